@@ -1,0 +1,6 @@
+//! regguf brings historical ggml, ggmf, ggjt and GGUF model files forward.
+//!
+//! Layers, lower first; a layer uses only those before it:
+//! `error limits < bytes < format < quant < model < container, checkpoint < change, check, infer < cli`.
+
+pub mod quant;

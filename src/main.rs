@@ -1,0 +1,2 @@
+//! The `regguf` command.
+fn main() {}

@@ -1,0 +1,3 @@
+//! Numbers in rows: what the bytes of every quantized row mean, and how to make them.
+
+pub mod isa;
