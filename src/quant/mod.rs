@@ -1,3 +1,4 @@
 //! Numbers in rows: what the bytes of every quantized row mean, and how to make them.
 
+pub mod encode;
 pub mod isa;
