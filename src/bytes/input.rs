@@ -1,0 +1,186 @@
+//! An input: a file opened read-only, or bytes in memory, read at positions.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    time::SystemTime,
+};
+
+use crate::error::{Error, Result};
+
+/// Something that can be read at any position and never written.
+///
+/// Cloning is cheap: clones share one open file.
+#[derive(Clone, Debug)]
+pub struct Input(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    path: PathBuf,
+    len: u64,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    File { file: File, modified: Option<SystemTime> },
+    Memory(Vec<u8>),
+    Stream(Mutex<Stream>),
+}
+
+/// A sequence of bytes that can only be read forward, as a compressed archive entry. Reading backward
+/// starts it again.
+struct Stream {
+    open: Box<dyn Fn() -> Result<Box<dyn Read + Send>> + Send + Sync>,
+    now: Option<Box<dyn Read + Send>>,
+    at: u64,
+}
+
+impl std::fmt::Debug for Stream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Stream at {}", self.at)
+    }
+}
+
+impl Input {
+    /// Opens a file for reading.
+    pub fn open(path: impl AsRef<Path>) -> Result<Input> {
+        let path = path.as_ref();
+        let file = File::open(path).map_err(|e| Error::io(path, "open", e))?;
+        let meta = file.metadata().map_err(|e| Error::io(path, "read", e))?;
+        if meta.is_dir() {
+            return Err(Error::io(path, "read", io::ErrorKind::IsADirectory.into()));
+        }
+        let kind = Kind::File { modified: meta.modified().ok(), file };
+        Ok(Input(Arc::new(Inner { path: path.to_owned(), len: meta.len(), kind })))
+    }
+
+    /// Bytes in memory under a name, for tests and small embedded files.
+    pub fn memory(name: impl Into<PathBuf>, bytes: Vec<u8>) -> Input {
+        let len = bytes.len() as u64;
+        Input(Arc::new(Inner { path: name.into(), len, kind: Kind::Memory(bytes) }))
+    }
+
+    /// Bytes that can only be had in order; `open` starts them from the beginning.
+    pub fn stream(
+        name: impl Into<PathBuf>,
+        len: u64,
+        open: impl Fn() -> Result<Box<dyn Read + Send>> + Send + Sync + 'static,
+    ) -> Input {
+        let stream = Stream { open: Box::new(open), now: None, at: 0 };
+        let kind = Kind::Stream(Mutex::new(stream));
+        Input(Arc::new(Inner { path: name.into(), len, kind }))
+    }
+
+    /// The path it was opened by.
+    pub fn path(&self) -> &Path {
+        &self.0.path
+    }
+
+    /// The path as text for messages.
+    pub fn name(&self) -> String {
+        self.0.path.display().to_string()
+    }
+
+    /// Its length in bytes when it was opened.
+    pub fn len(&self) -> u64 {
+        self.0.len
+    }
+
+    /// Whether it holds no bytes at all.
+    pub fn is_empty(&self) -> bool {
+        self.0.len == 0
+    }
+
+    /// The open file, where there is one on disk.
+    pub fn file(&self) -> Option<&File> {
+        match &self.0.kind {
+            Kind::File { file, .. } => Some(file),
+            _ => None,
+        }
+    }
+
+    /// Whether reading out of order costs no more than reading in order.
+    pub fn is_random(&self) -> bool {
+        !matches!(self.0.kind, Kind::Stream(_))
+    }
+
+    /// Fills `out` with the bytes from `at` on.
+    ///
+    /// # Errors
+    /// [`Error::Changed`] where the file no longer holds them, [`Error::Io`] where reading fails.
+    pub fn read_at(&self, at: u64, out: &mut [u8]) -> Result<()> {
+        let wanted = out.len();
+        let short = || Error::Changed {
+            path: self.0.path.clone(),
+            how: format!(
+                "it was {} bytes long and has no {} bytes at {at:#x} now",
+                self.0.len, wanted
+            ),
+        };
+        if at.checked_add(out.len() as u64).is_none_or(|end| end > self.0.len) {
+            return Err(short());
+        }
+        match &self.0.kind {
+            Kind::Memory(bytes) => {
+                let start = usize::try_from(at).map_err(|_| short())?;
+                let from = bytes.get(start..start + out.len()).ok_or_else(short)?;
+                out.copy_from_slice(from);
+                Ok(())
+            }
+            Kind::File { file, .. } => read_exact_at(file, at, out).map_err(|e| match e.kind() {
+                io::ErrorKind::UnexpectedEof => short(),
+                _ => Error::io(&self.0.path, "read", e),
+            }),
+            Kind::Stream(stream) => {
+                let mut stream = stream.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                stream.read_at(at, out, &self.0.path)
+            }
+        }
+    }
+
+    /// Checks that the file is as it was when it was opened: same length, same modification time.
+    pub fn check_unchanged(&self) -> Result<()> {
+        let Kind::File { file, modified } = &self.0.kind else { return Ok(()) };
+        let meta = file.metadata().map_err(|e| Error::io(&self.0.path, "read", e))?;
+        let how = if meta.len() != self.0.len {
+            format!("its length went from {} to {}", self.0.len, meta.len())
+        } else if meta.modified().ok() != *modified {
+            "its modification time moved".to_owned()
+        } else {
+            return Ok(());
+        };
+        Err(Error::Changed { path: self.0.path.clone(), how })
+    }
+}
+
+impl Stream {
+    fn read_at(&mut self, at: u64, out: &mut [u8], path: &Path) -> Result<()> {
+        if self.now.is_none() || at < self.at {
+            self.now = Some((self.open)()?);
+            self.at = 0;
+        }
+        let Some(reader) = self.now.as_mut() else { return Ok(()) };
+        let skip = io::copy(&mut reader.by_ref().take(at - self.at), &mut io::sink());
+        let done = skip.and_then(|_| reader.read_exact(out));
+        self.at = at + out.len() as u64;
+        done.map_err(|e| {
+            self.now = None;
+            Error::io(path, "decompress", e)
+        })
+    }
+}
+
+#[cfg(unix)]
+fn read_exact_at(file: &File, at: u64, out: &mut [u8]) -> io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, out, at)
+}
+
+#[cfg(not(unix))]
+fn read_exact_at(mut file: &File, at: u64, out: &mut [u8]) -> io::Result<()> {
+    use std::io::{Seek, SeekFrom};
+    file.seek(SeekFrom::Start(at))?;
+    file.read_exact(out)
+}

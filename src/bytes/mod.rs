@@ -1,0 +1,14 @@
+//! Bytes without meaning: inputs that are only ever read, a checked reader, an atomic writer.
+//!
+//! Bulk reads use positioned reads, not a memory map: a file that shrinks is then an error
+//! ([`crate::error::Error::Changed`]) and not a signal, and resident memory stays at the buffers' size.
+//! Only the reference runner maps weights ([`map`]).
+
+pub mod input;
+pub mod map;
+pub mod replace;
+pub mod source;
+
+pub use input::Input;
+pub use replace::Replace;
+pub use source::Source;

@@ -1,0 +1,202 @@
+//! A new file that appears whole or not at all.
+//!
+//! Bytes go to a temporary file beside the target; [`Replace::commit`] flushes it to disk and renames
+//! it. Dropping it, failing or being interrupted leaves nothing behind.
+
+use std::{
+    fs::File,
+    io::{self, Write},
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use tempfile::NamedTempFile;
+
+use super::Input;
+use crate::error::{Error, Result};
+
+/// Set by the Ctrl-C handler; long loops ask [`check_interrupt`].
+pub static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// An error once the person has pressed Ctrl-C.
+pub fn check_interrupt() -> Result<()> {
+    if INTERRUPTED.load(Ordering::Relaxed) { Err(Error::Interrupted) } else { Ok(()) }
+}
+
+/// A file being written under a temporary name.
+#[derive(Debug)]
+pub struct Replace {
+    temp: NamedTempFile,
+    target: PathBuf,
+    force: bool,
+}
+
+impl Replace {
+    /// Begins a new file at `target`.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] where `target` exists and `force` is not given, where it is one of `inputs`
+    /// (also through links), or where the file system has less than `size` bytes free.
+    pub fn begin(target: &Path, size: u64, force: bool, inputs: &[&Input]) -> Result<Replace> {
+        check_target(target, force, inputs)?;
+        let folder = folder_of(target);
+        check_space(folder, size, target)?;
+        let temp = tempfile::Builder::new()
+            .prefix(".regguf-")
+            .suffix(".partial")
+            .permissions_if_unix()
+            .tempfile_in(folder)
+            .map_err(|e| Error::io(target, "create", e))?;
+        Ok(Replace { temp, target: target.to_owned(), force })
+    }
+
+    /// The file to write to.
+    pub fn file(&mut self) -> &mut File {
+        self.temp.as_file_mut()
+    }
+
+    /// The path of the temporary file, to check it before it is committed.
+    pub fn temp_path(&self) -> &Path {
+        self.temp.path()
+    }
+
+    /// Writes all of `bytes` at `at`.
+    pub fn write_at(&self, at: u64, bytes: &[u8]) -> Result<()> {
+        write_all_at(self.temp.as_file(), at, bytes).map_err(|e| self.failed(e))
+    }
+
+    /// Names the target in a write error.
+    pub fn failed(&self, e: io::Error) -> Error {
+        let next = "the partial file was removed";
+        match e.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::Io {
+                path: self.target.clone(),
+                doing: "write",
+                source: io::Error::new(
+                    e.kind(),
+                    format!("{e}; {next}: free some space and run again"),
+                ),
+            },
+            _ => Error::io(&self.target, "write", e),
+        }
+    }
+
+    /// Flushes the file to disk and gives it its name.
+    pub fn commit(mut self) -> Result<()> {
+        self.temp.flush().map_err(|e| Error::io(&self.target, "write", e))?;
+        self.temp.as_file().sync_all().map_err(|e| Error::io(&self.target, "flush", e))?;
+        check_interrupt()?;
+        let done = if self.force {
+            self.temp.persist(&self.target)
+        } else {
+            self.temp.persist_noclobber(&self.target)
+        };
+        done.map_err(|e| match e.error.kind() {
+            io::ErrorKind::AlreadyExists => exists(&self.target),
+            _ => Error::io(&self.target, "rename", e.error),
+        })?;
+        if let Ok(folder) = File::open(folder_of(&self.target)) {
+            // Some file systems cannot flush a folder; the file itself is safe by then.
+            let _ = folder.sync_all();
+        }
+        Ok(())
+    }
+}
+
+/// Writes a small file whole or not at all.
+pub fn write_small(target: &Path, bytes: &[u8], force: bool) -> Result<()> {
+    let replace = Replace::begin(target, bytes.len() as u64, force, &[])?;
+    replace.write_at(0, bytes)?;
+    replace.commit()
+}
+
+/// Refuses a target that exists (unless `force`) or is one of the inputs.
+pub fn check_target(target: &Path, force: bool, inputs: &[&Input]) -> Result<()> {
+    if inputs.iter().any(|input| same_file(target, input)) {
+        let what = format!("{}: is the input itself", target.display());
+        return Err(Error::refused(what, "name another output with -o"));
+    }
+    if !force && target.symlink_metadata().is_ok() {
+        return Err(exists(target));
+    }
+    Ok(())
+}
+
+fn exists(target: &Path) -> Error {
+    Error::refused(
+        format!("{}: exists already", target.display()),
+        "add --force to replace it, or name another output with -o",
+    )
+}
+
+fn folder_of(target: &Path) -> &Path {
+    match target.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    }
+}
+
+/// Free space for unprivileged users where `folder` lies, if the system tells.
+pub fn free_space(folder: &Path) -> Option<u64> {
+    #[cfg(unix)]
+    {
+        let stat = rustix::fs::statvfs(folder).ok()?;
+        Some(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = folder;
+        None
+    }
+}
+
+fn check_space(folder: &Path, size: u64, target: &Path) -> Result<()> {
+    match free_space(folder) {
+        Some(free) if free < size => Err(Error::refused(
+            format!("{}: needs {size} bytes, the disk has {free} free", target.display()),
+            "free some space or name an output on another disk with -o",
+        )),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(unix)]
+fn same_file(target: &Path, input: &Input) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let Some(Ok(held)) = input.file().map(File::metadata) else { return false };
+    target.metadata().is_ok_and(|m| m.dev() == held.dev() && m.ino() == held.ino())
+}
+
+#[cfg(not(unix))]
+fn same_file(target: &Path, input: &Input) -> bool {
+    matches!((target.canonicalize(), input.path().canonicalize()), (Ok(a), Ok(b)) if a == b)
+}
+
+#[cfg(unix)]
+fn write_all_at(file: &File, at: u64, bytes: &[u8]) -> io::Result<()> {
+    std::os::unix::fs::FileExt::write_all_at(file, bytes, at)
+}
+
+#[cfg(not(unix))]
+fn write_all_at(mut file: &File, at: u64, bytes: &[u8]) -> io::Result<()> {
+    use std::io::{Seek, SeekFrom};
+    file.seek(SeekFrom::Start(at))?;
+    file.write_all(bytes)
+}
+
+/// Output files get the permissions that any new file gets, not the private ones of temporary files.
+trait Permissions {
+    fn permissions_if_unix(&mut self) -> &mut Self;
+}
+
+impl Permissions for tempfile::Builder<'_, '_> {
+    fn permissions_if_unix(&mut self) -> &mut Self {
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            self.permissions(std::fs::Permissions::from_mode(0o666))
+        }
+        #[cfg(not(unix))]
+        self
+    }
+}

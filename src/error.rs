@@ -1,0 +1,146 @@
+//! Errors sorted by remedy: what went wrong, where exactly, and what to type next.
+
+use std::{fmt, io, path::PathBuf};
+
+/// The result of everything in this library.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why something could not be done, by what the person can do about it.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// The environment failed: a file could not be opened, read, written or renamed.
+    Io {
+        /// The file concerned.
+        path: PathBuf,
+        /// What was being done, as "read", "create".
+        doing: &'static str,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// A file breaks the rules of its own format.
+    Malformed(Box<Malformed>),
+    /// Nobody knows what this file is, or it could be several things.
+    Unknown {
+        /// The file concerned.
+        file: String,
+        /// What it looks like instead, or the candidates.
+        looks: String,
+        /// What to do.
+        next: String,
+    },
+    /// The file is understood, but this cannot be done with it.
+    Unsupported {
+        /// What was asked for and why it cannot be had.
+        what: String,
+        /// What to do instead.
+        next: String,
+    },
+    /// Something would lose data, overwrite a file or go beyond a bound, and was not done.
+    Refused {
+        /// What was refused and why.
+        what: String,
+        /// The flag or step that allows it.
+        next: String,
+    },
+    /// An input changed while it was being read.
+    Changed {
+        /// The file concerned.
+        path: PathBuf,
+        /// How it changed.
+        how: String,
+    },
+    /// The command's words do not fit together.
+    Usage(String),
+    /// The person pressed Ctrl-C.
+    Interrupted,
+}
+
+/// One broken rule of a format, with its place.
+#[derive(Debug)]
+pub struct Malformed {
+    /// The file concerned.
+    pub file: String,
+    /// The format by whose rules it was read, as `ggjt-v2-llama`.
+    pub format: String,
+    /// The field, as a path: `tensors[37].n_dims`.
+    pub field: String,
+    /// Where the field begins, in bytes from the start of the file.
+    pub at: u64,
+    /// What stands there.
+    pub found: String,
+    /// What may stand there.
+    pub wanted: String,
+    /// What to do next; empty where nothing beyond a fresh copy helps.
+    pub next: String,
+}
+
+impl Error {
+    /// The documented exit code of the command for this error.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Error::Usage(_) => 2,
+            Error::Malformed(_) | Error::Unknown { .. } => 3,
+            Error::Refused { .. } | Error::Unsupported { .. } => 4,
+            Error::Io { .. } | Error::Changed { .. } => 5,
+            Error::Interrupted => 130,
+        }
+    }
+
+    /// An environment error while `doing` something with `path`.
+    pub fn io(path: impl Into<PathBuf>, doing: &'static str, source: io::Error) -> Error {
+        Error::Io { path: path.into(), doing, source }
+    }
+
+    /// A refusal with the step that would allow it.
+    pub fn refused(what: impl Into<String>, next: impl Into<String>) -> Error {
+        Error::Refused { what: what.into(), next: next.into() }
+    }
+
+    /// Something understood that cannot be done.
+    pub fn unsupported(what: impl Into<String>, next: impl Into<String>) -> Error {
+        Error::Unsupported { what: what.into(), next: next.into() }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let then = |next: &str| if next.is_empty() { String::new() } else { format!("; {next}") };
+        match self {
+            Error::Io { path, doing, source } => {
+                write!(f, "{}: cannot {doing}: {source}", path.display())
+            }
+            Error::Malformed(m) => write!(
+                f,
+                "{}: {}: {} at {:#x}: found {}, wanted {}{}",
+                m.file,
+                m.format,
+                m.field,
+                m.at,
+                m.found,
+                m.wanted,
+                then(&m.next)
+            ),
+            Error::Unknown { file, looks, next } => write!(f, "{file}: {looks}{}", then(next)),
+            Error::Unsupported { what, next } | Error::Refused { what, next } => {
+                write!(f, "{what}{}", then(next))
+            }
+            Error::Changed { path, how } => write!(
+                f,
+                "{}: changed while it was read: {how}; run again when nothing writes to it",
+                path.display()
+            ),
+            Error::Usage(what) => f.write_str(what),
+            Error::Interrupted => f.write_str("interrupted; no partial file was left"),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Error::Io { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! What every format means: a model as metadata, a vocabulary and tensors, wherever its bytes lie.
+//!
+//! A [`Model`] owns its small parts and only points at its weights: each [`Tensor`] says in which
+//! file, at which offset and in which order its rows stand, so that a multi-part set, a sharded
+//! checkpoint and a single file are read by the same lines.
+
+pub mod metadata;
+pub mod tensor;
+pub mod vocab;
+
+pub use metadata::{Kind, Metadata, Value};
+pub use tensor::{Join, Order, Piece, Tensor};
+pub use vocab::{TokenKind, Vocab};
+
+use crate::{
+    bytes::Input,
+    error::{Error, Result},
+};
+
+/// A model file, or a set of files that together are one model.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// The id of the format it was read by, as `ggjt-v1-llama`, `gguf-v3`, `pth-zip`.
+    pub format: String,
+    /// The id of its family in `formats/family`, as `llama`; empty where none fits.
+    pub family: String,
+    /// The files that hold it, first part first.
+    pub files: Vec<Input>,
+    /// The header words of a ggml, ggmf or ggjt file under their original names, in file order.
+    pub header: Vec<(String, i64)>,
+    /// Metadata under GGUF's keys: all of it for GGUF, what the header says for older files.
+    pub metadata: Metadata,
+    /// The vocabulary as the file stores it; empty where it stores none.
+    pub vocab: Vocab,
+    /// The tensors in file order, under the names that the file gives them.
+    pub tensors: Vec<Tensor>,
+    /// What the reader noticed and a person should know, as sentences.
+    pub notes: Vec<String>,
+}
+
+impl Model {
+    /// A header word by its original name (`n_embd`).
+    pub fn header(&self, name: &str) -> Option<i64> {
+        self.header.iter().find(|(n, _)| n == name).map(|(_, v)| *v)
+    }
+
+    /// A tensor by its name in the file.
+    pub fn tensor(&self, name: &str) -> Option<&Tensor> {
+        self.tensors.iter().find(|t| t.name == name)
+    }
+
+    /// The bytes of all tensors together.
+    pub fn data_bytes(&self) -> u64 {
+        self.tensors.iter().map(Tensor::bytes).sum()
+    }
+
+    /// Reads rows `first .. first + n` of `tensor` into `out`, `n * tensor.row_bytes()` long, joined
+    /// from their pieces, in the tensor's row order, little-endian.
+    ///
+    /// # Errors
+    /// Where a file cannot be read or has changed; where `out` has the wrong length.
+    pub fn read_rows(&self, tensor: &Tensor, first: u64, n: u64, out: &mut [u8]) -> Result<()> {
+        let row = usize::try_from(tensor.row_bytes()).unwrap_or(usize::MAX);
+        let inside = first.checked_add(n).is_some_and(|end| end <= tensor.rows());
+        if !inside || (out.len() as u64) != n.saturating_mul(tensor.row_bytes()) {
+            let what = format!("{}: rows {first}+{n} do not exist", tensor.name);
+            return Err(Error::unsupported(what, ""));
+        }
+        if out.is_empty() {
+            return Ok(());
+        }
+        if let Some((file, at)) = tensor.contiguous() {
+            self.file(file)?.read_at(at + first * tensor.row_bytes(), out)?;
+        } else if tensor.orders.is_empty() {
+            self.read_stored(tensor, first, n, out)?;
+        } else {
+            for (r, out) in (first..).zip(out.chunks_exact_mut(row)) {
+                self.read_stored(tensor, tensor.stored_row(r), 1, out)?;
+            }
+        }
+        if tensor.big_endian {
+            tensor.quant.swap_bytes(out);
+        }
+        Ok(())
+    }
+
+    /// Reads rows in the order in which the pieces hold them.
+    fn read_stored(&self, tensor: &Tensor, first: u64, n: u64, out: &mut [u8]) -> Result<()> {
+        let row = usize::try_from(tensor.row_bytes()).unwrap_or(usize::MAX);
+        match tensor.join {
+            Join::Rows => {
+                let (mut base, mut out) = (0, out);
+                let (mut first, end) = (first, first + n);
+                for piece in &tensor.pieces {
+                    let to = end.min(base + piece.rows);
+                    if first < to {
+                        let take = usize::try_from(to - first).unwrap_or(0) * row;
+                        let (now, rest) = out.split_at_mut(take.min(out.len()));
+                        self.read_piece(piece, first - base, now)?;
+                        (first, out) = (to, rest);
+                    }
+                    base += piece.rows;
+                }
+                Ok(())
+            }
+            Join::Columns => {
+                let mut left = 0;
+                for piece in &tensor.pieces {
+                    let width = usize::try_from(piece.row_bytes).unwrap_or(0);
+                    let mut part = vec![0; width * usize::try_from(n).unwrap_or(0)];
+                    self.read_piece(piece, first, &mut part)?;
+                    for (out, part) in
+                        out.chunks_exact_mut(row).zip(part.chunks_exact(width.max(1)))
+                    {
+                        if let Some(out) = out.get_mut(left..left + width) {
+                            out.copy_from_slice(part);
+                        }
+                    }
+                    left += width;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn read_piece(&self, piece: &Piece, first: u64, out: &mut [u8]) -> Result<()> {
+        let input = self.file(piece.file)?;
+        if piece.is_dense() {
+            return input.read_at(piece.at + first * piece.row_bytes, out);
+        }
+        let row = usize::try_from(piece.row_bytes).unwrap_or(usize::MAX);
+        for (r, out) in (first..).zip(out.chunks_exact_mut(row)) {
+            let at = piece.at + r * piece.row_stride;
+            match piece.element {
+                None => input.read_at(at, out)?,
+                Some((width, step)) => {
+                    let width = usize::from(width);
+                    for (c, out) in (0u64..).zip(out.chunks_exact_mut(width)) {
+                        input.read_at(at + c * step, out)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn file(&self, index: usize) -> Result<&Input> {
+        self.files
+            .get(index)
+            .ok_or_else(|| Error::unsupported(format!("no file {index} in this model"), ""))
+    }
+}

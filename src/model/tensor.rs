@@ -1,0 +1,150 @@
+//! A tensor: its name, shape and type, and where its rows stand. No weights are held.
+
+use crate::quant::QuantType;
+
+/// A tensor of a model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tensor {
+    /// Its name in the file.
+    pub name: String,
+    /// Its shape, outermost dimension first; the last is the row length in elements.
+    pub shape: Vec<u64>,
+    /// The type of its rows, with its dialect.
+    pub quant: QuantType,
+    /// Whether the numbers in its bytes are big-endian.
+    pub big_endian: bool,
+    /// Where its bytes lie.
+    pub pieces: Vec<Piece>,
+    /// How the pieces form the whole.
+    pub join: Join,
+    /// Permutations of the stored rows, applied first to last.
+    pub orders: Vec<Order>,
+}
+
+/// A part of a tensor in one file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Index in `Model::files`.
+    pub file: usize,
+    /// Offset of its first row in that file.
+    pub at: u64,
+    /// Number of rows here.
+    pub rows: u64,
+    /// Bytes of one row here.
+    pub row_bytes: u64,
+    /// Bytes from the start of one row to the next; equal to `row_bytes` where rows are adjacent.
+    pub row_stride: u64,
+    /// For elements that are not adjacent: bytes of one and bytes from one to the next.
+    pub element: Option<(u8, u64)>,
+}
+
+/// How pieces form a tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Join {
+    /// One below the other: the rows of the first, then those of the second.
+    Rows,
+    /// Side by side: each row is made of one row of every piece.
+    Columns,
+}
+
+/// A permutation of rows inside each head, between the two layouts of rotary embeddings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Stored in halves (Hugging Face), wanted in pairs (Meta, ggml): row `2i + j` of a head is the
+    /// stored row `j * rows_per_head / 2 + i`.
+    PairsFromHalves {
+        /// Rows of one head.
+        rows_per_head: u64,
+    },
+    /// Stored in pairs, wanted in halves.
+    HalvesFromPairs {
+        /// Rows of one head.
+        rows_per_head: u64,
+    },
+}
+
+impl Order {
+    /// The row that stands at `row` after this permutation, as it was numbered before.
+    pub fn source(self, row: u64) -> u64 {
+        match self {
+            Order::PairsFromHalves { rows_per_head: n } => {
+                let (head, r) = (row / n, row % n);
+                head * n + (r % 2) * (n / 2) + r / 2
+            }
+            Order::HalvesFromPairs { rows_per_head: n } => {
+                let (head, r) = (row / n, row % n);
+                head * n + (r % (n / 2)) * 2 + r / (n / 2)
+            }
+        }
+    }
+}
+
+impl Tensor {
+    /// A tensor whose bytes stand in one piece at `at` of file `file`.
+    ///
+    /// `None` where the row length does not fit the type or the size overflows.
+    pub fn whole(
+        name: String,
+        shape: Vec<u64>,
+        quant: QuantType,
+        file: usize,
+        at: u64,
+    ) -> Option<Tensor> {
+        let row_bytes = quant.row_bytes(*shape.last()?)?;
+        let rows = shape.iter().rev().skip(1).try_fold(1u64, |n, d| n.checked_mul(*d))?;
+        at.checked_add(rows.checked_mul(row_bytes)?)?;
+        let piece = Piece { file, at, rows, row_bytes, row_stride: row_bytes, element: None };
+        let (pieces, orders) = (vec![piece], Vec::new());
+        Some(Tensor { name, shape, quant, big_endian: false, pieces, join: Join::Rows, orders })
+    }
+
+    /// Elements of one row.
+    pub fn row_len(&self) -> u64 {
+        self.shape.last().copied().unwrap_or(1)
+    }
+
+    /// Number of rows: the product of all dimensions but the last.
+    pub fn rows(&self) -> u64 {
+        self.shape.iter().rev().skip(1).product()
+    }
+
+    /// Number of elements.
+    pub fn elements(&self) -> u64 {
+        self.shape.iter().product()
+    }
+
+    /// Bytes of one row, joined.
+    pub fn row_bytes(&self) -> u64 {
+        self.quant.row_bytes(self.row_len()).unwrap_or(0)
+    }
+
+    /// Bytes of the whole tensor.
+    pub fn bytes(&self) -> u64 {
+        self.rows() * self.row_bytes()
+    }
+
+    /// Number of dimensions greater than one counts nothing here: the stored dimensions, as a file
+    /// writes them.
+    pub fn dims(&self) -> usize {
+        self.shape.len()
+    }
+
+    /// File and offset where all its bytes stand in a row and in order, if they do. Byte order is not
+    /// looked at.
+    pub fn contiguous(&self) -> Option<(usize, u64)> {
+        let [piece] = self.pieces.as_slice() else { return None };
+        (self.orders.is_empty() && piece.is_dense()).then_some((piece.file, piece.at))
+    }
+
+    /// The stored row that stands at `row` after all permutations.
+    pub fn stored_row(&self, row: u64) -> u64 {
+        self.orders.iter().rev().fold(row, |row, order| order.source(row))
+    }
+}
+
+impl Piece {
+    /// Whether its rows and elements are adjacent.
+    pub fn is_dense(&self) -> bool {
+        self.row_stride == self.row_bytes && self.element.is_none()
+    }
+}

@@ -1,0 +1,158 @@
+//! A vocabulary: tokens as bytes, with scores, kinds and merges where the file has them.
+
+use super::{Metadata, Value, metadata};
+
+/// What a token is; the numbers are those of `tokenizer.ggml.token_type` and of SentencePiece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum TokenKind {
+    Normal = 1,
+    Unknown = 2,
+    Control = 3,
+    UserDefined = 4,
+    Unused = 5,
+    Byte = 6,
+}
+
+impl TokenKind {
+    /// The kind with this number; anything else counts as normal, as readers take it.
+    pub fn from_id(id: i64) -> TokenKind {
+        match id {
+            2 => TokenKind::Unknown,
+            3 => TokenKind::Control,
+            4 => TokenKind::UserDefined,
+            5 => TokenKind::Unused,
+            6 => TokenKind::Byte,
+            _ => TokenKind::Normal,
+        }
+    }
+}
+
+/// The tokens of a model. `scores` and `kinds` are either empty or as long as `tokens`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Vocab {
+    /// The tokens' texts as stored. GGUF keeps U+2581 for spaces and `<0x0A>` for bytes; older files
+    /// keep a plain space and the raw byte.
+    pub tokens: Vec<Vec<u8>>,
+    /// Scores of a SentencePiece vocabulary.
+    pub scores: Vec<f32>,
+    /// Kinds of tokens.
+    pub kinds: Vec<TokenKind>,
+    /// Merges of a byte-pair vocabulary, `left right`.
+    pub merges: Vec<Vec<u8>>,
+    /// `tokenizer.ggml.model`: `llama` (SentencePiece), `gpt2` (byte-level BPE), …; empty if not said.
+    pub model: String,
+    /// `tokenizer.ggml.pre`: the name of the pre-tokenizer; empty if not said.
+    pub pre: String,
+    /// Id of the token that begins a text.
+    pub bos: Option<u32>,
+    /// Id of the token that ends a text.
+    pub eos: Option<u32>,
+    /// Id of the unknown token.
+    pub unknown: Option<u32>,
+    /// Id of the padding token.
+    pub padding: Option<u32>,
+    /// Whether `bos` is put before every text, where the file says.
+    pub add_bos: Option<bool>,
+    /// Whether `eos` is put after every text, where the file says.
+    pub add_eos: Option<bool>,
+    /// Whether a space is put before every text, where the file says.
+    pub add_space_prefix: Option<bool>,
+    /// The chat template, where the file has one.
+    pub chat_template: Option<String>,
+}
+
+impl Vocab {
+    /// Number of tokens.
+    pub fn len(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// Whether there are no tokens.
+    pub fn is_empty(&self) -> bool {
+        self.tokens.is_empty()
+    }
+
+    /// The kind of token `id`.
+    pub fn kind(&self, id: usize) -> TokenKind {
+        self.kinds.get(id).copied().unwrap_or(TokenKind::Normal)
+    }
+
+    /// The score of token `id`.
+    pub fn score(&self, id: usize) -> f32 {
+        self.scores.get(id).copied().unwrap_or(0.0)
+    }
+
+    /// The vocabulary that GGUF metadata describes.
+    pub fn from_metadata(metadata: &Metadata) -> Vocab {
+        let key = |name: &str| metadata.get(&format!("tokenizer.ggml.{name}"));
+        let bytes = |name: &str| -> Vec<Vec<u8>> {
+            let items = key(name).and_then(Value::as_array).unwrap_or_default();
+            let text = |v: &Value| if let Value::String(s) = v { s.clone() } else { Vec::new() };
+            items.iter().map(text).collect()
+        };
+        let numbers = |name: &str| -> Vec<f64> {
+            let items = key(name).and_then(Value::as_array).unwrap_or_default();
+            items.iter().map(|v| v.as_f64().unwrap_or(0.0)).collect()
+        };
+        let text = |name: &str| key(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let id = |name: &str| key(name).and_then(Value::as_u64).and_then(|v| v.try_into().ok());
+        let flag = |name: &str| key(name).and_then(Value::as_bool);
+        Vocab {
+            tokens: bytes("tokens"),
+            scores: numbers("scores").into_iter().map(|v| v as f32).collect(),
+            kinds: numbers("token_type")
+                .into_iter()
+                .map(|v| TokenKind::from_id(v as i64))
+                .collect(),
+            merges: bytes("merges"),
+            model: text("model"),
+            pre: text("pre"),
+            bos: id("bos_token_id"),
+            eos: id("eos_token_id"),
+            unknown: id("unknown_token_id"),
+            padding: id("padding_token_id"),
+            add_bos: flag("add_bos_token"),
+            add_eos: flag("add_eos_token"),
+            add_space_prefix: flag("add_space_prefix"),
+            chat_template: metadata.str("tokenizer.chat_template").map(str::to_owned),
+        }
+    }
+
+    /// Writes it into GGUF metadata, in the order that llama.cpp's converters use.
+    pub fn to_metadata(&self, metadata: &mut Metadata) {
+        use metadata::Kind;
+        let mut set = |name: &str, value: Option<Value>| {
+            if let Some(value) = value {
+                metadata.set(format!("tokenizer.ggml.{name}"), value);
+            }
+        };
+        let text = |s: &str| (!s.is_empty()).then(|| Value::from(s));
+        set("model", text(&self.model));
+        set("pre", text(&self.pre));
+        if !self.tokens.is_empty() {
+            set("tokens", Some(Value::strings(self.tokens.iter().cloned())));
+        }
+        if !self.scores.is_empty() {
+            let scores = self.scores.iter().map(|s| Value::F32(*s)).collect();
+            set("scores", Some(Value::Array(Kind::F32, scores)));
+        }
+        if !self.kinds.is_empty() {
+            let kinds = self.kinds.iter().map(|k| Value::I32(*k as i32)).collect();
+            set("token_type", Some(Value::Array(Kind::I32, kinds)));
+        }
+        if !self.merges.is_empty() {
+            set("merges", Some(Value::strings(self.merges.iter().cloned())));
+        }
+        set("bos_token_id", self.bos.map(Value::U32));
+        set("eos_token_id", self.eos.map(Value::U32));
+        set("unknown_token_id", self.unknown.map(Value::U32));
+        set("padding_token_id", self.padding.map(Value::U32));
+        set("add_bos_token", self.add_bos.map(Value::Bool));
+        set("add_eos_token", self.add_eos.map(Value::Bool));
+        set("add_space_prefix", self.add_space_prefix.map(Value::Bool));
+        if let Some(template) = &self.chat_template {
+            metadata.set("tokenizer.chat_template", template.as_str());
+        }
+    }
+}
