@@ -1,2 +1,7 @@
 //! The `regguf` command.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    regguf::cli::main()
+}

@@ -1,0 +1,25 @@
+//! `regguf completions`: a completion script for a shell.
+
+use std::process::ExitCode;
+
+use clap::CommandFactory;
+use clap_complete::Shell;
+
+use super::{Cli, Globals, print};
+use crate::error::Result;
+
+/// What the person typed.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The shell that will read it
+    #[arg(value_enum)]
+    shell: Shell,
+}
+
+/// Prints the script.
+pub fn run(args: &Args, _: &Globals) -> Result<ExitCode> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "regguf", &mut script);
+    print(&String::from_utf8_lossy(&script))?;
+    Ok(ExitCode::SUCCESS)
+}

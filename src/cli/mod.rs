@@ -1,0 +1,129 @@
+//! The command's words: each verb is one file with its `Args` and a `run` function.
+//!
+//! Only this layer prints. What was asked for goes to stdout, everything else to stderr; an error is
+//! one line, `error: …`. Exit codes:
+//!
+//! | code | meaning |
+//! |---|---|
+//! | 0 | done, nothing to remark |
+//! | 1 | done, and something was found (a damaged file in a check, two models that differ) |
+//! | 2 | the words do not fit together |
+//! | 3 | a file is malformed or unknown |
+//! | 4 | refused: it would lose data, overwrite a file or is not supported |
+//! | 5 | reading or writing failed |
+//! | 130 | Ctrl-C |
+
+mod completions;
+mod man;
+pub mod text;
+
+use std::{
+    io::{self, IsTerminal, Write},
+    process::ExitCode,
+    sync::atomic::Ordering,
+};
+
+use clap::{ArgAction, Parser, Subcommand};
+
+use crate::{
+    bytes::replace::INTERRUPTED,
+    error::{Error, Result},
+};
+
+/// Brings any historical ggml, ggmf, ggjt or GGUF model file forward.
+#[derive(Debug, Parser)]
+#[command(name = "regguf", version, about, max_term_width = 100, arg_required_else_help = true)]
+struct Cli {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What holds for every verb.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Globals {
+    /// Print results and errors only
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Say more; twice for everything
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+    /// Number of threads [default: one per core]
+    #[arg(long, global = true, value_name = "N", env = "REGGUF_THREADS",
+          value_parser = clap::value_parser!(u16).range(1..))]
+    pub threads: Option<u16>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Print a completion script for a shell
+    Completions(completions::Args),
+    /// Print the manual page
+    Man(man::Args),
+}
+
+impl Command {
+    fn run(&self, globals: &Globals) -> Result<ExitCode> {
+        match self {
+            Command::Completions(args) => completions::run(args, globals),
+            Command::Man(args) => man::run(args, globals),
+        }
+    }
+}
+
+/// Runs the command with the words of this process and answers its exit code.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // A second handler or a second thread pool cannot exist in this process, so neither call fails.
+    let _ = ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed));
+    let threads = cli.globals.threads.map_or(0, usize::from);
+    let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+    match cli.command.run(&cli.globals).and_then(flush) {
+        Ok(code) => code,
+        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => {
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "{} {error}", text::red(&io::stderr(), "error:"));
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn flush(code: ExitCode) -> Result<ExitCode> {
+    io::stdout().flush().map_err(stdout_failed)?;
+    Ok(code)
+}
+
+/// Writes `text` to stdout; a closed pipe is an error that [`main`] takes for the reader's wish.
+pub fn print(text: &str) -> Result<()> {
+    io::stdout().write_all(text.as_bytes()).map_err(stdout_failed)
+}
+
+/// Writes a remark to stderr, unless the person wants quiet.
+pub fn remark(globals: &Globals, text: &str) {
+    if !globals.quiet {
+        let _ = writeln!(io::stderr(), "{text}");
+    }
+}
+
+/// Whether progress may be drawn: stderr is a terminal and nobody asked for quiet.
+pub fn may_draw(globals: &Globals) -> bool {
+    !globals.quiet && io::stderr().is_terminal()
+}
+
+fn stdout_failed(source: io::Error) -> Error {
+    Error::io("<stdout>", "write", source)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_words_fit_together() {
+        Cli::command().debug_assert();
+    }
+}

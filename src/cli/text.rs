@@ -1,0 +1,73 @@
+//! How text is laid out for people: colour where it is wanted, sizes, tables.
+
+use std::{env, io::IsTerminal};
+
+/// Whether `stream` may carry colour: a terminal, and NO_COLOR is not set.
+pub fn has_colour(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
+}
+
+/// `text` in red where `stream` may carry colour.
+pub fn red(stream: &impl IsTerminal, text: &str) -> String {
+    if has_colour(stream) { format!("\x1b[1;31m{text}\x1b[0m") } else { text.to_owned() }
+}
+
+/// A number of bytes for people: `112.9 KB`, `3.8 GB`; powers of ten, as disks count.
+pub fn bytes(n: u64) -> String {
+    let mut value = n as f64;
+    for unit in ["bytes", "KB", "MB", "GB"] {
+        if value < 1000.0 {
+            return if unit == "bytes" {
+                format!("{n} bytes")
+            } else {
+                format!("{value:.1} {unit}")
+            };
+        }
+        value /= 1000.0;
+    }
+    format!("{value:.1} TB")
+}
+
+/// A large count for people: `6.7 billion`.
+pub fn count(n: u64) -> String {
+    let value = n as f64;
+    match n {
+        0..1_000_000 => n.to_string(),
+        1_000_000..1_000_000_000 => format!("{:.1} million", value / 1e6),
+        _ => format!("{:.1} billion", value / 1e9),
+    }
+}
+
+/// Rows as lines with aligned columns, two spaces apart; the last column is not padded.
+pub fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter().filter_map(|r| r.get(column)).map(|c| c.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut out = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            line += &format!("{cell:<width$}  ");
+        }
+        out += line.trim_end();
+        out.push('\n');
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_tables_read_well() {
+        assert_eq!(bytes(999), "999 bytes");
+        assert_eq!(bytes(112_893), "112.9 KB");
+        assert_eq!(bytes(3_825_517_184), "3.8 GB");
+        assert_eq!(count(6_738_415_616), "6.7 billion");
+        let rows = [vec!["a".into(), "bb".into()], vec!["ccc".into(), "d".into()]];
+        assert_eq!(table(&rows), "a    bb\nccc  d\n");
+    }
+}
