@@ -7,4 +7,6 @@ pub mod bytes;
 pub mod cli;
 pub mod error;
 pub mod limits;
+pub mod model;
+pub mod format;
 pub mod quant;

@@ -1,5 +1,12 @@
 //! Numbers in rows: what the bytes of every quantized row mean, and how to make them.
 
+pub mod decode;
 pub mod encode;
 pub mod grid;
 pub mod isa;
+pub mod layout;
+mod types;
+
+pub use decode::decode_rows;
+pub use layout::BlockLayout;
+pub use types::QuantType;

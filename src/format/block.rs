@@ -1,0 +1,197 @@
+//! Descriptions of blocks: what the bytes of a row mean, one per quantization type and dialect.
+
+use crate::format::{catalog, schema::Lived};
+use serde::Deserialize;
+
+/// One `formats/block/*.toml`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Block {
+    /// The ggml name in lower case: `q4_0`.
+    pub name: String,
+    /// Which of the storages that the name has had: `pairs-f32`; `plain` where there was but one.
+    pub dialect: String,
+    /// When it was written.
+    pub lived: Lived,
+    /// The ggml type number in GGUF, where GGUF ever held it.
+    pub gguf: Option<u32>,
+    /// The dialects of containers in which this one is in force, beside that of its own name.
+    #[serde(default)]
+    pub under: Vec<String>,
+    /// Weights of one row in a unit of coding.
+    pub elements: usize,
+    /// Rows that a unit of coding spans.
+    #[serde(default = "one")]
+    pub rows: usize,
+    /// Where the fields of a row's units stand.
+    pub storage: Storage,
+    /// The fields of a unit, in order.
+    pub fields: Vec<Field>,
+    /// Where each stored number `w` is found, for people.
+    pub order: String,
+    /// The weight that a stored number means, for people.
+    pub value: String,
+    /// The code that decodes it.
+    pub kernel: String,
+    /// The project, commit, file and function that defined it.
+    pub source: String,
+}
+
+/// Where the fields of a row's units stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Storage {
+    /// Unit after unit, each with all of its fields.
+    Block,
+    /// Field after field, each of all units of the row.
+    Planar,
+}
+
+/// One field of a unit, written `name:kind` or `name:kind[count]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Field {
+    /// The original's name.
+    pub name: String,
+    /// What each number of it is.
+    pub kind: Kind,
+    /// How many numbers it has.
+    pub count: usize,
+}
+
+/// A number as stored, little-endian.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum Kind {
+    U8,
+    I8,
+    U16,
+    I16,
+    U32,
+    I32,
+    I64,
+    F16,
+    Bf16,
+    F32,
+    F64,
+}
+
+impl Kind {
+    const ALL: [(Kind, &str, usize); 11] = [
+        (Kind::U8, "u8", 1),
+        (Kind::I8, "i8", 1),
+        (Kind::U16, "u16", 2),
+        (Kind::I16, "i16", 2),
+        (Kind::U32, "u32", 4),
+        (Kind::I32, "i32", 4),
+        (Kind::I64, "i64", 8),
+        (Kind::F16, "f16", 2),
+        (Kind::Bf16, "bf16", 2),
+        (Kind::F32, "f32", 4),
+        (Kind::F64, "f64", 8),
+    ];
+
+    /// Its name in a description.
+    pub fn name(self) -> &'static str {
+        Kind::ALL[self as usize].1
+    }
+
+    /// Bytes of one number.
+    pub fn bytes(self) -> usize {
+        Kind::ALL[self as usize].2
+    }
+}
+
+impl Field {
+    /// Bytes of the field.
+    pub fn bytes(&self) -> usize {
+        self.kind.bytes() * self.count
+    }
+}
+
+impl TryFrom<String> for Field {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Field, String> {
+        let wrong = || format!("field {text:?}: wanted name:kind or name:kind[count]");
+        let (name, rest) = text.split_once(':').ok_or_else(wrong)?;
+        let (kind, count) = match rest.split_once('[') {
+            Some((kind, count)) => {
+                let count = count.strip_suffix(']').ok_or_else(wrong)?;
+                (kind, count.parse::<u16>().map_err(|_| wrong())?)
+            }
+            None => (rest, 1),
+        };
+        let known = Kind::ALL.into_iter().find(|(_, known, _)| *known == kind);
+        let (kind, ..) = known.ok_or_else(|| format!("field {text:?}: no number kind {kind:?}"))?;
+        if name.is_empty() || count == 0 {
+            return Err(wrong());
+        }
+        Ok(Field { name: name.to_owned(), kind, count: count.into() })
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    block: Block,
+}
+
+/// Parses and checks one description; `stem` is its file's name without `.toml`.
+pub(crate) fn parse(stem: &str, text: &str) -> Result<Block, String> {
+    let File { block } = catalog::toml(text)?;
+    let id = format!("{}-{}", block.name, block.dialect);
+    if id != stem {
+        return Err(format!("describes {id}: the file must be named so"));
+    }
+    block.lived.check()?;
+    if block.elements == 0 || block.rows == 0 || block.fields.is_empty() {
+        return Err("elements, rows and fields may not be empty".into());
+    }
+    if block.storage == Storage::Planar && block.rows > 1 {
+        return Err("a planar unit spans one row".into());
+    }
+    Ok(block)
+}
+
+fn one() -> usize {
+    1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+        [block]
+        name = "x"
+        dialect = "plain"
+        lived = { from = 2023-03-10, to = 2023-03-11 }
+        elements = 32
+        storage = "block"
+        fields = ["d:f16", "qs:u8[16]"]
+        order = ""
+        value = ""
+        kernel = ""
+        source = ""
+    "#;
+
+    #[test]
+    fn a_description_is_read() {
+        let block = parse("x-plain", GOOD).unwrap();
+        assert_eq!(block.rows, 1);
+        assert_eq!(block.lived.to.as_deref(), Some("2023-03-11"));
+        assert_eq!(block.fields.iter().map(Field::bytes).sum::<usize>(), 18);
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let broken = |from: &str, to: &str| parse("x-plain", &GOOD.replace(from, to)).unwrap_err();
+        assert!(parse("y-plain", GOOD).unwrap_err().contains("x-plain"));
+        assert!(broken("u8[16]", "u9[16]").contains("u9"));
+        assert!(broken("u8[16]", "u8[0]").contains("name:kind"));
+        assert!(broken("2023-03-11", "2023-03-01").contains("before"));
+        assert!(broken("elements = 32", "elements = 0").contains("elements"));
+        assert!(broken("value", "valeu").contains("valeu"));
+    }
+}

@@ -1,0 +1,48 @@
+//! All embedded descriptions, parsed once.
+
+use crate::format::block::{self, Block};
+use serde::de::DeserializeOwned;
+use std::sync::LazyLock;
+
+include!(concat!(env!("OUT_DIR"), "/formats.rs"));
+
+static BLOCKS: LazyLock<Vec<Block>> =
+    LazyLock::new(|| load("block", block::parse).unwrap_or_else(|wrong| panic!("{wrong}")));
+
+/// Every block description, in the order of their file names.
+///
+/// # Panics
+/// If an embedded description breaks a rule of its schema, which a test rules out.
+pub fn blocks() -> &'static [Block] {
+    &BLOCKS
+}
+
+/// Parses every embedded description of one kind; an error begins with the file's name.
+pub(crate) fn load<T>(
+    kind: &str,
+    parse: impl Fn(&str, &str) -> Result<T, String>,
+) -> Result<Vec<T>, String> {
+    EMBEDDED
+        .iter()
+        .filter(|(found, _, _)| *found == kind)
+        .map(|(_, stem, text)| {
+            parse(stem, text).map_err(|wrong| format!("formats/{kind}/{stem}.toml: {wrong}"))
+        })
+        .collect()
+}
+
+/// Parses one TOML text as a description.
+pub(crate) fn toml<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+    ::toml::from_str(text).map_err(|wrong| wrong.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_block_description_parses() {
+        let blocks = load("block", block::parse).unwrap();
+        assert!(blocks.len() > 60, "{} descriptions", blocks.len());
+    }
+}

@@ -1,0 +1,5 @@
+//! Descriptions of every format that ever lived, embedded from `formats/` and parsed once.
+
+pub mod block;
+pub mod catalog;
+pub mod schema;

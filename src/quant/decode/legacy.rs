@@ -1,0 +1,220 @@
+//! The types of 2023, Q4_0 to Q8_1, in every storage they had: at most one scale and one offset a
+//! block.
+//!
+//! ```text
+//! pairs:  byte j = w[2j] | w[2j+1] << 4        halves: byte j = w[j] | w[j+16] << 4
+//! Q4_0, Q4_2: d * (w - 8)   Q4_1, Q4_3, Q5_1: d * w + m   Q5_0: d * (w - 16)   Q8_0, Q8_1: d * w
+//! Q5: bit 4 of w[e] is bit e of qh, a little-endian u32, in either order of the nibbles
+//! ```
+
+use super::{DecodeRows, decoders, f32_at, half_at};
+use crate::per_isa;
+
+decoders!(
+    q4_0_pairs_f32,
+    q4_0_halves_f32,
+    q4_0_halves_f16,
+    q4_1_pairs_f32,
+    q4_1_halves_f32,
+    q4_1_halves_f16,
+    q4_2,
+    q4_3,
+    q5_0_pairs,
+    q5_0_halves,
+    q5_1_pairs,
+    q5_1_halves,
+    q8_0_f32,
+    q8_0_f16,
+    q8_1_two_sums,
+    q8_1_sum_f32,
+    q8_1_sum_f16,
+);
+
+/// The kernels that need to know the length of a row.
+pub(super) const PLANAR: &[(&str, DecodeRows)] =
+    &[("q4_0_planar_f32", q4_0_planar_f32), ("q4_1_planar_f32", q4_1_planar_f32)];
+
+/// Nibbles of 2n weights in n bytes, in pairs.
+#[inline(always)]
+fn pairs(qs: &[u8], out: &mut [f32], weight: impl Fn(u8) -> f32) {
+    for (out, byte) in out.as_chunks_mut::<2>().0.iter_mut().zip(qs) {
+        *out = [weight(byte & 15), weight(byte >> 4)];
+    }
+}
+
+/// Nibbles of 2n weights in n bytes, in halves.
+#[inline(always)]
+fn halves(qs: &[u8], out: &mut [f32], weight: impl Fn(u8) -> f32) {
+    let (low, high) = out.split_at_mut(qs.len());
+    for ((low, high), byte) in low.iter_mut().zip(high).zip(qs) {
+        *low = weight(byte & 15);
+        *high = weight(byte >> 4);
+    }
+}
+
+#[inline(always)]
+fn centred(d: f32) -> impl Fn(u8) -> f32 {
+    move |w| f32::from(w as i8 - 8) * d
+}
+
+#[inline(always)]
+fn offset(d: f32, m: f32) -> impl Fn(u8) -> f32 {
+    move |w| f32::from(w) * d + m
+}
+
+#[inline(always)]
+fn q4_0_pairs_f32(b: &[u8; 20], out: &mut [f32; 32]) {
+    pairs(&b[4..], out, centred(f32_at(b, 0)));
+}
+
+#[inline(always)]
+fn q4_0_halves_f32(b: &[u8; 20], out: &mut [f32; 32]) {
+    halves(&b[4..], out, centred(f32_at(b, 0)));
+}
+
+#[inline(always)]
+fn q4_0_halves_f16(b: &[u8; 18], out: &mut [f32; 32]) {
+    halves(&b[2..], out, centred(half_at(b, 0)));
+}
+
+#[inline(always)]
+fn q4_1_pairs_f32(b: &[u8; 24], out: &mut [f32; 32]) {
+    pairs(&b[8..], out, offset(f32_at(b, 0), f32_at(b, 4)));
+}
+
+#[inline(always)]
+fn q4_1_halves_f32(b: &[u8; 24], out: &mut [f32; 32]) {
+    halves(&b[8..], out, offset(f32_at(b, 0), f32_at(b, 4)));
+}
+
+#[inline(always)]
+fn q4_1_halves_f16(b: &[u8; 20], out: &mut [f32; 32]) {
+    halves(&b[4..], out, offset(half_at(b, 0), half_at(b, 2)));
+}
+
+#[inline(always)]
+fn q4_2(b: &[u8; 10], out: &mut [f32; 16]) {
+    pairs(&b[2..], out, centred(half_at(b, 0)));
+}
+
+#[inline(always)]
+fn q4_3(b: &[u8; 12], out: &mut [f32; 16]) {
+    pairs(&b[4..], out, offset(half_at(b, 0), half_at(b, 2)));
+}
+
+/// The 32 five-bit numbers of a block; `qs` in `PAIRS` or in halves.
+#[inline(always)]
+fn five_bits<const PAIRS: bool>(qh: &[u8], qs: &[u8]) -> [u8; 32] {
+    let mut w = [0; 32];
+    for (j, byte) in qs.iter().enumerate() {
+        let (low, high) = if PAIRS { (2 * j, 2 * j + 1) } else { (j, j + 16) };
+        w[low] = byte & 15;
+        w[high] = byte >> 4;
+    }
+    let qh = u32::from_le_bytes([qh[0], qh[1], qh[2], qh[3]]);
+    for (e, w) in w.iter_mut().enumerate() {
+        *w |= ((qh >> e & 1) << 4) as u8;
+    }
+    w
+}
+
+#[inline(always)]
+fn q5_0<const PAIRS: bool>(b: &[u8; 22], out: &mut [f32; 32]) {
+    let d = half_at(b, 0);
+    for (out, w) in out.iter_mut().zip(five_bits::<PAIRS>(&b[2..6], &b[6..])) {
+        *out = f32::from(w as i8 - 16) * d;
+    }
+}
+
+#[inline(always)]
+fn q5_1<const PAIRS: bool>(b: &[u8; 24], out: &mut [f32; 32]) {
+    let weight = offset(half_at(b, 0), half_at(b, 2));
+    for (out, w) in out.iter_mut().zip(five_bits::<PAIRS>(&b[4..8], &b[8..])) {
+        *out = weight(w);
+    }
+}
+
+#[inline(always)]
+fn q5_0_pairs(b: &[u8; 22], out: &mut [f32; 32]) {
+    q5_0::<true>(b, out);
+}
+
+#[inline(always)]
+fn q5_0_halves(b: &[u8; 22], out: &mut [f32; 32]) {
+    q5_0::<false>(b, out);
+}
+
+#[inline(always)]
+fn q5_1_pairs(b: &[u8; 24], out: &mut [f32; 32]) {
+    q5_1::<true>(b, out);
+}
+
+#[inline(always)]
+fn q5_1_halves(b: &[u8; 24], out: &mut [f32; 32]) {
+    q5_1::<false>(b, out);
+}
+
+/// Whole signed bytes times a scale.
+#[inline(always)]
+fn bytes(qs: &[u8], d: f32, out: &mut [f32; 32]) {
+    for (out, q) in out.iter_mut().zip(qs) {
+        *out = f32::from(*q as i8) * d;
+    }
+}
+
+#[inline(always)]
+fn q8_0_f32(b: &[u8; 36], out: &mut [f32; 32]) {
+    bytes(&b[4..], f32_at(b, 0), out);
+}
+
+#[inline(always)]
+fn q8_0_f16(b: &[u8; 34], out: &mut [f32; 32]) {
+    bytes(&b[2..], half_at(b, 0), out);
+}
+
+#[inline(always)]
+fn q8_1_two_sums(b: &[u8; 44], out: &mut [f32; 32]) {
+    bytes(&b[12..], f32_at(b, 0), out);
+}
+
+#[inline(always)]
+fn q8_1_sum_f32(b: &[u8; 40], out: &mut [f32; 32]) {
+    bytes(&b[8..], f32_at(b, 0), out);
+}
+
+#[inline(always)]
+fn q8_1_sum_f16(b: &[u8; 36], out: &mut [f32; 32]) {
+    bytes(&b[4..], half_at(b, 0), out);
+}
+
+/// A row: every scale, then every nibble.
+#[inline(always)]
+fn q4_0_planar_body(rows: &[u8], row_len: usize, out: &mut [f32]) {
+    let n = row_len / 32;
+    for (row, out) in rows.chunks_exact(n * 20).zip(out.chunks_exact_mut(row_len)) {
+        let (d, qs) = row.split_at(n * 4);
+        let blocks = qs.as_chunks::<16>().0.iter().zip(out.as_chunks_mut::<32>().0);
+        for (i, (qs, out)) in blocks.enumerate() {
+            pairs(qs, out, centred(f32_at(d, 4 * i)));
+        }
+    }
+}
+
+/// A row: every minimum, every scale, then every nibble.
+#[inline(always)]
+fn q4_1_planar_body(rows: &[u8], row_len: usize, out: &mut [f32]) {
+    let n = row_len / 32;
+    for (row, out) in rows.chunks_exact(n * 24).zip(out.chunks_exact_mut(row_len)) {
+        let (m, rest) = row.split_at(n * 4);
+        let (d, qs) = rest.split_at(n * 4);
+        let blocks = qs.as_chunks::<16>().0.iter().zip(out.as_chunks_mut::<32>().0);
+        for (i, (qs, out)) in blocks.enumerate() {
+            pairs(qs, out, offset(f32_at(d, 4 * i), f32_at(m, 4 * i)));
+        }
+    }
+}
+
+per_isa! {
+    fn q4_0_planar_f32(rows: &[u8], row_len: usize, out: &mut [f32]) = q4_0_planar_body;
+    fn q4_1_planar_f32(rows: &[u8], row_len: usize, out: &mut [f32]) = q4_1_planar_body;
+}

@@ -1,0 +1,91 @@
+//! Decoders: the bytes of whole rows in, `f32` out, bit for bit as the originals computed them.
+//!
+//! A kernel is one function over one block, `&[u8; BYTES]` to `&mut [f32; WEIGHTS]`, which
+//! `decoders!` runs over all blocks of the rows and compiles for every instruction set. Weights do
+//! not depend on each other, so only the order of operations within one weight matters.
+
+mod legacy;
+mod plain;
+
+use crate::quant::{QuantType, isa::Isa};
+use std::sync::LazyLock;
+
+/// Decodes whole rows of `row_len` weights.
+pub(crate) type DecodeRows = fn(isa: Isa, rows: &[u8], row_len: usize, out: &mut [f32]);
+
+static DECODERS: LazyLock<Vec<Option<DecodeRows>>> =
+    LazyLock::new(|| QuantType::all().map(|q| named(q.layout().kernel)).collect());
+
+/// The weights of whole rows of `row_len` weights each.
+///
+/// # Panics
+/// If `bytes` is not the rows that fill `out`, or `row_len` is not a whole number of blocks: the
+/// caller checks both against the file before.
+pub fn decode_rows(q: QuantType, isa: Isa, bytes: &[u8], row_len: usize, out: &mut [f32]) {
+    if out.is_empty() && bytes.is_empty() {
+        return;
+    }
+    assert!(row_len > 0 && out.len().is_multiple_of(row_len), "whole rows of {row_len} weights");
+    let rows = out.len() / row_len;
+    assert!(rows.is_multiple_of(q.row_group()), "{q} codes {} rows together", q.row_group());
+    let row_bytes = q.row_bytes(row_len as u64).map(|n| n as usize);
+    assert_eq!(row_bytes.and_then(|n| n.checked_mul(rows)), Some(bytes.len()), "bytes of {q} rows");
+    let decode = DECODERS[q.index()].expect("a test finds the kernel of every description");
+    decode(isa, bytes, row_len, out);
+}
+
+/// The kernel that a description calls `name`.
+fn named(name: &str) -> Option<DecodeRows> {
+    let tables = [plain::KERNELS, legacy::KERNELS, legacy::PLANAR];
+    tables.into_iter().flatten().find(|(known, _)| *known == name).map(|(_, kernel)| *kernel)
+}
+
+/// Runs a kernel of one block over all blocks.
+#[inline(always)]
+fn blocks<const BYTES: usize, const WEIGHTS: usize>(
+    bytes: &[u8],
+    out: &mut [f32],
+    one: impl Fn(&[u8; BYTES], &mut [f32; WEIGHTS]),
+) {
+    for (block, out) in bytes.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
+        one(block, out);
+    }
+}
+
+/// Makes the table `KERNELS` of rows decoders from kernels of one block.
+macro_rules! decoders {
+    ($($name:ident),+ $(,)?) => {
+        /// The kernels of this file under the names that descriptions use.
+        pub(super) const KERNELS: &[(&str, $crate::quant::decode::DecodeRows)] =
+            &[$((stringify!($name), rows::$name)),+];
+
+        mod rows {
+            $(pub(super) fn $name(
+                isa: $crate::quant::isa::Isa,
+                bytes: &[u8],
+                _: usize,
+                out: &mut [f32],
+            ) {
+                #[inline(always)]
+                fn all(bytes: &[u8], out: &mut [f32]) {
+                    $crate::quant::decode::blocks(bytes, out, super::$name);
+                }
+                $crate::per_isa! { fn run(bytes: &[u8], out: &mut [f32]) = all; }
+                run(isa, bytes, out);
+            })+
+        }
+    };
+}
+use decoders;
+
+/// The half at `at` of a block, as `f32`.
+#[inline(always)]
+fn half_at(block: &[u8], at: usize) -> f32 {
+    super::encode::float::f32_from_half(u16::from_le_bytes([block[at], block[at + 1]]))
+}
+
+/// The `f32` at `at` of a block.
+#[inline(always)]
+fn f32_at(block: &[u8], at: usize) -> f32 {
+    f32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]])
+}

@@ -1,0 +1,75 @@
+//! Sizes and offsets of blocks, computed from the fields of their descriptions.
+
+use crate::format::block::{Block, Field, Kind, Storage};
+
+/// How many bytes a unit of coding has and where its fields stand.
+#[derive(Clone, Debug)]
+pub struct BlockLayout {
+    /// Weights of one row in a unit.
+    pub elements: usize,
+    /// Bytes of a unit.
+    pub bytes: usize,
+    /// Rows that a unit spans: more than one only for row-interleaved types.
+    pub rows: usize,
+    /// Unit after unit, or field after field.
+    pub storage: Storage,
+    /// The fields of a unit and their offsets in it.
+    pub fields: Vec<(usize, Field)>,
+    /// The name of the code that decodes it.
+    pub kernel: &'static str,
+}
+
+impl BlockLayout {
+    pub(crate) fn new(block: &'static Block) -> BlockLayout {
+        let mut bytes = 0;
+        let mut fields = Vec::with_capacity(block.fields.len());
+        for field in &block.fields {
+            fields.push((bytes, field.clone()));
+            bytes += field.bytes();
+        }
+        let Block { elements, rows, storage, kernel, .. } = block;
+        BlockLayout { elements: *elements, bytes, rows: *rows, storage: *storage, fields, kernel }
+    }
+
+    /// Bytes of a row of `row_len` weights; none if units do not fill it.
+    pub fn row_bytes(&self, row_len: u64) -> Option<u64> {
+        let elements = self.elements as u64;
+        if !row_len.is_multiple_of(elements) {
+            return None;
+        }
+        let bytes = (row_len / elements).checked_mul(self.bytes as u64)?;
+        Some(bytes / self.rows as u64)
+    }
+
+    /// Turns every number of `data` round, between little- and big-endian.
+    ///
+    /// `data` is whole units, or exactly one row where the storage is planar.
+    pub fn swap_bytes(&self, data: &mut [u8]) {
+        assert!(data.len().is_multiple_of(self.bytes), "whole units of {} bytes", self.bytes);
+        let units = data.len() / self.bytes;
+        match self.storage {
+            Storage::Block if self.fields.len() == 1 => swap(self.fields[0].1.kind, data),
+            Storage::Block => {
+                for unit in data.chunks_exact_mut(self.bytes) {
+                    for (at, field) in &self.fields {
+                        swap(field.kind, &mut unit[*at..*at + field.bytes()]);
+                    }
+                }
+            }
+            Storage::Planar => {
+                for (at, field) in &self.fields {
+                    swap(field.kind, &mut data[at * units..(at + field.bytes()) * units]);
+                }
+            }
+        }
+    }
+}
+
+fn swap(kind: Kind, data: &mut [u8]) {
+    match kind.bytes() {
+        2 => data.as_chunks_mut::<2>().0.iter_mut().for_each(|number| number.reverse()),
+        4 => data.as_chunks_mut::<4>().0.iter_mut().for_each(|number| number.reverse()),
+        8 => data.as_chunks_mut::<8>().0.iter_mut().for_each(|number| number.reverse()),
+        _ => {}
+    }
+}
