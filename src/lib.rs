@@ -6,7 +6,7 @@
 pub mod bytes;
 pub mod cli;
 pub mod error;
+pub mod format;
 pub mod limits;
 pub mod model;
-pub mod format;
 pub mod quant;
