@@ -4,7 +4,10 @@
 //! `decoders!` runs over all blocks of the rows and compiles for every instruction set. Weights do
 //! not depend on each other, so only the order of operations within one weight matters.
 
+mod iquant;
+mod kquant;
 mod legacy;
+mod levels;
 mod plain;
 
 use crate::quant::{QuantType, isa::Isa};
@@ -36,7 +39,15 @@ pub fn decode_rows(q: QuantType, isa: Isa, bytes: &[u8], row_len: usize, out: &m
 
 /// The kernel that a description calls `name`.
 fn named(name: &str) -> Option<DecodeRows> {
-    let tables = [plain::KERNELS, legacy::KERNELS, legacy::PLANAR];
+    let tables = [
+        plain::KERNELS,
+        legacy::KERNELS,
+        legacy::PLANAR,
+        kquant::KERNELS,
+        iquant::KERNELS,
+        levels::KERNELS,
+        levels::GROUPED,
+    ];
     tables.into_iter().flatten().find(|(known, _)| *known == name).map(|(_, kernel)| *kernel)
 }
 
@@ -88,4 +99,21 @@ fn half_at(block: &[u8], at: usize) -> f32 {
 #[inline(always)]
 fn f32_at(block: &[u8], at: usize) -> f32 {
     f32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_description_names_a_kernel_of_its_size() {
+        for q in QuantType::all() {
+            assert!(named(q.layout().kernel).is_some(), "{q}: {}", q.layout().kernel);
+            let (row_len, rows) = (q.layout().elements * 3, q.row_group() * 2);
+            let bytes = vec![0x11; q.row_bytes(row_len as u64).unwrap() as usize * rows];
+            let mut out = vec![f32::NAN; row_len * rows];
+            decode_rows(q, Isa::PORTABLE, &bytes, row_len, &mut out);
+            assert!(out.iter().all(|x| x.is_finite()), "{q}: a weight was not written");
+        }
+    }
 }

@@ -1,0 +1,188 @@
+//! Types whose numbers name a level: the curve of IQ4, four-bit floats, trits, pairs of bits, bits.
+
+use super::{DecodeRows, decoders, half_at};
+use crate::per_isa;
+
+decoders!(iq4_nl, iq4_xs, mxfp4, nvfp4, tq1_0, tq2_0, q1_0, q2_0);
+
+/// The kernels that decode several rows together.
+pub(super) const GROUPED: &[(&str, DecodeRows)] = &[
+    ("q4_0_4_4", q4_0_4_4),
+    ("q4_0_4_8", q4_0_4_8),
+    ("q4_0_8_8", q4_0_8_8),
+    ("iq4_nl_4_4", iq4_nl_4_4),
+    ("iq4_nl_4_8", iq4_nl_4_8),
+    ("iq4_nl_8_8", iq4_nl_8_8),
+];
+
+/// The levels of IQ4_NL and IQ4_XS.
+const CURVE: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+
+/// Twice the value of a float with one sign, two exponent and one mantissa bits.
+const E2M1: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+
+/// Nibbles in halves, each naming a level.
+#[inline(always)]
+fn halves(qs: &[u8], levels: &[i8; 16], d: f32, out: &mut [f32]) {
+    let (low, high) = out.split_at_mut(qs.len());
+    for ((low, high), byte) in low.iter_mut().zip(high).zip(qs) {
+        *low = d * f32::from(levels[usize::from(byte & 15)]);
+        *high = d * f32::from(levels[usize::from(byte >> 4)]);
+    }
+}
+
+#[inline(always)]
+fn iq4_nl(b: &[u8; 18], out: &mut [f32; 32]) {
+    halves(&b[2..], &CURVE, half_at(b, 0), out);
+}
+
+/// Six-bit scales: low nibbles in `scales_l`, high pairs in `scales_h`.
+#[inline(always)]
+fn iq4_xs(b: &[u8; 136], out: &mut [f32; 256]) {
+    let (d, high, low) = (half_at(b, 0), u16::from_le_bytes([b[2], b[3]]), &b[4..8]);
+    let blocks = b[8..].as_chunks::<16>().0.iter().zip(out.as_chunks_mut::<32>().0);
+    for (ib, (qs, out)) in blocks.enumerate() {
+        let s = low[ib / 2] >> (4 * (ib % 2)) & 15 | ((high >> (2 * ib) & 3) << 4) as u8;
+        halves(qs, &CURVE, d * f32::from(s as i8 - 32), out);
+    }
+}
+
+/// `2^(e - 128)`: half of the scale, for the levels are doubled.
+#[inline(always)]
+fn mxfp4(b: &[u8; 17], out: &mut [f32; 32]) {
+    let bits = if b[0] < 2 { 0x0020_0000 << b[0] } else { u32::from(b[0] - 1) << 23 };
+    halves(&b[1..], &E2M1, f32::from_bits(bits), out);
+}
+
+/// Half the value of an unsigned float of four exponent bits, bias 7, and three mantissa bits.
+///
+/// The original reads 0x7f, no number, as zero.
+#[inline(always)]
+fn half_ue4m3(x: u8) -> f32 {
+    if x & 127 == 127 && x < 128 {
+        return 0.0;
+    }
+    let (exponent, mantissa) = (u32::from(x >> 3 & 15), f32::from(x & 7));
+    let power = f32::from_bits((exponent.max(1) + 127 - 7 - 3 - 1) << 23);
+    if exponent == 0 { mantissa * power } else { (8.0 + mantissa) * power }
+}
+
+#[inline(always)]
+fn nvfp4(b: &[u8; 36], out: &mut [f32; 64]) {
+    let blocks = b[4..].as_chunks::<8>().0.iter().zip(out.as_chunks_mut::<16>().0);
+    for (d, (qs, out)) in b[..4].iter().zip(blocks) {
+        halves(qs, &E2M1, half_ue4m3(*d), out);
+    }
+}
+
+/// Trit `n` of each byte: the byte is a fixed-point fraction of base three, so multiplying it by `3^n`
+/// shifts `n` trits out and the next is its product with three, beyond the eighth bit.
+#[inline(always)]
+fn trits(bytes: &[u8], n: usize, d: f32, out: &mut [f32]) {
+    const POWERS: [u8; 5] = [1, 3, 9, 27, 81];
+    for (out, byte) in out.iter_mut().zip(bytes) {
+        let w = ((u16::from(byte.wrapping_mul(POWERS[n])) * 3) >> 8) as i8;
+        *out = f32::from(w - 1) * d;
+    }
+}
+
+#[inline(always)]
+fn tq1_0(b: &[u8; 54], out: &mut [f32; 256]) {
+    let d = half_at(b, 52);
+    let (first, rest) = out.split_at_mut(160);
+    let (second, third) = rest.split_at_mut(80);
+    for (n, out) in first.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+        trits(&b[..32], n, d, out);
+    }
+    for (n, out) in second.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+        trits(&b[32..48], n, d, out);
+    }
+    for (n, out) in third.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+        trits(&b[48..52], n, d, out);
+    }
+}
+
+#[inline(always)]
+fn tq2_0(b: &[u8; 66], out: &mut [f32; 256]) {
+    let d = half_at(b, 64);
+    for (i, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+        let at = 32 * (i / 4);
+        for (out, byte) in out.iter_mut().zip(&b[at..at + 32]) {
+            *out = f32::from((byte >> (2 * (i % 4)) & 3) as i8 - 1) * d;
+        }
+    }
+}
+
+#[inline(always)]
+fn q1_0(b: &[u8; 18], out: &mut [f32; 128]) {
+    let d = half_at(b, 0);
+    for (out, byte) in out.as_chunks_mut::<8>().0.iter_mut().zip(&b[2..]) {
+        for (bit, out) in out.iter_mut().enumerate() {
+            let minus = u32::from(!byte >> bit & 1) << 31;
+            *out = f32::from_bits(d.to_bits() ^ minus);
+        }
+    }
+}
+
+#[inline(always)]
+fn q2_0(b: &[u8; 18], out: &mut [f32; 64]) {
+    let d = half_at(b, 0);
+    for (out, byte) in out.as_chunks_mut::<4>().0.iter_mut().zip(&b[2..]) {
+        for (i, out) in out.iter_mut().enumerate() {
+            *out = f32::from((byte >> (2 * i) & 3) as i8 - 1) * d;
+        }
+    }
+}
+
+/// Groups of `ROWS` rows: a unit holds block `i` of each row, first the scales, then the nibbles of all
+/// rows, `RUN` bytes of each in turn.
+#[inline(always)]
+fn grouped<const ROWS: usize, const RUN: usize>(
+    bytes: &[u8],
+    row_len: usize,
+    out: &mut [f32],
+    one: impl Fn(&[u8; 18], &mut [f32; 32]),
+) {
+    let group = bytes.chunks_exact(row_len / 32 * 18 * ROWS);
+    for (group, out) in group.zip(out.chunks_exact_mut(row_len * ROWS)) {
+        for (i, unit) in group.chunks_exact(18 * ROWS).enumerate() {
+            let (d, qs) = unit.split_at(2 * ROWS);
+            for row in 0..ROWS {
+                let mut block = [0; 18];
+                block[..2].copy_from_slice(&d[2 * row..2 * row + 2]);
+                for (run, to) in block[2..].chunks_exact_mut(RUN).enumerate() {
+                    let at = (run * ROWS + row) * RUN;
+                    to.copy_from_slice(&qs[at..at + RUN]);
+                }
+                let (out, _) = out[row * row_len + 32 * i..].as_chunks_mut();
+                one(&block, &mut out[0]);
+            }
+        }
+    }
+}
+
+/// Q4_0 with the top bit of every nibble flipped, which makes it a signed number.
+#[inline(always)]
+fn signed_q4_0(b: &[u8; 18], out: &mut [f32; 32]) {
+    const SIGNED: [i8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, -8, -7, -6, -5, -4, -3, -2, -1];
+    halves(&b[2..], &SIGNED, half_at(b, 0), out);
+}
+
+macro_rules! grouped_kernels {
+    ($($name:ident = $rows:literal, $run:literal, $one:path, $body:ident;)+) => {
+        $(#[inline(always)]
+        fn $body(bytes: &[u8], row_len: usize, out: &mut [f32]) {
+            grouped::<$rows, $run>(bytes, row_len, out, $one);
+        })+
+        per_isa! { $(fn $name(bytes: &[u8], row_len: usize, out: &mut [f32]) = $body;)+ }
+    };
+}
+
+grouped_kernels! {
+    q4_0_4_4 = 4, 4, signed_q4_0, q4_0_4_4_body;
+    q4_0_4_8 = 4, 8, signed_q4_0, q4_0_4_8_body;
+    q4_0_8_8 = 8, 8, signed_q4_0, q4_0_8_8_body;
+    iq4_nl_4_4 = 4, 4, iq4_nl, iq4_nl_4_4_body;
+    iq4_nl_4_8 = 4, 8, iq4_nl, iq4_nl_4_8_body;
+    iq4_nl_8_8 = 8, 8, iq4_nl, iq4_nl_8_8_body;
+}
