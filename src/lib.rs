@@ -4,6 +4,7 @@
 //! `error limits < bytes < format < quant < model < container, checkpoint < change, check, infer < cli`.
 
 pub mod bytes;
+pub mod change;
 pub mod cli;
 pub mod error;
 pub mod format;

@@ -1,0 +1,540 @@
+//! Which type each tensor becomes: the mixtures of llama-quantize, as a function of names and shapes.
+//!
+//! The rules are those of llama.cpp's `llama-quant.cpp` (`tensor_allows_quantization`,
+//! `llama_tensor_get_type`, `tensor_type_fallback`, `tensor_requires_imatrix`) of July 2026. They
+//! count tensors as they come, so the order of the tensors is part of them: [`file_order`] is the
+//! one in which llama-quantize goes through a file, and the order of its output.
+
+use std::cmp::Ordering;
+
+use regex::Regex;
+
+use super::ftype::FileType;
+use crate::{
+    error::{Error, Result},
+    quant::QuantType,
+};
+
+/// A lower-case ggml type name: `q4_k`.
+pub type TypeName = &'static str;
+
+/// What the rules look at in a model besides its tensors.
+#[derive(Clone, Debug, Default)]
+pub struct Shape {
+    /// `general.architecture`.
+    pub architecture: String,
+    /// Blocks, with those that predict further tokens.
+    pub layers: u64,
+    /// Blocks that only predict further tokens.
+    pub extra_layers: u64,
+    /// Query heads of the first block.
+    pub heads: u64,
+    /// Key and value heads of the first block.
+    pub kv_heads: u64,
+    /// Experts of a block; 0 where there is no routing.
+    pub experts: u64,
+}
+
+/// A tensor as the rules see it.
+#[derive(Clone, Copy, Debug)]
+pub struct Weight<'a> {
+    /// Its name in the output.
+    pub name: &'a str,
+    /// Its shape, outermost first.
+    pub shape: &'a [u64],
+    /// Its present type.
+    pub present: TypeName,
+}
+
+/// What was asked for.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// The mixture.
+    pub file_type: FileType,
+    /// Every tensor in the base type, no mixture.
+    pub pure: bool,
+    /// `output.weight` stays as it is.
+    pub leave_output: bool,
+    /// The type of `output.weight`.
+    pub output: Option<TypeName>,
+    /// The type of the token embedding.
+    pub embedding: Option<TypeName>,
+    /// Types by pattern of the tensor's name; the first that matches decides.
+    pub overrides: Vec<(Regex, TypeName)>,
+    /// Whether an importance matrix is at hand.
+    pub importance: bool,
+}
+
+/// The decision for one tensor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// The type that it becomes; its present one where it is copied.
+    pub becomes: TypeName,
+    /// The type that the rules wanted where the row length did not allow it.
+    pub instead_of: Option<TypeName>,
+    /// Whether nothing useful can be made without its importances.
+    pub needs_importance: bool,
+}
+
+/// The role of a tensor, by its name alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Embedding,
+    Query,
+    Key,
+    /// The values, also where they are stored together with queries and keys or compressed.
+    Value,
+    AttentionOut,
+    Up,
+    Gate,
+    Down,
+    Output,
+    Other,
+}
+
+/// The order in which llama-quantize visits tensors: those outside blocks by name, then block by
+/// block, each by name (llama.cpp `weight_name_comparer`).
+pub fn file_order(a: &str, b: &str) -> Ordering {
+    block_of(a).cmp(&block_of(b)).then_with(|| a.as_bytes().cmp(b.as_bytes()))
+}
+
+/// The block number of `blk.N.…`; none for tensors outside blocks.
+pub fn block_of(name: &str) -> Option<u64> {
+    let rest = name.strip_prefix("blk.")?;
+    let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+    rest.get(..digits)?.parse().ok()
+}
+
+/// Weights of one block of a type; 1 for plain numbers.
+pub fn block_len(name: &str) -> u64 {
+    QuantType::today(name).map_or(1, |q| q.layout().elements as u64)
+}
+
+/// Whether ggml calls this type quantized.
+pub fn is_quantized(name: &str) -> bool {
+    block_len(name) > 1
+}
+
+/// Chooses a type for every tensor, in the order given.
+///
+/// # Errors
+/// Where a row length fits neither the type nor anything that could stand in for it, and where a
+/// model with experts has feed-forward tensors outside its blocks, as llama-quantize has it.
+pub fn choose(shape: &Shape, tensors: &[Weight], rules: &Rules) -> Result<Vec<Choice>> {
+    let mut mix = Mix {
+        shape,
+        rules,
+        file: rules.file_type.rule_name(),
+        values: tensors.iter().filter(|t| role(t.name) == Role::Value).count() as u64,
+        tied: !tensors.iter().any(|t| role(t.name) == Role::Output),
+        value: 0,
+        down: 0,
+        gate: 0,
+        up: 0,
+    };
+    tensors.iter().map(|t| mix.choose(t)).collect()
+}
+
+fn role(name: &str) -> Role {
+    let has = |part: &str| name.contains(part);
+    match name {
+        "output.weight" => Role::Output,
+        "token_embd.weight" | "per_layer_token_embd.weight" => Role::Embedding,
+        _ if has("attn_qkv.weight") || has("attn_kv_b.weight") || has("attn_v.weight") => {
+            Role::Value
+        }
+        _ if has("attn_k.weight") => Role::Key,
+        _ if has("attn_q.weight") => Role::Query,
+        _ if has("attn_output.weight") => Role::AttentionOut,
+        _ if has("ffn_up") => Role::Up,
+        _ if has("ffn_gate") => Role::Gate,
+        _ if has("ffn_down") => Role::Down,
+        _ => Role::Other,
+    }
+}
+
+/// Parts of names of tensors that are too small or too delicate to be quantized.
+const KEPT: &[&str] = &[
+    "_norm.weight",
+    "ffn_gate_inp.weight",
+    "ffn_gate_tid2eid.weight",
+    "altup",
+    "laurel",
+    "per_layer_model_proj",
+    "ssm_conv1d",
+    "shortconv.conv.weight",
+    "indexer.k_proj.weight",
+    "indexer.q_proj.weight",
+    "time_mix_first.weight",
+    "time_mix_w0.weight",
+    "time_mix_w1.weight",
+    "time_mix_w2.weight",
+    "time_mix_v0.weight",
+    "time_mix_v1.weight",
+    "time_mix_v2.weight",
+    "time_mix_a0.weight",
+    "time_mix_a1.weight",
+    "time_mix_a2.weight",
+    "time_mix_g1.weight",
+    "time_mix_g2.weight",
+    "time_mix_decay_w1.weight",
+    "time_mix_decay_w2.weight",
+    "time_mix_lerp_fused.weight",
+    "attn_rel_b.weight",
+    ".position_embd",
+    "sam.pos_embd",
+    "sam.neck.",
+    "sam.net_",
+    ".rel_pos",
+    ".patch_embd",
+    ".patch_merger",
+    "a.rvq.codebook",
+    "mm.a.code_embd",
+];
+
+/// The same for the architecture `glm5-next` alone.
+const KEPT_GLM5: &[&str] = &[
+    "hc_",
+    "indexer.attn_q_b",
+    "indexer.attn_k",
+    "indexer.proj",
+    "indexer_compressor_gate",
+    "indexer_compressor_ape",
+    "ssm_f_a.weight",
+    "ssm_f_b.weight",
+    "ssm_g_a.weight",
+    "ssm_g_b.weight",
+    "ssm_beta.weight",
+    "attn_kv_a_mqa.weight",
+    "attn_k_b.weight",
+    "attn_v_b.weight",
+];
+
+struct Mix<'a> {
+    shape: &'a Shape,
+    rules: &'a Rules,
+    file: &'static str,
+    /// Tensors with the role of values, and how many of each role have been seen.
+    values: u64,
+    value: u64,
+    down: u64,
+    gate: u64,
+    up: u64,
+    /// Whether the token embedding also serves as the output.
+    tied: bool,
+}
+
+/// The layers that the `_M` mixtures give more bits: the first and the last eighth and every third.
+fn use_more_bits(layer: u64, layers: u64) -> bool {
+    layer < layers / 8 || layer >= 7 * layers / 8 || (layer - layers / 8) % 3 == 2
+}
+
+impl Mix<'_> {
+    fn choose(&mut self, t: &Weight) -> Result<Choice> {
+        if !self.may_quantize(t) {
+            return Ok(self.choice(t, t.present, None));
+        }
+        let (rules, role) = (self.rules, role(t.name));
+        let named = rules.overrides.iter().find(|(p, _)| p.is_match(t.name)).map(|(_, q)| *q);
+        match role {
+            Role::Embedding if t.name == "token_embd.weight" || named.is_none() => {
+                if let Some(asked) = rules.embedding {
+                    return Ok(self.choice(t, asked, None));
+                }
+            }
+            Role::Output => {
+                if let Some(asked) = rules.output {
+                    return Ok(self.choice(t, asked, None));
+                }
+            }
+            _ => {}
+        }
+        let base = rules.file_type.base;
+        if !is_quantized(base) {
+            return Ok(self.choice(t, base, None));
+        }
+        let wanted = match named {
+            Some(named) => named,
+            None if rules.pure => base,
+            None => self.mixed(t, role, base)?,
+        };
+        let becomes = fallback(t, wanted)?;
+        Ok(self.choice(t, becomes, (becomes != wanted).then_some(wanted)))
+    }
+
+    fn choice(&self, t: &Weight, becomes: TypeName, instead_of: Option<TypeName>) -> Choice {
+        let spared = matches!(role(t.name), Role::Embedding | Role::Output);
+        let needs = crate::quant::encode::needs_importance(becomes)
+            || becomes == "q2_k" && self.file == "Q2_K_S";
+        Choice { becomes, instead_of, needs_importance: needs && !spared }
+    }
+
+    fn may_quantize(&self, t: &Weight) -> bool {
+        let rows: u64 = t.shape.iter().rev().skip(1).product();
+        let has = |part: &&str| t.name.contains(*part);
+        !self.rules.file_type.copy
+            && rows > 1
+            && t.name.ends_with("weight")
+            && !(self.rules.leave_output && t.name == "output.weight")
+            && !matches!(t.name, "position_embd.weight" | "token_types.weight")
+            && !KEPT.iter().any(has)
+            && !(self.shape.architecture == "glm5-next" && KEPT_GLM5.iter().any(has))
+    }
+
+    /// Query heads that share one head of keys and values.
+    fn sharing(&self) -> u64 {
+        self.shape.heads.checked_div(self.shape.kv_heads).unwrap_or(0)
+    }
+
+    /// Whether llama.cpp calls the model "70B", which favours its values.
+    fn is_70b(&self) -> bool {
+        let Shape { architecture, heads, kv_heads, experts, .. } = self.shape;
+        let layers = self.shape.layers.saturating_sub(self.shape.extra_layers);
+        match architecture.as_str() {
+            "llama" | "llama-embed" => layers == 80 && heads != kv_heads && *experts != 8,
+            "qwen2" | "deci" | "olmo" => layers == 80,
+            "jais2" => layers == 68,
+            _ => false,
+        }
+    }
+
+    /// The layer that the counters say, or with experts the one that the name says.
+    fn layer(&self, counted: u64, name: &str) -> Result<u64> {
+        if self.shape.experts <= 1 {
+            return Ok(counted);
+        }
+        match block_of(name) {
+            Some(layer) if layer < self.shape.layers => Ok(layer),
+            _ => Err(Error::unsupported(
+                format!("{name}: belongs to none of the model's {} blocks", self.shape.layers),
+                "add --pure, or give its type with --tensor-type",
+            )),
+        }
+    }
+
+    fn mixed(&mut self, t: &Weight, role: Role, base: TypeName) -> Result<TypeName> {
+        let glm5_kept = ["attn_q_a", "attn_q_b", "nextn.eh_proj"];
+        if self.shape.architecture == "glm5-next" && glm5_kept.iter().any(|p| t.name.contains(p)) {
+            return Ok("q8_0");
+        }
+        let few_bits =
+            matches!(self.file, "IQ1_S" | "IQ1_M" | "IQ2_XXS" | "IQ2_XS" | "IQ2_S" | "IQ2_M");
+        match role {
+            Role::Output => Ok(self.output(t, base)),
+            Role::Embedding if self.tied => Ok(self.output(t, base)),
+            _ if self.file == "MXFP4_MOE" => Ok(self.mxfp4(t, role)),
+            Role::Embedding => Ok(self.embedding(base)),
+            _ if few_bits => Ok(self.few_bits(role, base)),
+            Role::Value => Ok(self.value(base)),
+            Role::Key | Role::Query => Ok(match self.file {
+                _ if role == Role::Key && self.shape.experts == 8 => "q8_0",
+                "IQ3_XS" => "iq3_xxs",
+                "IQ3_XXS" => "iq2_s",
+                _ => base,
+            }),
+            Role::Down => self.down(t.name, base),
+            Role::AttentionOut => Ok(self.attention_out(base)),
+            Role::Gate | Role::Up => {
+                let seen = if role == Role::Gate { &mut self.gate } else { &mut self.up };
+                let counted = *seen;
+                *seen += 1;
+                let (layer, layers) = (self.layer(counted, t.name)?, self.shape.layers);
+                let middle = layer >= layers / 8 && layer < 7 * layers / 8;
+                Ok(if self.file == "IQ3_XS" && middle { "iq3_xxs" } else { base })
+            }
+            Role::Other => Ok(base),
+        }
+    }
+
+    fn output(&self, t: &Weight, base: TypeName) -> TypeName {
+        let fits = t.shape.last().is_some_and(|n| n.is_multiple_of(block_len(base)));
+        match self.file {
+            _ if self.rules.output.is_some() => self.rules.output.unwrap_or(base),
+            "MXFP4_MOE" => "q8_0",
+            _ if self.shape.architecture == "falcon" || !fits => "q8_0",
+            "IQ1_S" | "IQ1_M" | "IQ2_XXS" | "IQ2_XS" | "IQ2_S" | "IQ2_M" | "IQ3_XXS" => "q5_k",
+            _ if base == "q8_0" => "q8_0",
+            _ => "q6_k",
+        }
+    }
+
+    /// Stacks of experts become MXFP4, everything else Q8_0.
+    fn mxfp4(&self, t: &Weight, role: Role) -> TypeName {
+        let stacked = t.shape.iter().rev().nth(2).is_some_and(|n| *n > 1);
+        let feed_forward = matches!(role, Role::Up | Role::Gate | Role::Down);
+        let expert = self.shape.architecture != "bailingmoe3" || feed_forward;
+        if stacked && expert { "mxfp4" } else { "q8_0" }
+    }
+
+    fn embedding(&self, base: TypeName) -> TypeName {
+        match self.file {
+            "IQ2_XXS" | "IQ2_XS" | "IQ1_S" | "IQ1_M" => "q2_k",
+            "IQ2_S" | "IQ2_M" | "IQ3_XXS" => "iq3_s",
+            "TQ1_0" | "TQ2_0" | "Q2_0" => "q4_k",
+            _ => base,
+        }
+    }
+
+    /// The mixtures of less than three bits.
+    fn few_bits(&mut self, role: Role, base: TypeName) -> TypeName {
+        let better = if matches!(self.file, "IQ2_S" | "IQ2_M") { "iq3_s" } else { "q2_k" };
+        let experts = self.shape.experts;
+        match role {
+            Role::Value if self.sharing() >= 4 || experts >= 4 => "q4_k",
+            Role::Value => better,
+            Role::Key if experts == 8 => "q4_k",
+            Role::Down => {
+                self.down += 1;
+                if self.down - 1 < self.shape.layers / 8 { better } else { base }
+            }
+            Role::AttentionOut if experts == 8 => "q5_k",
+            Role::AttentionOut => match self.file {
+                "IQ1_S" | "IQ1_M" => "iq2_xxs",
+                "IQ2_S" | "IQ2_M" => "iq3_s",
+                _ => base,
+            },
+            _ => base,
+        }
+    }
+
+    fn value(&mut self, base: TypeName) -> TypeName {
+        let (i, shared) = (self.value, self.sharing() >= 4);
+        self.value += 1;
+        let wanted = match self.file {
+            "Q2_K" => {
+                if shared {
+                    "q4_k"
+                } else {
+                    "q3_k"
+                }
+            }
+            "Q2_K_S" | "IQ3_XXS" | "IQ3_XS" | "IQ3_S" if shared => "q4_k",
+            "IQ3_XXS" => {
+                if self.rules.importance {
+                    "iq3_xxs"
+                } else {
+                    "iq3_s"
+                }
+            }
+            "IQ3_M" => "q4_k",
+            "Q3_K_M" => {
+                if i < 2 {
+                    "q5_k"
+                } else {
+                    "q4_k"
+                }
+            }
+            "Q3_K_L" => "q5_k",
+            "IQ4_NL" | "IQ4_XS" if shared => "q5_k",
+            "Q4_K_M" | "Q5_K_M" if use_more_bits(i, self.values) => "q6_k",
+            "Q4_K_S" if i < 4 => "q5_k",
+            _ => base,
+        };
+        match wanted {
+            _ if self.shape.experts == 8 => "q8_0",
+            // Eight query heads share these small matrices, so more bits cost next to nothing.
+            "q3_k" | "q4_k" if self.is_70b() => "q5_k",
+            _ => wanted,
+        }
+    }
+
+    fn down(&mut self, name: &str, base: TypeName) -> Result<TypeName> {
+        let (i, n) = (self.layer(self.down, name)?, self.shape.layers);
+        self.down += 1;
+        let falcon = self.shape.architecture == "falcon";
+        let blind = !self.rules.importance;
+        let first_eighth = i < n / 8;
+        Ok(match self.file {
+            "Q2_K" => "q3_k",
+            "Q2_K_S" if first_eighth => "q4_k",
+            "IQ3_XXS" if blind => {
+                if first_eighth {
+                    "q4_k"
+                } else {
+                    "q3_k"
+                }
+            }
+            "Q3_K_M" if i < n / 16 => "q5_k",
+            "Q3_K_M" => {
+                if !falcon || use_more_bits(i, n) {
+                    "q4_k"
+                } else {
+                    "q3_k"
+                }
+            }
+            "IQ3_M" if first_eighth || self.shape.experts == 8 && use_more_bits(i, n) => "q4_k",
+            "Q3_K_L" => {
+                if falcon {
+                    "q4_k"
+                } else {
+                    "q5_k"
+                }
+            }
+            "Q4_K_M" if falcon && i < n / 16 => "q6_k",
+            "Q4_K_M" if use_more_bits(i, n) => {
+                if falcon {
+                    "q5_k"
+                } else {
+                    "q6_k"
+                }
+            }
+            "IQ4_NL" | "IQ4_XS" if first_eighth && blind => "q5_k",
+            "Q5_K_M" if use_more_bits(i, n) => "q6_k",
+            "Q4_K_S" if first_eighth && !falcon => "q5_k",
+            // With importances these two can go astray in the first layers; a minimum helps.
+            "Q4_0" if first_eighth && !blind => "q4_1",
+            "Q5_0" if first_eighth && !blind => "q5_1",
+            _ => base,
+        })
+    }
+
+    fn attention_out(&self, base: TypeName) -> TypeName {
+        match self.file {
+            "Q3_K_L" if self.shape.architecture == "falcon" => "q4_k",
+            _ if self.shape.architecture == "falcon" => base,
+            "Q2_K" | "IQ3_XS" | "IQ3_XXS" | "Q3_K_S" | "Q3_K_M" | "IQ4_NL" | "Q4_K_S"
+            | "Q4_K_M" | "IQ3_S" | "IQ3_M" | "IQ4_XS"
+                if self.shape.experts == 8 =>
+            {
+                "q5_k"
+            }
+            _ if self.shape.experts == 8 => base,
+            "Q2_K" => "q3_k",
+            "IQ3_XXS" => "iq3_s",
+            "Q3_K_M" | "IQ3_M" => "q4_k",
+            "Q3_K_L" => "q5_k",
+            _ => base,
+        }
+    }
+}
+
+/// The type that stands in where rows of `t` are no whole number of blocks of `wanted`.
+fn fallback(t: &Weight, wanted: TypeName) -> Result<TypeName> {
+    let row = t.shape.last().copied().unwrap_or(1);
+    let fits = |name| row.is_multiple_of(block_len(name));
+    if fits(wanted) {
+        return Ok(wanted);
+    }
+    let instead = match wanted {
+        "iq1_s" | "iq1_m" | "iq2_xxs" | "iq2_xs" | "iq2_s" | "iq3_xxs" | "iq3_s" | "iq4_xs" => {
+            "iq4_nl"
+        }
+        "q2_0" | "q2_k" | "q3_k" | "tq1_0" | "tq2_0" => "q4_0",
+        "q4_k" => "q5_0",
+        "q5_k" => "q5_1",
+        "q6_k" => "q8_0",
+        _ if block_len(wanted) <= 32 => "f16",
+        _ => {
+            return Err(Error::unsupported(
+                format!(
+                    "{}: rows of {row} weights are no whole number of {wanted} blocks of {}, and \
+                     no type stands in for {wanted}",
+                    t.name,
+                    block_len(wanted)
+                ),
+                "choose another type, for this tensor alone with --tensor-type",
+            ));
+        }
+    };
+    Ok(if fits(instead) { instead } else { "f16" })
+}
