@@ -272,13 +272,11 @@ impl Mix<'_> {
     fn may_quantize(&self, t: &Weight) -> bool {
         let rows: u64 = t.shape.iter().rev().skip(1).product();
         let has = |part: &&str| t.name.contains(*part);
-        !self.rules.file_type.copy
-            && rows > 1
-            && t.name.ends_with("weight")
-            && !(self.rules.leave_output && t.name == "output.weight")
-            && !matches!(t.name, "position_embd.weight" | "token_types.weight")
-            && !KEPT.iter().any(has)
-            && !(self.shape.architecture == "glm5-next" && KEPT_GLM5.iter().any(has))
+        let kept = matches!(t.name, "position_embd.weight" | "token_types.weight")
+            || t.name == "output.weight" && self.rules.leave_output
+            || KEPT.iter().any(has)
+            || self.shape.architecture == "glm5-next" && KEPT_GLM5.iter().any(has);
+        rows > 1 && t.name.ends_with("weight") && !self.rules.file_type.copy && !kept
     }
 
     /// Query heads that share one head of keys and values.
