@@ -16,6 +16,7 @@
 mod completions;
 mod man;
 pub mod text;
+mod verify;
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -57,6 +58,8 @@ pub struct Globals {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Check downloads offline: digest lists, caches, public digests, structure
+    Verify(verify::Args),
     /// Print a completion script for a shell
     Completions(completions::Args),
     /// Print the manual page
@@ -66,6 +69,7 @@ enum Command {
 impl Command {
     fn run(&self, globals: &Globals) -> Result<ExitCode> {
         match self {
+            Command::Verify(args) => verify::run(args, globals),
             Command::Completions(args) => completions::run(args, globals),
             Command::Man(args) => man::run(args, globals),
         }

@@ -1,0 +1,196 @@
+//! Why a file is not what it should be, from most to least certain.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use super::digest::{Algorithm, Digest, of_bytes};
+use super::download::{Claim, Implied, Nature, implied_size, prefix, unfinished, written};
+use super::{Finding, known};
+
+/// Text files up to this size are tried with the other kind of line end.
+const MAX_TEXT_BYTES: u64 = 1 << 20;
+
+/// Faults that show without any digest: no model at all, cut short, not finished.
+pub(super) fn evident(path: &Path, size: u64, claims: &[Claim]) -> Option<Finding> {
+    if let Some(nature) = prefix(path).ok().and_then(|bytes| Nature::of(&bytes, size)) {
+        let code = match nature {
+            Nature::Empty => "empty",
+            Nature::Html => "html-page",
+            Nature::XmlError(_) | Nature::Refusal(_) => "server-refusal",
+            Nature::Pointer(_) => "lfs-pointer",
+            Nature::Zeros => "never-filled",
+        };
+        return Some(Finding::failure(code, format!("{}: {}", nature.noun(), nature.remedy())));
+    }
+    let claimed = claims.iter().find_map(|claim| Some((claim.size?, claim.by.clone())));
+    let own = || match implied_size(path)? {
+        Implied::Bytes(wanted) => Some((wanted, "its own header".to_owned())),
+        Implied::NoZipEnd => None,
+    };
+    if let Some((wanted, by)) = claimed.or_else(own).filter(|(wanted, _)| *wanted != size) {
+        return Some(wrong_size(size, wanted, &by));
+    }
+    if let Some(record) = unfinished(path) {
+        let message = format!("the download has not finished ({}): resume it", record.display());
+        return Some(Finding::failure("unfinished", message));
+    }
+    (implied_size(path) == Some(Implied::NoZipEnd)).then(|| {
+        let message = "truncated: the end record of its zip archive is missing: download it again";
+        Finding::failure("truncated", message)
+    })
+}
+
+fn wrong_size(size: u64, wanted: u64, by: &str) -> Finding {
+    if size < wanted {
+        let message = format!(
+            "truncated by {} bytes: it has {size} of the {wanted} that {by} gives: resume or \
+             download it again",
+            wanted - size
+        );
+        return Finding::failure("truncated", message);
+    }
+    let message = format!(
+        "{} bytes too many: it has {size}, {by} gives {wanted}: something was appended, as a resumed \
+         download does: download it again",
+        size - wanted
+    );
+    Finding::failure("too-long", message)
+}
+
+/// Everything known when a digest does not match.
+pub(super) struct Mismatch<'a> {
+    pub(super) path: &'a Path,
+    pub(super) size: u64,
+    /// The claim that failed.
+    pub(super) claim: &'a Claim,
+    /// All claims about the file.
+    pub(super) claims: &'a [Claim],
+    /// What the file digests to.
+    pub(super) found: &'a [Digest],
+    /// What lists give to every name.
+    pub(super) listed: &'a [(Digest, String)],
+    /// Whether the file passed the check of its structure.
+    pub(super) whole: bool,
+}
+
+impl Mismatch<'_> {
+    /// The reason, as far as the evidence goes.
+    pub(super) fn explain(&self) -> Finding {
+        evident(self.path, self.size, self.claims)
+            .or_else(|| self.other_part())
+            .or_else(|| self.contradicted())
+            .or_else(|| self.known_otherwise())
+            .or_else(|| self.line_ends().ok().flatten())
+            .or_else(|| self.stale())
+            .unwrap_or_else(|| self.plain())
+    }
+
+    /// The bytes are those of another file of the list: parts saved under each other's names.
+    fn other_part(&self) -> Option<Finding> {
+        let own = self.path.file_name()?.to_string_lossy();
+        let (_, name) = self
+            .listed
+            .iter()
+            .find(|(digest, name)| self.found.contains(digest) && !name.ends_with(&*own))?;
+        let message = format!("wrong part: these are the bytes of {name}: rename the files");
+        Some(Finding::failure("wrong-part", message))
+    }
+
+    /// One list says no, another yes: the list is wrong, not the file.
+    fn contradicted(&self) -> Option<Finding> {
+        let agrees = self.claims.iter().find(|claim| self.found.contains(&claim.digest))?;
+        let message = format!(
+            "{} does not match, but {} does: the former is stale or wrong, the file is good",
+            self.claim.by, agrees.by
+        );
+        Some(Finding::failure("stale-list", message))
+    }
+
+    /// The bytes are published ones, under another name or of another date.
+    fn known_otherwise(&self) -> Option<Finding> {
+        let known = self.found.iter().find_map(known::find)?;
+        if let Some(listed) = known::find(&self.claim.digest).filter(|l| l.path == known.path) {
+            let message = format!(
+                "stale list: the file is {}, the list means {}",
+                known.describe(),
+                listed.describe()
+            );
+            return Some(Finding::failure("stale-list", message));
+        }
+        let message = format!("another file: these are the bytes of {}", known.describe());
+        Some(Finding::failure("wrong-part", message))
+    }
+
+    /// A small text file whose line ends were converted on the way.
+    fn line_ends(&self) -> io::Result<Option<Finding>> {
+        if self.size > MAX_TEXT_BYTES {
+            return Ok(None);
+        }
+        let bytes = fs::read(self.path)?;
+        let mut unix = Vec::with_capacity(bytes.len());
+        let mut windows = Vec::with_capacity(bytes.len() + bytes.len() / 16);
+        for (i, &byte) in bytes.iter().enumerate() {
+            if byte == b'\r' && bytes.get(i + 1) == Some(&b'\n') {
+                continue;
+            }
+            if byte == b'\n' {
+                windows.push(b'\r');
+            }
+            unix.push(byte);
+            windows.push(byte);
+        }
+        let wanted = &self.claim.digest;
+        let matches = |bytes: &[u8]| of_bytes(wanted.algorithm, bytes) == *wanted;
+        let message = if matches(&unix) {
+            "its line ends were converted to CRLF: copy it in binary mode"
+        } else if matches(&windows) {
+            "its line ends were converted from CRLF: copy it in binary mode"
+        } else {
+            return Ok(None);
+        };
+        Ok(Some(Finding::failure("line-ends", message)))
+    }
+
+    /// The file is whole and newer than the list.
+    fn stale(&self) -> Option<Finding> {
+        let list = self.claim.record.as_deref()?;
+        let older = written(list)? < written(self.path)?;
+        (self.whole && older).then(|| {
+            let message = format!(
+                "{} does not match; the file was written after it and its structure is whole: \
+                 either the list is stale or bytes were altered: get a fresh list",
+                self.claim.by
+            );
+            Finding::failure("stale-list", message)
+        })
+    }
+
+    fn plain(&self) -> Finding {
+        let Digest { algorithm, hex } = &self.claim.digest;
+        let found = self.found.iter().find(|d| d.algorithm == *algorithm);
+        let found = found.map_or("nothing", |d| d.hex.as_str());
+        let same_size = self.claims.iter().any(|c| c.size == Some(self.size));
+        let hint = match (same_size || implied_size(self.path).is_some(), self.whole) {
+            (true, _) => "the size is right, so bytes were altered on the way",
+            (false, true) => "its structure is whole, so bytes inside were altered",
+            (false, false) => "bytes were altered or are missing",
+        };
+        let message = format!(
+            "{algorithm} is {found}, {} gives {hex}; {hint}: download it again",
+            self.claim.by
+        );
+        Finding::failure("altered", message)
+    }
+}
+
+/// Which algorithms a file has to be read for: what is claimed, or SHA-256 to recognise it.
+pub(super) fn algorithms(claims: &[Claim]) -> Vec<Algorithm> {
+    let mut wanted: Vec<Algorithm> = claims.iter().map(|claim| claim.digest.algorithm).collect();
+    wanted.sort_unstable();
+    wanted.dedup();
+    if wanted.is_empty() {
+        wanted.push(Algorithm::Sha256);
+    }
+    wanted
+}

@@ -1,0 +1,292 @@
+//! Which files a verification is about, and what is claimed of each.
+//!
+//! Lists come first, in their own order, as `md5sum -c` goes through them; then every model file that
+//! no list names. A file reached by two names (a Hugging Face snapshot links to its blob) counts once.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use walkdir::{DirEntry, WalkDir};
+
+use super::Finding;
+use super::digest::Digest;
+use super::download::{self, Claim};
+use super::sums::{self, List};
+use super::verify::ListChecked;
+
+/// Folders above a file in which a list may name it: llama.cpp's is two above `models/7B/`.
+const FOLDERS_ABOVE: usize = 3;
+
+/// Names of the model files that a folder is searched for.
+const MODEL_EXTENSIONS: [&str; 9] =
+    ["gguf", "ggml", "bin", "pth", "pt", "ckpt", "safetensors", "ggjt", "model"];
+
+/// One file and everything claimed of it.
+#[derive(Debug)]
+pub(super) struct Subject {
+    /// The name to show.
+    pub(super) name: String,
+    /// Where it is.
+    pub(super) path: PathBuf,
+    /// What its digest should be, and who says so.
+    pub(super) claims: Vec<Claim>,
+    /// A list names it without knowing its digest.
+    pub(super) placeholder: bool,
+    /// What was found while gathering.
+    pub(super) findings: Vec<Finding>,
+}
+
+/// Everything that a verification looks at.
+#[derive(Debug, Default)]
+pub(super) struct Gathered {
+    pub(super) subjects: Vec<Subject>,
+    pub(super) lists: Vec<ListChecked>,
+    /// Every digest that a list gives, with the name it gives it to: tells swapped parts.
+    pub(super) listed: Vec<(Digest, String)>,
+    places: HashMap<PathBuf, usize>,
+}
+
+/// Gathers what the paths, files, lists or folders, hold.
+pub(super) fn gather(paths: &[PathBuf]) -> Gathered {
+    let mut all = Gathered::default();
+    for path in paths {
+        if path.is_dir() {
+            all.folder(path);
+        } else if sums::is_list_name(path) || is_list_by_content(path) {
+            all.list(path, None);
+        } else {
+            all.lists_above(path);
+            let name = path.display().to_string();
+            all.subject(name, path.clone());
+        }
+    }
+    for subject in &mut all.subjects {
+        subject.claims.extend(download::claims(&subject.path));
+    }
+    all
+}
+
+/// Whether a file given by hand is a list under an unusual name: every line of it is.
+fn is_list_by_content(path: &Path) -> bool {
+    let small = fs::metadata(path).is_ok_and(|m| m.is_file() && m.len() < 1 << 20);
+    let is_text = small && fs::read(path).is_ok_and(|bytes| std::str::from_utf8(&bytes).is_ok());
+    is_text && List::open(path).is_ok_and(|list| list.malformed.is_empty())
+}
+
+impl Gathered {
+    /// The subject for a file, new or already met under another name.
+    fn subject(&mut self, name: String, path: PathBuf) -> &mut Subject {
+        let place = fs::canonicalize(&path).unwrap_or_else(|_| path.clone());
+        let index = *self.places.entry(place).or_insert(self.subjects.len());
+        if index == self.subjects.len() {
+            let (claims, findings) = (Vec::new(), Vec::new());
+            self.subjects.push(Subject { name, path, claims, placeholder: false, findings });
+        }
+        &mut self.subjects[index]
+    }
+
+    fn folder(&mut self, folder: &Path) {
+        let (mut lists, mut files) = (Vec::new(), Vec::new());
+        for entry in WalkDir::new(folder).sort_by_file_name().into_iter().filter_entry(is_visible) {
+            match entry {
+                Ok(entry) if entry.file_type().is_dir() => {}
+                Ok(entry) if sums::is_list_name(entry.path()) => lists.push(entry.into_path()),
+                Ok(entry) => files.push(entry.into_path()),
+                Err(error) => {
+                    let path = error.path().unwrap_or(folder).to_path_buf();
+                    self.subject(path.display().to_string(), path);
+                }
+            }
+        }
+        self.lists_above(folder);
+        for list in lists {
+            self.list(&list, Some(folder));
+        }
+        // Links first: a snapshot's name says more than the digest that names its blob.
+        files.sort_by_key(|path| !path.is_symlink());
+        for path in files.iter().filter(|path| is_model_like(path)) {
+            self.subject(path.display().to_string(), path.clone());
+        }
+        for (path, finding) in missing_of_sets(&files) {
+            self.subject(path.display().to_string(), path).findings.push(finding);
+        }
+    }
+
+    /// Takes a list; names are shown as the list has them, or with the folder being searched.
+    fn list(&mut self, path: &Path, folder: Option<&Path>) {
+        if self.lists.iter().any(|list| list.path == path) {
+            return;
+        }
+        let mut used = ListChecked { path: path.to_path_buf(), ..ListChecked::default() };
+        match List::open(path) {
+            Ok(list) => {
+                used.entries = list.entries.len();
+                used.malformed_lines.clone_from(&list.malformed);
+                for entry in &list.entries {
+                    let file = list.locate(entry);
+                    let name = folder.map_or(entry.name.clone(), |_| file.display().to_string());
+                    self.claim(&list, entry, name, file);
+                }
+            }
+            Err(problem) => used.problem = Some(problem.reason()),
+        }
+        self.lists.push(used);
+    }
+
+    fn claim(&mut self, list: &List, entry: &sums::Entry, name: String, file: PathBuf) {
+        let subject = self.subject(name, file);
+        let Some(digest) = entry.digest.clone() else {
+            subject.placeholder = true;
+            return;
+        };
+        let by = format!("{} line {}", list.path.display(), entry.line);
+        let record = Some(list.path.clone());
+        let claim = Claim { digest: digest.clone(), size: None, by, record };
+        if !subject.claims.contains(&claim) {
+            subject.claims.push(claim);
+        }
+        self.listed.push((digest, entry.name.clone()));
+    }
+
+    /// Uses what lists above a file (in its folder as well) or above a folder say of it.
+    fn lists_above(&mut self, target: &Path) {
+        let Ok(real) = fs::canonicalize(target) else { return };
+        let covers = |file: &Path| fs::canonicalize(file).is_ok_and(|file| file.starts_with(&real));
+        for folder in real.ancestors().skip(1).take(FOLDERS_ABOVE) {
+            let Ok(entries) = fs::read_dir(folder) else { continue };
+            let mut lists: Vec<PathBuf> = entries.filter_map(|e| Some(e.ok()?.path())).collect();
+            lists.retain(|path| sums::is_list_name(path) && path.is_file());
+            lists.sort();
+            for list in lists.iter().filter_map(|path| List::open(path).ok()) {
+                let located = list.entries.iter().map(|entry| (entry, list.locate(entry)));
+                let named: Vec<_> = located.filter(|(_, file)| covers(file)).collect();
+                if named.is_empty() {
+                    continue;
+                }
+                for entry in &list.entries {
+                    self.listed.extend(entry.digest.clone().map(|d| (d, entry.name.clone())));
+                }
+                for (entry, file) in named {
+                    // The name as it was typed, with what the list adds below a folder.
+                    let below = file.strip_prefix(&real).unwrap_or(Path::new(""));
+                    let shown = if below.as_os_str().is_empty() {
+                        target.to_path_buf()
+                    } else {
+                        target.join(below)
+                    };
+                    self.claim(&list, entry, shown.display().to_string(), shown);
+                }
+            }
+        }
+    }
+}
+
+/// Version control and the download programs' own records are no subjects.
+fn is_visible(entry: &DirEntry) -> bool {
+    let name = entry.file_name().to_string_lossy();
+    entry.depth() == 0
+        || !(entry.file_type().is_dir()
+            && [".git", ".cache", ".huggingface", ".locks"].contains(&&*name))
+}
+
+fn is_model_like(path: &Path) -> bool {
+    let name =
+        path.file_name().map(|n| n.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
+    let extension = name.rsplit_once('.').map_or("", |(_, e)| e);
+    let is_part = extension.parse::<u8>().is_ok() && name.contains(".bin.");
+    let in_blobs = path.parent().is_some_and(|p| p.file_name().is_some_and(|n| n == "blobs"));
+    MODEL_EXTENSIONS.contains(&extension)
+        || is_part
+        || in_blobs
+        || path.is_symlink()
+        || download::unfinished(path).is_some()
+}
+
+/// Files that a set of shards must have and does not: by its index, or by its own numbering.
+fn missing_of_sets(files: &[PathBuf]) -> Vec<(PathBuf, Finding)> {
+    let mut missing = Vec::new();
+    let present: BTreeSet<&Path> = files.iter().map(PathBuf::as_path).collect();
+    let mut add = |path: PathBuf, why: String| {
+        if !present.contains(path.as_path()) && !missing.iter().any(|(p, _)| *p == path) {
+            missing.push((path, Finding::failure("missing-shard", why)));
+        }
+    };
+    let name = |path: &Path| {
+        path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
+    };
+    for index in files.iter().filter(|path| name(path).ends_with(".index.json")) {
+        for shard in index_shards(index) {
+            let why = format!("missing: {} names it: download it as well", name(index));
+            add(index.with_file_name(shard), why);
+        }
+    }
+    for path in files {
+        for sibling in numbered_siblings(&name(path)) {
+            let why = format!("missing: {} is of the same set: download it as well", name(path));
+            add(path.with_file_name(sibling), why);
+        }
+    }
+    missing
+}
+
+/// The files that a Hugging Face index names.
+fn index_shards(path: &Path) -> BTreeSet<String> {
+    let parsed = fs::read(path).ok().and_then(|b| serde_json::from_slice(&b).ok());
+    let index: serde_json::Value = parsed.unwrap_or_default();
+    let map = index.get("weight_map").and_then(|m| m.as_object());
+    let names = map.into_iter().flat_map(|m| m.values()).filter_map(|v| v.as_str());
+    // A name with a folder in it would lead out of the model's own folder.
+    names.filter(|n| !n.contains(['/', '\\'])).map(str::to_owned).collect()
+}
+
+/// The names of the whole set that `model-00002-of-00003.safetensors`, `consolidated.01.pth` or
+/// `ggml-model-f16.bin.1` belongs to.
+fn numbered_siblings(name: &str) -> Vec<String> {
+    const MOST: usize = 10_000;
+    if let Some((before, rest)) = name.split_once("-of-") {
+        let digits = before.bytes().rev().take_while(u8::is_ascii_digit).count();
+        let (stem, _) = before.split_at(before.len() - digits);
+        let total: String = rest.chars().take_while(char::is_ascii_digit).collect();
+        let after = rest.get(total.len()..).unwrap_or_default();
+        return match total.parse::<usize>() {
+            Ok(n) if digits > 0 && n <= MOST => {
+                (1..=n).map(|i| format!("{stem}{i:0digits$}-of-{total}{after}")).collect()
+            }
+            _ => Vec::new(),
+        };
+    }
+    let part = name.strip_prefix("consolidated.").and_then(|n| n.strip_suffix(".pth"));
+    if let Some(last) = part.and_then(|n| n.parse::<usize>().ok()).filter(|n| *n < 100) {
+        return (0..last).map(|i| format!("consolidated.{i:02}.pth")).collect();
+    }
+    if let Some((stem, last)) = name.rsplit_once('.').filter(|(stem, _)| stem.ends_with(".bin"))
+        && let Ok(last @ 1..100) = last.parse::<usize>()
+    {
+        let later = (1..last).map(|i| format!("{stem}.{i}"));
+        return std::iter::once(stem.to_owned()).chain(later).collect();
+    }
+    Vec::new()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sets_are_told_by_their_numbers() {
+        let safetensors = numbered_siblings("model-00002-of-00003.safetensors");
+        assert_eq!(safetensors.len(), 3);
+        assert_eq!(safetensors[0], "model-00001-of-00003.safetensors");
+        assert_eq!(
+            numbered_siblings("consolidated.02.pth"),
+            ["consolidated.00.pth", "consolidated.01.pth"]
+        );
+        assert_eq!(
+            numbered_siblings("ggml-model-f16.bin.2"),
+            ["ggml-model-f16.bin", "ggml-model-f16.bin.1"]
+        );
+        assert!(numbered_siblings("model.gguf").is_empty());
+        assert!(numbered_siblings("a-00001-of-99999999.gguf").is_empty());
+    }
+}

@@ -1,0 +1,127 @@
+//! Public digests of the original LLaMA-1 files and of the ggml files made from them.
+//!
+//! They come from every version of llama.cpp's `SHA256SUMS` (2023-03-20 to 2024-02-07) and from
+//! Meta's `checklist.chk`; the table is `formats/known-weights.csv`. The dates say between which
+//! commits the list carried a digest, so a quantized file is dated by recognising it.
+
+use std::path::Path;
+use std::sync::LazyLock;
+
+use super::digest::{Algorithm, Digest};
+
+/// One published file.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Known {
+    /// Its name from the root of the llama.cpp repository, `models/7B/consolidated.00.pth`.
+    pub path: &'static str,
+    sha256: &'static str,
+    md5: Option<&'static str>,
+    first: (&'static str, &'static str),
+    last: (&'static str, &'static str),
+}
+
+static TABLE: LazyLock<Vec<Known>> = LazyLock::new(|| {
+    let text = include_str!("../../formats/known-weights.csv");
+    text.lines().filter(|line| !line.starts_with('#')).skip(1).filter_map(parse).collect()
+});
+
+fn parse(line: &'static str) -> Option<Known> {
+    let mut fields = line.split(',');
+    let mut field = || fields.next();
+    Some(Known {
+        sha256: field()?,
+        md5: field().filter(|md5| !md5.is_empty()),
+        path: field()?,
+        first: (field()?, field()?),
+        last: (field()?, field()?),
+    })
+}
+
+/// Every known file.
+pub fn all() -> &'static [Known] {
+    &TABLE
+}
+
+/// The known file with this digest.
+pub fn find(digest: &Digest) -> Option<&'static Known> {
+    let hex = digest.hex.as_str();
+    all().iter().find(|known| match digest.algorithm {
+        Algorithm::Sha256 => known.sha256 == hex,
+        Algorithm::Md5 => known.md5 == Some(hex),
+        Algorithm::Sha1 | Algorithm::GitBlob => false,
+    })
+}
+
+/// The known files that a file could be by its name: `7B/consolidated.00.pth` fits
+/// `models/7B/consolidated.00.pth` but not `models/13B/consolidated.00.pth`.
+pub fn named(path: &Path) -> impl Iterator<Item = &'static Known> {
+    let own = path.file_name().and_then(|n| n.to_str()).map(str::to_owned);
+    let folder =
+        path.parent().and_then(Path::file_name).and_then(|n| n.to_str()).map(str::to_owned);
+    all().iter().filter(move |known| {
+        let mut parts = known.path.rsplit('/');
+        let (name, size) = (parts.next(), parts.next());
+        name == own.as_deref() && (size == folder.as_deref() || size == Some("models"))
+    })
+}
+
+impl Known {
+    /// Whether this file was part of Meta's release.
+    pub fn is_original(&self) -> bool {
+        self.path.ends_with(".pth")
+            || self.path.ends_with("tokenizer.model")
+            || (self.path.ends_with("params.json") && !self.path.contains("alpaca"))
+    }
+
+    /// What the file is and from when, in words.
+    pub fn describe(&self) -> String {
+        if self.is_original() {
+            return format!("Meta's original LLaMA-1 file {}", self.path);
+        }
+        let name = self.path.strip_prefix("models/").unwrap_or(self.path);
+        let (first, first_date) = self.first;
+        let (last, last_date) = self.last;
+        if first == last {
+            format!("{name} as llama.cpp listed it on {first_date} ({first})")
+        } else {
+            format!(
+                "{name} as llama.cpp listed it from {first_date} ({first}) to {last_date} ({last})"
+            )
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_whole() {
+        let lines = include_str!("../../formats/known-weights.csv").lines();
+        let records = lines.filter(|l| !l.starts_with('#')).count() - 1;
+        assert_eq!(all().len(), records);
+        for known in all() {
+            assert!(Digest::parse(known.sha256).is_some(), "{}", known.path);
+            assert!(known.md5.is_none_or(|md5| Digest::parse(md5).is_some()), "{}", known.path);
+            assert_eq!(known.first.1.len(), 10, "{}", known.path);
+        }
+    }
+
+    #[test]
+    fn originals_are_found_by_either_digest() {
+        let md5 = Digest::parse("eeec4125e9c7560836b4873b6f8e3025").expect("a digest");
+        let known = find(&md5).expect("the LLaMA-1 tokenizer");
+        assert_eq!(known.path, "models/tokenizer.model");
+        let sha256 = Digest::parse(known.sha256).expect("a digest");
+        assert_eq!(find(&sha256), Some(known));
+        assert!(known.describe().contains("original LLaMA-1"));
+    }
+
+    #[test]
+    fn names_need_their_folder() {
+        assert_eq!(named(Path::new("x/7B/consolidated.00.pth")).count(), 1);
+        assert_eq!(named(Path::new("x/7B/ggml-model-q4_0.bin")).count(), 4);
+        assert_eq!(named(Path::new("consolidated.00.pth")).count(), 0);
+        assert_eq!(named(Path::new("any/tokenizer.model")).count(), 1);
+    }
+}

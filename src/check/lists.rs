@@ -1,0 +1,100 @@
+//! Writing lists of digests for a folder: `SHA256SUMS`, `checklist.chk`, and digests per tensor.
+//!
+//! The first two are read by `sha256sum -c` and `md5sum -c` anywhere. All three name files relative
+//! to the folder, in the order of their names.
+
+use std::path::{Path, PathBuf};
+
+use walkdir::WalkDir;
+
+use super::digest::{self, Algorithm, Outcome};
+use super::sums::is_list_name;
+use super::verify::Progress;
+use crate::bytes::replace::{check_target, write_small};
+use crate::error::{Error, Result};
+
+/// The lists that [`write`] makes.
+pub const SHA256SUMS: &str = "SHA256SUMS";
+/// The MD5 list, named as Meta names its own.
+pub const CHECKLIST: &str = "checklist.chk";
+
+/// Digests every file below `folder` in one read each and writes the lists into it.
+///
+/// # Errors
+/// Where a list exists already (it may be the publisher's) and `force` is not given, where a file
+/// cannot be read or changes meanwhile, where a name cannot be written in a list.
+pub fn write(
+    folder: &Path,
+    threads: usize,
+    force: bool,
+    progress: &dyn Progress,
+) -> Result<Vec<PathBuf>> {
+    let targets = [folder.join(SHA256SUMS), folder.join(CHECKLIST)];
+    for target in &targets {
+        check_target(target, force, &[])?;
+    }
+    let files = files_of(folder)?;
+    if files.is_empty() {
+        let what = format!("{}: holds no files to list", folder.display());
+        return Err(Error::unsupported(what, "name the folder of a model"));
+    }
+    let size = |path: &PathBuf| std::fs::metadata(path).map_or(0, |m| m.len());
+    progress.total(files.iter().map(size).sum());
+    let outcomes = digest::spread(&files, threads, size, |path, threads| {
+        digest::file(path, &[Algorithm::Md5, Algorithm::Sha256], threads, &|n| progress.read(n))
+    });
+    let (mut sha256, mut md5) = (String::new(), String::new());
+    for (path, outcome) in files.iter().zip(outcomes) {
+        let digests = match outcome {
+            Outcome::Read { digests, .. } => digests,
+            Outcome::Failed(error) => return Err(Error::io(path, "read", error)),
+            Outcome::Changed => {
+                let how = "its size or time moved".to_owned();
+                return Err(Error::Changed { path: path.clone(), how });
+            }
+        };
+        let name = path.strip_prefix(folder).unwrap_or(path);
+        let Some(name) = name.to_str() else {
+            let what = format!("{}: its name is not Unicode", path.display());
+            return Err(Error::unsupported(what, "rename it"));
+        };
+        let name = name.replace(std::path::MAIN_SEPARATOR, "/");
+        for (list, algorithm) in [(&mut sha256, Algorithm::Sha256), (&mut md5, Algorithm::Md5)] {
+            if let Some(digest) = digests.get(&algorithm) {
+                list.push_str(&line(&digest.hex, &name));
+            }
+        }
+    }
+    for (target, text) in targets.iter().zip([sha256, md5]) {
+        write_small(target, text.as_bytes(), force)?;
+    }
+    Ok(targets.to_vec())
+}
+
+/// One line as GNU writes it, with the escapes it uses for awkward names.
+fn line(hex: &str, name: &str) -> String {
+    if !name.contains(['\\', '\n', '\r']) {
+        return format!("{hex}  {name}\n");
+    }
+    format!("\\{hex}  {}\n", escape(name))
+}
+
+/// A name with backslashes and line ends escaped as GNU does.
+pub fn escape(name: &str) -> String {
+    name.replace('\\', "\\\\").replace('\n', "\\n").replace('\r', "\\r")
+}
+
+/// The files below a folder that a list should name: all but lists and hidden ones.
+fn files_of(folder: &Path) -> Result<Vec<PathBuf>> {
+    let visible = |entry: &walkdir::DirEntry| {
+        entry.depth() == 0 || !entry.file_name().to_string_lossy().starts_with('.')
+    };
+    let mut files = Vec::new();
+    for entry in WalkDir::new(folder).sort_by_file_name().into_iter().filter_entry(visible) {
+        let entry = entry.map_err(|error| Error::io(folder, "list", error.into()))?;
+        if entry.path().is_file() && !is_list_name(entry.path()) {
+            files.push(entry.into_path());
+        }
+    }
+    Ok(files)
+}

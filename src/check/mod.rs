@@ -1,0 +1,89 @@
+//! Questions about files and models: is it whole, is it what it says, are its numbers sane?
+//!
+//! Every check returns [`Finding`]s as data; nothing is printed while it runs, and text and JSON are
+//! two views of the same value.
+
+pub mod digest;
+pub mod download;
+pub mod known;
+pub mod lists;
+pub mod sums;
+pub mod verify;
+
+mod diagnose;
+mod gather;
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// How much a finding matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Worth knowing.
+    Note,
+    /// Suspicious, though the file can be used.
+    Warning,
+    /// The file is not what it should be.
+    Failure,
+}
+
+/// One thing that a check found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// How much it matters.
+    pub severity: Severity,
+    /// What kind of thing it is, in kebab-case and stable: `truncated`, `html-page`.
+    pub code: &'static str,
+    /// What it is about, a tensor or field; empty for the whole file.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub about: String,
+    /// The finding in words, with what to do where something can be done.
+    pub message: String,
+}
+
+impl Finding {
+    /// A finding about a whole file.
+    pub fn new(severity: Severity, code: &'static str, message: impl Into<String>) -> Self {
+        Self { severity, code, about: String::new(), message: message.into() }
+    }
+
+    /// A failure of a whole file.
+    pub fn failure(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(Severity::Failure, code, message)
+    }
+
+    /// A warning about a whole file.
+    pub fn warning(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(Severity::Warning, code, message)
+    }
+
+    /// A note about a whole file.
+    pub fn note(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(Severity::Note, code, message)
+    }
+
+    /// The same finding about one tensor or field.
+    pub fn about(mut self, about: impl Into<String>) -> Self {
+        self.about = about.into();
+        self
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        if self.severity == Severity::Warning {
+            f.write_str("warning: ")?;
+        }
+        if !self.about.is_empty() {
+            write!(f, "{}: ", self.about)?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+/// The gravest severity among findings.
+pub fn worst(findings: &[Finding]) -> Option<Severity> {
+    findings.iter().map(|finding| finding.severity).max()
+}

@@ -1,0 +1,274 @@
+//! Lists of digests: `checklist.chk`, `SHA256SUMS` and every other sums file.
+//!
+//! A line is one of these; the length of the digest says which algorithm made it:
+//!
+//! ```text
+//! 7b84a1d230b68f44170df79f45b4f170  consolidated.00.pth     GNU, text
+//! 7b84a1d230b68f44170df79f45b4f170 *consolidated.00.pth     GNU, binary
+//! \7b84a1d230b68f44170df79f45b4f170  a\nb                   GNU, a name with \n, \r or \\ in it
+//! MD5 (consolidated.00.pth) = 7b84a1d230b68f44170df79f45b4f170     BSD
+//! SHA2-256(model.gguf)= 0f4e…                                      openssl dgst
+//! 7b84a1d230b68f44170df79f45b4f170                          bare, of the file the list is named after
+//! %file: 7B/checklist.chk                                   a header: what follows is about that file
+//! ```
+//!
+//! Lines may end in CRLF, the list may be UTF-8 with a mark or UTF-16 (as PowerShell redirects), `#`
+//! and `;` start comments. 64 times `f` means that the digest is not known, as in llama.cpp's list.
+
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Component, Path, PathBuf};
+
+use super::digest::Digest;
+use super::download::Nature;
+
+/// No list of digests is larger; a larger file is something else under its name.
+const MAX_LIST_BYTES: u64 = 64 << 20;
+
+/// One line of a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The name as the list has it, unescaped.
+    pub name: String,
+    /// What the file should digest to; `None` where the list says that it does not know.
+    pub digest: Option<Digest>,
+    /// The line, counted from 1.
+    pub line: usize,
+}
+
+/// A list, read.
+#[derive(Clone, Debug, Default)]
+pub struct List {
+    /// Where it was read from.
+    pub path: PathBuf,
+    /// Its entries in order.
+    pub entries: Vec<Entry>,
+    /// The numbers of lines that are none of the known forms.
+    pub malformed: Vec<usize>,
+}
+
+/// Why a file is not a list of digests.
+#[derive(Debug)]
+pub enum NotAList {
+    /// It is something else entirely: empty, a web page, a pointer.
+    Is(Nature),
+    /// No line of it is in any known form.
+    NoLines,
+    /// It could not be read.
+    Unreadable(io::Error),
+}
+
+impl List {
+    /// Reads a list from a file.
+    pub fn open(path: &Path) -> Result<Self, NotAList> {
+        let file = fs::File::open(path).map_err(NotAList::Unreadable)?;
+        let mut bytes = Vec::new();
+        file.take(MAX_LIST_BYTES).read_to_end(&mut bytes).map_err(NotAList::Unreadable)?;
+        Self::parse(&bytes, path)
+    }
+
+    /// Reads a list from bytes; `path` names bare digests and is what names are relative to.
+    pub fn parse(bytes: &[u8], path: &Path) -> Result<Self, NotAList> {
+        if let Some(nature) = Nature::of(bytes, bytes.len() as u64) {
+            return Err(NotAList::Is(nature));
+        }
+        let text = decode(bytes);
+        let mut list = Self { path: path.to_path_buf(), ..Self::default() };
+        let mut header = Header::default();
+        for (number, line) in (1..).zip(text.lines()) {
+            let line = line.trim_end_matches('\r');
+            let trimmed = line.trim();
+            if trimmed.is_empty() || trimmed.starts_with(['#', ';']) {
+                continue;
+            }
+            if let Some(name) = trimmed.strip_prefix("%file:") {
+                header = Header::named(name.trim().trim_matches('"'));
+                continue;
+            }
+            match parse_line(line).and_then(|(name, digest)| {
+                let name = header.apply(name).or_else(|| named_after(path))?;
+                Some(Entry { name, digest: Some(digest), line: number })
+            }) {
+                Some(mut entry) => {
+                    entry.digest = entry.digest.filter(|digest| !digest.is_placeholder());
+                    list.entries.push(entry);
+                }
+                None => list.malformed.push(number),
+            }
+        }
+        if list.entries.is_empty() { Err(NotAList::NoLines) } else { Ok(list) }
+    }
+
+    /// Where the file of an entry is: beside the list; or, since llama.cpp's list names files from
+    /// the root of the repository (`models/7B/…`), below a folder above it, or without the leading
+    /// folders that the list itself is in. What is found nowhere is expected beside the list.
+    pub fn locate(&self, entry: &Entry) -> PathBuf {
+        let folder = folder_of(&self.path);
+        let expected = join(folder, &entry.name);
+        if expected.exists() {
+            return expected;
+        }
+        let mut parts = Vec::new();
+        for component in Path::new(&entry.name).components() {
+            match component {
+                Component::Normal(part) => parts.push(part),
+                _ => return expected,
+            }
+        }
+        let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_path_buf());
+        let above = absolute.ancestors().skip(1).filter(|_| parts.len() > 1);
+        let above = above.map(|up| up.join(&entry.name));
+        let below = (1..parts.len()).filter_map(|n| {
+            let (leading, rest) = parts.split_at_checked(n)?;
+            let same = absolute.file_name().is_some_and(|own| leading.last() == Some(&own));
+            (rest.len() > 1 || same).then(|| folder.join(rest.iter().collect::<PathBuf>()))
+        });
+        above.chain(below).find(|candidate| candidate.exists()).unwrap_or(expected)
+    }
+}
+
+/// What a `%file:` header says of the lines after it.
+#[derive(Default)]
+struct Header {
+    /// The file a bare digest is of.
+    file: Option<String>,
+    /// The folder that names are in, when the header names a list.
+    folder: Option<String>,
+}
+
+impl Header {
+    fn named(name: &str) -> Self {
+        let name = name.replace('\\', "/");
+        if is_list_name(Path::new(&name)) {
+            let folder = name.rsplit_once('/').map(|(folder, _)| folder.to_owned());
+            Self { file: None, folder }
+        } else {
+            Self { file: Some(name), folder: None }
+        }
+    }
+
+    fn apply(&self, name: Option<String>) -> Option<String> {
+        match (name, &self.folder) {
+            (Some(name), Some(folder)) => Some(format!("{folder}/{name}")),
+            (Some(name), None) => Some(name),
+            (None, _) => self.file.clone(),
+        }
+    }
+}
+
+/// Whether a file is a list of digests by its name.
+pub fn is_list_name(path: &Path) -> bool {
+    let Some(name) = path.file_name().and_then(|n| n.to_str()) else { return false };
+    let name = name.to_ascii_lowercase();
+    let extension = name.rsplit_once('.').map_or("", |(_, e)| e);
+    let stem = name.strip_suffix(".txt").unwrap_or(&name);
+    let stem = stem.rsplit(['.', '-', '_']).next().unwrap_or(stem);
+    let kinds = ["md5", "sha1", "sha256"];
+    let sums = kinds.iter().any(|k| {
+        stem.strip_prefix(k).is_some_and(|rest| ["sum", "sums", "checksums"].contains(&rest))
+    });
+    let listed = ["checksums", "checksum", "hashes", "md5", "sha1", "sha256"].contains(&stem)
+        && name.ends_with(".txt");
+    sums || listed || extension == "chk" || kinds.contains(&extension) || stem == "checksums"
+}
+
+/// The file that a list of one bare digest is about: `model.gguf` for `model.gguf.sha256`.
+fn named_after(list: &Path) -> Option<String> {
+    let name = list.file_name()?.to_str()?;
+    let (file, extension) = name.rsplit_once('.')?;
+    let is_kind = ["md5", "sha1", "sha256", "md5sum", "sha1sum", "sha256sum"]
+        .contains(&extension.to_ascii_lowercase().as_str());
+    is_kind.then(|| file.to_owned())
+}
+
+/// The folder a file is in, `.` for a bare name.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// A name of a list as a path; Windows separators count where no such file exists.
+fn join(folder: &Path, name: &str) -> PathBuf {
+    let direct = folder.join(name);
+    if name.contains('\\') && !direct.exists() {
+        return folder.join(name.replace('\\', "/"));
+    }
+    direct
+}
+
+fn decode(bytes: &[u8]) -> String {
+    let wide = |from: fn([u8; 2]) -> u16, bytes: &[u8]| -> String {
+        let units = bytes.chunks_exact(2).filter_map(|pair| Some(from(pair.try_into().ok()?)));
+        char::decode_utf16(units).map(|c| c.unwrap_or('\u{fffd}')).collect()
+    };
+    match bytes {
+        [0xff, 0xfe, rest @ ..] => wide(u16::from_le_bytes, rest),
+        [0xfe, 0xff, rest @ ..] => wide(u16::from_be_bytes, rest),
+        [0xef, 0xbb, 0xbf, rest @ ..] => String::from_utf8_lossy(rest).into_owned(),
+        _ => String::from_utf8_lossy(bytes).into_owned(),
+    }
+}
+
+/// Reads one line; the name is `None` for a bare digest.
+fn parse_line(line: &str) -> Option<(Option<String>, Digest)> {
+    gnu(line).or_else(|| bsd(line.trim()))
+}
+
+fn gnu(line: &str) -> Option<(Option<String>, Digest)> {
+    let line = line.trim_start();
+    let (escaped, line) = match line.strip_prefix('\\') {
+        Some(rest) => (true, rest),
+        None => (false, line),
+    };
+    let Some((hex, rest)) = line.split_once([' ', '\t']) else {
+        return Some((None, Digest::parse(line)?));
+    };
+    let digest = Digest::parse(hex)?;
+    if rest.trim().is_empty() {
+        return Some((None, digest));
+    }
+    // One separator is taken; the second is a space or the star of binary mode.
+    let name = rest.strip_prefix([' ', '*']).unwrap_or(rest);
+    let name = if escaped { unescape(name)? } else { name.to_owned() };
+    Some((Some(name), digest))
+}
+
+fn unescape(name: &str) -> Option<String> {
+    let mut out = String::new();
+    let mut chars = name.chars();
+    while let Some(c) = chars.next() {
+        match (c, if c == '\\' { chars.next() } else { None }) {
+            ('\\', Some('n')) => out.push('\n'),
+            ('\\', Some('r')) => out.push('\r'),
+            ('\\', Some('\\')) => out.push('\\'),
+            ('\\', _) => return None,
+            (c, _) => out.push(c),
+        }
+    }
+    Some(out)
+}
+
+fn bsd(line: &str) -> Option<(Option<String>, Digest)> {
+    let (tag, rest) = line.split_once('(')?;
+    let (name, hex) = rest.rsplit_once(')')?;
+    let digest = Digest::parse(hex.trim_start().strip_prefix('=')?.trim())?;
+    let tag = tag.trim().to_ascii_lowercase().replace("sha2-", "sha").replace('-', "");
+    (tag == digest.algorithm.name()).then(|| (Some(name.to_owned()), digest))
+}
+
+impl NotAList {
+    /// Why, in words.
+    pub fn reason(&self) -> String {
+        match self {
+            Self::Is(nature) => format!(
+                "this list is {}; {}",
+                nature.noun(),
+                match nature {
+                    Nature::Empty => "download it again",
+                    _ => "the server answered with that instead of the list: download it again",
+                }
+            ),
+            Self::NoLines => "no properly formatted checksum lines found".to_owned(),
+            Self::Unreadable(error) => error.to_string(),
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! "Is my download good?", answered without the network.
+//!
+//! Everything that could know is asked: lists of digests, Hugging Face caches and `--local-dir`
+//! records, Ollama and Git LFS stores, pointers beside files, the public digests of the LLaMA-1 files,
+//! and the structure of the file itself. Every file is read once, whatever the number of claims.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::digest::{self, Digest, Outcome};
+use super::gather::{Gathered, Subject, gather};
+use super::{Finding, Severity, diagnose, known, worst};
+
+/// How to verify.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Files that lists name and that are not there are no failure.
+    pub ignore_missing: bool,
+    /// Also decode every row and look at the numbers.
+    pub deep: bool,
+    /// Threads to use; 0 for one a core.
+    pub threads: usize,
+}
+
+/// What became of one file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Status {
+    /// Its digest is the claimed one, or nothing is claimed and nothing is wrong with it.
+    Ok,
+    /// It is not what it should be.
+    Failed,
+    /// It could not be opened or read.
+    Unreadable,
+    /// It is not there, which was allowed.
+    Missing,
+}
+
+/// One file, verified.
+#[derive(Clone, Debug, Serialize)]
+pub struct Checked {
+    /// Its name as the list or the command line has it.
+    pub name: String,
+    /// Where it is.
+    pub path: PathBuf,
+    /// The verdict.
+    pub status: Status,
+    /// Whether a digest from outside the file confirmed it.
+    pub confirmed: bool,
+    /// Its size, where it could be read.
+    pub size: Option<u64>,
+    /// Its digests, by the algorithm's name.
+    pub digests: BTreeMap<&'static str, String>,
+    /// What is to be said about it.
+    pub findings: Vec<Finding>,
+}
+
+/// One list that took part.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct ListChecked {
+    /// Where it is.
+    pub path: PathBuf,
+    /// How many files it names.
+    pub entries: usize,
+    /// The numbers of its lines in no known form.
+    pub malformed_lines: Vec<usize>,
+    /// Why it is no list at all, if it is none.
+    pub problem: Option<String>,
+}
+
+/// A whole verification.
+#[derive(Clone, Debug, Serialize)]
+pub struct Verification {
+    /// The version of this structure.
+    pub schema_version: u32,
+    /// The files, those of lists first and in their order.
+    pub files: Vec<Checked>,
+    /// The lists.
+    pub lists: Vec<ListChecked>,
+}
+
+impl Verification {
+    /// How many files have this verdict.
+    pub fn count(&self, status: Status) -> usize {
+        self.files.iter().filter(|file| file.status == status).count()
+    }
+
+    /// Whether every file and list is good and at least one file was looked at.
+    pub fn is_good(&self) -> bool {
+        self.count(Status::Failed) + self.count(Status::Unreadable) == 0
+            && self.lists.iter().all(|list| list.problem.is_none())
+            && self.files.iter().any(|file| file.status == Status::Ok)
+    }
+}
+
+/// Hears how a verification goes on.
+pub trait Progress: Sync {
+    /// So many bytes will be read.
+    fn total(&self, bytes: u64) {
+        let _ = bytes;
+    }
+    /// So many more bytes have been read.
+    fn read(&self, bytes: u64) {
+        let _ = bytes;
+    }
+}
+
+/// Nobody listens.
+impl Progress for () {}
+
+/// Verifies files, lists and folders.
+pub fn verify(paths: &[PathBuf], options: &Options, progress: &dyn Progress) -> Verification {
+    let gathered = gather(paths);
+    let threads = match options.threads {
+        0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        n => n,
+    };
+    let size = |subject: &Subject| std::fs::metadata(&subject.path).map_or(0, |m| m.len());
+    progress.total(gathered.subjects.iter().map(size).sum());
+    let outcomes = digest::spread(&gathered.subjects, threads, size, |subject, threads| {
+        let algorithms = diagnose::algorithms(&subject.claims);
+        digest::file(&subject.path, &algorithms, threads, &|n| progress.read(n))
+    });
+    let judged = gathered.subjects.iter().zip(outcomes);
+    let files = judged.map(|(subject, outcome)| judge(subject, outcome, &gathered, options));
+    Verification { schema_version: 1, files: files.collect(), lists: gathered.lists }
+}
+
+fn judge(subject: &Subject, outcome: Outcome, all: &Gathered, options: &Options) -> Checked {
+    let mut checked = Checked {
+        name: subject.name.clone(),
+        path: subject.path.clone(),
+        status: Status::Failed,
+        confirmed: false,
+        size: None,
+        digests: BTreeMap::new(),
+        findings: subject.findings.clone(),
+    };
+    match outcome {
+        Outcome::Failed(error) => {
+            let missing = error.kind() == io::ErrorKind::NotFound;
+            let ignored = missing && options.ignore_missing && subject.findings.is_empty();
+            checked.status = if ignored { Status::Missing } else { Status::Unreadable };
+            if checked.findings.is_empty() {
+                checked.findings.push(unreadable(&subject.path, &error));
+            }
+        }
+        Outcome::Changed => checked.findings.push(Finding::failure(
+            "changed",
+            "changed while it was read: verify it again when nothing writes to it",
+        )),
+        Outcome::Read { size, digests } => {
+            checked.size = Some(size);
+            let found: Vec<Digest> = digests.into_values().collect();
+            checked.digests = found.iter().map(|d| (d.algorithm.name(), d.hex.clone())).collect();
+            compare(subject, size, &found, all, &mut checked);
+        }
+    }
+    checked
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> Finding {
+    let link = path.symlink_metadata().is_ok_and(|m| m.is_symlink());
+    if error.kind() == io::ErrorKind::NotFound && link {
+        let target = std::fs::read_link(path).unwrap_or_default();
+        let message = format!(
+            "a link to {}, which is not there: the download is incomplete, run it again",
+            target.display()
+        );
+        return Finding::failure("missing-blob", message);
+    }
+    let code = match error.kind() {
+        io::ErrorKind::NotFound => "missing",
+        _ => "unreadable",
+    };
+    // "(os error 2)" helps nobody.
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or(&text);
+    Finding::failure(code, text)
+}
+
+/// Compares a file that could be read with everything claimed of it.
+fn compare(subject: &Subject, size: u64, found: &[Digest], all: &Gathered, checked: &mut Checked) {
+    let whole = true;
+    let wrong = subject.claims.iter().find(|claim| !found.contains(&claim.digest));
+    if let Some(claim) = wrong {
+        let mismatch = diagnose::Mismatch {
+            path: &subject.path,
+            size,
+            claim,
+            claims: &subject.claims,
+            found,
+            listed: &all.listed,
+            whole,
+        };
+        checked.findings.push(mismatch.explain());
+    } else if let Some(finding) = diagnose::evident(&subject.path, size, &subject.claims) {
+        checked.findings.push(finding);
+    }
+    let failed = worst(&checked.findings) == Some(Severity::Failure);
+    checked.status = if failed { Status::Failed } else { Status::Ok };
+    checked.confirmed = !subject.claims.is_empty() && wrong.is_none();
+    if let Some(known) = found.iter().find_map(known::find) {
+        checked.confirmed = true;
+        checked.findings.push(Finding::note("known", known.describe()));
+    }
+    if checked.status == Status::Ok && !checked.confirmed {
+        let message = if subject.placeholder {
+            "the list names it without knowing its digest; nothing is wrong with its structure"
+        } else {
+            "no list or record gives its digest; nothing is wrong with its structure"
+        };
+        checked.findings.push(Finding::note("unconfirmed", message));
+    }
+}

@@ -1,0 +1,198 @@
+//! `regguf verify`: is my download good?
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::check::Severity;
+use crate::check::lists;
+use crate::check::verify::{Checked, Options, Progress, Status, Verification, verify};
+use crate::error::{Error, Result};
+
+use super::{Globals, may_draw, print};
+
+/// What the person typed.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  regguf verify models/                        everything below a folder
+  regguf verify models/7B/checklist.chk        like md5sum -c, and says why a file fails
+  regguf verify ~/.cache/huggingface/hub       every cached file by its own name
+  regguf verify --deep model.gguf              also decodes every row: NaN, infinities
+  regguf verify --write models/7B              makes SHA256SUMS and checklist.chk")]
+pub struct Args {
+    /// Lists, files or folders
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// Decode every row and look at the numbers: NaN, infinity, absurd scales, rows of zeros
+    #[arg(long)]
+    deep: bool,
+    /// Write SHA256SUMS, checklist.chk and TENSORSUMS for the folder PATH instead of verifying
+    #[arg(long, conflicts_with_all = ["deep", "ignore_missing", "status", "strict", "warn"])]
+    write: bool,
+    /// Replace lists that exist (with --write)
+    #[arg(long, requires = "write")]
+    force: bool,
+    /// Do not fail for files that a list names and that are not there
+    #[arg(long)]
+    ignore_missing: bool,
+    /// Print nothing; the exit status tells
+    #[arg(long)]
+    status: bool,
+    /// Fail for lines of a list that are in no known form
+    #[arg(long)]
+    strict: bool,
+    /// Name the lines of a list that are in no known form
+    #[arg(short, long)]
+    warn: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Verifies, or writes lists; `--quiet` leaves out the lines of files that are OK.
+pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
+    let bar = Bar::new(may_draw(globals) && !args.status && !args.json);
+    let threads = globals.threads.map_or(0, usize::from);
+    if args.write {
+        return write_lists(args, threads, &bar);
+    }
+    let options = Options { ignore_missing: args.ignore_missing, deep: args.deep, threads };
+    let result = verify(&args.paths, &options, &bar);
+    bar.0.finish_and_clear();
+    let malformed = result.lists.iter().any(|list| !list.malformed_lines.is_empty());
+    let good = result.is_good() && !(args.strict && malformed);
+    if args.json {
+        print(&json(&result)?)?;
+    } else if !args.status {
+        print(&text(&result, globals.quiet))?;
+        eprint!("{}", summary(&result, args, globals.quiet));
+    }
+    Ok(ExitCode::from(u8::from(!good)))
+}
+
+fn write_lists(args: &Args, threads: usize, bar: &Bar) -> Result<ExitCode> {
+    let mut out = String::new();
+    for folder in &args.paths {
+        if !folder.is_dir() {
+            return Err(Error::Usage(format!("{}: --write needs a folder", folder.display())));
+        }
+        for list in lists::write(folder, threads, args.force, bar)? {
+            out.push_str(&format!("{}\n", list.display()));
+        }
+    }
+    bar.0.finish_and_clear();
+    print(&out)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn json(result: &Verification) -> Result<String> {
+    let text = serde_json::to_string_pretty(result);
+    text.map(|t| t + "\n").map_err(|e| Error::io("standard output", "write", e.into()))
+}
+
+/// The lines for standard output: `name: OK` as `md5sum -c` prints them, the reasons indented.
+fn text(result: &Verification, quiet: bool) -> String {
+    let mut out = String::new();
+    for file in &result.files {
+        let verdict = match file.status {
+            Status::Ok => "OK",
+            Status::Failed => "FAILED",
+            Status::Unreadable => "FAILED open or read",
+            Status::Missing => continue,
+        };
+        let quiet = quiet && file.status == Status::Ok;
+        if !quiet {
+            out.push_str(&format!("{}: {verdict}\n", shown(&file.name)));
+        }
+        let said = file.findings.iter().filter(|f| !quiet || f.severity > Severity::Note);
+        for finding in said {
+            out.push_str(&format!("  {finding}\n"));
+        }
+    }
+    out
+}
+
+/// A name with line ends escaped, marked by a backslash in front as GNU does.
+fn shown(name: &str) -> String {
+    if name.contains(['\n', '\r']) { format!("\\{}", lists::escape(name)) } else { name.to_owned() }
+}
+
+/// The lines for standard error: what is wrong with lists, and the counts.
+fn summary(result: &Verification, args: &Args, quiet: bool) -> String {
+    let mut out = String::new();
+    let mut say = |line: String| out.push_str(&format!("regguf: {line}\n"));
+    for list in &result.lists {
+        let path = list.path.display();
+        if let Some(problem) = &list.problem {
+            say(format!("{path}: {problem}"));
+        }
+        if args.warn {
+            for line in &list.malformed_lines {
+                say(format!("{path}: {line}: improperly formatted checksum line"));
+            }
+        }
+        if !list.malformed_lines.is_empty() {
+            let n = counted(list.malformed_lines.len(), "line is", "lines are");
+            say(format!("WARNING: {path}: {n} improperly formatted"));
+        }
+    }
+    let unreadable = result.count(Status::Unreadable);
+    if unreadable > 0 {
+        say(format!("WARNING: {} could not be read", counted(unreadable, "file", "files")));
+    }
+    let failed = result.count(Status::Failed);
+    if failed > 0 {
+        say(format!(
+            "WARNING: {} not what they should be",
+            counted(failed, "file is", "files are")
+        ));
+    }
+    let good = result.count(Status::Ok);
+    if good == 0 && failed + unreadable == 0 {
+        let missing = result.count(Status::Missing);
+        let why = if missing > 0 {
+            "no file was verified"
+        } else {
+            "no model, no list: nothing to verify"
+        };
+        say(why.to_owned());
+    } else if !quiet {
+        let confirmed = |f: &&Checked| f.status == Status::Ok && f.confirmed;
+        let confirmed = result.files.iter().filter(confirmed).count();
+        say(format!("{good} OK ({confirmed} by digest), {} not", failed + unreadable));
+    }
+    out
+}
+
+fn counted(n: usize, one: &str, many: &str) -> String {
+    format!("{n} {}", if n == 1 { one } else { many })
+}
+
+/// A bar on standard error, on terminals only.
+struct Bar(ProgressBar);
+
+impl Bar {
+    fn new(wanted: bool) -> Self {
+        let bar = ProgressBar::no_length();
+        if !wanted {
+            bar.set_draw_target(ProgressDrawTarget::hidden());
+        }
+        let template = "{wide_bar} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left";
+        bar.set_style(
+            ProgressStyle::with_template(template).unwrap_or(ProgressStyle::default_bar()),
+        );
+        Self(bar)
+    }
+}
+
+impl Progress for Bar {
+    fn total(&self, bytes: u64) {
+        self.0.inc_length(bytes);
+    }
+
+    fn read(&self, bytes: u64) {
+        self.0.inc(bytes);
+    }
+}
