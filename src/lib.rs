@@ -6,9 +6,11 @@
 pub mod bytes;
 pub mod change;
 pub mod check;
+pub mod checkpoint;
 pub mod cli;
 pub mod error;
 pub mod format;
+pub mod infer;
 pub mod limits;
 pub mod model;
 pub mod quant;

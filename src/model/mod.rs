@@ -5,6 +5,7 @@
 //! checkpoint and a single file are read by the same lines.
 
 pub mod metadata;
+pub mod pretokenizer;
 pub mod tensor;
 pub mod vocab;
 

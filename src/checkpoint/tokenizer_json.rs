@@ -1,0 +1,421 @@
+//! Reads Hugging Face's `tokenizer.json`: byte-level BPE vocabularies (GPT-2, LLaMA 3, …) and
+//! SentencePiece ones in its dress (LLaMA 1 and 2, Mistral).
+//!
+//! A GGUF file names its pre-tokenizer by one word, `tokenizer.ggml.pre`. llama.cpp's converter finds
+//! the word by encoding a test text and looking up the digest of the ids, which knows only
+//! vocabularies that somebody registered. Here the steps of `pre_tokenizer` are written out as regular
+//! expressions and compared with those that each name stands for: that also knows a vocabulary
+//! that was extended or trained anew.
+//! Compare: llama.cpp, conversion/base.py: get_vocab_base, gguf-py vocab.py: SpecialVocab.
+
+use std::{collections::HashMap, fmt};
+
+use serde::{Deserialize, Deserializer, de};
+use serde_json::Value as Json;
+
+use crate::{
+    error::{Error, Malformed, Result},
+    limits::Limits,
+    model::{
+        TokenKind, Vocab,
+        pretokenizer::{DIGIT, DIGITS, GPT2, PUNCTUATION, PreTokenizer},
+    },
+};
+
+/// What a `tokenizer.json` holds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TokenizerJson {
+    /// The vocabulary as a GGUF file stores it. `bos` and `eos` are those that its template adds;
+    /// `tokenizer_config.json` and `config.json` may name others.
+    pub vocab: Vocab,
+    /// Added tokens and their ids, among them all special ones.
+    pub added: Vec<(String, u32)>,
+    /// What could not be taken over, as sentences.
+    pub notes: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct File {
+    model: ModelPart,
+    #[serde(default)]
+    added_tokens: Vec<Added>,
+    #[serde(default)]
+    normalizer: Json,
+    #[serde(default)]
+    pre_tokenizer: Json,
+    #[serde(default)]
+    post_processor: Json,
+}
+
+#[derive(Deserialize)]
+struct ModelPart {
+    #[serde(default, rename = "type")]
+    kind: Option<String>,
+    vocab: Pieces,
+    #[serde(default)]
+    merges: Vec<Merge>,
+    #[serde(default)]
+    byte_fallback: Option<bool>,
+    #[serde(default)]
+    ignore_merges: Option<bool>,
+    #[serde(default)]
+    unk_token: Option<String>,
+    #[serde(default)]
+    unk_id: Option<u32>,
+}
+
+#[derive(Deserialize)]
+struct Added {
+    id: u32,
+    content: String,
+    #[serde(default)]
+    special: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Merge {
+    Joined(String),
+    Pair(String, String),
+}
+
+/// A vocabulary: an object from text to id (BPE) or a list of texts with scores (Unigram).
+enum Pieces {
+    Ids(Vec<(String, u32)>),
+    Scores(Vec<(String, f32)>),
+}
+
+impl<'de> Deserialize<'de> for Pieces {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Pieces, D::Error> {
+        struct Visitor;
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = Pieces;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of texts and ids, or a list of texts and scores")
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Pieces, A::Error> {
+                let mut ids = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    ids.push(entry);
+                }
+                Ok(Pieces::Ids(ids))
+            }
+
+            fn visit_seq<A: de::SeqAccess<'de>>(self, mut seq: A) -> Result<Pieces, A::Error> {
+                let mut scores = Vec::new();
+                while let Some(entry) = seq.next_element()? {
+                    scores.push(entry);
+                }
+                Ok(Pieces::Scores(scores))
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+impl TokenizerJson {
+    /// Reads the JSON `bytes` of the file called `file`.
+    ///
+    /// # Errors
+    /// Where it is no such JSON, or a kind of tokenizer that GGUF's LLaMA files cannot hold.
+    pub fn parse(file: &str, bytes: &[u8]) -> Result<TokenizerJson> {
+        let malformed = |at, field: &str, found: String, wanted: &str| {
+            Error::Malformed(Box::new(Malformed {
+                file: file.to_owned(),
+                format: "tokenizer.json".to_owned(),
+                field: field.to_owned(),
+                at,
+                found,
+                wanted: wanted.to_owned(),
+                next: String::new(),
+            }))
+        };
+        let parsed: File = serde_json::from_slice(bytes).map_err(|error| {
+            let at = offset(bytes, error.line(), error.column());
+            malformed(at, "json", error.to_string(), "a tokenizer of the tokenizers library")
+        })?;
+        let unsupported = |what: &str| {
+            let next = "use the model's tokenizer.model if it has one";
+            Error::unsupported(format!("{file}: {what} cannot be stored for a LLaMA model"), next)
+        };
+        let kind = parsed.model.kind.as_deref().unwrap_or("BPE");
+        let byte_fallback = parsed.model.byte_fallback.unwrap_or(false);
+        let mut out = match (kind, byte_fallback) {
+            ("BPE", false) => byte_level(file, &parsed)?,
+            ("BPE", true) => sentencepiece(&parsed),
+            ("Unigram", _) => unigram(&parsed),
+            (other, _) => return Err(unsupported(&format!("a tokenizer of type {other:?}"))),
+        };
+        let count = out.pieces.len() + parsed.added_tokens.len();
+        out.add(&parsed.added_tokens, kind == "BPE" && !byte_fallback);
+        let Some(last) = out.pieces.keys().max() else {
+            return Err(malformed(0, "model.vocab", "no tokens".into(), "a vocabulary"));
+        };
+        // Ids may have holes, but not more than some reserved ranges.
+        let most = Limits::DEFAULT.array.min(count as u64 + (1 << 20));
+        if u64::from(*last) >= most {
+            let found = format!("id {last} among {count} tokens");
+            return Err(malformed(0, "model.vocab", found, &format!("ids below {most}")));
+        }
+        let last = *last;
+        out.finish(last, &parsed)
+    }
+}
+
+/// Where line `line`, column `column` (both from 1) of `text` begins.
+fn offset(text: &[u8], line: usize, column: usize) -> u64 {
+    let before: usize =
+        text.split_inclusive(|b| *b == b'\n').take(line.saturating_sub(1)).map(<[u8]>::len).sum();
+    (before + column.saturating_sub(1)) as u64
+}
+
+/// A vocabulary while its tokens come in.
+struct Parts {
+    pieces: HashMap<u32, (String, f32, TokenKind)>,
+    scored: bool,
+    vocab: Vocab,
+    added: Vec<(String, u32)>,
+    notes: Vec<String>,
+}
+
+/// A byte-level vocabulary: texts are bytes as printable characters, and no scores.
+fn byte_level(file: &str, parsed: &File) -> Result<Parts> {
+    let (stages, mut notes) = stages(&parsed.pre_tokenizer);
+    let ignore_merges = parsed.model.ignore_merges.unwrap_or(false);
+    let Some(pre) = PreTokenizer::recognise(&stages, ignore_merges) else {
+        return Err(Error::unsupported(
+            format!("{file}: no tokenizer.ggml.pre is known for the steps {stages:?}"),
+            "this pre-tokenizer decides where words are cut; a wrong name would give wrong tokens",
+        ));
+    };
+    if pre.ignore_merges != ignore_merges {
+        notes.push(format!(
+            "ignore_merges is {ignore_merges}, but readers take {:?} to mean the opposite",
+            pre.names[0]
+        ));
+    }
+    let vocab =
+        Vocab { model: "gpt2".to_owned(), pre: pre.names[0].to_owned(), ..Vocab::default() };
+    let mut parts = Parts::new(vocab, false, notes);
+    if let Pieces::Ids(ids) = &parsed.model.vocab {
+        for (text, id) in ids {
+            parts.pieces.insert(*id, (text.clone(), 0.0, TokenKind::Normal));
+        }
+    }
+    parts.vocab.merges = parsed.model.merges.iter().map(|m| m.joined().into_bytes()).collect();
+    if parts.vocab.merges.is_empty() {
+        parts.notes.push("the file holds no merges, so no text can be encoded".to_owned());
+    }
+    Ok(parts)
+}
+
+/// A SentencePiece BPE vocabulary: its scores were lost, but the list of merges has their order.
+fn sentencepiece(parsed: &File) -> Parts {
+    let vocab = Vocab { model: "llama".to_owned(), ..Vocab::default() };
+    let notes = vec!["scores are made from the order of the merges".to_owned()];
+    let mut parts = Parts::new(vocab, true, notes);
+    let mut rank = HashMap::new();
+    for merge in &parsed.model.merges {
+        let next = rank.len();
+        rank.entry(merge.parts().concat()).or_insert(next);
+    }
+    // Characters that no merge makes follow, as in a tokenizer.model; they never compete.
+    let unmerged = -(rank.len() as f32);
+    if let Pieces::Ids(ids) = &parsed.model.vocab {
+        for (text, id) in ids {
+            let (score, kind) = match rank.get(text) {
+                _ if is_byte(text) => (0.0, TokenKind::Byte),
+                _ if Some(text) == parsed.model.unk_token.as_ref() => (0.0, TokenKind::Unknown),
+                Some(rank) => (-(*rank as f32), TokenKind::Normal),
+                None => (unmerged, TokenKind::Normal),
+            };
+            parts.pieces.insert(*id, (text.clone(), score, kind));
+        }
+    }
+    parts.vocab.add_space_prefix = prefix_space(parsed).filter(|yes| !yes);
+    parts
+}
+
+/// A SentencePiece Unigram vocabulary, stored with its scores.
+fn unigram(parsed: &File) -> Parts {
+    let vocab = Vocab { model: "llama".to_owned(), ..Vocab::default() };
+    let note = "this vocabulary is Unigram; LLaMA readers will merge by score, which may give \
+                other tokens";
+    let mut parts = Parts::new(vocab, true, vec![note.to_owned()]);
+    if let Pieces::Scores(scores) = &parsed.model.vocab {
+        for (id, (text, score)) in (0u32..).zip(scores) {
+            let kind = match () {
+                () if is_byte(text) => TokenKind::Byte,
+                () if Some(id) == parsed.model.unk_id => TokenKind::Unknown,
+                () => TokenKind::Normal,
+            };
+            parts.pieces.insert(id, (text.clone(), *score, kind));
+        }
+    }
+    parts.vocab.add_space_prefix = prefix_space(parsed).filter(|yes| !yes);
+    parts
+}
+
+impl Parts {
+    fn new(vocab: Vocab, scored: bool, notes: Vec<String>) -> Parts {
+        Parts { pieces: HashMap::new(), scored, vocab, added: Vec::new(), notes }
+    }
+
+    /// Takes in the added tokens: special ones control, others as typed by people.
+    fn add(&mut self, added: &[Added], guess: bool) {
+        for Added { id, content, special } in added {
+            let unknown = self.pieces.get(id).is_some_and(|(.., k)| *k == TokenKind::Unknown);
+            let (text, kind) = match () {
+                () if unknown => (content.clone(), TokenKind::Unknown),
+                () if *special || (guess && looks_special(content)) => {
+                    (content.clone(), TokenKind::Control)
+                }
+                () => (content.replace('\u{2581}', " "), TokenKind::UserDefined),
+            };
+            self.pieces.insert(*id, (text, 0.0, kind));
+            self.added.push((content.clone(), *id));
+        }
+    }
+
+    /// Tokens in the order of their ids up to `last`; ids that name nothing are filled.
+    fn finish(mut self, last: u32, parsed: &File) -> Result<TokenizerJson> {
+        for id in 0..=last {
+            let hole = || (format!("[PAD{id}]"), 0.0, TokenKind::Unused);
+            let (text, score, kind) = self.pieces.remove(&id).unwrap_or_else(hole);
+            self.vocab.tokens.push(text.into_bytes());
+            self.vocab.kinds.push(kind);
+            if self.scored {
+                self.vocab.scores.push(score);
+            }
+        }
+        let first = self.vocab.kinds.iter().position(|kind| *kind == TokenKind::Unknown);
+        self.vocab.unknown = first.and_then(|id| id.try_into().ok());
+        self.template(&parsed.post_processor);
+        Ok(TokenizerJson { vocab: self.vocab, added: self.added, notes: self.notes })
+    }
+
+    /// The tokens that `post_processor` puts around every text.
+    fn template(&mut self, processor: &Json) {
+        let steps: Vec<&Json> = match processor.get("processors").and_then(Json::as_array) {
+            Some(steps) => steps.iter().collect(),
+            None => vec![processor],
+        };
+        for step in steps {
+            match step.get("type").and_then(Json::as_str) {
+                Some("ByteLevel") => {
+                    self.vocab.add_bos.get_or_insert(false);
+                    self.vocab.add_eos.get_or_insert(false);
+                }
+                Some("TemplateProcessing") => {
+                    let single = step.get("single").and_then(Json::as_array);
+                    let single = single.map(Vec::as_slice).unwrap_or_default();
+                    if single.len() < 2 {
+                        continue;
+                    }
+                    let id = |item: Option<&Json>| {
+                        let name = item?.get("SpecialToken")?.get("id")?.as_str()?;
+                        self.added.iter().find(|(text, _)| text == name).map(|(_, id)| *id)
+                    };
+                    let (bos, eos) = (id(single.first()), id(single.last()));
+                    self.vocab.bos = bos.or(self.vocab.bos);
+                    self.vocab.eos = eos.or(self.vocab.eos);
+                    self.vocab.add_bos = bos.map(|_| true).or(self.vocab.add_bos);
+                    self.vocab.add_eos = eos.map(|_| true).or(self.vocab.add_eos);
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+impl Merge {
+    fn parts(&self) -> [&str; 2] {
+        match self {
+            Merge::Joined(joined) => {
+                let (left, right) = joined.split_once(' ').unwrap_or((joined, ""));
+                [left, right]
+            }
+            Merge::Pair(left, right) => [left, right],
+        }
+    }
+
+    /// `left right`; a space inside a part is written as byte-level BPE writes it.
+    fn joined(&self) -> String {
+        self.parts().map(|part| part.replace(' ', "\u{120}")).join(" ")
+    }
+}
+
+/// Whether a token is for control though not marked so: some published files forget.
+/// Source: llama.cpp, conversion/base.py: does_token_look_special.
+fn looks_special(text: &str) -> bool {
+    let between = |open: &str, close: &str| text.starts_with(open) && text.ends_with(close);
+    ["<pad>", "<mask>", "<2mass>", "[@BOS@]"].contains(&text)
+        || between("<|", "|>")
+        || between("<｜", "｜>")
+        || between("<unused", ">")
+}
+
+fn is_byte(text: &str) -> bool {
+    text.strip_prefix("<0x")
+        .and_then(|rest| rest.strip_suffix('>'))
+        .is_some_and(|hex| hex.len() == 2 && u8::from_str_radix(hex, 16).is_ok())
+}
+
+/// Whether a SentencePiece tokenizer puts a space before a text, where the file says.
+fn prefix_space(parsed: &File) -> Option<bool> {
+    let is = |step: &&Json, kind: &str| step.get("type").and_then(Json::as_str) == Some(kind);
+    let scheme = steps(&parsed.pre_tokenizer, "pretokenizers")
+        .iter()
+        .find(|step| is(step, "Metaspace"))
+        .map(|step| match step.get("prepend_scheme").and_then(Json::as_str) {
+            Some(scheme) => scheme != "never",
+            None => step.get("add_prefix_space").and_then(Json::as_bool).unwrap_or(true),
+        });
+    let normalizers = steps(&parsed.normalizer, "normalizers");
+    let prepends = normalizers.iter().any(|step| is(step, "Prepend"));
+    scheme.or((!normalizers.is_empty()).then_some(prepends))
+}
+
+/// A step, or the steps of a `Sequence`.
+fn steps<'a>(step: &'a Json, list: &str) -> Vec<&'a Json> {
+    match step.get(list).and_then(Json::as_array) {
+        Some(list) => list.iter().collect(),
+        None if step.is_null() => Vec::new(),
+        None => vec![step],
+    }
+}
+
+/// The steps of a pre-tokenizer as the expressions by which they cut.
+fn stages(pre_tokenizer: &Json) -> (Vec<String>, Vec<String>) {
+    let (mut stages, mut notes) = (Vec::new(), Vec::new());
+    for step in steps(pre_tokenizer, "pretokenizers") {
+        let text = |name: &str| step.get(name).and_then(Json::as_str);
+        let flag = |name: &str, default| step.get(name).and_then(Json::as_bool).unwrap_or(default);
+        match text("type").unwrap_or_default() {
+            "ByteLevel" => {
+                if flag("add_prefix_space", false) {
+                    notes.push("a space goes before every text (add_prefix_space)".to_owned());
+                }
+                if flag("use_regex", true) {
+                    stages.push(GPT2.to_owned());
+                }
+            }
+            "Digits" if flag("individual_digits", false) => stages.push(DIGIT.to_owned()),
+            "Digits" => stages.push(DIGITS.to_owned()),
+            "Punctuation" => stages.push(PUNCTUATION.to_owned()),
+            "Split" => {
+                let pattern = step.get("pattern");
+                let part = |name| pattern.and_then(|p| p.get(name)).and_then(Json::as_str);
+                match (part("Regex"), part("String")) {
+                    (Some(regex), _) => stages.push(regex.to_owned()),
+                    (None, Some(literal)) => stages.push(regex::escape(literal)),
+                    (None, None) => stages.push("Split".to_owned()),
+                }
+            }
+            other => stages.push(other.to_owned()),
+        }
+    }
+    (stages, notes)
+}

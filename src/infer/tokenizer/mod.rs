@@ -1,0 +1,457 @@
+//! Text to tokens and back, as a file's own vocabulary says.
+//!
+//! Two algorithms cover the LLaMA family: SentencePiece ([`spm`]) and byte-level BPE ([`bpe`]).
+//! Vocabularies of files before GGUF lack kinds, and the oldest lack scores; what is missing is put
+//! back here, and [`Tokenizer::notes`] says so.
+
+mod bpe;
+mod pretokenize;
+mod spm;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+
+use crate::{
+    error::{Error, Result},
+    model::{TokenKind, Vocab, pretokenizer::PreTokenizer},
+};
+use bpe::Bpe;
+use pretokenize::Splitter;
+use spm::Spm;
+
+/// An encoder and decoder for one vocabulary.
+#[derive(Debug)]
+pub struct Tokenizer {
+    algorithm: Algorithm,
+    /// What each token stands for in a text, and its kind.
+    pieces: Vec<(Vec<u8>, TokenKind)>,
+    /// Tokens found in the text before the algorithm runs, when control tokens are meant.
+    special: Matcher,
+    /// The same when they are not: the user-defined ones.
+    user: Matcher,
+    /// Whether a space goes before a text.
+    add_space: bool,
+    bos: Option<u32>,
+    eos: Option<u32>,
+    add_bos: bool,
+    add_eos: bool,
+    ends: Vec<u32>,
+    notes: Vec<String>,
+}
+
+#[derive(Debug)]
+enum Algorithm {
+    Spm(Box<Spm>),
+    Bpe(Box<Bpe>),
+}
+
+/// Whether the names of control tokens in a text stand for those tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Special {
+    /// `<s>` in the text is three characters: for what people write.
+    Text,
+    /// `<s>` in the text is the control token: for templates.
+    Token,
+}
+
+/// U+2581, which SentencePiece writes for a space.
+const LOWER_BLOCK: &str = "\u{2581}";
+/// What SentencePiece shows for the unknown token.
+const UNKNOWN: &str = " \u{2047} ";
+/// Tokens by which models end a turn, beside the file's own end-of-text token.
+const END_OF_TURN: [&[u8]; 8] = [
+    b"</s>",
+    b"<|eot_id|>",
+    b"<|eom_id|>",
+    b"<|end_of_text|>",
+    b"<|im_end|>",
+    b"<|end|>",
+    b"<|endoftext|>",
+    b"<end_of_turn>",
+];
+
+impl Tokenizer {
+    /// The tokenizer of `vocab`.
+    ///
+    /// # Errors
+    /// Where the vocabulary is empty or of a kind that is not known here.
+    pub fn new(vocab: &Vocab) -> Result<Tokenizer> {
+        if vocab.is_empty() {
+            return Err(Error::unsupported(
+                "this file holds no vocabulary, so text cannot be turned into tokens",
+                "convert it together with its tokenizer.model or tokenizer.json",
+            ));
+        }
+        match vocab.model.as_str() {
+            "llama" | "" => Ok(Tokenizer::sentencepiece(vocab)),
+            "gpt2" => Tokenizer::byte_level(vocab),
+            other => Err(Error::unsupported(
+                format!("tokenizer.ggml.model {other:?} is not known here"),
+                "known are \"llama\" (SentencePiece BPE) and \"gpt2\" (byte-level BPE)",
+            )),
+        }
+    }
+
+    fn sentencepiece(vocab: &Vocab) -> Tokenizer {
+        let mut notes = Vec::new();
+        let old = vocab.kinds.is_empty() && bytes_at_three(vocab);
+        let kind = |id: usize| match id {
+            0 if old => TokenKind::Unknown,
+            1 | 2 if old => TokenKind::Control,
+            3..=258 if old => TokenKind::Byte,
+            _ => vocab.kind(id),
+        };
+        // Merges are ranked by score; every LLaMA vocabulary counts them down from its first merge, so
+        // where scores are missing the order of the tokens is the same ranking.
+        let scored = vocab.scores.iter().any(|score| *score != 0.0);
+        if !scored {
+            notes.push("the file holds no token scores; merges are ranked by token id".to_owned());
+        }
+        let score = |id: usize| if scored { vocab.score(id) } else { -(id as f32) };
+        let mut bytes = vec![None; 256];
+        let mut pieces = Vec::with_capacity(vocab.len());
+        let mut scored_tokens = Vec::with_capacity(vocab.len());
+        for (id, (number, stored)) in (0u32..).zip(&vocab.tokens).enumerate() {
+            let kind = kind(id);
+            let text = with_spaces(stored);
+            let piece = match kind {
+                TokenKind::Byte => {
+                    let by_place = old.then(|| u8::try_from(id.wrapping_sub(3)).ok()).flatten();
+                    match by_place.or_else(|| byte_of(stored)) {
+                        Some(byte) => {
+                            bytes[usize::from(byte)].get_or_insert(number);
+                            vec![byte]
+                        }
+                        None => text.clone(),
+                    }
+                }
+                TokenKind::Unknown => UNKNOWN.as_bytes().to_vec(),
+                _ => text.clone(),
+            };
+            pieces.push((piece, kind));
+            scored_tokens.push((text, score(id), kind));
+        }
+        let first = |wanted| pieces.iter().position(|(_, kind)| *kind == wanted);
+        let unknown = first(TokenKind::Unknown).and_then(|id| id.try_into().ok());
+        let unknown = vocab.unknown.or(unknown).unwrap_or(0);
+        let control = by_kind(&pieces, &[TokenKind::Control]);
+        Tokenizer {
+            special: Matcher::new(control),
+            user: Matcher::default(),
+            add_space: vocab.add_space_prefix.unwrap_or(true),
+            bos: vocab.bos.or(old.then_some(1)),
+            eos: vocab.eos.or(old.then_some(2)),
+            add_bos: vocab.add_bos.unwrap_or(true),
+            add_eos: vocab.add_eos.unwrap_or(false),
+            ends: ends(vocab.eos.or(old.then_some(2)), &pieces),
+            algorithm: Algorithm::Spm(Box::new(Spm::new(&scored_tokens, bytes, unknown))),
+            pieces,
+            notes,
+        }
+    }
+
+    fn byte_level(vocab: &Vocab) -> Result<Tokenizer> {
+        let mut notes = Vec::new();
+        if vocab.merges.is_empty() {
+            return Err(Error::unsupported(
+                "a byte-level BPE vocabulary without its merges cannot encode text",
+                "convert the model again from its original tokenizer.json",
+            ));
+        }
+        let Some(pre) = PreTokenizer::named(&vocab.pre) else {
+            return Err(Error::unsupported(
+                format!("tokenizer.ggml.pre {:?} is not known here", vocab.pre),
+                "this pre-tokenizer decides where words are cut; guessing it would give wrong tokens",
+            ));
+        };
+        if vocab.pre.is_empty() {
+            notes.push(
+                "the file does not name its pre-tokenizer (tokenizer.ggml.pre); text may be cut \
+                 otherwise than the model learnt"
+                    .to_owned(),
+            );
+        }
+        let mut pieces = Vec::with_capacity(vocab.len());
+        let mut ids = HashMap::with_capacity(vocab.len());
+        for (id, (number, stored)) in (0u32..).zip(&vocab.tokens).enumerate() {
+            let kind = vocab.kind(id);
+            let plain = matches!(kind, TokenKind::Normal | TokenKind::Byte | TokenKind::Unused);
+            let piece = if plain { bpe::bytes_of(stored) } else { stored.clone() };
+            if plain && !piece.is_empty() {
+                ids.entry(piece.clone().into_boxed_slice()).or_insert(number);
+            }
+            pieces.push((piece, kind));
+        }
+        let merges = vocab.merges.iter().filter_map(|merge| {
+            let at = merge.iter().position(|b| *b == b' ')?;
+            Some((bpe::bytes_of(&merge[..at]), bpe::bytes_of(&merge[at + 1..])))
+        });
+        let bpe = Bpe::new(ids, merges, Splitter::new(pre)?, pre.ignore_merges);
+        let user = by_kind(&pieces, &[TokenKind::UserDefined]);
+        let special =
+            by_kind(&pieces, &[TokenKind::UserDefined, TokenKind::Control, TokenKind::Unknown]);
+        Ok(Tokenizer {
+            algorithm: Algorithm::Bpe(Box::new(bpe)),
+            special: Matcher::new(special),
+            user: Matcher::new(user),
+            add_space: vocab.add_space_prefix.unwrap_or(false),
+            bos: vocab.bos,
+            eos: vocab.eos,
+            add_bos: vocab.add_bos.unwrap_or(pre.adds_bos),
+            add_eos: vocab.add_eos.unwrap_or(false),
+            ends: ends(vocab.eos, &pieces),
+            pieces,
+            notes,
+        })
+    }
+
+    /// Number of tokens.
+    pub fn len(&self) -> usize {
+        self.pieces.len()
+    }
+
+    /// Whether there are no tokens; never true.
+    pub fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    /// The token that begins a text.
+    pub fn bos(&self) -> Option<u32> {
+        self.bos
+    }
+
+    /// The token that begins a text, where this vocabulary puts it before every text.
+    pub fn leading_bos(&self) -> Option<u32> {
+        self.bos.filter(|_| self.add_bos)
+    }
+
+    /// The token that ends a text.
+    pub fn eos(&self) -> Option<u32> {
+        self.eos
+    }
+
+    /// Whether a model that says `token` has finished its text or its turn.
+    pub fn ends(&self, token: u32) -> bool {
+        self.ends.contains(&token)
+    }
+
+    /// What was missing from the vocabulary and how it was put back.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// The tokens of `text` between the tokens that this vocabulary puts around every text.
+    pub fn encode_whole(&self, text: &str, special: Special) -> Vec<u32> {
+        let mut out: Vec<u32> = self.leading_bos().into_iter().collect();
+        self.encode_into(text, special, &mut out);
+        out.extend(self.eos.filter(|_| self.add_eos));
+        out
+    }
+
+    /// The tokens of `text`, nothing added before or after but SentencePiece's space.
+    pub fn encode(&self, text: &str, special: Special) -> Vec<u32> {
+        let mut out = Vec::new();
+        self.encode_into(text, special, &mut out);
+        out
+    }
+
+    fn encode_into(&self, text: &str, special: Special, out: &mut Vec<u32>) {
+        let matcher = match special {
+            Special::Text => &self.user,
+            Special::Token => &self.special,
+        };
+        let mut done = 0;
+        for (start, len, id) in matcher.matches(text.as_bytes()) {
+            self.encode_plain(&text[done..start], out);
+            out.push(id);
+            done = start + len;
+        }
+        self.encode_plain(&text[done..], out);
+    }
+
+    fn encode_plain(&self, text: &str, out: &mut Vec<u32>) {
+        if text.is_empty() {
+            return;
+        }
+        match &self.algorithm {
+            Algorithm::Spm(spm) => {
+                let space = if self.add_space { " " } else { "" };
+                spm.encode(&format!("{space}{}", text.replace(LOWER_BLOCK, " ")), out);
+            }
+            Algorithm::Bpe(bpe) if self.add_space && !text.starts_with(' ') => {
+                bpe.encode(&format!(" {text}"), out);
+            }
+            Algorithm::Bpe(bpe) => bpe.encode(text, out),
+        }
+    }
+
+    /// What `token` stands for in a text: nothing for control tokens and ids outside the vocabulary.
+    pub fn piece(&self, token: u32) -> &[u8] {
+        match self.stored(token) {
+            Some((_, TokenKind::Control)) | None => &[],
+            Some((piece, _)) => piece,
+        }
+    }
+
+    /// The name of `token`, control tokens included.
+    pub fn name(&self, token: u32) -> &[u8] {
+        self.stored(token).map_or(&[], |(piece, _)| piece)
+    }
+
+    fn stored(&self, token: u32) -> Option<&(Vec<u8>, TokenKind)> {
+        self.pieces.get(usize::try_from(token).ok()?)
+    }
+
+    /// The text of `tokens`: what [`Tokenizer::encode`] took, without the space that it put first.
+    pub fn decode(&self, tokens: &[u32]) -> String {
+        let mut decoder = self.decoder();
+        let mut text = String::new();
+        for token in tokens {
+            text += &decoder.push(self, *token);
+        }
+        text + &decoder.finish()
+    }
+
+    /// A decoder for a text that comes token by token.
+    pub fn decoder(&self) -> StreamDecoder {
+        let drop_space = self.add_space && matches!(self.algorithm, Algorithm::Spm(_));
+        StreamDecoder { held: Vec::new(), drop_space }
+    }
+}
+
+/// Turns tokens into text as they come, holding back the first bytes of a character until the rest
+/// is there.
+#[derive(Clone, Debug)]
+pub struct StreamDecoder {
+    held: Vec<u8>,
+    /// Whether nothing has come yet and the first space is the one that encoding put there.
+    drop_space: bool,
+}
+
+impl StreamDecoder {
+    /// A decoder that takes tokens from the middle of a text.
+    pub fn continuing() -> StreamDecoder {
+        StreamDecoder { held: Vec::new(), drop_space: false }
+    }
+
+    /// The text that `token` completes. A byte that can begin no character gives U+FFFD.
+    pub fn push(&mut self, tokenizer: &Tokenizer, token: u32) -> String {
+        let mut piece = tokenizer.piece(token);
+        if self.drop_space && !piece.is_empty() {
+            self.drop_space = false;
+            piece = piece.strip_prefix(b" ").unwrap_or(piece);
+        }
+        self.held.extend_from_slice(piece);
+        let mut text = String::new();
+        let mut used = 0;
+        for chunk in self.held.utf8_chunks() {
+            text += chunk.valid();
+            used += chunk.valid().len();
+            let bad = chunk.invalid();
+            if !bad.is_empty() && (used + bad.len() < self.held.len() || !could_go_on(bad)) {
+                text.extend(bad.iter().map(|_| char::REPLACEMENT_CHARACTER));
+                used += bad.len();
+            }
+        }
+        self.held.drain(..used);
+        text
+    }
+
+    /// What was held back: one U+FFFD for each byte of a character that never came.
+    pub fn finish(&mut self) -> String {
+        self.held.drain(..).map(|_| char::REPLACEMENT_CHARACTER).collect()
+    }
+}
+
+/// Whether `bytes`, all of which belong to one character that is not complete, may still become it.
+fn could_go_on(bytes: &[u8]) -> bool {
+    std::str::from_utf8(bytes).is_err_and(|error| error.error_len().is_none())
+}
+
+/// Finds texts of a fixed set, the longest at each place.
+#[derive(Debug, Default)]
+struct Matcher {
+    /// By first byte, longest first.
+    by_first: HashMap<u8, Vec<(Vec<u8>, u32)>>,
+}
+
+impl Matcher {
+    fn new(tokens: Vec<(Vec<u8>, u32)>) -> Matcher {
+        let mut by_first: HashMap<u8, Vec<(Vec<u8>, u32)>> = HashMap::new();
+        for (text, id) in tokens {
+            // Only whole characters: a match must not cut a text inside one.
+            if let Some(&first) = text.first().filter(|_| std::str::from_utf8(&text).is_ok()) {
+                by_first.entry(first).or_default().push((text, id));
+            }
+        }
+        for list in by_first.values_mut() {
+            list.sort_by(|a, b| b.0.len().cmp(&a.0.len()).then(a.1.cmp(&b.1)));
+        }
+        Matcher { by_first }
+    }
+
+    /// Length and token of the longest text that stands at `at`.
+    fn longest_at(&self, text: &[u8], at: usize) -> Option<(usize, u32)> {
+        let rest = text.get(at..)?;
+        let list = self.by_first.get(rest.first()?)?;
+        list.iter().find(|(text, _)| rest.starts_with(text)).map(|(text, id)| (text.len(), *id))
+    }
+
+    /// Start, length and token of every text found, from left to right, none overlapping.
+    fn matches<'a>(&'a self, text: &'a [u8]) -> impl Iterator<Item = (usize, usize, u32)> + 'a {
+        let mut at = if self.by_first.is_empty() { text.len() } else { 0 };
+        std::iter::from_fn(move || {
+            while at < text.len() {
+                let here = at;
+                if let Some((len, id)) = self.longest_at(text, here) {
+                    at += len;
+                    return Some((here, len, id));
+                }
+                at += 1;
+            }
+            None
+        })
+    }
+}
+
+fn by_kind(pieces: &[(Vec<u8>, TokenKind)], kinds: &[TokenKind]) -> Vec<(Vec<u8>, u32)> {
+    let of = |(id, (text, kind)): (u32, &(Vec<u8>, TokenKind))| {
+        kinds.contains(kind).then(|| (text.clone(), id))
+    };
+    (0u32..).zip(pieces).filter_map(of).collect()
+}
+
+fn ends(eos: Option<u32>, pieces: &[(Vec<u8>, TokenKind)]) -> Vec<u32> {
+    let marks = |(text, kind): &(Vec<u8>, TokenKind)| {
+        *kind == TokenKind::Control && END_OF_TURN.contains(&text.as_slice())
+    };
+    let named = (0u32..).zip(pieces).filter(|(_, piece)| marks(piece)).map(|(id, _)| id);
+    eos.into_iter().chain(named).collect()
+}
+
+/// A stored SentencePiece text with plain spaces.
+fn with_spaces(stored: &[u8]) -> Vec<u8> {
+    match std::str::from_utf8(stored) {
+        Ok(text) => text.replace(LOWER_BLOCK, " ").into_bytes(),
+        Err(_) => stored.to_vec(),
+    }
+}
+
+/// The byte of a byte token: `<0x0A>`, or in old files the byte itself.
+fn byte_of(stored: &[u8]) -> Option<u8> {
+    match stored {
+        [byte] => Some(*byte),
+        [b'<', b'0', b'x', digits @ .., b'>'] if digits.len() == 2 => {
+            u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+        }
+        _ => None,
+    }
+}
+
+/// Whether tokens 3 to 258 are the 256 bytes, as in every LLaMA vocabulary. Those below 128 decide:
+/// files of early March 2023 lost the others.
+fn bytes_at_three(vocab: &Vocab) -> bool {
+    let is = |(byte, stored): (u8, &Vec<u8>)| byte_of(stored) == Some(byte);
+    vocab.len() >= 259 && (0..128).zip(vocab.tokens.iter().skip(3)).all(is)
+}
