@@ -4,8 +4,12 @@
 //! encoder repeats its arithmetic operation by operation, so the bytes are the same; the speed comes
 //! from working on sixteen blocks (or sub-blocks) side by side, one a lane, each in its own order.
 
-pub mod float;
-pub mod legacy;
+mod float;
+mod group;
+mod kquant;
+mod lanes;
+mod legacy;
+mod search;
 
 use super::isa::Isa;
 
@@ -23,6 +27,15 @@ pub fn encoder(name: &str) -> Option<EncodeRows> {
         "f32" => float::encode_f32,
         "f16" => float::encode_f16,
         "bf16" => float::encode_bf16,
+        "q4_0" => legacy::encode_q4_0,
+        "q4_1" => legacy::encode_q4_1,
+        "q5_0" => legacy::encode_q5_0,
+        "q5_1" => legacy::encode_q5_1,
+        "q2_k" => kquant::encode_q2_k,
+        "q3_k" => kquant::encode_q3_k,
+        "q4_k" => kquant::encode_q4_k,
+        "q5_k" => kquant::encode_q5_k,
+        "q6_k" => kquant::encode_q6_k,
         "q8_0" => legacy::encode_q8_0,
         _ => return None,
     };

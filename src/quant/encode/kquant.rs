@@ -1,0 +1,601 @@
+//! Q2_K to Q6_K: super-blocks of 256 numbers with quantized scales.
+//!
+//! Every type goes the same way. Each sub-block of 16 or 32 numbers gets its best scale (and minimum),
+//! sixteen sub-blocks a step; the scales of a super-block are quantized in their turn, with importance
+//! by a search whose lanes are super-blocks; then, with what the stored scales really restore to, the
+//! quanta are made anew. Sub-blocks whose stored scale is zero keep the quanta of the first search.
+//!
+//! After llama.cpp `ggml-quants.c`: `quantize_row_q2_K_ref`, `quantize_row_q2_K_impl` and their kin.
+
+use super::float::f32_from_half;
+use super::group::{
+    Group, affine_quanta, affine_requanta, centred_quanta, centred_requanta, energies, half_scale,
+    transposed,
+};
+use super::lanes::{LANES, Lanes, nearest_int};
+use super::search::{Affine, NOTHING, Walk, affine, centred, descended, positive};
+use crate::per_isa;
+use crate::quant::isa::Isa;
+
+/// The numbers of a super-block.
+const SUPER: usize = 256;
+
+/// Calls `encode` with each sixteen super-blocks and their bytes.
+#[inline(always)]
+fn groups<const BYTES: usize>(
+    rows: &[f32],
+    weights: &[f32],
+    out: &mut [u8],
+    encode: impl Fn(&Group<SUPER>, &mut [[u8; BYTES]]),
+) {
+    let weights = weights.as_chunks::<SUPER>().0;
+    let blocks = rows.as_chunks::<SUPER>().0.chunks(LANES);
+    let mut group = Group::<SUPER>::new();
+    for (i, (blocks, out)) in
+        blocks.zip(out.as_chunks_mut::<BYTES>().0.chunks_mut(LANES)).enumerate()
+    {
+        group.take(i * LANES, blocks, weights);
+        encode(&group, out);
+    }
+}
+
+/// The half nearest to `x`, as stored and as it restores.
+#[inline(always)]
+fn stored_half(x: f32) -> ([u8; 2], f32) {
+    let bytes = half_scale(x);
+    (bytes, f32_from_half(u16::from_le_bytes(bytes)))
+}
+
+/// What the first search found for every sub-block of a group.
+struct Found<const SUBS: usize> {
+    scale: [[f32; SUBS]; LANES],
+    min: [[f32; SUBS]; LANES],
+    step: [[f32; SUBS]; LANES],
+    origin: [[f32; SUBS]; LANES],
+    weight: [[f32; SUBS]; LANES],
+}
+
+/// How the types with a minimum differ: sub-blocks of `SIZE` numbers, `SUBS` a super-block.
+struct AffineType {
+    /// Without importance.
+    plain: Walk,
+    /// With importance.
+    weighted: Walk,
+    /// By what the mean square of the super-block counts in a weight.
+    energy: f32,
+    /// The largest quantum of a scale.
+    scale_top: f32,
+}
+
+const Q2_K: AffineType = AffineType {
+    plain: Walk { n: 3.0, first: -0.5, delta: 0.1, steps: 15, magnitudes: true },
+    weighted: Walk { n: 3.0, first: -0.9, delta: 0.05, steps: 36, magnitudes: false },
+    energy: 1.0,
+    scale_top: 15.0,
+};
+
+const Q4_K: AffineType = AffineType {
+    plain: Walk { n: 15.0, first: -1.0, delta: 0.1, steps: 20, magnitudes: false },
+    weighted: Walk { n: 15.0, first: -0.9, delta: 0.05, steps: 36, magnitudes: false },
+    energy: 2.0,
+    scale_top: 63.0,
+};
+
+const Q5_K: AffineType = AffineType {
+    plain: Walk { n: 31.0, first: -0.5, delta: 0.1, steps: 15, magnitudes: false },
+    weighted: Walk { n: 31.0, first: -0.9, delta: 0.05, steps: 36, magnitudes: false },
+    energy: 2.0,
+    scale_top: 63.0,
+};
+
+/// The weights of numbers without importance: Q2_K's are their magnitudes, the others' lie higher by
+/// the root mean square of the sub-block.
+#[inline(always)]
+fn plain_weights<const SIZE: usize>(xs: &[Lanes; SIZE]) -> [Lanes; SIZE] {
+    let mut ws = [Lanes::ZERO; SIZE];
+    let mut level = Lanes::ZERO;
+    if SIZE == 32 {
+        let mut sum = Lanes::ZERO;
+        for x in xs {
+            sum = sum + *x * *x;
+        }
+        level = (sum / Lanes::splat(32.0)).sqrt();
+    }
+    for j in 0..SIZE {
+        ws[j] = if SIZE == 32 { level + xs[j].magnitude() } else { xs[j].magnitude() };
+    }
+    ws
+}
+
+/// The weights of the sub-blocks of one step: `importance * sqrt(energy + x²)`; and their sums.
+#[inline(always)]
+fn importance_weights<const SIZE: usize>(
+    xs: &[Lanes; SIZE],
+    importance: &[Lanes; SIZE],
+    energy: Lanes,
+) -> ([Lanes; SIZE], Lanes) {
+    let mut ws = [Lanes::ZERO; SIZE];
+    let mut sum = Lanes::ZERO;
+    for j in 0..SIZE {
+        ws[j] = importance[j] * (energy + xs[j] * xs[j]).sqrt();
+        sum = sum + ws[j];
+    }
+    (ws, sum)
+}
+
+/// The sixteen sub-blocks from number `first` on, of blocks that follow one another.
+#[inline(always)]
+fn subs<const SIZE: usize>(blocks: &[[f32; SUPER]; LANES], first: usize) -> [Lanes; SIZE] {
+    let all = blocks.as_flattened().as_chunks::<SIZE>().0;
+    match all[first..].first_chunk::<LANES>() {
+        Some(sixteen) => transposed(sixteen),
+        None => [Lanes::ZERO; SIZE],
+    }
+}
+
+/// The mean square that belongs to each of the sixteen sub-blocks from number `first` on.
+#[inline(always)]
+fn sub_energies<const SUBS: usize>(energies: &[f32; LANES], first: usize) -> Lanes {
+    let mut out = Lanes::ZERO;
+    for (lane, out) in out.0.iter_mut().enumerate() {
+        *out = energies[(first + lane) / SUBS];
+    }
+    out
+}
+
+#[inline(always)]
+fn store<const SUBS: usize>(to: &mut [[f32; SUBS]; LANES], first: usize, from: Lanes) {
+    to.as_flattened_mut()[first..first + LANES].copy_from_slice(&from.0);
+}
+
+/// `factor * (sum of squares) / 256` of each super-block.
+#[inline(always)]
+fn mean_squares(group: &Group<SUPER>, factor: f32) -> [f32; LANES] {
+    energies(&group.x).map(|sum| factor * sum / SUPER as f32)
+}
+
+#[inline(always)]
+fn find_affine<const WEIGHTED: bool, const SIZE: usize, const SUBS: usize>(
+    kind: &AffineType,
+    group: &Group<SUPER>,
+) -> Found<SUBS> {
+    let mut found = Found {
+        scale: [[0.0; SUBS]; LANES],
+        min: [[0.0; SUBS]; LANES],
+        step: [[0.0; SUBS]; LANES],
+        origin: [[0.0; SUBS]; LANES],
+        weight: [[0.0; SUBS]; LANES],
+    };
+    let means = if WEIGHTED { mean_squares(group, kind.energy) } else { [0.0; LANES] };
+    for first in (0..group.count * SUBS).step_by(LANES) {
+        let xs = subs::<SIZE>(&group.x, first);
+        let Affine { scale, min, step, origin } = if WEIGHTED {
+            let importance = subs::<SIZE>(&group.importance, first);
+            let energy = sub_energies::<SUBS>(&means, first);
+            let (ws, sum) = importance_weights(&xs, &importance, energy);
+            store(&mut found.weight, first, sum);
+            affine(&kind.weighted, &xs, &ws)
+        } else {
+            affine(&kind.plain, &xs, &plain_weights(&xs))
+        };
+        store(&mut found.scale, first, scale);
+        store(&mut found.min, first, min);
+        store(&mut found.step, first, step);
+        store(&mut found.origin, first, origin);
+    }
+    found
+}
+
+/// One kind of quantized scales of a super-block, and the number that each multiplies.
+#[derive(Clone, Copy)]
+struct Scales<const SUBS: usize> {
+    quanta: [u8; SUBS],
+    unit: f32,
+}
+
+/// The scales (or minima) of every super-block, quantized.
+///
+/// Without importance the largest becomes `top`; a scale may be negative, whose byte then wraps.
+#[inline(always)]
+fn quantize_scales<const WEIGHTED: bool, const SUBS: usize>(
+    top: f32,
+    scales: &[[f32; SUBS]; LANES],
+    weights: &[[f32; SUBS]; LANES],
+) -> [Scales<SUBS>; LANES] {
+    let mut out = [Scales { quanta: [0; SUBS], unit: 0.0 }; LANES];
+    if WEIGHTED {
+        let chosen = positive(top, &transposed(scales), &transposed(weights));
+        for (lane, out) in out.iter_mut().enumerate() {
+            out.unit = chosen.scale.0[lane];
+            for (to, from) in out.quanta.iter_mut().zip(&chosen.quanta) {
+                *to = from.0[lane] as u8;
+            }
+        }
+    } else {
+        for (out, scales) in out.iter_mut().zip(scales) {
+            let max = scales.iter().fold(0.0f32, |max, s| if *s > max { *s } else { max });
+            let inverse = if max > 0.0 { top / max } else { 0.0 };
+            out.unit = if max > 0.0 { max / top } else { 0.0 };
+            for (to, from) in out.quanta.iter_mut().zip(scales) {
+                *to = nearest_int(inverse * from) as u8;
+            }
+        }
+    }
+    out
+}
+
+/// The quanta of one super-block, from its stored scales and minima.
+#[inline(always)]
+fn affine_super<const SIZE: usize, const SUBS: usize>(
+    group: &Group<SUPER>,
+    found: &Found<SUBS>,
+    block: usize,
+    top: i32,
+    (d, scales): (f32, &[u8; SUBS]),
+    (dmin, mins): (f32, &[u8; SUBS]),
+) -> [u8; SUPER] {
+    let mut quanta = [0; SUPER];
+    let subs = group.x[block].as_chunks::<SIZE>().0.iter();
+    for (sub, (x, out)) in subs.zip(quanta.as_chunks_mut::<SIZE>().0).enumerate() {
+        let scale = d * f32::from(scales[sub]);
+        let min = dmin * f32::from(mins[sub]);
+        if scale != 0.0 {
+            affine_requanta(x, scale, min, top, out);
+        } else {
+            affine_quanta(x, found.step[block][sub], found.origin[block][sub], top, out);
+        }
+    }
+    quanta
+}
+
+/// Four quanta of two bits a byte: numbers `l`, `l + 32`, `l + 64`, `l + 96` of each half.
+#[inline(always)]
+fn pack_pairs(quanta: &[u8; SUPER], out: &mut [u8]) {
+    for (q, out) in quanta.as_chunks::<128>().0.iter().zip(out.as_chunks_mut::<32>().0) {
+        for l in 0..32 {
+            out[l] = q[l] | q[l + 32] << 2 | q[l + 64] << 4 | q[l + 96] << 6;
+        }
+    }
+}
+
+/// Two quanta of four bits a byte: numbers `l` and `l + 32` of each quarter.
+#[inline(always)]
+fn pack_nibbles(quanta: &[u8; SUPER], out: &mut [u8]) {
+    for (q, out) in quanta.as_chunks::<64>().0.iter().zip(out.as_chunks_mut::<32>().0) {
+        for l in 0..32 {
+            out[l] = q[l] & 15 | q[l + 32] << 4;
+        }
+    }
+}
+
+#[inline(always)]
+fn q2_k_body<const WEIGHTED: bool>(rows: &[f32], weights: &[f32], out: &mut [u8]) {
+    groups::<84>(
+        rows,
+        weights,
+        out,
+        #[inline(always)]
+        |group, out| {
+            let found = find_affine::<WEIGHTED, 16, 16>(&Q2_K, group);
+            let scales =
+                quantize_scales::<WEIGHTED, 16>(Q2_K.scale_top, &found.scale, &found.weight);
+            let mins = quantize_scales::<WEIGHTED, 16>(Q2_K.scale_top, &found.min, &found.weight);
+            for (i, bytes) in out.iter_mut().enumerate() {
+                let (d, d_value) = stored_half(scales[i].unit);
+                let (dmin, dmin_value) = stored_half(mins[i].unit);
+                let mut low = [0; 16];
+                let mut high = [0; 16];
+                for j in 0..16 {
+                    bytes[j] = scales[i].quanta[j] | mins[i].quanta[j] << 4;
+                    low[j] = bytes[j] & 15;
+                    high[j] = bytes[j] >> 4;
+                }
+                let quanta = affine_super::<16, 16>(
+                    group,
+                    &found,
+                    i,
+                    3,
+                    (d_value, &low),
+                    (dmin_value, &high),
+                );
+                pack_pairs(&quanta, &mut bytes[16..80]);
+                bytes[80..82].copy_from_slice(&d);
+                bytes[82..84].copy_from_slice(&dmin);
+            }
+        },
+    );
+}
+
+/// Six-bit scales and minima of eight sub-blocks in twelve bytes, and what they read back as:
+///
+/// ```text
+/// byte  0..4   scale 4..8, bits 4-5 | scale 0..4
+/// byte  4..8   min   4..8, bits 4-5 | min   0..4
+/// byte  8..12  min   4..8, bits 0-3 | scale 4..8, bits 0-3
+/// ```
+#[inline(always)]
+fn pack_sixes(scales: &[u8; 8], mins: &[u8; 8], out: &mut [u8]) -> ([u8; 8], [u8; 8]) {
+    for j in 0..4 {
+        let (scale, min) = (scales[j + 4], mins[j + 4]);
+        out[j] = scales[j] | scale >> 4 << 6;
+        out[j + 4] = mins[j] | min >> 4 << 6;
+        out[j + 8] = scale & 15 | min << 4;
+    }
+    let (mut scales, mut mins) = ([0; 8], [0; 8]);
+    for j in 0..4 {
+        scales[j] = out[j] & 63;
+        mins[j] = out[j + 4] & 63;
+        scales[j + 4] = out[j + 8] & 15 | out[j] >> 6 << 4;
+        mins[j + 4] = out[j + 8] >> 4 | out[j + 4] >> 6 << 4;
+    }
+    (scales, mins)
+}
+
+/// Q4_K, and Q5_K with its fifth bits before the nibbles.
+#[inline(always)]
+fn q4_k_q5_k_body<const WEIGHTED: bool, const FIVE: bool, const BYTES: usize>(
+    rows: &[f32],
+    weights: &[f32],
+    out: &mut [u8],
+) {
+    let kind = if FIVE { Q5_K } else { Q4_K };
+    groups::<BYTES>(
+        rows,
+        weights,
+        out,
+        #[inline(always)]
+        |group, out| {
+            let found = find_affine::<WEIGHTED, 32, 8>(&kind, group);
+            let scales =
+                quantize_scales::<WEIGHTED, 8>(kind.scale_top, &found.scale, &found.weight);
+            let mins = quantize_scales::<WEIGHTED, 8>(kind.scale_top, &found.min, &found.weight);
+            for (i, bytes) in out.iter_mut().enumerate() {
+                let (d, d_value) = stored_half(scales[i].unit);
+                let (dmin, dmin_value) = stored_half(mins[i].unit);
+                bytes[..2].copy_from_slice(&d);
+                bytes[2..4].copy_from_slice(&dmin);
+                // ggml caps these at 63 except in its weighted Q4_K.
+                let cap = if WEIGHTED && !FIVE { 255 } else { 63 };
+                let (scales, mins) = pack_sixes(
+                    &scales[i].quanta.map(|q| q.min(cap)),
+                    &mins[i].quanta.map(|q| q.min(cap)),
+                    &mut bytes[4..16],
+                );
+                let quanta = affine_super::<32, 8>(
+                    group,
+                    &found,
+                    i,
+                    if FIVE { 31 } else { 15 },
+                    (d_value, &scales),
+                    (dmin_value, &mins),
+                );
+                if FIVE {
+                    // Bit s of byte l is the fifth bit of number l of sub-block s.
+                    for l in 0..32 {
+                        bytes[16 + l] = (0..8).fold(0, |b, s| b | quanta[32 * s + l] >> 4 << s);
+                    }
+                }
+                pack_nibbles(&quanta, &mut bytes[BYTES - 128..]);
+            }
+        },
+    );
+}
+
+/// The first of largest magnitude.
+#[inline(always)]
+fn largest(scales: &[f32; 16]) -> f32 {
+    let mut max = 0.0f32;
+    for s in scales {
+        max = if s.abs() > max.abs() { *s } else { max };
+    }
+    max
+}
+
+/// Six-bit scales of sixteen sub-blocks in twelve bytes: the low four bits of scale `j` in nibble
+/// `j / 8` of byte `j % 8`, the high two in pair `j / 4` of byte `8 + j % 4`.
+#[inline(always)]
+fn pack_q3_k_scales(scales: &[u8; 16], out: &mut [u8]) {
+    for j in 0..8 {
+        out[j] = scales[j] & 15 | scales[j + 8] << 4;
+    }
+    for j in 0..4 {
+        out[j + 8] = (0..4).fold(0, |b, pair| b | scales[j + 4 * pair] >> 4 << (2 * pair));
+    }
+}
+
+#[inline(always)]
+fn q3_k_body<const WEIGHTED: bool>(rows: &[f32], weights: &[f32], out: &mut [u8]) {
+    groups::<110>(
+        rows,
+        weights,
+        out,
+        #[inline(always)]
+        |group, out| {
+            let mut scale = [[0.0; 16]; LANES];
+            let mut step = [[0.0; 16]; LANES];
+            let mut weight = [[0.0; 16]; LANES];
+            let mut quanta = [[0; SUPER]; LANES];
+            let means = if WEIGHTED { mean_squares(group, 2.0) } else { [0.0; LANES] };
+            for i in 0..group.count {
+                let xs = subs::<16>(&group.x, 16 * i);
+                if WEIGHTED {
+                    let importance = subs::<16>(&group.importance, 16 * i);
+                    let (ws, sum) = importance_weights(&xs, &importance, Lanes::splat(means[i]));
+                    let found = centred(4.0, &xs, &ws);
+                    (scale[i], step[i], weight[i]) = (found.scale.0, found.step.0, sum.0);
+                } else {
+                    let found = descended(4.0, &xs);
+                    scale[i] = found.scale.0;
+                    for (j, lanes) in found.quanta.iter().enumerate() {
+                        for (sub, quantum) in lanes.0.iter().enumerate() {
+                            quanta[i][16 * sub + j] = *quantum as u8;
+                        }
+                    }
+                }
+            }
+
+            // The scales in their turn, 32 higher than they are.
+            let mut unit = [0.0; LANES];
+            let mut codes = [[0; 16]; LANES];
+            if WEIGHTED {
+                let found = centred(32.0, &transposed(&scale), &transposed(&weight));
+                unit = found.scale.0;
+                for (i, codes) in codes.iter_mut().enumerate() {
+                    centred_quanta(&scale[i], found.step.0[i], 32, codes);
+                }
+            } else {
+                for (i, codes) in codes.iter_mut().enumerate() {
+                    let max = largest(&scale[i]);
+                    if max != 0.0 {
+                        let inverse = -32.0 / max;
+                        unit[i] = 1.0 / inverse;
+                        for (code, scale) in codes.iter_mut().zip(&scale[i]) {
+                            let l = nearest_int(inverse * scale) as i8;
+                            *code = (l.clamp(-32, 31) + 32) as u8;
+                        }
+                    }
+                }
+            }
+
+            for (i, bytes) in out.iter_mut().enumerate() {
+                let (d, d_value) = stored_half(unit[i]);
+                let quanta = &mut quanta[i];
+                let subs = group.x[i].as_chunks::<16>().0.iter();
+                for (sub, (x, out)) in subs.zip(quanta.as_chunks_mut::<16>().0).enumerate() {
+                    let scale = d_value * (f32::from(codes[i][sub]) - 32.0);
+                    if scale != 0.0 {
+                        centred_requanta(x, scale, 4, out);
+                    } else if WEIGHTED {
+                        centred_quanta(x, step[i][sub], 4, out);
+                    }
+                }
+                // Bit e of byte l is the third bit of number 32e + l.
+                for l in 0..32 {
+                    bytes[l] = (0..8).fold(0, |b, e| b | quanta[32 * e + l] >> 2 << e);
+                }
+                pack_pairs(&quanta.map(|q| q & 3), &mut bytes[32..96]);
+                pack_q3_k_scales(&codes[i], &mut bytes[96..108]);
+                bytes[108..110].copy_from_slice(&d);
+            }
+        },
+    );
+}
+
+#[inline(always)]
+fn q6_k_body<const WEIGHTED: bool>(rows: &[f32], weights: &[f32], out: &mut [u8]) {
+    groups::<210>(
+        rows,
+        weights,
+        out,
+        #[inline(always)]
+        |group, out| {
+            for (i, bytes) in out.iter_mut().enumerate() {
+                let xs = subs::<16>(&group.x, 16 * i);
+                let ws = if WEIGHTED {
+                    subs::<16>(&group.importance, 16 * i)
+                } else {
+                    let mut squares = [Lanes::ZERO; 16];
+                    for j in 0..16 {
+                        squares[j] = xs[j] * xs[j];
+                    }
+                    squares
+                };
+                let found = centred(32.0, &xs, &ws);
+                let max = largest(&found.scale.0);
+                bytes.fill(0);
+                if max.abs() < NOTHING {
+                    continue;
+                }
+                let inverse = -128.0 / max;
+                let (d, d_value) = stored_half(1.0 / inverse);
+                let mut quanta = [0; SUPER];
+                let subs = group.x[i].as_chunks::<16>().0.iter();
+                for (sub, (x, out)) in subs.zip(quanta.as_chunks_mut::<16>().0).enumerate() {
+                    let code = nearest_int(inverse * found.scale.0[sub]).min(127) as i8;
+                    bytes[192 + sub] = code as u8;
+                    let scale = d_value * f32::from(code);
+                    if scale != 0.0 {
+                        centred_requanta(x, scale, 32, out);
+                    } else {
+                        centred_quanta(x, found.step.0[sub], 32, out);
+                    }
+                }
+                pack_q6_k(&quanta, bytes);
+                bytes[208..].copy_from_slice(&d);
+            }
+        },
+    );
+}
+
+/// The low four bits of numbers `l` and `l + 64` of each half in byte `l` of 64; the high two of
+/// numbers `l`, `l + 32`, `l + 64`, `l + 96` in byte `l` of 32.
+#[inline(always)]
+fn pack_q6_k(quanta: &[u8; SUPER], bytes: &mut [u8; 210]) {
+    let (low, high) = bytes[..192].split_at_mut(128);
+    let outs = low.as_chunks_mut::<64>().0.iter_mut().zip(high.as_chunks_mut::<32>().0);
+    for (q, (low, high)) in quanta.as_chunks::<128>().0.iter().zip(outs) {
+        for l in 0..64 {
+            low[l] = q[l] & 15 | q[l + 64] << 4;
+        }
+        for l in 0..32 {
+            high[l] = q[l] >> 4 | q[l + 32] >> 4 << 2 | q[l + 64] >> 4 << 4 | q[l + 96] >> 4 << 6;
+        }
+    }
+}
+
+per_isa! {
+    fn plain_q2_k(rows: &[f32], weights: &[f32], out: &mut [u8]) = q2_k_body::<false>;
+    fn weighted_q2_k(rows: &[f32], weights: &[f32], out: &mut [u8]) = q2_k_body::<true>;
+    fn plain_q3_k(rows: &[f32], weights: &[f32], out: &mut [u8]) = q3_k_body::<false>;
+    fn weighted_q3_k(rows: &[f32], weights: &[f32], out: &mut [u8]) = q3_k_body::<true>;
+    fn plain_q4_k(rows: &[f32], weights: &[f32], out: &mut [u8])
+        = q4_k_q5_k_body::<false, false, 144>;
+    fn weighted_q4_k(rows: &[f32], weights: &[f32], out: &mut [u8])
+        = q4_k_q5_k_body::<true, false, 144>;
+    fn plain_q5_k(rows: &[f32], weights: &[f32], out: &mut [u8])
+        = q4_k_q5_k_body::<false, true, 176>;
+    fn weighted_q5_k(rows: &[f32], weights: &[f32], out: &mut [u8])
+        = q4_k_q5_k_body::<true, true, 176>;
+    fn plain_q6_k(rows: &[f32], weights: &[f32], out: &mut [u8]) = q6_k_body::<false>;
+    fn weighted_q6_k(rows: &[f32], weights: &[f32], out: &mut [u8]) = q6_k_body::<true>;
+}
+
+/// Q2_K, 84 bytes: `u8 scales[16], u8 qs[64], f16 d, f16 dmin`.
+pub fn encode_q2_k(isa: Isa, rows: &[f32], _: usize, weights: Option<&[f32]>, out: &mut [u8]) {
+    match weights {
+        None => plain_q2_k(isa, rows, &[], out),
+        Some(weights) => weighted_q2_k(isa, rows, weights, out),
+    }
+}
+
+/// Q3_K, 110 bytes: `u8 hmask[32], u8 qs[64], u8 scales[12], f16 d`.
+pub fn encode_q3_k(isa: Isa, rows: &[f32], _: usize, weights: Option<&[f32]>, out: &mut [u8]) {
+    match weights {
+        None => plain_q3_k(isa, rows, &[], out),
+        Some(weights) => weighted_q3_k(isa, rows, weights, out),
+    }
+}
+
+/// Q4_K, 144 bytes: `f16 d, f16 dmin, u8 scales[12], u8 qs[128]`.
+pub fn encode_q4_k(isa: Isa, rows: &[f32], _: usize, weights: Option<&[f32]>, out: &mut [u8]) {
+    match weights {
+        None => plain_q4_k(isa, rows, &[], out),
+        Some(weights) => weighted_q4_k(isa, rows, weights, out),
+    }
+}
+
+/// Q5_K, 176 bytes: `f16 d, f16 dmin, u8 scales[12], u8 qh[32], u8 qs[128]`.
+pub fn encode_q5_k(isa: Isa, rows: &[f32], _: usize, weights: Option<&[f32]>, out: &mut [u8]) {
+    match weights {
+        None => plain_q5_k(isa, rows, &[], out),
+        Some(weights) => weighted_q5_k(isa, rows, weights, out),
+    }
+}
+
+/// Q6_K, 210 bytes: `u8 ql[128], u8 qh[64], i8 scales[16], f16 d`.
+pub fn encode_q6_k(isa: Isa, rows: &[f32], _: usize, weights: Option<&[f32]>, out: &mut [u8]) {
+    match weights {
+        None => plain_q6_k(isa, rows, &[], out),
+        Some(weights) => weighted_q6_k(isa, rows, weights, out),
+    }
+}
