@@ -4,11 +4,11 @@
 //! encoder repeats its arithmetic operation by operation, so the bytes are the same; the speed comes
 //! from working on sixteen blocks (or sub-blocks) side by side, one a lane, each in its own order.
 
-mod float;
+pub mod float;
 mod group;
 mod kquant;
 mod lanes;
-mod legacy;
+pub mod legacy;
 mod search;
 
 use super::isa::Isa;
