@@ -11,8 +11,11 @@
 //! ascending order, so all pairs are tried (ggml `quantize_row_iq1_s_impl`, `quantize_row_iq1_m_impl`).
 //! Lanes are sub-blocks, and each tries the pairs in the original's order.
 
+#![allow(clippy::needless_range_loop, reason = "an index names one number in several arrays")]
+
 use super::float::half_from_f32;
-use super::lattice::{IQ1, nearest_int};
+use super::lanes::nearest_int;
+use super::lattice::IQ1;
 use super::magnitude::{SUPER, each_super_block};
 use crate::per_isa;
 use crate::quant::isa::Isa;
@@ -41,8 +44,7 @@ impl Best {
     fn offer(&mut self, qx: Lanes, q2: Lanes, what: u32) {
         let mut better = [false; LANES];
         for lane in 0..LANES {
-            better[lane] =
-                (q2[lane] > 0.0) & (qx[lane] * qx[lane] > self.score[lane] * q2[lane]);
+            better[lane] = (q2[lane] > 0.0) & (qx[lane] * qx[lane] > self.score[lane] * q2[lane]);
         }
         if better.iter().fold(false, |any, &b| any | b) {
             for lane in 0..LANES {
@@ -99,7 +101,7 @@ fn cut<const N: usize>(x: &[[f32; N]], importance: Option<&[f32]>, smallest: f32
             None => cut.weight[b] = x.map(|x| x * x),
         }
         let max = x.iter().fold(0.0f32, |max, x| if max > x.abs() { max } else { x.abs() });
-        cut.full[b] = !(max < smallest);
+        cut.full[b] = max >= smallest;
         cut.order[b] = ascending(x);
     }
     cut
@@ -219,7 +221,7 @@ fn s_body(x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 50]) {
         d = largest / 15.0;
         let id = 1.0 / d;
         for b in 0..LANES {
-            let l = nearest_int(0.5 * (id * scales[b] - 1.0)).min(7).max(0);
+            let l = nearest_int(0.5 * (id * scales[b] - 1.0)).clamp(0, 7);
             high[b] |= shifts[b] << 15 | (l as u16) << 12;
         }
     }
@@ -268,7 +270,7 @@ fn m_body(x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 56]) {
     let (mut sumqx, mut sumq2) = (0.0, 0.0);
     let mut scales = [0u16; 4];
     for (b, r) in rounded.iter().enumerate() {
-        let l = nearest_int(0.5 * (id * r.scale - 1.0)).min(7).max(0);
+        let l = nearest_int(0.5 * (id * r.scale - 1.0)).clamp(0, 7);
         scales[b / 4] |= (l as u16) << (3 * (b % 4));
         out[32 + b] |= (r.shift[0] << 3 | r.shift[1] << 7) as u8;
         for i in 0..N {

@@ -99,9 +99,9 @@ fn xxs_body(x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 66]) {
     let levels = block.levels();
     for (b, bytes) in out[2..].as_chunks_mut::<8>().0.iter_mut().enumerate() {
         let mut high = u32::from(levels[b]) << 28;
-        for k in 0..4 {
-            bytes[k] = block.index[4 * b + k] as u8;
-            high |= u32::from(block.signs[4 * b + k] & 127) << (7 * k);
+        for (k, at) in (4 * b..4 * b + 4).enumerate() {
+            bytes[k] = block.index[at] as u8;
+            high |= u32::from(block.signs[at] & 127) << (7 * k);
         }
         bytes[4..].copy_from_slice(&high.to_le_bytes());
     }

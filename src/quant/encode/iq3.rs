@@ -75,7 +75,8 @@ fn xxs_body(x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 98]) {
     }
     let levels = block.levels();
     for (b, bytes) in out[66..].as_chunks_mut::<4>().0.iter_mut().enumerate() {
-        let signs = (0..4).fold(0, |all, k| all | u32::from(block.signs[4 * b + k] & 127) << (7 * k));
+        let signs =
+            (0..4).fold(0, |all, k| all | u32::from(block.signs[4 * b + k] & 127) << (7 * k));
         *bytes = (u32::from(levels[b]) << 28 | signs).to_le_bytes();
     }
 }
@@ -86,14 +87,12 @@ fn s_body(x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 110]) {
     out.fill(0);
     // The original does not step over an empty sub-block: the low index bits and signs of those after
     // it move up, though not their ninth index bits, and what such a block decodes to is wrong.
-    let mut place = 0;
-    for b in (0..8).filter(|&b| !block.empty[b]) {
+    for (place, b) in (0..8).filter(|&b| !block.empty[b]).enumerate() {
         for (k, index) in block.index[8 * b..8 * b + 8].iter().enumerate() {
             out[2 + 8 * place + k] = *index as u8;
             out[66 + b] |= ((index >> 8) as u8) << k;
         }
         out[74 + 4 * place..][..4].copy_from_slice(&block.signs[4 * b..4 * b + 4]);
-        place += 1;
     }
     if block.largest == 0.0 {
         return;

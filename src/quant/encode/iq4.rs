@@ -11,7 +11,7 @@
 //! The sixteen are the lanes: each adds up in the order of the numbers.
 
 use super::float::half_from_f32;
-use super::lattice::nearest_int;
+use super::lanes::nearest_int;
 use super::magnitude::{SUPER, each_super_block};
 use crate::per_isa;
 use crate::quant::isa::Isa;
@@ -140,7 +140,7 @@ fn xs_body(x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 136]) {
     let (head, nibbles) = out.split_at_mut(8);
     let (mut low, mut high) = (0u32, 0u16);
     for (b, x) in subs.iter().enumerate() {
-        let l = nearest_int(id * scales[b]).min(31).max(-32);
+        let l = nearest_int(id * scales[b]).clamp(-32, 31);
         put_nibbles(x, one_over(d * l as f32), &mut nibbles.as_chunks_mut::<16>().0[b]);
         let six = (l + 32) as u32;
         low |= (six & 15) << (4 * b);

@@ -81,8 +81,7 @@ impl Lattice {
     fn push(&mut self, codes: &[u16]) -> u32 {
         let (first, count) = (self.chunks.len(), codes.len().div_ceil(LANES));
         let entry = |at: usize| codes[at.min(codes.len() - 1)];
-        self.chunks
-            .extend((0..count).map(|c| std::array::from_fn(|lane| entry(lane * count + c))));
+        self.chunks.extend((0..count).map(|c| std::array::from_fn(|lane| entry(lane * count + c))));
         (first << 8 | count) as u32
     }
 
@@ -90,12 +89,6 @@ impl Lattice {
     #[inline(always)]
     pub fn index(&self, code: u16) -> u16 {
         self.slots[usize::from(code)] as u16
-    }
-
-    /// Whether these digits are a point of the book.
-    #[inline(always)]
-    pub fn has(&self, code: u16) -> bool {
-        self.slots[usize::from(code)] & ON_GRID != 0
     }
 
     /// The point for these digits: themselves if they are one, or else the neighbour for which
@@ -145,12 +138,6 @@ impl Lattice {
     }
 }
 
-/// Rounds to the nearest integer, ties to even, for magnitudes below 2^22, as ggml `nearest_int`.
-#[inline(always)]
-pub fn nearest_int(x: f32) -> i32 {
-    ((x + 12_582_912.0).to_bits() & 0x007f_ffff) as i32 - 0x0040_0000
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -169,7 +156,7 @@ mod tests {
         let book = grid::book("iq2_xs").unwrap();
         let points = book.points::<8>(&[1, 3, 5]);
         let w = [1.0; 8];
-        for code in (0..0xaaaa).filter(|c| c & c >> 1 & 0x5555 == 0 && !IQ2_XS.has(*c)) {
+        for code in (0..0xaaaa).filter(|c| c & c >> 1 & 0x5555 == 0 && !book.codes.contains(c)) {
             // At the digits themselves the order is by distance, then by index.
             let x: [f32; 8] = std::array::from_fn(|i| f32::from(code >> (2 * i) & 3) * 2.0 + 1.0);
             let distance = |p: &[i8; 8]| -> f32 {

@@ -13,7 +13,10 @@
 //! `quantize_row_iq2_xs_impl` and its four siblings do one candidate after the other. Only the search
 //! among neighbours is done per candidate, with the neighbours as lanes (see [`super::lattice`]).
 
-use super::lattice::{LANES, Lattice, nearest_int};
+#![allow(clippy::needless_range_loop, reason = "an index names one number in several arrays")]
+
+use super::lanes::nearest_int;
+use super::lattice::{LANES, Lattice};
 
 /// Numbers in a super-block.
 pub const SUPER: usize = 256;
@@ -251,9 +254,8 @@ fn round_again<K: Kind, const N: usize>(sub: &Sub<N>, best: &mut Choice) {
     let id = 1.0 / best.scale;
     for k in 0..groups {
         if best.moved[k] || K::AGAIN != Again::Moved {
-            let code = (0..N).fold(0, |code, i| {
-                code | digit(id, sub.x[k][i], K::TOP) << (bits * i as u32)
-            });
+            let code = (0..N)
+                .fold(0, |code, i| code | digit(id, sub.x[k][i], K::TOP) << (bits * i as u32));
             let (x, w) = (&sub.x[k], &sub.root[k]);
             best.point[k] = K::lattice().nearest(code as u16, x, w, best.scale, (2.0, 1.0));
         }

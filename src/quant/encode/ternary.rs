@@ -35,7 +35,7 @@ fn trits<const N: usize>(x: &[f32; N], d: f32) -> [u8; N] {
     let id = if d != 0.0 { 1.0 / d } else { 0.0 };
     x.map(|x| {
         let y = x * id;
-        1 + u8::from((y >= 0.5) & (y < 2.0)) - u8::from((y <= -0.5) & (y > -2.0))
+        1 + u8::from((0.5..2.0).contains(&y)) - u8::from((0.5..2.0).contains(&-y))
     })
 }
 
@@ -43,7 +43,7 @@ fn trits<const N: usize>(x: &[f32; N], d: f32) -> [u8; N] {
 #[inline(always)]
 fn five(trits: [u8; 5]) -> u8 {
     let number = trits.iter().fold(0u16, |sum, &trit| sum * 3 + u16::from(trit));
-    ((number * 256 + 242) / 243) as u8
+    (number * 256).div_ceil(243) as u8
 }
 
 #[inline(always)]
@@ -58,7 +58,8 @@ fn tq1_0_body(rows: &[f32], out: &mut [u8]) {
             bytes[32 + m] = five(std::array::from_fn(|n| t[160 + 16 * n + m]));
         }
         for m in 0..4 {
-            bytes[48 + m] = five(std::array::from_fn(|n| if n < 4 { t[240 + 4 * n + m] } else { 0 }));
+            bytes[48 + m] =
+                five(std::array::from_fn(|n| if n < 4 { t[240 + 4 * n + m] } else { 0 }));
         }
         bytes[52..].copy_from_slice(&half_from_f32(d).to_le_bytes());
     }
@@ -88,8 +89,8 @@ fn q1_0_body(rows: &[f32], out: &mut [u8]) {
         let mut sum = [0.0f32; LANES];
         if let Ok(x) = <&[[f32; 128]; LANES]>::try_from(x) {
             for i in 0..128 {
-                for lane in 0..LANES {
-                    sum[lane] += x[lane][i].abs();
+                for (sum, x) in sum.iter_mut().zip(x) {
+                    *sum += x[i].abs();
                 }
             }
         } else {
@@ -114,7 +115,7 @@ fn q2_0_body(rows: &[f32], out: &mut [u8]) {
         let q = x.map(|x| {
             // Infinities and NaN become the least `int` in the original, and that is clamped to 0.
             let y = x * id;
-            u8::from((y > -0.5) & (y < 2.0)) + u8::from((y >= 0.5) & (y < 2.0))
+            u8::from(y > -0.5 && y < 2.0) + u8::from((0.5..2.0).contains(&y))
         });
         bytes[..2].copy_from_slice(&half_from_f32(d).to_le_bytes());
         for (byte, q) in bytes[2..].iter_mut().zip(q.as_chunks::<4>().0) {
