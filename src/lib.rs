@@ -8,6 +8,7 @@ pub mod change;
 pub mod check;
 pub mod checkpoint;
 pub mod cli;
+pub mod container;
 pub mod error;
 pub mod format;
 pub mod infer;

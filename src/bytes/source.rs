@@ -1,6 +1,6 @@
 //! A checked reader: every read takes an offset and a field name, every error can say where.
 
-use std::cell::RefCell;
+use std::{cell::RefCell, fmt::Display};
 
 use super::Input;
 use crate::error::{Error, Malformed, Result};
@@ -24,6 +24,9 @@ struct Window {
 
 /// Small reads are served from pieces of this size.
 const WINDOW: u64 = 64 << 10;
+
+/// The size of the first piece after a jump.
+const LONE: u64 = 1 << 10;
 
 impl<'a> Source<'a> {
     /// A reader of `input` by the rules of the format named `format`.
@@ -63,14 +66,14 @@ impl<'a> Source<'a> {
     pub fn malformed(
         &self,
         at: u64,
-        field: impl Into<String>,
+        field: impl Display,
         found: impl ToString,
         wanted: impl Into<String>,
     ) -> Error {
         Error::Malformed(Box::new(Malformed {
             file: self.input.name(),
             format: self.format.clone(),
-            field: field.into(),
+            field: field.to_string(),
             at,
             found: found.to_string(),
             wanted: wanted.into(),
@@ -79,7 +82,13 @@ impl<'a> Source<'a> {
     }
 
     /// Calls `use_it` with `len` bytes at `at`.
-    fn with<T>(&self, at: u64, len: u64, field: &str, use_it: impl Fn(&[u8]) -> T) -> Result<T> {
+    fn with<T>(
+        &self,
+        at: u64,
+        len: u64,
+        field: impl Display,
+        use_it: impl Fn(&[u8]) -> T,
+    ) -> Result<T> {
         if self.left(at) < len {
             let wanted = format!("{len} more bytes (the file ends: is it whole?)");
             return Err(self.malformed(at, field, format!("{} bytes", self.left(at)), wanted));
@@ -93,7 +102,9 @@ impl<'a> Source<'a> {
         if let Some(value) = inside(&window) {
             return Ok(value);
         }
-        let size = len.max(WINDOW.min(self.left(at)));
+        // Reading on from the last window means a run of fields; a jump, a lone record head.
+        let runs = at >= window.at && at - window.at <= window.bytes.len() as u64;
+        let size = len.max(if runs { WINDOW } else { LONE }.min(self.left(at)));
         let Ok(size) = usize::try_from(size) else {
             return Err(self.malformed(at, field, len, "a size that fits in memory"));
         };
@@ -104,7 +115,7 @@ impl<'a> Source<'a> {
         inside(&window).ok_or_else(|| self.malformed(at, field, len, "a readable size"))
     }
 
-    fn number<const N: usize>(&self, at: u64, field: &str) -> Result<[u8; N]> {
+    fn number<const N: usize>(&self, at: u64, field: impl Display) -> Result<[u8; N]> {
         let mut out = self.with(at, N as u64, field, |bytes| {
             let mut out = [0; N];
             out.copy_from_slice(bytes);
@@ -117,42 +128,42 @@ impl<'a> Source<'a> {
     }
 
     /// The byte at `at`.
-    pub fn u8_at(&self, at: u64, field: &str) -> Result<u8> {
+    pub fn u8_at(&self, at: u64, field: impl Display) -> Result<u8> {
         Ok(u8::from_le_bytes(self.number(at, field)?))
     }
 
     /// The 16-bit number at `at`.
-    pub fn u16_at(&self, at: u64, field: &str) -> Result<u16> {
+    pub fn u16_at(&self, at: u64, field: impl Display) -> Result<u16> {
         Ok(u16::from_le_bytes(self.number(at, field)?))
     }
 
     /// The 32-bit number at `at`.
-    pub fn u32_at(&self, at: u64, field: &str) -> Result<u32> {
+    pub fn u32_at(&self, at: u64, field: impl Display) -> Result<u32> {
         Ok(u32::from_le_bytes(self.number(at, field)?))
     }
 
     /// The signed 32-bit number at `at`.
-    pub fn i32_at(&self, at: u64, field: &str) -> Result<i32> {
+    pub fn i32_at(&self, at: u64, field: impl Display) -> Result<i32> {
         Ok(i32::from_le_bytes(self.number(at, field)?))
     }
 
     /// The 64-bit number at `at`.
-    pub fn u64_at(&self, at: u64, field: &str) -> Result<u64> {
+    pub fn u64_at(&self, at: u64, field: impl Display) -> Result<u64> {
         Ok(u64::from_le_bytes(self.number(at, field)?))
     }
 
     /// The 32-bit float at `at`.
-    pub fn f32_at(&self, at: u64, field: &str) -> Result<f32> {
+    pub fn f32_at(&self, at: u64, field: impl Display) -> Result<f32> {
         Ok(f32::from_le_bytes(self.number(at, field)?))
     }
 
     /// The 64-bit float at `at`.
-    pub fn f64_at(&self, at: u64, field: &str) -> Result<f64> {
+    pub fn f64_at(&self, at: u64, field: impl Display) -> Result<f64> {
         Ok(f64::from_le_bytes(self.number(at, field)?))
     }
 
     /// `len` bytes at `at`; `most` bounds what the file may ask for.
-    pub fn bytes_at(&self, at: u64, len: u64, most: u64, field: &str) -> Result<Vec<u8>> {
+    pub fn bytes_at(&self, at: u64, len: u64, most: u64, field: impl Display) -> Result<Vec<u8>> {
         if len > most {
             return Err(self.malformed(
                 at,

@@ -1,6 +1,8 @@
 //! All embedded descriptions, parsed once.
 
 use crate::format::block::{self, Block};
+use crate::format::container::{self, Container};
+use crate::format::family::{self, Family};
 use serde::de::DeserializeOwned;
 use std::sync::LazyLock;
 
@@ -8,6 +10,44 @@ include!(concat!(env!("OUT_DIR"), "/formats.rs"));
 
 static BLOCKS: LazyLock<Vec<Block>> =
     LazyLock::new(|| load("block", block::parse).unwrap_or_else(|wrong| panic!("{wrong}")));
+
+static CONTAINERS: LazyLock<Vec<Container>> = LazyLock::new(|| {
+    let mut all = load("container", container::parse).unwrap_or_else(|wrong| panic!("{wrong}"));
+    all.sort_by(|a, b| {
+        let key = |c: &Container| (c.format.lived.from.clone(), c.format.name.clone());
+        key(a).cmp(&key(b))
+    });
+    all
+});
+
+static FAMILIES: LazyLock<Vec<Family>> =
+    LazyLock::new(|| load("family", family::parse).unwrap_or_else(|wrong| panic!("{wrong}")));
+
+/// Every container description, oldest first.
+///
+/// # Panics
+/// If an embedded description breaks a rule of its schema, which a test rules out.
+pub fn containers() -> &'static [Container] {
+    &CONTAINERS
+}
+
+/// The container with this id.
+pub fn container(id: &str) -> Option<&'static Container> {
+    containers().iter().find(|c| c.format.name == id)
+}
+
+/// Every family description, in the order of their file names.
+///
+/// # Panics
+/// If an embedded description breaks a rule of its schema, which a test rules out.
+pub fn families() -> &'static [Family] {
+    &FAMILIES
+}
+
+/// The family with this id.
+pub fn family(id: &str) -> Option<&'static Family> {
+    families().iter().find(|f| f.family.name == id)
+}
 
 /// Every block description, in the order of their file names.
 ///

@@ -2,4 +2,6 @@
 
 pub mod block;
 pub mod catalog;
+pub mod container;
+pub mod family;
 pub mod schema;

@@ -6,10 +6,12 @@
 
 pub mod metadata;
 pub mod pretokenizer;
+pub mod role;
 pub mod tensor;
 pub mod vocab;
 
 pub use metadata::{Kind, Metadata, Value};
+pub use role::{Naming, Role, Symbols};
 pub use tensor::{Join, Order, Piece, Tensor};
 pub use vocab::{TokenKind, Vocab};
 
@@ -19,7 +21,7 @@ use crate::{
 };
 
 /// A model file, or a set of files that together are one model.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Model {
     /// The id of the format it was read by, as `ggjt-v1-llama`, `gguf-v3`, `pth-zip`.
     pub format: String,
@@ -105,19 +107,19 @@ impl Model {
                 Ok(())
             }
             Join::Columns => {
-                let mut left = 0;
+                let mut parts = Vec::new();
                 for piece in &tensor.pieces {
                     let width = usize::try_from(piece.row_bytes).unwrap_or(0);
                     let mut part = vec![0; width * usize::try_from(n).unwrap_or(0)];
                     self.read_piece(piece, first, &mut part)?;
-                    for (out, part) in
-                        out.chunks_exact_mut(row).zip(part.chunks_exact(width.max(1)))
-                    {
-                        if let Some(out) = out.get_mut(left..left + width) {
-                            out.copy_from_slice(part);
-                        }
-                    }
-                    left += width;
+                    parts.push((width, part));
+                }
+                for (r, out) in out.chunks_exact_mut(row).enumerate() {
+                    let rows: Vec<&[u8]> = parts
+                        .iter()
+                        .filter_map(|(width, part)| part.get(r * width..(r + 1) * width))
+                        .collect();
+                    tensor.quant.layout().put_side_by_side(&rows, out);
                 }
                 Ok(())
             }

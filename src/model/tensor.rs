@@ -15,6 +15,10 @@ pub struct Tensor {
     pub big_endian: bool,
     /// Where its bytes lie.
     pub pieces: Vec<Piece>,
+    /// How many rows of the shape are coded as one. More than one only where super-blocks cross rows,
+    /// as in the `output.weight` of some files of June 2023; [`Tensor::rows`], [`Tensor::row_len`] and
+    /// all reading then speak of the longer rows.
+    pub fold: u64,
     /// How the pieces form the whole.
     pub join: Join,
     /// Permutations of the stored rows, applied first to last.
@@ -95,17 +99,36 @@ impl Tensor {
         at.checked_add(rows.checked_mul(row_bytes)?)?;
         let piece = Piece { file, at, rows, row_bytes, row_stride: row_bytes, element: None };
         let (pieces, orders) = (vec![piece], Vec::new());
-        Some(Tensor { name, shape, quant, big_endian: false, pieces, join: Join::Rows, orders })
+        let (big_endian, fold, join) = (false, 1, Join::Rows);
+        Some(Tensor { name, shape, quant, big_endian, pieces, fold, join, orders })
     }
 
-    /// Elements of one row.
+    /// As [`Tensor::whole`], for blocks that may cross rows: `fold` is the fewest rows that blocks fill.
+    pub fn folded(
+        name: String,
+        shape: Vec<u64>,
+        quant: QuantType,
+        file: usize,
+        at: u64,
+    ) -> Option<Tensor> {
+        let (row_len, elements) = (*shape.last()?, quant.layout().elements as u64);
+        let fold = elements / common_divisor(row_len, elements);
+        let rows: u64 = shape.iter().rev().skip(1).try_fold(1u64, |n, d| n.checked_mul(*d))?;
+        if !rows.is_multiple_of(fold) {
+            return None;
+        }
+        let long = vec![rows / fold, row_len.checked_mul(fold)?];
+        Some(Tensor { shape, fold, ..Tensor::whole(name, long, quant, file, at)? })
+    }
+
+    /// Elements of one row as it is coded.
     pub fn row_len(&self) -> u64 {
-        self.shape.last().copied().unwrap_or(1)
+        self.shape.last().copied().unwrap_or(1) * self.fold
     }
 
     /// Number of rows: the product of all dimensions but the last.
     pub fn rows(&self) -> u64 {
-        self.shape.iter().rev().skip(1).product()
+        self.shape.iter().rev().skip(1).product::<u64>() / self.fold
     }
 
     /// Number of elements.
@@ -123,8 +146,7 @@ impl Tensor {
         self.rows() * self.row_bytes()
     }
 
-    /// Number of dimensions greater than one counts nothing here: the stored dimensions, as a file
-    /// writes them.
+    /// Number of dimensions as a file writes them.
     pub fn dims(&self) -> usize {
         self.shape.len()
     }
@@ -140,6 +162,11 @@ impl Tensor {
     pub fn stored_row(&self, row: u64) -> u64 {
         self.orders.iter().rev().fold(row, |row, order| order.source(row))
     }
+}
+
+/// The greatest number that divides both; `b` where `a` is zero.
+fn common_divisor(a: u64, b: u64) -> u64 {
+    if a == 0 { b } else { common_divisor(b % a, a) }
 }
 
 impl Piece {

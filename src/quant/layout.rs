@@ -41,6 +41,27 @@ impl BlockLayout {
         Some(bytes / self.rows as u64)
     }
 
+    /// Joins pieces of one row: the columns of the first, then those of the second. `out` is as long
+    /// as all of them. Units stand one after another; where the storage is planar, each field does.
+    pub fn put_side_by_side(&self, pieces: &[&[u8]], out: &mut [u8]) {
+        let mut to = 0;
+        let mut put = |bytes: &[u8]| {
+            out[to..to + bytes.len()].copy_from_slice(bytes);
+            to += bytes.len();
+        };
+        match self.storage {
+            Storage::Block => pieces.iter().for_each(|piece| put(piece)),
+            Storage::Planar => {
+                for (at, field) in &self.fields {
+                    for piece in pieces {
+                        let units = piece.len() / self.bytes;
+                        put(&piece[at * units..(at + field.bytes()) * units]);
+                    }
+                }
+            }
+        }
+    }
+
     /// Turns every number of `data` round, between little- and big-endian.
     ///
     /// `data` is whole units, or exactly one row where the storage is planar.

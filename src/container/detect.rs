@@ -1,0 +1,260 @@
+//! What a file is: candidates by their first bytes, each walked by its own rules to the last byte.
+//!
+//! Nothing is decided by a file's name or size. A candidate that is refused says why, at which offset;
+//! candidates of equal sizes are decided by the weights, or stay two.
+
+use super::{OpenOptions, RowStorage, keyed, looks, settle, stream};
+use crate::{
+    bytes::{Input, Source},
+    error::{Error, Result},
+    format::{
+        catalog,
+        container::{Container, Skeleton},
+    },
+    model::Model,
+};
+
+/// What a file is, and why.
+#[derive(Debug)]
+pub struct Detected {
+    /// The answer.
+    pub verdict: Verdict,
+    /// Every candidate that was tried, with the reason where it was refused.
+    pub tried: Vec<Tried>,
+    found: Vec<Found>,
+}
+
+/// The answer to "what is this file?"
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    /// It is this.
+    Sure(&'static Container),
+    /// It is one of these; the text says which flag decides.
+    Either(Vec<&'static Container>, String),
+    /// It is nothing known; the text says what it looks like.
+    Unknown(String),
+}
+
+/// A candidate.
+#[derive(Debug)]
+pub struct Tried {
+    /// The format.
+    pub format: &'static Container,
+    /// Why the file is not of it; none where it is.
+    pub refused: Option<Error>,
+}
+
+#[derive(Debug)]
+struct Found {
+    format: &'static Container,
+    /// What the walk yields; none for formats that are only recognised.
+    model: Option<Model>,
+    exact: bool,
+}
+
+impl Detected {
+    /// The model, where the answer is sure.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] from the candidate that came furthest; [`Error::Unknown`] where there is
+    /// none or more than one; [`Error::Unsupported`] where the format is only recognised.
+    pub fn sure(self, input: &Input) -> Result<Model> {
+        let unknown = |looks: String, next: &str| {
+            Err(Error::Unknown { file: input.name(), looks, next: next.to_owned() })
+        };
+        match self.verdict {
+            Verdict::Sure(format) => {
+                let found = self.found.into_iter().find(|f| f.format == format);
+                found.and_then(|f| f.model).ok_or_else(|| {
+                    let what = format!("{}: {}", input.name(), format.format.title);
+                    Error::unsupported(
+                        what,
+                        "it is known, but holds no model that can be converted",
+                    )
+                })
+            }
+            Verdict::Either(formats, next) => {
+                let titles: Vec<&str> = formats.iter().map(|f| f.format.title.as_str()).collect();
+                unknown(format!("could be {}", titles.join(" or ")), &next)
+            }
+            Verdict::Unknown(looks) => {
+                let errors = self.tried.into_iter().filter_map(|tried| tried.refused);
+                match errors.rev_max_by_key(reached) {
+                    Some(error) => Err(error),
+                    None => unknown(looks, ""),
+                }
+            }
+        }
+    }
+}
+
+/// The first of the greatest, where [`Iterator::max_by_key`] answers the last.
+trait RevMax: Iterator + Sized {
+    fn rev_max_by_key<K: Ord>(self, key: impl Fn(&Self::Item) -> K) -> Option<Self::Item> {
+        self.fold(None, |best, item| match best {
+            Some(best) if key(&best) >= key(&item) => Some(best),
+            _ => Some(item),
+        })
+    }
+}
+
+impl<I: Iterator> RevMax for I {}
+
+/// How far into the file a candidate was followed.
+fn reached(error: &Error) -> u64 {
+    if let Error::Malformed(m) = error { m.at } else { 0 }
+}
+
+/// Answers what `input` is.
+///
+/// # Errors
+/// Only where the file cannot be read, or where `options` name a format that does not exist.
+pub fn detect(input: &Input, options: &OpenOptions) -> Result<Detected> {
+    let mut state =
+        Detected { verdict: Verdict::Unknown(String::new()), tried: Vec::new(), found: Vec::new() };
+    if let Some(id) = &options.format {
+        let format = catalog::container(id).ok_or_else(|| {
+            Error::Usage(format!("no format {id:?}; `regguf explain` lists them"))
+        })?;
+        state.attempt(format, input, options)?;
+    } else {
+        let candidates = candidates(input)?;
+        let first = |c: &&Container| {
+            c.detect.after.is_none() && c.detect.against.is_none() && !c.detect.asked
+        };
+        for format in candidates.iter().copied().filter(first) {
+            if !state.attempt(format, input, options)? {
+                for other in &candidates {
+                    if other.detect.after.as_deref() == Some(format.id()) {
+                        state.second(format, other, input, options)?;
+                    }
+                }
+            }
+        }
+        for rival in candidates.iter().copied() {
+            if let Some(against) = &rival.detect.against
+                && let Some(verdict) = state.settle(against, rival, input, options)?
+            {
+                state.verdict = verdict;
+                return Ok(state);
+            }
+        }
+    }
+    state.verdict = state.decide(input)?;
+    Ok(state)
+}
+
+/// The formats that a file's first bytes and version allow.
+fn candidates(input: &Input) -> Result<Vec<&'static Container>> {
+    let mut out = Vec::new();
+    for format in catalog::containers() {
+        let source = Source::new(input, "").big_endian(format.detect.big_endian);
+        match super::check_start(&source, format) {
+            Ok(_) => out.push(format),
+            Err(Error::Malformed(_)) => {}
+            Err(other) => return Err(other),
+        }
+    }
+    Ok(out)
+}
+
+impl Detected {
+    /// Walks `input` as `format`; answers whether it is one beyond doubt.
+    fn attempt(
+        &mut self,
+        format: &'static Container,
+        input: &Input,
+        options: &OpenOptions,
+    ) -> Result<bool> {
+        let refused = match walk(format, input, options) {
+            Ok(found) => {
+                self.found.push(found);
+                None
+            }
+            Err(error @ Error::Malformed(_)) => Some(error),
+            Err(other) => return Err(other),
+        };
+        let sure = refused.is_none() && self.found.last().is_some_and(|f| f.exact);
+        self.tried.push(Tried { format, refused });
+        Ok(sure)
+    }
+
+    /// Walks `input` as `other`, of which `first` left doubt; a walk without gaps replaces it.
+    fn second(
+        &mut self,
+        first: &'static Container,
+        other: &'static Container,
+        input: &Input,
+        options: &OpenOptions,
+    ) -> Result<()> {
+        if self.attempt(other, input, options)? {
+            self.found.retain(|f| f.format != first);
+        } else {
+            self.found.retain(|f| f.format != other);
+        }
+        Ok(())
+    }
+
+    /// Where `rival` has the same sizes as the format `against`: asks the person, then the weights.
+    fn settle(
+        &mut self,
+        against: &str,
+        rival: &'static Container,
+        input: &Input,
+        options: &OpenOptions,
+    ) -> Result<Option<Verdict>> {
+        let Some(base) = self.found.iter().find(|f| f.format.id() == against) else {
+            return Ok(None);
+        };
+        let Ok(other) = walk(rival, input, options) else { return Ok(None) };
+        let (Some(one), Some(two)) = (&base.model, &other.model) else { return Ok(None) };
+        let differ = one.tensors.iter().zip(&two.tensors).any(|(a, b)| a.quant != b.quant);
+        if !differ {
+            return Ok(None);
+        }
+        let base = base.format;
+        let choice = match options.blocks {
+            Some(RowStorage::Planar) => Some(rival),
+            Some(RowStorage::Blocked) => Some(base),
+            None => settle::by_weights(one, two)?.map(|second| if second { rival } else { base }),
+        };
+        self.tried.push(Tried { format: rival, refused: None });
+        self.found.push(other);
+        Ok(Some(choice.map_or_else(
+            || {
+                let next = "the weights do not tell: say --blocks planar or --blocks blocked";
+                Verdict::Either(vec![base, rival], next.to_owned())
+            },
+            Verdict::Sure,
+        )))
+    }
+
+    fn decide(&self, input: &Input) -> Result<Verdict> {
+        // A format that was walked to the end outweighs one that was only recognised.
+        let walked = self.found.iter().filter(|f| f.model.is_some());
+        let mut formats: Vec<_> = walked.map(|f| f.format).collect();
+        if formats.is_empty() {
+            formats = self.found.iter().map(|f| f.format).collect();
+        }
+        Ok(match formats.as_slice() {
+            [] => Verdict::Unknown(looks::like(input)?),
+            [format] => Verdict::Sure(format),
+            _ => Verdict::Either(formats, "say which with --format ID".to_owned()),
+        })
+    }
+}
+
+fn walk(format: &'static Container, input: &Input, options: &OpenOptions) -> Result<Found> {
+    let (model, exact) = match format.format.skeleton {
+        Skeleton::Stream => (Some(stream::read(format, input, options)?), true),
+        Skeleton::Keyed => {
+            let read = keyed::read(format, input, options)?;
+            (Some(read.model), read.exact)
+        }
+        Skeleton::Checkpoint | Skeleton::None => {
+            stream::check_header(format, input)?;
+            (None, true)
+        }
+    };
+    Ok(Found { format, model, exact })
+}

@@ -1,0 +1,535 @@
+//! GGUF: counts, key-values, tensor infos, padded data.
+//!
+//! | bytes | what (version 1 has 32 bits where `N` stands, later ones 64) |
+//! |---|---|
+//! | 4, 4 | `GGUF`, version |
+//! | N, N | number of tensors, number of key-values |
+//! | N + n, 4, … | per key-value: key, kind, value; strings are length and bytes |
+//! | N + n, 4, N each, 4, 8 | per tensor: name, dimensions, sizes innermost first, type, offset |
+//! | … | zeros up to the alignment; then data, each tensor at a multiple of the alignment |
+//!
+//! `llama.cpp`'s own writer of version 1 (quantize, 21 to 27 August 2023) counted a NUL at the end of
+//! every string; the header word [`NUL`] remembers it, so that such a file can be written again.
+//!
+//! Today's readers are strict and so is this one, but for two things that old files do and lose
+//! nothing by: gaps between tensors and another order of data. Those are noted.
+
+use super::{Layout, OpenOptions, TensorHead};
+use crate::{
+    bytes::{Input, Source},
+    error::{Error, Result},
+    format::{catalog, container::Container},
+    limits::Limits,
+    model::{Kind, Metadata, Model, Tensor, Value, Vocab},
+    quant::QuantType,
+};
+
+/// The key that sets the alignment of tensor data.
+const ALIGNMENT: &str = "general.alignment";
+
+/// Names must be shorter than this, as ggml's are.
+const NAME: u64 = 64;
+
+/// The longest key, as the specification sets it.
+const KEY: u64 = 65_535;
+
+/// The header word that is 1 where every string ends in a NUL.
+pub const NUL: &str = "strings_end_in_nul";
+
+/// What was read, and whether offsets were exactly what a writer without gaps gives.
+pub(super) struct Read {
+    pub model: Model,
+    pub exact: bool,
+}
+
+/// Reads `input` by the rules of `format`.
+pub(super) fn read(
+    format: &'static Container,
+    input: &Input,
+    options: &OpenOptions,
+) -> Result<Read> {
+    let source = Source::new(input, format.id()).big_endian(format.detect.big_endian);
+    let mut walk = Walk {
+        format,
+        source: &source,
+        limits: options.limits,
+        wide: format.detect.version != Some(1),
+        nul: false,
+        at: 0,
+        spent: 0,
+    };
+    walk.at = super::check_start(&source, format)?;
+    let n_tensors = walk.count("n_tensors", options.limits.tensors)?;
+    let n_keys = walk.count("n_kv", options.limits.keys)?;
+    let metadata = walk.metadata(n_keys)?;
+    let align = alignment(&source, &metadata)?;
+    let infos = (0..n_tensors).map(|i| walk.info(i)).collect::<Result<Vec<_>>>()?;
+    if let Some(name) = super::twice(infos.iter().map(|i| i.name.as_str())) {
+        let found = format!("{name} twice");
+        return Err(source.malformed(walk.at, "tensors", found, "every name once"));
+    }
+    let architecture = metadata.str("general.architecture").unwrap_or_default();
+    let family = catalog::families().iter().find(|f| f.family.gguf == architecture);
+    let mut model = Model {
+        format: format.id().to_owned(),
+        family: family.map(|f| f.family.name.clone()).unwrap_or_default(),
+        files: vec![input.clone()],
+        header: if walk.nul { vec![(NUL.to_owned(), 1)] } else { Vec::new() },
+        vocab: Vocab::from_metadata(&metadata),
+        metadata,
+        tensors: Vec::new(),
+        notes: Vec::new(),
+    };
+    let exact = walk.place(infos, align, &mut model)?;
+    Ok(Read { model, exact })
+}
+
+struct Walk<'a> {
+    format: &'static Container,
+    source: &'a Source<'a>,
+    limits: Limits,
+    wide: bool,
+    nul: bool,
+    at: u64,
+    spent: u64,
+}
+
+struct Info {
+    at: u64,
+    name: String,
+    shape: Vec<u64>,
+    id: u32,
+    offset: u64,
+}
+
+impl Walk<'_> {
+    fn u32(&mut self, field: impl std::fmt::Display) -> Result<u32> {
+        let value = self.source.u32_at(self.at, field)?;
+        self.at += 4;
+        Ok(value)
+    }
+
+    /// A count or size: 32 bits in version 1, 64 since.
+    fn size(&mut self, field: impl std::fmt::Display) -> Result<u64> {
+        if !self.wide {
+            return Ok(self.u32(field)?.into());
+        }
+        let value = self.source.u64_at(self.at, field)?;
+        self.at += 8;
+        Ok(value)
+    }
+
+    fn count(&mut self, field: &str, most: u64) -> Result<u64> {
+        let at = self.at;
+        let value = self.size(field)?;
+        if value > most {
+            return Err(self.source.malformed(at, field, value, format!("at most {most}")));
+        }
+        Ok(value)
+    }
+
+    fn string(&mut self, most: u64, field: impl std::fmt::Display + Copy) -> Result<Vec<u8>> {
+        let len = self.size(field)?;
+        let mut bytes = self.source.bytes_at(self.at, len, most, field)?;
+        self.at += len;
+        self.spend(len, field)?;
+        if self.nul && bytes.last() == Some(&0) {
+            bytes.pop();
+        }
+        Ok(bytes)
+    }
+
+    /// Counts what the metadata takes in memory against the limit.
+    fn spend(&mut self, bytes: u64, field: impl std::fmt::Display) -> Result<()> {
+        self.spent = self.spent.saturating_add(bytes);
+        if self.spent > self.limits.metadata {
+            let wanted = format!("at most {} bytes of metadata", self.limits.metadata);
+            return Err(self.source.malformed(self.at, field, self.spent, wanted));
+        }
+        Ok(())
+    }
+
+    fn metadata(&mut self, n: u64) -> Result<Metadata> {
+        let mut metadata = Metadata::new();
+        let mut seen = std::collections::HashSet::new();
+        for i in 0..n {
+            let at = self.at;
+            let field = format_args!("keys[{i}]").to_string();
+            let mut bytes = self.string(KEY, field.as_str())?;
+            if i == 0 && !self.wide && bytes.last() == Some(&0) {
+                self.nul = true;
+                bytes.pop();
+            }
+            let key = String::from_utf8(bytes).ok().filter(|key| !key.is_empty());
+            let key = key.ok_or_else(|| {
+                self.source.malformed(at, &field, "no text", "a key of one character or more")
+            })?;
+            if !seen.insert(key.clone()) {
+                return Err(self.source.malformed(at, &field, format!("{key} again"), "it once"));
+            }
+            let kind = self.kind(&key)?;
+            let value = match kind {
+                Kind::Array => self.array(&key)?,
+                kind => self.value(kind, &key)?,
+            };
+            metadata.push(key, value);
+        }
+        Ok(metadata)
+    }
+
+    fn kind(&mut self, key: &str) -> Result<Kind> {
+        let at = self.at;
+        let id = self.u32(key)?;
+        Kind::from_id(id)
+            .ok_or_else(|| self.source.malformed(at, format!("{key}.type"), id, "0 to 12"))
+    }
+
+    fn array(&mut self, key: &str) -> Result<Value> {
+        let at = self.at;
+        let kind = self.kind(key)?;
+        if kind == Kind::Array {
+            return Err(self.source.malformed(at, key, "an array of arrays", "an array of values"));
+        }
+        let n = self.count(key, self.limits.array)?;
+        let least = match kind {
+            Kind::String if self.wide => 8,
+            Kind::String => 4,
+            kind => width(kind),
+        };
+        let (left, needed) = (self.source.left(self.at), n.saturating_mul(least));
+        if needed > left {
+            let wanted = format!("{needed} bytes for {n} items");
+            return Err(self.source.malformed(self.at, key, format!("{left} bytes"), wanted));
+        }
+        self.spend(n.saturating_mul(size_of::<Value>() as u64), key)?;
+        let items = (0..n).map(|_| self.value(kind, key)).collect::<Result<_>>()?;
+        Ok(Value::Array(kind, items))
+    }
+
+    fn value(&mut self, kind: Kind, key: &str) -> Result<Value> {
+        let (source, at) = (self.source, self.at);
+        self.at += width(kind);
+        Ok(match kind {
+            Kind::U8 => Value::U8(source.u8_at(at, key)?),
+            Kind::I8 => Value::I8(source.u8_at(at, key)?.cast_signed()),
+            Kind::U16 => Value::U16(source.u16_at(at, key)?),
+            Kind::I16 => Value::I16(source.u16_at(at, key)?.cast_signed()),
+            Kind::U32 => Value::U32(source.u32_at(at, key)?),
+            Kind::I32 => Value::I32(source.i32_at(at, key)?),
+            Kind::U64 => Value::U64(source.u64_at(at, key)?),
+            Kind::I64 => Value::I64(source.u64_at(at, key)?.cast_signed()),
+            Kind::F32 => Value::F32(source.f32_at(at, key)?),
+            Kind::F64 => Value::F64(source.f64_at(at, key)?),
+            Kind::Bool => match source.u8_at(at, key)? {
+                0 => Value::Bool(false),
+                1 => Value::Bool(true),
+                other => return Err(source.malformed(at, key, other, "0 or 1")),
+            },
+            Kind::String => Value::String(self.string(self.limits.string, key)?),
+            Kind::Array => return Err(source.malformed(at, key, "an array", "a single value")),
+        })
+    }
+
+    fn info(&mut self, index: u64) -> Result<Info> {
+        let at = self.at;
+        let field = |what: &str| format!("tensors[{index}].{what}");
+        let bytes = self.string(NAME - 1 + u64::from(self.nul), field("name").as_str())?;
+        let name = String::from_utf8(bytes)
+            .map_err(|_| self.source.malformed(at, field("name"), "no text", "UTF-8 text"))?;
+        let field = |what: &str| format!("tensors[{index}] ({name}).{what}");
+        let dims_at = self.at;
+        let n_dims = self.u32(field("n_dims"))?;
+        let most = self.format.tensors.max_dims;
+        if n_dims == 0 || n_dims > most {
+            let wanted = format!("1 to {most}");
+            return Err(self.source.malformed(dims_at, field("n_dims"), n_dims, wanted));
+        }
+        let mut shape = Vec::new();
+        for _ in 0..n_dims {
+            let at = self.at;
+            let size = self.size(field("ne"))?;
+            if size == 0 || size > i64::MAX as u64 {
+                let wanted = format!("1 to {}", i64::MAX);
+                return Err(self.source.malformed(at, field("ne"), size, wanted));
+            }
+            shape.insert(0, size);
+        }
+        let id = self.u32(field("type"))?;
+        let offset = self.source.u64_at(self.at, field("offset"))?;
+        self.at += 8;
+        Ok(Info { at, name, shape, id, offset })
+    }
+
+    /// Turns infos into tensors; answers whether they fill the data section without gaps, in order.
+    fn place(&self, infos: Vec<Info>, align: u64, model: &mut Model) -> Result<bool> {
+        let data = if infos.is_empty() { self.at } else { self.at.next_multiple_of(align) };
+        let (mut exact, mut next) = (true, data);
+        let mut ends = Vec::new();
+        for (index, info) in infos.into_iter().enumerate() {
+            let at = info.at;
+            let field = |what: &str| format!("tensors[{index}] ({}).{what}", info.name);
+            let wrong = |what: &str, found: String, wanted: String| {
+                Err(self.source.malformed(at, field(what), found, wanted))
+            };
+            let Some(quant) = self.quant(info.id) else {
+                let known = "a type of GGUF (explain lists them)".to_owned();
+                return wrong("type", info.id.to_string(), known);
+            };
+            if info.offset % align != 0 {
+                let wanted = format!("a multiple of {align}");
+                return wrong("offset", info.offset.to_string(), wanted);
+            }
+            let row_len = info.shape.last().copied().unwrap_or(0);
+            if quant.row_bytes(row_len).is_none() {
+                let wanted = format!("a multiple of {} for {quant}", quant.layout().elements);
+                return wrong("ne[0]", row_len.to_string(), wanted);
+            }
+            let place = data.checked_add(info.offset);
+            let tensor = place
+                .and_then(|at| Tensor::whole(info.name.clone(), info.shape.clone(), quant, 0, at));
+            let (Some(mut tensor), Some(place)) = (tensor, place) else {
+                return wrong("ne", format!("{:?}", info.shape), "a size below 2^64".to_owned());
+            };
+            if !tensor.rows().is_multiple_of(quant.row_group() as u64) {
+                let wanted = format!("a multiple of {} for {quant}", quant.row_group());
+                return wrong("ne[1]", tensor.rows().to_string(), wanted);
+            }
+            tensor.big_endian = self.format.detect.big_endian;
+            exact &= place == next;
+            next = (place + tensor.bytes()).checked_next_multiple_of(align).unwrap_or(u64::MAX);
+            ends.push((place, place + tensor.bytes(), index));
+            model.tensors.push(tensor);
+        }
+        self.check_ends(&mut ends, model)?;
+        if !exact {
+            model.notes.push(
+                "tensor data has gaps or another order than the infos: today's llama.cpp refuses such a \
+                 file, an upgrade repairs it"
+                    .to_owned(),
+            );
+        }
+        Ok(exact)
+    }
+
+    /// Checks that no tensor reaches into another or beyond the end.
+    fn check_ends(&self, ends: &mut [(u64, u64, usize)], model: &Model) -> Result<()> {
+        ends.sort_unstable();
+        let name = |index: usize| model.tensors.get(index).map_or("", |t| t.name.as_str());
+        for pair in ends.windows(2) {
+            if let [(_, end, first), (at, _, second)] = *pair
+                && at < end
+            {
+                let field = format!("tensors[{second}] ({}).offset", name(second));
+                let wanted = format!("the end of {} at {end:#x} or later", name(first));
+                return Err(self.source.malformed(at, field, format!("{at:#x}"), wanted));
+            }
+        }
+        if let Some((at, end, index)) = ends.last().copied()
+            && end > self.source.len()
+        {
+            let len = self.source.len();
+            let whole = ends.iter().filter(|(_, end, _)| *end > len).count();
+            let field = format!("tensors[{index}] ({}).data", name(index));
+            let found = format!("the end of the file at {len:#x}");
+            let wanted = format!("the end of the data at {end:#x}");
+            let error = self.source.malformed(at, field, found, wanted);
+            let Error::Malformed(mut malformed) = error else { return Err(error) };
+            malformed.next = format!(
+                "the file is {} bytes short ({whole} tensors are cut or missing): download or copy it \
+                 again",
+                end - len
+            );
+            return Err(Error::Malformed(malformed));
+        }
+        Ok(())
+    }
+
+    fn quant(&self, id: u32) -> Option<QuantType> {
+        quant_of(self.format, id)
+    }
+}
+
+/// What a stored type number means in `format`.
+fn quant_of(format: &Container, id: u32) -> Option<QuantType> {
+    match format.type_name(id) {
+        Some(name) => name.split_once('/').and_then(|(name, d)| QuantType::find(name, d)),
+        None => QuantType::from_gguf(id),
+    }
+}
+
+/// The number that `format` stores for `quant`; none if it never had it.
+pub fn type_id(format: &Container, quant: QuantType) -> Option<u32> {
+    let replaced = format.type_id(&format!("{}/{}", quant.name(), quant.dialect()));
+    replaced.or_else(|| quant.gguf_id().filter(|id| quant_of(format, *id) == Some(quant)))
+}
+
+/// Bytes of a value of this kind; none of a string's, which says so itself.
+fn width(kind: Kind) -> u64 {
+    match kind {
+        Kind::U8 | Kind::I8 | Kind::Bool => 1,
+        Kind::U16 | Kind::I16 => 2,
+        Kind::U32 | Kind::I32 | Kind::F32 => 4,
+        Kind::U64 | Kind::I64 | Kind::F64 => 8,
+        Kind::String | Kind::Array => 0,
+    }
+}
+
+fn alignment(source: &Source, metadata: &Metadata) -> Result<u64> {
+    match metadata.get(ALIGNMENT) {
+        None => Ok(DEFAULT_ALIGNMENT),
+        Some(value) => match value.as_u64() {
+            Some(n) if n.is_power_of_two() && n <= 1 << 30 => Ok(n),
+            _ => Err(source.malformed(0, ALIGNMENT, value, "a power of two")),
+        },
+    }
+}
+
+/// The alignment of tensor data where the file says nothing else.
+pub const DEFAULT_ALIGNMENT: u64 = 32;
+
+/// Lays out a file of `format`: every byte but the weights, and where the weights go.
+///
+/// Data begins at multiples of `general.alignment`, in the order of `heads`, without gaps; the last
+/// tensor is padded too.
+///
+/// # Errors
+/// [`Error::Unsupported`] where a type is not one of the format's, a name is too long, a tensor has
+/// too many dimensions or a number does not fit its field.
+pub fn layout(
+    format: &Container,
+    header: &[(String, i64)],
+    metadata: &Metadata,
+    heads: &[TensorHead],
+) -> Result<Layout> {
+    let align = metadata.u64(ALIGNMENT).filter(|n| n.is_power_of_two());
+    let align = align.unwrap_or(DEFAULT_ALIGNMENT);
+    let wide = format.detect.version != Some(1);
+    let nul = !wide && header.iter().any(|(name, value)| name == NUL && *value == 1);
+    let mut out = Out {
+        nul,
+        bytes: super::start(format),
+        wide,
+        big_endian: format.detect.big_endian,
+        id: format.id(),
+    };
+    out.size(heads.len() as u64)?;
+    out.size(metadata.len() as u64)?;
+    for (key, value) in metadata.iter() {
+        out.string(key.as_bytes())?;
+        out.u32(value.kind() as u32);
+        out.value(value)?;
+    }
+    let mut offset = 0;
+    let mut offsets = Vec::new();
+    for head in heads {
+        let cannot = |why: &str| cannot(format.id(), &format!("{} {why}", head.name));
+        if head.name.len() as u64 >= NAME {
+            return Err(cannot("has a name of 64 bytes or more"));
+        }
+        if head.shape.len() > format.tensors.max_dims as usize {
+            return Err(cannot("has too many dimensions"));
+        }
+        let id = type_id(format, head.quant)
+            .ok_or_else(|| cannot(&format!("is {}, which it never had", head.quant)))?;
+        out.string(head.name.as_bytes())?;
+        out.u32(head.shape.len() as u32);
+        for size in head.shape.iter().rev() {
+            out.size(*size)?;
+        }
+        out.u32(id);
+        out.u64(offset);
+        offsets.push(offset);
+        offset = (offset + head.bytes).next_multiple_of(align);
+    }
+    let end = out.bytes.len() as u64;
+    if heads.is_empty() {
+        return Ok(Layout { chunks: vec![(0, out.bytes)], data: Vec::new(), total: end });
+    }
+    let base = end.next_multiple_of(align);
+    out.bytes.resize(usize::try_from(base).unwrap_or(usize::MAX), 0);
+    let mut layout =
+        Layout { chunks: vec![(0, out.bytes)], data: Vec::new(), total: base + offset };
+    for (offset, head) in offsets.into_iter().zip(heads) {
+        let at = base + offset;
+        layout.data.push(at);
+        let gap = (at + head.bytes).next_multiple_of(align) - (at + head.bytes);
+        if gap > 0 {
+            layout.chunks.push((at + head.bytes, vec![0; gap as usize]));
+        }
+    }
+    Ok(layout)
+}
+
+struct Out<'a> {
+    nul: bool,
+    bytes: Vec<u8>,
+    wide: bool,
+    big_endian: bool,
+    id: &'a str,
+}
+
+impl Out<'_> {
+    fn put<const N: usize>(&mut self, mut little: [u8; N]) {
+        if self.big_endian {
+            little.reverse();
+        }
+        self.bytes.extend(little);
+    }
+
+    fn u32(&mut self, value: u32) {
+        self.put(value.to_le_bytes());
+    }
+
+    fn u64(&mut self, value: u64) {
+        self.put(value.to_le_bytes());
+    }
+
+    fn size(&mut self, value: u64) -> Result<()> {
+        if self.wide {
+            self.u64(value);
+            return Ok(());
+        }
+        let value = u32::try_from(value);
+        self.u32(value.map_err(|_| cannot(self.id, "a count is larger than 32 bits"))?);
+        Ok(())
+    }
+
+    fn string(&mut self, bytes: &[u8]) -> Result<()> {
+        self.size(bytes.len() as u64 + u64::from(self.nul))?;
+        self.bytes.extend(bytes);
+        self.bytes.extend(self.nul.then_some(0));
+        Ok(())
+    }
+
+    fn value(&mut self, value: &Value) -> Result<()> {
+        if !self.wide && matches!(value.kind(), Kind::U64 | Kind::I64 | Kind::F64) {
+            return Err(cannot(self.id, &format!("it has no {} values", value.kind().name())));
+        }
+        match value {
+            Value::U8(v) => self.put([*v]),
+            Value::I8(v) => self.put(v.to_le_bytes()),
+            Value::Bool(v) => self.put([u8::from(*v)]),
+            Value::U16(v) => self.put(v.to_le_bytes()),
+            Value::I16(v) => self.put(v.to_le_bytes()),
+            Value::U32(v) => self.put(v.to_le_bytes()),
+            Value::I32(v) => self.put(v.to_le_bytes()),
+            Value::F32(v) => self.put(v.to_le_bytes()),
+            Value::U64(v) => self.put(v.to_le_bytes()),
+            Value::I64(v) => self.put(v.to_le_bytes()),
+            Value::F64(v) => self.put(v.to_le_bytes()),
+            Value::String(bytes) => self.string(bytes)?,
+            Value::Array(kind, items) => {
+                self.u32(*kind as u32);
+                self.size(items.len() as u64)?;
+                for item in items {
+                    self.value(item)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn cannot(id: &str, why: &str) -> Error {
+    Error::unsupported(format!("{id}: cannot be written: {why}"), "write gguf-v3 instead")
+}

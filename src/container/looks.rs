@@ -1,0 +1,108 @@
+//! What a file looks like that is no model: downloads gone wrong, other people's formats.
+
+use crate::{bytes::Input, error::Result};
+
+/// Bytes that are looked at.
+const HEAD: u64 = 4096;
+
+/// One sentence on what `input` looks like.
+pub(super) fn like(input: &Input) -> Result<String> {
+    if input.is_empty() {
+        return Ok("is empty: download or copy it again".to_owned());
+    }
+    let mut head = vec![0; usize::try_from(input.len().min(HEAD)).unwrap_or(0)];
+    input.read_at(0, &mut head)?;
+    Ok(by_head(&head, input.len()))
+}
+
+fn by_head(head: &[u8], len: u64) -> String {
+    let begins = |bytes: &[u8]| head.starts_with(bytes);
+    if head.iter().all(|b| *b == 0) {
+        let what = if len <= HEAD { "is" } else { "begins with" };
+        return format!("{what} all zeros: a download that never finished; get it again");
+    }
+    let text = String::from_utf8_lossy(head).trim_start().to_ascii_lowercase();
+    if text.starts_with("version https://git-lfs.github.com") {
+        let size = text.lines().find_map(|line| line.strip_prefix("size ")).unwrap_or("unknown");
+        return format!(
+            "is a Git LFS pointer, not the file itself ({size} bytes): run `git lfs pull` in its \
+             repository, or download the file itself"
+        );
+    }
+    if text.starts_with("<!doctype") || text.starts_with("<html") || text.starts_with("<?xml") {
+        return "is a web page, not a model: the download needs a login or another address"
+            .to_owned();
+    }
+    if begins(b"PK\x03\x04") {
+        return "is a zip archive, but not a PyTorch checkpoint: unpack it first".to_owned();
+    }
+    if begins(b"\x1f\x8b") {
+        return "is compressed with gzip: unpack it first (gunzip)".to_owned();
+    }
+    if begins(b"\x28\xb5\x2f\xfd") {
+        return "is compressed with zstd: unpack it first (zstd -d)".to_owned();
+    }
+    if begins(b"\xfd7zXZ") || begins(b"7z\xbc\xaf") || begins(b"BZh") || begins(b"Rar!") {
+        return "is a compressed archive: unpack it first".to_owned();
+    }
+    let json = head.get(8) == Some(&b'{');
+    let size = head.first_chunk().map(|b| u64::from_le_bytes(*b)).unwrap_or(u64::MAX);
+    if json && size < len {
+        return "looks like safetensors with a broken header".to_owned();
+    }
+    if begins(b"\x80\x02") {
+        return "is a Python pickle, but not a PyTorch checkpoint".to_owned();
+    }
+    if begins(b"ggml") || begins(b"ggmf") || begins(b"ggjt") || begins(b"ggla") {
+        return "has its first four bytes reversed: chatglm.cpp's files do; no LLaMA file does"
+            .to_owned();
+    }
+    if begins(b"GGUF") || begins(b"lmgg") || begins(b"fmgg") || begins(b"tjgg") || begins(b"algg") {
+        let version = head.get(4..8).and_then(|b| b.first_chunk()).map(|b| u32::from_le_bytes(*b));
+        let magic = String::from_utf8_lossy(head.get(..4).unwrap_or_default()).into_owned();
+        let magic = if magic == "GGUF" { magic } else { magic.chars().rev().collect() };
+        return match version {
+            Some(version) => format!("is {magic} version {version}, which is not known"),
+            None => format!("is {magic} cut after {len} bytes: download or copy it again"),
+        };
+    }
+    if let Some(kind) = imatrix(head) {
+        return kind;
+    }
+    let shown: String = head.iter().take(8).map(|b| format!("{b:02x} ")).collect();
+    format!(
+        "is no known format (it begins {}): run `regguf explain` for those known",
+        shown.trim_end()
+    )
+}
+
+/// An importance matrix has no magic: a small count, then a short name that ends ".weight".
+fn imatrix(head: &[u8]) -> Option<String> {
+    let word = |at: usize| Some(u32::from_le_bytes(*head.get(at..)?.first_chunk()?));
+    let (count, len) = (word(0)?, usize::try_from(word(4)?).ok()?);
+    let name = head.get(8..8 + len.min(128))?;
+    (count < 100_000 && name.ends_with(b".weight"))
+        .then(|| "is an importance matrix (imatrix.dat), not a model".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_model_is_named() {
+        let says = |head: &[u8], words: &str| {
+            let text = by_head(head, head.len() as u64);
+            assert!(text.contains(words), "{text}");
+        };
+        says(b"<!DOCTYPE html><html>", "web page");
+        says(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 123\n", "123 bytes");
+        says(b"\x1f\x8b\x08", "gzip");
+        says(&[0; 64], "zeros");
+        says(b"GGUF\x09\0\0\0", "version 9");
+        says(b"tjgg\x04\0\0\0", "ggjt version 4");
+        says(b"GG", "47 47");
+        says(b"GGUF", "cut after 4");
+        says(b"\x01\0\0\0\x0a\0\0\0abc.weight", "importance matrix");
+    }
+}

@@ -1,0 +1,129 @@
+//! Between bytes and models: what a file is, and what is in it.
+//!
+//! [`open`] is all that most callers need: it detects the format, reads the headers, finds the other
+//! files of a set, and answers a [`Model`] whose weights are still on disk. [`stream::layout`] and
+//! [`keyed::layout`] are the way back.
+
+pub mod detect;
+pub mod keyed;
+mod looks;
+mod missing;
+mod parts;
+mod settle;
+mod shards;
+pub mod stream;
+
+use std::{collections::HashSet, path::Path};
+
+pub use detect::{Detected, Verdict, detect};
+
+use crate::{
+    bytes::{Input, Source},
+    error::{Error, Result},
+    format::container::Container,
+    limits::Limits,
+    model::Model,
+    quant::QuantType,
+};
+
+/// What a person may say about a file beforehand.
+#[derive(Clone, Debug, Default)]
+pub struct OpenOptions {
+    /// The format by id, where the person knows it.
+    pub format: Option<String>,
+    /// How unversioned files store Q4 rows.
+    pub blocks: Option<RowStorage>,
+    /// Of how many files a set consists.
+    pub n_parts: Option<u32>,
+    /// What a file may ask for.
+    pub limits: Limits,
+}
+
+/// How the Q4 rows of an unversioned file are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum RowStorage {
+    /// The scales of a row first, as on 10 March 2023.
+    Planar,
+    /// Block after block.
+    Blocked,
+}
+
+/// Opens a model: one file, or the set that a file belongs to.
+///
+/// # Errors
+/// [`Error::Malformed`] where a file breaks the rules of its format; [`Error::Unknown`] where nobody
+/// knows what it is, where it could be several things or where files of a set are missing;
+/// [`Error::Unsupported`] for formats that are known and have no tensors to read here.
+pub fn open(path: &Path, options: &OpenOptions) -> Result<Model> {
+    let first = parts::first(path);
+    let input = Input::open(&first)?;
+    let detected = detect(&input, options)?;
+    let model = detected.sure(&input)?;
+    let model = parts::complete(model, options)?;
+    let mut model = shards::complete(model, options)?;
+    stream::fill_metadata(&mut model);
+    Ok(model)
+}
+
+/// Where everything of a file goes, before the first byte is written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Layout {
+    /// Every byte that is not weights: offset and bytes, in order.
+    pub chunks: Vec<(u64, Vec<u8>)>,
+    /// The offset of each tensor's data, in the order of the heads.
+    pub data: Vec<u64>,
+    /// The length of the file.
+    pub total: u64,
+}
+
+/// What a layout must know about a tensor.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TensorHead {
+    /// Its name in the file.
+    pub name: String,
+    /// Its shape, outermost dimension first.
+    pub shape: Vec<u64>,
+    /// Its type.
+    pub quant: QuantType,
+    /// The bytes of its data.
+    pub bytes: u64,
+}
+
+/// Checks the first bytes and the version of a file; answers where they end.
+fn check_start(source: &Source, format: &Container) -> Result<u64> {
+    let begins = format.detect.begins.as_bytes();
+    let len = begins.len() as u64;
+    let found = source.bytes_at(0, len, len, "magic")?;
+    if found != begins {
+        let found = format!("{:?}", String::from_utf8_lossy(&found));
+        let wanted = format!("{:?}", format.detect.begins);
+        return Err(source.malformed(0, "magic", found, wanted));
+    }
+    let Some(version) = format.detect.version else { return Ok(len) };
+    let found = source.u32_at(len, "version")?;
+    if found != version {
+        return Err(source.malformed(len, "version", found, version.to_string()));
+    }
+    Ok(len + 4)
+}
+
+/// The first bytes and the version of a file.
+fn start(format: &Container) -> Vec<u8> {
+    let mut out = format.detect.begins.as_bytes().to_vec();
+    if let Some(version) = format.detect.version {
+        let bytes = version.to_le_bytes();
+        out.extend(if format.detect.big_endian { version.to_be_bytes() } else { bytes });
+    }
+    out
+}
+
+/// The first of `names` that comes a second time.
+fn twice<'a>(names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let mut seen = HashSet::new();
+    names.into_iter().find(|name| !seen.insert(*name))
+}
+
+/// An error about a set of files, with what to do.
+fn incomplete(input: &Input, looks: String, next: &str) -> Error {
+    Error::Unknown { file: input.name(), looks, next: next.to_owned() }
+}

@@ -1,0 +1,184 @@
+//! Sets of parts: `x.bin`, `x.bin.1`, `x.bin.2` … as one model.
+//!
+//! Every part has the whole header, the whole vocabulary and every tensor's name; matrices are cut by
+//! rows or by columns as the family's table says, vectors stand in every part. How many parts belong
+//! together follows from the width of the first part's token embedding.
+
+use std::path::{Path, PathBuf};
+
+use super::{OpenOptions, detect, incomplete};
+use crate::{
+    bytes::Input,
+    error::{Error, Result},
+    format::{catalog, family::Split},
+    model::{Join, Model, Naming, Piece, Role, Tensor},
+};
+
+/// The most parts that a set may have; the largest LLaMA had eight.
+const MOST: u64 = 64;
+
+/// Bytes of two parts that are compared to find one part copied over another.
+const SAMPLE: u64 = 64 << 10;
+
+/// The path of a set's first part, where `path` is a later one and the first exists.
+pub(super) fn first(path: &Path) -> PathBuf {
+    let number = path.extension().and_then(|e| e.to_str()).and_then(|e| e.parse::<u32>().ok());
+    let base = path.with_extension("");
+    if number.is_some_and(|n| n > 0) && base.is_file() { base } else { path.to_owned() }
+}
+
+/// Part `n` of the set that begins with `first`.
+fn part(first: &Path, n: u64) -> PathBuf {
+    let mut name = first.as_os_str().to_owned();
+    name.push(format!(".{n}"));
+    name.into()
+}
+
+/// Completes a model that is the first part of a set; any other model is answered as it is.
+pub(super) fn complete(mut model: Model, options: &OpenOptions) -> Result<Model> {
+    let parts = catalog::container(&model.format).is_some_and(|c| c.tensors.parts);
+    let Some(input) = model.files.first().cloned().filter(|_| parts) else { return Ok(model) };
+    let Some(expected) = expected(&model, &input)? else { return Ok(model) };
+    if let Some(said) = options.n_parts
+        && u64::from(said) != expected
+    {
+        let what =
+            format!("{}: its shapes are those of {expected} parts, not {said}", input.name());
+        return Err(Error::refused(what, "leave out --n-parts"));
+    }
+    let extra = part(input.path(), expected);
+    if extra.exists() {
+        model.notes.push(format!("{} does not belong to it and was not read", extra.display()));
+    }
+    if expected == 1 {
+        return Ok(model);
+    }
+    let paths: Vec<PathBuf> = (1..expected).map(|n| part(input.path(), n)).collect();
+    let absent: Vec<String> =
+        paths.iter().filter(|p| !p.exists()).map(|p| p.display().to_string()).collect();
+    if !absent.is_empty() {
+        let looks = format!("is the first of {expected} parts; missing: {}", absent.join(", "));
+        return Err(incomplete(&input, looks, "put all parts into one folder"));
+    }
+    let mut all = vec![model];
+    for path in &paths {
+        let input = Input::open(path)?;
+        let options = OpenOptions { format: Some(all[0].format.clone()), ..options.clone() };
+        let model = detect(&input, &options)?.sure(&input)?;
+        check_part(&all, &model, &input)?;
+        all.push(model);
+    }
+    join(all)
+}
+
+/// How many parts a set has, by the shapes of its first.
+fn expected(model: &Model, input: &Input) -> Result<Option<u64>> {
+    let Some(family) = catalog::family(&model.family) else { return Ok(None) };
+    let split = model.tensors.iter().find_map(|t| {
+        let role = Role::of(family, Naming::Old, &t.name)?;
+        (role.split() == Split::Columns && role.names.shape.last()? == "n_embd").then_some(t)
+    });
+    let width = model.header("n_embd").and_then(|n| u64::try_from(n).ok());
+    let (Some(tensor), Some(width)) = (split, width) else { return Ok(None) };
+    let here = tensor.row_len();
+    let parts = width / here;
+    if parts * here != width || parts > MOST {
+        let looks = format!("{} is {here} wide in a model {width} wide", tensor.name);
+        return Err(incomplete(input, looks, "the header and the tensors are of different models"));
+    }
+    Ok(Some(parts))
+}
+
+/// Checks that `model` is a further part of the set whose first parts are `all`.
+fn check_part(all: &[Model], model: &Model, input: &Input) -> Result<()> {
+    let first = &all[0];
+    let wrong = |looks: String| {
+        Err(incomplete(
+            input,
+            looks,
+            "its parts come from different runs: get or make the set again",
+        ))
+    };
+    for ((name, one), (_, two)) in first.header.iter().zip(&model.header) {
+        if one != two {
+            let part = first.files[0].name();
+            return wrong(format!("says {name} {two}, {part} says {one}"));
+        }
+    }
+    if first.vocab != model.vocab {
+        return wrong("has another vocabulary than the first part".to_owned());
+    }
+    if first.tensors.len() != model.tensors.len() {
+        let (one, two) = (first.tensors.len(), model.tensors.len());
+        return wrong(format!("has {two} tensors, the first part {one}"));
+    }
+    for (one, two) in first.tensors.iter().zip(&model.tensors) {
+        if (&one.name, one.quant, &one.shape) != (&two.name, two.quant, &two.shape) {
+            return wrong(format!(
+                "{} {:?} {} stands where the first part has {} {:?} {}",
+                two.name, two.shape, two.quant, one.name, one.shape, one.quant
+            ));
+        }
+    }
+    for other in all {
+        if is_copy(other, model)? {
+            return wrong(format!("is a copy of {}", other.files[0].name()));
+        }
+    }
+    Ok(())
+}
+
+/// Whether two parts hold the same bytes where they must hold different pieces.
+fn is_copy(one: &Model, two: &Model) -> Result<bool> {
+    let Some(family) = catalog::family(&one.family) else { return Ok(false) };
+    for (a, b) in one.tensors.iter().zip(&two.tensors) {
+        let role = Role::of(family, Naming::Old, &a.name);
+        if role.is_none_or(|r| r.split() == Split::Copies) {
+            continue;
+        }
+        let rows = (SAMPLE / a.row_bytes().max(1)).clamp(1, a.rows());
+        let mut first = vec![0; usize::try_from(rows * a.row_bytes()).unwrap_or(0)];
+        let mut second = first.clone();
+        one.read_rows(a, 0, rows, &mut first)?;
+        two.read_rows(b, 0, rows, &mut second)?;
+        let blank = first.iter().all(|byte| Some(byte) == first.first());
+        if blank {
+            continue;
+        }
+        return Ok(first == second);
+    }
+    Ok(false)
+}
+
+fn join(mut all: Vec<Model>) -> Result<Model> {
+    let rest = all.split_off(1);
+    let Some(mut whole) = all.pop() else {
+        return Err(Error::Usage("a set of no parts".to_owned()));
+    };
+    let family = catalog::family(&whole.family);
+    for tensor in &mut whole.tensors {
+        let role = family.and_then(|f| Role::of(f, Naming::Old, &tensor.name));
+        let split = role.map_or(Split::Copies, |r| r.split());
+        let axis = match split {
+            Split::Copies => continue,
+            Split::Rows => 0,
+            Split::Columns => tensor.shape.len().saturating_sub(1),
+        };
+        tensor.join = if split == Split::Rows { Join::Rows } else { Join::Columns };
+        for (file, part) in (1..).zip(&rest) {
+            let Some(other) = part.tensor(&tensor.name) else { continue };
+            add(tensor, other, axis, file);
+        }
+    }
+    whole.files.extend(rest.into_iter().flat_map(|part| part.files));
+    whole.notes.push(format!("joined from {} parts", whole.files.len()));
+    Ok(whole)
+}
+
+fn add(tensor: &mut Tensor, other: &Tensor, axis: usize, file: usize) {
+    if let (Some(size), Some(more)) = (tensor.shape.get_mut(axis), other.shape.get(axis)) {
+        *size += more;
+    }
+    let moved = |piece: &Piece| Piece { file, ..piece.clone() };
+    tensor.pieces.extend(other.pieces.iter().map(moved));
+}

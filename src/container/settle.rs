@@ -1,0 +1,74 @@
+//! Two readings of the same bytes: which of them do the weights bear out?
+//!
+//! Planar rows and rows of blocks have the same size. In the right reading every scale is a small
+//! finite float; in the wrong one most "scales" are nibbles, and eight nibbles of quantized weights
+//! read as a float give absurd magnitudes.
+
+use crate::{
+    error::Result,
+    format::block::{Kind, Storage},
+    model::{Model, Tensor},
+};
+
+/// Tensors and rows of each that are looked at.
+const SAMPLES: u64 = 8;
+
+/// Whether the scales of `two` are right and those of `one` wrong (`Some(true)`), the other way round
+/// (`Some(false)`), or neither is certain.
+pub(super) fn by_weights(one: &Model, two: &Model) -> Result<Option<bool>> {
+    let (mut first, mut second) = (Share::default(), Share::default());
+    let pairs = one.tensors.iter().zip(&two.tensors).filter(|(a, b)| a.quant != b.quant);
+    let disputed: Vec<_> = pairs.collect();
+    let step = (disputed.len() as u64).div_ceil(SAMPLES).max(1);
+    for (a, b) in disputed.into_iter().step_by(usize::try_from(step).unwrap_or(1)) {
+        for sample in 0..SAMPLES.min(a.rows()) {
+            let row = sample * (a.rows() / SAMPLES.min(a.rows()));
+            let mut bytes = vec![0; usize::try_from(a.row_bytes()).unwrap_or(0)];
+            one.read_rows(a, row, 1, &mut bytes)?;
+            first.add(a, &bytes);
+            second.add(b, &bytes);
+        }
+    }
+    Ok(match (first.plausible(), second.plausible()) {
+        (one, two) if one >= 0.999 && two < 0.95 => Some(false),
+        (one, two) if two >= 0.999 && one < 0.95 => Some(true),
+        _ => None,
+    })
+}
+
+/// How many scales were looked at and how many of them are plausible.
+#[derive(Default)]
+struct Share {
+    good: u64,
+    all: u64,
+}
+
+impl Share {
+    /// Looks at the scale and the minimum of every block of `row`, which is one row of `tensor`.
+    fn add(&mut self, tensor: &Tensor, row: &[u8]) {
+        let layout = tensor.quant.layout();
+        let units = row.len() / layout.bytes;
+        // A block with a minimum has a scale that cannot be negative.
+        let unsigned = layout.fields.iter().any(|(_, field)| field.name == "m");
+        for (at, field) in layout.fields.iter().filter(|(_, field)| field.kind == Kind::F32) {
+            for unit in 0..units {
+                let at = match layout.storage {
+                    Storage::Block => unit * layout.bytes + at,
+                    Storage::Planar => units * at + unit * field.bytes(),
+                };
+                let Some(bytes) = row.get(at..).and_then(|rest| rest.first_chunk()) else {
+                    continue;
+                };
+                let value = f32::from_le_bytes(*bytes);
+                let small = value == 0.0 || (1e-12..1e4).contains(&value.abs());
+                let negative = field.name == "d" && unsigned && value < 0.0;
+                self.good += u64::from(small && !negative);
+                self.all += 1;
+            }
+        }
+    }
+
+    fn plausible(&self) -> f64 {
+        if self.all == 0 { 0.0 } else { self.good as f64 / self.all as f64 }
+    }
+}

@@ -1,0 +1,259 @@
+//! Descriptions of containers: how a file is recognised and walked.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::{catalog, schema::Lived};
+
+/// One `formats/container/*.toml`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Container {
+    /// What it is.
+    pub format: Identity,
+    /// How a file of it is recognised.
+    pub detect: Detect,
+    /// The header after magic and version, for the stream walk and for recognition.
+    #[serde(default)]
+    pub header: Header,
+    /// The vocabulary after the header; none where the format stores none.
+    pub vocab: Option<VocabShape>,
+    /// The tensor records.
+    #[serde(default)]
+    pub tensors: Tensors,
+    /// Which builds of llama.cpp read it, in words, newest last.
+    #[serde(default)]
+    pub readers: Vec<Reader>,
+    /// What misleads people and programs about it.
+    #[serde(default)]
+    pub traps: Vec<String>,
+}
+
+/// What a container is.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Identity {
+    /// Its id, equal to the file's name: `ggjt-v2-llama`.
+    pub name: String,
+    /// Its name for people.
+    pub title: String,
+    /// When it was written.
+    pub lived: Lived,
+    /// What header words and tensor names mean: a description in `formats/family`.
+    #[serde(default)]
+    pub family: String,
+    /// The dialect of blocks in force.
+    #[serde(default)]
+    pub blocks: Blocks,
+    /// The code that walks it.
+    pub skeleton: Skeleton,
+    /// The project, commit, file and function that defined it.
+    pub source: String,
+}
+
+/// The dialect of blocks: one, or one per version that the header states.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum Blocks {
+    /// Always this one.
+    One(String),
+    /// By the value of a header word: `{ by = "quant_version", 0 = "pairs-f32", … }`.
+    By(BTreeMap<String, String>),
+}
+
+impl Default for Blocks {
+    fn default() -> Blocks {
+        Blocks::One(String::new())
+    }
+}
+
+/// The code that walks a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Skeleton {
+    /// Header, vocabulary, tensor records to the end: `src/container/stream.rs`.
+    Stream,
+    /// Counts, key-values, tensor infos, padded data: `src/container/keyed.rs`.
+    Keyed,
+    /// A Python checkpoint: `src/checkpoint`.
+    Checkpoint,
+    /// Recognised by its first bytes only.
+    None,
+}
+
+/// How a file is recognised.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Detect {
+    /// The first bytes, as they stand in the file.
+    pub begins: String,
+    /// The 32-bit number after them; none where no version follows.
+    pub version: Option<u32>,
+    /// Whether numbers are big-endian.
+    #[serde(default)]
+    pub big_endian: bool,
+    /// Names of which one must be among the tensors, if there are any.
+    #[serde(default)]
+    pub signature: Vec<String>,
+    /// Tried only where the walk of this other format fails or leaves gaps.
+    pub after: Option<String>,
+    /// Of the same sizes as this other format: the weights, or the person, decide.
+    pub against: Option<String>,
+    /// Tried only when the person names it.
+    #[serde(default)]
+    pub asked: bool,
+}
+
+/// The header words, in order.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Header {
+    /// The words.
+    pub fields: Vec<Word>,
+}
+
+/// One header word.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Word {
+    /// The original's name: `n_embd`.
+    pub name: String,
+    /// How it is stored.
+    #[serde(rename = "type")]
+    pub kind: WordKind,
+    /// The least legal value.
+    #[serde(default)]
+    pub min: i64,
+    /// The greatest legal value.
+    pub max: Option<i64>,
+    /// Two values in one word: `value = high * base + low`.
+    pub split: Option<Split>,
+}
+
+/// How a header word is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WordKind {
+    /// An unsigned 32-bit number.
+    U32,
+    /// A signed 32-bit number.
+    I32,
+    /// A 32-bit float.
+    F32,
+}
+
+/// Two values in one header word.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Split {
+    /// What divides them.
+    pub base: i64,
+    /// The name of the quotient.
+    pub high: String,
+    /// The name of the remainder.
+    pub low: String,
+}
+
+/// The shape of a stored vocabulary.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VocabShape {
+    /// The header word that counts the records.
+    pub count: String,
+    /// Whether the count is stored again before the records.
+    #[serde(default)]
+    pub repeat: bool,
+    /// Whether a 32-bit float, the score, follows each text.
+    #[serde(default)]
+    pub score: bool,
+    /// Whether files exist with one record less than the count (GPT4All, spring 2023).
+    #[serde(default)]
+    pub may_lack_one: bool,
+}
+
+/// The shape of tensor records.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tensors {
+    /// The most dimensions a record may have.
+    #[serde(default)]
+    pub max_dims: u32,
+    /// Data begins at a multiple of this in the file; 1 where it follows the name at once.
+    #[serde(default)]
+    pub align: u64,
+    /// Whether whole sets of files `x`, `x.1`, `x.2` … were written.
+    #[serde(default)]
+    pub parts: bool,
+    /// Stored numbers and the types they mean, `name` or `name/dialect`. A keyed container's types
+    /// are GGUF's; what stands here replaces some.
+    #[serde(default)]
+    pub types: BTreeMap<String, String>,
+}
+
+/// Builds of llama.cpp that read a container.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reader {
+    /// The builds: `b264 to b1011`.
+    pub builds: String,
+    /// What in the container they read: `F16 and F32`.
+    pub what: String,
+}
+
+impl Container {
+    /// Its id.
+    pub fn id(&self) -> &str {
+        &self.format.name
+    }
+
+    /// The dialect of blocks that these header words put in force.
+    pub fn dialect(&self, header: &[(String, i64)]) -> Option<&str> {
+        match &self.format.blocks {
+            Blocks::One(name) => Some(name),
+            Blocks::By(map) => {
+                let word = map.get("by")?;
+                let (_, value) = header.iter().find(|(name, _)| name == word)?;
+                map.get(&value.to_string()).map(String::as_str)
+            }
+        }
+    }
+
+    /// What a stored type number means: a type's name, with its dialect where it is not the era's.
+    pub fn type_name(&self, id: u32) -> Option<&str> {
+        self.tensors.types.get(&id.to_string()).map(String::as_str)
+    }
+
+    /// The number of a type, by the name that the description gives it.
+    pub fn type_id(&self, name: &str) -> Option<u32> {
+        let found = self.tensors.types.iter().find(|(_, known)| *known == name)?;
+        found.0.parse().ok()
+    }
+}
+
+/// Parses and checks one description; `stem` is its file's name without `.toml`.
+pub(crate) fn parse(stem: &str, text: &str) -> Result<Container, String> {
+    let container: Container = catalog::toml(text)?;
+    let Identity { name, lived, skeleton, .. } = &container.format;
+    if name != stem {
+        return Err(format!("describes {name}: the file must be named so"));
+    }
+    lived.check()?;
+    if container.detect.begins.is_empty() {
+        return Err("detect.begins may not be empty".into());
+    }
+    let words = &container.header.fields;
+    let known = |name: &str| words.iter().any(|w| w.name == name);
+    if let Some(vocab) = &container.vocab
+        && !known(&vocab.count)
+    {
+        return Err(format!("vocab.count: no header word {:?}", vocab.count));
+    }
+    if *skeleton == Skeleton::Stream && (container.tensors.align == 0 || words.is_empty()) {
+        return Err("a stream needs header.fields and tensors.align".into());
+    }
+    if let Some(id) = container.tensors.types.keys().find(|id| id.parse::<u32>().is_err()) {
+        return Err(format!("tensors.types: {id:?} is no number"));
+    }
+    Ok(container)
+}
