@@ -7,6 +7,7 @@ pub mod digest;
 pub mod download;
 pub mod known;
 pub mod lists;
+pub mod numbers;
 pub mod sums;
 pub mod verify;
 
