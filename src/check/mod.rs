@@ -9,6 +9,7 @@ pub mod known;
 pub mod lists;
 pub mod numbers;
 pub mod sums;
+pub mod tensors;
 pub mod verify;
 
 mod diagnose;

@@ -254,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_flipped_exponent_bit_shows() {
-        let mut rows = vec![[0.01, -0.02, 0.005, 0.0]; 20];
+        let mut rows = vec![[0.01f32, -0.02, 0.005, 0.0]; 20];
         rows[3][0] = f32::from_bits(rows[3][0].to_bits() ^ (1 << 30));
         assert_eq!(codes(&f32_model(&rows))[0].0, "absurd-scale");
     }

@@ -232,7 +232,8 @@ fn gnu(line: &str) -> Option<(Option<String>, Digest)> {
     Some((Some(name), digest))
 }
 
-fn unescape(name: &str) -> Option<String> {
+/// Undoes the escapes of GNU lists.
+pub(super) fn unescape(name: &str) -> Option<String> {
     let mut out = String::new();
     let mut chars = name.chars();
     while let Some(c) = chars.next() {

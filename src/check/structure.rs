@@ -1,0 +1,167 @@
+//! Whether a model's parts fit together: extents in its files, shapes by role, layers, vocabulary.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Finding;
+use crate::format::catalog;
+use crate::model::role::{Role, Symbols};
+use crate::model::{Model, Tensor};
+
+/// Padding between tensors up to this is alignment; more is a hole.
+const MOST_PADDING: u64 = 4096;
+/// Names listed before the rest is only counted.
+const NAMED: usize = 3;
+
+/// Everything that does not fit in a model.
+pub fn check(model: &Model) -> Vec<Finding> {
+    let mut findings = duplicates(model);
+    findings.extend(extents(model));
+    findings.extend(roles(model));
+    findings.extend(vocabulary(model));
+    findings
+}
+
+fn duplicates(model: &Model) -> Vec<Finding> {
+    let mut seen = BTreeSet::new();
+    let twice = model.tensors.iter().filter(|t| !seen.insert(t.name.as_str()));
+    twice.map(|t| Finding::failure("duplicate", "stands twice in the file").about(&t.name)).collect()
+}
+
+/// Where a tensor begins and ends in one file.
+struct Extent<'a> {
+    from: u64,
+    to: u64,
+    tensor: &'a Tensor,
+}
+
+/// Tensors beyond the end of their file, over each other, or far apart.
+fn extents(model: &Model) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut files: BTreeMap<usize, Vec<Extent>> = BTreeMap::new();
+    for tensor in &model.tensors {
+        for piece in &tensor.pieces {
+            let rows = piece.rows.saturating_sub(1).saturating_mul(piece.row_stride);
+            let to = piece.at.saturating_add(rows).saturating_add(piece.row_bytes);
+            let to = if piece.rows == 0 { piece.at } else { to };
+            files.entry(piece.file).or_default().push(Extent { from: piece.at, to, tensor });
+        }
+    }
+    for (file, mut extents) in files {
+        let Some(input) = model.files.get(file) else { continue };
+        extents.sort_by_key(|e| (e.from, e.to));
+        let end = extents.iter().map(|e| e.to).max().unwrap_or(0);
+        if let Some(first) = extents.iter().find(|e| e.to > input.len()) {
+            let message = format!(
+                "truncated: the tensors need {end} bytes, {} has {}: {} bytes are missing from {} on",
+                input.name(),
+                input.len(),
+                end - input.len(),
+                first.tensor.name
+            );
+            findings.push(Finding::failure("truncated", message));
+        }
+        // Strided pieces share their stretch with others by design, and shared tensors are no fault.
+        let dense = extents.iter().filter(|e| e.tensor.pieces.iter().all(|p| p.is_dense()));
+        let mut before: Option<&Extent> = None;
+        for extent in dense {
+            if let Some(before) = before.filter(|b| b.to > extent.from) {
+                let same = before.from == extent.from && before.to == extent.to;
+                let message = format!(
+                    "its bytes {:#x}..{:#x} lie over {}",
+                    extent.from, extent.to, before.tensor.name
+                );
+                let overlap = if same {
+                    Finding::note("shared", message)
+                } else {
+                    Finding::failure("overlap", message)
+                };
+                findings.push(overlap.about(&extent.tensor.name));
+            } else if let Some(b) = before.filter(|b| extent.from - b.to > MOST_PADDING) {
+                let hole = format!("{} unused bytes stand before it", extent.from - b.to);
+                findings.push(Finding::note("hole", hole).about(&extent.tensor.name));
+            }
+            if before.is_none_or(|b| extent.to >= b.to) {
+                before = Some(extent);
+            }
+        }
+    }
+    findings
+}
+
+/// Tensors that the family has no role for, that have another shape than their role, that lack.
+fn roles(model: &Model) -> Vec<Finding> {
+    let Some(family) = catalog::family(&model.family) else { return Vec::new() };
+    let symbols = Symbols::of(model);
+    let mut findings = Vec::new();
+    let mut unknown = Vec::new();
+    let mut present = BTreeSet::new();
+    for tensor in &model.tensors {
+        let Some((_, role)) = Role::find(family, &tensor.name) else {
+            unknown.push(tensor.name.as_str());
+            continue;
+        };
+        present.insert((role.id, role.layer));
+        let Some(wanted) = role.shape(&symbols).filter(|wanted| *wanted != tensor.shape) else {
+            continue;
+        };
+        let message = format!("has shape {:?}, its role ({}) wants {wanted:?}", tensor.shape, role.id);
+        findings.push(Finding::failure("shape", message).about(&tensor.name));
+    }
+    let wanted = Role::all(family, symbols.n_layer.unwrap_or(0)).filter(|r| !r.names.optional);
+    let missing: Vec<Role> = wanted.filter(|r| !present.contains(&(r.id, r.layer))).collect();
+    let partial = unknown.len() > model.tensors.len() / 2;
+    if let Some(first) = missing.first().filter(|_| !partial) {
+        let name = first.name(crate::model::role::Naming::Gguf);
+        let message = format!("{} tensors are missing, the first is {name}", missing.len());
+        findings.push(Finding::failure("missing-tensors", message));
+    }
+    let ignored = |name: &&str| !family.ignored.iter().any(|end| name.contains(end.as_str()));
+    let unknown: Vec<&str> = unknown.into_iter().filter(ignored).collect();
+    if !unknown.is_empty() {
+        let shown = unknown.get(..NAMED).unwrap_or(&unknown).join(", ");
+        let more = if unknown.len() > NAMED { ", …" } else { "" };
+        let message =
+            format!("{} tensors have no role in {}: {shown}{more}", unknown.len(), model.family);
+        findings.push(Finding::note("no-role", message));
+    }
+    findings
+}
+
+/// The vocabulary against the rows of the embedding, and against itself.
+fn vocabulary(model: &Model) -> Vec<Finding> {
+    let vocab = &model.vocab;
+    let mut findings = Vec::new();
+    if vocab.is_empty() {
+        return findings;
+    }
+    let tokens = vocab.len() as u64;
+    if let Some(rows) = Symbols::of(model).n_vocab.filter(|rows| *rows != tokens) {
+        let message = format!("{tokens} tokens, but the embedding has {rows} rows");
+        let finding = if tokens > rows {
+            Finding::failure("vocabulary", message)
+        } else {
+            Finding::warning("vocabulary", message)
+        };
+        findings.push(finding);
+    }
+    for (what, n) in [("scores", vocab.scores.len()), ("token types", vocab.kinds.len())] {
+        if n != 0 && n != vocab.len() {
+            let message = format!("{} tokens, but {n} {what}", vocab.len());
+            findings.push(Finding::failure("vocabulary", message));
+        }
+    }
+    let special = [
+        ("bos", vocab.bos),
+        ("eos", vocab.eos),
+        ("unknown", vocab.unknown),
+        ("padding", vocab.padding),
+    ];
+    for (what, id) in special {
+        // Some converters wrote -1 for "none", which reads as the largest number.
+        if let Some(id) = id.filter(|id| *id != u32::MAX && u64::from(*id) >= tokens) {
+            let message = format!("the {what} token is number {id} of {tokens}");
+            findings.push(Finding::failure("vocabulary", message));
+        }
+    }
+    findings
+}
