@@ -3,6 +3,7 @@
 //! Layers, lower first; a layer uses only those before it:
 //! `error limits < bytes < format < quant < model < container, checkpoint < change, check, infer < cli`.
 
+pub mod batch;
 pub mod bytes;
 pub mod change;
 pub mod check;

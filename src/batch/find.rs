@@ -1,0 +1,224 @@
+//! Models in a tree: files, multi-part sets, shard sets and checkpoint folders, each counted once.
+//!
+//! A file is a model by its first four bytes, not by its name. Outputs of earlier batches are known
+//! by their receipts and are no inputs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use walkdir::WalkDir;
+
+use super::receipt;
+use crate::error::{Error, Result};
+
+/// What a model consists of on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// One file.
+    File,
+    /// `model.bin`, `model.bin.1`, …
+    Parts,
+    /// `model-00001-of-00003.gguf`, …
+    Shards,
+    /// A folder with a checkpoint in Meta's or Hugging Face's layout.
+    Checkpoint,
+}
+
+/// One model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Found {
+    /// What to open: the file, the first part, the folder.
+    pub path: PathBuf,
+    /// Its name, relative to the folder that was searched, with `/`.
+    pub name: String,
+    /// The folder that was searched.
+    pub root: PathBuf,
+    /// What it consists of.
+    pub kind: Kind,
+    /// The files that decide its content.
+    pub files: Vec<PathBuf>,
+    /// Their size together.
+    pub bytes: u64,
+}
+
+/// The first four bytes of model files: `ggml`, `ggmf`, `ggjt`, `ggla` as little-endian words, and
+/// GGUF in both byte orders.
+const MAGICS: [&[u8; 4]; 6] = [b"lmgg", b"fmgg", b"tjgg", b"algg", b"GGUF", b"FUGG"];
+
+/// Finds the models below each of `roots`, a folder or a file, in the order of their names.
+///
+/// # Errors
+/// Where a root is not there or a folder cannot be listed.
+pub fn find(roots: &[PathBuf]) -> Result<Vec<Found>> {
+    let (mut found, mut seen) = (Vec::new(), BTreeSet::new());
+    for root in roots {
+        let mut folders: BTreeMap<PathBuf, Vec<PathBuf>> = BTreeMap::new();
+        let hidden = |name: &std::ffi::OsStr| name.to_string_lossy().starts_with('.');
+        let visible = |e: &walkdir::DirEntry| e.depth() == 0 || !hidden(e.file_name());
+        for entry in WalkDir::new(root).sort_by_file_name().into_iter().filter_entry(visible) {
+            let entry = entry.map_err(|error| {
+                let path = error.path().unwrap_or(root).to_path_buf();
+                Error::io(path, "list", error.into())
+            })?;
+            let path = entry.into_path();
+            if path.is_file() {
+                let folder = path.parent().unwrap_or(root).to_path_buf();
+                folders.entry(folder).or_default().push(path);
+            }
+        }
+        for (folder, files) in &folders {
+            for (kind, path, files) in in_folder(folder, files) {
+                let place = fs::canonicalize(&path).unwrap_or_else(|_| path.clone());
+                if seen.insert(place) {
+                    found.push(describe(root, kind, path, files));
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn describe(root: &Path, kind: Kind, path: PathBuf, files: Vec<PathBuf>) -> Found {
+    let base = if root.is_file() { root.parent().unwrap_or(Path::new("")) } else { root };
+    let name = path.strip_prefix(base).unwrap_or(&path).to_string_lossy();
+    let name = name.replace(std::path::MAIN_SEPARATOR, "/");
+    let name = if name.is_empty() { ".".to_owned() } else { name };
+    let bytes = files.iter().filter_map(|f| fs::metadata(f).ok()).map(|m| m.len()).sum();
+    Found { path, name, root: base.to_path_buf(), kind, files, bytes }
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// The models that the files of one folder form.
+fn in_folder(folder: &Path, files: &[PathBuf]) -> Vec<(Kind, PathBuf, Vec<PathBuf>)> {
+    let mut found = Vec::new();
+    let mut used: BTreeSet<&Path> = BTreeSet::new();
+    let checkpoint = checkpoint_files(files);
+    if !checkpoint.is_empty() {
+        used.extend(checkpoint.iter().map(PathBuf::as_path));
+        found.push((Kind::Checkpoint, folder.to_path_buf(), checkpoint.clone()));
+    }
+    for path in files {
+        if used.contains(path.as_path()) || !is_model(path) {
+            continue;
+        }
+        let set = set_of(path, files);
+        used.extend(files.iter().filter(|f| set.contains(f)).map(PathBuf::as_path));
+        let kind = match (set.len(), file_name(path).contains("-of-")) {
+            (0 | 1, _) => Kind::File,
+            (_, true) => Kind::Shards,
+            (_, false) => Kind::Parts,
+        };
+        let first = set.first().unwrap_or(path).clone();
+        found.push((kind, first, if set.is_empty() { vec![path.clone()] } else { set }));
+    }
+    found
+}
+
+/// Whether a file is a model by its first bytes, and no output of a batch.
+fn is_model(path: &Path) -> bool {
+    let mut magic = [0; 4];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut magic));
+    read.is_ok() && MAGICS.contains(&&magic) && !receipt::path_of(path).exists()
+}
+
+/// The weights and descriptions of a checkpoint, where a folder holds one.
+fn checkpoint_files(files: &[PathBuf]) -> Vec<PathBuf> {
+    let names: Vec<String> = files.iter().map(|f| file_name(f)).collect();
+    let has = |wanted: &str| names.iter().any(|n| n == wanted);
+    let meta = |n: &str| n.starts_with("consolidated.") && n.ends_with(".pth");
+    let face = |n: &str| {
+        n.ends_with(".safetensors") || (n.starts_with("pytorch_model") && n.ends_with(".bin"))
+    };
+    let is_meta = has("params.json") && names.iter().any(|n| meta(n));
+    let is_face = has("config.json") && names.iter().any(|n| face(n));
+    if !is_meta && !is_face {
+        return Vec::new();
+    }
+    let describes = |n: &str| n.ends_with(".json") || n == "tokenizer.model";
+    let belongs = |n: &str| if is_meta { meta(n) } else { face(n) };
+    let chosen = files
+        .iter()
+        .zip(&names)
+        .filter(|(f, n)| (belongs(n) || describes(n)) && !receipt::is_receipt(f));
+    chosen.map(|(file, _)| file.clone()).collect()
+}
+
+/// The set that a part or shard belongs to, first one first; just the file for all others.
+fn set_of(path: &Path, files: &[PathBuf]) -> Vec<PathBuf> {
+    let name = file_name(path);
+    let numbered = |name: &str| -> Option<(String, u32)> {
+        let (before, after) = name.split_once("-of-")?;
+        let digits = before.len() - before.bytes().rev().take_while(u8::is_ascii_digit).count();
+        let (stem, number) = before.split_at(digits);
+        Some((format!("{stem}-of-{after}"), number.parse().ok()?))
+    };
+    let part = |name: &str| -> (String, u32) {
+        match name.rsplit_once('.').and_then(|(stem, n)| Some((stem, n.parse::<u32>().ok()?))) {
+            Some((stem, n)) if n > 0 && n < 100 => (stem.to_owned(), n),
+            _ => (name.to_owned(), 0),
+        }
+    };
+    let key = |name: &str| numbered(name).unwrap_or_else(|| part(name));
+    let (stem, _) = key(&name);
+    let mut set: Vec<(u32, &PathBuf)> = files
+        .iter()
+        .filter_map(|file| {
+            let (other, number) = key(&file_name(file));
+            (other == stem && !receipt::is_receipt(file)).then_some((number, file))
+        })
+        .collect();
+    set.sort();
+    set.into_iter().map(|(_, file)| file.clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_model_counts_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let write = |name: &str, content: &[u8]| {
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.parent().expect("a parent")).expect("a folder");
+            fs::write(path, content).expect("writable");
+        };
+        write("7B/consolidated.00.pth", b"PK\x03\x04");
+        write("7B/consolidated.01.pth", b"PK\x03\x04");
+        write("7B/params.json", b"{}");
+        write("7B/ggml-model-f16.bin", b"lmgg....");
+        write("7B/ggml-model-f16.bin.1", b"lmgg....");
+        write("7B/ggml-model-q4_0.bin", b"tjgg....");
+        write("hf/config.json", b"{}");
+        write("hf/model-00001-of-00002.safetensors", b"........");
+        write("hf/model-00002-of-00002.safetensors", b"........");
+        write("split-00001-of-00002.gguf", b"GGUF....");
+        write("split-00002-of-00002.gguf", b"GGUF....");
+        write("made.gguf", b"GGUF....");
+        write("made.gguf.receipt.json", b"{}");
+        write("notes.txt", b"GGML is a format");
+        write(".hidden/x.gguf", b"GGUF....");
+        let found = find(&[folder.path().to_path_buf()]).expect("listable");
+        let shown: Vec<(&str, Kind, usize)> =
+            found.iter().map(|f| (f.name.as_str(), f.kind, f.files.len())).collect();
+        assert_eq!(
+            shown,
+            [
+                ("split-00001-of-00002.gguf", Kind::Shards, 2),
+                ("7B", Kind::Checkpoint, 3),
+                ("7B/ggml-model-f16.bin", Kind::Parts, 2),
+                ("7B/ggml-model-q4_0.bin", Kind::File, 1),
+                ("hf", Kind::Checkpoint, 3),
+            ]
+        );
+        let roots = [folder.path().to_path_buf(), folder.path().join("7B")];
+        assert_eq!(find(&roots).expect("listable").len(), 5, "overlapping roots");
+    }
+}
