@@ -1,6 +1,6 @@
 //! Every block type against the original programs: random blocks and what those decode them to.
 
-use regguf::quant::{QuantType, decode_rows, isa::Isa};
+use regguf::quant::{QuantType, decode_rows, isa::Isa, permute::transform};
 use std::fs;
 
 fn golden(q: QuantType, kind: &str) -> Option<Vec<u8>> {
@@ -13,6 +13,27 @@ fn golden(q: QuantType, kind: &str) -> Option<Vec<u8>> {
 fn has_no_original(q: QuantType) -> bool {
     matches!(q.name(), "f32" | "f64" | "i8" | "i16" | "i32" | "i64" | "q8_1")
         || q.name().starts_with("iq4_nl_")
+}
+
+/// Bytes without a pattern, the same every time.
+fn random_bytes() -> impl FnMut() -> u8 {
+    let mut state = 1u64;
+    move || {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    }
+}
+
+/// The bits of every weight; those of a NaN, which are the processor's choice, are made equal.
+fn bits(q: QuantType, isa: Isa, bytes: &[u8], row_len: usize, rows: usize) -> Vec<u32> {
+    let mut out = vec![0.0f32; row_len * rows];
+    decode_rows(q, isa, bytes, row_len, &mut out);
+    out.iter().map(|x| if x.is_nan() { !0 } else { x.to_bits() }).collect()
+}
+
+fn has_nan(q: QuantType, bytes: &[u8], row_len: usize, rows: usize) -> bool {
+    bits(q, Isa::PORTABLE, bytes, row_len, rows).contains(&!0)
 }
 
 #[test]
@@ -40,27 +61,83 @@ fn decodes_as_the_originals_on_every_instruction_set() {
 /// Rows of several lengths of random bytes: every instruction set gives the bits of the portable one.
 #[test]
 fn instruction_sets_agree_on_any_bytes() {
-    let mut state = 1u64;
-    let mut random = move || {
-        state =
-            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 56) as u8
-    };
+    let mut random = random_bytes();
     for q in QuantType::all() {
         for blocks in [1, 2, 3, 7, 16, 17] {
             let (row_len, rows) = (q.layout().elements * blocks, q.row_group() * 2);
             let row_bytes = q.row_bytes(row_len as u64).unwrap() as usize;
             let bytes: Vec<u8> = (0..row_bytes * rows).map(|_| random()).collect();
-            let decode = |isa| {
-                let mut out = vec![0.0; row_len * rows];
-                decode_rows(q, isa, &bytes, row_len, &mut out);
-                // The sign of a NaN that an operation makes is the processor's choice.
-                out.iter().map(|x: &f32| if x.is_nan() { !0 } else { x.to_bits() }).collect()
-            };
-            let wanted: Vec<u32> = decode(Isa::PORTABLE);
+            let decode = |isa| bits(q, isa, &bytes, row_len, rows);
+            let wanted = decode(Isa::PORTABLE);
             for isa in Isa::available() {
                 assert!(decode(isa) == wanted, "{q}: {} differs from portable", isa.name());
             }
         }
     }
+}
+
+/// Every way that claims to be exact leaves every weight as it was, and ways back lead back.
+#[test]
+fn exact_transforms_keep_every_weight() {
+    let mut random = random_bytes();
+    let mut ways = 0;
+    for (from, to) in QuantType::all().flat_map(|a| QuantType::all().map(move |b| (a, b))) {
+        let Some(way) = transform(from, to) else { continue };
+        ways += 1;
+        for blocks in [1, 2, 5, 16] {
+            let row_len = from.layout().elements.max(to.layout().elements) * blocks;
+            let rows = from.row_group() * to.row_group() * 3;
+            let bytes_of = |q: QuantType| q.row_bytes(row_len as u64).unwrap() as usize * rows;
+            let input: Vec<u8> = (0..bytes_of(from)).map(|_| random()).collect();
+            let mut out = vec![0; bytes_of(to)];
+            let loss = way.run(Isa::PORTABLE, row_len, &input, &mut out);
+            assert_eq!(loss.blocks, (row_len * rows / to.layout().elements) as u64);
+            for isa in Isa::available() {
+                let mut again = vec![0; out.len()];
+                assert_eq!(way.run(isa, row_len, &input, &mut again), loss, "{from} -> {to}");
+                assert!(again == out, "{from} -> {to} on {}", isa.name());
+            }
+            if !way.exact {
+                continue;
+            }
+            assert_eq!((loss.changed, loss.underflow, loss.overflow), (0, 0, 0), "{from} -> {to}");
+            let weights = |q, bytes: &[u8]| bits(q, Isa::PORTABLE, bytes, row_len, rows);
+            assert!(weights(from, &input) == weights(to, &out), "{from} -> {to}");
+            if let Some(back) =
+                transform(to, from).filter(|_| !has_nan(from, &input, row_len, rows))
+            {
+                let mut round = vec![0; input.len()];
+                back.run(Isa::PORTABLE, row_len, &out, &mut round);
+                assert!(round == input, "{from} -> {to} -> {from}");
+            }
+        }
+    }
+    assert_eq!(ways, 12 + 12 + 2 + 2 + 8 + 12);
+}
+
+/// Narrowing a scale rounds it to the nearest f16 and says what happened.
+#[test]
+fn narrowed_scales_are_counted() {
+    let from = QuantType::find("q4_1", "pairs-f32").unwrap();
+    let way = transform(from, QuantType::today("q4_1").unwrap()).unwrap();
+    assert!(!way.exact);
+    let scales: [[f32; 2]; 6] = [
+        [0.5, -0.25],    // held exactly
+        [0.1, 0.0],      // rounded
+        [1e-9, 0.5],     // underflow: the block becomes constant
+        [1.0, 1e-9],     // a lost minimum beside a scale is only rounding
+        [0.0, 1e-9],     // underflow: the block becomes zero
+        [70_000.0, 0.0], // overflow
+    ];
+    let mut input = Vec::new();
+    for scale in scales {
+        input.extend(scale.iter().flat_map(|x| x.to_le_bytes()));
+        input.extend([0x21; 16]);
+    }
+    let mut out = vec![0; 20 * scales.len()];
+    let loss = way.run(Isa::PORTABLE, 32, &input, &mut out);
+    assert_eq!((loss.blocks, loss.changed, loss.underflow, loss.overflow), (6, 5, 2, 1));
+    let rounded = (half::f16::from_f32(0.1).to_f32() - 0.1).abs() / 0.1;
+    assert_eq!(loss.max_relative_change, rounded);
+    assert_eq!(out[20..22], half::f16::from_f32(0.1).to_le_bytes());
 }

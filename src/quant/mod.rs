@@ -5,6 +5,8 @@ pub mod encode;
 pub mod grid;
 pub mod isa;
 pub mod layout;
+pub mod permute;
+pub mod successor;
 mod types;
 
 pub use decode::decode_rows;

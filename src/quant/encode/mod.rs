@@ -5,11 +5,19 @@
 //! from working on sixteen blocks (or sub-blocks) side by side, one a lane, each in its own order.
 
 pub mod float;
+mod fp4;
 mod group;
+mod iq1;
+mod iq2;
+mod iq3;
+mod iq4;
 mod kquant;
 mod lanes;
+mod lattice;
 pub mod legacy;
+mod magnitude;
 mod search;
+mod ternary;
 
 use super::isa::Isa;
 
@@ -37,6 +45,21 @@ pub fn encoder(name: &str) -> Option<EncodeRows> {
         "q5_k" => kquant::encode_q5_k,
         "q6_k" => kquant::encode_q6_k,
         "q8_0" => legacy::encode_q8_0,
+        "q1_0" => ternary::encode_q1_0,
+        "q2_0" => ternary::encode_q2_0,
+        "tq1_0" => ternary::encode_tq1_0,
+        "tq2_0" => ternary::encode_tq2_0,
+        "mxfp4" => fp4::encode_mxfp4,
+        "nvfp4" => fp4::encode_nvfp4,
+        "iq1_s" => iq1::encode_iq1_s,
+        "iq1_m" => iq1::encode_iq1_m,
+        "iq2_xxs" => iq2::encode_iq2_xxs,
+        "iq2_xs" => iq2::encode_iq2_xs,
+        "iq2_s" => iq2::encode_iq2_s,
+        "iq3_xxs" => iq3::encode_iq3_xxs,
+        "iq3_s" => iq3::encode_iq3_s,
+        "iq4_nl" => iq4::encode_iq4_nl,
+        "iq4_xs" => iq4::encode_iq4_xs,
         _ => return None,
     };
     Some(encode)

@@ -1,0 +1,352 @@
+//! IQ1_S and IQ1_M: three levels, eight numbers a group on a book of 2048 points.
+//!
+//! ```text
+//! IQ1_S  50 bytes   d:f16, low index bits[32], u16 per 32 numbers = shift:1 | scale:3 | high bits:3 x 4
+//! IQ1_M  56 bytes   low index bits[32], a nibble per group = shift:1 | high index bits:3,
+//!                   u16[4] = four bits of d:f16 | scale:3 x 4, a scale per 16 numbers
+//! x ~ d * (2 * scale + 1) * (digit - 1 + shift / 8),   shift = +1 or -1
+//! ```
+//!
+//! With three levels the best assignment of a sub-block is a pair of cuts through its numbers in
+//! ascending order, so all pairs are tried (ggml `quantize_row_iq1_s_impl`, `quantize_row_iq1_m_impl`).
+//! Lanes are sub-blocks, and each tries the pairs in the original's order.
+
+#![allow(clippy::needless_range_loop, reason = "an index names one number in several arrays")]
+
+use super::float::half_from_f32;
+use super::lanes::nearest_int;
+use super::lattice::IQ1;
+use super::magnitude::{SUPER, each_super_block};
+use crate::per_isa;
+use crate::quant::isa::Isa;
+
+/// Sub-blocks side by side.
+const LANES: usize = 8;
+type Lanes = [f32; LANES];
+
+/// What the three digits are worth under each shift: plus, then minus.
+const LEVELS: [[f32; 3]; 2] = [[-0.875, 0.125, 1.125], [-1.125, -0.125, 0.875]];
+
+/// The best cuts of a sub-block, found so far.
+#[derive(Clone, Copy)]
+struct Best {
+    score: Lanes,
+    scale: Lanes,
+    /// First cut, second cut and shifts, a byte each; [`NOTHING`] before the first find.
+    what: [u32; LANES],
+}
+
+const NOTHING: u32 = u32::MAX;
+
+impl Best {
+    /// Takes the pair of cuts and shifts `what` in the lanes where it beats the best.
+    #[inline(always)]
+    fn offer(&mut self, qx: Lanes, q2: Lanes, what: u32) {
+        let mut better = [false; LANES];
+        for lane in 0..LANES {
+            better[lane] = (q2[lane] > 0.0) & (qx[lane] * qx[lane] > self.score[lane] * q2[lane]);
+        }
+        if better.iter().fold(false, |any, &b| any | b) {
+            for lane in 0..LANES {
+                let scale = qx[lane] / q2[lane];
+                self.score[lane] = if better[lane] { scale * qx[lane] } else { self.score[lane] };
+                self.scale[lane] = if better[lane] { scale } else { self.scale[lane] };
+                self.what[lane] = if better[lane] { what } else { self.what[lane] };
+            }
+        }
+    }
+}
+
+/// The indices of the numbers in ascending order, equals by index, as a stable sort leaves them.
+#[inline(always)]
+fn ascending<const N: usize>(x: &[f32; N]) -> [u8; N] {
+    // Integers in the order of the numbers; both zeros alike.
+    let key = x.map(|x| {
+        let bits = (x + 0.0).to_bits() as i32;
+        bits ^ (bits >> 31) & i32::MAX
+    });
+    let mut rank = [0i32; N];
+    for j in 0..N {
+        for i in 0..N {
+            let before = if j < i { key[j] <= key[i] } else { key[j] < key[i] };
+            rank[i] += i32::from(before);
+        }
+    }
+    let mut order = [0u8; N];
+    for i in 0..N {
+        order[rank[i] as usize % N] = i as u8;
+    }
+    order
+}
+
+/// A super-block cut into sub-blocks of `N`.
+struct Cut<const N: usize> {
+    weight: [[f32; N]; 16],
+    order: [[u8; N]; 16],
+    /// Whether the sub-block holds anything but zeros, as good as.
+    full: [bool; 16],
+}
+
+#[inline(always)]
+fn cut<const N: usize>(x: &[[f32; N]], importance: Option<&[f32]>, smallest: f32) -> Cut<N> {
+    let variance = 2.0 * x.as_flattened().iter().fold(0.0, |sum, x| sum + x * x) / SUPER as f32;
+    let mut cut = Cut { weight: [[0.0; N]; 16], order: [[0; N]; 16], full: [false; 16] };
+    for (b, x) in x.iter().enumerate() {
+        match importance {
+            Some(all) => {
+                for i in 0..N {
+                    cut.weight[b][i] = all[b * N + i] * (variance + x[i] * x[i]).sqrt();
+                }
+            }
+            None => cut.weight[b] = x.map(|x| x * x),
+        }
+        let max = x.iter().fold(0.0f32, |max, x| if max > x.abs() { max } else { x.abs() });
+        cut.full[b] = max >= smallest;
+        cut.order[b] = ascending(x);
+    }
+    cut
+}
+
+/// The sub-block rounded to points of the book.
+struct Rounded<const GROUPS: usize> {
+    point: [u16; GROUPS],
+    scale: f32,
+    /// The shift of every group: 0 plus, 1 minus.
+    shift: [usize; GROUPS],
+}
+
+/// Rounds a sub-block by its cuts: numbers up to the first are digit 0, up to the second 1, then 2.
+#[inline(always)]
+fn round<const N: usize, const GROUPS: usize>(
+    x: &[f32; N],
+    weight: &[f32; N],
+    order: &[u8; N],
+    (first, second): (usize, usize),
+    scale: f32,
+    shift: [usize; GROUPS],
+) -> Rounded<GROUPS> {
+    let mut digit = [0u16; N];
+    for (at, &i) in order.iter().enumerate() {
+        digit[usize::from(i)] = u16::from(at >= first) + u16::from(at >= second);
+    }
+    let mut out = Rounded { point: [0; GROUPS], scale, shift };
+    if scale < 0.0 {
+        digit = digit.map(|digit| 2 - digit);
+        out.scale = -scale;
+        out.shift = shift.map(|shift| 1 - shift);
+    }
+    let mut moved = false;
+    for k in 0..GROUPS {
+        let code = (0..8).fold(0, |code, i| code | digit[8 * k + i] << (2 * i));
+        let xs: &[f32; 8] = x[8 * k..8 * k + 8].try_into().expect("eight");
+        let ws: &[f32; 8] = weight[8 * k..8 * k + 8].try_into().expect("eight");
+        let levels = (1.0, LEVELS[out.shift[k]][0]);
+        out.point[k] = IQ1.nearest(code, xs, ws, out.scale, levels);
+        moved |= out.point[k] != code;
+    }
+    if moved {
+        let (mut sumqx, mut sumq2) = (0.0, 0.0);
+        for i in 0..N {
+            let q = worth(out.point[i / 8], i % 8, out.shift[i / 8]);
+            sumqx += weight[i] * q * x[i];
+            sumq2 += weight[i] * q * q;
+        }
+        if sumqx > 0.0 && sumq2 > 0.0 {
+            out.scale = sumqx / sumq2;
+        }
+    }
+    out
+}
+
+#[inline(always)]
+fn worth(point: u16, i: usize, shift: usize) -> f32 {
+    f32::from(point >> (2 * i) & 3) + LEVELS[shift][0]
+}
+
+/// IQ1_S: one shift for 32 numbers.
+#[inline(always)]
+fn s_body(x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 50]) {
+    const N: usize = 32;
+    let x = x.as_chunks::<N>().0;
+    let cut = cut(x, importance, 1e-12);
+    // Running sums of w x and w over the ascending numbers, a sub-block a lane.
+    let (mut sx, mut sw) = ([[0.0f32; LANES]; N + 1], [[0.0f32; LANES]; N + 1]);
+    for j in 0..N {
+        for lane in 0..LANES {
+            let i = usize::from(cut.order[lane][j]);
+            let w = cut.weight[lane][i];
+            sx[j + 1][lane] = sx[j][lane] + w * x[lane][i];
+            sw[j + 1][lane] = sw[j][lane] + w;
+        }
+    }
+    let mut best = Best { score: [-f32::MAX; LANES], scale: [0.0; LANES], what: [NOTHING; LANES] };
+    for first in 0..=N {
+        for second in first..=N {
+            for (shift, q) in LEVELS.iter().enumerate() {
+                let (mut qx, mut q2) = ([0.0; LANES], [0.0; LANES]);
+                for l in 0..LANES {
+                    qx[l] = sx[first][l] * q[0]
+                        + (sx[second][l] - sx[first][l]) * q[1]
+                        + (sx[N][l] - sx[second][l]) * q[2];
+                    q2[l] = sw[first][l] * q[0] * q[0]
+                        + (sw[second][l] - sw[first][l]) * q[1] * q[1]
+                        + (sw[N][l] - sw[second][l]) * q[2] * q[2];
+                }
+                best.offer(qx, q2, (first << 16 | second << 8 | shift) as u32);
+            }
+        }
+    }
+    out.fill(0);
+    let mut scales = [0.0f32; LANES];
+    let (mut high, mut shifts) = ([0u16; LANES], [0u16; LANES]);
+    let mut largest = 0.0f32;
+    for b in 0..LANES {
+        if best.what[b] == NOTHING || !cut.full[b] {
+            continue;
+        }
+        let [shift, second, first, _] = best.what[b].to_le_bytes().map(usize::from);
+        let (weight, order) = (&cut.weight[b], &cut.order[b]);
+        let rounded = round(&x[b], weight, order, (first, second), best.scale[b], [shift; 4]);
+        for (k, &point) in rounded.point.iter().enumerate() {
+            let index = IQ1.index(point);
+            out[2 + 4 * b + k] = index as u8;
+            high[b] |= (index >> 8) << (3 * k);
+        }
+        shifts[b] = rounded.shift[0] as u16;
+        scales[b] = rounded.scale;
+        largest = if largest > rounded.scale { largest } else { rounded.scale };
+    }
+    let mut d = 0.0;
+    if largest != 0.0 {
+        d = largest / 15.0;
+        let id = 1.0 / d;
+        for b in 0..LANES {
+            let l = nearest_int(0.5 * (id * scales[b] - 1.0)).clamp(0, 7);
+            high[b] |= shifts[b] << 15 | (l as u16) << 12;
+        }
+    }
+    out[..2].copy_from_slice(&half_from_f32(d * 1.125).to_le_bytes());
+    for (bytes, high) in out[34..].as_chunks_mut::<2>().0.iter_mut().zip(high) {
+        *bytes = high.to_le_bytes();
+    }
+}
+
+/// IQ1_M: a shift for every eight numbers, a scale for sixteen.
+#[inline(always)]
+fn m_body(x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 56]) {
+    const N: usize = 16;
+    let x = x.as_chunks::<N>().0;
+    let cut = cut(x, importance, 1e-7);
+    out.fill(0);
+    let mut rounded: [Rounded<2>; 16] =
+        std::array::from_fn(|_| Rounded { point: [0; 2], scale: 0.0, shift: [0; 2] });
+    let mut largest = 0.0f32;
+    for part in [0, LANES] {
+        let best = m_cuts(&x[part..part + LANES], &cut, part);
+        for b in part..part + LANES {
+            let what = best.what[b - part];
+            if what == NOTHING || !cut.full[b] {
+                continue;
+            }
+            let [shifts, second, first, _] = what.to_le_bytes().map(usize::from);
+            let (weight, order) = (&cut.weight[b], &cut.order[b]);
+            let shift = [shifts >> 1, shifts & 1];
+            let scale = best.scale[b - part];
+            rounded[b] = round(&x[b], weight, order, (first, second), scale, shift);
+            largest = if largest > rounded[b].scale { largest } else { rounded[b].scale };
+        }
+    }
+    for (b, r) in rounded.iter().enumerate() {
+        let index = r.point.map(|point| IQ1.index(point));
+        out[2 * b] = index[0] as u8;
+        out[2 * b + 1] = index[1] as u8;
+        out[32 + b] = (index[0] >> 8 | (index[1] >> 8) << 4) as u8;
+    }
+    if largest == 0.0 {
+        return;
+    }
+    let mut d = largest / 15.0;
+    let id = 1.0 / d;
+    let (mut sumqx, mut sumq2) = (0.0, 0.0);
+    let mut scales = [0u16; 4];
+    for (b, r) in rounded.iter().enumerate() {
+        let l = nearest_int(0.5 * (id * r.scale - 1.0)).clamp(0, 7);
+        scales[b / 4] |= (l as u16) << (3 * (b % 4));
+        out[32 + b] |= (r.shift[0] << 3 | r.shift[1] << 7) as u8;
+        for i in 0..N {
+            let q = worth(r.point[i / 8], i % 8, r.shift[i / 8]) * (2 * l + 1) as f32;
+            sumqx += cut.weight[b][i] * q * x[b][i];
+            sumq2 += cut.weight[b][i] * q * q;
+        }
+    }
+    if sumq2 > 0.0 {
+        d = sumqx / sumq2;
+    }
+    let half = half_from_f32(d * 1.1125);
+    for (k, bytes) in out[48..].as_chunks_mut::<2>().0.iter_mut().enumerate() {
+        *bytes = (scales[k] | (half >> (4 * k) & 15) << 12).to_le_bytes();
+    }
+}
+
+/// The best cuts and shifts of eight sub-blocks from number `part` on.
+///
+/// Halves of a sub-block are shifted apart, so sums are kept for each. As the levels of one shift are
+/// 1 apart, the sum of three parts is `total * q[2]` less the running sums at both cuts.
+#[inline(always)]
+fn m_cuts(x: &[[f32; 16]], cut: &Cut<16>, part: usize) -> Best {
+    const N: usize = 16;
+    let (mut sx, mut sw) = ([[[0.0f32; LANES]; N + 1]; 2], [[[0.0f32; LANES]; N + 1]; 2]);
+    for j in 0..N {
+        for half in 0..2 {
+            sx[half][j + 1] = sx[half][j];
+            sw[half][j + 1] = sw[half][j];
+        }
+        for lane in 0..LANES {
+            let i = usize::from(cut.order[part + lane][j]);
+            let w = cut.weight[part + lane][i];
+            sx[i / 8][j + 1][lane] += w * x[lane][i];
+            sw[i / 8][j + 1][lane] += w;
+        }
+    }
+    let mut best = Best { score: [-f32::MAX; LANES], scale: [0.0; LANES], what: [NOTHING; LANES] };
+    for first in 0..=N {
+        for second in first..=N {
+            // By half, by shift.
+            let (mut qx, mut q2) = ([[[0.0f32; LANES]; 2]; 2], [[[0.0f32; LANES]; 2]; 2]);
+            for half in 0..2 {
+                let (sx, sw) = (&sx[half], &sw[half]);
+                for (shift, q) in LEVELS.iter().enumerate() {
+                    let steps = [q[0] * q[0] - q[1] * q[1], q[1] * q[1] - q[2] * q[2]];
+                    for l in 0..LANES {
+                        qx[half][shift][l] = sx[N][l] * q[2] - (sx[first][l] + sx[second][l]);
+                        q2[half][shift][l] = sw[N][l] * q[2] * q[2]
+                            + sw[first][l] * steps[0]
+                            + sw[second][l] * steps[1];
+                    }
+                }
+            }
+            for shifts in 0..4 {
+                let (a, b) = (shifts >> 1, shifts & 1);
+                let add = |p: &Lanes, q: &Lanes| std::array::from_fn(|l| p[l] + q[l]);
+                let what = (first << 16 | second << 8 | shifts) as u32;
+                best.offer(add(&qx[0][a], &qx[1][b]), add(&q2[0][a], &q2[1][b]), what);
+            }
+        }
+    }
+    best
+}
+
+per_isa! {
+    fn s_kernel(x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 50]) = s_body;
+    fn m_kernel(x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 56]) = m_body;
+}
+
+/// IQ1_S, 1.56 bits a number.
+pub fn encode_iq1_s(isa: Isa, rows: &[f32], len: usize, m: Option<&[f32]>, out: &mut [u8]) {
+    each_super_block(rows, len, m, out, |x, m, out| s_kernel(isa, x, m, out));
+}
+
+/// IQ1_M, 1.75 bits a number.
+pub fn encode_iq1_m(isa: Isa, rows: &[f32], len: usize, m: Option<&[f32]>, out: &mut [u8]) {
+    each_super_block(rows, len, m, out, |x, m, out| m_kernel(isa, x, m, out));
+}

@@ -1,0 +1,166 @@
+//! IQ2_XXS, IQ2_XS and IQ2_S: eight numbers a group, about two bits each.
+//!
+//! ```text
+//! IQ2_XXS  66 bytes   d:f16, then per 32 numbers: 4 point indices, u32 = scale:4 | signs:7 x 4
+//! IQ2_XS   74 bytes   d:f16, u16[32] = signs:7 | index:9, scales: a nibble per 16 numbers
+//! IQ2_S    82 bytes   d:f16, index[32], signs[32], two more index bits[8], scales as IQ2_XS
+//! ```
+//!
+//! The search is that of [`super::magnitude`]. Where a type demands importance and there is none, all
+//! columns count the same; ggml stops there.
+
+use super::float::half_from_f32;
+use super::lattice::{self, Lattice};
+use super::magnitude::{Again, Encoded, Kind, SUPER, encode};
+use crate::per_isa;
+use crate::quant::isa::Isa;
+
+struct Xxs;
+struct Xs;
+struct S;
+
+impl Kind for Xxs {
+    const SUB: usize = 32;
+    const TOP: i32 = 2;
+    const REACH: i32 = 6;
+    const STEP: f32 = 0.1;
+    const EVEN_SIGNS: bool = true;
+    const SMALLEST: f32 = 1e-15;
+    const AGAIN: Again = Again::All;
+    const PRESEARCH: bool = true;
+    #[inline(always)]
+    fn variance(sum: f32) -> f32 {
+        sum / 256.0
+    }
+    #[inline(always)]
+    fn weight(x: f32, variance: f32) -> f32 {
+        (variance + x * x).sqrt()
+    }
+    #[inline(always)]
+    fn lattice() -> &'static Lattice {
+        &lattice::IQ2_XXS
+    }
+}
+
+impl Kind for Xs {
+    const SUB: usize = 16;
+    const TOP: i32 = 2;
+    const REACH: i32 = 9;
+    const STEP: f32 = 0.1;
+    const EVEN_SIGNS: bool = true;
+    const SMALLEST: f32 = 1e-15;
+    const AGAIN: Again = Again::Moved;
+    const PRESEARCH: bool = false;
+    #[inline(always)]
+    fn variance(sum: f32) -> f32 {
+        sum / 256.0
+    }
+    #[inline(always)]
+    fn weight(x: f32, variance: f32) -> f32 {
+        (variance + x * x).sqrt()
+    }
+    #[inline(always)]
+    fn lattice() -> &'static Lattice {
+        &lattice::IQ2_XS
+    }
+}
+
+impl Kind for S {
+    const SUB: usize = 16;
+    const TOP: i32 = 2;
+    const REACH: i32 = 9;
+    const STEP: f32 = 0.1;
+    const EVEN_SIGNS: bool = false;
+    const SMALLEST: f32 = 1e-8;
+    const AGAIN: Again = Again::Moved;
+    const PRESEARCH: bool = false;
+    #[inline(always)]
+    fn variance(sum: f32) -> f32 {
+        2.0 * sum / 256.0
+    }
+    #[inline(always)]
+    fn weight(x: f32, variance: f32) -> f32 {
+        0.25 * variance + x * x
+    }
+    #[inline(always)]
+    fn lattice() -> &'static Lattice {
+        &lattice::IQ2_S
+    }
+}
+
+#[inline(always)]
+fn xxs_body(x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 66]) {
+    let block = encode::<Xxs, 8>(x, importance);
+    out.fill(0);
+    if block.largest == 0.0 {
+        return;
+    }
+    out[..2].copy_from_slice(&half_from_f32(block.largest / 31.0).to_le_bytes());
+    let levels = block.levels();
+    for (b, bytes) in out[2..].as_chunks_mut::<8>().0.iter_mut().enumerate() {
+        let mut high = u32::from(levels[b]) << 28;
+        for (k, at) in (4 * b..4 * b + 4).enumerate() {
+            bytes[k] = block.index[at] as u8;
+            high |= u32::from(block.signs[at] & 127) << (7 * k);
+        }
+        bytes[4..].copy_from_slice(&high.to_le_bytes());
+    }
+}
+
+#[inline(always)]
+fn xs_body(x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 74]) {
+    let block = encode::<Xs, 8>(x, importance);
+    out.fill(0);
+    if block.largest == 0.0 {
+        return;
+    }
+    out[..2].copy_from_slice(&half_from_f32(block.largest / 31.0).to_le_bytes());
+    for (k, bytes) in out[2..66].as_chunks_mut::<2>().0.iter_mut().enumerate() {
+        *bytes = (block.index[k] | u16::from(block.signs[k] & 127) << 9).to_le_bytes();
+    }
+    put_nibbles(&block, &mut out[66..]);
+}
+
+#[inline(always)]
+fn s_body(x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 82]) {
+    let block = encode::<S, 8>(x, importance);
+    out.fill(0);
+    for k in 0..32 {
+        out[2 + k] = block.index[k] as u8;
+        out[34 + k] = block.signs[k];
+        out[66 + k / 4] |= ((block.index[k] >> 8) as u8) << (2 * (k % 4));
+    }
+    if block.largest == 0.0 {
+        return;
+    }
+    out[..2].copy_from_slice(&half_from_f32(block.largest / 31.0 * 0.9875).to_le_bytes());
+    put_nibbles(&block, &mut out[74..]);
+}
+
+#[inline(always)]
+fn put_nibbles(block: &Encoded, out: &mut [u8]) {
+    for (byte, pair) in out.iter_mut().zip(block.levels().as_chunks::<2>().0) {
+        *byte = pair[0] | pair[1] << 4;
+    }
+}
+
+per_isa! {
+    fn xxs_kernel(x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 66]) = xxs_body;
+    fn xs_kernel(x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 74]) = xs_body;
+    fn s_kernel(x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 82]) = s_body;
+}
+
+/// IQ2_XXS, 2.06 bits a number (ggml `quantize_row_iq2_xxs_impl`).
+pub fn encode_iq2_xxs(isa: Isa, rows: &[f32], len: usize, m: Option<&[f32]>, out: &mut [u8]) {
+    super::magnitude::each_super_block(rows, len, m, out, |x, m, out| xxs_kernel(isa, x, m, out));
+}
+
+/// IQ2_XS, 2.31 bits a number (ggml `quantize_row_iq2_xs_impl`).
+pub fn encode_iq2_xs(isa: Isa, rows: &[f32], len: usize, m: Option<&[f32]>, out: &mut [u8]) {
+    super::magnitude::each_super_block(rows, len, m, out, |x, m, out| xs_kernel(isa, x, m, out));
+}
+
+/// IQ2_S, 2.56 bits a number (ggml `quantize_row_iq2_s_impl`).
+pub fn encode_iq2_s(isa: Isa, rows: &[f32], len: usize, m: Option<&[f32]>, out: &mut [u8]) {
+    super::magnitude::each_super_block(rows, len, m, out, |x, m, out| s_kernel(isa, x, m, out));
+}

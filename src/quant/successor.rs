@@ -1,0 +1,72 @@
+//! Which of today's types takes over the weights of a type that today's llama.cpp does not know.
+//!
+//! - Q4_2 and Q4_3 have a scale for every 16 weights, in f16: no present type of that width has one
+//!   of its own, and a product of eleven and four bits does not fit f16. Q8_0 adds an error of a
+//!   thirtieth of their step; only F32 is exact.
+//! - Super-blocks of 64: four of them do not fit one of 256, whose single scale they would share.
+//!   Q4_K of 64 is two blocks of 32 with a scale and a minimum each, which Q4_1 holds with the same
+//!   quants, the product of the two scales rounded to f16. The others have a scale for every 16
+//!   weights: as Q4_2.
+//! - Q8_1 is Q8_0 with a sum for dot products.
+//! - Row-interleaved packings are their plain types in another order.
+
+use super::{QuantType, permute::transform};
+
+/// Whether a successor holds every weight as it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fidelity {
+    /// Every weight stays the same.
+    Exact,
+    /// Weights may be rounded.
+    Nearest,
+}
+
+/// The present-day types for the weights of `q`, the preferred first; the last is exact.
+///
+/// A type whose blocks do not fill a row is left to the caller to skip. Where
+/// [`transform`] knows no way, rows are decoded and encoded again.
+pub fn successors(q: QuantType) -> Vec<(QuantType, Fidelity)> {
+    if q.is_today() {
+        return vec![(q, Fidelity::Exact)];
+    }
+    let names: &[&str] = match (q.name(), q.dialect()) {
+        ("q4_2" | "q4_3", _) => &["q8_0", "f16"],
+        ("q8_1", _) => &["q8_0"],
+        ("q4_k", "super-64") => &["q4_1", "f16"],
+        (_, "super-64") => &["q8_0", "f16"],
+        ("iq1_s", _) => &["q8_0", "f16"],
+        ("iq3_s", _) => &["iq3_s"],
+        (name, _) if name.starts_with("q4_0_") => &["q4_0"],
+        (name, _) if name.starts_with("iq4_nl_") => &["iq4_nl"],
+        (name, _) => &[name],
+    };
+    let mut all = Vec::new();
+    for to in names.iter().filter_map(|name| QuantType::today(name)) {
+        let exact = transform(q, to).is_some_and(|way| way.exact);
+        all.push((to, if exact { Fidelity::Exact } else { Fidelity::Nearest }));
+        if exact {
+            return all;
+        }
+    }
+    all.extend(QuantType::today("f32").map(|to| (to, Fidelity::Exact)));
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_type_has_a_successor_and_an_exact_one() {
+        for q in QuantType::all() {
+            let all = successors(q);
+            assert!(all.iter().all(|(to, _)| to.is_today()), "{q}: {all:?}");
+            assert_eq!(all.last().unwrap().1, Fidelity::Exact, "{q}");
+        }
+        let first = |name, dialect| successors(QuantType::find(name, dialect).unwrap())[0];
+        let today = |name| QuantType::today(name).unwrap();
+        assert_eq!(first("q5_0", "pairs"), (today("q5_0"), Fidelity::Exact));
+        assert_eq!(first("q4_0", "pairs-f32"), (today("q4_0"), Fidelity::Nearest));
+        assert_eq!(first("q4_0_8_8", "plain"), (today("q4_0"), Fidelity::Exact));
+    }
+}
