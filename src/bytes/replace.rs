@@ -55,6 +55,11 @@ impl Replace {
         self.temp.as_file_mut()
     }
 
+    /// The file, for writing at positions from several threads.
+    pub fn as_file(&self) -> &File {
+        self.temp.as_file()
+    }
+
     /// The path of the temporary file, to check it before it is committed.
     pub fn temp_path(&self) -> &Path {
         self.temp.path()

@@ -78,6 +78,15 @@ impl FileType {
         }
     }
 
+    /// The number of the file type named after a ggml type, of a K type its usual mix.
+    pub fn usual(ggml_type: &str) -> u32 {
+        match ggml_type {
+            "mxfp4" => 38,
+            "q2_k" => 10,
+            other => FileType::guess(other) & 1023,
+        }
+    }
+
     /// The number that llama.cpp guesses for a file whose commonest tensor type is `ggml_type`,
     /// with the bit that marks a guess (llama.cpp `llama_model_loader`).
     pub fn guess(ggml_type: &str) -> u32 {

@@ -1,4 +1,19 @@
 //! From a model to a file: what will be written is planned first, shown, and then written exactly so.
+//!
+//! [`upgrade`] and its sisters turn a [`crate::model::Model`] into a [`Plan`]; [`carry()`] streams the
+//! rows through it into one or several new files and checks them.
 
+pub mod carry;
 pub mod ftype;
+mod keys;
 pub mod mix;
+pub mod plan;
+mod prepare;
+pub mod report;
+mod target;
+pub mod upgrade;
+pub mod vocabulary;
+
+pub use carry::{Distance, Outcome, Progress, StepOutcome, carry};
+pub use plan::{Act, Assumed, Loss, Plan, Step};
+pub use target::Target;

@@ -3,11 +3,14 @@
 //! Every check returns [`Finding`]s as data; nothing is printed while it runs, and text and JSON are
 //! two views of the same value.
 
+pub mod compare;
 pub mod digest;
 pub mod download;
 pub mod known;
 pub mod lists;
 pub mod numbers;
+pub mod page;
+pub mod report;
 pub mod sums;
 pub mod tensors;
 pub mod verify;

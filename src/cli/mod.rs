@@ -13,9 +13,13 @@
 //! | 5 | reading or writing failed |
 //! | 130 | Ctrl-C |
 
+mod compare;
 mod completions;
 mod man;
+mod open;
+mod progress;
 pub mod text;
+mod upgrade;
 mod verify;
 
 use std::{
@@ -58,6 +62,10 @@ pub struct Globals {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Bring an old model file forward: today's GGUF, the same quant types, nothing rounded unsaid
+    Upgrade(upgrade::Args),
+    /// Say whether two models are the same, and if not, how they differ
+    Compare(compare::Args),
     /// Check downloads offline: digest lists, caches, public digests, structure
     Verify(verify::Args),
     /// Print a completion script for a shell
@@ -69,6 +77,8 @@ enum Command {
 impl Command {
     fn run(&self, globals: &Globals) -> Result<ExitCode> {
         match self {
+            Command::Upgrade(args) => upgrade::run(args, globals),
+            Command::Compare(args) => compare::run(args, globals),
             Command::Verify(args) => verify::run(args, globals),
             Command::Completions(args) => completions::run(args, globals),
             Command::Man(args) => man::run(args, globals),

@@ -1,0 +1,489 @@
+//! Executes plans: rows are streamed once from the model through every plan into its new file.
+//!
+//! Work is cut into chunks of whole rows, pulled in file order by all threads; every chunk has its
+//! place in the output beforehand, so the bytes do not depend on the number of threads. Memory stays
+//! at a few buffers a thread. A failure or Ctrl-C leaves no output behind.
+
+use std::{collections::HashMap, time::Instant};
+
+use rayon::prelude::*;
+
+use super::plan::{Act, Plan, Step};
+use crate::{
+    bytes::{
+        Input, Replace,
+        replace::{check_interrupt, check_target},
+    },
+    container::{self, OpenOptions},
+    error::{Error, Result},
+    model::{Model, Tensor},
+    quant::{QuantType, decode_rows, isa::Isa, permute::ScaleLoss},
+};
+
+/// Told how many bytes of output have been written.
+pub trait Progress: Sync {
+    /// `bytes` more have been written.
+    fn advance(&self, bytes: u64);
+}
+
+/// Nobody watches.
+impl Progress for () {
+    fn advance(&self, _bytes: u64) {}
+}
+
+/// What became of one plan.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// Bytes of the finished file.
+    pub bytes: u64,
+    /// Seconds that it took, shared by plans carried together.
+    pub seconds: f64,
+    /// What each step lost, in the plan's order.
+    pub steps: Vec<StepOutcome>,
+}
+
+/// What one step lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct StepOutcome {
+    /// Scales that were rounded.
+    pub scales: ScaleLoss,
+    /// How far encoded weights are from their source.
+    pub distance: Distance,
+}
+
+/// Sums over weights before and after.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Distance {
+    /// Weights compared.
+    pub weights: u64,
+    /// Sum of the squared differences.
+    pub squared_error: f64,
+    /// Sum of the squares of the source.
+    pub squared_source: f64,
+    /// Largest absolute difference.
+    pub max_error: f32,
+}
+
+impl Distance {
+    /// Adds one run of weights.
+    pub fn add(&mut self, source: &[f32], copy: &[f32]) {
+        for (a, b) in source.iter().zip(copy) {
+            let d = a - b;
+            self.squared_error += f64::from(d) * f64::from(d);
+            self.squared_source += f64::from(*a) * f64::from(*a);
+            self.max_error = self.max_error.max(d.abs());
+        }
+        self.weights += source.len() as u64;
+    }
+
+    /// Adds the sums of another part.
+    pub fn merge(&mut self, other: Distance) {
+        self.weights += other.weights;
+        self.squared_error += other.squared_error;
+        self.squared_source += other.squared_source;
+        self.max_error = self.max_error.max(other.max_error);
+    }
+
+    /// Root of the mean squared difference.
+    pub fn rmse(&self) -> f64 {
+        (self.squared_error / self.weights.max(1) as f64).sqrt()
+    }
+
+    /// Signal-to-noise ratio in decibels; infinite where nothing differs.
+    pub fn snr_db(&self) -> f64 {
+        10.0 * (self.squared_source / self.squared_error).log10()
+    }
+}
+
+/// Some rows of one source tensor.
+struct Chunk {
+    source: usize,
+    first: u64,
+    rows: u64,
+}
+
+/// Weights of a chunk that is decoded; about one megabyte of f32.
+const CHUNK_WEIGHTS: u64 = 256 << 10;
+/// Bytes of a chunk that is only moved.
+const CHUNK_BYTES: u64 = 8 << 20;
+
+/// Writes the files of `plans`, all made from `model`, reading every row once.
+///
+/// # Errors
+/// Where an input cannot be read or changes, an output cannot be written or exists (unless `force`),
+/// a scale leaves the range of its new type, or weights to be encoded are not numbers.
+pub fn carry(
+    model: &Model,
+    plans: &[Plan],
+    force: bool,
+    progress: &dyn Progress,
+) -> Result<Vec<Outcome>> {
+    let began = Instant::now();
+    let inputs: Vec<&Input> = model.files.iter().collect();
+    for plan in plans {
+        check_target(&plan.output, force, &inputs)?;
+    }
+    let outputs: Vec<Replace> = plans
+        .iter()
+        .map(|plan| {
+            let mut out = Replace::begin(&plan.output, plan.layout.total, force, &inputs)?;
+            out.file().set_len(plan.layout.total).map_err(|e| out.failed(e))?;
+            plan.layout.chunks.iter().try_for_each(|(at, bytes)| out.write_at(*at, bytes))?;
+            Ok(out)
+        })
+        .collect::<Result<_>>()?;
+
+    let job =
+        Job { model, plans, outputs: &outputs, uses: uses(plans), progress, isa: Isa::best() };
+    let chunks = job.chunks();
+    let mut done = chunks
+        .iter()
+        .enumerate()
+        .par_bridge()
+        .map_init(Buffers::default, |buffers, (i, chunk)| Ok((i, job.run(chunk, buffers)?)))
+        .collect::<Result<Vec<_>>>()?;
+    done.sort_by_key(|(i, _)| *i);
+
+    let mut outcomes: Vec<Outcome> = plans
+        .iter()
+        .map(|p| Outcome {
+            bytes: p.layout.total,
+            seconds: 0.0,
+            steps: vec![StepOutcome::default(); p.steps.len()],
+        })
+        .collect();
+    for (plan, step, part) in done.into_iter().flat_map(|(_, parts)| parts) {
+        if let Some(sum) = outcomes.get_mut(plan).and_then(|o| o.steps.get_mut(step)) {
+            sum.scales = sum.scales.merge(part.scales);
+            sum.distance.merge(part.distance);
+        }
+    }
+    model.files.iter().try_for_each(Input::check_unchanged)?;
+    for (plan, out) in plans.iter().zip(&outputs) {
+        check_written(plan, out)?;
+    }
+    for out in outputs {
+        out.commit()?;
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    outcomes.iter_mut().for_each(|o| o.seconds = seconds);
+    Ok(outcomes)
+}
+
+/// Which steps of which plans take their rows from a source: source -> (plan, step).
+fn uses(plans: &[Plan]) -> HashMap<usize, Vec<(usize, usize)>> {
+    let mut uses: HashMap<usize, Vec<(usize, usize)>> = HashMap::new();
+    for (p, plan) in plans.iter().enumerate() {
+        for (s, step) in plan.steps.iter().enumerate() {
+            uses.entry(step.source).or_default().push((p, s));
+        }
+    }
+    uses
+}
+
+#[derive(Default)]
+struct Buffers {
+    raw: Vec<u8>,
+    made: Vec<u8>,
+    weights: Vec<f32>,
+    again: Vec<f32>,
+}
+
+struct Job<'a> {
+    model: &'a Model,
+    plans: &'a [Plan],
+    outputs: &'a [Replace],
+    uses: HashMap<usize, Vec<(usize, usize)>>,
+    progress: &'a dyn Progress,
+    isa: Isa,
+}
+
+type Parts = Vec<(usize, usize, StepOutcome)>;
+
+impl Job<'_> {
+    fn steps(&self, source: usize) -> impl Iterator<Item = (usize, usize, &Plan, &Step)> {
+        let uses = self.uses.get(&source).map(Vec::as_slice).unwrap_or_default();
+        uses.iter().filter_map(|(p, s)| {
+            let plan = self.plans.get(*p)?;
+            Some((*p, *s, plan, plan.steps.get(*s)?))
+        })
+    }
+
+    /// All work, in the order in which the inputs hold it.
+    fn chunks(&self) -> Vec<Chunk> {
+        let mut chunks = Vec::new();
+        for (source, tensor) in self.model.tensors.iter().enumerate() {
+            if self.steps(source).next().is_none() || tensor.bytes() == 0 {
+                continue;
+            }
+            let recoded = self.steps(source).any(|(.., s)| matches!(s.act, Act::Recode { .. }));
+            let most = if recoded {
+                CHUNK_WEIGHTS / tensor.row_len().max(1)
+            } else {
+                CHUNK_BYTES / tensor.row_bytes().max(1)
+            };
+            let group = self
+                .steps(source)
+                .map(|(.., s)| s.quant.row_group())
+                .fold(tensor.quant.row_group(), usize::max);
+            let group = group as u64;
+            let step = (most / group * group).max(group);
+            // What can only be read forward is one chunk, cut up while it is read.
+            let step = if in_order(self.model, tensor) { tensor.rows() } else { step };
+            let firsts = (0..tensor.rows()).step_by(usize::try_from(step).unwrap_or(usize::MAX));
+            chunks.extend(firsts.map(|first| Chunk {
+                source,
+                first,
+                rows: step.min(tensor.rows() - first),
+            }));
+        }
+        let place = |c: &Chunk| {
+            let piece = self.model.tensors.get(c.source).and_then(|t| t.pieces.first());
+            piece.map(|p| (p.file, p.at))
+        };
+        chunks.sort_by_key(|c| (place(c), c.first));
+        chunks
+    }
+
+    fn run(&self, chunk: &Chunk, buffers: &mut Buffers) -> Result<Parts> {
+        let Some(tensor) = self.model.tensors.get(chunk.source) else { return Ok(Vec::new()) };
+        if !in_order(self.model, tensor) {
+            return self.run_rows(tensor, chunk.source, chunk.first, chunk.rows, buffers);
+        }
+        let step = (CHUNK_WEIGHTS / tensor.row_len().max(1)).max(1);
+        let mut parts = Parts::new();
+        for first in (0..tensor.rows()).step_by(usize::try_from(step).unwrap_or(usize::MAX)) {
+            let rows = step.min(tensor.rows() - first);
+            parts.extend(self.run_rows(tensor, chunk.source, first, rows, buffers)?);
+        }
+        Ok(parts)
+    }
+
+    fn run_rows(
+        &self,
+        tensor: &Tensor,
+        source: usize,
+        first: u64,
+        rows: u64,
+        buffers: &mut Buffers,
+    ) -> Result<Parts> {
+        check_interrupt()?;
+        let mut parts = Parts::new();
+        let (mut read, mut decoded) = (false, false);
+        for (p, s, plan, step) in self.steps(source) {
+            let Some(out) = self.outputs.get(p) else { continue };
+            // Rows that were coded together may be coded one by one now.
+            let split = tensor.row_len() / step.row_len().max(1);
+            let at =
+                plan.layout.data.get(s).copied().unwrap_or(0) + first * split * step.row_bytes();
+            let size = rows * split * step.row_bytes();
+            self.progress.advance(size);
+            let swap = plan.target.big_endian();
+            let copies = matches!(step.act, Act::Copy);
+            if copies
+                && !swap
+                && !tensor.big_endian
+                && self.move_bytes(tensor, first, size, out, at)?
+            {
+                continue;
+            }
+            if !read {
+                resize(&mut buffers.raw, rows * tensor.row_bytes())?;
+                self.model.read_rows(tensor, first, rows, &mut buffers.raw)?;
+                read = true;
+            }
+            let mut part = StepOutcome::default();
+            let row_len = usize::try_from(tensor.row_len()).unwrap_or(usize::MAX);
+            if copies && !swap {
+                out.write_at(at, &buffers.raw)?;
+                continue;
+            }
+            resize(&mut buffers.made, size)?;
+            match &step.act {
+                Act::Copy => buffers.made.copy_from_slice(&buffers.raw),
+                Act::Transform(transform) => {
+                    part.scales = transform.run(self.isa, row_len, &buffers.raw, &mut buffers.made);
+                    check_scales(plan, tensor, step.quant, &part.scales)?;
+                }
+                Act::Recode { encode, weights } => {
+                    if !decoded {
+                        decode(tensor, self.isa, &buffers.raw, row_len, &mut buffers.weights)?;
+                        decoded = true;
+                    }
+                    if !plan.keep_nan {
+                        check_numbers(tensor, first, row_len, &buffers.weights, step.quant)?;
+                    }
+                    let row_len = usize::try_from(step.row_len()).unwrap_or(usize::MAX);
+                    let first = first * split;
+                    let made = Rows { first, row_len, per_matrix: rows_per_matrix(&step.shape) };
+                    made.encode(
+                        *encode,
+                        self.isa,
+                        &buffers.weights,
+                        weights.as_deref(),
+                        &mut buffers.made,
+                    );
+                    if plan.measure {
+                        resize_f32(&mut buffers.again, buffers.weights.len());
+                        decode_rows(
+                            step.quant,
+                            self.isa,
+                            &buffers.made,
+                            row_len,
+                            &mut buffers.again,
+                        );
+                        part.distance.add(&buffers.weights, &buffers.again);
+                    }
+                }
+            }
+            if swap {
+                step.quant.swap_bytes(&mut buffers.made);
+            }
+            out.write_at(at, &buffers.made)?;
+            parts.push((p, s, part));
+        }
+        Ok(parts)
+    }
+
+    /// Lets the system move bytes from file to file. `false` where it cannot.
+    fn move_bytes(
+        &self,
+        tensor: &Tensor,
+        first: u64,
+        size: u64,
+        out: &Replace,
+        to: u64,
+    ) -> Result<bool> {
+        let Some((file, at)) = tensor.contiguous() else { return Ok(false) };
+        let Some(input) = self.model.files.get(file) else { return Ok(false) };
+        input.copy_to(at + first * tensor.row_bytes(), size, out, to)
+    }
+}
+
+/// Rows on their way to an encoder.
+struct Rows {
+    first: u64,
+    row_len: usize,
+    per_matrix: u64,
+}
+
+impl Rows {
+    /// Encodes them with the importance that belongs to their matrix of a stack.
+    fn encode(
+        &self,
+        encode: crate::quant::encode::EncodeRows,
+        isa: Isa,
+        rows: &[f32],
+        weights: Option<&[f32]>,
+        out: &mut [u8],
+    ) {
+        let one = weights.is_none_or(|w| w.len() == self.row_len);
+        if one {
+            return encode(isa, rows, self.row_len, weights, out);
+        }
+        let row_bytes = out.len() / (rows.len() / self.row_len).max(1);
+        let pairs = rows.chunks_exact(self.row_len).zip(out.chunks_exact_mut(row_bytes));
+        for (r, (row, out)) in (self.first..).zip(pairs) {
+            let from = usize::try_from(r / self.per_matrix).unwrap_or(0) * self.row_len;
+            let weights = weights.and_then(|w| w.get(from..from + self.row_len));
+            encode(isa, row, self.row_len, weights, out);
+        }
+    }
+}
+
+fn rows_per_matrix(shape: &[u64]) -> u64 {
+    shape.iter().rev().nth(1).copied().unwrap_or(1).max(1)
+}
+
+fn in_order(model: &Model, tensor: &Tensor) -> bool {
+    tensor.pieces.iter().any(|p| model.files.get(p.file).is_some_and(|f| !f.is_random()))
+}
+
+fn resize(buffer: &mut Vec<u8>, size: u64) -> Result<()> {
+    let size = usize::try_from(size)
+        .map_err(|_| Error::unsupported("a row is larger than memory", "use a 64-bit machine"))?;
+    buffer.resize(size, 0);
+    Ok(())
+}
+
+fn resize_f32(buffer: &mut Vec<f32>, len: usize) {
+    buffer.resize(len, 0.0);
+}
+
+fn decode(
+    tensor: &Tensor,
+    isa: Isa,
+    raw: &[u8],
+    row_len: usize,
+    weights: &mut Vec<f32>,
+) -> Result<()> {
+    let row_bytes = usize::try_from(tensor.row_bytes()).unwrap_or(usize::MAX).max(1);
+    resize_f32(weights, raw.len() / row_bytes * row_len);
+    decode_rows(tensor.quant, isa, raw, row_len, weights);
+    Ok(())
+}
+
+/// Refuses to encode what is not a number: a block takes its scale from the largest weight, so one
+/// NaN or infinity would spoil all its neighbours.
+fn check_numbers(
+    tensor: &Tensor,
+    first: u64,
+    row_len: usize,
+    weights: &[f32],
+    to: QuantType,
+) -> Result<()> {
+    if matches!(to.name(), "f32" | "f16" | "bf16") {
+        return Ok(());
+    }
+    let Some(bad) = weights.iter().position(|w| !w.is_finite()) else { return Ok(()) };
+    let what = format!(
+        "{}: weight at row {}, column {} is {}",
+        tensor.name,
+        first + (bad / row_len) as u64,
+        bad % row_len,
+        weights.get(bad).copied().unwrap_or(f32::NAN),
+    );
+    Err(Error::refused(
+        what,
+        "get a sound copy of the source, or add --keep-nan to encode it as it is",
+    ))
+}
+
+fn check_scales(plan: &Plan, tensor: &Tensor, to: QuantType, scales: &ScaleLoss) -> Result<()> {
+    if plan.clamp_scales || (scales.underflow == 0 && scales.overflow == 0) {
+        return Ok(());
+    }
+    let what = format!(
+        "{}: {} scales are too small and {} too large for the f16 scale of today's {to}",
+        tensor.name, scales.underflow, scales.overflow,
+    );
+    Err(Error::refused(
+        what,
+        "add --exact to keep such tensors as F32, or --clamp-scales to take the nearest f16",
+    ))
+}
+
+/// Opens the finished file and compares it with the plan before it gets its name.
+fn check_written(plan: &Plan, out: &Replace) -> Result<()> {
+    let wrong = |what: String| {
+        let what =
+            format!("{}: the written file does not match its plan: {what}", plan.output.display());
+        Error::unsupported(what, "the file was not kept; please report this")
+    };
+    let options =
+        OpenOptions { format: Some(plan.target.id().to_owned()), ..OpenOptions::default() };
+    let found = container::open(out.temp_path(), &options)?;
+    if found.tensors.len() != plan.steps.len() {
+        return Err(wrong(format!("{} tensors", found.tensors.len())));
+    }
+    for ((tensor, step), at) in found.tensors.iter().zip(&plan.steps).zip(&plan.layout.data) {
+        let same = tensor.name == step.name
+            && tensor.shape == step.shape
+            && tensor.quant == step.quant
+            && tensor.contiguous().is_some_and(|(_, a)| a == *at);
+        if !same {
+            return Err(wrong(format!("tensor {}", step.name)));
+        }
+    }
+    Ok(())
+}

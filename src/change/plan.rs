@@ -1,0 +1,186 @@
+//! A plan: every tensor, every byte range and every loss, before anything is written.
+
+use std::{path::PathBuf, sync::Arc};
+
+use super::Target;
+use crate::{
+    container::{Layout, TensorHead, keyed, stream},
+    error::Result,
+    model::{Metadata, Vocab},
+    quant::{QuantType, encode::EncodeRows, permute::Transform},
+};
+
+/// What one output file will be.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Where it will stand.
+    pub output: PathBuf,
+    /// The container it is written in.
+    pub target: Target,
+    /// Its metadata (GGUF targets).
+    pub metadata: Metadata,
+    /// Its header words under their original names (older targets).
+    pub header: Vec<(String, i64)>,
+    /// Its vocabulary records (older targets).
+    pub vocab: Vocab,
+    /// Its tensors in file order.
+    pub steps: Vec<Step>,
+    /// Values that no old file stores and that had to be assumed.
+    pub assumed: Vec<Assumed>,
+    /// What was noticed on the way, as sentences.
+    pub notes: Vec<String>,
+    /// Where everything stands in the output; filled in by [`Plan::lay_out`].
+    pub layout: Layout,
+    /// Whether a NaN in weights that are to be encoded passes instead of ending the job.
+    pub keep_nan: bool,
+    /// Whether scales that leave the range of f16 are clamped instead of ending the job.
+    pub clamp_scales: bool,
+    /// Whether encoded weights are decoded again to say how far they are from their source.
+    pub measure: bool,
+}
+
+/// One tensor of the output.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// Index of its source in the model's tensors.
+    pub source: usize,
+    /// Its name in the output.
+    pub name: String,
+    /// Its shape in the output, outermost first.
+    pub shape: Vec<u64>,
+    /// Its type in the output.
+    pub quant: QuantType,
+    /// How many rows of the shape are coded as one; see [`crate::model::Tensor::fold`].
+    pub fold: u64,
+    /// How its rows are made.
+    pub act: Act,
+}
+
+/// How the rows of one tensor are made from those of its source.
+#[derive(Clone, Debug)]
+pub enum Act {
+    /// The same bytes.
+    Copy,
+    /// The same codes in another order, or with scales stored otherwise.
+    Transform(Transform),
+    /// Decoded to f32 and encoded again.
+    Recode {
+        /// The encoder.
+        encode: EncodeRows,
+        /// Importance of each column; for stacked experts one row of it per matrix.
+        weights: Option<Arc<[f32]>>,
+    },
+}
+
+/// What a step loses, as far as it is known before reading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// Every weight decodes to the same f32.
+    Exact,
+    /// Only stored scales are rounded from f32 to f16.
+    Rounded,
+    /// The weights are encoded anew.
+    Recoded,
+}
+
+/// A value that had to be assumed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Assumed {
+    /// The key, as `llama.context_length`.
+    pub key: String,
+    /// The value taken.
+    pub value: String,
+    /// Why this one.
+    pub because: String,
+    /// The flag that overrides it.
+    pub flag: String,
+}
+
+impl Plan {
+    /// A plan that writes no tensor yet.
+    pub fn new(output: PathBuf, target: Target) -> Plan {
+        Plan {
+            output,
+            target,
+            metadata: Metadata::new(),
+            header: Vec::new(),
+            vocab: Vocab::default(),
+            steps: Vec::new(),
+            assumed: Vec::new(),
+            notes: Vec::new(),
+            layout: Layout::default(),
+            keep_nan: false,
+            clamp_scales: false,
+            measure: false,
+        }
+    }
+
+    /// Computes where everything stands in the output.
+    ///
+    /// # Errors
+    /// Where the target cannot store a name, a shape, a type or a value.
+    pub fn lay_out(&mut self) -> Result<()> {
+        let head = |s: &Step| TensorHead {
+            name: s.name.clone(),
+            shape: s.shape.clone(),
+            quant: s.quant,
+            bytes: s.bytes(),
+        };
+        let heads: Vec<TensorHead> = self.steps.iter().map(head).collect();
+        let format = self.target.container();
+        self.layout = match self.target.is_keyed() {
+            true => keyed::layout(format, &self.header, &self.metadata, &heads)?,
+            false => stream::layout(format, &self.header, &self.vocab, &heads)?,
+        };
+        Ok(())
+    }
+}
+
+impl Step {
+    /// What this step loses.
+    pub fn loss(&self) -> Loss {
+        match &self.act {
+            Act::Copy => Loss::Exact,
+            Act::Transform(t) if t.exact => Loss::Exact,
+            Act::Transform(_) => Loss::Rounded,
+            Act::Recode { .. } if is_float(self.quant) => Loss::Exact,
+            Act::Recode { .. } => Loss::Recoded,
+        }
+    }
+
+    /// What happens to the tensor, in one word.
+    pub fn how(&self) -> &'static str {
+        match &self.act {
+            Act::Copy => "copied",
+            Act::Transform(t) if t.exact => "reordered",
+            Act::Transform(_) => "rescaled",
+            Act::Recode { .. } if is_float(self.quant) => "decoded",
+            Act::Recode { .. } => "encoded",
+        }
+    }
+
+    /// Weights of one row as it is coded in the output.
+    pub fn row_len(&self) -> u64 {
+        self.shape.last().copied().unwrap_or(1) * self.fold
+    }
+
+    /// Bytes of one row in the output.
+    pub fn row_bytes(&self) -> u64 {
+        self.quant.row_bytes(self.row_len()).unwrap_or(0)
+    }
+
+    /// Rows in the output.
+    pub fn rows(&self) -> u64 {
+        self.shape.iter().rev().skip(1).product::<u64>() / self.fold
+    }
+
+    /// Bytes in the output.
+    pub fn bytes(&self) -> u64 {
+        self.rows() * self.row_bytes()
+    }
+}
+
+/// Every present weight type decodes to an f32 without rounding, so f32 holds any of them.
+fn is_float(quant: QuantType) -> bool {
+    quant.name() == "f32"
+}

@@ -1,0 +1,259 @@
+//! What a plan will do and what it did, as text for people and as JSON; one value for both.
+
+use std::fmt::Write;
+
+use serde::Serialize;
+
+use super::{Loss, Outcome, Plan, StepOutcome};
+use crate::model::Model;
+
+/// A plan in words and figures, with its outcome once there is one.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Version of this shape.
+    pub schema_version: u32,
+    /// The files read.
+    pub inputs: Vec<String>,
+    /// The format they are in.
+    pub from: String,
+    /// The file written, or to be written.
+    pub output: String,
+    /// The format it is in.
+    pub to: String,
+    /// Bytes of the output.
+    pub bytes: u64,
+    /// Whether it has been written.
+    pub written: bool,
+    /// Seconds that it took.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<f64>,
+    /// What happens to the tensors, by kind.
+    pub tensors: Vec<Group>,
+    /// One line a tensor.
+    pub steps: Vec<Line>,
+    /// Values that no old file stores.
+    pub assumed: Vec<Assumption>,
+    /// What was noticed.
+    pub notes: Vec<String>,
+}
+
+/// Tensors that share their types and what happens to them.
+#[derive(Clone, Debug, Serialize)]
+pub struct Group {
+    /// Type before, with its dialect.
+    pub from: String,
+    /// Type after.
+    pub to: String,
+    /// `copied`, `reordered`, `rescaled`, `decoded` or `encoded`.
+    pub how: &'static str,
+    /// Whether every weight stays the same.
+    pub exact: bool,
+    /// Number of tensors.
+    pub tensors: usize,
+    /// Their bytes in the output.
+    pub bytes: u64,
+    /// Blocks whose scale was looked at.
+    pub blocks: u64,
+    /// Blocks whose scale was rounded.
+    pub rounded_blocks: u64,
+    /// The largest relative change of a scale.
+    pub max_relative_change: f32,
+    /// Root mean squared error of encoded weights.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rmse: Option<f64>,
+    /// Signal-to-noise ratio of encoded weights in decibels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snr_db: Option<f64>,
+}
+
+/// One tensor.
+#[derive(Clone, Debug, Serialize)]
+pub struct Line {
+    /// Its name in the source, in the target's terms.
+    pub name: String,
+    /// Its shape, outermost first.
+    pub shape: Vec<u64>,
+    /// Type before.
+    pub from: String,
+    /// Type after.
+    pub to: String,
+    /// What happens to it.
+    pub how: &'static str,
+    /// Where its data begins in the output.
+    pub at: u64,
+    /// Its bytes in the output.
+    pub bytes: u64,
+    /// Root mean squared error, once encoded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rmse: Option<f64>,
+    /// Largest error, once encoded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_error: Option<f32>,
+    /// Signal-to-noise ratio in decibels, once encoded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snr_db: Option<f64>,
+}
+
+/// An assumed value.
+#[derive(Clone, Debug, Serialize)]
+pub struct Assumption {
+    /// The key.
+    pub key: String,
+    /// The value taken.
+    pub value: String,
+    /// Why.
+    pub because: String,
+    /// The flag that overrides it.
+    pub flag: String,
+}
+
+impl Report {
+    /// The report of a plan; `outcome` once it has been carried out.
+    pub fn new(model: &Model, plan: &Plan, outcome: Option<&Outcome>) -> Report {
+        let mut groups: Vec<(Group, StepOutcome)> = Vec::new();
+        let mut lines = Vec::new();
+        for (i, step) in plan.steps.iter().enumerate() {
+            let Some(source) = model.tensors.get(step.source) else { continue };
+            let done = outcome.and_then(|o| o.steps.get(i)).copied().unwrap_or_default();
+            let (from, to, how) = (source.quant.to_string(), step.quant.to_string(), step.how());
+            let measured = done.distance.weights > 0;
+            lines.push(Line {
+                name: step.name.clone(),
+                shape: step.shape.clone(),
+                from: from.clone(),
+                to: to.clone(),
+                how,
+                at: plan.layout.data.get(i).copied().unwrap_or(0),
+                bytes: step.bytes(),
+                rmse: measured.then(|| done.distance.rmse()),
+                max_error: measured.then_some(done.distance.max_error),
+                snr_db: measured.then(|| done.distance.snr_db()),
+            });
+            let at = groups.iter().position(|(g, _)| g.from == from && g.to == to && g.how == how);
+            let at = at.unwrap_or_else(|| {
+                let exact = step.loss() == Loss::Exact;
+                let group = Group { from, to, how, exact, ..Group::EMPTY };
+                groups.push((group, StepOutcome::default()));
+                groups.len() - 1
+            });
+            let (group, sum) = &mut groups[at];
+            group.tensors += 1;
+            group.bytes += step.bytes();
+            sum.scales = sum.scales.merge(done.scales);
+            sum.distance.merge(done.distance);
+        }
+        let tensors = groups.into_iter().map(|(mut group, sum)| {
+            group.blocks = sum.scales.blocks;
+            group.rounded_blocks = sum.scales.changed;
+            group.max_relative_change = sum.scales.max_relative_change;
+            if sum.distance.weights > 0 {
+                group.rmse = Some(sum.distance.rmse());
+                group.snr_db = Some(sum.distance.snr_db());
+            }
+            group
+        });
+        let assumed = plan.assumed.iter().map(|a| Assumption {
+            key: a.key.clone(),
+            value: a.value.clone(),
+            because: a.because.clone(),
+            flag: a.flag.clone(),
+        });
+        Report {
+            schema_version: 1,
+            inputs: model.files.iter().map(crate::bytes::Input::name).collect(),
+            from: model.format.clone(),
+            output: plan.output.display().to_string(),
+            to: plan.target.id().to_owned(),
+            bytes: plan.layout.total,
+            written: outcome.is_some(),
+            seconds: outcome.map(|o| o.seconds),
+            tensors: tensors.collect(),
+            steps: lines,
+            assumed: assumed.collect(),
+            notes: plan.notes.clone(),
+        }
+    }
+
+    /// The report for people.
+    pub fn text(&self, verbose: bool) -> String {
+        let mut out = String::new();
+        let verb = if self.written { "wrote" } else { "would write" };
+        let _ = writeln!(out, "{} ({})", self.inputs.join(" + "), self.from);
+        let time = self.seconds.map(|s| format!(" in {s:.1} s")).unwrap_or_default();
+        let _ = writeln!(out, "{verb} {} ({}, {}){time}", self.output, self.to, size(self.bytes));
+        for group in &self.tensors {
+            let types = match group.from == group.to {
+                true => group.to.clone(),
+                false => format!("{} -> {}", group.from, group.to),
+            };
+            let _ = write!(out, "  {:>4} tensors  {types:<28} {:<10}", group.tensors, group.how);
+            let _ = writeln!(out, " {}", self.loss(group));
+        }
+        if verbose {
+            for line in &self.steps {
+                let _ = writeln!(
+                    out,
+                    "  {:#12x}  {:<40} {:?} {} -> {} {}",
+                    line.at, line.name, line.shape, line.from, line.to, line.how
+                );
+            }
+        }
+        if !self.assumed.is_empty() {
+            let _ = writeln!(out, "assumed, for the file does not say:");
+        }
+        for a in &self.assumed {
+            let _ =
+                writeln!(out, "  {} = {} ({}; change with {})", a.key, a.value, a.because, a.flag);
+        }
+        for note in &self.notes {
+            let _ = writeln!(out, "note: {note}");
+        }
+        out
+    }
+
+    fn loss(&self, group: &Group) -> String {
+        let now = self.written;
+        match group.how {
+            "copied" => "the same bytes".to_owned(),
+            "reordered" => "lossless: the same weights, bit for bit".to_owned(),
+            "decoded" => "lossless: F32 holds every weight".to_owned(),
+            "rescaled" if now => format!(
+                "rounded: {} of {} scales changed, at most by {:.2e} relative",
+                group.rounded_blocks, group.blocks, group.max_relative_change
+            ),
+            "rescaled" => "rounds: f32 scales become f16 (at most 4.9e-4 relative)".to_owned(),
+            _ => match (group.rmse, group.snr_db) {
+                (Some(rmse), Some(snr)) => {
+                    format!("encoded anew: rmse {rmse:.3e}, snr {snr:.1} dB")
+                }
+                _ => "encodes anew: lossy".to_owned(),
+            },
+        }
+    }
+}
+
+impl Group {
+    const EMPTY: Group = Group {
+        from: String::new(),
+        to: String::new(),
+        how: "",
+        exact: false,
+        tensors: 0,
+        bytes: 0,
+        blocks: 0,
+        rounded_blocks: 0,
+        max_relative_change: 0.0,
+        rmse: None,
+        snr_db: None,
+    };
+}
+
+/// A size in the unit that suits it.
+pub fn size(bytes: u64) -> String {
+    const UNITS: [(&str, u32); 3] = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
+    let unit = UNITS.iter().find(|(_, shift)| bytes >> shift > 0);
+    unit.map_or_else(
+        || format!("{bytes} bytes"),
+        |(name, shift)| format!("{:.1} {name}", bytes as f64 / (1u64 << shift) as f64),
+    )
+}

@@ -1,0 +1,201 @@
+//! Plans the upgrade of any model file to GGUF, same quant types, and the way back to older versions.
+//!
+//! Tensor by tensor the plan takes the first that applies: the same bytes where the target knows the
+//! type; another order of the same codes, or f16 for f32 scales ([`crate::quant::permute`]); the type
+//! that holds a removed one best ([`successors`]). What an old file never stored is derived from shapes
+//! where it can be and assumed aloud where not.
+
+use std::path::PathBuf;
+
+use super::{
+    Act, Assumed, Plan, Step, Target, keys, prepare,
+    vocabulary::{self, Rebuilt},
+};
+use crate::{
+    error::{Error, Result},
+    format::{catalog, container::Skeleton},
+    model::{Model, Tensor, Vocab},
+    quant::{
+        QuantType,
+        encode::encoder,
+        permute::transform,
+        successor::{Fidelity, successors},
+    },
+};
+
+/// What the person asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Where to write; beside the input by default.
+    pub output: Option<PathBuf>,
+    /// The target format as a person names it (`ggjt-v1`); today's GGUF by default.
+    pub to: Option<String>,
+    /// Never round: tensors that would be rounded become F32.
+    pub exact: bool,
+    /// The vocabulary of a `tokenizer.model` to use instead of the file's records.
+    pub vocab: Option<Vocab>,
+    /// `llama.attention.layer_norm_rms_epsilon`.
+    pub eps: Option<f32>,
+    /// `llama.context_length`.
+    pub context: Option<u32>,
+    /// `llama.rope.freq_base`.
+    pub rope_base: Option<f32>,
+    /// Take the nearest f16 for scales outside its range.
+    pub clamp_scales: bool,
+    /// Undo the key-row order that convert.py of 27 July to 28 September 2023 got wrong.
+    pub repair_key_rows: bool,
+}
+
+/// Plans an upgrade. Answers the model as the plan refers to it, and the plan.
+///
+/// # Errors
+/// Where the target cannot hold a tensor, or the file is not a whole model.
+pub fn plan(model: Model, options: &Options) -> Result<(Model, Plan)> {
+    let target = Target::find(options.to.as_deref().unwrap_or("gguf-v3"))?;
+    if model.tensors.iter().any(|t| t.name.contains(".lora")) {
+        return Err(Error::unsupported(
+            "this is an adapter, not a model",
+            "regguf reads and inspects it; convert it with the base model's own tools",
+        ));
+    }
+    let from_gguf =
+        catalog::container(&model.format).is_some_and(|c| c.format.skeleton == Skeleton::Keyed);
+    let mut notes = model.notes.clone();
+    let model = prepare::prepare(model, target.is_keyed(), options.repair_key_rows, &mut notes)?;
+    let mut steps = Vec::new();
+    for (source, tensor) in model.tensors.iter().enumerate() {
+        steps.push(step(source, tensor, target, options, &mut notes)?);
+    }
+    let output = options.output.clone().unwrap_or_else(|| default_output(&model, target));
+    let mut plan =
+        Plan { steps, notes, clamp_scales: options.clamp_scales, ..Plan::new(output, target) };
+    match (from_gguf, target.is_keyed()) {
+        (true, true) => keys::modernise(&model, &mut plan, options),
+        (false, true) => {
+            let rebuilt = vocabulary::to_gguf(&model.vocab, n_vocab(&model));
+            keys::from_header(&model, &mut plan, options)?;
+            set_vocab(&rebuilt, &mut plan, options);
+        }
+        (_, false) => keys::to_header(&model, from_gguf, target, &mut plan)?,
+    }
+    plan.lay_out()?;
+    Ok((model, plan))
+}
+
+fn n_vocab(model: &Model) -> usize {
+    model.header("n_vocab").and_then(|n| usize::try_from(n).ok()).unwrap_or(model.vocab.len())
+}
+
+/// Puts the vocabulary into the plan, and says where it comes from.
+fn set_vocab(rebuilt: &Rebuilt, plan: &mut Plan, options: &Options) {
+    plan.notes.extend(rebuilt.notes.iter().cloned());
+    match &options.vocab {
+        Some(given) => {
+            plan.notes.extend(vocabulary::differences(given, rebuilt));
+            let mut whole = given.clone();
+            // Tokens that were added after training are not in tokenizer.model.
+            for id in given.len()..rebuilt.vocab.len() {
+                whole.tokens.push(rebuilt.vocab.tokens[id].clone());
+                whole.scores.push(rebuilt.vocab.score(id));
+                whole.kinds.push(crate::model::TokenKind::UserDefined);
+            }
+            whole.to_metadata(&mut plan.metadata);
+        }
+        None => {
+            if rebuilt.canonical_scores && !rebuilt.vocab.is_empty() {
+                plan.assumed.push(Assumed {
+                    key: "tokenizer.ggml.scores".to_owned(),
+                    value: "the order of the ids".to_owned(),
+                    because: "this format stored no scores; LLaMA's count down from id 259"
+                        .to_owned(),
+                    flag: "--vocab tokenizer.model".to_owned(),
+                });
+            }
+            rebuilt.vocab.to_metadata(&mut plan.metadata);
+        }
+    }
+}
+
+/// How one tensor reaches the target.
+fn step(
+    source: usize,
+    tensor: &Tensor,
+    target: Target,
+    options: &Options,
+    notes: &mut Vec<String>,
+) -> Result<Step> {
+    let made = |quant: QuantType, act: Act| Step {
+        source,
+        name: tensor.name.clone(),
+        shape: tensor.shape.clone(),
+        quant,
+        fold: if matches!(act, Act::Copy) { tensor.fold } else { 1 },
+        act,
+    };
+    let from = tensor.quant;
+    // Super-blocks that cross rows: only the builds that wrote them read them.
+    let crosses = tensor.fold > 1 && target.is_keyed();
+    if target.holds(from) && !crosses {
+        return Ok(made(from, Act::Copy));
+    }
+    if let Some((to, transform)) = target
+        .same_name(from)
+        .filter(|_| tensor.fold == 1)
+        .and_then(|to| Some((to, transform(from, to)?)))
+        .filter(|(_, t)| t.exact || !options.exact)
+    {
+        return Ok(made(to, Act::Transform(transform)));
+    }
+    let row_len = tensor.shape.last().copied().unwrap_or(1);
+    let fits = |to: &QuantType| target.holds(*to) && to.row_bytes(row_len).is_some();
+    let known = if crosses { wider() } else { successors(from) };
+    let next = known
+        .into_iter()
+        .filter(|(to, _)| fits(to))
+        .find(|(_, fit)| *fit == Fidelity::Exact || !options.exact);
+    let Some((to, fit)) = next else {
+        let nearest = target.nearest(from).map_or_else(|| "F16".to_owned(), |q| q.to_string());
+        return Err(Error::refused(
+            format!("{}: {} never held {from}", tensor.name, target.title()),
+            format!(
+                "the nearest it holds is {nearest}: `regguf convert --to {} --type {nearest}`",
+                target.id()
+            ),
+        ));
+    };
+    if let Some(transform) = transform(from, to) {
+        return Ok(made(to, Act::Transform(transform)));
+    }
+    let Some(encode) = encoder(to.name()) else {
+        let what = format!("{}: nothing encodes {to}", tensor.name);
+        return Err(Error::unsupported(what, "name another target with --to"));
+    };
+    let loss = if fit == Fidelity::Exact { "exactly" } else { "as nearly as it can" };
+    let note = format!("{from} has no place in {}: {to} holds it {loss}", target.title());
+    if !notes.contains(&note) {
+        notes.push(note);
+    }
+    Ok(made(to, Act::Recode { encode, weights: None }))
+}
+
+/// What takes blocks that crossed rows: the nearest small type, then the exact one.
+fn wider() -> Vec<(QuantType, Fidelity)> {
+    let types = [("q8_0", Fidelity::Nearest), ("f16", Fidelity::Nearest), ("f32", Fidelity::Exact)];
+    types.into_iter().filter_map(|(name, fit)| Some((QuantType::today(name)?, fit))).collect()
+}
+
+/// The output beside the input: the same name with the target's ending.
+fn default_output(model: &Model, target: Target) -> PathBuf {
+    let input = model.files.first().map(|f| f.path().to_owned()).unwrap_or_default();
+    let stem = input.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
+    let stem = stem.trim_end_matches(".bin");
+    // A shard's number does not belong to the whole.
+    let stem = stem.split_once("-00001-of-").map_or(stem, |(whole, _)| whole);
+    let ending = if target.is_keyed() { "gguf" } else { "bin" };
+    let plain = input.with_file_name(format!("{stem}.{ending}"));
+    if plain.exists() {
+        input.with_file_name(format!("{stem}.{}.{ending}", target.id()))
+    } else {
+        plain
+    }
+}

@@ -1,0 +1,253 @@
+//! Vocabularies across eras: old records to GGUF tokens and back.
+//!
+//! ggml, ggmf and ggjt files keep a token as plain text: a space for U+2581, one raw byte for a byte
+//! token, nothing for control tokens. Only the id tells the byte token `a` (id 100) from the piece `a`,
+//! so the rules go by id range, as llama.cpp's `convert_llama_ggml_to_gguf.py: GGMLToGGUF.add_vocab`
+//! has them for scores and bytes, and as its vocabulary writers (`convert.py: sentencepiece_tokens`)
+//! had them in the other direction.
+
+use crate::model::{TokenKind, Vocab};
+
+/// First byte token; the 256 of them follow the unknown token and the two that begin and end a text.
+const FIRST_BYTE: usize = 3;
+/// First piece that was learned.
+const FIRST_PIECE: usize = FIRST_BYTE + 256;
+/// Tokens of the vocabulary that LLaMA 1 and 2 share; later ids were added by hand.
+const LLAMA_PIECES: usize = 32_000;
+/// The score that `convert.py` gave to tokens of added_tokens.json.
+const ADDED_SCORE: f32 = -1000.0;
+/// The word separator of SentencePiece.
+const SEPARATOR: &str = "\u{2581}";
+
+/// A vocabulary in GGUF's terms and what was done to get it.
+#[derive(Clone, Debug)]
+pub struct Rebuilt {
+    /// The vocabulary.
+    pub vocab: Vocab,
+    /// Sentences for the report.
+    pub notes: Vec<String>,
+    /// Whether scores had to be made up by the canonical rule.
+    pub canonical_scores: bool,
+}
+
+/// Rebuilds GGUF's tokens, scores and kinds from the records of an old file.
+///
+/// `n_vocab` is the header's count; a file that holds fewer records (GPT4All-lora of March 2023 held
+/// one less) gets padding tokens for the rest.
+pub fn to_gguf(old: &Vocab, n_vocab: usize) -> Rebuilt {
+    let mut notes = Vec::new();
+    let scored = !old.scores.is_empty() && old.scores.iter().any(|s| *s != 0.0);
+    let lossy = (FIRST_BYTE + 128..FIRST_PIECE.min(old.len())).any(|id| old.tokens[id] == REPLACED);
+    let bytes = lossy
+        || (FIRST_BYTE..FIRST_PIECE).all(|id| old.tokens.get(id).is_some_and(|t| t.len() == 1));
+    if lossy {
+        let what = "byte tokens above 0x7f were stored as U+FFFD before 13 March 2023; rebuilt from their ids";
+        notes.push(what.to_owned());
+    }
+    if !bytes {
+        notes.push(
+            "ids 3 to 258 are not the 256 byte tokens of LLaMA; texts taken as they stand"
+                .to_owned(),
+        );
+    }
+    let mut vocab = Vocab {
+        model: "llama".to_owned(),
+        bos: Some(1),
+        eos: Some(2),
+        unknown: Some(0),
+        ..Vocab::default()
+    };
+    let first_added = first_added(old, scored);
+    for (id, text) in old.tokens.iter().enumerate() {
+        let score = if scored { old.score(id) } else { canonical_score(id) };
+        let (token, kind, score) = match id {
+            0 => (b"<unk>".to_vec(), TokenKind::Unknown, score),
+            1 => (b"<s>".to_vec(), TokenKind::Control, score),
+            2 => (b"</s>".to_vec(), TokenKind::Control, score),
+            FIRST_BYTE..FIRST_PIECE if bytes => {
+                (format!("<0x{:02X}>", id - FIRST_BYTE).into_bytes(), TokenKind::Byte, score)
+            }
+            _ if id >= first_added => {
+                (text.clone(), TokenKind::UserDefined, if scored { score } else { ADDED_SCORE })
+            }
+            _ if text.is_empty() => (Vec::new(), TokenKind::Control, score),
+            _ => (separated(text), TokenKind::Normal, score),
+        };
+        vocab.tokens.push(token);
+        vocab.kinds.push(kind);
+        vocab.scores.push(score);
+    }
+    let added = old.len().saturating_sub(first_added);
+    if added > 0 {
+        notes.push(format!(
+            "{added} tokens were added to the vocabulary by hand: kept as user-defined"
+        ));
+    }
+    for n in vocab.len()..n_vocab {
+        let text = if n == vocab.len() && n + 1 == n_vocab {
+            "<pad>".to_owned()
+        } else {
+            format!("<pad{n}>")
+        };
+        notes.push(format!(
+            "the header counts {n_vocab} tokens, the file holds {n}: token {n} added as {text}"
+        ));
+        vocab.tokens.push(text.into_bytes());
+        vocab.kinds.push(TokenKind::UserDefined);
+        vocab.scores.push(0.0);
+    }
+    Rebuilt { vocab, notes, canonical_scores: !scored }
+}
+
+/// U+FFFD, which stands for every byte that is not UTF-8 alone in the first files.
+const REPLACED: &[u8] = "\u{fffd}".as_bytes();
+
+/// Score of token `id` in a vocabulary trained as byte-pair merges: the order of the merges.
+fn canonical_score(id: usize) -> f32 {
+    if id < FIRST_PIECE { 0.0 } else { -((id - FIRST_PIECE) as f32) }
+}
+
+/// The first token beyond the learned pieces: by scores where there are any, by number where not.
+///
+/// Learned pieces count down; what was added later has -1000 (convert.py) or 0 (GPT4All's script).
+fn first_added(old: &Vocab, scored: bool) -> usize {
+    if !scored {
+        return LLAMA_PIECES;
+    }
+    let added = |id: &usize| {
+        let score = old.score(*id);
+        *id > FIRST_PIECE && (score == ADDED_SCORE || score == 0.0) && score != canonical_score(*id)
+    };
+    old.len() - (0..old.len()).rev().take_while(added).count()
+}
+
+/// Spaces to word separators.
+fn separated(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len() + 4);
+    for byte in text {
+        match byte {
+            b' ' => out.extend(SEPARATOR.as_bytes()),
+            _ => out.push(*byte),
+        }
+    }
+    out
+}
+
+/// The records that an old file has for a GGUF vocabulary.
+///
+/// `None` where the vocabulary is not SentencePiece: no old LLaMA file could hold it.
+pub fn from_gguf(vocab: &Vocab) -> Option<Vocab> {
+    if vocab.model != "llama" {
+        return None;
+    }
+    let text = |id: usize, token: &Vec<u8>| match vocab.kind(id) {
+        TokenKind::Unknown => " \u{2047} ".as_bytes().to_vec(),
+        TokenKind::Control => Vec::new(),
+        TokenKind::Byte => byte_of(token).map_or_else(|| token.clone(), |b| vec![b]),
+        TokenKind::UserDefined => token.clone(),
+        TokenKind::Normal | TokenKind::Unused => spaced(token),
+    };
+    let tokens = vocab.tokens.iter().enumerate().map(|(id, t)| text(id, t)).collect();
+    Some(Vocab { tokens, scores: vocab.scores.clone(), ..Vocab::default() })
+}
+
+/// The byte that `<0x0A>` names.
+pub fn byte_of(token: &[u8]) -> Option<u8> {
+    let hex = token.strip_prefix(b"<0x")?.strip_suffix(b">")?;
+    let hex = std::str::from_utf8(hex).ok().filter(|h| h.len() == 2)?;
+    u8::from_str_radix(hex, 16).ok()
+}
+
+/// Word separators to spaces.
+fn spaced(token: &[u8]) -> Vec<u8> {
+    String::from_utf8_lossy(token).replace(SEPARATOR, " ").into_bytes()
+}
+
+/// How a vocabulary given by `--vocab` differs from the one in the file: at most a few sentences.
+pub fn differences(given: &Vocab, rebuilt: &Rebuilt) -> Vec<String> {
+    let mut notes = Vec::new();
+    let old = &rebuilt.vocab;
+    if given.len() != old.len() {
+        notes.push(format!("--vocab has {} tokens, the file {}", given.len(), old.len()));
+    }
+    let texts: Vec<usize> = (0..given.len().min(old.len()))
+        .filter(|id| given.tokens.get(*id) != old.tokens.get(*id))
+        .collect();
+    if let Some(first) = texts.first() {
+        notes.push(format!(
+            "{} tokens have another text in --vocab, the first is {first}",
+            texts.len()
+        ));
+    }
+    let scores =
+        (0..given.len().min(old.len())).filter(|id| given.score(*id) != old.score(*id)).count();
+    if scores > 0 && !rebuilt.canonical_scores {
+        notes.push(format!("{scores} tokens have another score in --vocab"));
+    }
+    notes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn old_vocab(extra: &[(&str, f32)]) -> Vocab {
+        let mut vocab = Vocab::default();
+        let mut push = |text: Vec<u8>, score: f32| {
+            vocab.tokens.push(text);
+            vocab.scores.push(score);
+        };
+        push(" \u{2047} ".into(), 0.0);
+        push(Vec::new(), 0.0);
+        push(Vec::new(), 0.0);
+        (0..=255).for_each(|b| push(vec![b], 0.0));
+        for (i, text) in ["  ", " t", "a"].iter().enumerate() {
+            push(text.as_bytes().to_vec(), -(i as f32));
+        }
+        extra.iter().for_each(|(text, score)| push(text.as_bytes().to_vec(), *score));
+        vocab
+    }
+
+    #[test]
+    fn ids_decide_between_bytes_and_pieces() {
+        let new = to_gguf(&old_vocab(&[]), 262).vocab;
+        assert_eq!(new.tokens[100], b"<0x61>");
+        assert_eq!(new.tokens[261], b"a");
+        assert_eq!(new.tokens[260], "\u{2581}t".as_bytes());
+        assert_eq!(new.kinds[100], TokenKind::Byte);
+        assert_eq!(new.kinds[261], TokenKind::Normal);
+        assert_eq!(new.kinds[..3], [TokenKind::Unknown, TokenKind::Control, TokenKind::Control]);
+    }
+
+    #[test]
+    fn there_and_back_is_the_same() {
+        let old = old_vocab(&[("<pad>", -1000.0)]);
+        let back = from_gguf(&to_gguf(&old, 263).vocab).unwrap();
+        assert_eq!(back.tokens, old.tokens);
+        assert_eq!(back.scores, old.scores);
+    }
+
+    #[test]
+    fn added_tokens_keep_their_spaces() {
+        let new = to_gguf(&old_vocab(&[("<im start>", -1000.0), ("<end>", 0.0)]), 264).vocab;
+        assert_eq!(new.tokens[262], b"<im start>");
+        assert_eq!(new.kinds[262..], [TokenKind::UserDefined, TokenKind::UserDefined]);
+    }
+
+    #[test]
+    fn a_missing_record_becomes_padding() {
+        let new = to_gguf(&old_vocab(&[]), 263);
+        assert_eq!(new.vocab.tokens[262], b"<pad>");
+        assert_eq!(new.vocab.kinds[262], TokenKind::UserDefined);
+        assert_eq!(new.notes.len(), 1);
+    }
+
+    #[test]
+    fn files_without_scores_get_the_order_of_merges() {
+        let mut old = old_vocab(&[]);
+        old.scores.clear();
+        let new = to_gguf(&old, 262);
+        assert!(new.canonical_scores);
+        assert_eq!(new.vocab.scores[258..], [0.0, -0.0, -1.0, -2.0]);
+    }
+}

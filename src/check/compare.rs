@@ -1,0 +1,273 @@
+//! Two models side by side: metadata, vocabulary, and every weight.
+//!
+//! Rows of both are decoded and compared as they stream by; sums are folded in file order, so figures
+//! do not depend on the number of threads.
+
+use rayon::prelude::*;
+use serde::Serialize;
+
+use crate::{
+    bytes::replace::check_interrupt,
+    error::Result,
+    format::catalog,
+    model::{
+        Model, Tensor, Vocab,
+        role::{Naming, Role},
+    },
+    quant::{decode_rows, isa::Isa},
+};
+
+/// How two models differ.
+#[derive(Clone, Debug, Serialize)]
+pub struct Comparison {
+    /// Metadata keys with different values, or that one side lacks.
+    pub metadata: Vec<KeyDifference>,
+    /// Differences of the vocabularies, as sentences; empty where they are the same.
+    pub vocab: Vec<String>,
+    /// The tensors that both have, in the order of the first.
+    pub tensors: Vec<TensorDifference>,
+    /// Names that only the first has.
+    pub only_first: Vec<String>,
+    /// Names that only the second has.
+    pub only_second: Vec<String>,
+}
+
+/// A metadata key that differs.
+#[derive(Clone, Debug, Serialize)]
+pub struct KeyDifference {
+    /// The key.
+    pub key: String,
+    /// Its value in the first model, if any.
+    pub first: Option<String>,
+    /// Its value in the second model, if any.
+    pub second: Option<String>,
+}
+
+/// How one tensor differs between two models.
+#[derive(Clone, Debug, Serialize)]
+pub struct TensorDifference {
+    /// Its GGUF name.
+    pub name: String,
+    /// Its type in the first model.
+    pub first: String,
+    /// Its type in the second model.
+    pub second: String,
+    /// Weights in it.
+    pub weights: u64,
+    /// How alike the two are.
+    pub verdict: Verdict,
+    /// Root mean squared difference.
+    pub rmse: f64,
+    /// Largest absolute difference.
+    pub max_error: f64,
+    /// Signal-to-noise ratio in decibels; none where nothing differs.
+    pub snr_db: Option<f64>,
+    /// Cosine of the angle between the two.
+    pub cosine: f64,
+}
+
+/// How alike two tensors are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// The same type and bytes.
+    SameBytes,
+    /// Every weight is the same f32, bit for bit.
+    SameWeights,
+    /// Weights differ by no more than a rounded scale makes them.
+    Rounded,
+    /// Weights differ.
+    Different,
+    /// The shapes differ; nothing else was compared.
+    OtherShape,
+}
+
+impl Verdict {
+    /// One or two words for a table.
+    pub fn words(self) -> &'static str {
+        match self {
+            Verdict::SameBytes => "same bytes",
+            Verdict::SameWeights => "same weights",
+            Verdict::Rounded => "rounded",
+            Verdict::Different => "different",
+            Verdict::OtherShape => "other shape",
+        }
+    }
+}
+
+/// Half a unit in the last place of f16: what rounding a scale changes a weight by, relatively.
+const SCALE_ROUNDING: f64 = 1.0 / 2048.0;
+/// Weights decoded at a time.
+const CHUNK_WEIGHTS: u64 = 256 << 10;
+
+/// Compares two models tensor by tensor.
+///
+/// # Errors
+/// Where a file cannot be read.
+pub fn compare(first: &Model, second: &Model) -> Result<Comparison> {
+    let names = |m: &Model| m.tensors.iter().map(|t| common_name(m, &t.name)).collect::<Vec<_>>();
+    let (a_names, b_names) = (names(first), names(second));
+    let mut tensors = Vec::new();
+    for (name, a) in a_names.iter().zip(&first.tensors) {
+        let Some(b) = b_names.iter().position(|n| n == name) else { continue };
+        if let Some(b) = second.tensors.get(b) {
+            tensors.push(compare_tensors(name, (first, a), (second, b))?);
+        }
+    }
+    let lacking = |names: &[String], others: &[String]| {
+        names.iter().filter(|n| !others.contains(n)).cloned().collect::<Vec<_>>()
+    };
+    Ok(Comparison {
+        metadata: compare_keys(first, second),
+        vocab: compare_vocabs(&first.vocab, &second.vocab),
+        tensors,
+        only_first: lacking(&a_names, &b_names),
+        only_second: lacking(&b_names, &a_names),
+    })
+}
+
+/// A tensor's GGUF name, so that files from before it can be compared with later ones.
+fn common_name(model: &Model, name: &str) -> String {
+    let role = catalog::family(&model.family).and_then(|f| Role::find(f, name));
+    role.map_or_else(|| name.to_owned(), |(_, role)| role.name(Naming::Gguf))
+}
+
+fn compare_keys(first: &Model, second: &Model) -> Vec<KeyDifference> {
+    let tokens = |key: &str| key.starts_with("tokenizer.ggml.") && !key.ends_with("_id");
+    let mut keys: Vec<&str> = first.metadata.iter().map(|(k, _)| k).collect();
+    keys.extend(second.metadata.iter().map(|(k, _)| k).filter(|k| first.metadata.get(k).is_none()));
+    keys.into_iter()
+        .filter(|key| !tokens(key))
+        .filter_map(|key| {
+            let (a, b) = (first.metadata.get(key), second.metadata.get(key));
+            let same = a == b
+                || a.zip(b).is_some_and(|(a, b)| a.as_f64().is_some() && a.as_f64() == b.as_f64());
+            (!same).then(|| KeyDifference {
+                key: key.to_owned(),
+                first: a.map(ToString::to_string),
+                second: b.map(ToString::to_string),
+            })
+        })
+        .collect()
+}
+
+fn compare_vocabs(a: &Vocab, b: &Vocab) -> Vec<String> {
+    let mut found = Vec::new();
+    if a.len() != b.len() {
+        found.push(format!("{} tokens against {}", a.len(), b.len()));
+    }
+    let both = a.len().min(b.len());
+    let mut count = |what: &str, differs: &dyn Fn(usize) -> bool| {
+        let ids: Vec<usize> = (0..both).filter(|id| differs(*id)).collect();
+        if let Some(first) = ids.first() {
+            found.push(format!("{} tokens with another {what}, the first is {first}", ids.len()));
+        }
+    };
+    count("text", &|id| a.tokens.get(id) != b.tokens.get(id));
+    if !a.scores.is_empty() && !b.scores.is_empty() {
+        count("score", &|id| a.score(id) != b.score(id));
+    }
+    if !a.kinds.is_empty() && !b.kinds.is_empty() {
+        count("kind", &|id| a.kind(id) != b.kind(id));
+    }
+    found
+}
+
+/// Sums over one run of weights.
+#[derive(Clone, Copy, Default)]
+struct Sums {
+    squared_error: f64,
+    aa: f64,
+    bb: f64,
+    ab: f64,
+    max_error: f64,
+    max_relative: f64,
+    bits_differ: bool,
+    bytes_differ: bool,
+}
+
+impl Sums {
+    fn merge(mut self, other: Sums) -> Sums {
+        self.squared_error += other.squared_error;
+        self.aa += other.aa;
+        self.bb += other.bb;
+        self.ab += other.ab;
+        self.max_error = self.max_error.max(other.max_error);
+        self.max_relative = self.max_relative.max(other.max_relative);
+        self.bits_differ |= other.bits_differ;
+        self.bytes_differ |= other.bytes_differ;
+        self
+    }
+
+    fn add(&mut self, a: &[f32], b: &[f32]) {
+        for (x, y) in a.iter().zip(b) {
+            self.bits_differ |= x.to_bits() != y.to_bits();
+            let (x, y) = (f64::from(*x), f64::from(*y));
+            let d = (x - y).abs();
+            self.squared_error += d * d;
+            self.aa += x * x;
+            self.bb += y * y;
+            self.ab += x * y;
+            self.max_error = self.max_error.max(d);
+            if d > 0.0 {
+                self.max_relative = self.max_relative.max(d / x.abs().max(y.abs()));
+            }
+        }
+    }
+}
+
+fn compare_tensors(
+    name: &str,
+    (first, a): (&Model, &Tensor),
+    (second, b): (&Model, &Tensor),
+) -> Result<TensorDifference> {
+    let difference = |verdict, s: Sums| TensorDifference {
+        name: name.to_owned(),
+        first: a.quant.to_string(),
+        second: b.quant.to_string(),
+        weights: a.elements(),
+        verdict,
+        rmse: (s.squared_error / a.elements().max(1) as f64).sqrt(),
+        max_error: s.max_error,
+        snr_db: (s.squared_error > 0.0).then(|| 10.0 * (s.aa / s.squared_error).log10()),
+        cosine: if s.bits_differ { s.ab / (s.aa * s.bb).sqrt() } else { 1.0 },
+    };
+    if a.shape != b.shape {
+        return Ok(difference(Verdict::OtherShape, Sums::default()));
+    }
+    let group = a.quant.row_group().max(b.quant.row_group()) as u64;
+    let step = (CHUNK_WEIGHTS / a.row_len().max(1) / group * group).max(group);
+    let firsts: Vec<u64> =
+        (0..a.rows()).step_by(usize::try_from(step).unwrap_or(usize::MAX)).collect();
+    let parts = firsts
+        .par_iter()
+        .map(|at| {
+            check_interrupt()?;
+            let rows = step.min(a.rows() - at);
+            let (x_bytes, x) = read(first, a, *at, rows)?;
+            let (y_bytes, y) = read(second, b, *at, rows)?;
+            let mut sums = Sums { bytes_differ: x_bytes != y_bytes, ..Sums::default() };
+            sums.add(&x, &y);
+            Ok(sums)
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let sums = parts.into_iter().fold(Sums::default(), Sums::merge);
+    let verdict = match sums {
+        s if !s.bits_differ && !s.bytes_differ && a.quant == b.quant => Verdict::SameBytes,
+        s if !s.bits_differ => Verdict::SameWeights,
+        s if a.quant.name() == b.quant.name() && s.max_relative <= SCALE_ROUNDING => {
+            Verdict::Rounded
+        }
+        _ => Verdict::Different,
+    };
+    Ok(difference(verdict, sums))
+}
+
+fn read(model: &Model, tensor: &Tensor, first: u64, rows: u64) -> Result<(Vec<u8>, Vec<f32>)> {
+    let len = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+    let mut bytes = vec![0; len(rows * tensor.row_bytes())];
+    model.read_rows(tensor, first, rows, &mut bytes)?;
+    let mut weights = vec![0.0; len(rows * tensor.row_len())];
+    decode_rows(tensor.quant, Isa::best(), &bytes, len(tensor.row_len()), &mut weights);
+    Ok((bytes, weights))
+}

@@ -1,0 +1,261 @@
+//! What `compare` found, as one value for the terminal, for JSON and for the page.
+
+use std::fmt::Write;
+
+use serde::Serialize;
+
+use super::compare::{Comparison, Verdict};
+use crate::change::report::size;
+
+/// A reference and the models compared with it.
+#[derive(Clone, Debug, Serialize)]
+pub struct CompareReport {
+    /// Version of this shape.
+    pub schema_version: u32,
+    /// The reference.
+    pub reference: Side,
+    /// The others.
+    pub candidates: Vec<Candidate>,
+}
+
+/// One model.
+#[derive(Clone, Debug, Serialize)]
+pub struct Side {
+    /// Its file.
+    pub name: String,
+    /// The format it is in.
+    pub format: String,
+    /// Bytes of its tensors.
+    pub bytes: u64,
+    /// Its perplexity over the text, where both were run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub perplexity: Option<Perplexity>,
+}
+
+/// A perplexity and its standard error.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Perplexity {
+    /// The estimate.
+    pub value: f64,
+    /// Its standard error.
+    pub error: f64,
+}
+
+/// A model compared with the reference.
+#[derive(Clone, Debug, Serialize)]
+pub struct Candidate {
+    /// The model.
+    #[serde(flatten)]
+    pub side: Side,
+    /// The answer in one line.
+    pub verdict: String,
+    /// What differs in the files.
+    #[serde(flatten)]
+    pub comparison: Comparison,
+    /// What differs in what they say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outputs: Option<Outputs>,
+}
+
+/// How the outputs of two models differ over a text.
+#[derive(Clone, Debug, Serialize)]
+pub struct Outputs {
+    /// Positions compared.
+    pub positions: usize,
+    /// Positions at which both give every logit the same bits.
+    pub identical: usize,
+    /// Share of positions at which both find the same token likeliest.
+    pub same_top: f64,
+    /// Mean divergence from the reference, in nats.
+    pub kl_mean: f64,
+    /// Its median.
+    pub kl_median: f64,
+    /// Its 99th percentile.
+    pub kl_p99: f64,
+    /// Its maximum.
+    pub kl_max: f64,
+    /// Divergence at each position.
+    pub kl: Vec<f64>,
+}
+
+impl Outputs {
+    /// Summary of divergences by position; `identical` and `same_top` count positions.
+    pub fn new(kl: Vec<f64>, identical: usize, same_top: usize) -> Outputs {
+        let positions = kl.len();
+        let mut sorted = kl.clone();
+        sorted.sort_by(f64::total_cmp);
+        let rank = |share: f64| {
+            let at = (share * positions.saturating_sub(1) as f64).round() as usize;
+            sorted.get(at).copied().unwrap_or(0.0)
+        };
+        Outputs {
+            positions,
+            identical,
+            same_top: same_top as f64 / positions.max(1) as f64,
+            kl_mean: kl.iter().sum::<f64>() / positions.max(1) as f64,
+            kl_median: rank(0.5),
+            kl_p99: rank(0.99),
+            kl_max: rank(1.0),
+            kl,
+        }
+    }
+}
+
+impl Candidate {
+    /// Whether nothing that matters differs: weights, vocabulary and, where run, outputs.
+    pub fn same(&self) -> bool {
+        let c = &self.comparison;
+        let weights = c
+            .tensors
+            .iter()
+            .all(|t| matches!(t.verdict, Verdict::SameBytes | Verdict::SameWeights));
+        let outputs = self.outputs.as_ref().is_none_or(|o| o.identical == o.positions);
+        weights
+            && outputs
+            && c.vocab.is_empty()
+            && c.only_first.is_empty()
+            && c.only_second.is_empty()
+    }
+}
+
+/// The answer in one line.
+pub fn verdict(comparison: &Comparison, outputs: Option<&Outputs>) -> String {
+    let lacking = comparison.only_first.len() + comparison.only_second.len();
+    if lacking > 0 {
+        return format!("not the same model: {lacking} tensors stand on one side only");
+    }
+    let count = |v: Verdict| comparison.tensors.iter().filter(|t| t.verdict == v).count();
+    let (other, different, rounded) =
+        (count(Verdict::OtherShape), count(Verdict::Different), count(Verdict::Rounded));
+    if other > 0 {
+        return format!("not the same model: {other} tensors have another shape");
+    }
+    let weights = match (different, rounded) {
+        (0, 0) => "the same weights".to_owned(),
+        (0, n) => format!("scales rounded to f16 in {n} tensors"),
+        _ => {
+            let kinds =
+                |pick: fn(&super::compare::TensorDifference) -> &str| main_kind(comparison, pick);
+            format!("differs as {} differs from {}", kinds(|t| &t.second), kinds(|t| &t.first))
+        }
+    };
+    let vocab = if comparison.vocab.is_empty() { "" } else { ", another vocabulary" };
+    match outputs {
+        None => format!("{weights}{vocab}"),
+        Some(o) if o.identical == o.positions => {
+            format!("{weights}{vocab}: identical outputs on {} positions", o.positions)
+        }
+        Some(o) => format!(
+            "{weights}{vocab}: the same likeliest token on {:.2} % of {} positions, mean KL divergence {:.2e}",
+            o.same_top * 100.0,
+            o.positions,
+            o.kl_mean
+        ),
+    }
+}
+
+/// The type that holds most weights of the tensors that differ.
+fn main_kind(
+    comparison: &Comparison,
+    pick: fn(&super::compare::TensorDifference) -> &str,
+) -> String {
+    let mut sums: Vec<(&str, u64)> = Vec::new();
+    for t in comparison.tensors.iter().filter(|t| t.verdict == Verdict::Different) {
+        match sums.iter_mut().find(|(name, _)| *name == pick(t)) {
+            Some((_, n)) => *n += t.weights,
+            None => sums.push((pick(t), t.weights)),
+        }
+    }
+    sums.into_iter()
+        .max_by_key(|(_, n)| *n)
+        .map_or_else(String::new, |(name, _)| name.to_uppercase())
+}
+
+impl CompareReport {
+    /// The report for people; `verbose` lists every tensor.
+    pub fn text(&self, verbose: bool) -> String {
+        let mut out = String::new();
+        for c in &self.candidates {
+            let _ = writeln!(
+                out,
+                "{} ({}, {})",
+                self.reference.name,
+                self.reference.format,
+                size(self.reference.bytes)
+            );
+            let _ = writeln!(out, "{} ({}, {})", c.side.name, c.side.format, size(c.side.bytes));
+            for d in &c.comparison.metadata {
+                let value = |v: &Option<String>| v.clone().unwrap_or_else(|| "-".to_owned());
+                let _ = writeln!(out, "  {}: {} | {}", d.key, value(&d.first), value(&d.second));
+            }
+            c.comparison.vocab.iter().for_each(|line| {
+                let _ = writeln!(out, "  vocabulary: {line}");
+            });
+            tensors(&mut out, &c.comparison, verbose);
+            let ppl =
+                |side: &Side| side.perplexity.map(|p| format!("{:.4} ± {:.4}", p.value, p.error));
+            if let (Some(a), Some(b)) = (ppl(&self.reference), ppl(&c.side)) {
+                let _ = writeln!(out, "  perplexity: {a} | {b}");
+            }
+            if let Some(o) = &c.outputs {
+                let _ = writeln!(
+                    out,
+                    "  outputs: same top token {:.2} % of {} positions; KL mean {:.3e}, median {:.3e}, 99 % {:.3e}, max {:.3e}",
+                    o.same_top * 100.0,
+                    o.positions,
+                    o.kl_mean,
+                    o.kl_median,
+                    o.kl_p99,
+                    o.kl_max
+                );
+            }
+            let _ = writeln!(out, "{}", c.verdict);
+        }
+        out
+    }
+}
+
+fn tensors(out: &mut String, comparison: &Comparison, verbose: bool) {
+    for (label, names) in [
+        ("only in the first", &comparison.only_first),
+        ("only in the second", &comparison.only_second),
+    ] {
+        if !names.is_empty() {
+            let _ = writeln!(out, "  {label}: {}", names.join(", "));
+        }
+    }
+    let differing = comparison.tensors.iter().filter(|t| t.verdict != Verdict::SameBytes);
+    let shown: Vec<_> =
+        if verbose { comparison.tensors.iter().collect() } else { differing.collect() };
+    if shown.is_empty() {
+        let _ = writeln!(out, "  all {} tensors have the same bytes", comparison.tensors.len());
+        return;
+    }
+    const MOST: usize = 24;
+    let most = if verbose { shown.len() } else { MOST };
+    let _ = writeln!(
+        out,
+        "  {:<32} {:<22} {:<13} {:>10} {:>10} {:>8} {:>10}",
+        "tensor", "types", "", "rmse", "max", "snr dB", "cosine"
+    );
+    for t in shown.iter().take(most) {
+        let types = if t.first == t.second {
+            t.first.clone()
+        } else {
+            format!("{} | {}", t.first, t.second)
+        };
+        let snr = t.snr_db.map_or("-".to_owned(), |v| format!("{v:.1}"));
+        let _ = writeln!(
+            out,
+            "  {:<32} {types:<22} {:<13} {:>10.3e} {:>10.3e} {snr:>8} {:>10.7}",
+            t.name,
+            t.verdict.words(),
+            t.rmse,
+            t.max_error,
+            t.cosine
+        );
+    }
+    if shown.len() > most {
+        let _ = writeln!(out, "  … and {} more (-v lists all)", shown.len() - most);
+    }
+}

@@ -1,0 +1,74 @@
+//! `regguf compare`: the same or different, and how.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use super::{Globals, print, remark};
+use crate::{
+    bytes::replace::write_small,
+    check::{
+        compare::compare,
+        page::page,
+        report::{Candidate, CompareReport, Side, verdict},
+    },
+    container::{self, OpenOptions},
+    error::Result,
+    model::Model,
+};
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Exit code 0: the same weights and outputs; 1: something differs.
+
+Examples:
+  regguf compare ggml-model-q4_0.bin ggml-model-q4_0.gguf
+  regguf compare f16.gguf q8_0.gguf q4_0.gguf --text wiki.test.raw --html report.html")]
+#[allow(missing_docs, reason = "the fields are documented for the person")]
+pub struct Args {
+    /// The reference
+    reference: PathBuf,
+    /// The models to compare with it
+    #[arg(required = true)]
+    models: Vec<PathBuf>,
+    /// Write one self-contained page with plots
+    #[arg(long, value_name = "OUT")]
+    html: Option<PathBuf>,
+    /// Print the comparison as JSON
+    #[arg(long)]
+    json: bool,
+    /// Replace the page where it exists
+    #[arg(long)]
+    force: bool,
+}
+
+/// Runs it.
+pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
+    let open = |path: &PathBuf| container::open(path, &OpenOptions::default());
+    let reference = open(&args.reference)?;
+    let mut candidates = Vec::new();
+    for path in &args.models {
+        let model = open(path)?;
+        let comparison = compare(&reference, &model)?;
+        let verdict = verdict(&comparison, None);
+        candidates.push(Candidate { side: side(&model), verdict, comparison, outputs: None });
+    }
+    let report = CompareReport { schema_version: 1, reference: side(&reference), candidates };
+    if let Some(path) = &args.html {
+        write_small(path, page(&report).as_bytes(), args.force)?;
+        remark(globals, &format!("wrote {}", path.display()));
+    }
+    match args.json {
+        true => print(&(serde_json::to_string_pretty(&report).unwrap_or_default() + "\n"))?,
+        false => print(&report.text(globals.verbose > 0))?,
+    }
+    let same = report.candidates.iter().all(Candidate::same);
+    Ok(if same { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn side(model: &Model) -> Side {
+    Side {
+        name: model.files.first().map(crate::bytes::Input::name).unwrap_or_default(),
+        format: model.format.clone(),
+        bytes: model.data_bytes(),
+        perplexity: None,
+    }
+}
