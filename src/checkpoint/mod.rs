@@ -1,4 +1,193 @@
-//! Checkpoints as they were published: what lies in a model directory beside and inside the weights.
+//! Checkpoints as they were published: raw weights and the small files beside them, read as a
+//! [`Model`] in GGUF's terms.
+//!
+//! Nothing is converted here. Tensors get GGUF's names and point at their rows where these lie, in
+//! the archive, the shards, in another order; metadata and vocabulary are what llama.cpp's
+//! `convert_hf_to_gguf.py` would write.
+//!
+//! | publisher | weights | beside them |
+//! |---|---|---|
+//! | Meta | `consolidated.NN.pth` ([`torch`]) | `params.json` ([`meta`]), `tokenizer.model` |
+//! | Hugging Face | `*.safetensors` ([`safetensors`]), `pytorch_model*.bin` ([`torch`]) | `config.json` ([`huggingface`]), `tokenizer*` |
 
+pub mod assemble;
+pub mod card;
+pub mod find;
+pub mod huggingface;
+pub mod hyper;
+pub mod json;
+pub mod legacy;
+pub mod meta;
+pub mod names;
+pub mod node;
+pub mod pickle;
+pub mod safetensors;
 pub mod sentencepiece;
+pub mod tar;
 pub mod tokenizer_json;
+pub mod torch;
+pub mod vocabulary;
+pub mod yaml;
+pub mod zip;
+
+use std::path::Path;
+
+use names::{Naming, Role};
+
+use crate::{
+    bytes::Input,
+    error::{Error, Result},
+    model::{Model, Piece},
+    quant::QuantType,
+};
+
+/// What the person asked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Fit a vocabulary to the rows of the embedding: unused tokens added, tokens without a row
+    /// left out.
+    pub pad_vocab: bool,
+}
+
+/// The directory of one file of weights.
+#[derive(Clone, Debug)]
+pub struct Weights {
+    /// The id of the file's format.
+    pub format: &'static str,
+    /// The inputs that the tensors point into: the file, and unpacked entries of it.
+    pub files: Vec<Input>,
+    /// Its tensors in file order.
+    pub tensors: Vec<Stored>,
+}
+
+/// A tensor as a checkpoint stores it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stored {
+    /// Its name in the checkpoint.
+    pub name: String,
+    /// The type of its numbers, as `f16`.
+    pub dtype: &'static str,
+    /// Its shape, outermost dimension first.
+    pub shape: Vec<u64>,
+    /// Elements from one index to the next, for each dimension.
+    pub stride: Vec<u64>,
+    /// Index of its input.
+    pub file: usize,
+    /// Where its first number stands there.
+    pub at: u64,
+    /// Whether its numbers are big-endian.
+    pub big_endian: bool,
+}
+
+impl Stored {
+    /// The type of its rows.
+    pub fn quant(&self) -> Result<QuantType> {
+        let float = self.dtype.contains('f');
+        QuantType::today(self.dtype).filter(|_| float).ok_or_else(|| {
+            let what = format!("{}: weights of type {}", self.name, self.dtype);
+            Error::unsupported(what, "not yet: f16, bf16, f32 and f64 are read")
+        })
+    }
+
+    /// Its rows as one piece of a tensor.
+    pub fn piece(&self) -> Result<Piece> {
+        let width = torch::width(self.dtype);
+        let odd = |what: &str| {
+            let what =
+                format!("{}: {what}: shape {:?}, strides {:?}", self.name, self.shape, self.stride);
+            Error::unsupported(what, "not yet: save it with .contiguous()")
+        };
+        let (Some(&columns), Some(&step)) = (self.shape.last(), self.stride.last()) else {
+            return Err(odd("a single number"));
+        };
+        let outer = || self.shape.iter().zip(&self.stride).rev().skip(1);
+        if self.shape.contains(&0) {
+            return Err(odd("no elements"));
+        }
+        if self.shape.iter().zip(&self.stride).any(|(n, s)| *n > 1 && *s == 0) {
+            return Err(odd("one number many times"));
+        }
+        let row_bytes = columns * width;
+        // Rows are found by one stride, so every outer dimension must continue the one inside it.
+        let row_stride = outer().find(|(n, _)| **n > 1).map_or(columns, |(_, s)| *s);
+        let mut next = row_stride;
+        for (n, stride) in outer() {
+            if *n > 1 && *stride != next {
+                return Err(odd("rows at uneven distances"));
+            }
+            next = next.saturating_mul(*n);
+        }
+        let element = match u8::try_from(width) {
+            Ok(width) if step != 1 && columns > 1 => Some((width, step * u64::from(width))),
+            _ => None,
+        };
+        Ok(Piece {
+            file: self.file,
+            at: self.at,
+            rows: outer().map(|(n, _)| n).product(),
+            row_bytes,
+            row_stride: row_stride * width,
+            element,
+        })
+    }
+}
+
+/// Whether `path` is something that [`open`] reads: a folder, an index, or a file that begins as one
+/// of the checkpoint formats does.
+pub fn is_checkpoint(path: &Path) -> Result<bool> {
+    if path.is_dir() || path.extension().is_some_and(|e| e == "json") {
+        return Ok(true);
+    }
+    let input = Input::open(path)?;
+    let mut head = vec![0; usize::try_from(input.len().min(512)).unwrap_or(0)];
+    input.read_at(0, &mut head)?;
+    Ok(torch::is_torch(&head) || safetensors::is_safetensors(&head, input.len()))
+}
+
+/// Reads a checkpoint: a folder, an index, one shard of a set or a file.
+///
+/// # Errors
+/// Where a file is missing or broken, or the architecture is not one that is read yet.
+pub fn open(path: &Path, options: &Options) -> Result<Model> {
+    let found = find::find(path)?;
+    let mut shards = Vec::new();
+    let mut files = Vec::new();
+    let mut format = "";
+    for file in &found.files {
+        let mut weights = weights(file)?;
+        weights.tensors.iter_mut().for_each(|t| t.file += files.len());
+        files.append(&mut weights.files);
+        shards.push(weights.tensors);
+        format = weights.format;
+    }
+    let names = || shards.iter().flatten().map(|t| t.name.as_str());
+    let naming =
+        if names().any(|n| Role::find(Naming::Meta, n).is_some_and(|r| r.layer().is_some())) {
+            Naming::Meta
+        } else {
+            Naming::HuggingFace
+        };
+    let draft = assemble::Draft { folder: found.folder, files, format, notes: Vec::new() };
+    match naming {
+        Naming::Meta => meta::open(draft, &shards, options),
+        Naming::HuggingFace => huggingface::open(draft, shards, options),
+    }
+}
+
+/// The directory of one file of weights, whatever its format.
+pub fn weights(path: &Path) -> Result<Weights> {
+    let input = Input::open(path)?;
+    let mut head = vec![0; usize::try_from(input.len().min(512)).unwrap_or(0)];
+    input.read_at(0, &mut head)?;
+    if torch::is_torch(&head) {
+        torch::open(&input)
+    } else if safetensors::is_safetensors(&head, input.len()) {
+        safetensors::open(&input)
+    } else {
+        Err(Error::Unknown {
+            file: input.name(),
+            looks: "not a file of torch.save, nor safetensors".to_owned(),
+            next: "regguf inspect says what it looks like".to_owned(),
+        })
+    }
+}

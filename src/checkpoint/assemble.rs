@@ -1,0 +1,180 @@
+//! The last step of reading a checkpoint: its tensors checked against the hyperparameters, metadata
+//! and vocabulary put together.
+
+use std::path::PathBuf;
+
+use serde_json::Value as Json;
+
+use super::{
+    Options, card,
+    hyper::Hyper,
+    names::{Naming, Role},
+    vocabulary,
+};
+use crate::{
+    bytes::Input,
+    error::{Error, Result},
+    model::{Join, Metadata, Model, Order, Piece, Tensor},
+    quant::QuantType,
+};
+
+/// A checkpoint while it is being read.
+#[derive(Debug)]
+pub struct Draft {
+    /// Where its small files lie.
+    pub folder: PathBuf,
+    /// The inputs that its tensors point into.
+    pub files: Vec<Input>,
+    /// The id of the weights' format.
+    pub format: &'static str,
+    /// What a person should know.
+    pub notes: Vec<String>,
+}
+
+/// A tensor with its role.
+#[derive(Debug)]
+#[allow(missing_docs, reason = "as in Tensor")]
+pub struct Part {
+    pub role: Role,
+    pub shape: Vec<u64>,
+    pub quant: QuantType,
+    pub big_endian: bool,
+    pub pieces: Vec<Piece>,
+    pub join: Join,
+    pub orders: Vec<Order>,
+}
+
+impl Draft {
+    /// What the checkpoint is called in messages.
+    pub fn name(&self) -> String {
+        self.files.first().map(Input::name).unwrap_or_default()
+    }
+
+    /// The refusal of an architecture, naming what there is no place for.
+    pub fn unknown_tensors(&self, names: &[&str], what: &str) -> Error {
+        let some: Vec<_> = names.iter().take(3).copied().collect();
+        let more = names.len().saturating_sub(some.len());
+        let found = match some.as_slice() {
+            [] => "it has none of LLaMA's tensors".to_owned(),
+            some if more > 0 => {
+                format!("there is no place yet for {} and {more} more", some.join(", "))
+            }
+            some => format!("there is no place yet for {}", some.join(", ")),
+        };
+        Error::unsupported(
+            format!("{}: not yet: {what}: {found}", self.name()),
+            "LLaMA 1 to 3 and Mistral are read; for others use llama.cpp's convert_hf_to_gguf.py",
+        )
+    }
+
+    /// The model of these tensors.
+    ///
+    /// # Errors
+    /// Where a tensor is missing or has another shape than the hyperparameters say.
+    pub fn finish(
+        mut self,
+        mut parts: Vec<Part>,
+        hyper: &Hyper,
+        naming: Naming,
+        config: Option<&Json>,
+        options: &Options,
+    ) -> Result<Model> {
+        parts.sort_by_key(|p| p.role);
+        self.check(&parts, hyper, naming)?;
+        let mut tensors = Vec::new();
+        if let Some(divisors) = hyper.rope_divisors() {
+            let bytes = divisors.iter().flat_map(|d| d.to_le_bytes()).collect();
+            self.files.push(Input::memory("rope_freqs.weight", bytes));
+            let shape = vec![divisors.len() as u64];
+            let f32 = QuantType::today("f32");
+            let file = self.files.len() - 1;
+            let name = "rope_freqs.weight".to_owned();
+            tensors.extend(f32.and_then(|f32| Tensor::whole(name, shape, f32, file, 0)));
+        }
+        tensors.extend(parts.into_iter().map(|p| Tensor {
+            name: p.role.gguf(),
+            shape: p.shape,
+            quant: p.quant,
+            big_endian: p.big_endian,
+            pieces: p.pieces,
+            join: p.join,
+            orders: p.orders,
+            fold: 1,
+        }));
+        let elements = tensors.iter().map(Tensor::elements).sum();
+        let mut metadata = Metadata::new();
+        metadata.set("general.architecture", "llama");
+        metadata.set("general.type", "model");
+        card::write(&mut metadata, &self.folder, config, elements, naming)?;
+        hyper.write(&mut metadata, file_type(&tensors));
+        let read = vocabulary::read(&self.folder, config, hyper.vocab, options)?;
+        self.notes.extend(read.notes);
+        read.vocab.to_metadata(&mut metadata);
+        for (key, value) in read.more {
+            metadata.set(key, value);
+        }
+        Ok(Model {
+            format: self.format.to_owned(),
+            family: "llama".to_owned(),
+            files: self.files,
+            header: Vec::new(),
+            metadata,
+            vocab: read.vocab,
+            tensors,
+            notes: self.notes,
+        })
+    }
+
+    /// Every tensor of every layer once, each of the right shape.
+    fn check(&mut self, parts: &[Part], hyper: &Hyper, naming: Naming) -> Result<()> {
+        for role in Role::all(hyper.layers) {
+            let wanted: Vec<u64> = role.shape().iter().map(|d| hyper.dim(*d)).collect();
+            let name = || role.name(naming);
+            let mut found = parts.iter().filter(|p| p.role == role);
+            match (found.next(), found.next()) {
+                (None, _) if role.is_output() => {
+                    self.notes.push(format!("no {}: the output is the token embedding", name()));
+                }
+                (None, _) => {
+                    let what = format!("{}: no {}", self.name(), name());
+                    return Err(Error::refused(what, "check that the download is complete"));
+                }
+                (Some(_), Some(_)) => {
+                    let what = format!("{}: {} stands twice", self.name(), name());
+                    return Err(Error::refused(what, "remove the file that does not belong to it"));
+                }
+                (Some(part), None) if part.shape != wanted => {
+                    let what = format!(
+                        "{}: {} has the shape {:?}, its hyperparameters want {wanted:?}",
+                        self.name(),
+                        name(),
+                        part.shape
+                    );
+                    let next = "check that config.json or params.json is of this model, and no shard missing";
+                    return Err(Error::refused(what, next));
+                }
+                (Some(_), None) => {}
+            }
+        }
+        let beyond = |p: &&Part| p.role.layer().is_some_and(|l| l >= hyper.layers);
+        if let Some(part) = parts.iter().find(beyond) {
+            let what =
+                format!("{}: {}, but {} layers", self.name(), part.role.name(naming), hyper.layers);
+            return Err(Error::refused(
+                what,
+                "check that config.json or params.json is of this model",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// `general.file_type` of weights as they are stored: by the type of most matrices' elements.
+fn file_type(tensors: &[Tensor]) -> u32 {
+    let elements = |name: &str| -> u64 {
+        let of_type = tensors.iter().filter(|t| t.quant.name() == name && t.shape.len() > 1);
+        of_type.map(Tensor::elements).sum()
+    };
+    let types = [("f32", 0), ("f16", 1), ("bf16", 32)];
+    types.into_iter().max_by_key(|(name, _)| elements(name)).map_or(0, |(_, number)| number)
+}

@@ -1,0 +1,175 @@
+//! Which files make a checkpoint: a directory, an index, one shard or one file is named.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use super::json;
+use crate::error::{Error, Result};
+
+/// The weight files of a checkpoint, in order, and the folder that its other files lie in.
+#[derive(Debug, PartialEq)]
+pub struct Found {
+    /// Where config.json, params.json and the tokenizer are looked for.
+    pub folder: PathBuf,
+    /// The files with weights.
+    pub files: Vec<PathBuf>,
+}
+
+/// Finds the weight files that `path` means.
+///
+/// # Errors
+/// Where a directory holds no checkpoint, or a shard of a set is missing.
+pub fn find(path: &Path) -> Result<Found> {
+    if path.is_dir() {
+        return in_folder(path);
+    }
+    let folder = match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    };
+    let name = name_of(path);
+    let files = if name.ends_with(".index.json") {
+        from_index(path, folder)?
+    } else if matches!(name.as_str(), "config.json" | "params.json") {
+        return in_folder(folder);
+    } else if let Some(consolidated) = consolidated(&name) {
+        let _ = consolidated;
+        shards(folder, &names_in(folder)?, "consolidated.", ".pth")?
+    } else if let Some((stem, _, _, tail)) = shard(&name) {
+        shards(folder, &names_in(folder)?, stem, tail)?
+    } else {
+        vec![path.to_owned()]
+    };
+    Ok(Found { folder: folder.to_owned(), files })
+}
+
+fn in_folder(folder: &Path) -> Result<Found> {
+    let names = names_in(folder)?;
+    let has = |name: &str| names.contains(name);
+    let meta = |found: &BTreeSet<String>| found.iter().any(|n| consolidated(n).is_some());
+    let found = |files| Ok(Found { folder: folder.to_owned(), files });
+    if meta(&names) && !has("config.json") {
+        return found(shards(folder, &names, "consolidated.", ".pth")?);
+    }
+    for (index, whole, stem, tail) in [
+        ("model.safetensors.index.json", "model.safetensors", "model-", ".safetensors"),
+        ("pytorch_model.bin.index.json", "pytorch_model.bin", "pytorch_model-", ".bin"),
+    ] {
+        if has(index) {
+            return found(from_index(&folder.join(index), folder)?);
+        }
+        if has(whole) {
+            return found(vec![folder.join(whole)]);
+        }
+        if names.iter().any(|n| shard(n).is_some_and(|(s, _, _, t)| s == stem && t == tail)) {
+            return found(shards(folder, &names, stem, tail)?);
+        }
+    }
+    if meta(&names) {
+        return found(shards(folder, &names, "consolidated.", ".pth")?);
+    }
+    let some: Vec<_> = names.iter().take(4).map(String::as_str).collect();
+    Err(Error::Unknown {
+        file: folder.display().to_string(),
+        looks: match some.as_slice() {
+            [] => "an empty folder".to_owned(),
+            some => format!("a folder with {}, but no weights", some.join(", ")),
+        },
+        next: "name a folder with consolidated.00.pth, model.safetensors or pytorch_model.bin, or a file"
+            .to_owned(),
+    })
+}
+
+/// The names of the files (not folders) in a folder.
+fn names_in(folder: &Path) -> Result<BTreeSet<String>> {
+    let entries = fs::read_dir(folder).map_err(|e| Error::io(folder, "read", e))?;
+    let mut names = BTreeSet::new();
+    for entry in entries {
+        let entry = entry.map_err(|e| Error::io(folder, "read", e))?;
+        if !entry.path().is_dir() {
+            names.extend(entry.file_name().into_string().ok());
+        }
+    }
+    Ok(names)
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// `NN` of `consolidated.NN.pth`.
+fn consolidated(name: &str) -> Option<u32> {
+    name.strip_prefix("consolidated.")?.strip_suffix(".pth")?.parse().ok()
+}
+
+/// `STEM-`, number, count and `.TAIL` of `STEM-00001-of-00002.TAIL`.
+fn shard(name: &str) -> Option<(&str, u32, u32, &str)> {
+    let (head, rest) = name.split_once("-of-")?;
+    let digits = rest.find(|c: char| !c.is_ascii_digit())?;
+    let (count, tail) = rest.split_at(digits);
+    let stem = head.trim_end_matches(|c: char| c.is_ascii_digit());
+    let number = head.get(stem.len()..)?.parse().ok()?;
+    Some((stem, number, count.parse().ok()?, tail))
+}
+
+/// All shards of a set in order; every one must be there.
+fn shards(folder: &Path, names: &BTreeSet<String>, stem: &str, tail: &str) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let mut count = 0;
+    let mut first = 0;
+    for name in names {
+        if let Some(number) = consolidated(name).filter(|_| stem == "consolidated.") {
+            found.push((number, name));
+            count = found.len() as u32;
+        } else if let Some((_, number, of, _)) = shard(name).filter(|s| s.0 == stem && s.3 == tail)
+        {
+            found.push((number, name));
+            (first, count) = (1, count.max(of));
+        }
+    }
+    found.sort_unstable();
+    let missing = (first..first + count).find(|n| !found.iter().any(|(number, _)| number == n));
+    if missing.is_some() || found.len() as u32 != count {
+        let which = missing.map_or("one twice".to_owned(), |n| format!("no number {n}"));
+        return Err(Error::Unknown {
+            file: folder.display().to_string(),
+            looks: format!("a set {stem}…{tail} of {count} shards with {which}"),
+            next: "download the missing shard".to_owned(),
+        });
+    }
+    Ok(found.into_iter().map(|(_, name)| folder.join(name)).collect())
+}
+
+/// The shards that an index names, each once, in the order of their names.
+fn from_index(index: &Path, folder: &Path) -> Result<Vec<PathBuf>> {
+    let Some(parsed) = json::read(index)? else {
+        return Err(Error::io(index, "open", std::io::ErrorKind::NotFound.into()));
+    };
+    let map = parsed.get("weight_map").and_then(serde_json::Value::as_object);
+    let names: Option<BTreeSet<&str>> = map.and_then(|m| m.values().map(|v| v.as_str()).collect());
+    let Some(names) = names.filter(|n| !n.is_empty()) else {
+        return Err(json::malformed(
+            index,
+            "weight_map",
+            "something else",
+            "a file for each tensor",
+        ));
+    };
+    for name in &names {
+        if Path::new(name).file_name().is_none_or(|n| n != Path::new(name)) || name.contains('\\') {
+            let wanted = "the name of a file beside the index";
+            return Err(json::malformed(index, "weight_map", &format!("{name:?}"), wanted));
+        }
+        if !folder.join(name).is_file() {
+            return Err(Error::Unknown {
+                file: index.display().to_string(),
+                looks: format!("an index that names {name}, which is not there"),
+                next: "download the missing shard".to_owned(),
+            });
+        }
+    }
+    Ok(names.into_iter().map(|name| folder.join(name)).collect())
+}

@@ -1,0 +1,165 @@
+//! Hugging Face's layout: `config.json` and tensors named by transformers.
+//!
+//! Query and key rows are stored in halves there (row `i` turns with row `i + head_dim / 2`), in GGUF
+//! in pairs; the rows are read in that order.
+
+use serde_json::Value as Json;
+
+use super::{
+    Options, Stored,
+    assemble::{Draft, Part},
+    hyper::{Hyper, Scaling},
+    json,
+    names::{Naming, Role, is_constant},
+};
+use crate::{
+    error::{Error, Result},
+    model::{Join, Model, Order},
+};
+
+/// The architectures that GGUF calls `llama` and whose tensors [`Role`] knows.
+const ARCHITECTURES: [&str; 3] = ["LlamaForCausalLM", "LLaMAForCausalLM", "MistralForCausalLM"];
+
+/// Reads a checkpoint in Hugging Face's layout.
+pub fn open(mut draft: Draft, shards: Vec<Vec<Stored>>, options: &Options) -> Result<Model> {
+    let path = draft.folder.join("config.json");
+    let config = json::read(&path)?;
+    let architecture = config
+        .as_ref()
+        .and_then(|c| c.get("architectures")?.get(0)?.as_str())
+        .unwrap_or("a model without config.json")
+        .to_owned();
+    let all: Vec<Stored> = shards.into_iter().flatten().filter(|t| !is_constant(&t.name)).collect();
+    let role = |t: &Stored| Role::find(Naming::HuggingFace, &t.name);
+    let unknown: Vec<&str> =
+        all.iter().filter(|t| role(t).is_none()).map(|t| t.name.as_str()).collect();
+    let known = ARCHITECTURES.contains(&architecture.as_str());
+    if !unknown.is_empty() || all.is_empty() || (config.is_some() && !known) {
+        return Err(draft.unknown_tensors(&unknown, &architecture));
+    }
+    let Some(config) = config else {
+        let what = format!("{}: no config.json beside it", draft.name());
+        return Err(Error::unsupported(what, "copy config.json and the tokenizer files there"));
+    };
+    let hyper = hyper(&mut draft, &config, &all)?;
+    let mut parts = Vec::new();
+    for stored in &all {
+        let Some(role) = role(stored) else { continue };
+        let heads = role.rotated().map(|_| u64::from(hyper.head_dim));
+        let turns = |n: &u64| {
+            stored.shape.first().is_some_and(|rows| rows.is_multiple_of(*n)) && n.is_multiple_of(2)
+        };
+        if heads.is_some_and(|n| n == 0 || !turns(&n)) {
+            let what =
+                format!("{}: {} with heads of {} rows", draft.name(), stored.name, hyper.head_dim);
+            return Err(Error::refused(what, "check that config.json is of this model"));
+        }
+        parts.push(Part {
+            role,
+            shape: stored.shape.clone(),
+            quant: stored.quant()?,
+            big_endian: stored.big_endian,
+            pieces: vec![stored.piece()?],
+            join: Join::Rows,
+            orders: heads
+                .map(|n| Order::PairsFromHalves { rows_per_head: n })
+                .into_iter()
+                .collect(),
+        });
+    }
+    draft.finish(parts, &hyper, Naming::HuggingFace, Some(&config), options)
+}
+
+fn hyper(draft: &mut Draft, config: &Json, tensors: &[Stored]) -> Result<Hyper> {
+    let path = draft.folder.join("config.json");
+    let stated = |key: &str| config.get(key).filter(|v| !v.is_null());
+    let number = |key: &str| match stated(key) {
+        None => Ok(None),
+        Some(v) => match v.as_u64().and_then(|v| u32::try_from(v).ok()).filter(|v| *v > 0) {
+            Some(v) => Ok(Some(v)),
+            None => Err(json::malformed(&path, key, &v.to_string(), "a whole number above 0")),
+        },
+    };
+    let need = |key: &str| {
+        let missing = || json::malformed(&path, key, "nothing", "a whole number above 0");
+        number(key)?.ok_or_else(missing)
+    };
+    let float = |key: &str| stated(key).and_then(Json::as_f64).map(|v| v as f32);
+    let (width, heads) = (need("hidden_size")?, need("num_attention_heads")?);
+    let head_dim = number("head_dim")?;
+    let states_head_dim = head_dim.is_some();
+    let head_dim = match head_dim {
+        Some(dim) => dim,
+        None if width.is_multiple_of(heads) => width / heads,
+        None => {
+            let found = format!("{heads} for a width of {width}");
+            return Err(json::malformed(&path, "num_attention_heads", &found, "a divisor of it"));
+        }
+    };
+    let rows = tensors.iter().find(|t| t.name == "model.embed_tokens.weight");
+    let rows = rows.and_then(|t| u32::try_from(*t.shape.first()?).ok());
+    let stated_vocab = number("vocab_size")?;
+    let vocab = rows.or(stated_vocab).unwrap_or(0);
+    if let Some(stated) = stated_vocab.filter(|v| *v != vocab) {
+        draft.notes.push(format!(
+            "config.json says {stated} tokens, the embedding has {vocab} rows: the rows count"
+        ));
+    }
+    let rope = ["rope_parameters", "rope_scaling"].into_iter().find_map(stated);
+    let rope_base = rope.and_then(|r| r.get("rope_theta")?.as_f64()).map(|v| v as f32);
+    let eps = float("rms_norm_eps")
+        .ok_or_else(|| json::malformed(&path, "rms_norm_eps", "nothing", "a small number"))?;
+    Ok(Hyper {
+        layers: need("num_hidden_layers")?,
+        context: number("max_position_embeddings")?,
+        width,
+        feed_forward: need("intermediate_size")?,
+        heads,
+        kv_heads: number("num_key_value_heads")?.unwrap_or(heads),
+        head_dim,
+        states_head_dim,
+        vocab,
+        eps,
+        rope_base: rope_base.or_else(|| float("rope_theta")),
+        scaling: rope.map_or(Ok(Scaling::None), |rope| scaling(draft, config, rope))?,
+    })
+}
+
+fn scaling(draft: &mut Draft, config: &Json, rope: &Json) -> Result<Scaling> {
+    let float = |key: &str| rope.get(key).and_then(Json::as_f64);
+    let kind = ["rope_type", "type"].into_iter().find_map(|k| rope.get(k)?.as_str());
+    let factor = float("factor");
+    let original = float("original_max_position_embeddings")
+        .or_else(|| config.get("original_max_position_embeddings")?.as_f64());
+    Ok(match (kind, factor) {
+        (None | Some("default"), _) => Scaling::None,
+        (Some("linear"), Some(factor)) => Scaling::Linear(factor as f32),
+        (Some("yarn"), Some(factor)) => {
+            let Some(original) = original.filter(|n| *n >= 1.0 && *n <= f64::from(u32::MAX)) else {
+                let path = draft.folder.join("config.json");
+                let field = "rope_scaling.original_max_position_embeddings";
+                return Err(json::malformed(&path, field, "nothing", "a context length"));
+            };
+            let more = [
+                ("yarn_ext_factor", "extrapolation_factor"),
+                ("yarn_attn_factor", "attention_factor"),
+                ("yarn_beta_fast", "beta_fast"),
+                ("yarn_beta_slow", "beta_slow"),
+            ];
+            let more = more.into_iter().filter_map(|(gguf, key)| Some((gguf, float(key)? as f32)));
+            Scaling::Yarn { factor: factor as f32, original: original as u32, more: more.collect() }
+        }
+        (Some("llama3"), _) => Scaling::Llama3 {
+            factor: factor.unwrap_or(8.0),
+            low: float("low_freq_factor").unwrap_or(1.0),
+            high: float("high_freq_factor").unwrap_or(4.0),
+            original: original.unwrap_or(8192.0),
+        },
+        (Some(other), _) => {
+            draft.notes.push(format!(
+                "rope scaling {other:?} is computed by readers or not at all: nothing is stored for it"
+            ));
+            Scaling::None
+        }
+    })
+}

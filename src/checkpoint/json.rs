@@ -1,0 +1,48 @@
+//! Small JSON files beside the weights.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::{
+    bytes::Input,
+    error::{Error, Malformed, Result},
+};
+
+/// The longest that is read: a tokenizer.json with its merges has some ten million bytes.
+const LONGEST: u64 = 256 << 20;
+
+/// The bytes of a file, or nothing where there is none.
+pub fn bytes(path: &Path) -> Result<Option<Vec<u8>>> {
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let input = Input::open(path)?;
+    if input.len() > LONGEST {
+        let found = format!("{} bytes", input.len());
+        return Err(malformed(path, "length", &found, "a small file beside the weights"));
+    }
+    let mut bytes = vec![0; usize::try_from(input.len()).unwrap_or(0)];
+    input.read_at(0, &mut bytes)?;
+    Ok(Some(bytes))
+}
+
+/// A file's JSON, or nothing where there is none.
+pub fn read(path: &Path) -> Result<Option<Value>> {
+    let Some(bytes) = bytes(path)? else { return Ok(None) };
+    let parsed = serde_json::from_slice(&bytes);
+    parsed.map(Some).map_err(|e| malformed(path, "json", &e.to_string(), "JSON"))
+}
+
+/// An error at a field of such a file.
+pub fn malformed(path: &Path, field: &str, found: &str, wanted: &str) -> Error {
+    Error::Malformed(Box::new(Malformed {
+        file: path.display().to_string(),
+        format: "json".to_owned(),
+        field: field.to_owned(),
+        at: 0,
+        found: found.to_owned(),
+        wanted: wanted.to_owned(),
+        next: String::new(),
+    }))
+}

@@ -1,0 +1,74 @@
+//! The layout of `torch.save` before 1.6: pickles one after the other, then the storages.
+//!
+//! ```text
+//! pickle  0x1950a86a20f9469cfc6c, the magic number
+//! pickle  1001, the protocol
+//! pickle  {"little_endian": true, …}
+//! pickle  the object; its persistent ids name storages by key, class and length
+//! pickle  [key, …], the order in which the storages follow
+//! i64 elements, numbers …    for each key
+//! ```
+
+use std::collections::HashMap;
+
+use super::{Weights, node::Node, pickle, torch};
+use crate::{
+    bytes::{Input, Source},
+    error::Result,
+};
+
+const FORMAT: &str = "pth-legacy";
+/// The first pickle: protocol 2, the magic number as a long of ten bytes.
+const MAGIC: [u8; 14] =
+    [0x80, 2, 0x8a, 10, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
+
+/// Whether a file begins with the magic number's pickle, of whatever protocol.
+pub fn is_legacy(head: &[u8]) -> bool {
+    head.first() == Some(&0x80) && head.get(2..14) == MAGIC.get(2..)
+}
+
+/// Reads the directory of a file in this layout.
+pub fn open(input: &Input) -> Result<Weights> {
+    let source = Source::new(input, FORMAT);
+    let next = |at| pickle::read(&source, at, input.len());
+    let (_, at) = next(0)?;
+    let (protocol, at) = next(at)?;
+    if protocol != Node::Int(1001) {
+        return Err(source.malformed(at, "protocol", format!("{protocol:?}"), "1001"));
+    }
+    let (system, at) = next(at)?;
+    let big_endian = system.get("little_endian") == Some(&Node::Bool(false));
+    let (root, at) = next(at)?;
+    let (keys, mut at) = next(at)?;
+    let storages = torch::storages(&root);
+    let mut places = HashMap::new();
+    for key in keys.list().unwrap_or_default() {
+        let Some(storage) = key.text().and_then(|key| storages.get(key)) else {
+            let wanted = "the key of a storage that a tensor uses";
+            return Err(source.malformed(at, "storage keys", format!("{key:?}"), wanted));
+        };
+        let field = format!("storage {}", storage.key);
+        let elements = source.u64_at(at, &field)?;
+        if elements != storage.elements {
+            let wanted = format!("{} elements", storage.elements);
+            return Err(source.malformed(at, field, elements, wanted));
+        }
+        places.insert(storage.key.clone(), at + 8);
+        let bytes = storage.bytes().filter(|b| *b <= source.left(at + 8));
+        let Some(bytes) = bytes else {
+            let found = format!("{} bytes to the end", source.left(at + 8));
+            let wanted = format!("{elements} elements (is the file whole?)");
+            return Err(source.malformed(at, field, found, wanted));
+        };
+        at += 8 + bytes;
+    }
+    let mut tensors = Vec::new();
+    for view in torch::views(input, FORMAT, &root)? {
+        let Some(at) = places.get(&view.storage.key) else {
+            let found = format!("no storage {:?}", view.storage.key);
+            return Err(source.malformed(at, &view.name, found, "its storage in the file"));
+        };
+        tensors.push(view.stored(input, FORMAT, 0, *at, big_endian)?);
+    }
+    Ok(Weights { format: FORMAT, files: vec![input.clone()], tensors })
+}

@@ -1,0 +1,243 @@
+//! Meta's release: `consolidated.NN.pth`, one shard for each GPU that the model ran on, and
+//! `params.json`.
+//!
+//! A matrix is cut between the shards along its rows or its columns; vectors stand in each. Which
+//! way is told by shapes: all matrices read or write the residual stream, whose width is known, so
+//! if a shard has that width whole, the matrix was cut along its other dimension.
+
+use serde_json::Value as Json;
+
+use super::{
+    Options, Stored,
+    assemble::{Draft, Part},
+    hyper::{Hyper, Scaling},
+    json,
+    names::{Dim, Naming, Role, is_constant},
+};
+use crate::{
+    error::{Error, Result},
+    model::{Join, Model, Piece},
+};
+
+/// LLaMA's heads have this many rows in every size.
+const HEAD_DIM: u32 = 128;
+
+/// Reads a checkpoint in Meta's layout.
+pub fn open(mut draft: Draft, shards: &[Vec<Stored>], options: &Options) -> Result<Model> {
+    let params = json::read(&draft.folder.join("params.json"))?;
+    let width = width(&draft, params.as_ref(), shards)?;
+    let first = shards.first().map(Vec::as_slice).unwrap_or_default();
+    let mut parts = Vec::new();
+    let mut dropped = Vec::new();
+    for stored in first {
+        if is_constant(&stored.name) {
+            dropped.push(stored.name.as_str());
+            continue;
+        }
+        let Some(role) = Role::find(Naming::Meta, &stored.name) else {
+            return Err(draft.unknown_tensors(&[&stored.name], "Meta's LLaMA"));
+        };
+        let mut same = Vec::new();
+        for (number, shard) in shards.iter().enumerate() {
+            let Some(stored) = shard.iter().find(|t| t.name == stored.name) else {
+                let what = format!("{}: shard {number} has no {}", draft.name(), stored.name);
+                return Err(Error::refused(what, "check the download: the shards differ"));
+            };
+            same.push(stored);
+        }
+        parts.push(join(role, &same, width)?);
+    }
+    if let [one, ..] = dropped.as_slice() {
+        let more = if dropped.len() > 1 {
+            format!(" and {} more", dropped.len() - 1)
+        } else {
+            String::new()
+        };
+        draft.notes.push(format!("{one}{more} dropped: readers compute rotary frequencies"));
+    }
+    let hyper = hyper(&mut draft, params.as_ref(), width, &parts)?;
+    draft.finish(parts, &hyper, Naming::Meta, None, options)
+}
+
+/// The width of the residual stream: stated, or the length of a norm.
+fn width(draft: &Draft, params: Option<&Json>, shards: &[Vec<Stored>]) -> Result<u64> {
+    let norm = shards.iter().flatten().find(|t| t.name.ends_with("norm.weight"));
+    let found = norm.and_then(|t| t.shape.first().copied());
+    let stated = params.and_then(|p| p.get("dim")).and_then(Json::as_u64);
+    match (stated, found) {
+        (Some(stated), Some(found)) if stated != found => {
+            let wanted = format!("{found}, the length of the norms");
+            Err(json::malformed(
+                &draft.folder.join("params.json"),
+                "dim",
+                &stated.to_string(),
+                &wanted,
+            ))
+        }
+        (_, Some(width)) => Ok(width),
+        (Some(width), None) => Ok(width),
+        (None, None) => Err(draft.unknown_tensors(&[], "Meta's LLaMA")),
+    }
+}
+
+/// One tensor from its shards.
+fn join(role: Role, shards: &[&Stored], width: u64) -> Result<Part> {
+    let Some(first) = shards.first() else {
+        return Err(Error::unsupported("a tensor without shards", ""));
+    };
+    let odd = |why: &str| {
+        let shapes: Vec<_> = shards.iter().map(|s| format!("{:?}", s.shape)).collect();
+        let what = format!("{}: {why}: shapes {}", first.name, shapes.join(", "));
+        Error::unsupported(what, "check that all shards are of one model, and none is missing")
+    };
+    if shards.iter().any(|s| s.dtype != first.dtype || s.shape.len() != role.shape().len()) {
+        return Err(odd("the shards differ"));
+    }
+    let quant = first.quant()?;
+    let whole = |shape: Vec<u64>, pieces: Vec<Piece>, join| Part {
+        role,
+        shape,
+        quant,
+        big_endian: first.big_endian,
+        pieces,
+        join,
+        orders: Vec::new(),
+    };
+    if shards.len() == 1 || first.shape.len() == 1 {
+        // The only shard, or a vector, which stands in each.
+        if shards.iter().any(|s| s.shape != first.shape) {
+            return Err(odd("the shards differ"));
+        }
+        return Ok(whole(first.shape.clone(), vec![first.piece()?], Join::Rows));
+    }
+    let pieces: Result<Vec<Piece>> = shards.iter().map(|s| s.piece()).collect();
+    let sum =
+        |axis: usize| shards.iter().map(|s| s.shape.get(axis).copied().unwrap_or(0)).sum::<u64>();
+    // The axis of the residual stream: the columns of what reads it, the rows of what writes it.
+    let stream = usize::from(role.shape().first() != Some(&Dim::Width));
+    let uncut = shards.iter().all(|s| s.shape.get(stream) == Some(&width));
+    let axis = if uncut {
+        1 - stream
+    } else if sum(stream) == width {
+        stream
+    } else {
+        return Err(odd(&format!("no axis gives a width of {width}")));
+    };
+    let other = |s: &&&Stored| s.shape.get(1 - axis) != first.shape.get(1 - axis);
+    if shards.iter().any(|s| other(&s)) {
+        return Err(odd("the shards differ"));
+    }
+    let mut shape = first.shape.clone();
+    if let Some(n) = shape.get_mut(axis) {
+        *n = sum(axis);
+    }
+    Ok(whole(shape, pieces?, if axis == 0 { Join::Rows } else { Join::Columns }))
+}
+
+fn hyper(draft: &mut Draft, params: Option<&Json>, width: u64, parts: &[Part]) -> Result<Hyper> {
+    let path = draft.folder.join("params.json");
+    let stated = |key: &str| params.and_then(|p| p.get(key)).filter(|v| !v.is_null());
+    let number = |key: &str| match stated(key) {
+        None => Ok(None),
+        Some(v) => match v.as_u64().and_then(|v| u32::try_from(v).ok()).filter(|v| *v > 0) {
+            Some(v) => Ok(Some(v)),
+            None => Err(json::malformed(&path, key, &v.to_string(), "a whole number above 0")),
+        },
+    };
+    let float = |key: &str| stated(key).and_then(Json::as_f64).map(|v| v as f32);
+    let rows = |name: &str| {
+        let part = parts.iter().find(|p| p.role.gguf() == name);
+        part.and_then(|p| u32::try_from(*p.shape.first()?).ok())
+    };
+    let mut assumed = Vec::new();
+    if params.is_none() {
+        assumed.push("params.json is missing".to_owned());
+    }
+    let width = u32::try_from(width).unwrap_or(0);
+    let layers = parts.iter().filter_map(|p| p.role.layer()).max().map_or(0, |l| l + 1);
+    let layers = number("n_layers")?.unwrap_or(layers);
+    let heads = match number("n_heads")? {
+        Some(heads) => heads,
+        None => {
+            assumed.push(format!("heads of {HEAD_DIM} rows"));
+            width / HEAD_DIM
+        }
+    };
+    if heads == 0 || !width.is_multiple_of(heads) {
+        let found = format!("{heads} heads for a width of {width}");
+        return Err(json::malformed(&path, "n_heads", &found, "a divisor of the width"));
+    }
+    let head_dim = width / heads;
+    let kv_heads = match number("n_kv_heads")? {
+        Some(heads) => heads,
+        None => rows("blk.0.attn_k.weight").map_or(heads, |rows| rows / head_dim),
+    };
+    let rope_base = float("rope_theta");
+    let eps = match float("norm_eps") {
+        Some(eps) => eps,
+        None => {
+            assumed.push("a norm epsilon of 1e-6, as LLaMA 1 has it".to_owned());
+            1e-6
+        }
+    };
+    let scaling = match stated("use_scaled_rope") {
+        Some(Json::Bool(true)) => {
+            Scaling::Llama3 { factor: 8.0, low: 1.0, high: 4.0, original: 8192.0 }
+        }
+        _ => Scaling::None,
+    };
+    let vocab = rows("token_embd.weight").unwrap_or(0);
+    let (context, why) = context(eps, rope_base, vocab, &scaling);
+    let context = match number("max_seq_len")? {
+        Some(context) => context,
+        None => {
+            assumed.push(format!("a context of {context} tokens, {why}"));
+            context
+        }
+    };
+    let feed_forward = rows("blk.0.ffn_gate.weight").unwrap_or(0);
+    if let Some(by_rule) = feed_forward_by_rule(width, params).filter(|n| *n != feed_forward) {
+        draft.notes.push(format!(
+            "the feed-forward layers have {feed_forward} rows where params.json would give {by_rule}"
+        ));
+    }
+    if !assumed.is_empty() {
+        draft.notes.push(format!("assumed: {}", assumed.join("; ")));
+    }
+    let states_head_dim = false;
+    Ok(Hyper {
+        layers,
+        context: Some(context),
+        width,
+        feed_forward,
+        heads,
+        kv_heads,
+        head_dim,
+        states_head_dim,
+        vocab,
+        eps,
+        rope_base,
+        scaling,
+    })
+}
+
+/// What no params.json says: how long the texts were that the model was trained on.
+fn context(eps: f32, rope_base: Option<f32>, vocab: u32, scaling: &Scaling) -> (u32, &'static str) {
+    match rope_base {
+        _ if *scaling != Scaling::None => (131_072, "as LLaMA 3.1 has it"),
+        Some(1e6) => (16_384, "as Code Llama has it"),
+        Some(5e5) => (8192, "as LLaMA 3 has it"),
+        _ if vocab == 128_256 => (8192, "as LLaMA 3 has it"),
+        _ if eps == 1e-5 => (4096, "as LLaMA 2 has it"),
+        _ => (2048, "as LLaMA 1 has it"),
+    }
+}
+
+/// Meta's rule: two thirds of four times the width, times a factor, rounded up to a multiple.
+fn feed_forward_by_rule(width: u32, params: Option<&Json>) -> Option<u32> {
+    let multiple = params?.get("multiple_of")?.as_u64().filter(|m| *m > 0)?;
+    let factor = params?.get("ffn_dim_multiplier").and_then(Json::as_f64).unwrap_or(1.0);
+    let plain = u64::from(width) * 8 / 3;
+    let scaled = (plain as f64 * factor) as u64;
+    u32::try_from(scaled.div_ceil(multiple).checked_mul(multiple)?).ok()
+}

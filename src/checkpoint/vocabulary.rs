@@ -1,0 +1,279 @@
+//! The vocabulary of a checkpoint from the files beside it: `tokenizer.model` or `tokenizer.json`,
+//! `added_tokens.json`, `tokenizer_config.json`, `config.json`.
+//!
+//! Compare: llama.cpp, conversion/base.py: _create_vocab_sentencepiece, gguf-py vocab.py: SpecialVocab.
+
+use std::path::Path;
+
+use serde_json::Value as Json;
+
+use super::{Options, json, sentencepiece::SentencePiece, tokenizer_json::TokenizerJson};
+use crate::{
+    error::{Error, Result},
+    model::{TokenKind, Value, Vocab},
+};
+
+/// A vocabulary and what else its files say.
+#[derive(Debug, Default)]
+pub struct Read {
+    /// The vocabulary.
+    pub vocab: Vocab,
+    /// Further keys of GGUF.
+    pub more: Vec<(String, Value)>,
+    /// What a person should know.
+    pub notes: Vec<String>,
+}
+
+/// Tokens that were added by hand rank after all others.
+const ADDED_SCORE: f32 = -1000.0;
+/// Tokens that fill rows without a name must never be chosen.
+const UNUSED_SCORE: f32 = -10_000.0;
+/// Code Llama's vocabulary has tokens for infilling at fixed places.
+const CODE_LLAMA: u32 = 32_016;
+
+/// Reads the vocabulary of the checkpoint in `folder`, whose embedding has `rows` rows.
+///
+/// # Errors
+/// Where a file is broken, or the tokens do not fit the rows and nobody asked to make them.
+pub fn read(folder: &Path, config: Option<&Json>, rows: u32, options: &Options) -> Result<Read> {
+    let mut read = Read::default();
+    let from_json = tokenizer_json(folder)?;
+    let settings = json::read(&folder.join("tokenizer_config.json"))?;
+    match (sentencepiece(folder, config.is_none())?, from_json) {
+        (Some(model), from_json) => {
+            read.vocab = model.vocab();
+            read.vocab.pre = "default".to_owned();
+            if config.is_some() {
+                // There, config.json and its neighbours say which tokens are special.
+                let vocab = &mut read.vocab;
+                (vocab.bos, vocab.eos, vocab.unknown, vocab.padding) = (None, None, None, None);
+            }
+            add_tokens(folder, settings.as_ref(), rows, &mut read)?;
+            // A tokenizer.json that cannot stand alone still names the special tokens.
+            let from_json = from_json.and_then(Result::ok);
+            if let Some(beside) = &from_json {
+                read.vocab.add_bos = beside.vocab.add_bos;
+                read.vocab.add_eos = beside.vocab.add_eos;
+            }
+            let added = from_json.map(|t| t.added).unwrap_or_default();
+            special_tokens(settings.as_ref(), config, &added, &mut read.vocab);
+        }
+        (None, Some(from_json)) => {
+            let TokenizerJson { vocab, added, notes } = from_json?;
+            (read.vocab, read.notes) = (vocab, notes);
+            if read.vocab.model == "llama" {
+                read.vocab.pre = "default".to_owned();
+            }
+            read.vocab.unknown = None;
+            special_tokens(settings.as_ref(), config, &added, &mut read.vocab);
+        }
+        (None, None) => {
+            let note = "no tokenizer.model or tokenizer.json: there is no vocabulary";
+            read.notes.push(note.to_owned());
+            return Ok(read);
+        }
+    }
+    let flag = settings.as_ref().and_then(|s| s.get("add_prefix_space")?.as_bool());
+    read.vocab.add_space_prefix = flag.or(read.vocab.add_space_prefix);
+    chat_template(folder, settings.as_ref(), &mut read)?;
+    fit(rows, options, &mut read)?;
+    if rows == CODE_LLAMA {
+        for (name, id) in
+            [("prefix", 32_007u32), ("suffix", 32_008), ("middle", 32_009), ("eot", 32_010)]
+        {
+            read.more.push((format!("tokenizer.ggml.{name}_token_id"), id.into()));
+        }
+    }
+    Ok(read)
+}
+
+/// `tokenizer.model`, for Meta's layout also in the folder above.
+fn sentencepiece(folder: &Path, above: bool) -> Result<Option<SentencePiece>> {
+    let mut places = vec![folder.join("tokenizer.model")];
+    if above {
+        // `models/7B` may be given relative to itself.
+        places.extend(
+            folder.canonicalize().ok().and_then(|f| Some(f.parent()?.join("tokenizer.model"))),
+        );
+    }
+    for path in places {
+        let Some(bytes) = json::bytes(&path)? else { continue };
+        let name = path.display().to_string();
+        // LLaMA 3 keeps a list of base64 texts and ranks under the same name.
+        let first = bytes.split(|b| *b == b'\n').next().unwrap_or_default();
+        let ranks = first.is_ascii() && first.ends_with(b" 0") && first.len() < 32;
+        if !ranks {
+            return SentencePiece::parse(&name, &bytes).map(Some);
+        }
+        if !folder.join("tokenizer.json").is_file() {
+            return Err(Error::unsupported(
+                format!("{name}: not yet: a tiktoken list of ranks, which has no merges"),
+                "put the tokenizer.json of the same model beside the weights",
+            ));
+        }
+    }
+    Ok(None)
+}
+
+/// `tokenizer.json`; the inner result is its own trouble.
+fn tokenizer_json(folder: &Path) -> Result<Option<Result<TokenizerJson>>> {
+    let path = folder.join("tokenizer.json");
+    let bytes = json::bytes(&path)?;
+    Ok(bytes.map(|bytes| TokenizerJson::parse(&path.display().to_string(), &bytes)))
+}
+
+/// Tokens of `added_tokens.json` and of `added_tokens_decoder` in `tokenizer_config.json`.
+fn add_tokens(folder: &Path, settings: Option<&Json>, rows: u32, read: &mut Read) -> Result<()> {
+    let path = folder.join("added_tokens.json");
+    let mut added = Vec::new();
+    if let Some(file) = json::read(&path)? {
+        for (text, id) in file.as_object().into_iter().flatten() {
+            let Some(id) = id.as_u64() else {
+                return Err(json::malformed(&path, text, &id.to_string(), "a token's id"));
+            };
+            added.push((id, text.clone(), TokenKind::UserDefined));
+        }
+    }
+    let decoder = settings.and_then(|s| s.get("added_tokens_decoder")?.as_object());
+    for (id, token) in decoder.into_iter().flatten() {
+        let text = token.get("content").and_then(Json::as_str);
+        let (Ok(id), Some(text)) = (id.parse(), text) else { continue };
+        let special = token.get("special").and_then(Json::as_bool).unwrap_or(false);
+        added.push(if special || looks_special(text) {
+            (id, text.to_owned(), TokenKind::Control)
+        } else {
+            (id, text.replace('\u{2581}', " "), TokenKind::UserDefined)
+        });
+    }
+    let mut beyond = 0u32;
+    for (id, text, kind) in added {
+        if id >= u64::from(rows) {
+            beyond += 1;
+            continue;
+        }
+        let id = usize::try_from(id).unwrap_or(usize::MAX);
+        while read.vocab.len() <= id {
+            push_unused(&mut read.vocab);
+        }
+        if let (Some(t), Some(s), Some(k)) = (
+            read.vocab.tokens.get_mut(id),
+            read.vocab.scores.get_mut(id),
+            read.vocab.kinds.get_mut(id),
+        ) {
+            *t = text.into_bytes();
+            *s = ADDED_SCORE;
+            *k = kind;
+        }
+    }
+    if beyond > 0 {
+        read.notes.push(format!(
+            "{beyond} added tokens left out: the embedding has {rows} rows and none for them"
+        ));
+    }
+    Ok(())
+}
+
+fn push_unused(vocab: &mut Vocab) {
+    vocab.tokens.push(format!("[PAD{}]", vocab.tokens.len()).into_bytes());
+    if !vocab.scores.is_empty() {
+        vocab.scores.push(UNUSED_SCORE);
+    }
+    vocab.kinds.push(TokenKind::Unused);
+}
+
+/// Whether a token is for control though not marked so, as the converter guesses.
+fn looks_special(text: &str) -> bool {
+    let between = |open: &str, close: &str| text.starts_with(open) && text.ends_with(close);
+    matches!(text, "<pad>" | "<mask>" | "<2mass>" | "[@BOS@]")
+        || between("<|", "|>")
+        || between("<｜", "｜>")
+        || between("<unused", ">")
+}
+
+/// Ids of special tokens: by their texts in `tokenizer_config.json`, then from `config.json`; and
+/// whether they go around every text.
+fn special_tokens(
+    settings: Option<&Json>,
+    config: Option<&Json>,
+    added: &[(String, u32)],
+    vocab: &mut Vocab,
+) {
+    let count = vocab.len();
+    let id = |name: &str| {
+        let entry = settings.and_then(|s| s.get(format!("{name}_token")));
+        let text = entry.and_then(|e| e.as_str().or_else(|| e.get("content")?.as_str()));
+        let by_text = text.and_then(|t| added.iter().find(|(a, _)| a == t)).map(|(_, id)| *id);
+        let by_id = || config?.get(format!("{name}_token_id"))?.as_u64()?.try_into().ok();
+        by_text.or_else(by_id).filter(|id| usize::try_from(*id).is_ok_and(|id| id < count))
+    };
+    vocab.bos = id("bos").or(vocab.bos);
+    vocab.eos = id("eos").or(vocab.eos);
+    vocab.unknown = id("unk").or(vocab.unknown);
+    vocab.padding = id("pad").or(vocab.padding);
+    let flag = |name: &str| settings.and_then(|s| s.get(format!("add_{name}_token"))?.as_bool());
+    vocab.add_bos = vocab.add_bos.or_else(|| flag("bos"));
+    vocab.add_eos = vocab.add_eos.or_else(|| flag("eos"));
+}
+
+/// The chat template: in `tokenizer_config.json`, one or several by name, or in a file of its own.
+fn chat_template(folder: &Path, settings: Option<&Json>, read: &mut Read) -> Result<()> {
+    let own = json::bytes(&folder.join("chat_template.jinja"))?;
+    let own = own.map(|bytes| Json::from(String::from_utf8_lossy(&bytes)));
+    let beside = json::read(&folder.join("chat_template.json"))?;
+    let beside = || beside.and_then(|b| b.get("chat_template").cloned());
+    let stated = settings.and_then(|s| s.get("chat_template")).cloned();
+    let mut names = Vec::new();
+    match stated.or(own).or_else(beside) {
+        Some(Json::String(template)) => read.vocab.chat_template = Some(template),
+        Some(Json::Array(templates)) => {
+            for choice in &templates {
+                let text = |key: &str| choice.get(key).and_then(Json::as_str);
+                let (Some(name), Some(template)) = (text("name"), text("template")) else {
+                    continue;
+                };
+                if name == "default" {
+                    read.vocab.chat_template = Some(template.to_owned());
+                    continue;
+                }
+                let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
+                let name: String = name.chars().map(plain).collect();
+                read.more.push((format!("tokenizer.chat_template.{name}"), template.into()));
+                names.push(name);
+            }
+        }
+        _ => {}
+    }
+    if !names.is_empty() {
+        read.more.push(("tokenizer.chat_templates".to_owned(), Value::strings(names)));
+    }
+    Ok(())
+}
+
+/// As many tokens as the embedding has rows: readers look up any id below that.
+fn fit(rows: u32, options: &Options, read: &mut Read) -> Result<()> {
+    let rows = usize::try_from(rows).unwrap_or(usize::MAX);
+    let vocab = &mut read.vocab;
+    let tokens = vocab.len();
+    if tokens == rows {
+        return Ok(());
+    }
+    let how = if tokens < rows {
+        format!("{} rows have no token; they would be filled with unused ones", rows - tokens)
+    } else {
+        format!("{} tokens have no row; they would be left out", tokens - rows)
+    };
+    if !options.pad_vocab {
+        return Err(Error::refused(
+            format!("the vocabulary has {tokens} tokens, the embedding {rows} rows: {how}"),
+            "look for an added_tokens.json that is missing, or allow it with --pad-vocab",
+        ));
+    }
+    while vocab.len() < rows {
+        push_unused(vocab);
+    }
+    vocab.tokens.truncate(rows);
+    vocab.scores.truncate(rows);
+    vocab.kinds.truncate(rows);
+    read.notes.push(format!("vocabulary of {tokens} tokens fitted to {rows} rows"));
+    Ok(())
+}

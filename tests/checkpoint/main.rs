@@ -1,0 +1,5 @@
+//! Checkpoints read as the models that they are: every layout of one model gives the same tensors.
+
+mod layouts;
+mod published;
+mod torch;
