@@ -124,3 +124,9 @@ pub fn centred_requanta(x: &[f32], scale: f32, n: i32, out: &mut [u8]) {
 pub fn half_scale(x: f32) -> [u8; 2] {
     (if x.is_nan() { 0xfe00 } else { half_from_f32(x) }).to_le_bytes()
 }
+
+/// [`half_scale`] of every lane.
+#[inline(always)]
+pub fn half_scales(xs: Lanes) -> [[u8; 2]; LANES] {
+    xs.0.map(half_scale)
+}

@@ -414,22 +414,23 @@ fn q3_k_body<const WEIGHTED: bool>(rows: &[f32], weights: &[f32], out: &mut [u8]
             let mut scale = [[0.0; 16]; LANES];
             let mut step = [[0.0; 16]; LANES];
             let mut weight = [[0.0; 16]; LANES];
-            let mut quanta = [[0; SUPER]; LANES];
+            let mut first_quanta = [[Lanes::ZERO; 16]; LANES];
             let means = if WEIGHTED { mean_squares(group, 2.0) } else { [0.0; LANES] };
-            for i in 0..group.count {
-                let xs = subs::<16>(&group.x, 16 * i);
+            for first in (0..group.count).step_by(2) {
+                let pair =
+                    [subs::<16>(&group.x, 16 * first), subs::<16>(&group.x, 16 * first + 16)];
                 if WEIGHTED {
-                    let importance = subs::<16>(&group.importance, 16 * i);
-                    let (ws, sum) = importance_weights(&xs, &importance, Lanes::splat(means[i]));
-                    let found = centred(4.0, &xs, &ws);
-                    (scale[i], step[i], weight[i]) = (found.scale.0, found.step.0, sum.0);
+                    for (i, xs) in pair.iter().enumerate().map(|(p, xs)| (first + p, xs)) {
+                        let importance = subs::<16>(&group.importance, 16 * i);
+                        let energy = Lanes::splat(means[i]);
+                        let (ws, sum) = importance_weights(xs, &importance, energy);
+                        let found = centred(4.0, xs, &ws);
+                        (scale[i], step[i], weight[i]) = (found.scale.0, found.step.0, sum.0);
+                    }
                 } else {
-                    let found = descended(4.0, &xs);
-                    scale[i] = found.scale.0;
-                    for (j, lanes) in found.quanta.iter().enumerate() {
-                        for (sub, quantum) in lanes.0.iter().enumerate() {
-                            quanta[i][16 * sub + j] = *quantum as u8;
-                        }
+                    for (i, found) in descended(4.0, &pair).iter().enumerate() {
+                        scale[first + i] = found.scale.0;
+                        first_quanta[first + i] = found.quanta;
                     }
                 }
             }
@@ -459,7 +460,7 @@ fn q3_k_body<const WEIGHTED: bool>(rows: &[f32], weights: &[f32], out: &mut [u8]
 
             for (i, bytes) in out.iter_mut().enumerate() {
                 let (d, d_value) = stored_half(unit[i]);
-                let quanta = &mut quanta[i];
+                let mut quanta = [0; SUPER];
                 let subs = group.x[i].as_chunks::<16>().0.iter();
                 for (sub, (x, out)) in subs.zip(quanta.as_chunks_mut::<16>().0).enumerate() {
                     let scale = d_value * (f32::from(codes[i][sub]) - 32.0);
@@ -467,6 +468,10 @@ fn q3_k_body<const WEIGHTED: bool>(rows: &[f32], weights: &[f32], out: &mut [u8]
                         centred_requanta(x, scale, 4, out);
                     } else if WEIGHTED {
                         centred_quanta(x, step[i][sub], 4, out);
+                    } else {
+                        for (out, lanes) in out.iter_mut().zip(&first_quanta[i]) {
+                            *out = lanes.0[sub] as u8;
+                        }
                     }
                 }
                 // Bit e of byte l is the third bit of number 32e + l.

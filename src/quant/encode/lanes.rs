@@ -84,7 +84,7 @@ impl Lanes {
     pub fn where_set(self, test: Mask, other: Lanes) -> Lanes {
         let mut out = other;
         for ((out, a), set) in out.0.iter_mut().zip(&self.0).zip(&test.0) {
-            *out = if *set { *a } else { *out };
+            *out = if *set != 0 { *a } else { *out };
         }
         out
     }
@@ -94,7 +94,7 @@ impl Lanes {
     pub fn above(self, other: Lanes) -> Mask {
         let mut out = Mask::NONE;
         for (out, (a, b)) in out.0.iter_mut().zip(self.0.iter().zip(&other.0)) {
-            *out = a > b;
+            *out = -i32::from(a > b);
         }
         out
     }
@@ -104,19 +104,20 @@ impl Lanes {
     pub fn equal(self, other: Lanes) -> Mask {
         let mut out = Mask::NONE;
         for (out, (a, b)) in out.0.iter_mut().zip(self.0.iter().zip(&other.0)) {
-            *out = a == b;
+            *out = -i32::from(a == b);
         }
         out
     }
 }
 
-/// One yes or no a lane.
+/// One yes (all bits) or no (none) a lane.
 #[derive(Clone, Copy, Debug)]
-pub struct Mask(pub [bool; LANES]);
+#[repr(align(64))]
+pub struct Mask(pub [i32; LANES]);
 
 impl Mask {
     /// No lane.
-    pub const NONE: Mask = Mask([false; LANES]);
+    pub const NONE: Mask = Mask([0; LANES]);
 
     /// The lanes that are not set.
     #[inline(always)]
@@ -151,7 +152,7 @@ impl Mask {
     /// Whether any lane is set.
     #[inline(always)]
     pub fn any(self) -> bool {
-        self.0.iter().fold(false, |any, set| any | set)
+        self.0.iter().fold(0, |any, set| any | set) != 0
     }
 }
 
@@ -167,8 +168,8 @@ const MAGIC: f32 = 12_582_912.0;
 /// what the one NaN that x86 arithmetic itself makes gives there.
 #[inline(always)]
 pub fn nearest_int(x: f32) -> i32 {
-    let bits = (x + MAGIC).to_bits() & 0x007f_ffff;
-    if x.is_nan() { 0 } else { bits as i32 - 0x0040_0000 }
+    let x = if x.is_nan() { 0.0 } else { x };
+    ((x + MAGIC).to_bits() & 0x007f_ffff) as i32 - 0x0040_0000
 }
 
 macro_rules! lane_operator {

@@ -7,7 +7,9 @@
 //! The five-bit types keep bit 4 of number `j` in bit `j` of a little-endian `u32`, and the low four
 //! bits as the four-bit types do: byte `j` is number `j` and, above it, number `j + 16`.
 
-use super::group::{Group, affine_quanta, centred_quanta, half_scale, row_energies, transposed};
+use super::group::{
+    Group, affine_quanta, centred_quanta, half_scale, half_scales, row_energies, transposed,
+};
 use super::lanes::{LANES, Lanes};
 use super::search::{Affine, Walk, affine, centred};
 use crate::per_isa;
@@ -16,71 +18,127 @@ use crate::quant::isa::Isa;
 /// The numbers of a block.
 const BLOCK: usize = 32;
 
-/// The integer part, as the processor's conversion gives it: its lowest byte is 0 for what no `i32`
-/// holds.
-#[inline(always)]
-fn integer_part(x: f32) -> i32 {
-    if x < 2_147_483_648.0 { x as i32 } else { 0 }
-}
+/// Sixteen blocks.
+type Blocks = [[f32; BLOCK]; LANES];
 
-/// Combines the lanes of a block of numbers two by two until one is left.
-#[inline(always)]
-fn folded(block: &[f32; BLOCK], first: impl Fn(f32) -> f32, pick: impl Fn(f32, f32) -> f32) -> f32 {
-    let mut lanes = [0.0f32; 16];
-    for (j, lane) in lanes.iter_mut().enumerate() {
-        *lane = pick(first(block[j]), first(block[j + 16]));
-    }
-    let mut width = 8;
-    while width > 0 {
-        for j in 0..width {
-            lanes[j] = pick(lanes[j], lanes[j + width]);
-        }
-        width /= 2;
-    }
-    lanes[0]
-}
-
-/// The larger; a NaN loses.
+/// The larger, `a` where `b` is no number.
 #[inline(always)]
 fn larger(a: f32, b: f32) -> f32 {
-    if a < b || a.is_nan() { b } else { a }
+    if a < b { b } else { a }
 }
 
-/// The smaller; a NaN loses.
+/// The smaller, `a` where `b` is no number.
 #[inline(always)]
 fn smaller(a: f32, b: f32) -> f32 {
-    if a > b || a.is_nan() { b } else { a }
+    if a > b { b } else { a }
 }
 
-/// The number of largest magnitude, the first of equals; 0 for a block of zeros.
+/// The larger of `a` and the magnitude of `b`.
 #[inline(always)]
-fn largest(block: &[f32; BLOCK]) -> f32 {
-    let most = folded(block, |x| x, larger);
-    let least = folded(block, |x| x, smaller);
-    if most > -least {
-        most
-    } else if most < -least {
-        least
-    } else {
-        let magnitude = if most > 0.0 { most } else { return 0.0 };
-        block.iter().copied().find(|x| x.abs() == magnitude).unwrap_or(0.0)
+fn larger_magnitude(a: f32, b: f32) -> f32 {
+    larger(a, b.abs())
+}
+
+/// Picks one of `start` and the numbers of each block.
+#[inline(always)]
+fn folded(blocks: &Blocks, start: f32, pick: impl Fn(f32, f32) -> f32) -> Lanes {
+    let mut eighths = [[start; 8]; LANES];
+    for (eighth, block) in eighths.iter_mut().zip(blocks) {
+        for (j, picked) in eighth.iter_mut().enumerate() {
+            let first = pick(pick(*picked, block[j]), block[j + 8]);
+            *picked = pick(pick(first, block[j + 16]), block[j + 24]);
+        }
+        // Keeps the compiler from taking eight blocks at a time, one load for every number.
+        std::hint::black_box(eighth);
     }
+    let mut out = Lanes::splat(start);
+    for eighth in &transposed(&eighths) {
+        out = out.zip(*eighth, &pick);
+    }
+    out
 }
 
-/// The smallest and the largest number; of zeros of both signs the first, as in a plain scan.
+/// The number of largest magnitude of each block, the first of equals; 0 for a block of zeros.
 #[inline(always)]
-fn extremes(block: &[f32; BLOCK]) -> (f32, f32) {
-    let first_zero = |x: f32| {
-        if x == 0.0 { block.iter().copied().find(|x| *x == 0.0).unwrap_or(x) } else { x }
-    };
-    let min = folded(block, |x| x, smaller);
-    let max = folded(block, |x| x, larger);
-    if min.is_nan() { (f32::MAX, f32::MIN) } else { (first_zero(min), max) }
+fn largest(blocks: &Blocks) -> Lanes {
+    let most = folded(blocks, 0.0, larger);
+    let least = folded(blocks, 0.0, smaller);
+    let mut out = most.where_set(most.above(-least), least);
+    if most.equal(-least).any() {
+        for (lane, block) in blocks.iter().enumerate() {
+            if most.0[lane] == -least.0[lane] {
+                let found = block.iter().copied().find(|x| x.abs() == most.0[lane]);
+                out.0[lane] = found.filter(|x| *x != 0.0).unwrap_or(0.0);
+            }
+        }
+    }
+    out
 }
 
+/// The smallest and the largest number of each block; of zeros of both signs the first, as in a
+/// plain scan.
 #[inline(always)]
-fn reciprocal(d: f32) -> f32 {
-    if d != 0.0 { 1.0 / d } else { 0.0 }
+fn extremes(blocks: &Blocks) -> (Lanes, Lanes) {
+    let mut min = folded(blocks, f32::MAX, smaller);
+    let max = folded(blocks, f32::MIN, larger);
+    if min.equal(Lanes::ZERO).any() {
+        for (min, block) in min.0.iter_mut().zip(blocks) {
+            if *min == 0.0 {
+                *min = block.iter().copied().find(|x| *x == 0.0).unwrap_or(*min);
+            }
+        }
+    }
+    (min, max)
+}
+
+/// What makes quanta of blocks of scale `d`: a factor and what is added before the cut.
+///
+/// ggml multiplies by `1 / d`. Where that is infinite, so are all products, and the processor cuts
+/// each to a whole number whose low byte is 0.
+#[inline(always)]
+fn quantum_makers(d: Lanes, bias: f32) -> (Lanes, Lanes) {
+    let inverse = Lanes::splat(1.0) / d;
+    let endless = inverse.magnitude().equal(Lanes::splat(f32::INFINITY));
+    let zero = d.equal(Lanes::ZERO);
+    let bias = Lanes::splat(bias);
+    (Lanes::ZERO.where_set(endless, inverse), bias.where_set(endless.not().or(zero), Lanes::ZERO))
+}
+
+/// The whole part of a number from 0 to 255; 0 for what is less or no number.
+///
+/// At 2^23 a unit of f32 is 1: the addition rounds, one too high where that was upwards.
+#[inline(always)]
+fn whole_part(x: f32) -> u8 {
+    let x = if x > 0.0 { x } else { 0.0 };
+    let rounded = x + 8_388_608.0;
+    (rounded.to_bits() - u32::from(rounded - 8_388_608.0 > x)) as u8
+}
+
+/// Rounds to the nearest integer, halves away from zero, as C `roundf` does.
+#[inline(always)]
+fn rounded(x: f32) -> u8 {
+    let magnitude = if x.abs() > 0.0 { x.abs() } else { 0.0 };
+    let even = magnitude + 8_388_608.0;
+    let away = even.to_bits() + u32::from(magnitude - (even - 8_388_608.0) == 0.5);
+    let sign = (x.to_bits() as i32 >> 31) as u32;
+    ((away ^ sign).wrapping_sub(sign)) as u8
+}
+
+/// Calls `encode` with each sixteen blocks and their bytes; blocks past the end are zero.
+#[inline(always)]
+fn sixteens<const BYTES: usize>(
+    rows: &[f32],
+    out: &mut [u8],
+    encode: impl Fn(&Blocks, &mut [[u8; BYTES]]),
+) {
+    let (full, rest) = rows.as_chunks::<BLOCK>().0.as_chunks::<LANES>();
+    let (full_out, rest_out) = out.as_chunks_mut::<BYTES>().0.split_at_mut(full.len() * LANES);
+    let mut last = [[0.0; BLOCK]; LANES];
+    last[..rest.len()].copy_from_slice(rest);
+    let blocks = full.iter().chain((!rest.is_empty()).then_some(&last));
+    for (blocks, out) in blocks.zip(full_out.chunks_mut(LANES).chain(rest_out.chunks_mut(LANES))) {
+        encode(blocks, out);
+    }
 }
 
 /// Bytes `j` and `j + 16` share a byte, four bits each.
@@ -118,52 +176,72 @@ fn pack<const FIVE: bool>(quanta: &[u8; BLOCK], out: &mut [u8]) {
 #[inline(always)]
 fn centred_body<const FIVE: bool, const BYTES: usize>(rows: &[f32], out: &mut [u8]) {
     let n = if FIVE { 16.0 } else { 8.0 };
-    let top = if FIVE { 31 } else { 15 };
-    for (block, bytes) in rows.as_chunks::<BLOCK>().0.iter().zip(out.as_chunks_mut::<BYTES>().0) {
-        let d = largest(block) / -n;
-        let id = reciprocal(d);
-        let mut quanta = [0; BLOCK];
-        for (quantum, x) in quanta.iter_mut().zip(block) {
-            *quantum = (integer_part(x * id + (n + 0.5)) as i8).min(top) as u8;
-        }
-        bytes[..2].copy_from_slice(&half_scale(d));
-        pack::<FIVE>(&quanta, &mut bytes[2..]);
-    }
+    sixteens::<BYTES>(
+        rows,
+        out,
+        #[inline(always)]
+        |blocks, out| {
+            let d = largest(blocks) / Lanes::splat(-n);
+            let (factor, bias) = quantum_makers(d, n + 0.5);
+            let halves = half_scales(d);
+            for (i, bytes) in out.iter_mut().enumerate() {
+                let mut quanta = [0; BLOCK];
+                for (quantum, x) in quanta.iter_mut().zip(&blocks[i]) {
+                    let q = x * factor.0[i] + bias.0[i];
+                    *quantum = whole_part(smaller(q, 2.0 * n - 0.5));
+                }
+                bytes[..2].copy_from_slice(&halves[i]);
+                pack::<FIVE>(&quanta, &mut bytes[2..]);
+            }
+        },
+    );
 }
 
 /// Q4_1 and Q5_1: `d = (max - min) / top`, `q = (x - min) / d`.
 #[inline(always)]
 fn affine_body<const FIVE: bool, const BYTES: usize>(rows: &[f32], out: &mut [u8]) {
     let top = if FIVE { 31.0 } else { 15.0 };
-    for (block, bytes) in rows.as_chunks::<BLOCK>().0.iter().zip(out.as_chunks_mut::<BYTES>().0) {
-        let (min, max) = extremes(block);
-        let d = (max - min) / top;
-        let id = reciprocal(d);
-        let mut quanta = [0; BLOCK];
-        for (quantum, x) in quanta.iter_mut().zip(block) {
-            let l = integer_part((x - min) * id + 0.5);
-            *quantum = if FIVE { l as u8 } else { (l as i8).min(15) as u8 };
-        }
-        bytes[..2].copy_from_slice(&half_scale(d));
-        bytes[2..4].copy_from_slice(&half_scale(min));
-        pack::<FIVE>(&quanta, &mut bytes[4..]);
-    }
+    sixteens::<BYTES>(
+        rows,
+        out,
+        #[inline(always)]
+        |blocks, out| {
+            let (min, max) = extremes(blocks);
+            let d = (max - min) / Lanes::splat(top);
+            let (factor, bias) = quantum_makers(d, 0.5);
+            let (halves, min_halves) = (half_scales(d), half_scales(min));
+            for (i, bytes) in out.iter_mut().enumerate() {
+                let mut quanta = [0; BLOCK];
+                for (quantum, x) in quanta.iter_mut().zip(&blocks[i]) {
+                    let q = (x - min.0[i]) * factor.0[i] + bias.0[i];
+                    *quantum = whole_part(smaller(q, top + 0.5));
+                }
+                bytes[..2].copy_from_slice(&halves[i]);
+                bytes[2..4].copy_from_slice(&min_halves[i]);
+                pack::<FIVE>(&quanta, &mut bytes[4..]);
+            }
+        },
+    );
 }
 
 #[inline(always)]
 fn q8_0_body(rows: &[f32], out: &mut [u8]) {
-    for (block, bytes) in rows.as_chunks::<BLOCK>().0.iter().zip(out.as_chunks_mut::<34>().0) {
-        let amax = folded(block, f32::abs, larger);
-        let d = if amax.is_nan() { 0.0 } else { amax / 127.0 };
-        let id = reciprocal(d);
-        bytes[..2].copy_from_slice(&half_scale(d));
-        for (byte, x) in bytes[2..].iter_mut().zip(block) {
-            // Halves go away from zero, as with C `roundf`; adding the number just below one half,
-            // not one half, keeps 0.49999997 from becoming 1.
-            let x = x * id;
-            *byte = integer_part(x + 0.499_999_97_f32.copysign(x)) as u8;
-        }
-    }
+    sixteens::<34>(
+        rows,
+        out,
+        #[inline(always)]
+        |blocks, out| {
+            let d = folded(blocks, 0.0, larger_magnitude) / Lanes::splat(127.0);
+            let (factor, _) = quantum_makers(d, 0.0);
+            let halves = half_scales(d);
+            for (i, bytes) in out.iter_mut().enumerate() {
+                bytes[..2].copy_from_slice(&halves[i]);
+                for (byte, x) in bytes[2..].iter_mut().zip(&blocks[i]) {
+                    *byte = rounded(x * factor.0[i]);
+                }
+            }
+        },
+    );
 }
 
 /// Calls `encode` with each sixteen blocks, their weights `importance * sqrt(mean(x²) + x²)`, where

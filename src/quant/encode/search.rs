@@ -221,52 +221,63 @@ pub struct Chosen<const N: usize> {
 /// their own squares: as ggml `make_q3_quants` with `do_rmse`.
 ///
 /// Each quantum in turn moves to what suits the others best, up to five times over. A block that no
-/// longer changes would not change again, so the lanes need not stop together.
+/// longer changes would not change again, so the lanes need not stop together. Every move waits for
+/// the one before, a division included, so `P` times sixteen blocks move in turn.
 #[inline(always)]
-pub fn descended<const N: usize>(n: f32, xs: &[Lanes; N]) -> Chosen<N> {
-    let (max, magnitude) = largest(xs);
-    let step = Lanes::splat(-n) / max;
+pub fn descended<const N: usize, const P: usize>(
+    n: f32,
+    blocks: &[[Lanes; N]; P],
+) -> [Chosen<N>; P] {
     let (low, high) = (Lanes::splat(-n), Lanes::splat(n - 1.0));
-    let mut quanta = [Lanes::ZERO; N];
-    let (mut sumlx, mut suml2) = (Lanes::ZERO, Lanes::ZERO);
-    for j in 0..N {
-        let x = xs[j];
-        let l = (step * x).nearest().at_least(low).at_most(high);
-        let w = x * x;
-        quanta[j] = l;
-        sumlx = sumlx + w * x * l;
-        suml2 = suml2 + w * l * l;
+    let mut quanta = [[Lanes::ZERO; N]; P];
+    let (mut sumlx, mut suml2) = ([Lanes::ZERO; P], [Lanes::ZERO; P]);
+    for p in 0..P {
+        let step = Lanes::splat(-n) / largest(&blocks[p]).0;
+        for j in 0..N {
+            let x = blocks[p][j];
+            let l = (step * x).nearest().at_least(low).at_most(high);
+            let w = x * x;
+            quanta[p][j] = l;
+            sumlx[p] = sumlx[p] + w * x * l;
+            suml2[p] = suml2[p] + w * l * l;
+        }
     }
     for _ in 0..5 {
         let mut changed = Mask::NONE;
         for j in 0..N {
-            let (x, l) = (xs[j], quanta[j]);
-            let w = x * x;
-            let slx = sumlx - w * x * l;
-            let sl2 = suml2 - w * l * l;
-            let new = (x * sl2 / slx).nearest_int().at_least(low).at_most(high);
-            let new_slx = slx + w * x * new;
-            let new_sl2 = sl2 + w * new * new;
-            let better = slx
-                .above(Lanes::ZERO)
-                .and(new.equal(l).not())
-                .and(new_sl2.above(Lanes::ZERO))
-                .and((new_slx * new_slx * suml2).above(sumlx * sumlx * new_sl2));
-            quanta[j] = new.where_set(better, l);
-            sumlx = new_slx.where_set(better, sumlx);
-            suml2 = new_sl2.where_set(better, suml2);
-            changed = changed.or(better);
+            for p in 0..P {
+                let (x, l) = (blocks[p][j], quanta[p][j]);
+                let w = x * x;
+                let slx = sumlx[p] - w * x * l;
+                let sl2 = suml2[p] - w * l * l;
+                let new = (x * sl2 / slx).nearest_int().at_least(low).at_most(high);
+                let new_slx = slx + w * x * new;
+                let new_sl2 = sl2 + w * new * new;
+                let better = slx
+                    .above(Lanes::ZERO)
+                    .and(new.equal(l).not())
+                    .and(new_sl2.above(Lanes::ZERO))
+                    .and((new_slx * new_slx * suml2[p]).above(sumlx[p] * sumlx[p] * new_sl2));
+                quanta[p][j] = new.where_set(better, l);
+                sumlx[p] = new_slx.where_set(better, sumlx[p]);
+                suml2[p] = new_sl2.where_set(better, suml2[p]);
+                changed = changed.or(better);
+            }
         }
         if !changed.any() {
             break;
         }
     }
-    let nothing = Lanes::splat(NOTHING).above(magnitude);
-    for quantum in &mut quanta {
-        *quantum = Lanes::ZERO.where_set(nothing, *quantum + Lanes::splat(n));
+    let mut out = [const { Chosen { scale: Lanes::ZERO, quanta: [Lanes::ZERO; N] } }; P];
+    for p in 0..P {
+        let nothing = Lanes::splat(NOTHING).above(largest(&blocks[p]).1);
+        for (to, from) in out[p].quanta.iter_mut().zip(&quanta[p]) {
+            *to = Lanes::ZERO.where_set(nothing, *from + Lanes::splat(n));
+        }
+        let fitted = suml2[p].above(Lanes::ZERO).and(nothing.not());
+        out[p].scale = (sumlx[p] / suml2[p]).where_set(fitted, Lanes::ZERO);
     }
-    let fitted = suml2.above(Lanes::ZERO).and(nothing.not());
-    Chosen { scale: (sumlx / suml2).where_set(fitted, Lanes::ZERO), quanta }
+    out
 }
 
 /// The byte that C makes of a whole number, as a number.

@@ -1,4 +1,4 @@
-//! The encoders of i-quants, ternary, one- and two-bit and FP4 types against ggml's bytes.
+//! The encoders of every type of today against ggml's bytes.
 
 use regguf::quant::encode::{encoder, needs_importance};
 use regguf::quant::{QuantType, decode_rows, isa::Isa};
@@ -6,7 +6,8 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::{fs, path::Path};
 
-const TYPES: [&str; 15] = [
+const TYPES: [&str; 27] = [
+    "f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k",
     "iq1_s", "iq1_m", "iq2_xxs", "iq2_xs", "iq2_s", "iq3_xxs", "iq3_s", "iq4_nl", "iq4_xs",
     "tq1_0", "tq2_0", "mxfp4", "nvfp4", "q1_0", "q2_0",
 ];
