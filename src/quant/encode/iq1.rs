@@ -42,17 +42,28 @@ impl Best {
     /// Takes the pair of cuts and shifts `what` in the lanes where it beats the best.
     #[inline(always)]
     fn offer(&mut self, qx: Lanes, q2: Lanes, what: u32) {
-        let mut better = [false; LANES];
+        let (mut gain, mut bar) = ([0.0f32; LANES], [0.0f32; LANES]);
         for lane in 0..LANES {
-            better[lane] = (q2[lane] > 0.0) & (qx[lane] * qx[lane] > self.score[lane] * q2[lane]);
+            gain[lane] = if q2[lane] > 0.0 { qx[lane] * qx[lane] } else { f32::NEG_INFINITY };
+            bar[lane] = self.score[lane] * q2[lane];
         }
-        if better.iter().fold(false, |any, &b| any | b) {
-            for lane in 0..LANES {
-                let scale = qx[lane] / q2[lane];
-                self.score[lane] = if better[lane] { scale * qx[lane] } else { self.score[lane] };
-                self.scale[lane] = if better[lane] { scale } else { self.scale[lane] };
-                self.what[lane] = if better[lane] { what } else { self.what[lane] };
-            }
+        let mut any = 0u32;
+        for lane in 0..LANES {
+            any |= u32::from(gain[lane] > bar[lane]);
+        }
+        if any != 0 {
+            self.take(gain, bar, qx, q2, what);
+        }
+    }
+
+    #[inline(always)]
+    fn take(&mut self, gain: Lanes, bar: Lanes, qx: Lanes, q2: Lanes, what: u32) {
+        for lane in 0..LANES {
+            let scale = qx[lane] / q2[lane];
+            let better = gain[lane] > bar[lane];
+            self.score[lane] = if better { scale * qx[lane] } else { self.score[lane] };
+            self.scale[lane] = if better { scale } else { self.scale[lane] };
+            self.what[lane] = if better { what } else { self.what[lane] };
         }
     }
 }
@@ -118,6 +129,7 @@ struct Rounded<const GROUPS: usize> {
 /// Rounds a sub-block by its cuts: numbers up to the first are digit 0, up to the second 1, then 2.
 #[inline(always)]
 fn round<const N: usize, const GROUPS: usize>(
+    isa: Isa,
     x: &[f32; N],
     weight: &[f32; N],
     order: &[u8; N],
@@ -141,7 +153,7 @@ fn round<const N: usize, const GROUPS: usize>(
         let xs: &[f32; 8] = x[8 * k..8 * k + 8].try_into().expect("eight");
         let ws: &[f32; 8] = weight[8 * k..8 * k + 8].try_into().expect("eight");
         let levels = (1.0, LEVELS[out.shift[k]][0]);
-        out.point[k] = IQ1.nearest(code, xs, ws, out.scale, levels);
+        out.point[k] = IQ1.nearest(isa, code, xs, ws, out.scale, levels);
         moved |= out.point[k] != code;
     }
     if moved {
@@ -165,7 +177,7 @@ fn worth(point: u16, i: usize, shift: usize) -> f32 {
 
 /// IQ1_S: one shift for 32 numbers.
 #[inline(always)]
-fn s_body(x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 50]) {
+fn s_body(isa: Isa, x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 50]) {
     const N: usize = 32;
     let x = x.as_chunks::<N>().0;
     let cut = cut(x, importance, 1e-12);
@@ -206,7 +218,7 @@ fn s_body(x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 50]) {
         }
         let [shift, second, first, _] = best.what[b].to_le_bytes().map(usize::from);
         let (weight, order) = (&cut.weight[b], &cut.order[b]);
-        let rounded = round(&x[b], weight, order, (first, second), best.scale[b], [shift; 4]);
+        let rounded = round(isa, &x[b], weight, order, (first, second), best.scale[b], [shift; 4]);
         for (k, &point) in rounded.point.iter().enumerate() {
             let index = IQ1.index(point);
             out[2 + 4 * b + k] = index as u8;
@@ -233,7 +245,7 @@ fn s_body(x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 50]) {
 
 /// IQ1_M: a shift for every eight numbers, a scale for sixteen.
 #[inline(always)]
-fn m_body(x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 56]) {
+fn m_body(isa: Isa, x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 56]) {
     const N: usize = 16;
     let x = x.as_chunks::<N>().0;
     let cut = cut(x, importance, 1e-7);
@@ -252,7 +264,7 @@ fn m_body(x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 56]) {
             let (weight, order) = (&cut.weight[b], &cut.order[b]);
             let shift = [shifts >> 1, shifts & 1];
             let scale = best.scale[b - part];
-            rounded[b] = round(&x[b], weight, order, (first, second), scale, shift);
+            rounded[b] = round(isa, &x[b], weight, order, (first, second), scale, shift);
             largest = if largest > rounded[b].scale { largest } else { rounded[b].scale };
         }
     }
@@ -337,16 +349,16 @@ fn m_cuts(x: &[[f32; 16]], cut: &Cut<16>, part: usize) -> Best {
 }
 
 per_isa! {
-    fn s_kernel(x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 50]) = s_body;
-    fn m_kernel(x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 56]) = m_body;
+    fn s_kernel(same: Isa, x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 50]) = s_body;
+    fn m_kernel(same: Isa, x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 56]) = m_body;
 }
 
 /// IQ1_S, 1.56 bits a number.
 pub fn encode_iq1_s(isa: Isa, rows: &[f32], len: usize, m: Option<&[f32]>, out: &mut [u8]) {
-    each_super_block(rows, len, m, out, |x, m, out| s_kernel(isa, x, m, out));
+    each_super_block(rows, len, m, out, |x, m, out| s_kernel(isa, isa, x, m, out));
 }
 
 /// IQ1_M, 1.75 bits a number.
 pub fn encode_iq1_m(isa: Isa, rows: &[f32], len: usize, m: Option<&[f32]>, out: &mut [u8]) {
-    each_super_block(rows, len, m, out, |x, m, out| m_kernel(isa, x, m, out));
+    each_super_block(rows, len, m, out, |x, m, out| m_kernel(isa, isa, x, m, out));
 }

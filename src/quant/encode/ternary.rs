@@ -16,7 +16,7 @@ use crate::quant::isa::Isa;
 
 /// The largest magnitude; NaN counts as nothing.
 #[inline(always)]
-fn largest_magnitude<const N: usize>(x: &[f32; N]) -> f32 {
+pub fn largest_magnitude<const N: usize>(x: &[f32; N]) -> f32 {
     let mut lanes = [0.0f32; 16];
     for part in x.as_chunks::<16>().0 {
         for (lane, x) in lanes.iter_mut().zip(part) {
