@@ -317,10 +317,10 @@ fn m_cuts(x: &[[f32; 16]], cut: &Cut<16>) -> Best {
     }
     let mut best = Best::new();
     // The parts of both sums that do not depend on the second cut: by half, by shift.
-    let total =
-        |s: [Lanes; 2], f: fn([f32; 3]) -> f32| s.map(|s| LEVELS.map(|q| s * Lanes::splat(f(q))));
-    let all_x = total([sx[0][N], sx[1][N]], |q| q[2]);
-    let all_w = total([sw[0][N], sw[1][N]], |q| q[2]);
+    let top = |s: &[[Lanes; N + 1]; 2]| {
+        [s[0][N], s[1][N]].map(|all| LEVELS.map(|q| all * Lanes::splat(q[2])))
+    };
+    let (all_x, all_w) = (top(&sx), top(&sw));
     for first in 0..=N {
         let mut low_w = all_w;
         for half in 0..2 {

@@ -153,20 +153,20 @@ per_isa! {
 /// IQ2_XXS, 2.06 bits a number (ggml `quantize_row_iq2_xxs_impl`).
 pub fn encode_iq2_xxs(isa: Isa, rows: &[f32], len: usize, m: Option<&[f32]>, out: &mut [u8]) {
     super::magnitude::each_super_block(rows, len, m, out, |x, m, out| {
-        xxs_kernel(isa, isa, x, m, out)
+        xxs_kernel(isa, isa, x, m, out);
     });
 }
 
 /// IQ2_XS, 2.31 bits a number (ggml `quantize_row_iq2_xs_impl`).
 pub fn encode_iq2_xs(isa: Isa, rows: &[f32], len: usize, m: Option<&[f32]>, out: &mut [u8]) {
     super::magnitude::each_super_block(rows, len, m, out, |x, m, out| {
-        xs_kernel(isa, isa, x, m, out)
+        xs_kernel(isa, isa, x, m, out);
     });
 }
 
 /// IQ2_S, 2.56 bits a number (ggml `quantize_row_iq2_s_impl`).
 pub fn encode_iq2_s(isa: Isa, rows: &[f32], len: usize, m: Option<&[f32]>, out: &mut [u8]) {
     super::magnitude::each_super_block(rows, len, m, out, |x, m, out| {
-        s_kernel(isa, isa, x, m, out)
+        s_kernel(isa, isa, x, m, out);
     });
 }
