@@ -26,6 +26,16 @@ pub fn largest_magnitude<const N: usize>(x: &[f32; N]) -> f32 {
     lanes.iter().fold(0.0, |a, b| if a < *b { *b } else { a })
 }
 
+/// The largest magnitude as ggml's `MAX` finds it: after a NaN the search starts again.
+#[inline(always)]
+fn largest_since_nan<const N: usize>(x: &[f32; N]) -> f32 {
+    if x.iter().fold(false, |any, x| any | x.is_nan()) {
+        x.iter().fold(0.0, |max, x| if max > x.abs() { max } else { x.abs() })
+    } else {
+        largest_magnitude(x)
+    }
+}
+
 /// `round(x / d) + 1` with halves away from zero, where `|x| <= d`.
 ///
 /// Where `1 / d` overflows, x / d may be infinite or NaN: `lroundf` then gives the least `long`, whose
@@ -49,7 +59,7 @@ fn five(trits: [u8; 5]) -> u8 {
 #[inline(always)]
 fn tq1_0_body(rows: &[f32], out: &mut [u8]) {
     for (x, bytes) in rows.as_chunks::<256>().0.iter().zip(out.as_chunks_mut::<54>().0) {
-        let d = largest_magnitude(x);
+        let d = largest_since_nan(x);
         let t = trits(x, d);
         for m in 0..32 {
             bytes[m] = five(std::array::from_fn(|n| t[32 * n + m]));
@@ -68,7 +78,7 @@ fn tq1_0_body(rows: &[f32], out: &mut [u8]) {
 #[inline(always)]
 fn tq2_0_body(rows: &[f32], out: &mut [u8]) {
     for (x, bytes) in rows.as_chunks::<256>().0.iter().zip(out.as_chunks_mut::<66>().0) {
-        let d = largest_magnitude(x);
+        let d = largest_since_nan(x);
         let t = trits(x, d);
         for half in 0..2 {
             for m in 0..32 {
