@@ -9,6 +9,7 @@
 //!
 //! Importance plays no part. Source: ggml `quantize_row_mxfp4_ref`, `quantize_row_nvfp4_ref`.
 
+use super::ternary::largest_magnitude;
 use crate::per_isa;
 use crate::quant::isa::Isa;
 
@@ -16,26 +17,30 @@ use crate::quant::isa::Isa;
 const LEVELS: [f32; 16] =
     [0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 0.0, -1.0, -2.0, -3.0, -4.0, -6.0, -8.0, -12.0];
 
-/// For every number the first of the levels, times `d`, that is nearest.
+/// Half way between the levels from 0 up; a number here takes the lower one.
+const MIDDLES: [f32; 7] = [0.5, 1.5, 2.5, 3.5, 5.0, 7.0, 10.0];
+
+/// For every number the first of the levels, times `d`, that is nearest; `max` is the largest magnitude.
 #[inline(always)]
-fn nearest<const N: usize>(x: &[f32; N], d: f32) -> [u8; N] {
-    let mut index = [0u32; N];
-    let mut least = x.map(|x| (0.0 * d - x).abs());
-    for (k, level) in LEVELS.iter().enumerate().skip(1) {
-        let value = level * d;
-        for i in 0..N {
-            let error = (value - x[i]).abs();
-            let nearer = error < least[i];
-            index[i] = if nearer { k as u32 } else { index[i] };
-            least[i] = if nearer { error } else { least[i] };
-        }
+fn nearest<const N: usize>(x: &[f32; N], max: f32, d: f32) -> [u8; N] {
+    // The original compares differences. Within a few levels those near a middle are exact, so that
+    // counting the middles below a number comes to the same.
+    if max <= 16.0 * d {
+        let middles = MIDDLES.map(|middle| middle * d);
+        x.map(|x| {
+            let above = middles.iter().fold(0, |sum, &middle| sum + u32::from(x.abs() > middle));
+            (above + u32::from(x < -middles[0]) * 8) as u8
+        })
+    } else {
+        x.map(|x| first_nearest(x, d))
     }
-    index.map(|index| index as u8)
 }
 
-#[inline(always)]
-fn largest_magnitude(x: &[f32]) -> f32 {
-    x.iter().fold(0.0, |max, x| if max < x.abs() { x.abs() } else { max })
+/// For numbers far beyond the levels, where differences round, or infinite, or a scale of 0.
+#[cold]
+fn first_nearest(x: f32, d: f32) -> u8 {
+    let error = |k: usize| (LEVELS[k] * d - x).abs();
+    (1..16).fold(0, |best, k| if error(k) < error(best) { k } else { best }) as u8
 }
 
 /// The floor of the base-2 logarithm of a finite `x > 0`, as `floorf(log2f(x))` gives it.
@@ -62,7 +67,7 @@ fn mxfp4_body(rows: &[f32], out: &mut [u8]) {
         let scaled = max > 0.0 && max < f32::INFINITY;
         let e = if scaled { (floor_log2(max) + 125) as u8 } else { 0 };
         let d = f32::from_bits(if e < 2 { 0x0020_0000 << e } else { (u32::from(e) - 1) << 23 });
-        let q = nearest(x, d);
+        let q = nearest(x, max, d);
         bytes[0] = e;
         for j in 0..16 {
             bytes[1 + j] = q[j] | q[16 + j] << 4;
@@ -102,8 +107,9 @@ fn half_value(bits: u8) -> f32 {
 fn nvfp4_body(rows: &[f32], out: &mut [u8]) {
     for (x, bytes) in rows.as_chunks::<64>().0.iter().zip(out.as_chunks_mut::<36>().0) {
         for (s, x) in x.as_chunks::<16>().0.iter().enumerate() {
-            let scale = small_float(largest_magnitude(x) / 6.0);
-            let q = nearest(x, half_value(scale));
+            let max = largest_magnitude(x);
+            let scale = small_float(max / 6.0);
+            let q = nearest(x, max, half_value(scale));
             bytes[s] = scale;
             for j in 0..8 {
                 bytes[4 + 8 * s + j] = q[j] | q[8 + j] << 4;

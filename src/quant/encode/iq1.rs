@@ -14,46 +14,51 @@
 #![allow(clippy::needless_range_loop, reason = "an index names one number in several arrays")]
 
 use super::float::half_from_f32;
-use super::lanes::nearest_int;
+use super::lanes::{LANES, Lanes, nearest_int};
 use super::lattice::IQ1;
 use super::magnitude::{SUPER, each_super_block};
 use crate::per_isa;
 use crate::quant::isa::Isa;
 
-/// Sub-blocks side by side.
-const LANES: usize = 8;
-type Lanes = [f32; LANES];
-
 /// What the three digits are worth under each shift: plus, then minus.
 const LEVELS: [[f32; 3]; 2] = [[-0.875, 0.125, 1.125], [-1.125, -0.125, 0.875]];
 
-/// The best cuts of a sub-block, found so far.
-#[derive(Clone, Copy)]
+/// The best cuts of every sub-block, found so far.
 struct Best {
     score: Lanes,
     scale: Lanes,
-    /// First cut, second cut and shifts, a byte each; [`NOTHING`] before the first find.
-    what: [u32; LANES],
+    /// `first << 16 | second << 8 | shifts`, which a float holds; [`NOTHING`] before the first find.
+    what: Lanes,
 }
 
-const NOTHING: u32 = u32::MAX;
+const NOTHING: f32 = -1.0;
 
 impl Best {
-    /// Takes the pair of cuts and shifts `what` in the lanes where it beats the best.
     #[inline(always)]
-    fn offer(&mut self, qx: Lanes, q2: Lanes, what: u32) {
-        let mut better = [false; LANES];
-        for lane in 0..LANES {
-            better[lane] = (q2[lane] > 0.0) & (qx[lane] * qx[lane] > self.score[lane] * q2[lane]);
+    fn new() -> Best {
+        Best { score: Lanes::splat(-f32::MAX), scale: Lanes::ZERO, what: Lanes::splat(NOTHING) }
+    }
+
+    /// Takes cuts and shifts in the lanes where they beat the best.
+    #[inline(always)]
+    fn offer(&mut self, qx: Lanes, q2: Lanes, first: usize, second: usize, shifts: usize) {
+        let gain = (qx * qx).where_set(q2.above(Lanes::ZERO), Lanes::splat(f32::NEG_INFINITY));
+        let better = gain.above(self.score * q2);
+        if better.any() {
+            let scale = qx / q2;
+            let what = Lanes::splat((first << 16 | second << 8 | shifts) as f32);
+            self.score = (scale * qx).where_set(better, self.score);
+            self.scale = scale.where_set(better, self.scale);
+            self.what = what.where_set(better, self.what);
         }
-        if better.iter().fold(false, |any, &b| any | b) {
-            for lane in 0..LANES {
-                let scale = qx[lane] / q2[lane];
-                self.score[lane] = if better[lane] { scale * qx[lane] } else { self.score[lane] };
-                self.scale[lane] = if better[lane] { scale } else { self.scale[lane] };
-                self.what[lane] = if better[lane] { what } else { self.what[lane] };
-            }
-        }
+    }
+
+    /// The cuts, the scale and the shifts of a lane; none if nothing was found.
+    #[inline(always)]
+    fn of(&self, lane: usize) -> Option<((usize, usize), f32, usize)> {
+        let what = self.what.0[lane];
+        let [shifts, second, first, _] = (what as u32).to_le_bytes().map(usize::from);
+        (what != NOTHING).then_some(((first, second), self.scale.0[lane], shifts))
     }
 }
 
@@ -118,6 +123,7 @@ struct Rounded<const GROUPS: usize> {
 /// Rounds a sub-block by its cuts: numbers up to the first are digit 0, up to the second 1, then 2.
 #[inline(always)]
 fn round<const N: usize, const GROUPS: usize>(
+    isa: Isa,
     x: &[f32; N],
     weight: &[f32; N],
     order: &[u8; N],
@@ -141,7 +147,7 @@ fn round<const N: usize, const GROUPS: usize>(
         let xs: &[f32; 8] = x[8 * k..8 * k + 8].try_into().expect("eight");
         let ws: &[f32; 8] = weight[8 * k..8 * k + 8].try_into().expect("eight");
         let levels = (1.0, LEVELS[out.shift[k]][0]);
-        out.point[k] = IQ1.nearest(code, xs, ws, out.scale, levels);
+        out.point[k] = IQ1.nearest(isa, code, xs, ws, out.scale, levels);
         moved |= out.point[k] != code;
     }
     if moved {
@@ -163,50 +169,59 @@ fn worth(point: u16, i: usize, shift: usize) -> f32 {
     f32::from(point >> (2 * i) & 3) + LEVELS[shift][0]
 }
 
-/// IQ1_S: one shift for 32 numbers.
+/// IQ1_S: one shift for 32 numbers. Two super-blocks at a time fill the lanes.
 #[inline(always)]
-fn s_body(x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 50]) {
+fn s_body(
+    isa: Isa,
+    x: [&[f32; SUPER]; 2],
+    importance: [Option<&[f32]>; 2],
+    out: [&mut [u8; 50]; 2],
+) {
     const N: usize = 32;
-    let x = x.as_chunks::<N>().0;
-    let cut = cut(x, importance, 1e-12);
+    let x = x.map(|x| x.as_chunks::<N>().0);
+    let cuts = [cut(x[0], importance[0], 1e-12), cut(x[1], importance[1], 1e-12)];
     // Running sums of w x and w over the ascending numbers, a sub-block a lane.
-    let (mut sx, mut sw) = ([[0.0f32; LANES]; N + 1], [[0.0f32; LANES]; N + 1]);
+    let (mut sx, mut sw) = ([Lanes::ZERO; N + 1], [Lanes::ZERO; N + 1]);
     for j in 0..N {
         for lane in 0..LANES {
-            let i = usize::from(cut.order[lane][j]);
-            let w = cut.weight[lane][i];
-            sx[j + 1][lane] = sx[j][lane] + w * x[lane][i];
-            sw[j + 1][lane] = sw[j][lane] + w;
+            let (cut, b) = (&cuts[lane / 8], lane % 8);
+            let i = usize::from(cut.order[b][j]);
+            let w = cut.weight[b][i];
+            sx[j + 1].0[lane] = sx[j].0[lane] + w * x[lane / 8][b][i];
+            sw[j + 1].0[lane] = sw[j].0[lane] + w;
         }
     }
-    let mut best = Best { score: [-f32::MAX; LANES], scale: [0.0; LANES], what: [NOTHING; LANES] };
+    let mut best = Best::new();
     for first in 0..=N {
         for second in first..=N {
             for (shift, q) in LEVELS.iter().enumerate() {
-                let (mut qx, mut q2) = ([0.0; LANES], [0.0; LANES]);
-                for l in 0..LANES {
-                    qx[l] = sx[first][l] * q[0]
-                        + (sx[second][l] - sx[first][l]) * q[1]
-                        + (sx[N][l] - sx[second][l]) * q[2];
-                    q2[l] = sw[first][l] * q[0] * q[0]
-                        + (sw[second][l] - sw[first][l]) * q[1] * q[1]
-                        + (sw[N][l] - sw[second][l]) * q[2] * q[2];
-                }
-                best.offer(qx, q2, (first << 16 | second << 8 | shift) as u32);
+                let q = q.map(Lanes::splat);
+                let qx = sx[first] * q[0]
+                    + (sx[second] - sx[first]) * q[1]
+                    + (sx[N] - sx[second]) * q[2];
+                let q2 = sw[first] * q[0] * q[0]
+                    + (sw[second] - sw[first]) * q[1] * q[1]
+                    + (sw[N] - sw[second]) * q[2] * q[2];
+                best.offer(qx, q2, first, second, shift);
             }
         }
     }
+    for (k, out) in out.into_iter().enumerate() {
+        s_pack(isa, x[k], &cuts[k], &best, 8 * k, out);
+    }
+}
+
+/// Rounds and packs one super-block, whose sub-blocks are the lanes from `lane` on.
+#[inline(always)]
+fn s_pack(isa: Isa, x: &[[f32; 32]], cut: &Cut<32>, best: &Best, lane: usize, out: &mut [u8; 50]) {
     out.fill(0);
-    let mut scales = [0.0f32; LANES];
-    let (mut high, mut shifts) = ([0u16; LANES], [0u16; LANES]);
+    let (mut scales, mut high, mut shifts) = ([0.0f32; 8], [0u16; 8], [0u16; 8]);
     let mut largest = 0.0f32;
-    for b in 0..LANES {
-        if best.what[b] == NOTHING || !cut.full[b] {
+    for b in 0..8 {
+        let Some((cuts, scale, shift)) = best.of(lane + b).filter(|_| cut.full[b]) else {
             continue;
-        }
-        let [shift, second, first, _] = best.what[b].to_le_bytes().map(usize::from);
-        let (weight, order) = (&cut.weight[b], &cut.order[b]);
-        let rounded = round(&x[b], weight, order, (first, second), best.scale[b], [shift; 4]);
+        };
+        let rounded = round(isa, &x[b], &cut.weight[b], &cut.order[b], cuts, scale, [shift; 4]);
         for (k, &point) in rounded.point.iter().enumerate() {
             let index = IQ1.index(point);
             out[2 + 4 * b + k] = index as u8;
@@ -220,7 +235,7 @@ fn s_body(x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 50]) {
     if largest != 0.0 {
         d = largest / 15.0;
         let id = 1.0 / d;
-        for b in 0..LANES {
+        for b in 0..8 {
             let l = nearest_int(0.5 * (id * scales[b] - 1.0)).clamp(0, 7);
             high[b] |= shifts[b] << 15 | (l as u16) << 12;
         }
@@ -233,7 +248,7 @@ fn s_body(x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 50]) {
 
 /// IQ1_M: a shift for every eight numbers, a scale for sixteen.
 #[inline(always)]
-fn m_body(x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 56]) {
+fn m_body(isa: Isa, x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 56]) {
     const N: usize = 16;
     let x = x.as_chunks::<N>().0;
     let cut = cut(x, importance, 1e-7);
@@ -241,20 +256,12 @@ fn m_body(x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 56]) {
     let mut rounded: [Rounded<2>; 16] =
         std::array::from_fn(|_| Rounded { point: [0; 2], scale: 0.0, shift: [0; 2] });
     let mut largest = 0.0f32;
-    for part in [0, LANES] {
-        let best = m_cuts(&x[part..part + LANES], &cut, part);
-        for b in part..part + LANES {
-            let what = best.what[b - part];
-            if what == NOTHING || !cut.full[b] {
-                continue;
-            }
-            let [shifts, second, first, _] = what.to_le_bytes().map(usize::from);
-            let (weight, order) = (&cut.weight[b], &cut.order[b]);
-            let shift = [shifts >> 1, shifts & 1];
-            let scale = best.scale[b - part];
-            rounded[b] = round(&x[b], weight, order, (first, second), scale, shift);
-            largest = if largest > rounded[b].scale { largest } else { rounded[b].scale };
-        }
+    let best = m_cuts(x, &cut);
+    for b in 0..LANES {
+        let Some((cuts, scale, shifts)) = best.of(b).filter(|_| cut.full[b]) else { continue };
+        let (weight, order) = (&cut.weight[b], &cut.order[b]);
+        rounded[b] = round(isa, &x[b], weight, order, cuts, scale, [shifts >> 1, shifts & 1]);
+        largest = if largest > rounded[b].scale { largest } else { rounded[b].scale };
     }
     for (b, r) in rounded.iter().enumerate() {
         let index = r.point.map(|point| IQ1.index(point));
@@ -288,48 +295,53 @@ fn m_body(x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 56]) {
     }
 }
 
-/// The best cuts and shifts of eight sub-blocks from number `part` on.
+/// The best cuts and shifts of the sixteen sub-blocks.
 ///
 /// Halves of a sub-block are shifted apart, so sums are kept for each. As the levels of one shift are
 /// 1 apart, the sum of three parts is `total * q[2]` less the running sums at both cuts.
 #[inline(always)]
-fn m_cuts(x: &[[f32; 16]], cut: &Cut<16>, part: usize) -> Best {
+fn m_cuts(x: &[[f32; 16]], cut: &Cut<16>) -> Best {
     const N: usize = 16;
-    let (mut sx, mut sw) = ([[[0.0f32; LANES]; N + 1]; 2], [[[0.0f32; LANES]; N + 1]; 2]);
+    let (mut sx, mut sw) = ([[Lanes::ZERO; N + 1]; 2], [[Lanes::ZERO; N + 1]; 2]);
     for j in 0..N {
         for half in 0..2 {
             sx[half][j + 1] = sx[half][j];
             sw[half][j + 1] = sw[half][j];
         }
         for lane in 0..LANES {
-            let i = usize::from(cut.order[part + lane][j]);
-            let w = cut.weight[part + lane][i];
-            sx[i / 8][j + 1][lane] += w * x[lane][i];
-            sw[i / 8][j + 1][lane] += w;
+            let i = usize::from(cut.order[lane][j]);
+            let w = cut.weight[lane][i];
+            sx[i / 8][j + 1].0[lane] += w * x[lane][i];
+            sw[i / 8][j + 1].0[lane] += w;
         }
     }
-    let mut best = Best { score: [-f32::MAX; LANES], scale: [0.0; LANES], what: [NOTHING; LANES] };
+    let mut best = Best::new();
+    // The parts of both sums that do not depend on the second cut: by half, by shift.
+    let top = |s: &[[Lanes; N + 1]; 2]| {
+        [s[0][N], s[1][N]].map(|all| LEVELS.map(|q| all * Lanes::splat(q[2])))
+    };
+    let (all_x, all_w) = (top(&sx), top(&sw));
     for first in 0..=N {
+        let mut low_w = all_w;
+        for half in 0..2 {
+            for (low, q) in low_w[half].iter_mut().zip(LEVELS) {
+                let step = q[0] * q[0] - q[1] * q[1];
+                *low = *low * Lanes::splat(q[2]) + sw[half][first] * Lanes::splat(step);
+            }
+        }
         for second in first..=N {
-            // By half, by shift.
-            let (mut qx, mut q2) = ([[[0.0f32; LANES]; 2]; 2], [[[0.0f32; LANES]; 2]; 2]);
+            let (mut qx, mut q2) = ([[Lanes::ZERO; 2]; 2], [[Lanes::ZERO; 2]; 2]);
             for half in 0..2 {
-                let (sx, sw) = (&sx[half], &sw[half]);
+                let both = sx[half][first] + sx[half][second];
                 for (shift, q) in LEVELS.iter().enumerate() {
-                    let steps = [q[0] * q[0] - q[1] * q[1], q[1] * q[1] - q[2] * q[2]];
-                    for l in 0..LANES {
-                        qx[half][shift][l] = sx[N][l] * q[2] - (sx[first][l] + sx[second][l]);
-                        q2[half][shift][l] = sw[N][l] * q[2] * q[2]
-                            + sw[first][l] * steps[0]
-                            + sw[second][l] * steps[1];
-                    }
+                    let step = Lanes::splat(q[1] * q[1] - q[2] * q[2]);
+                    qx[half][shift] = all_x[half][shift] - both;
+                    q2[half][shift] = low_w[half][shift] + sw[half][second] * step;
                 }
             }
             for shifts in 0..4 {
                 let (a, b) = (shifts >> 1, shifts & 1);
-                let add = |p: &Lanes, q: &Lanes| std::array::from_fn(|l| p[l] + q[l]);
-                let what = (first << 16 | second << 8 | shifts) as u32;
-                best.offer(add(&qx[0][a], &qx[1][b]), add(&q2[0][a], &q2[1][b]), what);
+                best.offer(qx[0][a] + qx[1][b], q2[0][a] + q2[1][b], first, second, shifts);
             }
         }
     }
@@ -337,16 +349,25 @@ fn m_cuts(x: &[[f32; 16]], cut: &Cut<16>, part: usize) -> Best {
 }
 
 per_isa! {
-    fn s_kernel(x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 50]) = s_body;
-    fn m_kernel(x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 56]) = m_body;
+    fn s_kernel(same: Isa, x: [&[f32; SUPER]; 2], importance: [Option<&[f32]>; 2], out: [&mut [u8; 50]; 2]) = s_body;
+    fn m_kernel(same: Isa, x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 56]) = m_body;
 }
 
 /// IQ1_S, 1.56 bits a number.
 pub fn encode_iq1_s(isa: Isa, rows: &[f32], len: usize, m: Option<&[f32]>, out: &mut [u8]) {
-    each_super_block(rows, len, m, out, |x, m, out| s_kernel(isa, x, m, out));
+    let (x, bytes) = (rows.as_chunks::<SUPER>().0, out.as_chunks_mut::<50>().0);
+    let importance = |at: usize| m.map(|all| &all[at * SUPER % len..][..SUPER]);
+    let mut spare = [0; 50];
+    for (pair, (x, bytes)) in x.chunks(2).zip(bytes.chunks_mut(2)).enumerate() {
+        // A last super-block without a partner is encoded twice.
+        let (first, rest) = bytes.split_at_mut(1);
+        let second = rest.first_mut().unwrap_or(&mut spare);
+        let at = [2 * pair, 2 * pair + x.len() - 1];
+        s_kernel(isa, isa, [&x[0], &x[x.len() - 1]], at.map(importance), [&mut first[0], second]);
+    }
 }
 
 /// IQ1_M, 1.75 bits a number.
 pub fn encode_iq1_m(isa: Isa, rows: &[f32], len: usize, m: Option<&[f32]>, out: &mut [u8]) {
-    each_super_block(rows, len, m, out, |x, m, out| m_kernel(isa, x, m, out));
+    each_super_block(rows, len, m, out, |x, m, out| m_kernel(isa, isa, x, m, out));
 }

@@ -89,8 +89,8 @@ impl Kind for S {
 }
 
 #[inline(always)]
-fn xxs_body(x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 66]) {
-    let block = encode::<Xxs, 8>(x, importance);
+fn xxs_body(isa: Isa, x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 66]) {
+    let block = encode::<Xxs, 8>(isa, x, importance);
     out.fill(0);
     if block.largest == 0.0 {
         return;
@@ -108,8 +108,8 @@ fn xxs_body(x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 66]) {
 }
 
 #[inline(always)]
-fn xs_body(x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 74]) {
-    let block = encode::<Xs, 8>(x, importance);
+fn xs_body(isa: Isa, x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 74]) {
+    let block = encode::<Xs, 8>(isa, x, importance);
     out.fill(0);
     if block.largest == 0.0 {
         return;
@@ -122,8 +122,8 @@ fn xs_body(x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 74]) {
 }
 
 #[inline(always)]
-fn s_body(x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 82]) {
-    let block = encode::<S, 8>(x, importance);
+fn s_body(isa: Isa, x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 82]) {
+    let block = encode::<S, 8>(isa, x, importance);
     out.fill(0);
     for k in 0..32 {
         out[2 + k] = block.index[k] as u8;
@@ -145,22 +145,28 @@ fn put_nibbles(block: &Encoded, out: &mut [u8]) {
 }
 
 per_isa! {
-    fn xxs_kernel(x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 66]) = xxs_body;
-    fn xs_kernel(x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 74]) = xs_body;
-    fn s_kernel(x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 82]) = s_body;
+    fn xxs_kernel(same: Isa, x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 66]) = xxs_body;
+    fn xs_kernel(same: Isa, x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 74]) = xs_body;
+    fn s_kernel(same: Isa, x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 82]) = s_body;
 }
 
 /// IQ2_XXS, 2.06 bits a number (ggml `quantize_row_iq2_xxs_impl`).
 pub fn encode_iq2_xxs(isa: Isa, rows: &[f32], len: usize, m: Option<&[f32]>, out: &mut [u8]) {
-    super::magnitude::each_super_block(rows, len, m, out, |x, m, out| xxs_kernel(isa, x, m, out));
+    super::magnitude::each_super_block(rows, len, m, out, |x, m, out| {
+        xxs_kernel(isa, isa, x, m, out);
+    });
 }
 
 /// IQ2_XS, 2.31 bits a number (ggml `quantize_row_iq2_xs_impl`).
 pub fn encode_iq2_xs(isa: Isa, rows: &[f32], len: usize, m: Option<&[f32]>, out: &mut [u8]) {
-    super::magnitude::each_super_block(rows, len, m, out, |x, m, out| xs_kernel(isa, x, m, out));
+    super::magnitude::each_super_block(rows, len, m, out, |x, m, out| {
+        xs_kernel(isa, isa, x, m, out);
+    });
 }
 
 /// IQ2_S, 2.56 bits a number (ggml `quantize_row_iq2_s_impl`).
 pub fn encode_iq2_s(isa: Isa, rows: &[f32], len: usize, m: Option<&[f32]>, out: &mut [u8]) {
-    super::magnitude::each_super_block(rows, len, m, out, |x, m, out| s_kernel(isa, x, m, out));
+    super::magnitude::each_super_block(rows, len, m, out, |x, m, out| {
+        s_kernel(isa, isa, x, m, out);
+    });
 }

@@ -63,8 +63,8 @@ impl Kind for S {
 }
 
 #[inline(always)]
-fn xxs_body(x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 98]) {
-    let block = encode::<Xxs, 4>(x, importance);
+fn xxs_body(isa: Isa, x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 98]) {
+    let block = encode::<Xxs, 4>(isa, x, importance);
     out.fill(0);
     if block.largest == 0.0 {
         return;
@@ -82,8 +82,8 @@ fn xxs_body(x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 98]) {
 }
 
 #[inline(always)]
-fn s_body(x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 110]) {
-    let block = encode::<S, 4>(x, importance);
+fn s_body(isa: Isa, x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 110]) {
+    let block = encode::<S, 4>(isa, x, importance);
     out.fill(0);
     // The original does not step over an empty sub-block: the low index bits and signs of those after
     // it move up, though not their ninth index bits, and what such a block decodes to is wrong.
@@ -104,16 +104,16 @@ fn s_body(x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 110]) {
 }
 
 per_isa! {
-    fn xxs_kernel(x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 98]) = xxs_body;
-    fn s_kernel(x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 110]) = s_body;
+    fn xxs_kernel(same: Isa, x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 98]) = xxs_body;
+    fn s_kernel(same: Isa, x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 110]) = s_body;
 }
 
 /// IQ3_XXS, 3.06 bits a number (ggml `quantize_row_iq3_xxs_impl`).
 pub fn encode_iq3_xxs(isa: Isa, rows: &[f32], len: usize, m: Option<&[f32]>, out: &mut [u8]) {
-    each_super_block(rows, len, m, out, |x, m, out| xxs_kernel(isa, x, m, out));
+    each_super_block(rows, len, m, out, |x, m, out| xxs_kernel(isa, isa, x, m, out));
 }
 
 /// IQ3_S, 3.44 bits a number (ggml `quantize_row_iq3_s_impl`).
 pub fn encode_iq3_s(isa: Isa, rows: &[f32], len: usize, m: Option<&[f32]>, out: &mut [u8]) {
-    each_super_block(rows, len, m, out, |x, m, out| s_kernel(isa, x, m, out));
+    each_super_block(rows, len, m, out, |x, m, out| s_kernel(isa, isa, x, m, out));
 }

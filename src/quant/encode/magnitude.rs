@@ -17,6 +17,7 @@
 
 use super::lanes::nearest_int;
 use super::lattice::{LANES, Lattice};
+use crate::quant::isa::Isa;
 
 /// Numbers in a super-block.
 pub const SUPER: usize = 256;
@@ -100,7 +101,11 @@ struct Choice {
 
 /// Encodes one super-block in groups of `N`; `importance` is that of its columns.
 #[inline(always)]
-pub fn encode<K: Kind, const N: usize>(x: &[f32; SUPER], importance: Option<&[f32]>) -> Encoded {
+pub fn encode<K: Kind, const N: usize>(
+    isa: Isa,
+    x: &[f32; SUPER],
+    importance: Option<&[f32]>,
+) -> Encoded {
     let mut out = Encoded {
         index: [0; 64],
         signs: [0; 32],
@@ -137,7 +142,7 @@ pub fn encode<K: Kind, const N: usize>(x: &[f32; SUPER], importance: Option<&[f3
             out.empty[b] = true;
             continue;
         }
-        let Some((scale, point)) = search::<K, N>(&sub, max) else {
+        let Some((scale, point)) = search::<K, N>(isa, &sub, max) else {
             signs.fill(0);
             out.empty[b] = true;
             continue;
@@ -179,7 +184,7 @@ fn take_signs<K: Kind>(xs: &[f32], weights: &[f32], magnitudes: &mut [f32], sign
 
 /// The scale of a sub-block and the points of its groups; none if it is as good as zero.
 #[inline(always)]
-fn search<K: Kind, const N: usize>(sub: &Sub<N>, max: f32) -> Option<(f32, [u16; 8])> {
+fn search<K: Kind, const N: usize>(isa: Isa, sub: &Sub<N>, max: f32) -> Option<(f32, [u16; 8])> {
     let bits = const { if N == 8 { 2 } else { 3 } };
     let groups = K::SUB / N;
     let lattice = K::lattice();
@@ -213,7 +218,8 @@ fn search<K: Kind, const N: usize>(sub: &Sub<N>, max: f32) -> Option<(f32, [u16;
             }
             for lane in 0..lanes {
                 let (x, w) = (&sub.x[k], &sub.root[k]);
-                let near = lattice.nearest(code[k][lane] as u16, x, w, scale[lane], (2.0, 1.0));
+                let near =
+                    lattice.nearest(isa, code[k][lane] as u16, x, w, scale[lane], (2.0, 1.0));
                 point[k][lane] = u32::from(near);
             }
         }
@@ -238,13 +244,13 @@ fn search<K: Kind, const N: usize>(sub: &Sub<N>, max: f32) -> Option<(f32, [u16;
             }
         }
     }
-    round_again::<K, N>(sub, &mut best);
+    round_again::<K, N>(isa, sub, &mut best);
     Some((best.scale, best.point))
 }
 
 /// Rounds the groups that need it with the settled scale, and settles the scale for their new points.
 #[inline(always)]
-fn round_again<K: Kind, const N: usize>(sub: &Sub<N>, best: &mut Choice) {
+fn round_again<K: Kind, const N: usize>(isa: Isa, sub: &Sub<N>, best: &mut Choice) {
     let bits = const { if N == 8 { 2 } else { 3 } };
     let groups = K::SUB / N;
     let any_moved = best.moved[..groups].iter().any(|&moved| moved);
@@ -257,7 +263,7 @@ fn round_again<K: Kind, const N: usize>(sub: &Sub<N>, best: &mut Choice) {
             let code = (0..N)
                 .fold(0, |code, i| code | digit(id, sub.x[k][i], K::TOP) << (bits * i as u32));
             let (x, w) = (&sub.x[k], &sub.root[k]);
-            best.point[k] = K::lattice().nearest(code as u16, x, w, best.scale, (2.0, 1.0));
+            best.point[k] = K::lattice().nearest(isa, code as u16, x, w, best.scale, (2.0, 1.0));
         }
     }
     let (mut sumqx, mut sumq2) = (0.0, 0.0);

@@ -16,7 +16,7 @@ use crate::quant::isa::Isa;
 
 /// The largest magnitude; NaN counts as nothing.
 #[inline(always)]
-fn largest_magnitude<const N: usize>(x: &[f32; N]) -> f32 {
+pub fn largest_magnitude<const N: usize>(x: &[f32; N]) -> f32 {
     let mut lanes = [0.0f32; 16];
     for part in x.as_chunks::<16>().0 {
         for (lane, x) in lanes.iter_mut().zip(part) {
@@ -26,31 +26,44 @@ fn largest_magnitude<const N: usize>(x: &[f32; N]) -> f32 {
     lanes.iter().fold(0.0, |a, b| if a < *b { *b } else { a })
 }
 
-/// `round(x / d) + 1` with halves away from zero, where `|x| <= d`.
+/// The largest magnitude `d`, and `round(x / d) + 1` with halves away from zero: 0, 1 or 2.
 ///
 /// Where `1 / d` overflows, x / d may be infinite or NaN: `lroundf` then gives the least `long`, whose
 /// low bits are zeros, so the trit is 1.
 #[inline(always)]
-fn trits<const N: usize>(x: &[f32; N], d: f32) -> [u8; N] {
+fn trits<const N: usize>(x: &[f32; N]) -> (f32, [u8; N]) {
+    if x.iter().fold(false, |any, x| any | x.is_nan()) {
+        return trits_beside_nan(x);
+    }
+    let d = largest_magnitude(x);
     let id = if d != 0.0 { 1.0 / d } else { 0.0 };
-    x.map(|x| {
+    let trits = x.map(|x| {
         let y = x * id;
         1 + u8::from((0.5..2.0).contains(&y)) - u8::from((0.5..2.0).contains(&-y))
-    })
+    });
+    (d, trits)
+}
+
+/// As ggml's `MAX` starts again after a NaN, numbers may be larger than `d`; the low byte is kept.
+#[cold]
+fn trits_beside_nan<const N: usize>(x: &[f32; N]) -> (f32, [u8; N]) {
+    let d = x.iter().fold(0.0, |max, x| if max > x.abs() { max } else { x.abs() });
+    let id = if d != 0.0 { 1.0 / d } else { 0.0 };
+    let low_byte = |y: f32| if y.abs() < 2f32.powi(63) { y.round() as i64 as u8 } else { 0 };
+    (d, x.map(|x| low_byte(x * id).wrapping_add(1)))
 }
 
 /// Five base-3 digits as the byte from which `byte * 3^n mod 256 * 3 / 256` gives back digit `n`.
 #[inline(always)]
 fn five(trits: [u8; 5]) -> u8 {
-    let number = trits.iter().fold(0u16, |sum, &trit| sum * 3 + u16::from(trit));
-    (number * 256).div_ceil(243) as u8
+    let number = trits.iter().fold(0u8, |sum, &trit| sum.wrapping_mul(3).wrapping_add(trit));
+    (u16::from(number) * 256).div_ceil(243) as u8
 }
 
 #[inline(always)]
 fn tq1_0_body(rows: &[f32], out: &mut [u8]) {
     for (x, bytes) in rows.as_chunks::<256>().0.iter().zip(out.as_chunks_mut::<54>().0) {
-        let d = largest_magnitude(x);
-        let t = trits(x, d);
+        let (d, t) = trits(x);
         for m in 0..32 {
             bytes[m] = five(std::array::from_fn(|n| t[32 * n + m]));
         }
@@ -68,12 +81,12 @@ fn tq1_0_body(rows: &[f32], out: &mut [u8]) {
 #[inline(always)]
 fn tq2_0_body(rows: &[f32], out: &mut [u8]) {
     for (x, bytes) in rows.as_chunks::<256>().0.iter().zip(out.as_chunks_mut::<66>().0) {
-        let d = largest_magnitude(x);
-        let t = trits(x, d);
+        let (d, t) = trits(x);
         for half in 0..2 {
             for m in 0..32 {
                 let at = 128 * half + m;
-                bytes[32 * half + m] = t[at] | t[at + 32] << 2 | t[at + 64] << 4 | t[at + 96] << 6;
+                let two = |n: usize| (t[at + 32 * n] & 3) << (2 * n);
+                bytes[32 * half + m] = two(0) | two(1) | two(2) | two(3);
             }
         }
         bytes[64..].copy_from_slice(&half_from_f32(d).to_le_bytes());
