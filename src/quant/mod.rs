@@ -6,6 +6,7 @@ pub mod grid;
 pub mod isa;
 pub mod layout;
 pub mod permute;
+mod recast;
 pub mod recipe;
 pub mod successor;
 mod types;

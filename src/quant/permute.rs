@@ -15,7 +15,7 @@
 //! So bytes `i` and `i + 8` of pairs hold, nibble by nibble, bytes `2i` and `2i + 1` of halves.
 
 use super::encode::float::{f32_from_half, half_from_f32};
-use super::{QuantType, isa::Isa};
+use super::{QuantType, isa::Isa, recast};
 use crate::per_isa;
 
 /// Compiles a body for every instruction set.
@@ -70,7 +70,7 @@ pub struct Transform {
     run: Run,
 }
 
-type Run = fn(isa: Isa, row_len: usize, input: &[u8], out: &mut [u8]) -> ScaleLoss;
+pub(super) type Run = fn(isa: Isa, row_len: usize, input: &[u8], out: &mut [u8]) -> ScaleLoss;
 
 /// What narrowing the scales of some blocks did to them.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -102,7 +102,7 @@ impl ScaleLoss {
 
     /// Counts a block whose scale and minimum were `old` and are `new`.
     #[inline(always)]
-    fn count(&mut self, old: [f32; 2], new: [f32; 2]) {
+    pub(super) fn count(&mut self, old: [f32; 2], new: [f32; 2]) {
         let [d, m] = old;
         let gone = |i: usize| new[i] == 0.0 && old[i] != 0.0;
         let over = |i: usize| new[i].is_infinite() && old[i].is_finite();
@@ -145,7 +145,8 @@ impl Transform {
 
 /// The way from one type to another that keeps every stored number but for the width of scales.
 ///
-/// The sums that Q8_1 stores are left out, so no way leads back to it.
+/// The sums that Q8_1 stores are left out, so no way leads back to it. Some removed types have a way into
+/// blocks of another name, see [`recast`].
 pub fn transform(from: QuantType, to: QuantType) -> Option<Transform> {
     let wide = |q: QuantType| q.layout().fields.iter().any(|(_, field)| field.kind.bytes() == 4);
     let dialects = (from.dialect(), to.dialect());
@@ -156,8 +157,11 @@ pub fn transform(from: QuantType, to: QuantType) -> Option<Transform> {
         ("q5_1", "q5_1") => five_bits!(true, dialects),
         ("q8_0" | "q8_1", "q8_0") => eight_bits(dialects),
         _ => packed(from, to),
-    }?;
-    Some(Transform { exact: !wide(from) || wide(to), from, to, run })
+    };
+    if let Some(run) = run {
+        return Some(Transform { exact: !wide(from) || wide(to), from, to, run });
+    }
+    recast::way(from, to).map(|(run, exact)| Transform { exact, from, to, run })
 }
 
 /// The ways to Q8_0: `BYTES` before the quants, of which the first two or four are the scale.

@@ -7,6 +7,8 @@
 //!   Q4_K of 64 is two blocks of 32 with a scale and a minimum each, which Q4_1 holds with the same
 //!   quants, the product of the two scales rounded to f16. The others have a scale for every 16
 //!   weights: as Q4_2.
+//! - The first lives of IQ1_S and IQ3_S are integers times a scale, which K-quants hold; an IQ3_S
+//!   whose scale is so small that half of it loses a bit is rounded by that bit.
 //! - Q8_1 is Q8_0 with a sum for dot products.
 //! - Row-interleaved packings are their plain types in another order.
 
@@ -34,8 +36,9 @@ pub fn successors(q: QuantType) -> Vec<(QuantType, Fidelity)> {
         ("q8_1", _) => &["q8_0"],
         ("q4_k", "super-64") => &["q4_1", "f16"],
         (_, "super-64") => &["q8_0", "f16"],
-        ("iq1_s", _) => &["q8_0", "f16"],
-        ("iq3_s", _) => &["iq3_s"],
+        ("iq1_s", "v1") => &["q5_k", "f16"],
+        ("iq1_s", _) => &["q3_k", "f16"],
+        ("iq3_s", _) => &["q6_k", "f16"],
         (name, _) if name.starts_with("q4_0_") => &["q4_0"],
         (name, _) if name.starts_with("iq4_nl_") => &["iq4_nl"],
         (name, _) => &[name],

@@ -1,0 +1,127 @@
+//! Removed types in blocks of present ones that can hold their numbers.
+//!
+//! | from | to | why it fits |
+//! |---|---|---|
+//! | q4_k of 64 | q4_1 | two blocks of 32 with a scale and a minimum each, their products rounded to f16 |
+//! | iq1_s v1 | q5_k | `d * (2s + 1) * {-1, 0, 1}` is `d` times an integer in -15..=15: scale 1, minimum 15 |
+//! | iq1_s v2 | q3_k | the scale of 32 weights, odd and at most 31, is a six-bit scale; the rest -1, 0, 1 |
+//! | iq3_s v1 | q6_k | in units of `d / 2` a weight is `2s + 1` times an integer in -31..=31 |
+
+use super::encode::float::{f32_from_half, half_from_f32};
+use super::permute::{Run, ScaleLoss};
+use super::{QuantType, decode_rows, isa::Isa};
+
+/// The way between two types, and whether it is exact whatever the bytes are.
+pub(super) fn way(from: QuantType, to: QuantType) -> Option<(Run, bool)> {
+    if !to.is_today() {
+        return None;
+    }
+    match (from.name(), from.dialect(), to.name()) {
+        ("q4_k", "super-64", "q4_1") => Some((q4_1_from_q4_k, false)),
+        ("iq1_s", "v1", "q5_k") => Some((q5_k_from_iq1_s, true)),
+        ("iq1_s", "v2", "q3_k") => Some((q3_k_from_iq1_s, true)),
+        // Half of a subnormal scale may lose its last bit.
+        ("iq3_s", "v1", "q6_k") => Some((q6_k_from_iq3_s, false)),
+        _ => None,
+    }
+}
+
+fn half_at(bytes: &[u8], at: usize) -> f32 {
+    f32_from_half(u16::from_le_bytes([bytes[at], bytes[at + 1]]))
+}
+
+fn put_half(bytes: &mut [u8], at: usize, x: f32) -> f32 {
+    let half = half_from_f32(x);
+    bytes[at..at + 2].copy_from_slice(&half.to_le_bytes());
+    f32_from_half(half)
+}
+
+/// Nibble `h` of the 32 bytes belongs to weight `32h + l`: two blocks of one nibble each.
+fn q4_1_from_q4_k(_: Isa, _: usize, input: &[u8], out: &mut [u8]) -> ScaleLoss {
+    let mut loss = ScaleLoss::default();
+    for (b, out) in input.as_chunks::<38>().0.iter().zip(out.as_chunks_mut::<40>().0) {
+        for (h, out) in out.as_chunks_mut::<20>().0.iter_mut().enumerate() {
+            let scales = b[4 + h];
+            let d = half_at(b, 0) * f32::from(scales & 15);
+            let m = -(half_at(b, 2) * f32::from(scales >> 4));
+            let new = [put_half(out, 0, d), put_half(out, 2, m)];
+            loss.count([d, m], new);
+            for j in 0..16 {
+                let w = |l: usize| b[6 + l] >> (4 * h) & 15;
+                out[4 + j] = w(j) | w(j + 16) << 4;
+            }
+        }
+    }
+    loss
+}
+
+/// The 256 weights of a block whose scale is at its start, with `d` in place of it.
+fn weights_at<const N: usize>(name: &str, dialect: &str, block: &[u8; N], d: f32) -> [i8; 256] {
+    let q = QuantType::find(name, dialect).expect("the type that the caller was chosen for");
+    let mut block = *block;
+    put_half(&mut block, 0, d);
+    let mut weights = [0.0; 256];
+    decode_rows(q, Isa::PORTABLE, &block, 256, &mut weights);
+    weights.map(|w| w as i16 as i8)
+}
+
+fn q5_k_from_iq1_s(_: Isa, _: usize, input: &[u8], out: &mut [u8]) -> ScaleLoss {
+    // Scale 1 and minimum 15 for all eight blocks, as six-bit pairs.
+    const SCALES: [u8; 12] = [1, 1, 1, 1, 15, 15, 15, 15, 0xf1, 0xf1, 0xf1, 0xf1];
+    for (b, out) in input.as_chunks::<50>().0.iter().zip(out.as_chunks_mut::<176>().0) {
+        let w = weights_at("iq1_s", "v1", b, 1.0).map(|w| (w + 15) as u8);
+        out.fill(0);
+        for at in [0, 2] {
+            out[at..at + 2].copy_from_slice(&b[..2]);
+        }
+        out[4..16].copy_from_slice(&SCALES);
+        for (e, w) in w.into_iter().enumerate() {
+            let (block, l) = (e / 32, e % 32);
+            out[16 + l] |= (w >> 4) << block;
+            out[48 + 32 * (block / 2) + l] |= (w & 15) << (4 * (block % 2));
+        }
+    }
+    ScaleLoss { blocks: input.len() as u64 / 50, ..ScaleLoss::default() }
+}
+
+fn q3_k_from_iq1_s(_: Isa, _: usize, input: &[u8], out: &mut [u8]) -> ScaleLoss {
+    for (b, out) in input.as_chunks::<50>().0.iter().zip(out.as_chunks_mut::<110>().0) {
+        let w = weights_at("iq1_s", "v2", b, 1.0).map(|w| (w.signum() + 4) as u8);
+        out.fill(0);
+        out[108..110].copy_from_slice(&b[..2]);
+        for i in 0..16 {
+            let s = 32 + 2 * (b[35 + 2 * (i / 2)] >> 4) + 1;
+            out[96 + i % 8] |= (s & 15) << (4 * (i / 8));
+            out[104 + i % 4] |= (s >> 4) << (2 * (i / 4));
+        }
+        for (e, w) in w.into_iter().enumerate() {
+            let l = e % 32;
+            out[l] |= (w >> 2) << (e / 32);
+            out[32 + 32 * (e / 128) + l] |= (w & 3) << (2 * (e % 128 / 32));
+        }
+    }
+    ScaleLoss { blocks: input.len() as u64 / 50, ..ScaleLoss::default() }
+}
+
+fn q6_k_from_iq3_s(_: Isa, _: usize, input: &[u8], out: &mut [u8]) -> ScaleLoss {
+    let mut loss = ScaleLoss::default();
+    // With the scale of a block of 32 at zero, `2 * (0.5 + 0) * 0.5` halves every level.
+    for (b, out) in input.as_chunks::<110>().0.iter().zip(out.as_chunks_mut::<210>().0) {
+        let mut levels = *b;
+        levels[106..].fill(0);
+        let w = weights_at("iq3_s", "v1", &levels, 2.0).map(|w| (w + 32) as u8);
+        out.fill(0);
+        let d = half_at(b, 0) / 2.0;
+        let new = put_half(out, 208, d);
+        loss.count([d, 0.0], [new, 0.0]);
+        for i in 0..16 {
+            out[192 + i] = 2 * (b[106 + i / 4] >> (4 * (i / 2 % 2)) & 15) + 1;
+        }
+        for (e, w) in w.into_iter().enumerate() {
+            let (half, quarter, l) = (e / 128, e % 128 / 32, e % 32);
+            out[64 * half + 32 * (quarter % 2) + l] |= (w & 15) << (4 * (quarter / 2));
+            out[128 + 32 * half + l] |= (w >> 4) << (2 * quarter);
+        }
+    }
+    loss
+}
