@@ -14,6 +14,7 @@ pub mod report;
 pub mod sums;
 pub mod tensors;
 pub mod verify;
+pub mod vocabulary;
 
 mod diagnose;
 mod gather;

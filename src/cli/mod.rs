@@ -15,6 +15,7 @@
 
 mod compare;
 mod completions;
+pub mod inspect;
 mod man;
 mod open;
 mod progress;
@@ -62,6 +63,8 @@ pub struct Globals {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Tell what files are, what is in them and what to do next
+    Inspect(inspect::Args),
     /// Bring an old model file forward: today's GGUF, the same quant types, nothing rounded unsaid
     Upgrade(upgrade::Args),
     /// Say whether two models are the same, and if not, how they differ
@@ -77,6 +80,7 @@ enum Command {
 impl Command {
     fn run(&self, globals: &Globals) -> Result<ExitCode> {
         match self {
+            Command::Inspect(args) => inspect::run(args, globals),
             Command::Upgrade(args) => upgrade::run(args, globals),
             Command::Compare(args) => compare::run(args, globals),
             Command::Verify(args) => verify::run(args, globals),

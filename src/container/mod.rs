@@ -20,7 +20,7 @@ pub use detect::{Detected, Verdict, detect};
 use crate::{
     bytes::{Input, Source},
     error::{Error, Result},
-    format::container::Container,
+    format::{catalog, container::Container},
     limits::Limits,
     model::Model,
     quant::QuantType,
@@ -63,6 +63,22 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Model> {
     let mut model = shards::complete(model, options)?;
     stream::fill_metadata(&mut model);
     Ok(model)
+}
+
+/// Whether `path` is a later file of a set whose first file exists: `x.bin.1`, `x-00002-of-00003.gguf`.
+pub fn is_later_part(path: &Path) -> bool {
+    parts::first(path) != path || shards::is_later(path)
+}
+
+/// Whether a file begins as some known format does.
+pub fn has_magic(path: &Path) -> Result<bool> {
+    let input = Input::open(path)?;
+    let mut head = [0; 4];
+    if input.len() < 4 {
+        return Ok(false);
+    }
+    input.read_at(0, &mut head)?;
+    Ok(catalog::containers().iter().any(|c| c.detect.begins.as_bytes().starts_with(&head)))
 }
 
 /// Where everything of a file goes, before the first byte is written.

@@ -46,6 +46,15 @@ fn siblings(path: &Path, number: u64, count: u64) -> Option<Vec<PathBuf>> {
     Some((1..=count.min(99_999)).map(sibling).collect())
 }
 
+/// Whether `path` is named as a later shard of a set whose first shard exists.
+pub(super) fn is_later(path: &Path) -> bool {
+    let Some(name) = path.file_name().and_then(|n| n.to_str()) else { return false };
+    let Some((stem, rest)) = name.rsplit_once("-of-") else { return false };
+    let Some((stem, number)) = stem.rsplit_once('-') else { return false };
+    let later = number.len() == 5 && number.parse::<u32>().is_ok_and(|n| n > 1);
+    later && path.with_file_name(format!("{stem}-00001-of-{rest}")).is_file()
+}
+
 fn join(shards: Vec<Model>, count: u64) -> Result<Model> {
     let mut whole = Model::default();
     let mut stated = None;

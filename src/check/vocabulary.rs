@@ -1,0 +1,124 @@
+//! The health of a vocabulary: what is there, what was lost, what is odd.
+
+use serde::Serialize;
+
+use super::Finding;
+use crate::model::{Model, TokenKind, Vocab};
+
+/// What a vocabulary consists of.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Health {
+    /// Tokens stored.
+    pub tokens: usize,
+    /// Tokenizer model as GGUF names it; empty where the file cannot say.
+    pub model: String,
+    /// Whether there are scores that tell tokens apart.
+    pub scores: bool,
+    /// Tokens that stand for one byte each.
+    pub bytes: usize,
+    /// Merges of a byte-pair vocabulary.
+    pub merges: usize,
+    /// What a person should know.
+    pub findings: Vec<Finding>,
+}
+
+/// The first and last id of the byte tokens in LLaMA's vocabulary.
+const BYTES: std::ops::RangeInclusive<usize> = 3..=258;
+
+/// U+FFFD in UTF-8: what day-one converters stored for a byte that is no text.
+const LOST: &[u8] = "\u{fffd}".as_bytes();
+
+/// Looks at the vocabulary of `model`.
+pub fn health(model: &Model) -> Health {
+    let vocab = &model.vocab;
+    let old = !model.header.is_empty() && vocab.kinds.is_empty();
+    let bytes = if old { raw_bytes(vocab) } else { byte_tokens(vocab) };
+    let scores = vocab.scores.iter().any(|s| Some(s) != vocab.scores.first());
+    let mut findings = Vec::new();
+    if vocab.is_empty() {
+        findings.push(Finding::note("no-vocabulary", "no vocabulary is stored"));
+    } else {
+        if old {
+            look_at_old(vocab, scores, &mut findings);
+        } else {
+            look_at_new(vocab, bytes, &mut findings);
+        }
+        look_at_sizes(model, &mut findings);
+    }
+    let (tokens, merges) = (vocab.len(), vocab.merges.len());
+    Health { tokens, model: vocab.model.clone(), scores, bytes, merges, findings }
+}
+
+/// Byte tokens of a vocabulary that stores them raw.
+fn raw_bytes(vocab: &Vocab) -> usize {
+    let ids = vocab.tokens.iter().enumerate().filter(|(id, _)| BYTES.contains(id));
+    ids.filter(|(_, token)| token.len() == 1 || *token == LOST).count()
+}
+
+/// Byte tokens by their kind, or written `<0x0A>`.
+fn byte_tokens(vocab: &Vocab) -> usize {
+    let written = |t: &[u8]| t.len() == 6 && t.starts_with(b"<0x") && t.ends_with(b">");
+    let one = |(id, t): &(usize, &Vec<u8>)| vocab.kind(*id) == TokenKind::Byte || written(t);
+    vocab.tokens.iter().enumerate().filter(one).count()
+}
+
+fn look_at_old(vocab: &Vocab, scores: bool, findings: &mut Vec<Finding>) {
+    if !scores {
+        findings.push(Finding::note(
+            "no-scores",
+            "no scores are stored: an upgrade takes LLaMA's canonical ones, or the true ones with --vocab \
+             tokenizer.model",
+        ));
+    }
+    let lost = vocab.tokens.iter().enumerate().filter(|(id, t)| BYTES.contains(id) && *t == LOST);
+    let lost = lost.count();
+    if lost > 0 {
+        findings.push(Finding::note(
+            "lost-bytes",
+            format!(
+                "{lost} byte tokens were stored as U+FFFD: their ids tell which bytes they were"
+            ),
+        ));
+    }
+    let added = vocab.tokens.len().saturating_sub(32_000);
+    if added > 0 && vocab.tokens.len() < 33_000 {
+        let message = format!("{added} tokens were added to LLaMA's 32000");
+        findings.push(Finding::note("added-tokens", message));
+    }
+}
+
+fn look_at_new(vocab: &Vocab, bytes: usize, findings: &mut Vec<Finding>) {
+    let n = vocab.len();
+    for (what, len) in [("scores", vocab.scores.len()), ("token types", vocab.kinds.len())] {
+        if len != 0 && len != n {
+            let message = format!("{len} {what} for {n} tokens");
+            findings.push(Finding::warning("vocabulary-sizes", message));
+        }
+    }
+    if vocab.model == "gpt2" && vocab.pre.is_empty() {
+        findings.push(Finding::warning(
+            "no-pre-tokenizer",
+            "tokenizer.ggml.pre is missing (files before 29 April 2024): llama.cpp guesses how to split text",
+        ));
+    }
+    if vocab.model == "llama" && bytes != 256 {
+        let message = format!("{bytes} byte tokens instead of 256");
+        findings.push(Finding::warning("byte-tokens", message));
+    }
+    for (name, id) in [("bos", vocab.bos), ("eos", vocab.eos), ("unknown", vocab.unknown)] {
+        if id.is_some_and(|id| id as usize >= n) {
+            let message = format!("the {name} token is {}, of {n}", id.unwrap_or(0));
+            findings.push(Finding::warning("special-token", message));
+        }
+    }
+}
+
+fn look_at_sizes(model: &Model, findings: &mut Vec<Finding>) {
+    let rows = model.tensor("tok_embeddings.weight").or_else(|| model.tensor("token_embd.weight"));
+    let rows = rows.and_then(|t| t.shape.first().copied()).unwrap_or(0);
+    let tokens = model.vocab.len() as u64;
+    if rows != 0 && rows != tokens {
+        let message = format!("{tokens} tokens for an embedding of {rows}");
+        findings.push(Finding::warning("vocabulary-embedding", message));
+    }
+}

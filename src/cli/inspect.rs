@@ -1,0 +1,293 @@
+//! `regguf inspect`: what a file is, what is in it, what to do next. Reads headers only.
+
+mod facts;
+
+use std::{
+    fmt::Write as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use super::{Globals, print, text};
+use crate::{
+    container::{self, Detected, OpenOptions, RowStorage, Verdict},
+    error::{Error, Result},
+    model::{Model, Value},
+};
+use facts::Facts;
+
+/// What the person typed.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  regguf inspect ggml-model-q4_0.bin           what it is and which command comes next
+  regguf inspect models/                       every model below a folder, one line each
+  regguf inspect --tensors --json model.gguf   everything, as data
+  regguf inspect -v model.bin                  why it is this format and no other")]
+pub struct Args {
+    /// Model files or folders
+    #[arg(required = true, value_name = "FILE")]
+    paths: Vec<PathBuf>,
+    /// List every tensor
+    #[arg(long)]
+    tensors: bool,
+    /// List every token
+    #[arg(long)]
+    vocab: bool,
+    /// List header words and metadata
+    #[arg(long)]
+    metadata: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    hints: Hints,
+}
+
+/// What a person may say about files beforehand; every verb that opens old files takes it.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Hints {
+    /// How the Q4 rows of an unversioned file are stored, where the weights do not tell
+    #[arg(long, value_enum)]
+    blocks: Option<RowStorage>,
+    /// Read the file as this format (`regguf explain` lists them)
+    #[arg(long, value_name = "ID")]
+    format: Option<String>,
+    /// Insist on this number of parts (x.bin, x.bin.1, …)
+    #[arg(long, value_name = "N")]
+    n_parts: Option<u32>,
+}
+
+impl Hints {
+    /// The same as options of [`container::open`].
+    pub fn options(&self) -> OpenOptions {
+        OpenOptions {
+            blocks: self.blocks,
+            format: self.format.clone(),
+            n_parts: self.n_parts,
+            ..OpenOptions::default()
+        }
+    }
+}
+
+/// Prints what every file is; the exit code is that of the first file that could not be told.
+pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
+    let mut failed = None;
+    let mut all = Vec::new();
+    for path in &args.paths {
+        if path.is_dir() {
+            let found = folder(path, args)?;
+            if args.json {
+                all.extend(found.into_iter().map(|(_, facts)| facts.to_json()));
+            } else {
+                print(&lines(path, &found))?;
+            }
+            continue;
+        }
+        match inspect(path, args) {
+            Ok((facts, model)) if args.json => {
+                let mut json = facts.to_json();
+                add_lists(&mut json, model.as_ref(), args);
+                all.push(json);
+            }
+            Ok((facts, model)) => {
+                let mut out = facts.to_string();
+                if globals.verbose > 0 {
+                    out += &tried(path, args)?;
+                }
+                if let Some(model) = &model {
+                    out += &lists(model, args);
+                }
+                print(&out)?;
+            }
+            Err(error) if args.paths.len() == 1 && !args.json => {
+                if globals.verbose > 0 {
+                    print(&tried(path, args)?)?;
+                }
+                return Err(error);
+            }
+            Err(error) => {
+                let message = error.to_string();
+                if args.json {
+                    let file = path.display().to_string();
+                    all.push(serde_json::json!({ "file": file, "error": message }));
+                } else {
+                    print(&format!("error: {message}\n"))?;
+                }
+                failed.get_or_insert(error.exit_code());
+            }
+        }
+    }
+    if args.json {
+        let json = match all.as_slice() {
+            [one] if args.paths.len() == 1 && !args.paths[0].is_dir() => one.clone(),
+            _ => serde_json::Value::Array(all),
+        };
+        print(&format!("{json:#}\n"))?;
+    }
+    Ok(failed.map_or(ExitCode::SUCCESS, ExitCode::from))
+}
+
+/// The facts about one file, and its model where it holds one.
+fn inspect(path: &Path, args: &Args) -> Result<(Facts, Option<Model>)> {
+    let options = args.hints.options();
+    match container::open(path, &options) {
+        Ok(model) => Ok((Facts::of(path, &model)?, Some(model))),
+        // A format that is only recognised is an answer here, not an error.
+        Err(error @ Error::Unsupported { .. }) => match detected(path, &options)?.verdict {
+            Verdict::Sure(format) => Ok((Facts::recognised(path, format)?, None)),
+            _ => Err(error),
+        },
+        Err(error) => Err(error),
+    }
+}
+
+fn detected(path: &Path, options: &OpenOptions) -> Result<Detected> {
+    container::detect(&crate::bytes::Input::open(path)?, options)
+}
+
+/// Why the file is this format and no other.
+fn tried(path: &Path, args: &Args) -> Result<String> {
+    let mut rows = Vec::new();
+    for tried in detected(path, &args.hints.options())?.tried {
+        let answer = match tried.refused {
+            None => "fits".to_owned(),
+            Some(Error::Malformed(m)) => {
+                format!("no: {} at {:#x}: found {}, wanted {}", m.field, m.at, m.found, m.wanted)
+            }
+            Some(other) => format!("no: {other}"),
+        };
+        rows.push(vec![format!("  {}", tried.format.id()), answer]);
+    }
+    Ok(format!("tried\n{}", text::table(&rows)))
+}
+
+/// Every model below a folder, in the order of names. Files that are no models are passed over.
+fn folder(path: &Path, args: &Args) -> Result<Vec<(PathBuf, Facts)>> {
+    let mut out = Vec::new();
+    let walk = walkdir::WalkDir::new(path).sort_by_file_name().follow_links(true);
+    for entry in
+        walk.into_iter().filter_map(std::result::Result::ok).filter(|e| e.file_type().is_file())
+    {
+        crate::bytes::replace::check_interrupt()?;
+        if container::is_later_part(entry.path()) {
+            continue;
+        }
+        match inspect(entry.path(), args) {
+            Ok((facts, _)) => out.push((entry.into_path(), facts)),
+            Err(error @ (Error::Malformed(_) | Error::Unknown { .. })) => {
+                if container::has_magic(entry.path())? {
+                    let facts = Facts::broken(entry.path(), &error)?;
+                    out.push((entry.into_path(), facts));
+                }
+            }
+            Err(Error::Interrupted) => return Err(Error::Interrupted),
+            Err(error) => out.push((entry.path().to_owned(), Facts::broken(entry.path(), &error)?)),
+        }
+    }
+    Ok(out)
+}
+
+/// One line per model of a folder.
+fn lines(folder: &Path, found: &[(PathBuf, Facts)]) -> String {
+    if found.is_empty() {
+        return format!("{}: no models\n", folder.display());
+    }
+    let mut rows = Vec::new();
+    for (path, facts) in found {
+        let name = path.strip_prefix(folder).unwrap_or(path).display().to_string();
+        rows.push(vec![
+            name,
+            text::bytes(facts.bytes),
+            facts.format.clone(),
+            facts.types(),
+            facts.next.clone(),
+        ]);
+    }
+    text::table(&rows)
+}
+
+fn lists(model: &Model, args: &Args) -> String {
+    let mut out = String::new();
+    if args.metadata {
+        out += "metadata\n";
+        let words = model.header.iter().map(|(k, v)| vec![format!("  {k}"), v.to_string()]);
+        let keys = model.metadata.iter().map(|(k, v)| vec![format!("  {k}"), v.to_string()]);
+        out += &text::table(&words.chain(keys).collect::<Vec<_>>());
+    }
+    if args.tensors {
+        out += "tensors\n";
+        let row = |t: &crate::model::Tensor| {
+            let shape: Vec<String> = t.shape.iter().map(u64::to_string).collect();
+            let place = t.pieces.first().map_or(0, |p| p.at);
+            let cells =
+                [&t.name, &shape.join(" × "), &t.quant.to_string(), &text::bytes(t.bytes())];
+            let mut cells: Vec<String> = cells.into_iter().cloned().collect();
+            cells[0].insert_str(0, "  ");
+            cells.push(format!("{place:#x}"));
+            cells
+        };
+        out += &text::table(&model.tensors.iter().map(row).collect::<Vec<_>>());
+    }
+    if args.vocab {
+        out += "vocabulary\n";
+        for (id, token) in model.vocab.tokens.iter().enumerate() {
+            let text = String::from_utf8_lossy(token);
+            let score = model.vocab.scores.get(id).map(f32::to_string).unwrap_or_default();
+            let _ = writeln!(out, "  {id:6}  {text:?}  {score}");
+        }
+    }
+    out
+}
+
+fn add_lists(json: &mut serde_json::Value, model: Option<&Model>, args: &Args) {
+    let (Some(model), Some(json)) = (model, json.as_object_mut()) else { return };
+    if args.metadata {
+        let header: serde_json::Map<_, _> =
+            model.header.iter().map(|(k, v)| (k.clone(), (*v).into())).collect();
+        let keys: serde_json::Map<_, _> =
+            model.metadata.iter().map(|(k, v)| (k.to_owned(), value(v))).collect();
+        json.insert("header".into(), header.into());
+        json.insert("metadata".into(), keys.into());
+    }
+    if args.tensors {
+        let tensor = |t: &crate::model::Tensor| {
+            serde_json::json!({
+                "name": t.name, "shape": t.shape, "type": t.quant.name(),
+                "dialect": t.quant.dialect(), "bytes": t.bytes(),
+                "pieces": t.pieces.iter().map(|p| (p.file, p.at)).collect::<Vec<_>>(),
+            })
+        };
+        json.insert("tensors".into(), model.tensors.iter().map(tensor).collect());
+    }
+    if args.vocab {
+        let token = |(id, token): (usize, &Vec<u8>)| {
+            let text = String::from_utf8_lossy(token);
+            let kind = model.vocab.kinds.get(id).map(|kind| *kind as i32);
+            let score = model.vocab.scores.get(id);
+            serde_json::json!({ "id": id, "text": text, "score": score, "kind": kind })
+        };
+        let tokens = model.vocab.tokens.iter().enumerate().map(token).collect();
+        json.insert("tokens".into(), tokens);
+    }
+}
+
+/// A metadata value as JSON; text that is no UTF-8 with U+FFFD in it.
+fn value(v: &Value) -> serde_json::Value {
+    match v {
+        Value::Bool(v) => (*v).into(),
+        Value::String(bytes) => String::from_utf8_lossy(bytes).into_owned().into(),
+        Value::Array(_, items) => items.iter().map(value).collect(),
+        Value::F32(v) => serde_json::Number::from_f64((*v).into()).map_or_else(
+            || v.to_string().into(),
+            |_| v.to_string().parse::<f64>().map_or(serde_json::Value::Null, Into::into),
+        ),
+        Value::F64(v) => (*v).into(),
+        Value::U64(v) => (*v).into(),
+        Value::I64(v) => (*v).into(),
+        other => other.as_u64().map_or_else(
+            || other.as_f64().map_or(serde_json::Value::Null, |v| serde_json::json!(v as i64)),
+            Into::into,
+        ),
+    }
+}

@@ -1,0 +1,256 @@
+//! What `inspect` found, as data and as text.
+
+use std::{fmt, path::Path};
+
+use serde::Serialize;
+
+use super::text;
+use crate::{
+    change::ftype::FileType,
+    check::{
+        Finding,
+        vocabulary::{Health, health},
+    },
+    error::{Error, Result},
+    format::{catalog, container::Container},
+    model::{Model, Symbols},
+};
+
+/// The facts about one file.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Facts {
+    pub file: String,
+    pub format: String,
+    pub title: String,
+    pub bytes: u64,
+    pub files: Vec<String>,
+    pub written_from: String,
+    pub written_to: Option<String>,
+    pub source: String,
+    pub read_by: Vec<(String, String)>,
+    pub family: String,
+    pub file_type: Option<String>,
+    pub parameters: u64,
+    pub sizes: Vec<(&'static str, u64)>,
+    pub types: Vec<Share>,
+    pub vocabulary: Option<Health>,
+    pub findings: Vec<Finding>,
+    pub traps: Vec<String>,
+    pub next: String,
+}
+
+/// Tensors of one type.
+#[derive(Debug, Serialize)]
+pub(super) struct Share {
+    #[serde(rename = "type")]
+    pub name: String,
+    pub dialect: &'static str,
+    pub tensors: u64,
+    pub bytes: u64,
+}
+
+impl Facts {
+    /// The facts about a model.
+    pub fn of(path: &Path, model: &Model) -> Result<Facts> {
+        let format = catalog::container(&model.format)
+            .ok_or_else(|| Error::unsupported(format!("no format {:?}", model.format), ""))?;
+        let symbols = Symbols::of(model);
+        let mut sizes = Vec::new();
+        for (name, value) in [
+            ("layers", symbols.n_layer),
+            ("width", symbols.n_embd),
+            ("heads", symbols.n_head),
+            ("key-value heads", symbols.n_head_kv.filter(|n| Some(*n) != symbols.n_head)),
+            ("feed-forward width", symbols.n_ff),
+        ] {
+            sizes.extend(value.map(|v| (name, v)));
+        }
+        let vocabulary = health(model);
+        let notes = model.notes.iter().map(|note| Finding::note("reader", note.clone()));
+        let mut facts = Facts {
+            files: model.files.iter().map(crate::bytes::Input::name).collect(),
+            bytes: model.files.iter().map(crate::bytes::Input::len).sum(),
+            family: catalog::family(&model.family)
+                .map_or_else(
+                    || model.metadata.str("general.architecture").unwrap_or_default(),
+                    |f| &f.family.title,
+                )
+                .to_owned(),
+            file_type: file_type(model),
+            parameters: model.tensors.iter().map(crate::model::Tensor::elements).sum(),
+            sizes,
+            types: shares(model),
+            findings: notes.chain(vocabulary.findings.iter().cloned()).collect(),
+            vocabulary: Some(vocabulary),
+            ..Facts::about(path, format)
+        };
+        facts.next = next(path, format, model);
+        Ok(facts)
+    }
+
+    /// The facts about a file whose format is only recognised.
+    pub fn recognised(path: &Path, format: &'static Container) -> Result<Facts> {
+        let bytes = size(path)?;
+        let files = vec![path.display().to_string()];
+        let next = match format.format.skeleton {
+            crate::format::container::Skeleton::Checkpoint => {
+                format!("regguf convert {}", path.display())
+            }
+            _ => "nothing: it is known, and regguf does not convert it".to_owned(),
+        };
+        Ok(Facts { bytes, files, next, ..Facts::about(path, format) })
+    }
+
+    /// The facts about a file that could not be read.
+    pub fn broken(path: &Path, error: &Error) -> Result<Facts> {
+        let message = error.to_string();
+        let name = path.display().to_string();
+        let what = message.strip_prefix(&format!("{name}: ")).unwrap_or(&message).to_owned();
+        let findings = vec![Finding::failure("unreadable", what.clone())];
+        let format = "damaged".to_owned();
+        Ok(Facts {
+            file: name,
+            format,
+            bytes: size(path)?,
+            findings,
+            next: what,
+            ..Facts::default()
+        })
+    }
+
+    fn about(path: &Path, format: &'static Container) -> Facts {
+        let lived = &format.format.lived;
+        Facts {
+            file: path.display().to_string(),
+            format: format.id().to_owned(),
+            title: format.format.title.clone(),
+            written_from: lived.from.clone(),
+            written_to: lived.to.clone(),
+            source: format.format.source.clone(),
+            read_by: format.readers.iter().map(|r| (r.builds.clone(), r.what.clone())).collect(),
+            traps: format.traps.clone(),
+            ..Facts::default()
+        }
+    }
+
+    /// The types in one line, most bytes first.
+    pub fn types(&self) -> String {
+        let names: Vec<String> = self.types.iter().map(|share| share.name.clone()).collect();
+        names.join(", ")
+    }
+
+    pub fn to_json(&self) -> serde_json::Value {
+        serde_json::to_value(self).unwrap_or_default()
+    }
+}
+
+fn size(path: &Path) -> Result<u64> {
+    Ok(path.metadata().map_err(|e| Error::io(path, "read", e))?.len())
+}
+
+/// The file type that the file states, by name.
+fn file_type(model: &Model) -> Option<String> {
+    let number = model.header("ftype").and_then(|n| u64::try_from(n).ok());
+    let number = number.or_else(|| model.metadata.u64("general.file_type"))?;
+    // Numbers that had another or no name later.
+    let past = [
+        (4, "Q4_1 with F16 embedding and output"),
+        (5, "Q4_2"),
+        (6, "Q4_3"),
+        (33, "Q4_0_4_4"),
+        (34, "Q4_0_4_8"),
+        (35, "Q4_0_8_8"),
+    ];
+    let past = past.iter().find(|(id, _)| *id == number).map(|(_, name)| (*name).to_owned());
+    // Aliases stand before the name that they mean.
+    let now = || FileType::all().filter(|t| !t.copy && u64::from(t.number) == number).last();
+    past.or_else(|| now().map(|t| t.name.to_owned())).or_else(|| Some(format!("number {number}")))
+}
+
+fn shares(model: &Model) -> Vec<Share> {
+    let mut out: Vec<Share> = Vec::new();
+    for tensor in &model.tensors {
+        let name = tensor.quant.to_string();
+        match out.iter_mut().find(|share| share.name == name) {
+            Some(share) => {
+                share.tensors += 1;
+                share.bytes += tensor.bytes();
+            }
+            None => {
+                let (dialect, bytes) = (tensor.quant.dialect(), tensor.bytes());
+                out.push(Share { name, dialect, tensors: 1, bytes });
+            }
+        }
+    }
+    out.sort_by_key(|share| std::cmp::Reverse(share.bytes));
+    out
+}
+
+/// The command to type next.
+fn next(path: &Path, format: &Container, model: &Model) -> String {
+    let today = model.tensors.iter().all(|t| t.quant.is_today() && t.fold == 1);
+    let gaps = model.notes.iter().any(|note| note.contains("gaps"));
+    let word = shell_word(&path.display().to_string());
+    match format.id() {
+        "gguf-v3" if today && !gaps => "nothing to do: today's llama.cpp reads it".to_owned(),
+        "gguf-v2" if today && !gaps => {
+            format!("nothing to do: today's llama.cpp reads it (regguf upgrade {word} makes it v3)")
+        }
+        "ggla-v1" => "nothing: adapters are read and shown, not converted".to_owned(),
+        _ => format!("regguf upgrade {word}"),
+    }
+}
+
+/// `word` as a shell takes it.
+fn shell_word(word: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "/._-+=:,@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+impl fmt::Display for Facts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.file)?;
+        let mut line = |name: &str, value: &str| writeln!(f, "  {name:<12}{value}");
+        line("format", &format!("{} [{}]", self.title, self.format))?;
+        let until = self.written_to.as_ref().map_or("on".to_owned(), |to| format!("to {to}"));
+        line("written", &format!("{} {until}: {}", self.written_from, self.source))?;
+        for (i, (builds, what)) in self.read_by.iter().enumerate() {
+            line(if i == 0 { "read by" } else { "" }, &format!("{builds}: {what}"))?;
+        }
+        if self.files.len() > 1 {
+            line("files", &format!("{} as one model", self.files.len()))?;
+        }
+        let sizes: Vec<String> = self.sizes.iter().map(|(n, v)| format!("{n} {v}")).collect();
+        if !self.family.is_empty() {
+            line("model", &format!("{}: {}", self.family, sizes.join(", ")))?;
+        }
+        if !self.types.is_empty() {
+            let (parameters, bytes) = (text::count(self.parameters), text::bytes(self.bytes));
+            let tensors: u64 = self.types.iter().map(|share| share.tensors).sum();
+            line("parameters", &format!("{parameters} in {tensors} tensors, {bytes}"))?;
+        }
+        if let Some(file_type) = &self.file_type {
+            line("file type", file_type)?;
+        }
+        for (i, share) in self.types.iter().enumerate() {
+            let (tensors, bytes) = (share.tensors, text::bytes(share.bytes));
+            let value = format!("{} ({}): {tensors} tensors, {bytes}", share.name, share.dialect);
+            line(if i == 0 { "types" } else { "" }, &value)?;
+        }
+        if let Some(health) = &self.vocabulary
+            && health.tokens > 0
+        {
+            let scores = if health.scores { "scores" } else { "no scores" };
+            let (n, bytes, merges) = (health.tokens, health.bytes, health.merges);
+            let merges = if merges > 0 { format!(", {merges} merges") } else { String::new() };
+            line("vocabulary", &format!("{n} tokens, {scores}, {bytes} byte tokens{merges}"))?;
+        }
+        for finding in &self.findings {
+            line("note", &finding.to_string())?;
+        }
+        line("next", &self.next)
+    }
+}
