@@ -8,12 +8,14 @@ pub mod download;
 pub mod known;
 pub mod lists;
 pub mod numbers;
+pub mod structure;
 pub mod sums;
 pub mod tensors;
 pub mod verify;
 
 mod diagnose;
 mod gather;
+pub mod inside;
 
 use std::fmt;
 
