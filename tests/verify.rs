@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use regguf::check::digest::{Algorithm, of_bytes};
+use regguf::check::inside::is_model;
 use regguf::check::verify::{Checked, Options, Status, Verification, verify};
 use regguf::check::{Severity, lists};
 
@@ -403,4 +404,92 @@ fn json_has_a_version_and_the_same_findings() {
     let params = files.iter().find(is_params).expect("params.json");
     assert_eq!(params["findings"][0]["code"], "empty");
     assert_eq!(params["status"], "failed");
+}
+
+fn golden_models() -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in walkdir::WalkDir::new(golden("")).sort_by_file_name() {
+        let path = entry.expect("listable").into_path();
+        if path.is_file() && is_model(&path) {
+            found.push(path);
+        }
+    }
+    found
+}
+
+#[test]
+fn every_golden_model_is_whole_and_its_numbers_are_sane() {
+    let models = golden_models();
+    assert!(models.len() > 20, "{}", models.len());
+    let options = Options { deep: true, ..Options::default() };
+    // Three originals are broken, as their programs wrote them: the quantizer of day one rounded
+    // every weight to zero on x86; the converter of 2025 gives f16 files of ggjt v3 half their shape;
+    // the byte-order converter swaps only the first blocks of Q8_0.
+    let broken = [
+        ("ggml-model-q4_0.unpatched-x86.bin", "all-zero"),
+        ("E10/ggml-model-f16.from-E6l.gguf", "shape"),
+        ("E10/model-q8_0.big-endian.gguf", "nan"),
+    ];
+    for path in models {
+        let result = verify(std::slice::from_ref(&path), &options, &());
+        let worst = result.files[0].findings.first().filter(|f| f.severity > Severity::Note);
+        let expected = broken.iter().find(|(name, _)| path.ends_with(name)).map(|(_, code)| *code);
+        assert_eq!(worst.map(|f| f.code), expected, "{result:#?}");
+    }
+}
+
+#[test]
+fn a_model_cut_anywhere_is_told_without_a_list() {
+    for name in ["T/E5", "T/E9"] {
+        let folder = fs::read_dir(golden(name)).expect("golden");
+        let path =
+            folder.map(|e| e.expect("readable").path()).find(|p| is_model(p)).expect("a model");
+        let bytes = fs::read(&path).expect("readable");
+        let temp = tempfile::tempdir().expect("a folder");
+        let cut = temp.path().join("cut.bin");
+        for missing in [1, 32, 1000, 20_000, bytes.len() - 100] {
+            fs::write(&cut, &bytes[..bytes.len() - missing]).expect("writable");
+            let result = check(&cut);
+            assert_eq!(result.files[0].status, Status::Failed, "{name} {missing}: {result:#?}");
+            let finding = &result.files[0].findings[0];
+            assert!(["truncated", "malformed"].contains(&finding.code), "{finding:?}");
+        }
+    }
+}
+
+#[test]
+fn tensor_digests_survive_a_metadata_edit() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let is_gguf = |p: &PathBuf| p.extension().is_some_and(|e| e == "gguf");
+    let source = golden_models().into_iter().find(is_gguf).expect("a GGUF file");
+    let path = folder.path().join("model.gguf");
+    fs::write(&path, fs::read(source).expect("readable")).expect("writable");
+    let written = lists::write(folder.path(), 1, false, &()).expect("lists");
+    assert_eq!(written.len(), 3);
+    assert!(check(folder.path()).is_good());
+
+    // A name of the same length: only metadata changes.
+    let mut bytes = fs::read(&path).expect("readable");
+    let key = b"general.architecture";
+    let at = bytes.windows(key.len()).position(|w| w == key).expect("a key") + key.len() + 12;
+    assert_eq!(&bytes[at..at + 5], b"llama");
+    bytes[at..at + 5].copy_from_slice(b"LLAMA");
+    fs::write(&path, &bytes).expect("writable");
+    let result = check(folder.path());
+    let file = one(&result, "model.gguf");
+    assert_eq!(file.status, Status::Failed);
+    assert!(file.findings.iter().any(|f| f.code == "tensors-as-listed"), "{file:#?}");
+    for list in [lists::SHA256SUMS, lists::CHECKLIST] {
+        fs::remove_file(folder.path().join(list)).expect("removable");
+    }
+    let result = check(folder.path());
+    assert!(result.is_good() && one(&result, "model.gguf").confirmed, "{result:#?}");
+
+    // One weight changes.
+    let last = bytes.len() - 9;
+    bytes[last] ^= 1;
+    fs::write(&path, &bytes).expect("writable");
+    let (code, message) = failure(&check(folder.path()), "model.gguf");
+    assert_eq!(code, "tensors-differ");
+    assert!(message.contains("1 differ ("), "{message}");
 }

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use super::digest::{Algorithm, Digest, of_bytes};
 use super::download::{Claim, Implied, Nature, implied_size, prefix, unfinished, written};
-use super::{Finding, known};
+use super::inside::is_model;
+use super::{Finding, Severity, known};
 
 /// Text files up to this size are tried with the other kind of line end.
 const MAX_TEXT_BYTES: u64 = 1 << 20;
@@ -70,8 +71,8 @@ pub(super) struct Mismatch<'a> {
     pub(super) found: &'a [Digest],
     /// What lists give to every name.
     pub(super) listed: &'a [(Digest, String)],
-    /// Whether the file passed the check of its structure.
-    pub(super) whole: bool,
+    /// What the check of its structure found.
+    pub(super) structure: &'a [Finding],
 }
 
 impl Mismatch<'_> {
@@ -81,6 +82,7 @@ impl Mismatch<'_> {
             .or_else(|| self.other_part())
             .or_else(|| self.contradicted())
             .or_else(|| self.known_otherwise())
+            .or_else(|| self.damage().cloned())
             .or_else(|| self.line_ends().ok().flatten())
             .or_else(|| self.stale())
             .unwrap_or_else(|| self.plain())
@@ -152,14 +154,19 @@ impl Mismatch<'_> {
         Ok(Some(Finding::failure("line-ends", message)))
     }
 
+    /// What is visibly broken inside.
+    fn damage(&self) -> Option<&Finding> {
+        self.structure.iter().find(|finding| finding.severity == Severity::Failure)
+    }
+
     /// The file is whole and newer than the list.
     fn stale(&self) -> Option<Finding> {
         let list = self.claim.record.as_deref()?;
         let older = written(list)? < written(self.path)?;
-        (self.whole && older).then(|| {
+        older.then(|| {
             let message = format!(
-                "{} does not match; the file was written after it and its structure is whole: \
-                 either the list is stale or bytes were altered: get a fresh list",
+                "{} does not match; the file was written after it and nothing is wrong with its \
+                 structure: either the list is stale or bytes were altered: get a fresh list",
                 self.claim.by
             );
             Finding::failure("stale-list", message)
@@ -171,10 +178,10 @@ impl Mismatch<'_> {
         let found = self.found.iter().find(|d| d.algorithm == *algorithm);
         let found = found.map_or("nothing", |d| d.hex.as_str());
         let same_size = self.claims.iter().any(|c| c.size == Some(self.size));
-        let hint = match (same_size || implied_size(self.path).is_some(), self.whole) {
-            (true, _) => "the size is right, so bytes were altered on the way",
-            (false, true) => "its structure is whole, so bytes inside were altered",
-            (false, false) => "bytes were altered or are missing",
+        let hint = if same_size || implied_size(self.path).is_some() || is_model(self.path) {
+            "the size is right, so bytes were altered on the way"
+        } else {
+            "bytes were altered or are missing"
         };
         let message = format!(
             "{algorithm} is {found}, {} gives {hex}; {hint}: download it again",

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use walkdir::WalkDir;
 
 use super::digest::{self, Algorithm, Outcome};
+use super::inside::open_first;
 use super::sums::is_list_name;
+use super::tensors::{TENSORSUMS, TensorList, sums, to_text};
 use super::verify::Progress;
 use crate::bytes::replace::{check_target, write_small};
 use crate::error::{Error, Result};
@@ -29,7 +31,7 @@ pub fn write(
     force: bool,
     progress: &dyn Progress,
 ) -> Result<Vec<PathBuf>> {
-    let targets = [folder.join(SHA256SUMS), folder.join(CHECKLIST)];
+    let targets = [folder.join(SHA256SUMS), folder.join(CHECKLIST), folder.join(TENSORSUMS)];
     for target in &targets {
         check_target(target, force, &[])?;
     }
@@ -53,22 +55,37 @@ pub fn write(
                 return Err(Error::Changed { path: path.clone(), how });
             }
         };
-        let name = path.strip_prefix(folder).unwrap_or(path);
-        let Some(name) = name.to_str() else {
-            let what = format!("{}: its name is not Unicode", path.display());
-            return Err(Error::unsupported(what, "rename it"));
-        };
-        let name = name.replace(std::path::MAIN_SEPARATOR, "/");
+        let name = name_in(folder, path)?;
         for (list, algorithm) in [(&mut sha256, Algorithm::Sha256), (&mut md5, Algorithm::Md5)] {
             if let Some(digest) = digests.get(&algorithm) {
                 list.push_str(&line(&digest.hex, &name));
             }
         }
     }
-    for (target, text) in targets.iter().zip([sha256, md5]) {
-        write_small(target, text.as_bytes(), force)?;
+    let mut tensors = TensorList::new();
+    for path in &files {
+        // What is no whole model has no tensors to list; verifying says why.
+        if let Ok(Some(model)) = open_first(path) {
+            tensors.insert(name_in(folder, path)?, sums(&model, &|_| ())?);
+        }
     }
-    Ok(targets.to_vec())
+    let mut written = Vec::new();
+    for (target, text) in targets.into_iter().zip([sha256, md5, to_text(&tensors)]) {
+        if !text.is_empty() {
+            write_small(&target, text.as_bytes(), force)?;
+            written.push(target);
+        }
+    }
+    Ok(written)
+}
+
+/// The name of a file as lists have it: relative to the folder, with `/`.
+fn name_in(folder: &Path, path: &Path) -> Result<String> {
+    let Some(name) = path.strip_prefix(folder).unwrap_or(path).to_str() else {
+        let what = format!("{}: its name is not Unicode", path.display());
+        return Err(Error::unsupported(what, "rename it"));
+    };
+    Ok(name.replace(std::path::MAIN_SEPARATOR, "/"))
 }
 
 /// One line as GNU writes it, with the escapes it uses for awkward names.
@@ -92,7 +109,8 @@ fn files_of(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in WalkDir::new(folder).sort_by_file_name().into_iter().filter_entry(visible) {
         let entry = entry.map_err(|error| Error::io(folder, "list", error.into()))?;
-        if entry.path().is_file() && !is_list_name(entry.path()) {
+        let is_list = is_list_name(entry.path()) || entry.file_name() == TENSORSUMS;
+        if entry.path().is_file() && !is_list {
             files.push(entry.into_path());
         }
     }

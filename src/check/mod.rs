@@ -11,6 +11,7 @@ pub mod lists;
 pub mod numbers;
 pub mod page;
 pub mod report;
+pub mod structure;
 pub mod sums;
 pub mod tensors;
 pub mod verify;
@@ -18,6 +19,7 @@ pub mod vocabulary;
 
 mod diagnose;
 mod gather;
+pub mod inside;
 
 use std::fmt;
 

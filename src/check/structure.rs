@@ -4,8 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Finding;
 use crate::format::catalog;
-use crate::model::role::{Role, Symbols};
-use crate::model::{Model, Tensor};
+use crate::model::{Model, Naming, Piece, Role, Symbols, Tensor};
 
 /// Padding between tensors up to this is alignment; more is a hole.
 const MOST_PADDING: u64 = 4096;
@@ -24,7 +23,9 @@ pub fn check(model: &Model) -> Vec<Finding> {
 fn duplicates(model: &Model) -> Vec<Finding> {
     let mut seen = BTreeSet::new();
     let twice = model.tensors.iter().filter(|t| !seen.insert(t.name.as_str()));
-    twice.map(|t| Finding::failure("duplicate", "stands twice in the file").about(&t.name)).collect()
+    twice
+        .map(|t| Finding::failure("duplicate", "stands twice in the file").about(&t.name))
+        .collect()
 }
 
 /// Where a tensor begins and ends in one file.
@@ -61,8 +62,9 @@ fn extents(model: &Model) -> Vec<Finding> {
             findings.push(Finding::failure("truncated", message));
         }
         // Strided pieces share their stretch with others by design, and shared tensors are no fault.
-        let dense = extents.iter().filter(|e| e.tensor.pieces.iter().all(|p| p.is_dense()));
+        let dense = extents.iter().filter(|e| e.tensor.pieces.iter().all(Piece::is_dense));
         let mut before: Option<&Extent> = None;
+        let mut unused = 0;
         for extent in dense {
             if let Some(before) = before.filter(|b| b.to > extent.from) {
                 let same = before.from == extent.from && before.to == extent.to;
@@ -77,12 +79,16 @@ fn extents(model: &Model) -> Vec<Finding> {
                 };
                 findings.push(overlap.about(&extent.tensor.name));
             } else if let Some(b) = before.filter(|b| extent.from - b.to > MOST_PADDING) {
-                let hole = format!("{} unused bytes stand before it", extent.from - b.to);
-                findings.push(Finding::note("hole", hole).about(&extent.tensor.name));
+                unused += extent.from - b.to;
             }
             if before.is_none_or(|b| extent.to >= b.to) {
                 before = Some(extent);
             }
+        }
+        if unused > 0 {
+            let message =
+                format!("{unused} unused bytes stand between tensors of {}", input.name());
+            findings.push(Finding::note("hole", message));
         }
     }
     findings
@@ -91,9 +97,12 @@ fn extents(model: &Model) -> Vec<Finding> {
 /// Tensors that the family has no role for, that have another shape than their role, that lack.
 fn roles(model: &Model) -> Vec<Finding> {
     let Some(family) = catalog::family(&model.family) else { return Vec::new() };
+    if model.tensors.is_empty() {
+        return vec![Finding::note("no-tensors", "holds no weights, only what describes them")];
+    }
     let symbols = Symbols::of(model);
     let mut findings = Vec::new();
-    let mut unknown = Vec::new();
+    let (mut unknown, mut misshapen) = (Vec::new(), Vec::new());
     let mut present = BTreeSet::new();
     for tensor in &model.tensors {
         let Some((_, role)) = Role::find(family, &tensor.name) else {
@@ -101,21 +110,31 @@ fn roles(model: &Model) -> Vec<Finding> {
             continue;
         };
         present.insert((role.id, role.layer));
-        let Some(wanted) = role.shape(&symbols).filter(|wanted| *wanted != tensor.shape) else {
-            continue;
+        if let Some(wanted) = role.shape(&symbols).filter(|wanted| *wanted != tensor.shape) {
+            misshapen.push((tensor, wanted));
+        }
+    }
+    if let Some((tensor, wanted)) = misshapen.first() {
+        let message = match misshapen.len() {
+            1 => format!("has shape {:?}, its role wants {wanted:?}", tensor.shape),
+            n => format!(
+                "has shape {:?}, its role wants {wanted:?}; {} more tensors have a wrong shape",
+                tensor.shape,
+                n - 1
+            ),
         };
-        let message = format!("has shape {:?}, its role ({}) wants {wanted:?}", tensor.shape, role.id);
         findings.push(Finding::failure("shape", message).about(&tensor.name));
     }
     let wanted = Role::all(family, symbols.n_layer.unwrap_or(0)).filter(|r| !r.names.optional);
     let missing: Vec<Role> = wanted.filter(|r| !present.contains(&(r.id, r.layer))).collect();
     let partial = unknown.len() > model.tensors.len() / 2;
     if let Some(first) = missing.first().filter(|_| !partial) {
-        let name = first.name(crate::model::role::Naming::Gguf);
+        let name = first.name(Naming::Gguf);
         let message = format!("{} tensors are missing, the first is {name}", missing.len());
         findings.push(Finding::failure("missing-tensors", message));
     }
-    let ignored = |name: &&str| !family.ignored.iter().any(|end| name.contains(end.as_str()));
+    let ignored =
+        |name: &&str| !family.family.ignored.iter().any(|end| name.contains(end.as_str()));
     let unknown: Vec<&str> = unknown.into_iter().filter(ignored).collect();
     if !unknown.is_empty() {
         let shown = unknown.get(..NAMED).unwrap_or(&unknown).join(", ");

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::digest::{self, Digest, Outcome};
 use super::gather::{Gathered, Subject, gather};
-use super::{Finding, Severity, diagnose, known, worst};
+use super::{Finding, Severity, diagnose, inside, known, worst};
 
 /// How to verify.
 #[derive(Clone, Copy, Debug, Default)]
@@ -156,7 +156,7 @@ fn judge(subject: &Subject, outcome: Outcome, all: &Gathered, options: &Options)
             checked.size = Some(size);
             let found: Vec<Digest> = digests.into_values().collect();
             checked.digests = found.iter().map(|d| (d.algorithm.name(), d.hex.clone())).collect();
-            compare(subject, size, &found, all, &mut checked);
+            compare(subject, size, &found, all, options, &mut checked);
         }
     }
     checked
@@ -183,36 +183,60 @@ fn unreadable(path: &Path, error: &io::Error) -> Finding {
 }
 
 /// Compares a file that could be read with everything claimed of it.
-fn compare(subject: &Subject, size: u64, found: &[Digest], all: &Gathered, checked: &mut Checked) {
-    let whole = true;
+fn compare(
+    subject: &Subject,
+    size: u64,
+    found: &[Digest],
+    all: &Gathered,
+    options: &Options,
+    checked: &mut Checked,
+) {
+    let path = &subject.path;
+    let inside = inside::check(path, options.deep, &|_| ());
     let wrong = subject.claims.iter().find(|claim| !found.contains(&claim.digest));
     if let Some(claim) = wrong {
         let mismatch = diagnose::Mismatch {
-            path: &subject.path,
+            path,
             size,
             claim,
             claims: &subject.claims,
             found,
             listed: &all.listed,
-            whole,
+            structure: &inside,
         };
         checked.findings.push(mismatch.explain());
-    } else if let Some(finding) = diagnose::evident(&subject.path, size, &subject.claims) {
+    } else if let Some(finding) = diagnose::evident(path, size, &subject.claims) {
         checked.findings.push(finding);
     }
-    let failed = worst(&checked.findings) == Some(Severity::Failure);
-    checked.status = if failed { Status::Failed } else { Status::Ok };
+    // What explains the mismatch is said once.
+    let fresh = inside.into_iter().filter(|finding| !checked.findings.contains(finding));
+    let fresh: Vec<Finding> = fresh.collect();
+    checked.findings.extend(fresh);
     checked.confirmed = !subject.claims.is_empty() && wrong.is_none();
+    if !checked.confirmed {
+        let compared = inside::compare_tensors(path);
+        checked.confirmed = wrong.is_none() && compared.as_ref().is_some_and(is_good);
+        checked.findings.extend(compared);
+    }
     if let Some(known) = found.iter().find_map(known::find) {
         checked.confirmed = true;
         checked.findings.push(Finding::note("known", known.describe()));
     }
-    if checked.status == Status::Ok && !checked.confirmed {
+    checked.findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+    let failed = worst(&checked.findings) == Some(Severity::Failure);
+    checked.status = if failed { Status::Failed } else { Status::Ok };
+    if !failed && !checked.confirmed {
+        let whole =
+            if inside::is_model(path) { "its structure is whole" } else { "it was read whole" };
         let message = if subject.placeholder {
-            "the list names it without knowing its digest; nothing is wrong with its structure"
+            format!("the list names it without knowing its digest; {whole}")
         } else {
-            "no list or record gives its digest; nothing is wrong with its structure"
+            format!("no list or record gives its digest; {whole}")
         };
         checked.findings.push(Finding::note("unconfirmed", message));
     }
+}
+
+fn is_good(finding: &Finding) -> bool {
+    finding.severity < Severity::Failure
 }

@@ -1,0 +1,80 @@
+//! What a file holds, for a verification: opened as a model where it is one, its structure checked,
+//! its numbers where that was asked for, its tensors where a list knows them.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use super::{Finding, numbers, structure, tensors};
+use crate::container::{OpenOptions, open};
+use crate::error::Error;
+use crate::model::Model;
+
+/// The first four bytes of the files that [`open`] reads.
+const MAGICS: [&[u8; 4]; 6] = [b"lmgg", b"fmgg", b"tjgg", b"algg", b"GGUF", b"FUGG"];
+
+/// Whether a file begins as a ggml, ggmf, ggjt or GGUF model does.
+pub fn is_model(path: &Path) -> bool {
+    let mut magic = [0; 4];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut magic));
+    read.is_ok() && MAGICS.contains(&&magic)
+}
+
+/// Opens a file that is a model, or the first file of a set; `None` for other files and for the later
+/// files of a set, which are checked with the first.
+///
+/// # Errors
+/// What is wrong with it, as a finding.
+pub(super) fn open_first(path: &Path) -> Result<Option<Model>, Box<Finding>> {
+    if !is_model(path) {
+        return Ok(None);
+    }
+    match open(path, &OpenOptions::default()) {
+        Ok(model) => {
+            let first = model.files.first().is_some_and(|file| file.path() == path);
+            Ok(first.then_some(model))
+        }
+        Err(error) => Err(Box::new(fault(&error))),
+    }
+}
+
+/// An error of opening a file as a finding about it.
+fn fault(error: &Error) -> Finding {
+    let code = match error {
+        Error::Malformed(m) if m.next.contains("bytes short") => "truncated",
+        Error::Malformed(_) => "malformed",
+        Error::Unknown { .. } => "unknown",
+        Error::Unsupported { .. } => return Finding::note("unsupported", error.to_string()),
+        Error::Changed { .. } => "changed",
+        _ => "unreadable",
+    };
+    Finding::failure(code, error.to_string())
+}
+
+/// The structure of a model file, and its numbers with `deep`.
+pub(super) fn check(path: &Path, deep: bool, progress: &(dyn Fn(u64) + Sync)) -> Vec<Finding> {
+    let model = match open_first(path) {
+        Ok(Some(model)) => model,
+        Ok(None) => return Vec::new(),
+        Err(finding) => return vec![*finding],
+    };
+    let mut findings = structure::check(&model);
+    findings.extend(model.notes.iter().map(|note| Finding::note("note", note.as_str())));
+    if deep {
+        match numbers::check(&model, progress) {
+            Ok(found) => findings.extend(found),
+            Err(error) => findings.push(fault(&error)),
+        }
+    }
+    findings
+}
+
+/// Compares the tensors of a model with the list that knows them, if one does.
+pub(super) fn compare_tensors(path: &Path) -> Option<Finding> {
+    let listed = tensors::listed(path)?;
+    let model = open_first(path).ok().flatten()?;
+    Some(match tensors::sums(&model, &|_| ()) {
+        Ok(found) => tensors::compare(&found, &listed),
+        Err(error) => fault(&error),
+    })
+}
