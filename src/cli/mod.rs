@@ -18,6 +18,7 @@ mod completions;
 mod man;
 mod open;
 mod progress;
+mod quantize;
 pub mod text;
 mod upgrade;
 mod verify;
@@ -64,6 +65,8 @@ pub struct Globals {
 enum Command {
     /// Bring an old model file forward: today's GGUF, the same quant types, nothing rounded unsaid
     Upgrade(upgrade::Args),
+    /// Quantize a model, called as llama-quantize is: the same bytes in every tensor
+    Quantize(Box<quantize::Args>),
     /// Say whether two models are the same, and if not, how they differ
     Compare(compare::Args),
     /// Check downloads offline: digest lists, caches, public digests, structure
@@ -78,6 +81,7 @@ impl Command {
     fn run(&self, globals: &Globals) -> Result<ExitCode> {
         match self {
             Command::Upgrade(args) => upgrade::run(args, globals),
+            Command::Quantize(args) => quantize::run(args, globals),
             Command::Compare(args) => compare::run(args, globals),
             Command::Verify(args) => verify::run(args, globals),
             Command::Completions(args) => completions::run(args, globals),
