@@ -21,9 +21,10 @@ pub struct FileType {
 /// Names, numbers and base types in the order in which llama-quantize looks through them.
 ///
 /// An alias stands before the type that it means, so a number found in this order finds the alias:
-/// `15` makes `ggml-model-Q4_K.gguf`, as there (llama.cpp tools/quantize, `QUANT_OPTIONS`).
+/// `15` makes `ggml-model-Q4_K.gguf`, as there (llama.cpp tools/quantize, `QUANT_OPTIONS`). The last
+/// three it does not take: one is a type of tensors only, two are types of ggjt v1.
 #[rustfmt::skip]
-const TABLE: [(&str, u32, &str); 40] = [
+const TABLE: [(&str, u32, &str); 42] = [
     ("Q1_0", 40, "q1_0"), ("Q2_0", 41, "q2_0"), ("Q4_0", 2, "q4_0"), ("Q4_1", 3, "q4_1"),
     ("MXFP4_MOE", 38, "mxfp4"), ("Q5_0", 8, "q5_0"), ("Q5_1", 9, "q5_1"),
     ("IQ2_XXS", 19, "iq2_xxs"), ("IQ2_XS", 20, "iq2_xs"), ("IQ2_S", 28, "iq2_xs"),
@@ -35,13 +36,19 @@ const TABLE: [(&str, u32, &str); 40] = [
     ("Q4_K", 15, "q4_k"), ("Q4_K_S", 14, "q4_k"), ("Q4_K_M", 15, "q4_k"),
     ("Q5_K", 17, "q5_k"), ("Q5_K_S", 16, "q5_k"), ("Q5_K_M", 17, "q5_k"), ("Q6_K", 18, "q6_k"),
     ("Q8_0", 7, "q8_0"), ("F16", 1, "f16"), ("BF16", 32, "bf16"), ("F32", 0, "f32"),
-    ("COPY", 0, "f32"), ("NVFP4", 39, "nvfp4"),
+    ("COPY", 0, "f32"), ("NVFP4", 39, "nvfp4"), ("Q4_2", 5, "q4_2"), ("Q4_3", 6, "q4_3"),
 ];
 
 impl FileType {
-    /// Every file type that can be asked for, aliases too.
+    /// Every file type that llama-quantize takes, aliases too.
     pub fn all() -> impl Iterator<Item = FileType> {
-        TABLE.into_iter().filter(|row| row.0 != "NVFP4").map(FileType::from_row)
+        TABLE.into_iter().take(TABLE.len() - 3).map(FileType::from_row)
+    }
+
+    /// Whether a word is a type rather than the name of a file.
+    pub fn is_known(word: &str) -> bool {
+        let number = word.parse().unwrap_or(u32::MAX);
+        TABLE.iter().any(|row| row.0.eq_ignore_ascii_case(word) || row.1 == number)
     }
 
     fn from_row((name, number, base): (&'static str, u32, &'static str)) -> FileType {
@@ -115,7 +122,8 @@ mod tests {
         assert_eq!(found("15"), Some(("Q4_K", "Q4_K_M", 15)));
         assert_eq!(found("0"), Some(("F32", "F32", 0)));
         assert_eq!(found("40"), Some(("Q1_0", "Q1_0", 40)));
-        for word in ["4", "5", "6", "33", "34", "35", "39", "42", "nvfp4", "", "-1", "q4"] {
+        assert_eq!(found("q4_2"), Some(("Q4_2", "Q4_2", 5)));
+        for word in ["4", "33", "34", "35", "39", "42", "nvfp4", "", "-1", "q4"] {
             assert_eq!(found(word), None, "{word}");
         }
         assert!(FileType::parse("copy").unwrap().copy);

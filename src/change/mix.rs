@@ -135,6 +135,17 @@ pub fn choose(shape: &Shape, tensors: &[Weight], rules: &Rules) -> Result<Vec<Ch
     tensors.iter().map(|t| mix.choose(t)).collect()
 }
 
+/// Whether a tensor is quantized at all: matrices are, but for the small and the delicate ones.
+pub fn may_quantize(shape: &Shape, t: &Weight, rules: &Rules) -> bool {
+    let rows: u64 = t.shape.iter().rev().skip(1).product();
+    let has = |part: &&str| t.name.contains(*part);
+    let kept = matches!(t.name, "position_embd.weight" | "token_types.weight")
+        || t.name == "output.weight" && rules.leave_output
+        || KEPT.iter().any(has)
+        || shape.architecture == "glm5-next" && KEPT_GLM5.iter().any(has);
+    rows > 1 && t.name.ends_with("weight") && !rules.file_type.copy && !kept
+}
+
 fn role(name: &str) -> Role {
     let has = |part: &str| name.contains(part);
     match name {
@@ -231,7 +242,7 @@ fn use_more_bits(layer: u64, layers: u64) -> bool {
 
 impl Mix<'_> {
     fn choose(&mut self, t: &Weight) -> Result<Choice> {
-        if !self.may_quantize(t) {
+        if !may_quantize(self.shape, t, self.rules) {
             return Ok(self.choice(t, t.present, None));
         }
         let (rules, role) = (self.rules, role(t.name));
@@ -267,16 +278,6 @@ impl Mix<'_> {
         let needs = crate::quant::encode::needs_importance(becomes)
             || becomes == "q2_k" && self.file == "Q2_K_S";
         Choice { becomes, instead_of, needs_importance: needs && !spared }
-    }
-
-    fn may_quantize(&self, t: &Weight) -> bool {
-        let rows: u64 = t.shape.iter().rev().skip(1).product();
-        let has = |part: &&str| t.name.contains(*part);
-        let kept = matches!(t.name, "position_embd.weight" | "token_types.weight")
-            || t.name == "output.weight" && self.rules.leave_output
-            || KEPT.iter().any(has)
-            || self.shape.architecture == "glm5-next" && KEPT_GLM5.iter().any(has);
-        rows > 1 && t.name.ends_with("weight") && !self.rules.file_type.copy && !kept
     }
 
     /// Query heads that share one head of keys and values.

@@ -5,12 +5,15 @@
 
 pub mod carry;
 pub mod ftype;
+pub mod imatrix;
 mod keys;
 pub mod mix;
 pub mod plan;
 mod prepare;
+pub mod quantize;
 pub mod report;
 mod target;
+pub mod target_size;
 pub mod upgrade;
 pub mod vocabulary;
 

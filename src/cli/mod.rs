@@ -19,6 +19,7 @@ pub mod inspect;
 mod man;
 mod open;
 mod progress;
+mod quantize;
 pub mod text;
 mod upgrade;
 mod verify;
@@ -67,6 +68,8 @@ enum Command {
     Inspect(inspect::Args),
     /// Bring an old model file forward: today's GGUF, the same quant types, nothing rounded unsaid
     Upgrade(upgrade::Args),
+    /// Quantize a model, called as llama-quantize is: the same bytes in every tensor
+    Quantize(Box<quantize::Args>),
     /// Say whether two models are the same, and if not, how they differ
     Compare(compare::Args),
     /// Check downloads offline: digest lists, caches, public digests, structure
@@ -82,6 +85,7 @@ impl Command {
         match self {
             Command::Inspect(args) => inspect::run(args, globals),
             Command::Upgrade(args) => upgrade::run(args, globals),
+            Command::Quantize(args) => quantize::run(args, globals),
             Command::Compare(args) => compare::run(args, globals),
             Command::Verify(args) => verify::run(args, globals),
             Command::Completions(args) => completions::run(args, globals),

@@ -1,0 +1,287 @@
+//! Importance matrices: how much each column of a weight matrix matters, measured on text.
+//!
+//! Two kinds of file hold them. The old one has no magic; all numbers are little-endian:
+//!
+//! ```text
+//! i32 entries
+//! entries × { i32 length, name, i32 calls, i32 values, f32 × values }   sums over calls
+//! [ i32 chunks, i32 length, path of the text ]                          since April 2024
+//! ```
+//!
+//! The new one is a GGUF file with two tensors a matrix, `NAME.in_sum2` and `NAME.counts`. Stacks of
+//! experts have one run of columns an expert. What an encoder gets is sum / count, as
+//! llama.cpp tools/quantize `load_imatrix` computes it.
+
+use std::{collections::BTreeMap, path::Path, sync::Arc};
+
+use crate::{
+    bytes::{Input, Source},
+    container::{self, OpenOptions},
+    error::{Error, Result},
+    limits::Limits,
+    model::{Model, Tensor},
+};
+
+/// The importances of a model's matrices.
+#[derive(Clone, Debug, Default)]
+pub struct Importance {
+    /// The file, as it was named.
+    pub file: String,
+    /// The texts that it was measured on.
+    pub datasets: Vec<String>,
+    /// Pieces of text that it was measured on; 0 where the file does not say.
+    pub chunks: u32,
+    /// By the name of the tensor, one number a column, for stacks one run of columns an expert.
+    entries: BTreeMap<String, Arc<[f32]>>,
+}
+
+const OLD: &str = "imatrix.dat";
+
+impl Importance {
+    /// Reads a file of either kind.
+    ///
+    /// # Errors
+    /// Where it cannot be read, breaks the rules of its format, holds nothing or an infinite number.
+    pub fn read(path: &Path) -> Result<Importance> {
+        let input = Input::open(path)?;
+        let mut magic = [0; 4];
+        let keyed = input.len() > 4 && input.read_at(0, &mut magic).is_ok() && &magic == b"GGUF";
+        let mut read = if keyed {
+            Importance::from_gguf(&container::open(path, &OpenOptions::default())?)?
+        } else {
+            Importance::from_dat(&input)?
+        };
+        read.file = path.display().to_string();
+        Ok(read)
+    }
+
+    /// Reads the old kind.
+    fn from_dat(input: &Input) -> Result<Importance> {
+        let source = Source::new(input, OLD);
+        let limits = Limits::DEFAULT;
+        let mut at = 0;
+        let count = |at: &mut u64, field: &str, most: u64| -> Result<u64> {
+            let value = source.i32_at(*at, field)?;
+            *at += 4;
+            match u64::try_from(value) {
+                Ok(n) if n <= most => Ok(n),
+                _ => Err(source.malformed(*at - 4, field, value, format!("0..={most}"))),
+            }
+        };
+        let text = |at: &mut u64, field: &str| -> Result<String> {
+            let len = count(at, &format!("{field}.length"), limits.string)?;
+            let bytes = source.bytes_at(*at, len, limits.string, field)?;
+            *at += len;
+            Ok(String::from_utf8_lossy(&bytes).into_owned())
+        };
+        let mut all = Importance::default();
+        let n = count(&mut at, "entries", limits.tensors)?;
+        if n == 0 {
+            return Err(source.malformed(0, "entries", 0, "at least one"));
+        }
+        for i in 0..n {
+            let name = text(&mut at, &format!("entries[{i}].name"))?;
+            let calls = source.i32_at(at, format!("entries[{i}].calls"))?;
+            at += 4;
+            let field = format!("entries[{i}].values");
+            let len = 4 * count(&mut at, &field, limits.array)?;
+            let bytes = source.bytes_at(at, len, len, &field)?;
+            let sums = floats(&bytes);
+            let divisor = if calls > 0 { calls as f32 } else { 1.0 };
+            let values: Vec<f32> = sums.map(|sum| sum / divisor).collect();
+            if let Some(bad) = values.iter().position(|v| !v.is_finite()) {
+                let place = at + 4 * bad as u64;
+                let field = format!("{field}[{bad}]");
+                return Err(source.malformed(place, field, "no finite number", "a finite number"));
+            }
+            at += len;
+            all.entries.insert(name, values.into());
+        }
+        if source.left(at) > 0 {
+            all.chunks = u32::try_from(source.i32_at(at, "chunks")?).unwrap_or(0);
+            at += 4;
+        }
+        if source.left(at) > 0 {
+            all.datasets.push(text(&mut at, "dataset")?);
+        }
+        Ok(all)
+    }
+
+    /// Takes them from an opened GGUF file.
+    fn from_gguf(model: &Model) -> Result<Importance> {
+        let file = model.files.first().map(Input::name).unwrap_or_default();
+        let wrong = |what: String| {
+            let next = "measure it again with llama-imatrix";
+            Error::unsupported(format!("{file}: {what}"), next)
+        };
+        let mut all = Importance::default();
+        let texts = model.metadata.get("imatrix.datasets").and_then(|v| v.as_array());
+        let texts = texts.unwrap_or_default().iter().filter_map(|v| v.as_str());
+        all.datasets = texts.map(str::to_owned).collect();
+        let chunks = model.metadata.u64("imatrix.chunk_count");
+        all.chunks = chunks.and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
+        for sums in &model.tensors {
+            let Some(name) = sums.name.strip_suffix(".in_sum2") else { continue };
+            let counts = model.tensor(&format!("{name}.counts"));
+            let counts = counts.ok_or_else(|| wrong(format!("{name} has sums and no counts")))?;
+            let (sums, counts) = (numbers(model, sums)?, numbers(model, counts)?);
+            let columns = sums.len() / counts.len().max(1);
+            if columns == 0 || columns * counts.len() != sums.len() {
+                let (s, c) = (sums.len(), counts.len());
+                return Err(wrong(format!("{name} has {s} sums and {c} counts")));
+            }
+            // A matrix that no text reached tells nothing: all its columns count alike.
+            let values = sums.chunks_exact(columns).zip(&counts).flat_map(|(sums, count)| {
+                let count = count.round();
+                sums.iter().map(move |sum| if count > 0.0 { sum / count } else { 1.0 })
+            });
+            let values: Vec<f32> = values.collect();
+            if values.iter().any(|v| !v.is_finite()) {
+                return Err(wrong(format!("{name} holds something that is no finite number")));
+            }
+            all.entries.insert(name.to_owned(), values.into());
+        }
+        if all.entries.is_empty() {
+            return Err(wrong("holds no importances (tensors called NAME.in_sum2)".into()));
+        }
+        Ok(all)
+    }
+
+    /// Keeps the entries whose name contains one of `include`, all where it is empty, and drops
+    /// those whose name contains one of `exclude`.
+    pub fn retain(&mut self, include: &[String], exclude: &[String]) {
+        self.entries.retain(|name, _| {
+            let in_any = |parts: &[String]| parts.iter().any(|p| name.contains(p.as_str()));
+            (include.is_empty() || in_any(include)) && !in_any(exclude)
+        });
+    }
+
+    /// Number of matrices.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether nothing is known.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// What is known about the tensor of this name.
+    pub fn get(&self, name: &str) -> Option<&Arc<[f32]>> {
+        self.entries.get(name)
+    }
+}
+
+fn floats(bytes: &[u8]) -> impl Iterator<Item = f32> {
+    bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b))
+}
+
+/// All numbers of an F32 tensor.
+fn numbers(model: &Model, tensor: &Tensor) -> Result<Vec<f32>> {
+    let limit = Limits::DEFAULT.array;
+    if tensor.quant.name() != "f32" || tensor.elements() > limit {
+        let what = format!("{}: {} numbers of {}", tensor.name, tensor.elements(), tensor.quant);
+        return Err(Error::unsupported(what, format!("importances are f32, at most {limit}")));
+    }
+    let mut bytes = vec![0; usize::try_from(tensor.bytes()).unwrap_or(0)];
+    model.read_rows(tensor, 0, tensor.rows(), &mut bytes)?;
+    Ok(floats(&bytes).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        model::{Metadata, Value, Vocab},
+        quant::QuantType,
+    };
+
+    /// The bytes of an old file with these entries: name, calls, sums.
+    fn dat(entries: &[(&str, i32, &[f32])]) -> Vec<u8> {
+        let int = |n: usize| (n as i32).to_le_bytes();
+        let mut out = int(entries.len()).to_vec();
+        for (name, calls, sums) in entries {
+            out.extend(int(name.len()));
+            out.extend(name.as_bytes());
+            out.extend(calls.to_le_bytes());
+            out.extend(int(sums.len()));
+            sums.iter().for_each(|s| out.extend(s.to_le_bytes()));
+        }
+        out
+    }
+
+    fn read(bytes: Vec<u8>) -> Result<Importance> {
+        Importance::from_dat(&Input::memory("i.dat", bytes))
+    }
+
+    #[test]
+    fn an_old_file_with_and_without_its_trailer() {
+        let mut bytes = dat(&[("a.weight", 4, &[2.0, 6.0]), ("b.weight", 0, &[3.0])]);
+        let all = read(bytes.clone()).unwrap();
+        assert_eq!(all.get("a.weight").map(|v| v.to_vec()), Some(vec![0.5, 1.5]));
+        assert_eq!(all.get("b.weight").map(|v| v.to_vec()), Some(vec![3.0]));
+        assert_eq!((all.len(), all.chunks), (2, 0));
+        bytes.extend(7i32.to_le_bytes());
+        bytes.extend(5i32.to_le_bytes());
+        bytes.extend(b"a.txt");
+        let all = read(bytes).unwrap();
+        assert_eq!((all.chunks, all.datasets), (7, vec!["a.txt".to_owned()]));
+    }
+
+    #[test]
+    fn a_damaged_file_says_where() {
+        let whole = dat(&[("a.weight", 4, &[2.0, 6.0])]);
+        for cut in 1..whole.len() {
+            assert!(read(whole[..cut].to_vec()).is_err(), "{cut}");
+        }
+        let told = |bytes| read(bytes).unwrap_err().to_string();
+        assert!(told(dat(&[])).contains("entries at 0x0"));
+        assert!(told(dat(&[("a", 1, &[1.0, f32::NAN])])).contains("entries[0].values[1] at 0x15"));
+        assert!(told(vec![0xff; 64]).contains("found -1"));
+    }
+
+    #[test]
+    fn names_are_included_and_excluded_by_their_parts() {
+        let all = dat(&[("blk.0.up", 1, &[1.0]), ("blk.1.up", 1, &[1.0]), ("out", 1, &[1.0])]);
+        let kept = |include: &[&str], exclude: &[&str]| {
+            let own = |names: &[&str]| names.iter().map(|&n| n.to_owned()).collect::<Vec<_>>();
+            let mut all = read(all.clone()).unwrap();
+            all.retain(&own(include), &own(exclude));
+            all.entries.into_keys().collect::<Vec<_>>()
+        };
+        assert_eq!(kept(&["up"], &[]), ["blk.0.up", "blk.1.up"]);
+        assert_eq!(kept(&[], &["blk.1", "out"]), ["blk.0.up"]);
+        assert_eq!(kept(&[], &[]).len(), 3);
+    }
+
+    #[test]
+    fn sums_and_counts_of_a_stack_of_experts() {
+        let numbers: [f32; 8] = [2.0, 4.0, 9.0, 9.0, 6.0, 3.0, 2.0, 0.0];
+        let bytes = numbers.iter().flat_map(|n| n.to_le_bytes()).collect();
+        let f32 = QuantType::today("f32").unwrap();
+        let tensor = |name: &str, shape: &[u64], at| {
+            Tensor::whole(name.into(), shape.to_vec(), f32, 0, at).unwrap()
+        };
+        let mut metadata = Metadata::new();
+        metadata.set("imatrix.datasets", Value::strings(["a.txt"]));
+        metadata.set("imatrix.chunk_count", 9);
+        let mut model = Model {
+            format: "gguf-v3".into(),
+            family: String::new(),
+            files: vec![Input::memory("i.gguf", bytes)],
+            header: Vec::new(),
+            metadata,
+            vocab: Vocab::default(),
+            tensors: vec![tensor("w.in_sum2", &[3, 2], 0), tensor("w.counts", &[3, 1], 20)],
+            notes: Vec::new(),
+        };
+        let all = Importance::from_gguf(&model).unwrap();
+        assert_eq!(
+            all.get("w").map(|v| v.to_vec()),
+            Some(vec![2.0 / 3.0, 4.0 / 3.0, 4.5, 4.5, 1.0, 1.0])
+        );
+        assert_eq!((all.chunks, all.datasets), (9, vec!["a.txt".to_owned()]));
+        model.tensors.pop();
+        assert!(Importance::from_gguf(&model).is_err());
+    }
+}

@@ -1,0 +1,584 @@
+//! Plans quantizations as llama-quantize makes them, from any model file and into any container.
+//!
+//! The upgrade of the file ([`super::upgrade`]) is planned first: it renames tensors, rebuilds what old
+//! files never stored and says how each tensor is kept. Then the types are chosen ([`super::mix`]), and
+//! every tensor that is to change its type is decoded and encoded anew. Everything that can be wrong
+//! (importances that are missing, types that rows do not fit, weights that are quantized already) is
+//! found here, for all tensors at once, before the first byte is written.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use regex::Regex;
+
+use super::{
+    Act, Plan, Step,
+    ftype::FileType,
+    imatrix::Importance,
+    mix::{self, Choice, Rules, Shape, TypeName, Weight},
+    target_size::{self, Goal},
+    upgrade,
+};
+use crate::{
+    error::{Error, Result},
+    model::{Metadata, Model, Value},
+    quant::{
+        QuantType,
+        encode::{EncodeRows, encoder},
+        recipe::recipes,
+    },
+};
+
+/// What the person asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// One output for each of these; with a [`Goal`] none.
+    pub types: Vec<FileType>,
+    /// A size that the types of tensors are chosen for.
+    pub goal: Option<Goal>,
+    /// Where to write: a file, or a folder for several types; beside the input by default.
+    pub output: Option<PathBuf>,
+    /// The container as a person names it (`ggjt-v1`); today's GGUF by default.
+    pub to: Option<String>,
+    /// The way in which an older container's type is made, where there were several.
+    pub recipe: Option<String>,
+    /// Every tensor in the base type, no mixture.
+    pub pure: bool,
+    /// `output.weight` stays as it is.
+    pub leave_output: bool,
+    /// Tensors that are quantized already may be quantized again.
+    pub allow_requantize: bool,
+    /// The output is cut into the same shards as the input.
+    pub keep_split: bool,
+    /// What is no finite number is encoded too.
+    pub keep_nan: bool,
+    /// The error of every tensor is measured.
+    pub measure: bool,
+    /// The type of `output.weight`.
+    pub output_type: Option<TypeName>,
+    /// The type of the token embedding.
+    pub embedding_type: Option<TypeName>,
+    /// Types by pattern of the tensor's name.
+    pub tensor_types: Vec<(Regex, TypeName)>,
+    /// How much each column matters.
+    pub importance: Importance,
+    /// Blocks to leave out.
+    pub prune: BTreeSet<u64>,
+    /// Metadata to set at last.
+    pub overrides: Vec<(String, Value)>,
+}
+
+/// Plans the quantizations. Answers the model as the plans refer to it and the plans: one a type,
+/// with `keep_split` one a type and shard.
+///
+/// # Errors
+/// Where something asked for cannot be had; the error says for which tensors.
+pub fn plan(model: Model, options: &Options) -> Result<(Model, Vec<Plan>)> {
+    let to = options.to.clone().unwrap_or_else(|| "gguf-v3".into());
+    let input = model.files.first().map(|f| f.path().to_owned()).unwrap_or_default();
+    let from_gguf = model.header.is_empty();
+    let upgrade = upgrade::Options { to: Some(to), ..upgrade::Options::default() };
+    let original = model.metadata.clone();
+    let (model, mut base) = upgrade::plan(model, &upgrade)?;
+    base.keep_nan = options.keep_nan;
+    base.measure = options.measure;
+    if from_gguf && base.target.is_keyed() {
+        // Where nothing had to be modernised but the two numbers set below, the order stays.
+        base.metadata = in_order_of(&original, base.metadata);
+    }
+    if !base.target.is_keyed() {
+        let plan = |file_type: &FileType| old_plan(&model, &base, &input, options, *file_type);
+        let plans = options.types.iter().map(plan).collect::<Result<_>>()?;
+        return Ok((model, plans));
+    }
+    if let Some(old) = options.types.iter().find(|f| QuantType::today(f.base).is_none()) {
+        let what = format!("{} was a type of ggjt v1 only", old.name);
+        return Err(Error::unsupported(what, "add --to ggjt-v1, or choose another type"));
+    }
+    let job = Job::new(model, base, options)?;
+    let mut plans = Vec::new();
+    if let Some(goal) = options.goal {
+        plans.extend(job.fitted(&input, goal)?);
+    }
+    for file_type in &options.types {
+        plans.extend(job.mixed(&input, *file_type)?);
+    }
+    plans.iter_mut().try_for_each(Plan::lay_out)?;
+    Ok((job.model, plans))
+}
+
+/// A quantization as the program of an older container made it: every matrix in the same type.
+///
+/// llama.cpp, before GGUF: `llama_model_quantize` takes every tensor of two dimensions whose name ends
+/// in `weight`.
+fn old_plan(
+    model: &Model,
+    base: &Plan,
+    input: &Path,
+    options: &Options,
+    file_type: FileType,
+) -> Result<Plan> {
+    let beyond = options.keep_split
+        || !options.prune.is_empty()
+        || !options.tensor_types.is_empty()
+        || !options.overrides.is_empty()
+        || !options.importance.is_empty();
+    if beyond || options.goal.is_some() {
+        let what = "older containers are written with one type for all matrices and nothing else";
+        return Err(Error::Usage(format!("--to {}: {what}", base.target.id())));
+    }
+    let mut plan = base.clone();
+    let mut trouble = Trouble::default();
+    let to = base.target.types().into_iter().find(|q| q.name() == file_type.base);
+    let to = to.ok_or_else(|| {
+        let what = format!("{} holds no {}", base.target.title(), file_type.base);
+        let all: Vec<_> = base.target.types().iter().map(|q| q.name()).collect();
+        Error::unsupported(what, format!("it holds {}", all.join(", ")))
+    })?;
+    let encode = recipe(to, options.recipe.as_deref())?;
+    for step in &mut plan.steps {
+        let kept = file_type.copy || options.leave_output && step.name == "output.weight";
+        if step.rows() > 1 && step.name.ends_with("weight") && !kept && step.quant != to {
+            let source = model.tensors.get(step.source).map_or(step.quant, |t| t.quant);
+            trouble.look_at(step, source, to.name(), encode.map(|e| (to, e)));
+            let Some(encode) = encode else { continue };
+            (step.quant, step.act) = (to, Act::Recode { encode, weights: None });
+        }
+    }
+    trouble.check(options)?;
+    trouble.note(&mut plan.notes);
+    if let Some((_, word)) = plan.header.iter_mut().find(|(n, _)| n == "ftype")
+        && !file_type.copy
+    {
+        *word = file_type.number.into();
+    }
+    let name = format!("ggml-model-{}", file_type.name.to_lowercase());
+    plan.output = output(input, options, &name, "bin");
+    plan.lay_out()?;
+    Ok(plan)
+}
+
+/// How the bytes of a type were made: as asked for, else in the last way of its era.
+fn recipe(quant: QuantType, asked: Option<&str>) -> Result<Option<EncodeRows>> {
+    let known = recipes(quant);
+    let Some(name) = asked else { return Ok(known.last().map(|r| r.encode)) };
+    match known.iter().find(|r| r.name == name) {
+        Some(recipe) => Ok(Some(recipe.encode)),
+        None => {
+            let known: Vec<_> = known.iter().map(|r| r.name).collect();
+            let known = known.join(", ");
+            Err(Error::Usage(format!("--recipe {name}: {quant} was made by {known}")))
+        }
+    }
+}
+
+/// The keys of `new` in the order that they have in `old`.
+fn in_order_of(old: &Metadata, mut new: Metadata) -> Metadata {
+    let mut ordered = Metadata::new();
+    for (key, _) in old.iter() {
+        if let Some(value) = new.remove(key) {
+            ordered.push(key.to_owned(), value);
+        }
+    }
+    new.iter().for_each(|(key, value)| ordered.push(key.to_owned(), value.clone()));
+    ordered
+}
+
+/// A model brought to GGUF's terms, ready for types to be chosen.
+struct Job<'a> {
+    model: Model,
+    base: Plan,
+    options: &'a Options,
+    shape: Shape,
+    /// The names of the steps before blocks were left out: importances are found by them.
+    originals: Vec<String>,
+    /// Blocks that are left, where some were left out.
+    blocks: Option<u32>,
+}
+
+impl<'a> Job<'a> {
+    fn new(model: Model, mut base: Plan, options: &'a Options) -> Result<Job<'a>> {
+        base.steps.sort_by(|a, b| mix::file_order(&a.name, &b.name));
+        let mut shape = base.metadata.clone();
+        for (key, value) in &options.overrides {
+            shape.set(key.clone(), value.clone());
+        }
+        let shape = shape_of(&shape);
+        let (originals, blocks) = prune(&mut base.steps, &options.prune)?;
+        let mut job = Job { model, base, options, shape, originals, blocks };
+        if options.keep_split {
+            let place = |s: &Step| {
+                let first = job.model.tensors.get(s.source).and_then(|t| t.pieces.first());
+                first.map(|p| (p.file, p.at))
+            };
+            let mut both: Vec<(Step, String)> =
+                job.base.steps.drain(..).zip(job.originals.drain(..)).collect();
+            both.sort_by_key(|(step, _)| place(step));
+            (job.base.steps, job.originals) = both.into_iter().unzip();
+        }
+        Ok(job)
+    }
+
+    fn rules(&self, file_type: FileType) -> Rules {
+        let options = self.options;
+        Rules {
+            file_type,
+            pure: options.pure,
+            leave_output: options.leave_output,
+            output: options.output_type,
+            embedding: options.embedding_type,
+            overrides: options.tensor_types.clone(),
+            importance: !options.importance.is_empty(),
+        }
+    }
+
+    fn weights(&self) -> Vec<Weight<'_>> {
+        let steps = self.base.steps.iter();
+        steps.map(|s| Weight { name: &s.name, shape: &s.shape, present: s.quant.name() }).collect()
+    }
+
+    /// The plans of one file type.
+    fn mixed(&self, input: &Path, file_type: FileType) -> Result<Vec<Plan>> {
+        let choices = mix::choose(&self.shape, &self.weights(), &self.rules(file_type))?;
+        let number = match file_type.copy {
+            true => self.present_file_type(),
+            false => file_type.number,
+        };
+        let name = format!("ggml-model-{}", file_type.name);
+        self.plans(&choices, number, self.output(input, &name, "gguf"))
+    }
+
+    /// The plans whose types fit a size.
+    fn fitted(&self, input: &Path, goal: Goal) -> Result<Vec<Plan>> {
+        let f16 = FileType::parse("F16")?;
+        // Of the mixtures only the question remains which tensors are quantized at all.
+        let asked = mix::choose(&self.shape, &self.weights(), &self.rules(f16))?;
+        let rules = self.rules(f16);
+        let free = |step: &Step, choice: &Choice| {
+            let named = rules.overrides.iter().find(|(p, _)| p.is_match(&step.name));
+            let weight = Weight { name: &step.name, shape: &step.shape, present: "f32" };
+            let quantized = mix::may_quantize(&self.shape, &weight, &rules);
+            match named {
+                Some((_, named)) if quantized => Some(*named),
+                _ if quantized && choice.becomes == "f16" => None,
+                _ => Some(choice.becomes),
+            }
+        };
+        let fixed: Vec<Option<TypeName>> =
+            self.base.steps.iter().zip(&asked).map(|(s, c)| free(s, c)).collect();
+        let mut empty = self.base.clone();
+        self.stamp(&mut empty.metadata, 0);
+        empty.lay_out()?;
+        let about = empty.layout.total
+            - empty.steps.iter().map(Step::bytes).sum::<u64>().min(empty.layout.total);
+        let importance = |i: usize| self.importance(i).ok().flatten();
+        let chosen =
+            target_size::fit(&self.model, &self.base.steps, &fixed, &importance, goal, about)?;
+        let choices: Vec<Choice> = chosen
+            .iter()
+            .map(|q| Choice { becomes: q, instead_of: None, needs_importance: false })
+            .collect();
+        let mut sizes: BTreeMap<TypeName, u64> = BTreeMap::new();
+        for (step, becomes) in self.base.steps.iter().zip(&chosen) {
+            *sizes.entry(becomes).or_default() += step.shape.iter().product::<u64>();
+        }
+        let main = sizes.into_iter().max_by_key(|(_, n)| *n).map_or("f16", |(q, _)| q);
+        let number = FileType::guess(main) & 0xff;
+        let mut plans =
+            self.plans(&choices, number, self.output(input, "ggml-model-fitted", "gguf"))?;
+        for plan in &mut plans {
+            plan.notes.push(goal.to_string());
+        }
+        Ok(plans)
+    }
+
+    /// The number that llama.cpp knows the model by now.
+    fn present_file_type(&self) -> u32 {
+        let stated = self.base.metadata.u64("general.file_type");
+        stated.and_then(|n| u32::try_from(n).ok()).unwrap_or_else(|| {
+            let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+            let mut most = (0, "f32");
+            for step in &self.base.steps {
+                let n = counts.entry(step.quant.name()).or_default();
+                *n += 1;
+                if *n > most.0 {
+                    most = (*n, step.quant.name());
+                }
+            }
+            FileType::guess(most.1)
+        })
+    }
+
+    fn output(&self, input: &Path, name: &str, extension: &str) -> PathBuf {
+        output(input, self.options, name, extension)
+    }
+
+    fn plans(&self, choices: &[Choice], file_type: u32, output: PathBuf) -> Result<Vec<Plan>> {
+        let mut plan = self.base.clone();
+        self.retype(&mut plan, choices)?;
+        self.stamp(&mut plan.metadata, file_type);
+        plan.output = output;
+        if self.options.keep_split { Ok(self.shards(&plan)) } else { Ok(vec![plan]) }
+    }
+
+    /// Gives every step its type, or says for which steps it cannot be done.
+    fn retype(&self, plan: &mut Plan, choices: &[Choice]) -> Result<()> {
+        let mut trouble = Trouble::default();
+        for (i, (step, choice)) in plan.steps.iter_mut().zip(choices).enumerate() {
+            if step.quant.name() == choice.becomes {
+                continue;
+            }
+            let source = self.model.tensors.get(step.source).map_or(step.quant, |t| t.quant);
+            let to = QuantType::today(choice.becomes).filter(|q| plan.target.holds(*q));
+            let to = to.zip(encoder(choice.becomes));
+            trouble.look_at(step, source, choice.becomes, to);
+            let Some((to, encode)) = to else { continue };
+            let weights = self.importance(i)?;
+            if weights.is_none() && choice.needs_importance {
+                trouble.blind.push(format!("{} ({to})", step.name));
+            }
+            if weights.is_none() && !self.options.importance.is_empty() {
+                trouble.unmeasured.push(step.name.clone());
+            }
+            (step.quant, step.act) = (to, Act::Recode { encode, weights });
+        }
+        trouble.check(self.options)?;
+        trouble.note(&mut plan.notes);
+        for (wanted, instead) in
+            choices.iter().filter_map(|c| Some((c.instead_of?, c.becomes))).collect::<BTreeSet<_>>()
+        {
+            let count = choices
+                .iter()
+                .filter(|c| c.instead_of == Some(wanted) && c.becomes == instead)
+                .count();
+            let block = mix::block_len(wanted);
+            plan.notes.push(format!(
+                "{count} tensors became {instead}: their rows are no multiple of {block}, as {wanted} needs"
+            ));
+        }
+        Ok(())
+    }
+
+    /// The importances of step `i`; none where the matrix has none for it.
+    ///
+    /// # Errors
+    /// Where they belong to a matrix of another shape. Those of a token embedding are passed over, as
+    /// llama-quantize does.
+    fn importance(&self, i: usize) -> Result<Option<Arc<[f32]>>> {
+        let (Some(step), Some(name)) = (self.base.steps.get(i), self.originals.get(i)) else {
+            return Ok(None);
+        };
+        let Some(values) = self.options.importance.get(name) else { return Ok(None) };
+        let row = step.shape.last().copied().unwrap_or(1);
+        let matrices = step.shape.iter().rev().nth(2).copied().unwrap_or(1);
+        if values.len() as u64 == row * matrices {
+            return Ok(Some(values.clone()));
+        }
+        if name == "token_embd.weight" || name == "per_layer_token_embd.weight" {
+            return Ok(None);
+        }
+        let (found, wanted) = (values.len(), row * matrices);
+        Err(Error::unsupported(
+            format!(
+                "{}: {found} importances for {name}, wanted {wanted}",
+                self.options.importance.file
+            ),
+            "the matrix was measured on another model; or pass the tensor over with --exclude-weights",
+        ))
+    }
+
+    /// Sets what llama-quantize sets, in its order.
+    fn stamp(&self, metadata: &mut Metadata, file_type: u32) {
+        let mut last = |key: &str, value: Value| {
+            metadata.remove(key);
+            metadata.push(key.to_owned(), value);
+        };
+        last("general.quantization_version", Value::U32(2));
+        last("general.file_type", Value::U32(file_type));
+        for (key, value) in &self.options.overrides {
+            last(key, value.clone());
+        }
+        let importance = &self.options.importance;
+        if !importance.is_empty() {
+            last("quantize.imatrix.file", Value::String(short(&importance.file)));
+            if let Some(text) = importance.datasets.first() {
+                last("quantize.imatrix.dataset", Value::String(short(text)));
+            }
+            let entries = u32::try_from(importance.len()).unwrap_or(u32::MAX);
+            last("quantize.imatrix.entries_count", Value::U32(entries));
+            if importance.chunks > 0 {
+                last("quantize.imatrix.chunks_count", Value::U32(importance.chunks));
+            }
+        }
+        if let Some(blocks) = self.blocks {
+            let arch = self.shape.architecture.clone();
+            last(&format!("{arch}.block_count"), Value::U32(blocks));
+        }
+    }
+
+    /// Cuts a plan at the borders of the input's files.
+    fn shards(&self, whole: &Plan) -> Vec<Plan> {
+        let count = self.model.files.len().max(1);
+        let tensors = i32::try_from(whole.steps.len()).unwrap_or(i32::MAX);
+        let file = |step: &Step| {
+            let pieces = self.model.tensors.get(step.source).map(|t| &t.pieces);
+            pieces.and_then(|p| p.first()).map_or(0, |p| p.file)
+        };
+        let shard = |n: usize| {
+            let mut plan = whole.clone();
+            plan.steps.retain(|s| file(s) == n);
+            if n > 0 {
+                plan.metadata = Metadata::new();
+                plan.notes.clear();
+            }
+            if count > 1 {
+                let word = |n: usize| Value::U16(u16::try_from(n).unwrap_or(u16::MAX));
+                plan.metadata.push("split.no".into(), word(n));
+                plan.metadata.push("split.count".into(), word(count));
+                plan.metadata.push("split.tensors.count".into(), Value::I32(tensors));
+            }
+            let stem = whole.output.with_extension("");
+            let name = format!("{}-{:05}-of-{count:05}.gguf", stem.display(), n + 1);
+            plan.output = PathBuf::from(name);
+            plan
+        };
+        (0..count).map(shard).collect()
+    }
+}
+
+/// What stands against a quantization, for all tensors at once.
+#[derive(Default)]
+struct Trouble {
+    no_weights: Vec<String>,
+    quantized: Vec<(String, QuantType)>,
+    unwritable: Vec<String>,
+    unfit: Vec<String>,
+    blind: Vec<String>,
+    unmeasured: Vec<String>,
+}
+
+impl Trouble {
+    /// Looks at one tensor that is to be encoded.
+    fn look_at(
+        &mut self,
+        step: &Step,
+        source: QuantType,
+        wanted: &str,
+        to: Option<(QuantType, EncodeRows)>,
+    ) {
+        let row = step.shape.last().copied().unwrap_or(1);
+        match source.layout().elements {
+            1 if !matches!(source.name(), "f32" | "f16" | "bf16") => {
+                self.no_weights.push(format!("{} ({source})", step.name));
+            }
+            1 => {}
+            _ => self.quantized.push((step.name.clone(), source)),
+        }
+        match to {
+            None => self.unwritable.push(format!("{} ({wanted})", step.name)),
+            Some((to, _)) if to.row_bytes(row).is_none() => {
+                self.unfit.push(format!("{} (rows of {row}, {to})", step.name));
+            }
+            Some(_) => {}
+        }
+    }
+
+    fn check(&self, options: &Options) -> Result<()> {
+        let no = |list: &[String], what: &str, next: &str| match list {
+            [] => Ok(()),
+            list => Err(Error::unsupported(format!("{what}: {}", list.join(", ")), next)),
+        };
+        no(&self.no_weights, "these tensors hold no weights", "leave them out with --tensor-type")?;
+        no(&self.unwritable, "these types cannot be made here", "choose other types")?;
+        no(&self.unfit, "rows are no whole number of blocks", "choose other types for them")?;
+        if !options.allow_requantize
+            && let Some((name, quant)) = self.quantized.first()
+        {
+            let more = self.quantized.len() - 1;
+            return Err(Error::refused(
+                format!(
+                    "{name} and {more} more are quantized already ({quant}), and would lose twice"
+                ),
+                "start from the F16 or F32 model, or add --allow-requantize",
+            ));
+        }
+        no(
+            &self.blind,
+            "these types are useless without an importance matrix, which has no data for",
+            "add --imatrix FILE with data for them, or choose other types with --tensor-type",
+        )
+    }
+
+    fn note(&self, notes: &mut Vec<String>) {
+        if let Some((_, quant)) = self.quantized.first() {
+            notes.push(format!(
+                "{} tensors were quantized before ({quant}): errors are relative to those weights, and \
+                 the original weights would make them smaller",
+                self.quantized.len()
+            ));
+        }
+        if !self.unmeasured.is_empty() {
+            notes.push(format!("no importances for {}", self.unmeasured.join(", ")));
+        }
+    }
+}
+
+/// At most 127 bytes, as llama-quantize has room for.
+fn short(text: &str) -> Vec<u8> {
+    let bytes = text.as_bytes();
+    bytes.get(..127).unwrap_or(bytes).to_vec()
+}
+
+/// Where an output stands: as asked for, in the folder asked for, or beside the input.
+fn output(input: &Path, options: &Options, name: &str, extension: &str) -> PathBuf {
+    let own = || format!("{name}.{extension}");
+    match &options.output {
+        Some(folder) if options.types.len() > 1 || folder.is_dir() => folder.join(own()),
+        Some(file) => file.clone(),
+        None => input.with_file_name(own()),
+    }
+}
+
+/// The hyperparameters that the rules look at.
+fn shape_of(metadata: &Metadata) -> Shape {
+    let architecture = metadata.str("general.architecture").unwrap_or("llama").to_owned();
+    let word = |name: &str| {
+        let value = metadata.get(&format!("{architecture}.{name}"))?;
+        let value = value.as_array().map_or(Some(value), <[Value]>::first)?;
+        value.as_u64()
+    };
+    let heads = word("attention.head_count").unwrap_or(0);
+    Shape {
+        layers: word("block_count").unwrap_or(0),
+        extra_layers: word("nextn_predict_layers").unwrap_or(0),
+        heads,
+        kv_heads: word("attention.head_count_kv").unwrap_or(heads),
+        experts: word("expert_count").unwrap_or(0),
+        architecture,
+    }
+}
+
+/// Leaves out the blocks in `prune` and closes the gaps in the numbers of the others. Answers the
+/// names that the remaining steps had, and the number of blocks that are left.
+fn prune(steps: &mut Vec<Step>, prune: &BTreeSet<u64>) -> Result<(Vec<String>, Option<u32>)> {
+    let present: BTreeSet<u64> = steps.iter().filter_map(|s| mix::block_of(&s.name)).collect();
+    if let Some(missing) = prune.iter().find(|n| !present.contains(n)) {
+        let last = present.last().copied().unwrap_or(0);
+        return Err(Error::Usage(format!("--prune-layers {missing}: the last layer is {last}")));
+    }
+    let left: Vec<u64> = present.difference(prune).copied().collect();
+    steps.retain(|s| mix::block_of(&s.name).is_none_or(|n| !prune.contains(&n)));
+    let originals = steps.iter().map(|s| s.name.clone()).collect();
+    if prune.is_empty() {
+        return Ok((originals, None));
+    }
+    for step in steps {
+        let Some(n) = mix::block_of(&step.name) else { continue };
+        let now = left.partition_point(|m| *m < n);
+        step.name = step.name.replacen(&format!("blk.{n}."), &format!("blk.{now}."), 1);
+    }
+    Ok((originals, u32::try_from(left.len()).ok()))
+}

@@ -1,0 +1,317 @@
+//! `regguf quantize`: called as llama-quantize is, and from any model file into any container.
+
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+
+use regex::Regex;
+
+use super::{Globals, print, progress::Bar};
+use crate::{
+    change::{
+        self, Plan,
+        ftype::FileType,
+        imatrix::Importance,
+        mix::TypeName,
+        quantize::{self, Options},
+        report::Report,
+        target_size::Goal,
+    },
+    container,
+    error::{Error, Result},
+    model::Value,
+    quant::QuantType,
+};
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  regguf quantize model-f16.gguf Q4_K_M
+  regguf quantize --imatrix imatrix.dat model-f16.gguf model-iq2_m.gguf IQ2_M 8
+  regguf quantize model-f16.gguf --type q4_0,q5_1,q8_0
+  regguf quantize model-f16.gguf small.gguf --target-size 4.5G
+  regguf quantize --to ggjt-v1 ggml-model-f16.bin old.bin q4_0
+
+Types, by name in any case or by number:
+  0 F32  1 F16  32 BF16  40 Q1_0  41 Q2_0  2 Q4_0  3 Q4_1  8 Q5_0  9 Q5_1  7 Q8_0
+  10 Q2_K  21 Q2_K_S  11 Q3_K_S  12 Q3_K_M  13 Q3_K_L  14 Q4_K_S  15 Q4_K_M  16 Q5_K_S  17 Q5_K_M
+  18 Q6_K  24 IQ1_S  31 IQ1_M  19 IQ2_XXS  20 IQ2_XS  28 IQ2_S  29 IQ2_M  23 IQ3_XXS  22 IQ3_XS
+  26 IQ3_S  27 IQ3_M  25 IQ4_NL  30 IQ4_XS  36 TQ1_0  37 TQ2_0  38 MXFP4_MOE  COPY (only copies)
+  with --to ggjt-v1 also Q4_2 and Q4_3")]
+pub struct Args {
+    /// The model, the file to write [default: ggml-model-TYPE.gguf beside the model], the type, and
+    /// the number of threads
+    #[arg(value_name = "MODEL [OUT] TYPE [NTHREADS]", required = true, num_args = 1..=4)]
+    words: Vec<OsString>,
+    /// Types to make in one pass over the model, instead of TYPE; OUT is a folder if there are several
+    #[arg(long = "type", value_name = "TYPE,TYPE", value_delimiter = ',')]
+    types: Vec<String>,
+    /// Choose the types of tensors so that the file fits this size (4.5G, 4200Mi), instead of TYPE
+    #[arg(long, value_name = "SIZE", conflicts_with_all = ["types", "target_bpw"])]
+    target_size: Option<String>,
+    /// Choose the types of tensors for this many bits per weight, instead of TYPE
+    #[arg(long, value_name = "BITS", conflicts_with = "types")]
+    target_bpw: Option<String>,
+    /// The container to write: gguf-v3, gguf-v2, gguf-v1, ggjt-v3, ggjt-v2, ggjt-v1, ggmf-v1, ggml
+    #[arg(long, value_name = "FORMAT")]
+    to: Option<String>,
+    /// How an older container's type is made, where its programs did it in several ways
+    #[arg(long, value_name = "NAME", requires = "to")]
+    recipe: Option<String>,
+    /// Quantize tensors that are quantized already; they lose twice
+    #[arg(long)]
+    allow_requantize: bool,
+    /// Leave output.weight as it is
+    #[arg(long)]
+    leave_output_tensor: bool,
+    /// Quantize all tensors to the same type, without the type's mixture
+    #[arg(long)]
+    pure: bool,
+    /// Importance matrix, GGUF or the older .dat
+    #[arg(long, value_name = "FILE")]
+    imatrix: Option<PathBuf>,
+    /// Use the importances of tensors whose name contains this only; repeatable
+    #[arg(long, value_name = "NAME", conflicts_with = "exclude_weights")]
+    include_weights: Vec<String>,
+    /// Use no importances for tensors whose name contains this; repeatable
+    #[arg(long, value_name = "NAME")]
+    exclude_weights: Vec<String>,
+    /// The type of output.weight
+    #[arg(long, value_name = "TYPE", value_parser = type_name)]
+    output_tensor_type: Option<TypeName>,
+    /// The type of the token embedding
+    #[arg(long, value_name = "TYPE", value_parser = type_name)]
+    token_embedding_type: Option<TypeName>,
+    /// The type of tensors whose name matches a pattern; the first that matches counts; repeatable
+    #[arg(long, value_name = "REGEX=TYPE", value_parser = tensor_type)]
+    tensor_type: Vec<(Regex, TypeName)>,
+    /// A file with such pairs, separated by white space
+    #[arg(long, value_name = "FILE")]
+    tensor_type_file: Vec<PathBuf>,
+    /// Leave out these layers; the others are numbered anew
+    #[arg(long, value_name = "N,N", value_delimiter = ',')]
+    prune_layers: Vec<u64>,
+    /// Write the same shards as the input has
+    #[arg(long)]
+    keep_split: bool,
+    /// Set a metadata key: KEY=int:N, float:X, bool:true or str:TEXT; repeatable
+    #[arg(long, value_name = "KEY=TYPE:VALUE", value_parser = key_value)]
+    override_kv: Vec<(String, Value)>,
+    /// Print the plan and its sizes and write nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Accepted for llama-quantize's sake: memory stays small at any size
+    #[arg(long, value_name = "MiB", hide = true)]
+    max_buffer_size: Option<u64>,
+    /// Measure the error of every tensor (always done when requantizing)
+    #[arg(long)]
+    measure: bool,
+    /// Encode weights that are no finite numbers, instead of refusing
+    #[arg(long)]
+    keep_nan: bool,
+    /// Replace outputs that exist
+    #[arg(long)]
+    force: bool,
+    /// Print the report as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    open: super::open::OpenArgs,
+}
+
+/// The call as meant.
+struct Call {
+    input: PathBuf,
+    output: Option<PathBuf>,
+    types: Vec<String>,
+    threads: Option<usize>,
+}
+
+/// Runs it.
+pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
+    let goal = match (&args.target_size, &args.target_bpw) {
+        (Some(size), _) => Some(Goal::size(size)?),
+        (None, Some(bits)) => Some(Goal::bits(bits)?),
+        (None, None) => None,
+    };
+    let call = Call::read(&args.words, &args.types, goal.is_some())?;
+    let mut tensor_types = args.tensor_type.clone();
+    for path in &args.tensor_type_file {
+        let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, "read", e))?;
+        let pairs = text.split_whitespace().map(tensor_type).collect::<Result<Vec<_>, _>>();
+        tensor_types.extend(pairs.map_err(Error::Usage)?);
+    }
+    let mut importance = Importance::default();
+    if let Some(path) = &args.imatrix {
+        importance = Importance::read(path)?;
+        importance.retain(&args.include_weights, &args.exclude_weights);
+    }
+    let model = container::open(&call.input, &args.open.options())?;
+    let types = call.types.iter().map(|word| FileType::parse(word)).collect::<Result<_>>()?;
+    let options = Options {
+        types,
+        goal,
+        output: call.output,
+        to: args.to.clone(),
+        recipe: args.recipe.clone(),
+        pure: args.pure,
+        leave_output: args.leave_output_tensor,
+        allow_requantize: args.allow_requantize,
+        keep_split: args.keep_split,
+        keep_nan: args.keep_nan,
+        measure: args.measure,
+        output_type: args.output_tensor_type,
+        embedding_type: args.token_embedding_type,
+        tensor_types,
+        importance,
+        prune: args.prune_layers.iter().copied().collect(),
+        overrides: args.override_kv.clone(),
+    };
+    let (model, plans) = quantize::plan(model, &options)?;
+    let outcomes = match args.dry_run {
+        true => Vec::new(),
+        false => {
+            let total = plans.iter().map(|plan| plan.layout.total).sum();
+            let bar = Bar::new(globals, total);
+            with_threads(call.threads, || change::carry(&model, &plans, args.force, &bar))?
+        }
+    };
+    let report = |(i, plan): (usize, &Plan)| Report::new(&model, plan, outcomes.get(i));
+    let reports: Vec<Report> = plans.iter().enumerate().map(report).collect();
+    match args.json {
+        true => print(&(serde_json::to_string_pretty(&reports).unwrap_or_default() + "\n"))?,
+        false => {
+            for report in &reports {
+                print(&report.text(globals.verbose > 0 || args.dry_run))?;
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Call {
+    /// `MODEL [OUT] TYPE [NTHREADS]`: the second word is the type if it is one, else the output.
+    fn read(words: &[OsString], types: &[String], goal: bool) -> Result<Call> {
+        let usage = |what: &str| Error::Usage(format!("{what}; see regguf quantize --help"));
+        let mut rest = words.iter();
+        let input = rest.next().map(PathBuf::from).ok_or_else(|| usage("name a model"))?;
+        let mut call = Call { input, output: None, types: types.to_vec(), threads: None };
+        let mut rest = rest.as_slice();
+        if types.is_empty() && !goal {
+            let is_type = |w: &OsString| w.to_str().is_some_and(FileType::is_known);
+            if let [out, next @ ..] = rest
+                && !is_type(out)
+                && !next.is_empty()
+            {
+                call.output = Some(out.into());
+                rest = next;
+            }
+            let [name, next @ ..] = rest else { return Err(usage("name a type")) };
+            call.types.push(name.to_string_lossy().into_owned());
+            rest = next;
+        } else if let [out, next @ ..] = rest
+            && out.to_str().is_none_or(|w| w.parse::<usize>().is_err())
+        {
+            call.output = Some(out.into());
+            rest = next;
+        }
+        if let [threads, next @ ..] = rest {
+            let count = threads.to_str().and_then(|w| w.parse::<usize>().ok());
+            let count = count.ok_or_else(|| {
+                usage(&format!("{}: the number of threads is wanted here", threads.display()))
+            })?;
+            call.threads = (count > 0).then_some(count);
+            rest = next;
+        }
+        match rest {
+            [] => Ok(call),
+            [word, ..] => Err(usage(&format!("{}: one word too many", word.display()))),
+        }
+    }
+}
+
+/// Runs `job` on so many threads.
+fn with_threads<T: Send>(count: Option<usize>, job: impl FnOnce() -> T + Send) -> T {
+    let pool = count.and_then(|n| rayon::ThreadPoolBuilder::new().num_threads(n).build().ok());
+    match pool {
+        Some(pool) => pool.install(job),
+        None => job(),
+    }
+}
+
+fn type_name(word: &str) -> Result<TypeName, String> {
+    let lower = word.to_ascii_lowercase();
+    QuantType::today(&lower).map(QuantType::name).ok_or_else(|| format!("{word} is no tensor type"))
+}
+
+/// `NAME=TYPE`; names are matched in lower case, as llama-quantize does.
+fn tensor_type(pair: &str) -> Result<(Regex, TypeName), String> {
+    let wanted = || format!("{pair}: wanted NAME=TYPE, as attn_q=q8_0");
+    let (name, quant) = pair.split_once('=').ok_or_else(wanted)?;
+    if name.is_empty() {
+        return Err(wanted());
+    }
+    let pattern = Regex::new(&name.to_lowercase()).map_err(|e| format!("{name}: {e}"))?;
+    Ok((pattern, type_name(quant)?))
+}
+
+/// `KEY=TYPE:VALUE`, read as llama.cpp `string_parse_kv_override` reads it; whole numbers are stored
+/// as u32 without their sign, as llama-quantize stores them.
+fn key_value(text: &str) -> Result<(String, Value), String> {
+    let wanted = || format!("{text}: wanted KEY=TYPE:VALUE with int, float, bool or str");
+    let (key, value) = text.split_once('=').ok_or_else(wanted)?;
+    let (kind, value) = value.split_once(':').ok_or_else(wanted)?;
+    let bad = |e: &dyn std::fmt::Display| format!("{text}: {e}");
+    let value = match kind {
+        "int" => {
+            let n: i64 = value.parse().map_err(|e| bad(&e))?;
+            Value::U32(u32::try_from(n.unsigned_abs()).map_err(|e| bad(&e))?)
+        }
+        "float" => Value::F32(value.parse().map_err(|e| bad(&e))?),
+        "bool" => Value::Bool(value.parse().map_err(|e| bad(&e))?),
+        "str" if value.len() > 127 => return Err(bad(&"at most 127 bytes")),
+        "str" => Value::String(value.as_bytes().to_vec()),
+        _ => return Err(wanted()),
+    };
+    Ok((key.to_owned(), value))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn read(words: &[&str]) -> Option<(Option<String>, String, Option<usize>)> {
+        let words: Vec<OsString> = words.iter().map(OsString::from).collect();
+        let call = Call::read(&words, &[], false).ok()?;
+        assert_eq!(call.input, Path::new("in.gguf"));
+        let output = call.output.map(|o| o.display().to_string());
+        Some((output, call.types.join(","), call.threads))
+    }
+
+    #[test]
+    fn the_words_stand_where_llama_quantize_has_them() {
+        let some = |out: Option<&str>, word: &str, threads| {
+            Some((out.map(str::to_owned), word.to_owned(), threads))
+        };
+        assert_eq!(read(&["in.gguf", "q4_k_m"]), some(None, "q4_k_m", None));
+        assert_eq!(read(&["in.gguf", "15", "4"]), some(None, "15", Some(4)));
+        assert_eq!(read(&["in.gguf", "out.gguf", "q8_0"]), some(Some("out.gguf"), "q8_0", None));
+        assert_eq!(read(&["in.gguf", "o.gguf", "2", "8"]), some(Some("o.gguf"), "2", Some(8)));
+        assert_eq!(read(&["in.gguf"]), None);
+        assert_eq!(read(&["in.gguf", "out.gguf", "q8_0", "x"]), None);
+        assert_eq!(read(&["in.gguf", "q8_0", "2", "3"]), None);
+    }
+
+    #[test]
+    fn pairs_are_read() {
+        let (pattern, quant) = tensor_type("ATTN_V=Q8_0").unwrap();
+        assert_eq!((pattern.as_str(), quant), ("attn_v", "q8_0"));
+        assert!(tensor_type("=q8_0").is_err() && tensor_type("a=").is_err());
+        let read = |text| key_value(text).map(|(_, value)| value);
+        assert_eq!(key_value("a.b=int:-7"), Ok(("a.b".to_owned(), Value::U32(7))));
+        assert_eq!(read("k=float:1e-5"), Ok(Value::F32(1e-5)));
+        assert_eq!(read("k=bool:true"), Ok(Value::Bool(true)));
+        assert_eq!(read("k=str:a=b:c"), Ok(Value::String(b"a=b:c".to_vec())));
+        assert!(read("k=bool:1").is_err() && read("k=7").is_err() && read("k").is_err());
+    }
+}
