@@ -1,3 +1,22 @@
 //! Runs any LLaMA-family model that can be read, old or new, in plain float32.
+//!
+//! [`Weights`] points at a model's tensors where they lie in the mapped files; [`Session`] evaluates
+//! tokens against them and keeps keys and values; [`Tokenizer`] turns text into tokens and back.
+//! Every number is computed in one fixed order, whatever the threads, the batch or the block type:
+//! two files with the same weights give the same bits.
 
+pub mod cache;
+pub mod config;
+pub mod dot;
+pub mod forward;
+pub mod matrix;
+pub mod rope;
+pub mod sample;
 pub mod tokenizer;
+pub mod weights;
+
+pub use config::Config;
+pub use forward::{Session, Want};
+pub use sample::{Sampler, Sampling};
+pub use tokenizer::{Special, Tokenizer};
+pub use weights::Weights;

@@ -135,16 +135,18 @@ impl Tokenizer {
         let first = |wanted| pieces.iter().position(|(_, kind)| *kind == wanted);
         let unknown = first(TokenKind::Unknown).and_then(|id| id.try_into().ok());
         let unknown = vocab.unknown.or(unknown).unwrap_or(0);
+        // Early GGUF files leave out ids that every SentencePiece model of LLaMA has.
+        let (bos, eos) = (vocab.bos.unwrap_or(1), vocab.eos.unwrap_or(2));
         let control = by_kind(&pieces, &[TokenKind::Control]);
         Tokenizer {
             special: Matcher::new(control),
             user: Matcher::default(),
             add_space: vocab.add_space_prefix.unwrap_or(true),
-            bos: vocab.bos.or(old.then_some(1)),
-            eos: vocab.eos.or(old.then_some(2)),
+            bos: Some(bos),
+            eos: Some(eos),
             add_bos: vocab.add_bos.unwrap_or(true),
             add_eos: vocab.add_eos.unwrap_or(false),
-            ends: ends(vocab.eos.or(old.then_some(2)), &pieces),
+            ends: ends(Some(eos), &pieces),
             algorithm: Algorithm::Spm(Box::new(Spm::new(&scored_tokens, bytes, unknown))),
             pieces,
             notes,

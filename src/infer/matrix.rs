@@ -1,0 +1,148 @@
+//! A weight matrix where it lies: in mapped files, decoded a few rows at a time.
+
+use std::{ops::Range, sync::Arc};
+
+use memmap2::Mmap;
+use rayon::prelude::*;
+
+use super::dot;
+use crate::quant::{QuantType, decode_rows, isa::Isa};
+
+/// A matrix of `rows` by `cols` weights in any block type.
+#[derive(Clone, Debug)]
+pub struct Matrix {
+    /// Number of rows, the length of its products.
+    pub rows: usize,
+    /// Length of a row.
+    pub cols: usize,
+    quant: QuantType,
+    row_bytes: usize,
+    /// The parts one below the other: more than one in a multi-part model.
+    parts: Vec<Part>,
+}
+
+#[derive(Clone, Debug)]
+struct Part {
+    rows: Range<usize>,
+    bytes: Bytes,
+}
+
+/// Bytes in a mapped file, or a copy where they do not stand in order there.
+#[derive(Clone, Debug)]
+pub enum Bytes {
+    /// A range of a mapped file.
+    Mapped(Arc<Mmap>, Range<usize>),
+    /// A copy.
+    Owned(Arc<Vec<u8>>, Range<usize>),
+}
+
+impl Bytes {
+    fn get(&self) -> &[u8] {
+        match self {
+            Bytes::Mapped(map, range) => &map[range.clone()],
+            Bytes::Owned(bytes, range) => &bytes[range.clone()],
+        }
+    }
+
+    fn slice(&self, from: usize, len: usize) -> Bytes {
+        let cut = |range: &Range<usize>| range.start + from..range.start + from + len;
+        match self {
+            Bytes::Mapped(map, range) => Bytes::Mapped(map.clone(), cut(range)),
+            Bytes::Owned(bytes, range) => Bytes::Owned(bytes.clone(), cut(range)),
+        }
+    }
+}
+
+/// Rows decoded together: enough to use each vector often, few enough to stay in the second cache.
+const BAND: usize = 16;
+
+impl Matrix {
+    /// A matrix whose parts have `(rows, bytes)` each, whole rows of `row_bytes` bytes.
+    pub fn new(
+        quant: QuantType,
+        cols: usize,
+        row_bytes: usize,
+        parts: Vec<(usize, Bytes)>,
+    ) -> Matrix {
+        let mut rows = 0;
+        let place = |(count, bytes)| {
+            rows += count;
+            Part { rows: rows - count..rows, bytes }
+        };
+        let parts: Vec<Part> = parts.into_iter().map(place).collect();
+        for part in &parts {
+            assert_eq!(part.bytes.get().len(), part.rows.len() * row_bytes, "whole rows");
+        }
+        Matrix { rows, cols, quant, row_bytes, parts }
+    }
+
+    /// The type of its rows.
+    pub fn quant(&self) -> QuantType {
+        self.quant
+    }
+
+    /// Rows `rows` as a matrix of their own. Rows that are coded together stay together.
+    pub fn band(&self, rows: Range<usize>) -> Matrix {
+        let cut = |part: &Part| {
+            let (from, to) = (rows.start.max(part.rows.start), rows.end.min(part.rows.end));
+            let count = to.checked_sub(from).filter(|count| *count > 0)?;
+            let at = (from - part.rows.start) * self.row_bytes;
+            Some((count, part.bytes.slice(at, count * self.row_bytes)))
+        };
+        let parts = self.parts.iter().filter_map(cut).collect();
+        Matrix::new(self.quant, self.cols, self.row_bytes, parts)
+    }
+
+    /// Decodes row `row` into `out`.
+    pub fn row(&self, row: usize, out: &mut [f32]) {
+        let group = self.quant.row_group();
+        let first = row - row % group;
+        let mut rows = vec![0.0; group * self.cols];
+        self.decode(first..first + group, &mut rows);
+        out.copy_from_slice(&rows[(row - first) * self.cols..(row - first + 1) * self.cols]);
+    }
+
+    fn decode(&self, rows: Range<usize>, out: &mut [f32]) {
+        let mut out = out;
+        for part in &self.parts {
+            let (from, to) = (rows.start.max(part.rows.start), rows.end.min(part.rows.end));
+            if from < to {
+                let bytes = &part.bytes.get()[(from - part.rows.start) * self.row_bytes..]
+                    [..(to - from) * self.row_bytes];
+                let (now, rest) = out.split_at_mut((to - from) * self.cols);
+                decode_rows(self.quant, Isa::best(), bytes, self.cols, now);
+                out = rest;
+            }
+        }
+    }
+
+    /// The products of every row with every vector of `xs`: `[count][cols]` in, `[count][rows]` out.
+    pub fn multiply(&self, xs: &[f32], out: &mut [f32]) {
+        let count = xs.len() / self.cols;
+        assert_eq!(xs.len(), count * self.cols, "whole vectors");
+        assert_eq!(out.len(), count * self.rows, "a product for every row and vector");
+        if count == 1 {
+            return self.products(xs, out);
+        }
+        // Threads own rows, so products come row by row and are turned round at the end.
+        let mut by_row = vec![0.0; out.len()];
+        self.products(xs, &mut by_row);
+        out.par_chunks_mut(self.rows).enumerate().for_each(|(t, out)| {
+            for (out, products) in out.iter_mut().zip(by_row.chunks_exact(count)) {
+                *out = products[t];
+            }
+        });
+    }
+
+    /// `[rows][count]` out.
+    fn products(&self, xs: &[f32], out: &mut [f32]) {
+        let count = xs.len() / self.cols;
+        let bands = out.par_chunks_mut(BAND * count).enumerate();
+        bands.for_each_init(Vec::new, |weights, (band, out)| {
+            let (first, height) = (band * BAND, out.len() / count);
+            weights.resize(height * self.cols, 0.0);
+            self.decode(first..first + height, weights);
+            dot::multiply(Isa::best(), weights, xs, self.cols, out);
+        });
+    }
+}

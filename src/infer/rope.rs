@@ -1,0 +1,170 @@
+//! Rotary position embedding: each pair of numbers of a head turns by an angle that grows with the
+//! position.
+//!
+//! ```text
+//! pair i of a head:   angle = position * base^(-2i / dims) * stretch(i)
+//! (a, b) -> (a cos - b sin, a sin + b cos) * magnitude
+//! ```
+//!
+//! Stretching makes a model reach further than it was trained for. `linear` divides every angle by a
+//! factor; `llama3` divides each by its own (`rope_freqs.weight`); `yarn` divides the slow ones and
+//! leaves the fast ones (Peng and others 2023; ggml, rope_yarn).
+
+use crate::{
+    error::{Error, Result},
+    model::{Metadata, Value},
+};
+
+/// The angle of every pair for one step of position.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rope {
+    steps: Vec<f64>,
+    magnitude: f32,
+}
+
+impl Rope {
+    /// The embedding that `metadata` describes, for heads of `head` numbers.
+    ///
+    /// # Errors
+    /// Where the kind of stretching is not known or the sizes do not fit.
+    pub fn new(metadata: &Metadata, head: usize) -> Result<Rope> {
+        let number = |key: &str| metadata.get(&format!("llama.rope.{key}")).and_then(Value::as_f64);
+        let dims = number("dimension_count").unwrap_or(head as f64);
+        if !(2.0..=head as f64).contains(&dims) || dims % 2.0 != 0.0 {
+            let what = format!("{dims} rotated dimensions in a head of {head}");
+            return Err(Error::unsupported(what, "check the file with regguf verify"));
+        }
+        let base = number("freq_base").unwrap_or(10_000.0);
+        let pairs = 0..(dims / 2.0) as usize;
+        let plain: Vec<f64> = pairs.map(|i| base.powf(-2.0 * i as f64 / dims)).collect();
+        let factor = number("scaling.factor").or_else(|| number("scale_linear"));
+        let factor = factor.filter(|factor| *factor > 0.0).unwrap_or(1.0);
+        let trained = number("scaling.original_context_length")
+            .unwrap_or_else(|| metadata.u64("llama.context_length").unwrap_or(2048) as f64);
+        let mut rope = Rope { steps: plain, magnitude: 1.0 };
+        match metadata.str("llama.rope.scaling.type").unwrap_or("linear") {
+            "none" => {}
+            "linear" => rope.steps.iter_mut().for_each(|step| *step /= factor),
+            "yarn" => {
+                // The pair that turns `turns` times within the trained context.
+                let pair = |turns: f64| {
+                    dims * (trained / (turns * std::f64::consts::TAU)).ln() / (2.0 * base.ln())
+                };
+                let fast = number("scaling.yarn_beta_fast").unwrap_or(32.0);
+                let slow = number("scaling.yarn_beta_slow").unwrap_or(1.0);
+                let low = pair(fast).floor().max(0.0);
+                let high = pair(slow).ceil().min(dims - 1.0);
+                for (i, step) in rope.steps.iter_mut().enumerate() {
+                    let ramp = ((i as f64 - low) / (high - low).max(0.001)).clamp(0.0, 1.0);
+                    *step *= ramp / factor + (1.0 - ramp);
+                }
+                let attention = number("scaling.attn_factor").unwrap_or(1.0);
+                rope.magnitude = (attention * (1.0 + 0.1 * factor.ln())) as f32;
+            }
+            "llama3" => {
+                let low = number("scaling.low_freq_factor").unwrap_or(1.0);
+                let high = number("scaling.high_freq_factor").unwrap_or(4.0);
+                for step in &mut rope.steps {
+                    let turns = trained * *step / std::f64::consts::TAU;
+                    let keep = ((turns - low) / (high - low)).clamp(0.0, 1.0);
+                    *step *= keep + (1.0 - keep) / factor;
+                }
+            }
+            other => {
+                return Err(Error::unsupported(
+                    format!("llama.rope.scaling.type {other:?} is not known here"),
+                    "known are none, linear, yarn and llama3",
+                ));
+            }
+        }
+        Ok(rope)
+    }
+
+    /// The same with the angle of each pair divided by its factor (`rope_freqs.weight`).
+    ///
+    /// # Errors
+    /// Where there is not one factor for each pair.
+    pub fn divided(mut self, factors: &[f32]) -> Result<Rope> {
+        if factors.len() != self.steps.len() {
+            let what = format!("{} rope factors for {} pairs", factors.len(), self.steps.len());
+            return Err(Error::unsupported(what, "check the file with regguf verify"));
+        }
+        for (step, factor) in self.steps.iter_mut().zip(factors) {
+            *step /= f64::from(*factor);
+        }
+        Ok(self)
+    }
+
+    /// Cosine and sine of every pair at `position`.
+    pub fn at(&self, position: usize) -> Vec<(f32, f32)> {
+        let turn = |step: &f64| {
+            let (sin, cos) = (position as f64 * step).sin_cos();
+            (cos as f32 * self.magnitude, sin as f32 * self.magnitude)
+        };
+        self.steps.iter().map(turn).collect()
+    }
+}
+
+/// Turns the heads in `vector`, `head` numbers each, by `turns`.
+pub fn rotate(vector: &mut [f32], head: usize, turns: &[(f32, f32)]) {
+    for head in vector.chunks_exact_mut(head) {
+        for ([a, b], (cos, sin)) in head.as_chunks_mut::<2>().0.iter_mut().zip(turns) {
+            (*a, *b) = (*a * cos - *b * sin, *a * sin + *b * cos);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn metadata(pairs: &[(&str, Value)]) -> Metadata {
+        let mut out = Metadata::new();
+        for (key, value) in pairs {
+            out.set(format!("llama.{key}"), value.clone());
+        }
+        out
+    }
+
+    #[test]
+    fn plain_and_linear() {
+        let plain = Rope::new(&Metadata::new(), 8).unwrap();
+        assert_eq!(plain.at(0), [(1.0, 0.0); 4]);
+        assert!((plain.at(3)[1].1 - 0.3f32.sin()).abs() < 1e-7);
+        let half = Rope::new(&metadata(&[("rope.scaling.factor", Value::F32(2.0))]), 8).unwrap();
+        assert_eq!(half.at(6), plain.at(3));
+    }
+
+    #[test]
+    fn yarn_keeps_fast_pairs_and_divides_slow_ones() {
+        let yarn = [
+            ("rope.scaling.type", Value::from("yarn")),
+            ("rope.scaling.factor", Value::F32(4.0)),
+            ("rope.scaling.original_context_length", Value::U32(4096)),
+        ];
+        let (plain, yarn) =
+            (Rope::new(&Metadata::new(), 128).unwrap(), Rope::new(&metadata(&yarn), 128).unwrap());
+        assert_eq!(yarn.steps[0], plain.steps[0]);
+        assert!((yarn.steps[63] * 4.0 - plain.steps[63]).abs() < 1e-12);
+        assert!((yarn.magnitude - 1.138_629_4).abs() < 1e-6);
+    }
+
+    #[test]
+    fn llama3_by_formula_and_by_factors_agree() {
+        let keys = [
+            ("rope.freq_base", Value::F32(500_000.0)),
+            ("rope.scaling.type", Value::from("llama3")),
+            ("rope.scaling.factor", Value::F32(8.0)),
+            ("rope.scaling.original_context_length", Value::U32(8192)),
+        ];
+        let stretched = Rope::new(&metadata(&keys), 128).unwrap();
+        let plain = Rope::new(&metadata(&keys[..1]), 128).unwrap();
+        let factors: Vec<f32> =
+            plain.steps.iter().zip(&stretched.steps).map(|(a, b)| (a / b) as f32).collect();
+        assert_eq!((factors[0], factors[63]), (1.0, 8.0));
+        let divided = plain.divided(&factors).unwrap();
+        for (a, b) in divided.steps.iter().zip(&stretched.steps) {
+            assert!((a - b).abs() <= 1e-6 * b);
+        }
+    }
+}
