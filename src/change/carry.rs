@@ -4,7 +4,7 @@
 //! place in the output beforehand, so the bytes do not depend on the number of threads. Memory stays
 //! at a few buffers a thread. A failure or Ctrl-C leaves no output behind.
 
-use std::{collections::HashMap, time::Instant};
+use std::{collections::HashMap, path::Path, time::Instant};
 
 use rayon::prelude::*;
 
@@ -118,6 +118,21 @@ pub fn carry(
     force: bool,
     progress: &dyn Progress,
 ) -> Result<Vec<Outcome>> {
+    carry_proved(model, plans, force, progress, &|_, _| Ok(()))
+}
+
+/// What looks at a finished file before it gets its name: the plan, and the file under its temporary
+/// name. Its error keeps the file from being kept.
+pub type Proof<'a> = &'a dyn Fn(&Plan, &Path) -> Result<()>;
+
+/// As [`carry`]; every file must pass `proof` before any gets its name.
+pub fn carry_proved(
+    model: &Model,
+    plans: &[Plan],
+    force: bool,
+    progress: &dyn Progress,
+    proof: Proof,
+) -> Result<Vec<Outcome>> {
     let began = Instant::now();
     let inputs: Vec<&Input> = model.files.iter().collect();
     for plan in plans {
@@ -161,6 +176,7 @@ pub fn carry(
     model.files.iter().try_for_each(Input::check_unchanged)?;
     for (plan, out) in plans.iter().zip(&outputs) {
         check_written(plan, out)?;
+        proof(plan, out.temp_path())?;
     }
     for out in outputs {
         out.commit()?;

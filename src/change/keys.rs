@@ -36,23 +36,19 @@ pub(super) fn from_header(model: &Model, plan: &mut Plan, options: &Options) -> 
         _ => heads,
     };
     let guess = Guess::new(model, heads, kv_heads);
-    let mut assume = |given: Option<Value>, guessed: Value, key: &str, flag: &str| {
-        given.unwrap_or_else(|| {
-            let because = guess.because.to_owned();
-            let (key, value, flag) = (key.to_owned(), guessed.to_string(), flag.to_owned());
-            plan.assumed.push(Assumed { key, value, because, flag });
-            guessed
-        })
-    };
-    keys.set(
-        "llama.context_length",
-        assume(
-            options.context.map(Value::U32),
-            Value::U32(guess.context),
-            "llama.context_length",
-            "--context N",
-        ),
-    );
+    let mut assumed = Vec::new();
+    let mut assume =
+        |keys: &mut Metadata, key: &str, given: Option<Value>, guess: (Value, &str), flag: &str| {
+            let because = guess.1.to_owned();
+            if given.is_none() {
+                let (value, flag) = (guess.0.to_string(), flag.to_owned());
+                assumed.push(Assumed { key: key.to_owned(), value, because, flag });
+            }
+            keys.set(key, given.unwrap_or(guess.0));
+        };
+    let (context, because) = guess.context;
+    let (key, given) = ("llama.context_length", options.context.map(Value::U32));
+    assume(&mut keys, key, given, (context.into(), because), "--context N");
     keys.set("llama.embedding_length", width);
     keys.set("llama.block_count", layers);
     if let Some(n_ff) = rows("blk.0.ffn_gate.weight").or_else(|| feed_forward(model)) {
@@ -61,51 +57,42 @@ pub(super) fn from_header(model: &Model, plan: &mut Plan, options: &Options) -> 
     keys.set("llama.rope.dimension_count", width / heads.max(1));
     keys.set("llama.attention.head_count", heads);
     keys.set("llama.attention.head_count_kv", kv_heads);
-    keys.set(
-        "llama.attention.layer_norm_rms_epsilon",
-        assume(
-            options.eps.map(Value::F32),
-            Value::F32(guess.eps),
-            "llama.attention.layer_norm_rms_epsilon",
-            "--eps X",
-        ),
-    );
-    keys.set(
-        "llama.rope.freq_base",
-        assume(
-            options.rope_base.map(Value::F32),
-            Value::F32(guess.rope_base),
-            "llama.rope.freq_base",
-            "--rope-base X",
-        ),
-    );
+    let (eps, because) = guess.eps;
+    let (key, given) = ("llama.attention.layer_norm_rms_epsilon", options.eps.map(Value::F32));
+    assume(&mut keys, key, given, (eps.into(), because), "--eps X");
+    let (base, because) = guess.rope_base;
+    let (key, given) = ("llama.rope.freq_base", options.rope_base.map(Value::F32));
+    assume(&mut keys, key, given, (base.into(), because), "--rope-base X");
     keys.set("llama.vocab_size", word("n_vocab")?);
+    plan.assumed.extend(assumed);
     stamp(&mut keys, model, plan, model.header("ftype"));
     plan.metadata = keys;
     Ok(())
 }
 
-/// What the header cannot say, by the one thing that tells the generations apart.
+/// What the header cannot say, each with its reason, by what tells the generations apart.
 struct Guess {
-    eps: f32,
-    context: u32,
-    rope_base: f32,
-    because: &'static str,
+    eps: (f32, &'static str),
+    context: (u32, &'static str),
+    rope_base: (f32, &'static str),
 }
 
 impl Guess {
     fn new(model: &Model, heads: u32, kv_heads: u32) -> Guess {
         let n_vocab = model.header("n_vocab").unwrap_or(0);
         if u64::try_from(n_vocab) == Ok(CODE_VOCAB) {
-            let because = "a vocabulary of 32016 tokens is Code Llama's";
-            return Guess { eps: 1e-5, context: 16_384, rope_base: 1e6, because };
+            let why = "Code Llama's: the vocabulary has 32016 tokens";
+            return Guess { eps: (1e-5, why), context: (16_384, why), rope_base: (1e6, why) };
         }
         if kv_heads != heads {
-            let because = "grouped key and value heads came with LLaMA 2";
-            return Guess { eps: 1e-5, context: CONTEXT_2, rope_base: 1e4, because };
+            let why = "LLaMA 2's, with which grouped heads came";
+            return Guess { eps: (1e-5, why), context: (CONTEXT_2, why), rope_base: (1e4, why) };
         }
-        let because = "LLaMA 1's value; for LLaMA 2 give --eps 1e-5 --context 4096";
-        Guess { eps: 1e-6, context: CONTEXT_1, rope_base: 1e4, because }
+        Guess {
+            eps: (1e-6, "LLaMA 1's; LLaMA 2 has 1e-5"),
+            context: (CONTEXT_1, "LLaMA 1's; LLaMA 2 has 4096"),
+            rope_base: (1e4, "LLaMA's; Code Llama has 1e6"),
+        }
     }
 }
 

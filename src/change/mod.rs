@@ -17,6 +17,6 @@ pub mod target_size;
 pub mod upgrade;
 pub mod vocabulary;
 
-pub use carry::{Distance, Outcome, Progress, StepOutcome, carry};
+pub use carry::{Distance, Outcome, Progress, StepOutcome, carry, carry_proved};
 pub use plan::{Act, Assumed, Loss, Plan, Step};
 pub use target::Target;

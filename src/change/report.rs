@@ -35,6 +35,9 @@ pub struct Report {
     pub assumed: Vec<Assumption>,
     /// What was noticed.
     pub notes: Vec<String>,
+    /// What running both files showed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<String>,
 }
 
 /// Tensors that share their types and what happens to them.
@@ -171,6 +174,7 @@ impl Report {
             steps: lines,
             assumed: assumed.collect(),
             notes: plan.notes.clone(),
+            verdict: None,
         }
     }
 
@@ -207,6 +211,9 @@ impl Report {
         }
         for note in &self.notes {
             let _ = writeln!(out, "note: {note}");
+        }
+        if let Some(verdict) = &self.verdict {
+            let _ = writeln!(out, "{verdict}");
         }
         out
     }

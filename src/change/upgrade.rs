@@ -67,8 +67,13 @@ pub fn plan(model: Model, options: &Options) -> Result<(Model, Plan)> {
         steps.push(step(source, tensor, target, options, &mut notes)?);
     }
     let output = options.output.clone().unwrap_or_else(|| default_output(&model, target));
-    let mut plan =
-        Plan { steps, notes, clamp_scales: options.clamp_scales, ..Plan::new(output, target) };
+    let mut plan = Plan {
+        steps,
+        notes,
+        clamp_scales: options.clamp_scales,
+        measure: true,
+        ..Plan::new(output, target)
+    };
     match (from_gguf, target.is_keyed()) {
         (true, true) => keys::modernise(&model, &mut plan, options),
         (false, true) => {
@@ -193,9 +198,5 @@ fn default_output(model: &Model, target: Target) -> PathBuf {
     let stem = stem.split_once("-00001-of-").map_or(stem, |(whole, _)| whole);
     let ending = if target.is_keyed() { "gguf" } else { "bin" };
     let plain = input.with_file_name(format!("{stem}.{ending}"));
-    if plain.exists() {
-        input.with_file_name(format!("{stem}.{}.{ending}", target.id()))
-    } else {
-        plain
-    }
+    if plain.exists() { input.with_file_name(format!("{stem}-upgraded.{ending}")) } else { plain }
 }

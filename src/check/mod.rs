@@ -10,6 +10,7 @@ pub mod known;
 pub mod lists;
 pub mod numbers;
 pub mod page;
+pub mod prove;
 pub mod report;
 pub mod structure;
 pub mod sums;

@@ -5,7 +5,10 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use super::compare::{Comparison, Verdict};
-use crate::change::report::size;
+use crate::{
+    change::report::size,
+    infer::{Outputs, Perplexity},
+};
 
 /// A reference and the models compared with it.
 #[derive(Clone, Debug, Serialize)]
@@ -32,15 +35,6 @@ pub struct Side {
     pub perplexity: Option<Perplexity>,
 }
 
-/// A perplexity and its standard error.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct Perplexity {
-    /// The estimate.
-    pub value: f64,
-    /// Its standard error.
-    pub error: f64,
-}
-
 /// A model compared with the reference.
 #[derive(Clone, Debug, Serialize)]
 pub struct Candidate {
@@ -55,50 +49,6 @@ pub struct Candidate {
     /// What differs in what they say.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outputs: Option<Outputs>,
-}
-
-/// How the outputs of two models differ over a text.
-#[derive(Clone, Debug, Serialize)]
-pub struct Outputs {
-    /// Positions compared.
-    pub positions: usize,
-    /// Positions at which both give every logit the same bits.
-    pub identical: usize,
-    /// Share of positions at which both find the same token likeliest.
-    pub same_top: f64,
-    /// Mean divergence from the reference, in nats.
-    pub kl_mean: f64,
-    /// Its median.
-    pub kl_median: f64,
-    /// Its 99th percentile.
-    pub kl_p99: f64,
-    /// Its maximum.
-    pub kl_max: f64,
-    /// Divergence at each position.
-    pub kl: Vec<f64>,
-}
-
-impl Outputs {
-    /// Summary of divergences by position; `identical` and `same_top` count positions.
-    pub fn new(kl: Vec<f64>, identical: usize, same_top: usize) -> Outputs {
-        let positions = kl.len();
-        let mut sorted = kl.clone();
-        sorted.sort_by(f64::total_cmp);
-        let rank = |share: f64| {
-            let at = (share * positions.saturating_sub(1) as f64).round() as usize;
-            sorted.get(at).copied().unwrap_or(0.0)
-        };
-        Outputs {
-            positions,
-            identical,
-            same_top: same_top as f64 / positions.max(1) as f64,
-            kl_mean: kl.iter().sum::<f64>() / positions.max(1) as f64,
-            kl_median: rank(0.5),
-            kl_p99: rank(0.99),
-            kl_max: rank(1.0),
-            kl,
-        }
-    }
 }
 
 impl Candidate {

@@ -1,6 +1,10 @@
 //! `regguf compare`: the same or different, and how.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use super::{Globals, print, remark};
 use crate::{
@@ -11,7 +15,8 @@ use crate::{
         report::{Candidate, CompareReport, Side, verdict},
     },
     container::{self, OpenOptions},
-    error::Result,
+    error::{Error, Result},
+    infer::outputs,
     model::Model,
 };
 
@@ -29,6 +34,12 @@ pub struct Args {
     /// The models to compare with it
     #[arg(required = true)]
     models: Vec<PathBuf>,
+    /// Run the models over this text and compare what they say
+    #[arg(long, value_name = "FILE")]
+    text: Option<PathBuf>,
+    /// Read at most so many tokens of the text
+    #[arg(long, value_name = "N", default_value_t = 2048, requires = "text")]
+    tokens: usize,
     /// Write one self-contained page with plots
     #[arg(long, value_name = "OUT")]
     html: Option<PathBuf>,
@@ -44,14 +55,25 @@ pub struct Args {
 pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let open = |path: &PathBuf| container::open(path, &OpenOptions::default());
     let reference = open(&args.reference)?;
+    let mut reference_side = side(&reference);
+    let text = args.text.as_ref().map(|p| read_text(p)).transpose()?;
     let mut candidates = Vec::new();
     for path in &args.models {
         let model = open(path)?;
         let comparison = compare(&reference, &model)?;
-        let verdict = verdict(&comparison, None);
-        candidates.push(Candidate { side: side(&model), verdict, comparison, outputs: None });
+        let outputs = match &text {
+            Some(text) => Some(outputs::compare(&reference, &model, text, args.tokens)?),
+            None => None,
+        };
+        let mut side = side(&model);
+        if let Some(outputs) = &outputs {
+            reference_side.perplexity = Some(outputs.first);
+            side.perplexity = Some(outputs.second);
+        }
+        let verdict = verdict(&comparison, outputs.as_ref());
+        candidates.push(Candidate { side, verdict, comparison, outputs });
     }
-    let report = CompareReport { schema_version: 1, reference: side(&reference), candidates };
+    let report = CompareReport { schema_version: 1, reference: reference_side, candidates };
     if let Some(path) = &args.html {
         write_small(path, page(&report).as_bytes(), args.force)?;
         remark(globals, &format!("wrote {}", path.display()));
@@ -71,4 +93,8 @@ fn side(model: &Model) -> Side {
         bytes: model.data_bytes(),
         perplexity: None,
     }
+}
+
+fn read_text(path: &Path) -> Result<String> {
+    fs::read_to_string(path).map_err(|e| Error::io(path, "read", e))
 }

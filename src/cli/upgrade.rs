@@ -1,11 +1,16 @@
 //! `regguf upgrade`: any old file to today's GGUF, and to older versions for those held on old builds.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    cell::RefCell,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use super::{Globals, print, progress::Bar};
 use crate::{
     bytes::Input,
-    change::{self, report::Report, upgrade::Options},
+    change::{self, Plan, report::Report, upgrade::Options},
+    check::prove::prove,
     checkpoint::sentencepiece::SentencePiece,
     container,
     error::Result,
@@ -55,6 +60,9 @@ pub struct Args {
     /// Take the nearest f16 for scales outside its range
     #[arg(long)]
     clamp_scales: bool,
+    /// Run old and new file over a text before the new one gets its name, and print the verdict
+    #[arg(long, conflicts_with = "dry_run")]
+    prove: bool,
     /// Put key rows back in order (convert.py between 27 July and 28 September 2023)
     #[arg(long)]
     repair_key_rows: bool,
@@ -78,15 +86,22 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         repair_key_rows: args.repair_key_rows,
     };
     let (model, plan) = change::upgrade::plan(model, &options)?;
+    let verdict = RefCell::new(None);
     let outcome = match args.dry_run {
         true => None,
         false => {
             let bar = Bar::new(globals, plan.layout.total);
             let plans = std::slice::from_ref(&plan);
-            change::carry(&model, plans, args.force, &bar)?.pop()
+            let proof = |plan: &Plan, written: &Path| {
+                if args.prove {
+                    verdict.replace(Some(prove(&model, plan, written)?));
+                }
+                Ok(())
+            };
+            change::carry_proved(&model, plans, args.force, &bar, &proof)?.pop()
         }
     };
-    let report = Report::new(&model, &plan, outcome.as_ref());
+    let report = Report { verdict: verdict.take(), ..Report::new(&model, &plan, outcome.as_ref()) };
     match args.json {
         true => print(&(serde_json::to_string_pretty(&report).unwrap_or_default() + "\n"))?,
         false => print(&report.text(globals.verbose > 0))?,
@@ -95,7 +110,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
 }
 
 /// The vocabulary of a `tokenizer.model`.
-fn read_vocab(path: &std::path::Path) -> Result<Vocab> {
+fn read_vocab(path: &Path) -> Result<Vocab> {
     let input = Input::open(path)?;
     let mut bytes = vec![0; usize::try_from(input.len().min(MODEL_FILE)).unwrap_or(0)];
     input.read_at(0, &mut bytes)?;

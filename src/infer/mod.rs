@@ -10,6 +10,7 @@ pub mod config;
 pub mod dot;
 pub mod forward;
 pub mod matrix;
+pub mod outputs;
 pub mod rope;
 pub mod sample;
 pub mod tokenizer;
@@ -17,6 +18,7 @@ pub mod weights;
 
 pub use config::Config;
 pub use forward::{Session, Want};
+pub use outputs::{Outputs, Perplexity};
 pub use sample::{Sampler, Sampling};
 pub use tokenizer::{Special, Tokenizer};
 pub use weights::Weights;

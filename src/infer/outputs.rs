@@ -1,0 +1,161 @@
+//! Two models over one text: how far apart are their answers?
+//!
+//! Both read the same tokens in windows of one length. At every position the distribution over the next
+//! token is compared: likeliest token, Kullback–Leibler divergence from the first model to the second,
+//! and whether all logits have the same bits. Perplexity is that of the tokens that follow.
+
+use serde::Serialize;
+
+use super::{Session, Special, Tokenizer, Want, Weights};
+use crate::{
+    bytes::replace::check_interrupt,
+    error::{Error, Result},
+    model::Model,
+};
+
+/// How the outputs of two models differ over a text.
+#[derive(Clone, Debug, Serialize)]
+pub struct Outputs {
+    /// Positions compared.
+    pub positions: usize,
+    /// Positions at which both give every logit the same bits.
+    pub identical: usize,
+    /// Share of positions at which both find the same token likeliest.
+    pub same_top: f64,
+    /// Mean divergence from the first model, in nats.
+    pub kl_mean: f64,
+    /// Its median.
+    pub kl_median: f64,
+    /// Its 99th percentile.
+    pub kl_p99: f64,
+    /// Its maximum.
+    pub kl_max: f64,
+    /// Divergence at each position.
+    pub kl: Vec<f64>,
+    /// Perplexity of the first model.
+    pub first: Perplexity,
+    /// Perplexity of the second model.
+    pub second: Perplexity,
+}
+
+/// A perplexity and its standard error.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Perplexity {
+    /// The estimate.
+    pub value: f64,
+    /// Its standard error.
+    pub error: f64,
+}
+
+impl Perplexity {
+    /// The perplexity of tokens that cost so many nats each; its error by the delta method.
+    pub fn of(costs: &[f64]) -> Perplexity {
+        let n = costs.len().max(1) as f64;
+        let mean = costs.iter().sum::<f64>() / n;
+        let variance = costs.iter().map(|c| (c - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
+        Perplexity { value: mean.exp(), error: mean.exp() * (variance / n).sqrt() }
+    }
+}
+
+/// Tokens read at a time.
+const WINDOW: usize = 256;
+
+/// Runs both models over `text`, at most `most` tokens of it, split as the first one splits it.
+///
+/// # Errors
+/// Where a model cannot be run, or the text is too short to compare anything.
+pub fn compare(first: &Model, second: &Model, text: &str, most: usize) -> Result<Outputs> {
+    let vocab = if first.vocab.is_empty() { &second.vocab } else { &first.vocab };
+    let tokenizer = Tokenizer::new(vocab)?;
+    let mut tokens = tokenizer.encode_whole(text, Special::Text);
+    tokens.truncate(most);
+    if tokens.len() < 2 {
+        let what = "the text is shorter than two tokens: there is nothing to compare";
+        return Err(Error::unsupported(what, "give a longer one with --text"));
+    }
+    let (a, b) = (Weights::new(first)?, Weights::new(second)?);
+    if a.config.vocab != b.config.vocab {
+        let what = format!("outputs over {} and {} tokens", a.config.vocab, b.config.vocab);
+        return Err(Error::unsupported(what, "they cannot be compared"));
+    }
+    let mut sums = Sums::default();
+    for window in tokens.chunks(WINDOW) {
+        check_interrupt()?;
+        let mut logits: Vec<Vec<f32>> = Vec::with_capacity(window.len());
+        Session::new(&a, window.len()).read(window, Want::All, |_, l| logits.push(l.to_vec()))?;
+        Session::new(&b, window.len()).read(window, Want::All, |at, l| {
+            if let Some(reference) = logits.get(at) {
+                sums.add(reference, l, window.get(at + 1).copied());
+            }
+        })?;
+    }
+    sums.finish()
+}
+
+#[derive(Default)]
+struct Sums {
+    kl: Vec<f64>,
+    identical: usize,
+    same_top: usize,
+    first: Vec<f64>,
+    second: Vec<f64>,
+    broken: bool,
+}
+
+impl Sums {
+    fn add(&mut self, a: &[f32], b: &[f32], next: Option<u32>) {
+        self.broken |= !a.iter().chain(b).all(|v| v.is_finite());
+        self.identical += usize::from(a.iter().zip(b).all(|(x, y)| x.to_bits() == y.to_bits()));
+        self.same_top += usize::from(top(a) == top(b));
+        let (la, lb) = (log_sum(a), log_sum(b));
+        let kl = a.iter().zip(b).map(|(x, y)| {
+            let p = f64::from(*x) - la;
+            p.exp() * (p - (f64::from(*y) - lb))
+        });
+        // Rounding can bring a divergence of nothing a little below nothing.
+        self.kl.push(kl.sum::<f64>().max(0.0));
+        if let Some(next) = next.and_then(|t| usize::try_from(t).ok()) {
+            let cost = |l: &[f32], sum: f64| l.get(next).map(|v| sum - f64::from(*v));
+            self.first.extend(cost(a, la));
+            self.second.extend(cost(b, lb));
+        }
+    }
+
+    fn finish(self) -> Result<Outputs> {
+        if self.broken {
+            let what = "a model answers with NaN or infinity: its weights are damaged";
+            return Err(Error::unsupported(what, "look for them with `regguf verify --deep`"));
+        }
+        let positions = self.kl.len();
+        let mut sorted = self.kl.clone();
+        sorted.sort_by(f64::total_cmp);
+        let rank = |share: f64| {
+            let at = (share * positions.saturating_sub(1) as f64).round() as usize;
+            sorted.get(at).copied().unwrap_or(0.0)
+        };
+        let n = positions.max(1) as f64;
+        Ok(Outputs {
+            positions,
+            identical: self.identical,
+            same_top: self.same_top as f64 / n,
+            kl_mean: self.kl.iter().sum::<f64>() / n,
+            kl_median: rank(0.5),
+            kl_p99: rank(0.99),
+            kl_max: rank(1.0),
+            kl: self.kl,
+            first: Perplexity::of(&self.first),
+            second: Perplexity::of(&self.second),
+        })
+    }
+}
+
+/// The likeliest token, the first of equals.
+fn top(logits: &[f32]) -> usize {
+    let best = logits.iter().enumerate().reduce(|a, b| if b.1 > a.1 { b } else { a });
+    best.map_or(0, |(i, _)| i)
+}
+
+fn log_sum(logits: &[f32]) -> f64 {
+    let max = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+    max + logits.iter().map(|v| (f64::from(*v) - max).exp()).sum::<f64>().ln()
+}
