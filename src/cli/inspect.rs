@@ -8,9 +8,9 @@ use std::{
     process::ExitCode,
 };
 
-use super::{Globals, print, text};
+use super::{Globals, open::OpenArgs, print, text};
 use crate::{
-    container::{self, Detected, OpenOptions, RowStorage, Verdict},
+    container::{self, Detected, OpenOptions, Verdict},
     error::{Error, Result},
     model::{Model, Value},
 };
@@ -41,33 +41,7 @@ pub struct Args {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    hints: Hints,
-}
-
-/// What a person may say about files beforehand; every verb that opens old files takes it.
-#[derive(Clone, Debug, Default, clap::Args)]
-pub struct Hints {
-    /// How the Q4 rows of an unversioned file are stored, where the weights do not tell
-    #[arg(long, value_enum)]
-    blocks: Option<RowStorage>,
-    /// Read the file as this format (`regguf explain` lists them)
-    #[arg(long, value_name = "ID")]
-    format: Option<String>,
-    /// Insist on this number of parts (x.bin, x.bin.1, …)
-    #[arg(long, value_name = "N")]
-    n_parts: Option<u32>,
-}
-
-impl Hints {
-    /// The same as options of [`container::open`].
-    pub fn options(&self) -> OpenOptions {
-        OpenOptions {
-            blocks: self.blocks,
-            format: self.format.clone(),
-            n_parts: self.n_parts,
-            ..OpenOptions::default()
-        }
-    }
+    hints: OpenArgs,
 }
 
 /// Prints what every file is; the exit code is that of the first file that could not be told.

@@ -15,6 +15,7 @@
 
 mod compare;
 mod completions;
+mod explain;
 pub mod inspect;
 mod man;
 mod open;
@@ -74,6 +75,8 @@ enum Command {
     Compare(compare::Args),
     /// Check downloads offline: digest lists, caches, public digests, structure
     Verify(verify::Args),
+    /// Draw a format from its description
+    Explain(explain::Args),
     /// Print a completion script for a shell
     Completions(completions::Args),
     /// Print the manual page
@@ -88,6 +91,7 @@ impl Command {
             Command::Quantize(args) => quantize::run(args, globals),
             Command::Compare(args) => compare::run(args, globals),
             Command::Verify(args) => verify::run(args, globals),
+            Command::Explain(args) => explain::run(args, globals),
             Command::Completions(args) => completions::run(args, globals),
             Command::Man(args) => man::run(args, globals),
         }

@@ -1,6 +1,8 @@
 //! What a file looks like that is no model: downloads gone wrong, other people's formats.
 
-use crate::{bytes::Input, error::Result};
+use std::path::Path;
+
+use crate::{bytes::Input, error::Result, model::Model};
 
 /// Bytes that are looked at.
 const HEAD: u64 = 4096;
@@ -13,6 +15,19 @@ pub(super) fn like(input: &Input) -> Result<String> {
     let mut head = vec![0; usize::try_from(input.len().min(HEAD)).unwrap_or(0)];
     input.read_at(0, &mut head)?;
     Ok(by_head(&head, input.len()))
+}
+
+/// A note where a file's extension promises another format than it has.
+pub(super) fn wrong_extension(path: &Path, model: &Model) -> Option<String> {
+    let extension = path.extension()?.to_str()?.to_ascii_lowercase();
+    let keyed = model.format.starts_with("gguf");
+    let wrong = match extension.as_str() {
+        "gguf" => !keyed,
+        "bin" | "ggml" | "ggmf" | "ggjt" => keyed,
+        "safetensors" | "pth" | "pt" | "zip" | "gz" | "json" | "txt" => true,
+        _ => false,
+    };
+    wrong.then(|| format!("the extension .{extension} is wrong: the file is {}", model.format))
 }
 
 fn by_head(head: &[u8], len: u64) -> String {

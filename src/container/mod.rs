@@ -20,7 +20,10 @@ pub use detect::{Detected, Verdict, detect};
 use crate::{
     bytes::{Input, Source},
     error::{Error, Result},
-    format::{catalog, container::Container},
+    format::{
+        catalog,
+        container::{Container, Skeleton},
+    },
     limits::Limits,
     model::Model,
     quant::QuantType,
@@ -61,6 +64,7 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Model> {
     let model = detected.sure(&input)?;
     let model = parts::complete(model, options)?;
     let mut model = shards::complete(model, options)?;
+    model.notes.extend(looks::wrong_extension(&first, &model));
     stream::fill_metadata(&mut model);
     Ok(model)
 }
@@ -70,15 +74,14 @@ pub fn is_later_part(path: &Path) -> bool {
     parts::first(path) != path || shards::is_later(path)
 }
 
-/// Whether a file begins as some known format does.
+/// Whether a file begins as a model of some known format does.
 pub fn has_magic(path: &Path) -> Result<bool> {
     let input = Input::open(path)?;
-    let mut head = [0; 4];
-    if input.len() < 4 {
-        return Ok(false);
-    }
+    let mut head = vec![0; usize::try_from(input.len().min(16)).unwrap_or(0)];
     input.read_at(0, &mut head)?;
-    Ok(catalog::containers().iter().any(|c| c.detect.begins.as_bytes().starts_with(&head)))
+    let model = |c: &&Container| matches!(c.format.skeleton, Skeleton::Stream | Skeleton::Keyed);
+    let begins = |c: &Container| head.starts_with(&c.detect.begins);
+    Ok(catalog::containers().iter().filter(model).any(begins))
 }
 
 /// Where everything of a file goes, before the first byte is written.
@@ -107,25 +110,26 @@ pub struct TensorHead {
 
 /// Checks the first bytes and the version of a file; answers where they end.
 fn check_start(source: &Source, format: &Container) -> Result<u64> {
-    let begins = format.detect.begins.as_bytes();
+    let (at, begins) = (format.detect.at, &format.detect.begins);
     let len = begins.len() as u64;
-    let found = source.bytes_at(0, len, len, "magic")?;
-    if found != begins {
+    let found = source.bytes_at(at, len, len, "magic")?;
+    if found != *begins {
         let found = format!("{:?}", String::from_utf8_lossy(&found));
-        let wanted = format!("{:?}", format.detect.begins);
-        return Err(source.malformed(0, "magic", found, wanted));
+        let wanted = format!("{:?}", String::from_utf8_lossy(begins));
+        return Err(source.malformed(at, "magic", found, wanted));
     }
-    let Some(version) = format.detect.version else { return Ok(len) };
-    let found = source.u32_at(len, "version")?;
+    let end = at + len;
+    let Some(version) = format.detect.version else { return Ok(end) };
+    let found = source.u32_at(end, "version")?;
     if found != version {
-        return Err(source.malformed(len, "version", found, version.to_string()));
+        return Err(source.malformed(end, "version", found, version.to_string()));
     }
-    Ok(len + 4)
+    Ok(end + 4)
 }
 
 /// The first bytes and the version of a file.
 fn start(format: &Container) -> Vec<u8> {
-    let mut out = format.detect.begins.as_bytes().to_vec();
+    let mut out = format.detect.begins.clone();
     if let Some(version) = format.detect.version {
         let bytes = version.to_le_bytes();
         out.extend(if format.detect.big_endian { version.to_be_bytes() } else { bytes });

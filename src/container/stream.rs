@@ -51,11 +51,19 @@ pub(super) fn read(
     Ok(model)
 }
 
-/// Checks magic, version and header words only.
+/// Checks magic, version, header words and the texts near the beginning only.
 pub(super) fn check_header(format: &'static Container, input: &Input) -> Result<()> {
     let source = Source::new(input, format.id()).big_endian(format.detect.big_endian);
     let limits = Limits::DEFAULT;
-    Walk { format, source: &source, limits }.header(&mut Model::default()).map(|_| ())
+    Walk { format, source: &source, limits }.header(&mut Model::default())?;
+    let texts = &format.detect.signature;
+    let head = source.bytes_at(0, input.len().min(4096), 4096, "signature")?;
+    let stands = |text: &String| head.windows(text.len()).any(|w| w == text.as_bytes());
+    if texts.is_empty() || texts.iter().any(stands) {
+        return Ok(());
+    }
+    let wanted = format!("{:?} in the first 4 KB", texts[0]);
+    Err(source.malformed(0, "signature", "none", wanted))
 }
 
 struct Walk<'a> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use super::{catalog, schema::Lived};
 
@@ -86,14 +86,19 @@ pub enum Skeleton {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Detect {
-    /// The first bytes, as they stand in the file.
-    pub begins: String,
+    /// The first bytes, as they stand in the file: text, or a list of numbers.
+    #[serde(deserialize_with = "bytes")]
+    pub begins: Vec<u8>,
+    /// Where they stand, if not at the start.
+    #[serde(default)]
+    pub at: u64,
     /// The 32-bit number after them; none where no version follows.
     pub version: Option<u32>,
     /// Whether numbers are big-endian.
     #[serde(default)]
     pub big_endian: bool,
-    /// Names of which one must be among the tensors, if there are any.
+    /// Names of which one must be among the tensors, if there are any; for a format that is only
+    /// recognised, texts of which one must stand in the first 4 KB.
     #[serde(default)]
     pub signature: Vec<String>,
     /// Tried only where the walk of this other format fails or leaves gaps.
@@ -103,6 +108,19 @@ pub struct Detect {
     /// Tried only when the person names it.
     #[serde(default)]
     pub asked: bool,
+}
+
+fn bytes<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Bytes {
+        Text(String),
+        List(Vec<u8>),
+    }
+    Ok(match Bytes::deserialize(from)? {
+        Bytes::Text(text) => text.into_bytes(),
+        Bytes::List(list) => list,
+    })
 }
 
 /// The header words, in order.

@@ -3,5 +3,6 @@
 pub mod block;
 pub mod catalog;
 pub mod container;
+pub mod explain;
 pub mod family;
 pub mod schema;

@@ -191,12 +191,14 @@ fn next(path: &Path, format: &Container, model: &Model) -> String {
     let today = model.tensors.iter().all(|t| t.quant.is_today() && t.fold == 1);
     let gaps = model.notes.iter().any(|note| note.contains("gaps"));
     let word = shell_word(&path.display().to_string());
+    let known = format.format.family.is_empty();
     match format.id() {
+        "ggla-v1" => "nothing: adapters are read and shown, not converted".to_owned(),
+        _ if known => "nothing: it is known, and regguf does not convert it".to_owned(),
         "gguf-v3" if today && !gaps => "nothing to do: today's llama.cpp reads it".to_owned(),
         "gguf-v2" if today && !gaps => {
             format!("nothing to do: today's llama.cpp reads it (regguf upgrade {word} makes it v3)")
         }
-        "ggla-v1" => "nothing: adapters are read and shown, not converted".to_owned(),
         _ => format!("regguf upgrade {word}"),
     }
 }

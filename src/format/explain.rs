@@ -1,0 +1,279 @@
+//! Descriptions laid out for people: the catalogue, a container as a byte table, a block, a family.
+
+use super::{
+    block::{Block, Storage},
+    catalog,
+    container::{Blocks, Container, Skeleton, WordKind},
+    family::{Family, Split},
+    schema::Lived,
+};
+
+/// Rows of cells under a heading.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Section {
+    /// The heading; empty for the first.
+    pub title: &'static str,
+    /// The rows.
+    pub rows: Vec<Vec<String>>,
+}
+
+impl Section {
+    fn new(title: &'static str, rows: Vec<Vec<String>>) -> Section {
+        Section { title, rows }
+    }
+}
+
+fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
+    cells.iter().map(|cell| (*cell).to_owned()).collect()
+}
+
+fn dates(lived: &Lived) -> String {
+    format!("{} to {}", lived.from, lived.to.as_deref().unwrap_or("today"))
+}
+
+/// Every format that has a description: containers oldest first, then families, then blocks.
+pub fn catalogue() -> Vec<Section> {
+    let container = |c: &Container| row([c.id(), &dates(&c.format.lived), &c.format.title]);
+    let containers = catalog::containers().iter().map(container).collect();
+    let family = |f: &Family| row([&f.family.name, &f.family.title]);
+    let families = catalog::families().iter().map(family).collect();
+    let block = |b: &Block| {
+        let id = format!("{}/{}", b.name, b.dialect);
+        let bits = 8.0 * size(b) as f64 / (b.elements * b.rows) as f64;
+        row([&id, &dates(&b.lived), &format!("{bits:.4} bits per weight")])
+    };
+    let blocks = catalog::blocks().iter().map(block).collect();
+    vec![
+        Section::new("containers", containers),
+        Section::new("families", families),
+        Section::new("blocks", blocks),
+    ]
+}
+
+fn size(block: &Block) -> usize {
+    block.fields.iter().map(|field| field.bytes()).sum()
+}
+
+/// The sections about `id`: a container, a family, a block type or one of its dialects.
+pub fn about(id: &str) -> Option<Vec<Section>> {
+    if let Some(found) = catalog::container(id) {
+        return Some(container(found));
+    }
+    if let Some(found) = catalog::family(id) {
+        return Some(family(found));
+    }
+    let id = id.to_ascii_lowercase();
+    let (name, dialect) = id.split_once('/').map_or((id.as_str(), None), |(n, d)| (n, Some(d)));
+    let fits = |b: &&Block| b.name == name && dialect.is_none_or(|d| d == b.dialect);
+    let found: Vec<Section> = catalog::blocks().iter().filter(fits).flat_map(block).collect();
+    (!found.is_empty()).then_some(found)
+}
+
+/// Ids that contain `word`, for a person who mistyped.
+pub fn similar(word: &str) -> Vec<&'static str> {
+    let containers = catalog::containers().iter().map(Container::id);
+    let blocks = catalog::blocks().iter().map(|b| b.name.as_str());
+    let mut out: Vec<&str> = containers.chain(blocks).filter(|id| id.contains(word)).collect();
+    out.dedup();
+    out
+}
+
+fn container(c: &Container) -> Vec<Section> {
+    let format = &c.format;
+    let mut about = vec![
+        row(["format", &format.name]),
+        row(["title", &format.title]),
+        row(["written", &dates(&format.lived)]),
+        row(["source", &format.source]),
+    ];
+    if !format.family.is_empty() {
+        about.push(row(["family", &format.family]));
+    }
+    match &format.blocks {
+        Blocks::One(name) if !name.is_empty() => about.push(row(["blocks", name])),
+        Blocks::One(_) => {}
+        Blocks::By(map) => {
+            let eras = map.iter().filter(|(k, _)| *k != "by").map(|(k, v)| format!("{k} {v}"));
+            let by = map.get("by").map_or("", String::as_str);
+            let text = format!("by {by}: {}", eras.collect::<Vec<_>>().join(", "));
+            about.push(row(["blocks", &text]));
+        }
+    }
+    let bytes = match format.skeleton {
+        Skeleton::Stream => stream(c),
+        Skeleton::Keyed => keyed(c),
+        Skeleton::Checkpoint | Skeleton::None => start(c),
+    };
+    let mut out = vec![Section::new("", about), Section::new("bytes", bytes)];
+    if !c.readers.is_empty() {
+        let rows = c.readers.iter().map(|r| row([&r.builds, &r.what])).collect();
+        out.push(Section::new("builds of llama.cpp that read it", rows));
+    }
+    if !c.traps.is_empty() {
+        out.push(Section::new("traps", c.traps.iter().map(|t| row([t])).collect()));
+    }
+    out
+}
+
+fn start(c: &Container) -> Vec<Vec<String>> {
+    let begins: String = c.detect.begins.iter().map(|b| format!("{b:02x} ")).collect();
+    let begins = format!("{begins}({:?})", String::from_utf8_lossy(&c.detect.begins));
+    let mut rows = Vec::new();
+    if c.detect.at > 0 {
+        rows.push(row([&c.detect.at.to_string(), "", "not looked at"]));
+    }
+    rows.push(row([&c.detect.begins.len().to_string(), "magic", &begins]));
+    if let Some(version) = c.detect.version {
+        let order = if c.detect.big_endian { ", big-endian" } else { "" };
+        rows.push(row(["4", "version", &format!("{version}{order}")]));
+    }
+    for word in &c.header.fields {
+        let kind = match word.kind {
+            WordKind::U32 => "u32",
+            WordKind::I32 => "i32",
+            WordKind::F32 => "f32",
+        };
+        let mut what = kind.to_owned();
+        if let Some(max) = word.max {
+            what += &format!(", {} to {max}", word.min);
+        }
+        if let Some(split) = &word.split {
+            what += &format!(": {} × {} + {}", split.high, split.base, split.low);
+        }
+        rows.push(row(["4", &word.name, &what]));
+    }
+    rows
+}
+
+fn stream(c: &Container) -> Vec<Vec<String>> {
+    let mut rows = start(c);
+    if let Some(vocab) = &c.vocab {
+        if vocab.repeat {
+            rows.push(row(["4", "count", &format!("u32, {} again", vocab.count)]));
+        }
+        let times = format!("u32, {} times:", vocab.count);
+        rows.push(row(["4", "vocab.len", &times]));
+        rows.push(row(["len", "vocab.text", "the token's bytes"]));
+        if vocab.score {
+            rows.push(row(["4", "vocab.score", "f32"]));
+        }
+    }
+    let tensors = &c.tensors;
+    let types: Vec<String> =
+        tensors.types.iter().map(|(id, name)| format!("{id} {name}")).collect();
+    let dims = format!("u32, 1 to {}; to the end of the file:", tensors.max_dims);
+    rows.push(row(["4", "tensor.n_dims", &dims]));
+    rows.push(row(["4", "tensor.name_len", "u32"]));
+    rows.push(row(["4", "tensor.type", &types.join(", ")]));
+    rows.push(row(["4 each", "tensor.ne", "u32, innermost dimension first"]));
+    rows.push(row(["name_len", "tensor.name", "no NUL"]));
+    if tensors.align > 1 {
+        let what = format!("zeros, to a multiple of {} in the file", tensors.align);
+        rows.push(row(["0 or more", "padding", &what]));
+    }
+    rows.push(row(["by shape", "tensor.data", "rows, outermost dimension last"]));
+    rows
+}
+
+fn keyed(c: &Container) -> Vec<Vec<String>> {
+    let (width, kind) = if c.detect.version == Some(1) { ("4", "u32") } else { ("8", "u64") };
+    let mut rows = start(c);
+    let mut add = |cells: [&str; 3]| rows.push(row(cells));
+    add([width, "n_tensors", kind]);
+    add([width, "n_kv", kind]);
+    add([width, "key.len", &format!("{kind}, n_kv times:")]);
+    add(["len", "key", "text"]);
+    add([
+        "4",
+        "kind",
+        "0 u8, 1 i8, 2 u16, 3 i16, 4 u32, 5 i32, 6 f32, 7 bool, 8 string, 9 array, …",
+    ]);
+    add(["by kind", "value", "strings are length and bytes; arrays are kind, count and items"]);
+    add([width, "tensor.name_len", &format!("{kind}, n_tensors times:")]);
+    add(["name_len", "tensor.name", "under 64 bytes"]);
+    add(["4", "tensor.n_dims", &format!("u32, 1 to {}", c.tensors.max_dims)]);
+    add([&format!("{width} each"), "tensor.ne", "innermost dimension first"]);
+    add(["4", "tensor.type", "`regguf explain q4_0` and so on give the numbers"]);
+    for (id, name) in &c.tensors.types {
+        add(["", "", &format!("{id} is {name}")]);
+    }
+    add(["8", "tensor.offset", "u64 from the start of the data, a multiple of the alignment"]);
+    add(["0 or more", "padding", "zeros, to a multiple of general.alignment (32)"]);
+    add(["by shape", "data", "tensors in order, each padded to the alignment"]);
+    rows
+}
+
+fn block(b: &Block) -> Vec<Section> {
+    let storage = match b.storage {
+        Storage::Block => "block after block",
+        Storage::Planar => "field after field: of the whole row first d, then …",
+    };
+    let mut about = vec![
+        row(["block", &format!("{}/{}", b.name, b.dialect)]),
+        row(["written", &dates(&b.lived)]),
+        row(["source", &b.source]),
+        row(["weights", &format!("{} of one row, {} rows", b.elements, b.rows)]),
+        row(["storage", storage]),
+        row(["order", &b.order]),
+        row(["value", &b.value]),
+    ];
+    if let Some(id) = b.gguf {
+        about.insert(1, row(["GGUF type", &id.to_string()]));
+    }
+    let mut at = 0;
+    let mut rows = Vec::new();
+    for field in &b.fields {
+        let kind = match field.count {
+            1 => field.kind.name().to_owned(),
+            n => format!("{}[{n}]", field.kind.name()),
+        };
+        rows.push(row([&format!("+{at}"), &field.bytes().to_string(), &field.name, &kind]));
+        at += field.bytes();
+    }
+    rows.push(row([&format!("+{at}"), "", "the next block", ""]));
+    vec![Section::new("", about), Section::new("bytes", rows)]
+}
+
+fn family(f: &Family) -> Vec<Section> {
+    let about = vec![
+        row(["family", &f.family.name]),
+        row(["title", &f.family.title]),
+        row(["general.architecture", &f.family.gguf]),
+    ];
+    let words = f.header.iter().map(|(word, key)| row([word, key])).collect();
+    let derived = f.derived.iter().map(|(key, symbol)| row([key, symbol])).collect();
+    let assumed = f.assumed.iter().map(|(key, value)| row([key, &value.to_string()])).collect();
+    let role = |(id, n): (&String, &super::family::Names)| {
+        let split = match n.split {
+            Split::Rows => "by rows",
+            Split::Columns => "by columns",
+            Split::Copies => "in every part",
+        };
+        row([id, &n.old, &n.gguf, &n.hf, &n.shape.join(" × "), split])
+    };
+    let roles = f.roles.iter().map(role).collect();
+    vec![
+        Section::new("", about),
+        Section::new("header words and their GGUF keys", words),
+        Section::new("keys that follow from shapes", derived),
+        Section::new("keys that no file before GGUF stores, and what loaders took", assumed),
+        Section::new("tensors: role, old name, GGUF name, Hugging Face name, shape, parts", roles),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_in_the_catalogue_explains_itself() {
+        for section in catalogue() {
+            for row in section.rows {
+                assert!(about(&row[0]).is_some(), "{row:?}");
+            }
+        }
+        assert!(about("q4_0").is_some_and(|sections| sections.len() == 8));
+        assert!(about("ggjt-v9").is_none());
+        assert!(similar("ggjt").contains(&"ggjt-v2-llama"));
+    }
+}
