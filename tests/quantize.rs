@@ -201,6 +201,42 @@ fn metadata_is_what_llama_quantize_sets() {
 }
 
 #[test]
+fn shards_stay_shards() {
+    let folder = tempfile::tempdir().unwrap();
+    let [split, whole] = ["split.gguf", "whole.gguf"].map(|n| folder.path().join(n));
+    let (model, plans) =
+        plan(source(), &Options { keep_split: true, ..to("q5_k", &split) }).unwrap();
+    carry(&model, &plans, false, &()).unwrap();
+    assert_eq!(plans.len(), 4);
+    let split = open(&folder.path().join("split-00001-of-00004.gguf"));
+    let whole = made(source(), &to("q5_k", &whole)).unwrap();
+    assert_eq!((split.files.len(), split.tensors.len()), (4, whole.tensors.len()));
+    assert_eq!(split.metadata, whole.metadata);
+    for tensor in &whole.tensors {
+        assert_eq!(digest(&split, &tensor.name), digest(&whole, &tensor.name), "{}", tensor.name);
+    }
+}
+
+#[test]
+fn older_containers_are_read_and_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let old = folder.path().join("old.bin");
+    let made_old =
+        made(source(), &Options { to: Some("ggjt-v1".into()), ..to("q4_1", &old) }).unwrap();
+    assert_eq!(made_old.format, "ggjt-v1-llama");
+    assert_eq!(made_old.header("ftype"), Some(3));
+    let tensor = made_old.tensor("layers.1.feed_forward.w2.weight").unwrap();
+    assert_eq!(tensor.quant.to_string(), "q4_1/pairs-f32");
+    let again = folder.path().join("again.gguf");
+    assert!(plan(made_old.clone(), &to("q8_0", &again)).is_err());
+    let options = Options { allow_requantize: true, ..to("q8_0", &again) };
+    let again = made(made_old.clone(), &options).unwrap();
+    assert_eq!(again.tensor("blk.1.ffn_down.weight").unwrap().quant.name(), "q8_0");
+    assert!(plan(source(), &Options { to: Some("ggjt-v1".into()), ..to("q4_k", &old) }).is_err());
+    assert!(plan(source(), &to("q4_2", &old)).is_err());
+}
+
+#[test]
 fn types_fit_a_size() {
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().join("out.gguf");

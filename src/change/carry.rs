@@ -488,7 +488,9 @@ fn check_written(plan: &Plan, out: &Replace) -> Result<()> {
     };
     let options =
         OpenOptions { format: Some(plan.target.id().to_owned()), ..OpenOptions::default() };
-    let found = container::open(out.temp_path(), &options)?;
+    // This file alone: as a shard it would ask for the others, which have no names yet.
+    let written = Input::open(out.temp_path())?;
+    let found = container::detect(&written, &options)?.sure(&written)?;
     if found.tensors.len() != plan.steps.len() {
         return Err(wrong(format!("{} tensors", found.tensors.len())));
     }

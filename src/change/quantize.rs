@@ -98,7 +98,9 @@ pub fn plan(model: Model, options: &Options) -> Result<(Model, Vec<Plan>)> {
         let what = format!("{} was a type of ggjt v1 only", old.name);
         return Err(Error::unsupported(what, "add --to ggjt-v1, or choose another type"));
     }
-    let job = Job::new(model, base, options)?;
+    let stated = if from_gguf { &original } else { &base.metadata };
+    let stated = stated.u64("general.file_type").and_then(|n| u32::try_from(n).ok());
+    let job = Job::new(model, base, stated, options)?;
     let mut plans = Vec::new();
     if let Some(goal) = options.goal {
         plans.extend(job.fitted(&input, goal)?);
@@ -149,6 +151,7 @@ fn old_plan(
         }
     }
     trouble.check(options)?;
+    plan.measure |= !trouble.quantized.is_empty();
     trouble.note(&mut plan.notes);
     if let Some((_, word)) = plan.header.iter_mut().find(|(n, _)| n == "ftype")
         && !file_type.copy
@@ -195,12 +198,19 @@ struct Job<'a> {
     shape: Shape,
     /// The names of the steps before blocks were left out: importances are found by them.
     originals: Vec<String>,
+    /// The file type that the model states.
+    stated: Option<u32>,
     /// Blocks that are left, where some were left out.
     blocks: Option<u32>,
 }
 
 impl<'a> Job<'a> {
-    fn new(model: Model, mut base: Plan, options: &'a Options) -> Result<Job<'a>> {
+    fn new(
+        model: Model,
+        mut base: Plan,
+        stated: Option<u32>,
+        options: &'a Options,
+    ) -> Result<Job<'a>> {
         base.steps.sort_by(|a, b| mix::file_order(&a.name, &b.name));
         let mut shape = base.metadata.clone();
         for (key, value) in &options.overrides {
@@ -208,7 +218,7 @@ impl<'a> Job<'a> {
         }
         let shape = shape_of(&shape);
         let (originals, blocks) = prune(&mut base.steps, &options.prune)?;
-        let mut job = Job { model, base, options, shape, originals, blocks };
+        let mut job = Job { model, base, options, shape, originals, stated, blocks };
         if options.keep_split {
             let place = |s: &Step| {
                 let first = job.model.tensors.get(s.source).and_then(|t| t.pieces.first());
@@ -297,8 +307,7 @@ impl<'a> Job<'a> {
 
     /// The number that llama.cpp knows the model by now.
     fn present_file_type(&self) -> u32 {
-        let stated = self.base.metadata.u64("general.file_type");
-        stated.and_then(|n| u32::try_from(n).ok()).unwrap_or_else(|| {
+        self.stated.unwrap_or_else(|| {
             let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
             let mut most = (0, "f32");
             for step in &self.base.steps {
@@ -346,6 +355,7 @@ impl<'a> Job<'a> {
             (step.quant, step.act) = (to, Act::Recode { encode, weights });
         }
         trouble.check(self.options)?;
+        plan.measure |= !trouble.quantized.is_empty();
         trouble.note(&mut plan.notes);
         for (wanted, instead) in
             choices.iter().filter_map(|c| Some((c.instead_of?, c.becomes))).collect::<BTreeSet<_>>()

@@ -195,11 +195,17 @@ impl Report {
         }
         if verbose {
             for line in &self.steps {
-                let _ = writeln!(
+                let _ = write!(
                     out,
                     "  {:#12x}  {:<40} {:?} {} -> {} {}",
                     line.at, line.name, line.shape, line.from, line.to, line.how
                 );
+                let _ = match (line.rmse, line.max_error, line.snr_db) {
+                    (Some(rmse), Some(max), Some(snr)) => {
+                        writeln!(out, ": rmse {rmse:.3e}, max {max:.3e}, snr {snr:.1} dB")
+                    }
+                    _ => writeln!(out),
+                };
             }
         }
         if !self.assumed.is_empty() {
