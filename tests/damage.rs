@@ -49,7 +49,7 @@ fn a_file_cut_at_any_length_says_where() {
                 Err(other) => panic!("{name} cut at {len}: {other}"),
                 // The padding after the last tensor carries nothing.
                 Ok(_) => {
-                    assert!(name.ends_with("gguf") && whole.len() - len < 32, "{name} at {len}")
+                    assert!(name.ends_with("gguf") && whole.len() - len < 32, "{name} at {len}");
                 }
             }
         }
@@ -70,7 +70,7 @@ fn a_flipped_byte_never_panics() {
                     Ok(_) | Err(Error::Unknown { .. } | Error::Unsupported { .. }) => {}
                     // Data may be said to begin beyond the end: that is then the place.
                     Err(Error::Malformed(m)) => {
-                        assert!(m.at <= whole.len() as u64 || m.field.ends_with(".data"), "{m:?}")
+                        assert!(m.at <= whole.len() as u64 || m.field.ends_with(".data"), "{m:?}");
                     }
                     Err(other) => panic!("{name}: byte {at} ^ {mask:#x}: {other}"),
                 }

@@ -72,8 +72,8 @@ pub enum Act {
     },
 }
 
-/// What a step loses, as far as it is known before reading.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a step loses, as far as it is known before reading; the least first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Loss {
     /// Every weight decodes to the same f32.
     Exact,

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use crate::{
-    change::{Loss, Plan},
+    change::{Loss, Plan, Step},
     container::{self, OpenOptions},
     error::{Error, Result},
     infer::{Outputs, outputs},
@@ -37,11 +37,7 @@ pub fn prove(model: &Model, plan: &Plan, written: &Path) -> Result<String> {
         old.metadata = plan.metadata.clone();
     }
     let found = outputs::compare(&old, &new, TEXT, TOKENS)?;
-    let worst = plan.steps.iter().map(|s| s.loss()).fold(Loss::Exact, |a, b| match (a, b) {
-        (Loss::Recoded, _) | (_, Loss::Recoded) => Loss::Recoded,
-        (Loss::Rounded, _) | (_, Loss::Rounded) => Loss::Rounded,
-        _ => Loss::Exact,
-    });
+    let worst = plan.steps.iter().map(Step::loss).max().unwrap_or(Loss::Exact);
     let holds = match worst {
         Loss::Exact => found.identical == found.positions,
         Loss::Rounded => found.kl_mean <= ROUNDED,

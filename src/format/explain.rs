@@ -1,7 +1,7 @@
 //! Descriptions laid out for people: the catalogue, a container as a byte table, a block, a family.
 
 use super::{
-    block::{Block, Storage},
+    block::{Block, Field, Storage},
     catalog,
     container::{Blocks, Container, Skeleton, WordKind},
     family::{Family, Split},
@@ -51,7 +51,7 @@ pub fn catalogue() -> Vec<Section> {
 }
 
 fn size(block: &Block) -> usize {
-    block.fields.iter().map(|field| field.bytes()).sum()
+    block.fields.iter().map(Field::bytes).sum()
 }
 
 /// The sections about `id`: a container, a family, a block type or one of its dialects.
