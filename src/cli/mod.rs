@@ -16,11 +16,15 @@
 mod compare;
 mod completions;
 mod explain;
+mod imatrix;
 pub mod inspect;
 mod man;
 mod open;
+mod perplexity;
 mod progress;
 mod quantize;
+mod run;
+mod runner;
 pub mod text;
 mod upgrade;
 mod verify;
@@ -73,6 +77,12 @@ enum Command {
     Quantize(Box<quantize::Args>),
     /// Say whether two models are the same, and if not, how they differ
     Compare(compare::Args),
+    /// Write text with a model of any era
+    Run(run::Args),
+    /// Score how well a model predicts a text, with llama-perplexity's windows
+    Perplexity(perplexity::Args),
+    /// Collect which columns of each matrix matter, for quantize --imatrix
+    Imatrix(imatrix::Args),
     /// Check downloads offline: digest lists, caches, public digests, structure
     Verify(verify::Args),
     /// Draw a format from its description
@@ -90,6 +100,9 @@ impl Command {
             Command::Upgrade(args) => upgrade::run(args, globals),
             Command::Quantize(args) => quantize::run(args, globals),
             Command::Compare(args) => compare::run(args, globals),
+            Command::Run(args) => run::run(args, globals),
+            Command::Perplexity(args) => perplexity::run(args, globals),
+            Command::Imatrix(args) => imatrix::run(args, globals),
             Command::Verify(args) => verify::run(args, globals),
             Command::Explain(args) => explain::run(args, globals),
             Command::Completions(args) => completions::run(args, globals),
