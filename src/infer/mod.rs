@@ -9,6 +9,7 @@ pub mod cache;
 pub mod config;
 pub mod dot;
 pub mod forward;
+pub mod fused;
 pub mod imatrix;
 pub mod matrix;
 pub mod outputs;
