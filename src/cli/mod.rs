@@ -17,11 +17,15 @@ mod compare;
 mod completions;
 mod explain;
 mod convert;
+mod imatrix;
 pub mod inspect;
 mod man;
 mod open;
+mod perplexity;
 mod progress;
 mod quantize;
+mod run;
+mod runner;
 pub mod text;
 mod upgrade;
 mod verify;
@@ -76,6 +80,12 @@ enum Command {
     Convert(Box<convert::Args>),
     /// Say whether two models are the same, and if not, how they differ
     Compare(compare::Args),
+    /// Write text with a model of any era
+    Run(run::Args),
+    /// Score how well a model predicts a text, with llama-perplexity's windows
+    Perplexity(perplexity::Args),
+    /// Collect which columns of each matrix matter, for quantize --imatrix
+    Imatrix(imatrix::Args),
     /// Check downloads offline: digest lists, caches, public digests, structure
     Verify(verify::Args),
     /// Draw a format from its description
@@ -94,6 +104,9 @@ impl Command {
             Command::Quantize(args) => quantize::run(args, globals),
             Command::Convert(args) => convert::run(args, globals),
             Command::Compare(args) => compare::run(args, globals),
+            Command::Run(args) => run::run(args, globals),
+            Command::Perplexity(args) => perplexity::run(args, globals),
+            Command::Imatrix(args) => imatrix::run(args, globals),
             Command::Verify(args) => verify::run(args, globals),
             Command::Explain(args) => explain::run(args, globals),
             Command::Completions(args) => completions::run(args, globals),

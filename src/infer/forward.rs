@@ -34,9 +34,16 @@ pub enum Want {
 
 /// Sees what goes into each matrix, to weigh the importance of its columns.
 pub trait Tap {
-    /// `xs` are the vectors that `role` of layer `layer` is multiplied with; `expert` is the part that
-    /// they are sent to, of how many.
-    fn see(&mut self, role: &'static str, layer: Option<usize>, expert: (usize, usize), xs: &[f32]);
+    /// `xs` are the vectors of `cols` numbers that `role` of layer `layer` is multiplied with; `expert`
+    /// is the part that they are sent to, of how many.
+    fn see(
+        &mut self,
+        role: &'static str,
+        layer: Option<usize>,
+        expert: (usize, usize),
+        cols: usize,
+        xs: &[f32],
+    );
 }
 
 /// A text being read or written: the weights and the keys and values of its tokens so far.
@@ -235,7 +242,7 @@ impl<'w> Session<'w> {
         x: &[f32],
     ) -> Vec<f32> {
         if let Some(tap) = &mut self.tap {
-            tap.see(role, layer, expert, x);
+            tap.see(role, layer, expert, matrix.cols, x);
         }
         let mut out = vec![0.0; x.len() / matrix.cols * matrix.rows];
         matrix.multiply(x, &mut out);

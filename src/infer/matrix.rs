@@ -5,7 +5,10 @@ use std::{ops::Range, sync::Arc};
 use memmap2::Mmap;
 use rayon::prelude::*;
 
-use super::dot;
+use super::{
+    dot,
+    fused::{self, Fused},
+};
 use crate::quant::{QuantType, decode_rows, isa::Isa};
 
 /// A matrix of `rows` by `cols` weights in any block type.
@@ -55,6 +58,8 @@ impl Bytes {
 
 /// Rows decoded together: enough to use each vector often, few enough to stay in the second cache.
 const BAND: usize = 16;
+/// Rows that a thread multiplies with one vector before it asks for more.
+const SHARE: usize = 64;
 
 impl Matrix {
     /// A matrix whose parts have `(rows, bytes)` each, whole rows of `row_bytes` bytes.
@@ -137,6 +142,11 @@ impl Matrix {
     /// `[rows][count]` out.
     fn products(&self, xs: &[f32], out: &mut [f32]) {
         let count = xs.len() / self.cols;
+        if count == 1
+            && let Some(kernel) = fused::kernel(self.quant, self.cols)
+        {
+            return self.fused(kernel, xs, out);
+        }
         let bands = out.par_chunks_mut(BAND * count).enumerate();
         bands.for_each_init(Vec::new, |weights, (band, out)| {
             let (first, height) = (band * BAND, out.len() / count);
@@ -144,5 +154,16 @@ impl Matrix {
             self.decode(first..first + height, weights);
             dot::multiply(Isa::best(), weights, xs, self.cols, out);
         });
+    }
+
+    /// One vector times all rows, decoded in registers.
+    fn fused(&self, kernel: Fused, x: &[f32], out: &mut [f32]) {
+        for part in &self.parts {
+            let bytes = part.bytes.get().par_chunks(SHARE * self.row_bytes);
+            let out = out[part.rows.clone()].par_chunks_mut(SHARE);
+            bytes.zip(out).for_each(|(rows, out)| {
+                kernel(Isa::best(), rows, self.row_bytes, x, out);
+            });
+        }
     }
 }

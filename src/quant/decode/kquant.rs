@@ -71,7 +71,7 @@ fn q3_k_256(b: &[u8; 110], out: &mut [f32; 256]) {
 
 /// `d * s * w - dmin * m`.
 #[inline(always)]
-fn q4_k_256(b: &[u8; 144], out: &mut [f32; 256]) {
+pub(crate) fn q4_k_256(b: &[u8; 144], out: &mut [f32; 256]) {
     let (scales, qs) = (&b[4..16], &b[16..144]);
     let (d, dmin) = (half_at(b, 0), half_at(b, 2));
     for (i, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
@@ -101,7 +101,7 @@ fn q5_k_256(b: &[u8; 176], out: &mut [f32; 256]) {
 
 /// `d * s * (w - 32)`, four bits of `w` in `ql` and two in `qh`.
 #[inline(always)]
-fn q6_k_256(b: &[u8; 210], out: &mut [f32; 256]) {
+pub(crate) fn q6_k_256(b: &[u8; 210], out: &mut [f32; 256]) {
     let (ql, qh, scales) = (&b[..128], &b[128..192], &b[192..208]);
     let d = half_at(b, 208);
     for (i, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {

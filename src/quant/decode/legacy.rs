@@ -63,7 +63,7 @@ fn offset(d: f32, m: f32) -> impl Fn(u8) -> f32 {
 }
 
 #[inline(always)]
-fn q4_0_pairs_f32(b: &[u8; 20], out: &mut [f32; 32]) {
+pub(crate) fn q4_0_pairs_f32(b: &[u8; 20], out: &mut [f32; 32]) {
     pairs(&b[4..], out, centred(f32_at(b, 0)));
 }
 
@@ -73,7 +73,7 @@ fn q4_0_halves_f32(b: &[u8; 20], out: &mut [f32; 32]) {
 }
 
 #[inline(always)]
-fn q4_0_halves_f16(b: &[u8; 18], out: &mut [f32; 32]) {
+pub(crate) fn q4_0_halves_f16(b: &[u8; 18], out: &mut [f32; 32]) {
     halves(&b[2..], out, centred(half_at(b, 0)));
 }
 
@@ -88,7 +88,7 @@ fn q4_1_halves_f32(b: &[u8; 24], out: &mut [f32; 32]) {
 }
 
 #[inline(always)]
-fn q4_1_halves_f16(b: &[u8; 20], out: &mut [f32; 32]) {
+pub(crate) fn q4_1_halves_f16(b: &[u8; 20], out: &mut [f32; 32]) {
     halves(&b[4..], out, offset(half_at(b, 0), half_at(b, 2)));
 }
 
@@ -140,7 +140,7 @@ fn q5_0_pairs(b: &[u8; 22], out: &mut [f32; 32]) {
 }
 
 #[inline(always)]
-fn q5_0_halves(b: &[u8; 22], out: &mut [f32; 32]) {
+pub(crate) fn q5_0_halves(b: &[u8; 22], out: &mut [f32; 32]) {
     q5_0::<false>(b, out);
 }
 
@@ -150,7 +150,7 @@ fn q5_1_pairs(b: &[u8; 24], out: &mut [f32; 32]) {
 }
 
 #[inline(always)]
-fn q5_1_halves(b: &[u8; 24], out: &mut [f32; 32]) {
+pub(crate) fn q5_1_halves(b: &[u8; 24], out: &mut [f32; 32]) {
     q5_1::<false>(b, out);
 }
 
@@ -168,7 +168,7 @@ fn q8_0_f32(b: &[u8; 36], out: &mut [f32; 32]) {
 }
 
 #[inline(always)]
-fn q8_0_f16(b: &[u8; 34], out: &mut [f32; 32]) {
+pub(crate) fn q8_0_f16(b: &[u8; 34], out: &mut [f32; 32]) {
     bytes(&b[2..], half_at(b, 0), out);
 }
 

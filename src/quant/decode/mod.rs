@@ -5,10 +5,10 @@
 //! not depend on each other, so only the order of operations within one weight matters.
 
 mod iquant;
-mod kquant;
-mod legacy;
+pub(crate) mod kquant;
+pub(crate) mod legacy;
 mod levels;
-mod plain;
+pub(crate) mod plain;
 
 use crate::quant::{QuantType, isa::Isa};
 use std::sync::LazyLock;

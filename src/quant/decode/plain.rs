@@ -6,18 +6,18 @@ use crate::quant::encode::float::f32_from_half;
 decoders!(f32, f16, bf16, f64, i8, i16, i32, i64);
 
 #[inline(always)]
-fn f32(x: &[u8; 4], out: &mut [f32; 1]) {
+pub(crate) fn f32(x: &[u8; 4], out: &mut [f32; 1]) {
     out[0] = f32::from_le_bytes(*x);
 }
 
 #[inline(always)]
-fn f16(x: &[u8; 2], out: &mut [f32; 1]) {
+pub(crate) fn f16(x: &[u8; 2], out: &mut [f32; 1]) {
     out[0] = f32_from_half(u16::from_le_bytes(*x));
 }
 
 /// bf16 is the upper half of an f32.
 #[inline(always)]
-fn bf16(x: &[u8; 2], out: &mut [f32; 1]) {
+pub(crate) fn bf16(x: &[u8; 2], out: &mut [f32; 1]) {
     out[0] = f32::from_bits(u32::from(u16::from_le_bytes(*x)) << 16);
 }
 

@@ -1,0 +1,113 @@
+//! Perplexity of a text, windowed as llama.cpp's `llama-perplexity` does it, so that figures compare.
+//!
+//! The tokens are cut into windows of `context`; each is read alone with the beginning-of-text token
+//! in its first place, and the predictions of its second half are scored, all but the last, whose
+//! answer lies in the next window. `perplexity = exp(mean of -ln p(token))`.
+
+use super::{Session, Want, Weights};
+use crate::{
+    bytes::replace::check_interrupt,
+    error::{Error, Result},
+};
+
+/// A running estimate.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Estimate {
+    /// Tokens scored.
+    pub count: u64,
+    sum: f64,
+    squares: f64,
+}
+
+impl Estimate {
+    /// Counts one token of which `-ln p` is `nats`.
+    pub fn add(&mut self, nats: f64) {
+        self.count += 1;
+        self.sum += nats;
+        self.squares += nats * nats;
+    }
+
+    /// The perplexity so far.
+    pub fn perplexity(&self) -> f64 {
+        (self.sum / self.count as f64).exp()
+    }
+
+    /// Its standard error.
+    pub fn error(&self) -> f64 {
+        let mean = self.sum / self.count as f64;
+        let variance = self.squares / self.count as f64 - mean * mean;
+        (variance.max(0.0) / (self.count as f64 - 1.0)).sqrt() * self.perplexity()
+    }
+}
+
+/// `-ln p(token)` of the softmax of `logits`.
+pub fn nats(logits: &[f32], token: u32) -> f64 {
+    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|logit| f64::from((logit - most).exp())).sum();
+    let logit = logits.get(token as usize).copied().unwrap_or(f32::NEG_INFINITY);
+    sum.ln() - f64::from(logit - most)
+}
+
+/// The windows of `tokens`, each with `bos` in its first place where there is one.
+pub fn windows(tokens: &[u32], context: usize, bos: Option<u32>) -> impl Iterator<Item = Vec<u32>> {
+    tokens.chunks_exact(context).map(move |window| {
+        let mut window = window.to_vec();
+        if let (Some(bos), Some(first)) = (bos, window.first_mut()) {
+            *first = bos;
+        }
+        window
+    })
+}
+
+/// Scores at most `most` windows of `tokens` and calls `after_each` with the estimate so far.
+///
+/// # Errors
+/// Where there are fewer than two windows, or the person interrupts.
+pub fn perplexity(
+    weights: &Weights,
+    tokens: &[u32],
+    context: usize,
+    bos: Option<u32>,
+    most: usize,
+    mut after_each: impl FnMut(Estimate) -> Result<()>,
+) -> Result<Estimate> {
+    if context < 4 || tokens.len() < 2 * context {
+        return Err(Error::Usage(format!(
+            "two windows of {context} tokens are needed and the text has {} tokens: give a longer text \
+             or a smaller -c",
+            tokens.len()
+        )));
+    }
+    let mut estimate = Estimate::default();
+    let mut session = Session::new(weights, context);
+    for window in windows(tokens, context, bos).take(most) {
+        check_interrupt()?;
+        session.truncate(0);
+        let half = context / 2;
+        session.read(&window[..half], Want::Last, |_, _| {})?;
+        session.read(&window[half..], Want::All, |i, logits| {
+            if let Some(next) = window.get(half + i + 1) {
+                estimate.add(nats(logits, *next));
+            }
+        })?;
+        after_each(estimate)?;
+    }
+    Ok(estimate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn even_odds_are_their_number() {
+        let mut estimate = Estimate::default();
+        for _ in 0..10 {
+            estimate.add(nats(&[2.5; 8], 3));
+        }
+        assert!((estimate.perplexity() - 8.0).abs() < 1e-9);
+        assert!(estimate.error() < 1e-6);
+        let whole: Vec<_> = windows(&[5, 6, 7, 8, 9], 2, Some(1)).collect();
+        assert_eq!(whole, [[1, 6], [1, 8]]);
+    }
+}
