@@ -13,6 +13,7 @@
 //! | 5 | reading or writing failed |
 //! | 130 | Ctrl-C |
 
+mod batch;
 mod compare;
 mod completions;
 mod explain;
@@ -73,6 +74,8 @@ enum Command {
     Quantize(Box<quantize::Args>),
     /// Say whether two models are the same, and if not, how they differ
     Compare(compare::Args),
+    /// Do one task to every model of a folder, resumable and split over machines
+    Batch(batch::Args),
     /// Check downloads offline: digest lists, caches, public digests, structure
     Verify(verify::Args),
     /// Draw a format from its description
@@ -90,6 +93,7 @@ impl Command {
             Command::Upgrade(args) => upgrade::run(args, globals),
             Command::Quantize(args) => quantize::run(args, globals),
             Command::Compare(args) => compare::run(args, globals),
+            Command::Batch(args) => batch::run(args, globals),
             Command::Verify(args) => verify::run(args, globals),
             Command::Explain(args) => explain::run(args, globals),
             Command::Completions(args) => completions::run(args, globals),
