@@ -93,6 +93,11 @@ impl FileState {
         }
     }
 
+    /// Whether a file has not been written to since.
+    pub fn is_unmoved(&self, path: &Path) -> bool {
+        stamp(path).is_ok_and(|now| now == (self.size, self.modified_ns))
+    }
+
     /// Whether a file is still this one: by size and time, by digest where only the time moved.
     fn is_still(&self, path: &Path, threads: usize) -> bool {
         match stamp(path) {
@@ -154,11 +159,12 @@ impl Receipt {
     ///
     /// # Errors
     /// Where the output cannot be read or the receipt not written.
-    pub fn finish(mut self, output: &Path, name: &str, threads: usize) -> Result<Self> {
-        self.output = Some(FileState::read(output, name, threads)?);
+    pub fn finish(mut self, output: &Path, name: &str, threads: usize) -> Result<FileState> {
+        let state = FileState::read(output, name, threads)?;
+        self.output = Some(state.clone());
         self.state = State::Finished;
         self.write(output)?;
-        Ok(self)
+        Ok(state)
     }
 }
 

@@ -23,6 +23,16 @@ pub fn check_interrupt() -> Result<()> {
     if INTERRUPTED.load(Ordering::Relaxed) { Err(Error::Interrupted) } else { Ok(()) }
 }
 
+/// Temporary files are named `.regguf-….partial`.
+const PREFIX: &str = ".regguf-";
+const SUFFIX: &str = ".partial";
+
+/// Whether a file is a temporary one of this module by its name.
+pub fn is_partial(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.starts_with(PREFIX) && name.ends_with(SUFFIX)
+}
+
 /// A file being written under a temporary name.
 #[derive(Debug)]
 pub struct Replace {
@@ -41,12 +51,20 @@ impl Replace {
         check_target(target, force, inputs)?;
         let folder = folder_of(target);
         check_space(folder, size, target)?;
-        let temp = tempfile::Builder::new()
-            .prefix(".regguf-")
-            .suffix(".partial")
-            .permissions_if_unix()
-            .tempfile_in(folder)
-            .map_err(|e| Error::io(target, "create", e))?;
+        let temp = loop {
+            let temp = tempfile::Builder::new()
+                .prefix(PREFIX)
+                .suffix(SUFFIX)
+                .permissions_if_unix()
+                .tempfile_in(folder)
+                .map_err(|e| Error::io(target, "create", e))?;
+            // Says that the file has a living writer; whoever took it for a leftover just before has
+            // removed its name. File systems without locks have no such visitors either.
+            let _ = temp.as_file().lock();
+            if temp.path().exists() {
+                break temp;
+            }
+        };
         Ok(Replace { temp, target: target.to_owned(), force })
     }
 

@@ -13,6 +13,7 @@
 //! | 5 | reading or writing failed |
 //! | 130 | Ctrl-C |
 
+mod batch;
 mod compare;
 mod completions;
 mod explain;
@@ -86,6 +87,8 @@ enum Command {
     Perplexity(perplexity::Args),
     /// Collect which columns of each matrix matter, for quantize --imatrix
     Imatrix(imatrix::Args),
+    /// Do one task to every model of a folder, resumable and split over machines
+    Batch(batch::Args),
     /// Check downloads offline: digest lists, caches, public digests, structure
     Verify(verify::Args),
     /// Draw a format from its description
@@ -107,6 +110,7 @@ impl Command {
             Command::Run(args) => run::run(args, globals),
             Command::Perplexity(args) => perplexity::run(args, globals),
             Command::Imatrix(args) => imatrix::run(args, globals),
+            Command::Batch(args) => batch::run(args, globals),
             Command::Verify(args) => verify::run(args, globals),
             Command::Explain(args) => explain::run(args, globals),
             Command::Completions(args) => completions::run(args, globals),

@@ -1,0 +1,253 @@
+//! What a batch will do, model by model, before it does anything.
+//!
+//! A plan is data: it can be printed, saved, and run unchanged on another day or machine.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::find::{Found, Kind, find};
+use super::receipt::TOOL;
+use super::task::{Settings, Task};
+use crate::change::ftype::FileType;
+use crate::change::{Act, Loss, Plan};
+use crate::error::Result;
+
+/// Bytes a second of a job that moves rows, and of one that encodes them: for the estimate only.
+const MOVED_PER_SECOND: f64 = 400e6;
+const ENCODED_PER_SECOND: f64 = 40e6;
+
+/// A whole batch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BatchPlan {
+    /// The version of this structure.
+    pub schema_version: u32,
+    /// The program that made it.
+    pub tool: String,
+    /// What is done to every model.
+    pub task: Task,
+    /// How.
+    pub settings: Settings,
+    /// The jobs, in the order of the models' names.
+    pub jobs: Vec<Job>,
+}
+
+/// What is to be done with one model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Job {
+    /// The model.
+    pub model: Found,
+    /// The format it has.
+    pub from: String,
+    /// What will be written.
+    pub outputs: Vec<Output>,
+    /// A rough estimate of the time.
+    pub seconds: f64,
+    /// What is lost or assumed, in words.
+    pub risk: String,
+    /// Why nothing needs to be done, where nothing does.
+    pub skip: Option<String>,
+    /// Why it cannot be done, where it cannot.
+    pub problem: Option<String>,
+}
+
+/// One file to be written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Output {
+    /// Where.
+    pub path: PathBuf,
+    /// The quantization type asked for, where one was.
+    pub kind: Option<String>,
+    /// The container it is written in.
+    pub to: String,
+    /// Its size.
+    pub bytes: u64,
+}
+
+impl BatchPlan {
+    /// Finds the models below `roots` and plans the task for each.
+    ///
+    /// # Errors
+    /// Where a folder cannot be listed or the settings are wrong; what is wrong with one model stands
+    /// in its job.
+    pub fn make(task: Task, settings: Settings, roots: &[PathBuf]) -> Result<Self> {
+        settings.check(task)?;
+        let found = find(roots)?.into_iter().filter(|model| task.takes(model.kind));
+        let found: Vec<Found> = found.collect();
+        let inputs: BTreeSet<PathBuf> = found.iter().flat_map(|m| m.files.clone()).collect();
+        let mut named = BTreeSet::new();
+        let mut jobs = Vec::new();
+        for model in found {
+            let mut job = plan_job(task, &settings, model);
+            for output in &mut job.outputs {
+                let free = |path: &Path| !inputs.contains(path) && !named.contains(path);
+                output.path = job.model.output_path(output, &settings, free);
+                named.insert(output.path.clone());
+            }
+            jobs.push(job);
+        }
+        Ok(Self { schema_version: 1, tool: TOOL.to_owned(), task, settings, jobs })
+    }
+
+    /// Bytes that the jobs read.
+    pub fn bytes(&self) -> u64 {
+        self.jobs.iter().map(|job| job.model.bytes).sum()
+    }
+}
+
+fn plan_job(task: Task, settings: &Settings, model: Found) -> Job {
+    let mut job = Job {
+        model,
+        from: String::new(),
+        outputs: Vec::new(),
+        seconds: 0.0,
+        risk: String::new(),
+        skip: None,
+        problem: None,
+    };
+    match task.plans(settings, &job.model) {
+        Err(error) => job.problem = Some(error.to_string()),
+        Ok(None) => {
+            job.seconds = job.model.bytes as f64 / MOVED_PER_SECOND;
+            "reads only".clone_into(&mut job.risk);
+        }
+        Ok(Some((model, plans))) => {
+            job.from.clone_from(&model.format);
+            if task == Task::Upgrade && plans.iter().all(|plan| is_same(&model, plan)) {
+                job.skip = Some(format!("is {} already", model.format));
+                return job;
+            }
+            job.seconds = plans.iter().map(seconds).sum();
+            job.risk = risk(&plans);
+            let kinds = settings.types.iter().map(|kind| Some(kind.to_uppercase()));
+            let kinds: Vec<Option<String>> = kinds.chain([None]).collect();
+            job.outputs = plans
+                .iter()
+                .zip(&kinds)
+                .map(|(plan, kind)| Output {
+                    path: PathBuf::new(),
+                    kind: kind.clone(),
+                    to: plan.target.id().to_owned(),
+                    bytes: plan.layout.total,
+                })
+                .collect();
+        }
+    }
+    job
+}
+
+/// Whether a plan would write what is there already.
+fn is_same(model: &crate::model::Model, plan: &Plan) -> bool {
+    model.format == plan.target.id()
+        && model.files.len() == 1
+        && plan.metadata == model.metadata
+        && plan.steps.iter().all(|step| matches!(step.act, Act::Copy))
+}
+
+fn seconds(plan: &Plan) -> f64 {
+    let per_second = |act: &Act| match act {
+        Act::Recode { .. } => ENCODED_PER_SECOND,
+        _ => MOVED_PER_SECOND,
+    };
+    plan.steps.iter().map(|step| step.bytes() as f64 / per_second(&step.act)).sum()
+}
+
+/// What the plans lose and assume.
+fn risk(plans: &[Plan]) -> String {
+    let count = |loss: Loss| {
+        plans.iter().flat_map(|plan| &plan.steps).filter(|step| step.loss() == loss).count()
+    };
+    let mut parts = Vec::new();
+    match (count(Loss::Rounded), count(Loss::Recoded)) {
+        (0, 0) => parts.push("exact".to_owned()),
+        (rounded, recoded) => {
+            let told = [(rounded, "tensors rounded"), (recoded, "tensors encoded")];
+            parts
+                .extend(told.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")));
+        }
+    }
+    let assumed = plans.iter().map(|plan| plan.assumed.len()).max().unwrap_or(0);
+    if assumed > 0 {
+        parts.push(format!("{assumed} values assumed"));
+    }
+    parts.join(", ")
+}
+
+impl Found {
+    /// Where an output goes: beside the model, or at the same place below `--out`; named after it.
+    fn output_path(
+        &self,
+        output: &Output,
+        settings: &Settings,
+        free: impl Fn(&Path) -> bool,
+    ) -> PathBuf {
+        let folder = match self.kind {
+            Kind::Checkpoint => self.path.clone(),
+            _ => self.path.parent().unwrap_or(Path::new("")).to_path_buf(),
+        };
+        let folder = match &settings.out {
+            Some(out) => out.join(folder.strip_prefix(&self.root).unwrap_or(&folder)),
+            None => folder,
+        };
+        let ending = if output.to.starts_with("gguf") { "gguf" } else { "bin" };
+        let stem = self.stem();
+        let plain = match &output.kind {
+            Some(kind) => named_for(&stem, kind, ending),
+            None => format!("{stem}.{ending}"),
+        };
+        let whole = self.path.file_name().unwrap_or_default().to_string_lossy();
+        let longer = format!("{stem}.{}.{ending}", output.to);
+        let longest = format!("{whole}.{}.{ending}", output.to);
+        let mut names = [plain, longer, longest].into_iter().map(|name| folder.join(name));
+        let fallback = folder.join(format!("{whole}.{ending}"));
+        names.find(|path| free(path)).unwrap_or(fallback)
+    }
+
+    /// Its name without what says how it is stored.
+    fn stem(&self) -> String {
+        let place = std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone());
+        let name = place.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if self.kind == Kind::Checkpoint {
+            return name;
+        }
+        let stem = name.rsplit_once('.').map_or(name.as_str(), |(stem, _)| stem);
+        let stem = stem.strip_suffix(".bin").unwrap_or(stem);
+        // A shard's number does not belong to the whole.
+        stem.split_once("-00001-of-").map_or(stem, |(whole, _)| whole).to_owned()
+    }
+}
+
+/// `base-Q4_0.gguf` for a stem that is `base-f16` or `base`; a dot stays where one stood.
+fn named_for(stem: &str, kind: &str, ending: &str) -> String {
+    let cut = stem.rsplit_once(['-', '.']).filter(|(_, last)| {
+        let is_float = ["fp16", "fp32"].contains(&last.to_ascii_lowercase().as_str());
+        // A bare number would be read as the number of a type: `v0.1` is a version.
+        let is_word = last.starts_with(|c: char| c.is_ascii_alphabetic());
+        is_float || is_word && FileType::parse(last).is_ok_and(|t| !t.copy)
+    });
+    match cut {
+        Some((base, _)) => {
+            let separator = stem.get(base.len()..=base.len()).unwrap_or("-");
+            format!("{base}{separator}{kind}.{ending}")
+        }
+        None => format!("{stem}-{kind}.{ending}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outputs_are_named_after_their_model() {
+        for (stem, expected) in [
+            ("ggml-model-f16", "ggml-model-Q4_0.gguf"),
+            ("llama-7b.ggmlv3.q8_0", "llama-7b.ggmlv3.Q4_0.gguf"),
+            ("7B", "7B-Q4_0.gguf"),
+            ("Mistral-7B-v0.1", "Mistral-7B-v0.1-Q4_0.gguf"),
+        ] {
+            assert_eq!(named_for(stem, "Q4_0", "gguf"), expected);
+        }
+    }
+}

@@ -1,0 +1,381 @@
+//! Works through a plan: jobs side by side, each output locked, written whole, and given a receipt.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::events::{Event, Made, Observer};
+use super::leftovers;
+use super::lock::Lock;
+use super::plan::{BatchPlan, Job, Output};
+use super::receipt::{FileState, Receipt, Standing, standing};
+use super::task::Task;
+use crate::bytes::replace::{check_interrupt, free_space};
+use crate::change::{self, Progress};
+use crate::check::Severity;
+use crate::check::verify::{self, verify};
+use crate::error::{Error, Result};
+
+/// Memory that one job needs besides the buffers that all jobs share: headers and vocabularies.
+const JOB_MEMORY: u64 = 128 << 20;
+/// Progress is told whenever so many more bytes are written.
+const PROGRESS_BYTES: u64 = 64 << 20;
+
+/// How a plan is worked through: nothing here changes a byte of the outputs.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Jobs side by side.
+    pub jobs: usize,
+    /// Memory that the batch may use, in bytes; decides how many jobs really run side by side.
+    pub memory: u64,
+    /// Bytes that stay free on the disk of the outputs.
+    pub min_free: u64,
+    /// Go on after a failure.
+    pub keep_going: bool,
+    /// Replace outputs that no receipt claims.
+    pub force: bool,
+    /// Threads for reading files to digest them.
+    pub threads: usize,
+}
+
+/// What became of a batch.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Summary {
+    /// Jobs done.
+    pub finished: usize,
+    /// Jobs that needed nothing.
+    pub skipped: usize,
+    /// Jobs that failed: their names and reasons.
+    pub failures: Vec<(String, String)>,
+    /// Jobs not begun.
+    pub left: usize,
+    /// How long it took.
+    pub seconds: f64,
+    /// Whether the person stopped it.
+    pub interrupted: bool,
+}
+
+/// What became of one job.
+enum Done {
+    Finished(Vec<Made>),
+    Skipped(String),
+    /// Another process has the lock of this output.
+    Busy(PathBuf),
+}
+
+struct Run<'a> {
+    plan: &'a BatchPlan,
+    limits: Limits,
+    observer: &'a dyn Observer,
+    options: Value,
+    stop: AtomicBool,
+    /// Bytes that running jobs have yet to write, so that two do not count on the same free space.
+    reserved: Mutex<u64>,
+    summary: Mutex<Summary>,
+}
+
+/// Works through the jobs of `plan` that `takes` says.
+pub fn run(plan: &BatchPlan, takes: &[bool], limits: Limits, observer: &dyn Observer) -> Summary {
+    let began = Instant::now();
+    let mine: Vec<usize> =
+        (0..plan.jobs.len()).filter(|i| takes.get(*i).copied().unwrap_or(true)).collect();
+    let bytes = mine.iter().filter_map(|i| plan.jobs.get(*i)).map(|job| job.model.bytes).sum();
+    observer.hear(&Event::Planned { jobs: mine.len(), bytes });
+    let settings = &plan.settings;
+    let run = Run {
+        plan,
+        limits,
+        observer,
+        // Where outputs go does not change them.
+        options: json!({ "to": settings.to, "allow_requantize": settings.allow_requantize }),
+        stop: AtomicBool::new(false),
+        reserved: Mutex::new(0),
+        summary: Mutex::new(Summary::default()),
+    };
+    let by_memory = usize::try_from(limits.memory / JOB_MEMORY).unwrap_or(usize::MAX).max(1);
+    let workers = limits.jobs.clamp(1, mine.len().max(1)).min(by_memory);
+    let busy = run.round(&mine, workers, false);
+    // What another batch was writing is looked at once more when it is done with it.
+    run.round(&busy, 1, true);
+    let mut summary = run.summary.into_inner().unwrap_or_else(PoisonError::into_inner);
+    summary.left = mine.len() - summary.finished - summary.skipped - summary.failures.len();
+    summary.seconds = began.elapsed().as_secs_f64();
+    observer.hear(&Event::Ended {
+        finished: summary.finished,
+        skipped: summary.skipped,
+        failed: summary.failures.len(),
+        left: summary.left,
+        seconds: summary.seconds,
+    });
+    summary
+}
+
+impl Run<'_> {
+    /// Does the jobs with some workers; answers those that another process has locked.
+    fn round(&self, jobs: &[usize], workers: usize, wait: bool) -> Vec<usize> {
+        let (next, busy) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+        let work = || {
+            while let Some(&i) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let Some(job) = self.plan.jobs.get(i) else { continue };
+                if self.stop.load(Ordering::Relaxed) {
+                    return;
+                }
+                let began = Instant::now();
+                match self.job(i, job, wait) {
+                    Ok(Done::Busy(output)) => {
+                        let output = output.display().to_string();
+                        self.observer.hear(&Event::Waiting { job: i, output: &output });
+                        busy.lock().unwrap_or_else(PoisonError::into_inner).push(i);
+                    }
+                    Ok(Done::Skipped(why)) => {
+                        self.note(|summary| summary.skipped += 1);
+                        self.observer.hear(&Event::Skipped { job: i, why: &why });
+                    }
+                    Ok(Done::Finished(outputs)) => {
+                        let seconds = began.elapsed().as_secs_f64();
+                        self.note(|summary| summary.finished += 1);
+                        self.observer.hear(&Event::Finished { job: i, outputs, seconds });
+                    }
+                    Err(Error::Interrupted) => {
+                        self.stop.store(true, Ordering::Relaxed);
+                        self.note(|summary| summary.interrupted = true);
+                    }
+                    Err(error) => self.failed(i, job, &error),
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..workers {
+                scope.spawn(work);
+            }
+            work();
+        });
+        let mut busy = busy.into_inner().unwrap_or_else(PoisonError::into_inner);
+        busy.sort_unstable();
+        busy
+    }
+
+    fn note(&self, what: impl FnOnce(&mut Summary)) {
+        what(&mut self.summary.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn failed(&self, i: usize, job: &Job, error: &Error) {
+        let error = error.to_string();
+        self.note(|summary| summary.failures.push((job.model.name.clone(), error.clone())));
+        if !self.limits.keep_going {
+            self.stop.store(true, Ordering::Relaxed);
+        }
+        self.observer.hear(&Event::Failed { job: i, error });
+    }
+
+    fn job(&self, i: usize, job: &Job, wait: bool) -> Result<Done> {
+        check_interrupt()?;
+        if let Some(problem) = &job.problem {
+            return Err(Error::unsupported(problem.as_str(), ""));
+        }
+        if let Some(why) = &job.skip {
+            return Ok(Done::Skipped(why.clone()));
+        }
+        if self.plan.task == Task::Verify {
+            return self.verify(i, job);
+        }
+        for output in &job.outputs {
+            let folder = output.path.parent().unwrap_or(Path::new(""));
+            fs::create_dir_all(folder).map_err(|error| Error::io(folder, "create", error))?;
+        }
+        // In one order everywhere, so that two batches cannot wait for each other.
+        let mut paths: Vec<&Path> =
+            job.outputs.iter().map(|output| output.path.as_path()).collect();
+        paths.sort_unstable();
+        let mut locks = Vec::new();
+        for path in paths {
+            match if wait { Some(Lock::wait(path)?) } else { Lock::try_take(path)? } {
+                Some(lock) => locks.push(lock),
+                None => return Ok(Done::Busy(path.to_owned())),
+            }
+        }
+        let inputs: Vec<(String, PathBuf)> = job
+            .model
+            .files
+            .iter()
+            .map(|file| (relative(file, &job.model.root), file.clone()))
+            .collect();
+        let mut due = Vec::new();
+        let mut why = String::new();
+        for (n, output) in job.outputs.iter().enumerate() {
+            let options = self.options_of(output);
+            let threads = self.limits.threads;
+            match standing(&output.path, self.plan.task.name(), &options, &inputs, threads) {
+                Standing::Proved => {}
+                Standing::Foreign if !self.limits.force => {
+                    let what = format!(
+                        "{}: exists already and no receipt says that a batch made it",
+                        output.path.display()
+                    );
+                    return Err(Error::refused(what, "move it away, or add --force"));
+                }
+                Standing::Foreign => {
+                    due.push(n);
+                    "replaces what was there".clone_into(&mut why);
+                }
+                Standing::Due(reason) => {
+                    due.push(n);
+                    why = reason;
+                }
+            }
+        }
+        if due.is_empty() {
+            return Ok(Done::Skipped("made already: inputs and outputs match the receipt".into()));
+        }
+        let (input, bytes) = (job.model.name.as_str(), job.model.bytes);
+        self.observer.hear(&Event::Started { job: i, input, bytes, why: &why });
+        self.make(i, job, &due, &inputs).map(Done::Finished)
+    }
+
+    /// Everything that decides the bytes of an output besides its inputs.
+    fn options_of(&self, output: &Output) -> Value {
+        let mut options = self.options.clone();
+        options["type"] = json!(output.kind);
+        options
+    }
+
+    /// Makes the outputs that are due; their locks are held.
+    fn make(
+        &self,
+        i: usize,
+        job: &Job,
+        due: &[usize],
+        inputs: &[(String, PathBuf)],
+    ) -> Result<Vec<Made>> {
+        let outputs: Vec<&Output> = due.iter().filter_map(|n| job.outputs.get(*n)).collect();
+        let total = outputs.iter().map(|output| output.bytes).sum();
+        for output in &outputs {
+            leftovers::remove(output.path.parent().unwrap_or(Path::new("")));
+        }
+        let threads = self.limits.threads;
+        let read = |(name, path): &(String, PathBuf)| FileState::read(path, name, threads);
+        let states = inputs.iter().map(read).collect::<Result<Vec<FileState>>>()?;
+        let _reserved = self.reserve(&outputs, total)?;
+        let mut receipts = Vec::new();
+        for output in &outputs {
+            let (task, options) = (self.plan.task.name(), self.options_of(output));
+            let receipt = Receipt::start(task, options, states.clone());
+            receipt.write(&output.path)?;
+            receipts.push(receipt);
+        }
+        let planned = self.plan.task.plans(&self.plan.settings, &job.model)?;
+        let Some((model, mut plans)) = planned else { return Ok(Vec::new()) };
+        if plans.len() != job.outputs.len() {
+            let what = format!("{}: planned for other outputs", job.model.name);
+            return Err(Error::unsupported(what, "plan the batch again"));
+        }
+        for (plan, output) in plans.iter_mut().zip(&job.outputs) {
+            plan.output.clone_from(&output.path);
+        }
+        let mut n = 0;
+        plans.retain(|_| {
+            n += 1;
+            due.contains(&(n - 1))
+        });
+        let telling = Telling { run: self, job: i, total, done: AtomicU64::new(0) };
+        change::carry(&model, &plans, true, &telling)?;
+        for (state, (_, path)) in states.iter().zip(inputs) {
+            if !state.is_unmoved(path) {
+                let how = "it was written to between reading and digesting it".to_owned();
+                return Err(Error::Changed { path: path.clone(), how });
+            }
+        }
+        let mut made = Vec::new();
+        for (receipt, output) in receipts.into_iter().zip(outputs) {
+            let name =
+                relative(&output.path, self.plan.settings.out.as_ref().unwrap_or(&job.model.root));
+            let state = receipt.finish(&output.path, &name, threads)?;
+            let path = output.path.display().to_string();
+            made.push(Made { path, bytes: state.size, sha256: state.sha256 });
+        }
+        Ok(made)
+    }
+
+    /// Sets the bytes of a job's outputs aside from the free space of their disk.
+    fn reserve(&self, outputs: &[&Output], total: u64) -> Result<Reserved<'_>> {
+        let mut reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
+        let folder = outputs.first().and_then(|output| output.path.parent());
+        let free = folder.and_then(|folder| {
+            let here = if folder == Path::new("") { Path::new(".") } else { folder };
+            free_space(here)
+        });
+        let wanted = total.saturating_add(*reserved).saturating_add(self.limits.min_free);
+        if let Some(free) = free.filter(|free| *free < wanted) {
+            let what = format!(
+                "{} bytes are to be written and {} kept free, the disk has {free} free",
+                total.saturating_add(*reserved),
+                self.limits.min_free
+            );
+            return Err(Error::refused(what, "free some space or name another --out"));
+        }
+        *reserved += total;
+        Ok(Reserved { all: &self.reserved, bytes: total })
+    }
+
+    fn verify(&self, i: usize, job: &Job) -> Result<Done> {
+        let (input, bytes) = (job.model.name.as_str(), job.model.bytes);
+        self.observer.hear(&Event::Started { job: i, input, bytes, why: "" });
+        let threads = self.limits.threads;
+        let options =
+            verify::Options { deep: self.plan.settings.deep, threads, ..Default::default() };
+        let result = verify(&job.model.files, &options, &());
+        check_interrupt()?;
+        let bad = result.files.iter().find_map(|file| {
+            let graver = file.findings.iter().find(|f| f.severity == Severity::Failure)?;
+            Some(format!("{}: {graver}", file.name))
+        });
+        match bad {
+            Some(what) => Err(Error::unsupported(what, "")),
+            None => Ok(Done::Finished(Vec::new())),
+        }
+    }
+}
+
+/// A path relative to a folder, with `/`.
+fn relative(path: &Path, folder: &Path) -> String {
+    let name = path.strip_prefix(folder).unwrap_or(path).to_string_lossy();
+    name.replace(std::path::MAIN_SEPARATOR, "/")
+}
+
+/// Free space set aside, given back when dropped.
+struct Reserved<'a> {
+    all: &'a Mutex<u64>,
+    bytes: u64,
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        *all = all.saturating_sub(self.bytes);
+    }
+}
+
+/// Tells the observer of bytes written.
+struct Telling<'a> {
+    run: &'a Run<'a>,
+    job: usize,
+    total: u64,
+    done: AtomicU64,
+}
+
+impl Progress for Telling<'_> {
+    fn advance(&self, bytes: u64) {
+        let before = self.done.fetch_add(bytes, Ordering::Relaxed);
+        let done = before.saturating_add(bytes);
+        if before / PROGRESS_BYTES != done / PROGRESS_BYTES {
+            let (job, total) = (self.job, self.total);
+            self.run.observer.hear(&Event::Progress { job, done, total });
+        }
+    }
+}

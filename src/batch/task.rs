@@ -1,0 +1,101 @@
+//! What a batch does to every model: the same library calls as the single commands.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::find::{Found, Kind};
+use crate::change::ftype::FileType;
+use crate::change::{Plan, quantize, upgrade};
+use crate::container::{OpenOptions, open};
+use crate::error::{Error, Result};
+use crate::model::Model;
+
+/// What is done to every model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Task {
+    /// Bring old files to today's GGUF, same quant types.
+    Upgrade,
+    /// Quantize model files to one or more types.
+    Quantize,
+    /// Check every model; write nothing.
+    Verify,
+}
+
+/// How it is done: everything that decides the outputs' bytes, and where they go.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    /// The quantization types, one output for each.
+    pub types: Vec<String>,
+    /// The container to write, as `gguf-v3`.
+    pub to: Option<String>,
+    /// The folder that mirrors the tree; beside the inputs otherwise.
+    pub out: Option<PathBuf>,
+    /// What is quantized already may be quantized again.
+    pub allow_requantize: bool,
+    /// Decode every row when verifying.
+    pub deep: bool,
+}
+
+impl Settings {
+    /// Whether the settings fit the task.
+    ///
+    /// # Errors
+    /// What does not.
+    pub fn check(&self, task: Task) -> Result<()> {
+        self.file_types()?;
+        let wrong = match task {
+            Task::Quantize if self.types.is_empty() => "quantize needs --types, as q4_0,q8_0",
+            Task::Upgrade if !self.types.is_empty() => "upgrade keeps the types: leave out --types",
+            Task::Verify if !self.types.is_empty() || self.out.is_some() => {
+                "verify writes nothing: leave out --types and --out"
+            }
+            _ => return Ok(()),
+        };
+        Err(Error::Usage(wrong.to_owned()))
+    }
+
+    fn file_types(&self) -> Result<Vec<FileType>> {
+        self.types.iter().map(|word| FileType::parse(word)).collect()
+    }
+}
+
+impl Task {
+    /// Its name, as typed.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Upgrade => "upgrade",
+            Self::Quantize => "quantize",
+            Self::Verify => "verify",
+        }
+    }
+
+    /// Whether it is done to models of this kind.
+    pub fn takes(self, kind: Kind) -> bool {
+        kind != Kind::Checkpoint || self == Self::Verify
+    }
+
+    /// Opens a model and plans its outputs, one a type; `None` for a task that writes nothing.
+    ///
+    /// # Errors
+    /// Where the model cannot be read or the outputs cannot be had.
+    pub fn plans(self, settings: &Settings, found: &Found) -> Result<Option<(Model, Vec<Plan>)>> {
+        if self == Self::Verify {
+            return Ok(None);
+        }
+        let model = open(&found.path, &OpenOptions::default())?;
+        if settings.types.is_empty() {
+            let options = upgrade::Options { to: settings.to.clone(), ..Default::default() };
+            let (model, plan) = upgrade::plan(model, &options)?;
+            return Ok(Some((model, vec![plan])));
+        }
+        let options = quantize::Options {
+            types: settings.file_types()?,
+            to: settings.to.clone(),
+            allow_requantize: settings.allow_requantize,
+            ..Default::default()
+        };
+        quantize::plan(model, &options).map(Some)
+    }
+}

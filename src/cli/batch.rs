@@ -1,0 +1,377 @@
+//! `regguf batch`: whole folders of models, resumable, split over machines.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+use super::{Globals, may_draw, print, text};
+use crate::batch::events::{Event, Observer};
+use crate::batch::plan::BatchPlan;
+use crate::batch::run::{Limits, Summary, run as run_plan};
+use crate::batch::shard::Shard;
+use crate::batch::task::{Settings, Task};
+use crate::bytes::replace::write_small;
+use crate::error::{Error, Result};
+
+/// What the person typed.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  regguf batch upgrade models/ --dry-run
+  regguf batch quantize models/ --types q4_0,q5_1,q8_0 --out quantized/
+  regguf batch verify /mnt/models --deep --keep-going
+  regguf batch quantize models/ --types q4_k_m --plan night.json
+  regguf batch run night.json --shard $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT
+
+Kill it at any moment and run it again: what is proved whole by its receipt
+(<output>.receipt.json) is skipped, everything else is done.")]
+pub struct Args {
+    /// upgrade, quantize or verify; or `run` with a plan that was saved
+    #[arg(value_name = "TASK")]
+    task: String,
+    /// Folders to search for models, or model files; with `run` the plan
+    #[arg(required = true, value_name = "DIR")]
+    paths: Vec<PathBuf>,
+    /// Quantization types, one output a model for each
+    #[arg(long, value_name = "TYPE,…", value_delimiter = ',')]
+    types: Vec<String>,
+    /// The container to write [default: gguf-v3]
+    #[arg(long, value_name = "FORMAT")]
+    to: Option<String>,
+    /// Mirror the tree below this folder [default: outputs beside their models]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Quantize what is quantized already
+    #[arg(long)]
+    allow_requantize: bool,
+    /// Decode every row (verify)
+    #[arg(long)]
+    deep: bool,
+    /// Print the plan and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Save the plan to this file and do nothing
+    #[arg(long, value_name = "FILE")]
+    plan: Option<PathBuf>,
+    /// Print the plan (with --dry-run) or the summary as JSON
+    #[arg(long)]
+    json: bool,
+    /// Tell what happens as JSON lines on stdout
+    #[arg(long, conflicts_with = "json")]
+    events: bool,
+    /// Do only part i of n, i from 0 to n-1; the split is the same on every machine
+    #[arg(long, value_name = "i/n")]
+    shard: Option<Shard>,
+    /// Jobs side by side [default: 2, or as many as --memory holds]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: Option<u16>,
+    /// Memory that may be used, as 512M or 8G
+    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "2G")]
+    memory: u64,
+    /// Disk space to leave free, as 10G
+    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "0")]
+    min_free: u64,
+    /// Go on after a failure; the exit status tells at the end
+    #[arg(short, long)]
+    keep_going: bool,
+    /// Replace outputs that no batch made
+    #[arg(long)]
+    force: bool,
+}
+
+/// A number of bytes, as `512M` or `8G`.
+fn size(word: &str) -> Result<u64, String> {
+    let wrong = || format!("{word}: wanted a size, as 512M or 8G");
+    let lower = word.to_ascii_lowercase();
+    let lower = lower.trim_end_matches('b').trim_end_matches('i');
+    let (digits, shift) = match lower.char_indices().next_back() {
+        Some((at, 'k')) => (&lower[..at], 10),
+        Some((at, 'm')) => (&lower[..at], 20),
+        Some((at, 'g')) => (&lower[..at], 30),
+        Some((at, 't')) => (&lower[..at], 40),
+        _ => (lower, 0),
+    };
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    number.checked_mul(1 << shift).ok_or_else(wrong)
+}
+
+/// Plans, and unless told otherwise runs.
+pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
+    let plan = make_plan(args)?;
+    let items: Vec<(&str, u64)> =
+        plan.jobs.iter().map(|job| (job.model.name.as_str(), job.model.bytes)).collect();
+    let takes = args.shard.map_or_else(|| vec![true; items.len()], |shard| shard.takes(&items));
+    if let Some(path) = &args.plan {
+        write_small(path, json(&plan)?.as_bytes(), args.force)?;
+    }
+    if args.dry_run || args.plan.is_some() {
+        print(&if args.json { json(&plan)? } else { table(&plan, &takes) })?;
+        let bad = plan.jobs.iter().zip(&takes).any(|(job, take)| *take && job.problem.is_some());
+        return Ok(ExitCode::from(u8::from(bad)));
+    }
+    if plan.jobs.is_empty() {
+        let what = format!("nothing to {} here", plan.task.name());
+        return Err(Error::unsupported(what, "name a folder that holds models"));
+    }
+    let limits = Limits {
+        jobs: args.jobs.map_or(2, usize::from),
+        memory: args.memory,
+        min_free: args.min_free,
+        keep_going: args.keep_going,
+        force: args.force,
+        threads: globals.threads.map_or_else(cores, usize::from),
+    };
+    let people = !args.events && !args.json;
+    if people && !globals.quiet {
+        eprint!("{}", table(&plan, &takes));
+    }
+    let telling = Telling::new(&plan, args.events, people && !globals.quiet, may_draw(globals));
+    let summary = run_plan(&plan, &takes, limits, &telling);
+    telling.over();
+    if args.json {
+        print(&json(&summary)?)?;
+    } else if people {
+        eprint!("{}", closing(&summary));
+    }
+    if summary.interrupted {
+        return Err(Error::Interrupted);
+    }
+    let failed = !summary.failures.is_empty() || summary.left > 0;
+    Ok(ExitCode::from(u8::from(failed)))
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+fn make_plan(args: &Args) -> Result<BatchPlan> {
+    let task = match args.task.as_str() {
+        "upgrade" => Task::Upgrade,
+        "quantize" => Task::Quantize,
+        "verify" => Task::Verify,
+        "run" => return read_plan(args),
+        other => {
+            let what = format!("{other}: the tasks are upgrade, quantize, verify, run");
+            return Err(Error::Usage(what));
+        }
+    };
+    let settings = Settings {
+        types: args.types.clone(),
+        to: args.to.clone(),
+        out: args.out.clone(),
+        allow_requantize: args.allow_requantize,
+        deep: args.deep,
+    };
+    BatchPlan::make(task, settings, &args.paths)
+}
+
+fn read_plan(args: &Args) -> Result<BatchPlan> {
+    let [path] = args.paths.as_slice() else {
+        return Err(Error::Usage("run takes one plan".to_owned()));
+    };
+    if !args.types.is_empty() || args.to.is_some() || args.out.is_some() || args.plan.is_some() {
+        let what = "a saved plan is run unchanged: leave out --types, --to, --out and --plan";
+        return Err(Error::Usage(what.to_owned()));
+    }
+    let bytes = fs::read(path).map_err(|error| Error::io(path, "read", error))?;
+    let plan: BatchPlan = serde_json::from_slice(&bytes).map_err(|error| Error::Unknown {
+        file: path.display().to_string(),
+        looks: format!("is no plan of a batch: {error}"),
+        next: "make one with `regguf batch TASK DIR --plan FILE`".to_owned(),
+    })?;
+    if plan.schema_version != 1 {
+        let what = format!("{}: a plan of version {}", path.display(), plan.schema_version);
+        return Err(Error::unsupported(what, "plan the batch again"));
+    }
+    Ok(plan)
+}
+
+fn json(value: &impl serde::Serialize) -> Result<String> {
+    let text = serde_json::to_string_pretty(value);
+    text.map(|t| t + "\n").map_err(|e| Error::io("<stdout>", "write", e.into()))
+}
+
+/// The plan for people: what, from, to, size, seconds, risk.
+fn table(plan: &BatchPlan, takes: &[bool]) -> String {
+    let mut rows =
+        vec![["MODEL", "FROM", "TO", "SIZE", "SECONDS", "RISK"].map(str::to_owned).to_vec()];
+    let (mut seconds, mut bytes) = (0.0, 0);
+    for (job, _) in plan.jobs.iter().zip(takes).filter(|(_, take)| **take) {
+        let why_not = job.problem.as_ref().or(job.skip.as_ref());
+        let name =
+            |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let to: Vec<String> = job.outputs.iter().map(|output| name(&output.path)).collect();
+        let size: u64 = job.outputs.iter().map(|output| output.bytes).sum();
+        rows.push(vec![
+            job.model.name.clone(),
+            job.from.clone(),
+            if why_not.is_some() { "-".to_owned() } else { to.join(" ") },
+            text::bytes(if size == 0 { job.model.bytes } else { size }),
+            format!("{:.0}", job.seconds.ceil()),
+            why_not.cloned().unwrap_or_else(|| job.risk.clone()),
+        ]);
+        seconds += job.seconds;
+        bytes += size;
+    }
+    let models = rows.len() - 1;
+    let head = format!("{}: {models} models", plan.task.name());
+    let tail = if bytes > 0 {
+        format!("{head}, {} to write, about {:.0} s\n", text::bytes(bytes), seconds.ceil())
+    } else {
+        format!("{head}, about {:.0} s\n", seconds.ceil())
+    };
+    text::table(&rows) + &tail
+}
+
+/// The last words for people.
+fn closing(summary: &Summary) -> String {
+    let mut out = String::new();
+    for (name, error) in &summary.failures {
+        out += &format!("failed: {name}: {error}\n");
+    }
+    let Summary { finished, skipped, failures, left, seconds, .. } = summary;
+    out += &format!("{finished} done, {skipped} skipped, {} failed", failures.len());
+    if *left > 0 {
+        out += &format!(", {left} not begun (add --keep-going)");
+    }
+    out + &format!(", in {seconds:.1} s\n")
+}
+
+/// Tells events: as JSON lines, or as lines and bars for people.
+struct Telling<'a> {
+    plan: &'a BatchPlan,
+    events: bool,
+    lines: bool,
+    bars: Option<Mutex<Bars>>,
+}
+
+struct Bars {
+    all: MultiProgress,
+    overall: ProgressBar,
+    jobs: Vec<(usize, ProgressBar)>,
+}
+
+impl<'a> Telling<'a> {
+    fn new(plan: &'a BatchPlan, events: bool, lines: bool, draw: bool) -> Self {
+        let bars = (lines && draw).then(|| {
+            let all = MultiProgress::new();
+            let overall = all.add(ProgressBar::no_length());
+            let style = "{wide_bar} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left";
+            overall.set_style(
+                ProgressStyle::with_template(style).unwrap_or(ProgressStyle::default_bar()),
+            );
+            Mutex::new(Bars { all, overall, jobs: Vec::new() })
+        });
+        Self { plan, events, lines, bars }
+    }
+
+    fn name(&self, job: usize) -> &str {
+        self.plan.jobs.get(job).map_or("?", |job| job.model.name.as_str())
+    }
+
+    /// A line for people, above the bars.
+    fn say(&self, line: &str) {
+        match &self.bars {
+            Some(bars) => {
+                let bars = bars.lock().unwrap_or_else(PoisonError::into_inner);
+                let _ = bars.all.println(line);
+            }
+            None if self.lines => eprintln!("{line}"),
+            None => {}
+        }
+    }
+
+    fn draw(&self, event: &Event) {
+        let Some(bars) = &self.bars else { return };
+        let mut bars = bars.lock().unwrap_or_else(PoisonError::into_inner);
+        let style = "  {prefix} {bar:20} {bytes}/{total_bytes}";
+        let input = |job: usize| self.plan.jobs.get(job).map_or(0, |job| job.model.bytes);
+        match event {
+            Event::Planned { bytes, .. } => bars.overall.set_length(*bytes),
+            Event::Started { job, input, .. } => {
+                let bar = bars.all.add(ProgressBar::no_length());
+                bar.set_style(
+                    ProgressStyle::with_template(style).unwrap_or(ProgressStyle::default_bar()),
+                );
+                bar.set_prefix((*input).to_owned());
+                bars.jobs.push((*job, bar));
+            }
+            Event::Progress { job, done, total } => {
+                if let Some((_, bar)) = bars.jobs.iter().find(|(n, _)| n == job) {
+                    bar.set_length(*total);
+                    bar.set_position(*done);
+                }
+            }
+            Event::Finished { job, .. }
+            | Event::Skipped { job, .. }
+            | Event::Failed { job, .. } => {
+                bars.overall.inc(input(*job));
+                if let Some(at) = bars.jobs.iter().position(|(n, _)| n == job) {
+                    let (_, bar) = bars.jobs.remove(at);
+                    bar.finish_and_clear();
+                }
+            }
+            Event::Waiting { .. } | Event::Ended { .. } => {}
+        }
+    }
+
+    /// Takes the bars away.
+    fn over(&self) {
+        if let Some(bars) = &self.bars {
+            bars.lock().unwrap_or_else(PoisonError::into_inner).overall.finish_and_clear();
+        }
+    }
+}
+
+impl Observer for Telling<'_> {
+    fn hear(&self, event: &Event) {
+        if self.events {
+            // Nobody may be listening any more; the batch goes on.
+            if let Ok(line) = serde_json::to_string(event) {
+                let mut out = std::io::stdout().lock();
+                let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+            }
+            return;
+        }
+        self.draw(event);
+        match event {
+            Event::Finished { job, outputs, seconds } => {
+                let bytes: u64 = outputs.iter().map(|made| made.bytes).sum();
+                let made = if bytes > 0 { text::bytes(bytes) } else { "good".to_owned() };
+                self.say(&format!("done: {}: {made} in {seconds:.1} s", self.name(*job)));
+            }
+            Event::Skipped { job, why } => {
+                self.say(&format!("skipped: {}: {why}", self.name(*job)));
+            }
+            Event::Waiting { job, output } => {
+                let name = self.name(*job);
+                self.say(&format!(
+                    "waiting: {name}: another batch writes {output}; looked at again at the end"
+                ));
+            }
+            Event::Failed { job, error } => {
+                self.say(&format!("failed: {}: {error}", self.name(*job)))
+            }
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read() {
+        assert_eq!(size("512M"), Ok(512 << 20));
+        assert_eq!(size("8GiB"), Ok(8 << 30));
+        assert_eq!(size("0"), Ok(0));
+        assert!(size("much").is_err());
+        assert!(size("99999999999T").is_err());
+    }
+}

@@ -1,0 +1,382 @@
+//! Batches that are killed, crowded, starved and rerun. Every test works on copies of golden files.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// Small originals of several eras, a set of two parts among them.
+const MODELS: [(&str, &str); 6] = [
+    ("T/E2-2part/ggml-model-f16.bin", "parts/ggml-model-f16.bin"),
+    ("T/E2-2part/ggml-model-f16.bin.1", "parts/ggml-model-f16.bin.1"),
+    ("T/E4/ggml-model-q4_0.bin", "e4/ggml-model-q4_0.bin"),
+    ("T/E5/ggml-model-q4_1.bin", "e5/ggml-model-q4_1.bin"),
+    ("T/E6/ggml-model-q8_0.bin", "e6/ggml-model-q8_0.bin"),
+    ("T/E8/ggml-model-q4_0.gguf", "e8/model.gguf"),
+];
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(name)
+}
+
+/// A tree of models.
+fn tree() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (from, to) in MODELS {
+        let to = folder.path().join("models").join(to);
+        fs::create_dir_all(to.parent().expect("a parent")).expect("a folder");
+        fs::write(to, fs::read(golden(from)).expect(from)).expect("writable");
+    }
+    folder
+}
+
+fn command(folder: &Path, words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_regguf"));
+    command.current_dir(folder).arg("batch").args(words);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn batch(folder: &Path, words: &[&str]) -> Output {
+    command(folder, words).output().expect("the program runs")
+}
+
+fn text(output: &Output) -> String {
+    let of = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    of(&output.stdout) + &of(&output.stderr)
+}
+
+/// Every file below a folder, by name.
+fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut all = BTreeMap::new();
+    if !folder.exists() {
+        return all;
+    }
+    for entry in walkdir::WalkDir::new(folder) {
+        let path = entry.expect("listable").into_path();
+        if path.is_file() {
+            let name = path.strip_prefix(folder).expect("below").to_string_lossy().into_owned();
+            all.insert(name, fs::read(&path).expect("readable"));
+        }
+    }
+    all
+}
+
+/// The models that a batch wrote, without their receipts.
+fn outputs(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut all = files(folder);
+    all.retain(|name, _| !name.ends_with(".receipt.json") && !is_hidden(name));
+    all
+}
+
+fn is_hidden(name: &str) -> bool {
+    name.rsplit('/').next().is_some_and(|last| last.starts_with('.'))
+}
+
+const UPGRADE: [&str; 4] = ["upgrade", "models", "--out", "out"];
+
+/// What an undisturbed batch writes.
+fn reference() -> (tempfile::TempDir, BTreeMap<String, Vec<u8>>) {
+    let folder = tree();
+    let output = batch(folder.path(), &UPGRADE);
+    assert!(output.status.success(), "{}", text(&output));
+    let made = outputs(&folder.path().join("out"));
+    assert_eq!(made.len(), 5, "{:?}", made.keys());
+    (folder, made)
+}
+
+#[test]
+fn a_rerun_does_only_what_is_due() {
+    let (folder, made) = reference();
+    let out = folder.path().join("out");
+    let before = files(&folder.path().join("models"));
+    let counts = |output: &Output| text(output).lines().last().unwrap_or_default().to_owned();
+    let again = |expected: &str| {
+        let output = batch(folder.path(), &UPGRADE);
+        assert!(output.status.success(), "{}", text(&output));
+        assert!(counts(&output).starts_with(expected), "{}", text(&output));
+        assert_eq!(outputs(&out), made);
+    };
+    again("0 done, 5 skipped");
+    let one = out.join("e4/ggml-model-q4_0.gguf");
+    fs::remove_file(&one).expect("removable");
+    again("1 done, 4 skipped");
+    let mut bytes = fs::read(&one).expect("readable");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&one, bytes).expect("writable");
+    again("1 done, 4 skipped");
+    assert_eq!(files(&folder.path().join("models")), before, "inputs are never written to");
+
+    // Another input of the same name is another model.
+    fs::write(
+        folder.path().join("models/e5/ggml-model-q4_1.bin"),
+        fs::read(golden("T/E5/ggml-model-q4_0.bin")).expect("golden"),
+    )
+    .expect("writable");
+    let output = batch(folder.path(), &UPGRADE);
+    assert!(counts(&output).starts_with("1 done, 4 skipped"), "{}", text(&output));
+    let name = "e5/ggml-model-q4_1.gguf";
+    assert_ne!(outputs(&out)[name], made[name]);
+}
+
+#[test]
+fn outputs_beside_their_models_are_no_inputs() {
+    let folder = tree();
+    let words = ["upgrade", "models"];
+    assert!(batch(folder.path(), &words).status.success());
+    let output = batch(folder.path(), &words);
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(text(&output).contains("0 done, 5 skipped"), "{}", text(&output));
+}
+
+#[test]
+fn files_that_no_batch_made_are_left_alone() {
+    let folder = tree();
+    let mine = folder.path().join("out/e4/ggml-model-q4_0.gguf");
+    fs::create_dir_all(mine.parent().expect("a parent")).expect("a folder");
+    fs::write(&mine, "mine").expect("writable");
+    let words = [&UPGRADE[..], &["--keep-going"]].concat();
+    let output = batch(folder.path(), &words);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output).contains("exists already and no receipt"), "{}", text(&output));
+    assert_eq!(fs::read(&mine).expect("readable"), b"mine");
+    let words = [&UPGRADE[..], &["--force"]].concat();
+    assert!(batch(folder.path(), &words).status.success());
+    assert_ne!(fs::read(&mine).expect("readable"), b"mine");
+}
+
+#[test]
+fn shards_make_the_same_files() {
+    let (_, made) = reference();
+    for count in [2, 3] {
+        let folder = tree();
+        for index in 0..count {
+            let shard = format!("{index}/{count}");
+            let output = batch(folder.path(), &[&UPGRADE[..], &["--shard", &shard]].concat());
+            assert!(output.status.success(), "{}", text(&output));
+        }
+        assert_eq!(outputs(&folder.path().join("out")), made, "{count}");
+    }
+}
+
+#[test]
+fn a_saved_plan_runs_unchanged() {
+    let (_, made) = reference();
+    let folder = tree();
+    let words = [&UPGRADE[..], &["--plan", "plan.json"]].concat();
+    let output = batch(folder.path(), &words);
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(!folder.path().join("out").exists(), "planning writes nothing else");
+    let output = batch(folder.path(), &["run", "plan.json"]);
+    assert!(output.status.success(), "{}", text(&output));
+    assert_eq!(outputs(&folder.path().join("out")), made);
+}
+
+#[test]
+fn two_batches_at_once_share_the_work() {
+    let (_, made) = reference();
+    for _ in 0..5 {
+        let folder = tree();
+        let spawn = || command(folder.path(), &UPGRADE).spawn().expect("the program runs");
+        let both = [spawn(), spawn()].map(|child| child.wait_with_output().expect("an end"));
+        for output in &both {
+            assert!(output.status.success(), "{}", text(output));
+        }
+        let all = files(&folder.path().join("out"));
+        assert!(!all.keys().any(|name| is_hidden(name)), "{:?}", all.keys());
+        assert_eq!(outputs(&folder.path().join("out")), made);
+    }
+}
+
+/// A generator of numbers below 2^32 (the constants of Numerical Recipes).
+struct Random(u32);
+
+impl Random {
+    fn next(&mut self) -> u32 {
+        self.0 = self.0.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        self.0 >> 8
+    }
+}
+
+#[test]
+fn killed_at_two_hundred_moments() {
+    let (_, made) = reference();
+    // Several trees at a time: most of a batch is waiting for the disk.
+    std::thread::scope(|scope| {
+        for seed in 1..=4 {
+            let made = &made;
+            scope.spawn(move || kill_often(50, Random(20_231 * seed), made));
+        }
+    });
+}
+
+/// Kills batches of one tree until so many have died, looking at what is left every time.
+fn kill_often(times: u32, mut random: Random, made: &BTreeMap<String, Vec<u8>>) {
+    let folder = tree();
+    let inputs = files(&folder.path().join("models"));
+    let out = folder.path().join("out");
+    // How long a whole batch takes, so that the moments fall all over it.
+    let began = Instant::now();
+    assert!(batch(folder.path(), &UPGRADE).status.success());
+    let whole = u32::try_from(began.elapsed().as_micros()).expect("under an hour");
+    fs::remove_dir_all(&out).expect("removable");
+
+    let (mut killed, mut ended) = (0, 0);
+    while killed < times {
+        let mut child = command(folder.path(), &UPGRADE).spawn().expect("the program runs");
+        let moment = random.next() % (whole + whole / 8);
+        std::thread::sleep(Duration::from_micros(u64::from(moment)));
+        let alive = child.try_wait().expect("waitable").is_none();
+        child.kill().expect("killable");
+        child.wait().expect("an end");
+        killed += u32::from(alive);
+        for (name, bytes) in outputs(&out) {
+            assert!(made[&name] == bytes, "{name} is partial under its final name");
+        }
+        if outputs(&out).len() == made.len() || !alive || killed == times {
+            ended += 1;
+            let output = batch(folder.path(), &UPGRADE);
+            assert!(output.status.success(), "{}", text(&output));
+            let all = files(&out);
+            assert!(!all.keys().any(|name| is_hidden(name)), "{:?}", all.keys());
+            assert!(outputs(&out) == *made, "the rerun's outputs differ");
+            fs::remove_dir_all(&out).expect("removable");
+        }
+    }
+    assert!(ended > 0);
+    assert!(files(&folder.path().join("models")) == inputs, "inputs are never written to");
+}
+
+/// Runs with files limited in size, as a full disk would: writes beyond fail.
+#[cfg(unix)]
+#[test]
+fn no_space_leaves_nothing_behind() {
+    let folder = tree();
+    let script = format!(
+        "trap '' XFSZ; ulimit -f 100; exec '{}' batch upgrade models --out out --keep-going",
+        env!("CARGO_BIN_EXE_regguf")
+    );
+    let output = Command::new("sh").current_dir(folder.path()).args(["-c", &script]).output();
+    let output = output.expect("a shell");
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    let failed = text(&output).lines().filter(|l| l.contains("cannot write")).count();
+    assert!(failed > 0, "{}", text(&output));
+    let all = files(&folder.path().join("out"));
+    assert!(!all.keys().any(|name| is_hidden(name)), "{:?}", all.keys());
+    // With space, the same command finishes what is left.
+    assert!(batch(folder.path(), &UPGRADE).status.success());
+    assert_eq!(outputs(&folder.path().join("out")), reference().1);
+}
+
+#[test]
+fn free_space_is_kept() {
+    let folder = tree();
+    let words = [&UPGRADE[..], &["--min-free", "1000000T"]].concat();
+    let output = batch(folder.path(), &words);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output).contains("kept free, the disk has"), "{}", text(&output));
+    assert!(outputs(&folder.path().join("out")).is_empty());
+}
+
+#[test]
+fn inputs_that_vanish_or_are_damaged_fail_alone() {
+    let (_, made) = reference();
+    let folder = tree();
+    let plan = [&UPGRADE[..], &["--plan", "plan.json"]].concat();
+    assert!(batch(folder.path(), &plan).status.success());
+    fs::remove_file(folder.path().join("models/e6/ggml-model-q8_0.bin")).expect("removable");
+    let cut = folder.path().join("models/e5/ggml-model-q4_1.bin");
+    let bytes = fs::read(&cut).expect("readable");
+    fs::write(&cut, &bytes[..bytes.len() / 2]).expect("writable");
+    let output = batch(folder.path(), &["run", "plan.json", "--keep-going"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output);
+    assert!(said.contains("3 done, 0 skipped, 2 failed"), "{said}");
+    assert!(said.contains("failed: e6/ggml-model-q8_0.bin: "), "{said}");
+    let left = outputs(&folder.path().join("out"));
+    assert_eq!(left.len(), 3);
+    assert!(left.iter().all(|(name, bytes)| made[name] == *bytes));
+}
+
+#[cfg(unix)]
+#[test]
+fn targets_that_cannot_be_written_are_named() {
+    let folder = tree();
+    // A file where the folder should be stops root as well as everybody else.
+    fs::write(folder.path().join("out"), "a file").expect("writable");
+    let output = batch(folder.path(), &UPGRADE);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output).contains("cannot create"), "{}", text(&output));
+    assert_eq!(fs::read(folder.path().join("out")).expect("readable"), b"a file");
+}
+
+#[test]
+fn machines_hear_events() {
+    let folder = tree();
+    let output = batch(folder.path(), &[&UPGRADE[..], &["--events"]].concat());
+    assert!(output.status.success(), "{}", text(&output));
+    let lines = String::from_utf8(output.stdout).expect("UTF-8");
+    let events: Vec<serde_json::Value> =
+        lines.lines().map(|line| serde_json::from_str(line).expect("a JSON object")).collect();
+    let count = |kind: &str| events.iter().filter(|event| event["event"] == kind).count();
+    assert_eq!((count("planned"), count("started"), count("finished")), (1, 5, 5));
+    assert_eq!(events.last().expect("events")["event"], "ended");
+    let digest = &events.iter().find(|e| e["event"] == "finished").expect("one")["outputs"][0];
+    assert_eq!(digest["sha256"].as_str().map(str::len), Some(64));
+}
+
+#[test]
+fn whole_trees_are_verified() {
+    let folder = tree();
+    let output = batch(folder.path(), &["verify", "models", "--deep"]);
+    assert!(output.status.success(), "{}", text(&output));
+    let cut = folder.path().join("models/e5/ggml-model-q4_1.bin");
+    let bytes = fs::read(&cut).expect("readable");
+    fs::write(&cut, &bytes[..bytes.len() - 50]).expect("writable");
+    let output = batch(folder.path(), &["verify", "models", "--keep-going"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output).contains("4 done, 0 skipped, 1 failed"), "{}", text(&output));
+}
+
+#[test]
+fn several_types_come_from_one_reading() {
+    let folder = tree();
+    let words = ["quantize", "models/parts", "--types", "q8_0,q4_0", "--out", "out"];
+    let output = batch(folder.path(), &words);
+    assert!(output.status.success(), "{}", text(&output));
+    let made = outputs(&folder.path().join("out"));
+    let names: Vec<&str> = made.keys().map(String::as_str).collect();
+    assert_eq!(names, ["ggml-model-Q4_0.gguf", "ggml-model-Q8_0.gguf"]);
+    // One more type makes one more file; the other two are proved.
+    let words =
+        ["quantize", "models/parts", "--types", "q8_0,q5_0,q4_0", "--out", "out", "--events"];
+    let output = batch(folder.path(), &words);
+    assert!(output.status.success(), "{}", text(&output));
+    let said = text(&output);
+    assert!(said.contains("Q5_0.gguf") && !said.contains("Q4_0.gguf"), "{said}");
+    let again = outputs(&folder.path().join("out"));
+    assert_eq!(again.len(), 3);
+    assert!(made.iter().all(|(name, bytes)| again[name] == *bytes));
+    // What is quantized already is refused, model by model.
+    let words = ["quantize", "models/e4", "--types", "q8_0", "--out", "out"];
+    let output = batch(folder.path(), &words);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+}
+
+#[test]
+fn a_checkpoint_folder_is_one_model() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for name in ["checklist.chk", "consolidated.00.pth", "consolidated.01.pth", "params.json"] {
+        let to = folder.path().join("models/T").join(name);
+        fs::create_dir_all(to.parent().expect("a parent")).expect("a folder");
+        fs::write(to, fs::read(golden("T/meta-2shard/T").join(name)).expect(name))
+            .expect("writable");
+    }
+    let tokenizer = fs::read(golden("T/meta-2shard/tokenizer.model")).expect("golden");
+    fs::write(folder.path().join("models/tokenizer.model"), tokenizer).expect("writable");
+    let output = batch(folder.path(), &["verify", "models", "--events"]);
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(text(&output).contains("\"jobs\":1,"), "{}", text(&output));
+}
