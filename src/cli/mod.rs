@@ -16,8 +16,8 @@
 mod batch;
 mod compare;
 mod completions;
-mod explain;
 mod convert;
+mod explain;
 mod imatrix;
 pub mod inspect;
 mod man;
