@@ -98,7 +98,7 @@ fn writable() -> Vec<&'static str> {
         matches!(c.format.skeleton, Skeleton::Stream | Skeleton::Keyed)
             && !c.format.family.is_empty()
     };
-    catalog::containers().iter().filter(known).map(|c| c.id()).collect()
+    catalog::containers().iter().filter(known).map(Container::id).collect()
 }
 
 /// Types that a format can store, with rows of 256.
