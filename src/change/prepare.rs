@@ -5,7 +5,7 @@ use crate::{
     format::catalog,
     model::{
         Join, Model, Order, Tensor,
-        role::{Naming, Role},
+        role::{Naming, Role, Symbols},
     },
 };
 
@@ -40,6 +40,12 @@ pub(super) fn prepare(
     }
     if repair_key_rows {
         repair_keys(&mut model, notes)?;
+    } else if may_have_confused_heads(&model) {
+        notes.push(
+            "key rows may be in the wrong order: convert.py scrambled those of Hugging Face models with \
+             grouped heads from 27 July to 28 September 2023; --repair-key-rows shows whether it helps"
+                .to_owned(),
+        );
     }
     Ok(model)
 }
@@ -96,29 +102,40 @@ fn expert_of(name: &str) -> Option<(String, u64)> {
     Some((format!("{stem}_exps.weight"), expert.parse().ok()?))
 }
 
-/// Undoes the permutation of key rows that convert.py applied with the wrong number of heads between
-/// 7c529cede (2023-07-27) and e51962101 (2023-09-28): it took `n_head / n_kv` where `n_kv` was meant.
+/// How many heads the converter's bug of 2023 can have taken for the keys: `(wrong, right)`.
+///
+/// convert.py from 7c529cede (2023-07-27) to e51962101 (2023-09-28) permuted key rows of Hugging Face
+/// checkpoints by `n_head / n_kv` heads where `n_kv` was meant: the same only where both are equal.
+fn confused_heads(model: &Model) -> Option<(u64, u64)> {
+    let symbols = Symbols::of(model);
+    let (heads, kv) = (symbols.n_head?, symbols.n_head_kv?);
+    let wrong = heads.checked_div(kv)?;
+    (heads > kv && heads.is_multiple_of(kv) && wrong != kv).then_some((wrong, kv))
+}
+
+/// Whether a file is of the days of that bug: ggjt v1 (which convert.py wrote until August 2023) and its
+/// quantized ggjt v3, GGUF v1 and v2.
+fn may_have_confused_heads(model: &Model) -> bool {
+    let of_the_days = ["ggjt-v1", "ggjt-v3", "gguf-v1", "gguf-v2"];
+    confused_heads(model).is_some() && of_the_days.iter().any(|f| model.format.starts_with(f))
+}
+
+/// Undoes that permutation and applies the right one.
 fn repair_keys(model: &mut Model, notes: &mut Vec<String>) -> Result<()> {
-    let key = |name: &str| model.metadata.u64(&format!("llama.attention.{name}"));
-    let (Some(heads), Some(kv)) = (key("head_count"), key("head_count_kv")) else {
-        let what = "--repair-key-rows: the file does not say how many heads it has";
+    let Some((wrong, right)) = confused_heads(model) else {
+        let what = "--repair-key-rows: with these numbers of heads nothing went wrong";
         return Err(Error::unsupported(what, "leave the flag out"));
     };
-    if kv == 0 || heads % kv != 0 || heads / kv == kv || heads == kv {
-        let what =
-            format!("--repair-key-rows: with {heads} heads and {kv} key heads nothing went wrong");
-        return Err(Error::unsupported(what, "leave the flag out"));
-    }
     let mut repaired = 0usize;
     for tensor in model.tensors.iter_mut().filter(|t| t.name.ends_with("attn_k.weight")) {
         let rows = tensor.rows();
-        if !rows.is_multiple_of(2 * kv) || !rows.is_multiple_of(2 * (heads / kv)) {
+        if !rows.is_multiple_of(2 * wrong) || !rows.is_multiple_of(2 * right) {
             continue;
         }
-        tensor.orders.push(Order::HalvesFromPairs { rows_per_head: rows / (heads / kv) });
-        tensor.orders.push(Order::PairsFromHalves { rows_per_head: rows / kv });
+        tensor.orders.push(Order::HalvesFromPairs { rows_per_head: rows / wrong });
+        tensor.orders.push(Order::PairsFromHalves { rows_per_head: rows / right });
         repaired += 1;
     }
-    notes.push(format!("key rows put back in order in {repaired} tensors"));
+    notes.push(format!("key rows put into another order in {repaired} tensors, as asked"));
     Ok(())
 }

@@ -12,11 +12,11 @@ use crate::{
 };
 
 /// What models are run over where the person gives no text.
-const TEXT: &str = "This program is free software; you can redistribute it and/or modify it. Building a \
+pub const TEXT: &str = "This program is free software; you can redistribute it and/or modify it. Building a \
 website can be done in 10 simple steps: first choose a name, then write down what people will find there, \
 who they are, and how they will come back to it.";
 /// Tokens of it.
-const TOKENS: usize = 64;
+pub const TOKENS: usize = 64;
 /// Mean divergence, in nats, that rounded scales stay below.
 const ROUNDED: f64 = 0.01;
 /// Mean divergence beyond which a re-encoded model is another model.
@@ -31,12 +31,7 @@ pub fn prove(model: &Model, plan: &Plan, written: &Path) -> Result<String> {
     let options =
         OpenOptions { format: Some(plan.target.id().to_owned()), ..OpenOptions::default() };
     let new = container::open(written, &options)?;
-    let mut old = model.clone();
-    // What the source never stored is what the plan assumed: both must run with the same numbers.
-    if !plan.metadata.is_empty() {
-        old.metadata = plan.metadata.clone();
-    }
-    let found = outputs::compare(&old, &new, TEXT, TOKENS)?;
+    let found = outputs::compare(&running(model, plan), &new, TEXT, TOKENS)?;
     let worst = plan.steps.iter().map(Step::loss).max().unwrap_or(Loss::Exact);
     let holds = match worst {
         Loss::Exact => found.identical == found.positions,
@@ -51,6 +46,15 @@ pub fn prove(model: &Model, plan: &Plan, written: &Path) -> Result<String> {
         format!("{}: the proof failed: {said}", plan.output.display()),
         "the file was not kept; please report this",
     ))
+}
+
+/// The source as it can be run: what it never stored is what the plan assumed.
+pub fn running(model: &Model, plan: &Plan) -> Model {
+    let mut model = model.clone();
+    if !plan.metadata.is_empty() {
+        model.metadata = plan.metadata.clone();
+    }
+    model
 }
 
 fn words(found: &Outputs) -> String {

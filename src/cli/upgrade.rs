@@ -10,11 +10,12 @@ use super::{Globals, print, progress::Bar};
 use crate::{
     bytes::Input,
     change::{self, Plan, report::Report, upgrade::Options},
-    check::prove::prove,
+    check::prove::{TEXT, TOKENS, prove, running},
     checkpoint::sentencepiece::SentencePiece,
     container,
-    error::Result,
-    model::Vocab,
+    error::{Error, Result},
+    infer::outputs,
+    model::{Model, Vocab},
 };
 
 #[derive(Debug, clap::Args)]
@@ -85,7 +86,10 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         clamp_scales: args.clamp_scales,
         repair_key_rows: args.repair_key_rows,
     };
-    let (model, plan) = change::upgrade::plan(model, &options)?;
+    let (model, mut plan) = change::upgrade::plan(model, &options)?;
+    if args.repair_key_rows {
+        plan.notes.push(evidence(&model, &plan)?);
+    }
     let verdict = RefCell::new(None);
     let outcome = match args.dry_run {
         true => None,
@@ -119,3 +123,18 @@ fn read_vocab(path: &Path) -> Result<Vocab> {
 
 /// No `tokenizer.model` is larger than this.
 const MODEL_FILE: u64 = 64 << 20;
+
+/// What a text costs with the key rows as stored and as repaired; an error where repair makes it worse.
+fn evidence(repaired: &Model, plan: &Plan) -> Result<String> {
+    let mut stored = running(repaired, plan);
+    for tensor in stored.tensors.iter_mut().filter(|t| t.name.ends_with("attn_k.weight")) {
+        tensor.orders.clear();
+    }
+    let found = outputs::compare(&stored, &running(repaired, plan), TEXT, TOKENS)?;
+    let (before, after) = (found.first.value, found.second.value);
+    let said = format!("perplexity {before:.3} as stored, {after:.3} with the other order of key rows");
+    if after < before {
+        return Ok(format!("evidence: {said}"));
+    }
+    Err(Error::refused(format!("the key rows are in order: {said}"), "leave --repair-key-rows out"))
+}

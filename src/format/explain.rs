@@ -56,7 +56,9 @@ fn size(block: &Block) -> usize {
 
 /// The sections about `id`: a container, a family, a block type or one of its dialects.
 pub fn about(id: &str) -> Option<Vec<Section>> {
-    if let Some(found) = catalog::container(id) {
+    // As people say it: `ggjt-v1`.
+    let llama = || catalog::container(&format!("{id}-llama"));
+    if let Some(found) = catalog::container(id).or_else(llama) {
         return Some(container(found));
     }
     if let Some(found) = catalog::family(id) {
