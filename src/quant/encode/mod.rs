@@ -17,6 +17,7 @@ mod lattice;
 pub mod legacy;
 mod magnitude;
 mod search;
+mod superblock;
 mod ternary;
 
 use super::isa::Isa;
