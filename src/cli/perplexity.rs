@@ -50,10 +50,10 @@ fn score(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let mut n = 0;
     let estimate = perplexity(&loaded.weights, &tokens, args.context, bos, most, |estimate| {
         n += 1;
-        print(&format!("[{n}]{:.4},", estimate.perplexity()))?;
+        print(&format!("[{n}]{:.4},", estimate.value))?;
         std::io::Write::flush(&mut std::io::stdout()).map_err(|e| Error::io("<stdout>", "write", e))
     })?;
-    let (value, error) = (estimate.perplexity(), estimate.error());
+    let (value, error) = (estimate.value, estimate.error);
     print(&format!("\nFinal estimate: PPL = {value:.4} +/- {error:.5}\n"))?;
     Ok(ExitCode::SUCCESS)
 }

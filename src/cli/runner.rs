@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::{Globals, remark};
 use crate::{
+    checkpoint,
     container::{self, OpenOptions},
     error::{Error, Result},
     infer::{Tokenizer, Weights},
@@ -22,7 +23,10 @@ pub struct Loaded {
 impl Loaded {
     /// Opens the model at `path` and remarks what was assumed.
     pub fn open(path: &Path, globals: &Globals) -> Result<Loaded> {
-        let model = container::open(path, &OpenOptions::default())?;
+        let model = match checkpoint::is_checkpoint(path)? {
+            true => checkpoint::open(path, &checkpoint::Options::default())?,
+            false => container::open(path, &OpenOptions::default())?,
+        };
         let weights = Weights::new(&model)?;
         let tokenizer = Tokenizer::new(&model.vocab)?;
         for note in model.notes.iter().chain(&weights.config.notes).chain(tokenizer.notes()) {

@@ -4,41 +4,11 @@
 //! in its first place, and the predictions of its second half are scored, all but the last, whose
 //! answer lies in the next window. `perplexity = exp(mean of -ln p(token))`.
 
-use super::{Session, Want, Weights};
+use super::{Perplexity, Session, Want, Weights};
 use crate::{
     bytes::replace::check_interrupt,
     error::{Error, Result},
 };
-
-/// A running estimate.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Estimate {
-    /// Tokens scored.
-    pub count: u64,
-    sum: f64,
-    squares: f64,
-}
-
-impl Estimate {
-    /// Counts one token of which `-ln p` is `nats`.
-    pub fn add(&mut self, nats: f64) {
-        self.count += 1;
-        self.sum += nats;
-        self.squares += nats * nats;
-    }
-
-    /// The perplexity so far.
-    pub fn perplexity(&self) -> f64 {
-        (self.sum / self.count as f64).exp()
-    }
-
-    /// Its standard error.
-    pub fn error(&self) -> f64 {
-        let mean = self.sum / self.count as f64;
-        let variance = self.squares / self.count as f64 - mean * mean;
-        (variance.max(0.0) / (self.count as f64 - 1.0)).sqrt() * self.perplexity()
-    }
-}
 
 /// `-ln p(token)` of the softmax of `logits`.
 pub fn nats(logits: &[f32], token: u32) -> f64 {
@@ -59,7 +29,8 @@ pub fn windows(tokens: &[u32], context: usize, bos: Option<u32>) -> impl Iterato
     })
 }
 
-/// Scores at most `most` windows of `tokens` and calls `after_each` with the estimate so far.
+/// Scores at most `most` windows of `tokens` and calls `after_each` with the estimate so far,
+/// which is also the answer.
 ///
 /// # Errors
 /// Where there are fewer than two windows, or the person interrupts.
@@ -69,8 +40,8 @@ pub fn perplexity(
     context: usize,
     bos: Option<u32>,
     most: usize,
-    mut after_each: impl FnMut(Estimate) -> Result<()>,
-) -> Result<Estimate> {
+    mut after_each: impl FnMut(Perplexity) -> Result<()>,
+) -> Result<Perplexity> {
     if context < 4 || tokens.len() < 2 * context {
         return Err(Error::Usage(format!(
             "two windows of {context} tokens are needed and the text has {} tokens: give a longer text \
@@ -78,7 +49,7 @@ pub fn perplexity(
             tokens.len()
         )));
     }
-    let mut estimate = Estimate::default();
+    let mut costs = Vec::new();
     let mut session = Session::new(weights, context);
     for window in windows(tokens, context, bos).take(most) {
         check_interrupt()?;
@@ -87,12 +58,12 @@ pub fn perplexity(
         session.read(&window[..half], Want::Last, |_, _| {})?;
         session.read(&window[half..], Want::All, |i, logits| {
             if let Some(next) = window.get(half + i + 1) {
-                estimate.add(nats(logits, *next));
+                costs.push(nats(logits, *next));
             }
         })?;
-        after_each(estimate)?;
+        after_each(Perplexity::of(&costs))?;
     }
-    Ok(estimate)
+    Ok(Perplexity::of(&costs))
 }
 
 #[cfg(test)]
@@ -101,12 +72,8 @@ mod tests {
 
     #[test]
     fn even_odds_are_their_number() {
-        let mut estimate = Estimate::default();
-        for _ in 0..10 {
-            estimate.add(nats(&[2.5; 8], 3));
-        }
-        assert!((estimate.perplexity() - 8.0).abs() < 1e-9);
-        assert!(estimate.error() < 1e-6);
+        let even = Perplexity::of(&[nats(&[2.5; 8], 3); 10]);
+        assert!((even.value - 8.0).abs() < 1e-9 && even.error < 1e-6);
         let whole: Vec<_> = windows(&[5, 6, 7, 8, 9], 2, Some(1)).collect();
         assert_eq!(whole, [[1, 6], [1, 8]]);
     }
