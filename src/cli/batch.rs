@@ -355,7 +355,7 @@ impl Observer for Telling<'_> {
                 ));
             }
             Event::Failed { job, error } => {
-                self.say(&format!("failed: {}: {error}", self.name(*job)))
+                self.say(&format!("failed: {}: {error}", self.name(*job)));
             }
             _ => {}
         }
