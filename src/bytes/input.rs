@@ -30,13 +30,18 @@ enum Kind {
     Stream(Mutex<Stream>),
 }
 
-/// A sequence of bytes that can only be read forward, as a compressed archive entry. Reading backward
-/// starts it again.
+/// A sequence of bytes that can only be read forward, as a compressed archive entry. The last few
+/// megabytes can be had again, for rows that change places; reading further back starts it anew.
 struct Stream {
     open: Box<dyn Fn() -> Result<Box<dyn Read + Send>> + Send + Sync>,
     now: Option<Box<dyn Read + Send>>,
     at: u64,
+    len: u64,
+    recent: Vec<u8>,
 }
+
+/// How much of a stream is kept: more than the rows of a few heads.
+const RECENT: usize = 8 << 20;
 
 impl std::fmt::Debug for Stream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -69,7 +74,7 @@ impl Input {
         len: u64,
         open: impl Fn() -> Result<Box<dyn Read + Send>> + Send + Sync + 'static,
     ) -> Input {
-        let stream = Stream { open: Box::new(open), now: None, at: 0 };
+        let stream = Stream { open: Box::new(open), now: None, at: 0, len, recent: Vec::new() };
         let kind = Kind::Stream(Mutex::new(stream));
         Input(Arc::new(Inner { path: name.into(), len, kind }))
     }
@@ -190,18 +195,44 @@ impl Input {
 
 impl Stream {
     fn read_at(&mut self, at: u64, out: &mut [u8], path: &Path) -> Result<()> {
-        if self.now.is_none() || at < self.at {
-            self.now = Some((self.open)()?);
+        let kept = self.at - self.recent.len() as u64;
+        if at < kept || (at < self.at && self.now.is_none()) {
+            (self.now, self.at) = (None, 0);
+            self.recent.clear();
+        }
+        let done = self.read_on(at, out);
+        if self.at == self.len || done.is_err() {
+            // Read to its end: of the many entries of an archive few are read at a time.
+            (self.now, self.recent) = (None, Vec::new());
+        }
+        done.map_err(|e| Error::io(path, "decompress", e))
+    }
+
+    /// Reads `out` from what is kept and from what follows.
+    fn read_on(&mut self, at: u64, out: &mut [u8]) -> io::Result<()> {
+        if self.now.is_none() {
+            self.now = Some((self.open)().map_err(io::Error::other)?);
             self.at = 0;
         }
         let Some(reader) = self.now.as_mut() else { return Ok(()) };
-        let skip = io::copy(&mut reader.by_ref().take(at - self.at), &mut io::sink());
-        let done = skip.and_then(|_| reader.read_exact(out));
-        self.at = at + out.len() as u64;
-        done.map_err(|e| {
-            self.now = None;
-            Error::io(path, "decompress", e)
-        })
+        if at > self.at {
+            io::copy(&mut reader.by_ref().take(at - self.at), &mut io::sink())?;
+            self.recent.clear();
+            self.at = at;
+        }
+        let back = usize::try_from(self.at - at).unwrap_or(usize::MAX).min(self.recent.len());
+        let kept = self.recent.get(self.recent.len() - back..).unwrap_or_default();
+        let (again, fresh) = out.split_at_mut(kept.len().min(out.len()));
+        again.copy_from_slice(kept.get(..again.len()).unwrap_or_default());
+        reader.read_exact(fresh)?;
+        self.at += fresh.len() as u64;
+        if fresh.len() + self.recent.len() > 2 * RECENT {
+            let keep = RECENT.saturating_sub(fresh.len()).min(self.recent.len());
+            self.recent.drain(..self.recent.len() - keep);
+        }
+        self.recent
+            .extend_from_slice(fresh.get(fresh.len().saturating_sub(RECENT)..).unwrap_or_default());
+        Ok(())
     }
 }
 

@@ -4,6 +4,8 @@
 //! rows through it into one or several new files and checks them.
 
 pub mod carry;
+pub mod convert;
+pub mod export;
 pub mod ftype;
 pub mod imatrix;
 mod keys;

@@ -24,6 +24,7 @@ pub mod pickle;
 pub mod safetensors;
 pub mod sentencepiece;
 pub mod tar;
+pub mod tokenizer_files;
 pub mod tokenizer_json;
 pub mod torch;
 pub mod vocabulary;

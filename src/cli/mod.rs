@@ -15,6 +15,7 @@
 
 mod compare;
 mod completions;
+mod convert;
 mod explain;
 pub mod inspect;
 mod man;
@@ -71,6 +72,8 @@ enum Command {
     Upgrade(upgrade::Args),
     /// Quantize a model, called as llama-quantize is: the same bytes in every tensor
     Quantize(Box<quantize::Args>),
+    /// Convert raw weights, or any model, to GGUF, an older container or safetensors
+    Convert(Box<convert::Args>),
     /// Say whether two models are the same, and if not, how they differ
     Compare(compare::Args),
     /// Check downloads offline: digest lists, caches, public digests, structure
@@ -89,6 +92,7 @@ impl Command {
             Command::Inspect(args) => inspect::run(args, globals),
             Command::Upgrade(args) => upgrade::run(args, globals),
             Command::Quantize(args) => quantize::run(args, globals),
+            Command::Convert(args) => convert::run(args, globals),
             Command::Compare(args) => compare::run(args, globals),
             Command::Verify(args) => verify::run(args, globals),
             Command::Explain(args) => explain::run(args, globals),

@@ -20,6 +20,9 @@ use crate::{
     error::{Error, Result},
 };
 
+/// What is read at once to put rows in order.
+const ORDERED: usize = 64 << 20;
+
 /// A model file, or a set of files that together are one model.
 #[derive(Clone, Debug, Default)]
 pub struct Model {
@@ -63,7 +66,6 @@ impl Model {
     /// # Errors
     /// Where a file cannot be read or has changed; where `out` has the wrong length.
     pub fn read_rows(&self, tensor: &Tensor, first: u64, n: u64, out: &mut [u8]) -> Result<()> {
-        let row = usize::try_from(tensor.row_bytes()).unwrap_or(usize::MAX);
         let inside = first.checked_add(n).is_some_and(|end| end <= tensor.rows());
         if !inside || (out.len() as u64) != n.saturating_mul(tensor.row_bytes()) {
             let what = format!("{}: rows {first}+{n} do not exist", tensor.name);
@@ -77,12 +79,34 @@ impl Model {
         } else if tensor.orders.is_empty() {
             self.read_stored(tensor, first, n, out)?;
         } else {
-            for (r, out) in (first..).zip(out.chunks_exact_mut(row)) {
-                self.read_stored(tensor, tensor.stored_row(r), 1, out)?;
-            }
+            self.read_ordered(tensor, first, n, out)?;
         }
         if tensor.big_endian {
             tensor.quant.swap_bytes(out);
+        }
+        Ok(())
+    }
+
+    /// Reads rows through the tensor's permutations. These move rows inside a head only, so the rows
+    /// wanted lie close together: all between the first and the last are read at once.
+    fn read_ordered(&self, tensor: &Tensor, first: u64, n: u64, out: &mut [u8]) -> Result<()> {
+        let row = usize::try_from(tensor.row_bytes()).unwrap_or(usize::MAX);
+        let stored = || (first..first + n).map(|r| tensor.stored_row(r));
+        let (low, high) = stored().fold((u64::MAX, 0), |(a, b), r| (a.min(r), b.max(r)));
+        let span = (high - low + 1).saturating_mul(tensor.row_bytes());
+        let Some(span) = usize::try_from(span).ok().filter(|span| *span <= ORDERED) else {
+            for (r, out) in stored().zip(out.chunks_exact_mut(row)) {
+                self.read_stored(tensor, r, 1, out)?;
+            }
+            return Ok(());
+        };
+        let mut rows = vec![0; span];
+        self.read_stored(tensor, low, high - low + 1, &mut rows)?;
+        for (r, out) in stored().zip(out.chunks_exact_mut(row)) {
+            let from = usize::try_from(r - low).unwrap_or(usize::MAX).saturating_mul(row);
+            if let Some(stored) = rows.get(from..from.saturating_add(row)) {
+                out.copy_from_slice(stored);
+            }
         }
         Ok(())
     }
@@ -132,13 +156,29 @@ impl Model {
             return input.read_at(piece.at + first * piece.row_bytes, out);
         }
         let row = usize::try_from(piece.row_bytes).unwrap_or(usize::MAX);
-        for (r, out) in (first..).zip(out.chunks_exact_mut(row)) {
-            let at = piece.at + r * piece.row_stride;
-            match piece.element {
-                None => input.read_at(at, out)?,
-                Some((width, step)) => {
-                    let width = usize::from(width);
-                    for (c, out) in (0u64..).zip(out.chunks_exact_mut(width)) {
+        match piece.element {
+            Some((width, step)) if piece.row_stride == u64::from(width) => {
+                // Transposed: a column stands together.
+                let width = usize::from(width);
+                let mut column = vec![0; out.len() / row * width];
+                for (c, left) in (0u64..).zip((0..row).step_by(width)) {
+                    let at = piece.at + first * piece.row_stride + c * step;
+                    input.read_at(at, &mut column)?;
+                    for (out, value) in out.chunks_exact_mut(row).zip(column.chunks_exact(width)) {
+                        if let Some(out) = out.get_mut(left..left + width) {
+                            out.copy_from_slice(value);
+                        }
+                    }
+                }
+            }
+            _ => {
+                for (r, out) in (first..).zip(out.chunks_exact_mut(row)) {
+                    let at = piece.at + r * piece.row_stride;
+                    let Some((width, step)) = piece.element else {
+                        input.read_at(at, out)?;
+                        continue;
+                    };
+                    for (c, out) in (0u64..).zip(out.chunks_exact_mut(usize::from(width))) {
                         input.read_at(at + c * step, out)?;
                     }
                 }

@@ -1,0 +1,184 @@
+//! Plans conversions: any model or checkpoint into a container and types of choice, every type from
+//! one reading of the source.
+//!
+//! The upgrade of the model ([`super::upgrade`]) is planned first. Then floats and Q8_0 go to every
+//! matrix alike, as llama.cpp's `convert_hf_to_gguf.py` writes them, and other types by the mixtures
+//! of llama-quantize ([`super::quantize`]). Vectors are f32 in all of them: no reader takes anything
+//! else.
+
+use std::path::{Path, PathBuf};
+
+use super::{Act, Plan, Step, ftype::FileType, quantize, upgrade};
+use crate::{
+    checkpoint::card,
+    error::{Error, Result},
+    model::Model,
+    quant::{
+        QuantType,
+        encode::{EncodeRows, encoder},
+    },
+};
+
+/// What the person asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Names of types, one output for each: `auto` keeps the stored ones, the others are those of
+    /// llama-quantize.
+    pub types: Vec<String>,
+    /// What the upgrade is told.
+    pub upgrade: upgrade::Options,
+    /// Where to write: a file, or a folder for names by GGUF's convention.
+    pub output: Option<PathBuf>,
+    /// Where to write by default.
+    pub folder: PathBuf,
+    /// Tensors that are quantized already may be quantized again.
+    pub allow_requantize: bool,
+}
+
+/// Plans one file for each type. Answers the model as the plans refer to it, and the plans.
+///
+/// # Errors
+/// Where a type or container does not exist or cannot hold the model.
+pub fn plan(model: Model, options: &Options) -> Result<(Model, Vec<Plan>)> {
+    let source = model.clone();
+    let place = Some(options.folder.join("model"));
+    let (model, base) =
+        upgrade::plan(model, &upgrade::Options { output: place, ..options.upgrade.clone() })?;
+    let mut plans = Vec::new();
+    for word in &options.types {
+        let mut plan = if word.eq_ignore_ascii_case("auto") {
+            base.clone()
+        } else {
+            let file_type = FileType::parse(word)?;
+            match uniform(file_type, &base) {
+                Some((to, encode)) => alike(&model, &base, file_type, to, encode, options)?,
+                None => mixture(source.clone(), file_type, options)?,
+            }
+        };
+        vectors_to_f32(&model, &mut plan);
+        let number = plan.metadata.u64("general.file_type");
+        let known = FileType::all().find(|f| Some(u64::from(f.number)) == number && !f.copy);
+        let encoding = match (word.eq_ignore_ascii_case("auto"), known) {
+            (false, _) => word.to_uppercase(),
+            (true, Some(known)) => known.rule_name().to_owned(),
+            (true, None) => String::new(),
+        };
+        plan.output = output(&plan, &encoding, options);
+        plan.lay_out()?;
+        plans.push(plan);
+    }
+    let mut outputs: Vec<&PathBuf> = plans.iter().map(|p| &p.output).collect();
+    outputs.sort_unstable();
+    outputs.dedup();
+    if outputs.len() < plans.len() {
+        return Err(Error::Usage("--type: each type once, please".to_owned()));
+    }
+    Ok((model, plans))
+}
+
+/// The type that every matrix gets alike, with its encoder; none for mixtures.
+fn uniform(file_type: FileType, base: &Plan) -> Option<(QuantType, EncodeRows)> {
+    let floats = ["f32", "f16", "bf16"];
+    let alike =
+        floats.contains(&file_type.base) || file_type.base == "q8_0" && base.target.is_keyed();
+    let to = QuantType::today(file_type.base)
+        .filter(|to| alike && !file_type.copy && base.target.holds(*to));
+    to.zip(encoder(file_type.base))
+}
+
+/// Every matrix in one type.
+fn alike(
+    model: &Model,
+    base: &Plan,
+    file_type: FileType,
+    to: QuantType,
+    encode: EncodeRows,
+    options: &Options,
+) -> Result<Plan> {
+    let mut plan = base.clone();
+    let f16 = QuantType::today("f16").zip(encoder("f16"));
+    let mut odd = 0;
+    for step in plan.steps.iter_mut().filter(|s| !is_vector(s)) {
+        let Some(source) = model.tensors.get(step.source) else { continue };
+        let fits = step.shape.last().is_some_and(|n| to.row_bytes(*n).is_some());
+        let (to, encode) = match f16 {
+            Some(f16) if !fits => {
+                odd += 1;
+                f16
+            }
+            _ => (to, encode),
+        };
+        if source.quant == to && step.quant == to {
+            continue;
+        }
+        let again = source.quant.layout().elements > 1 && to.layout().elements > 1;
+        if again && !options.allow_requantize {
+            let what = format!("{}: is quantized already ({})", source.name, source.quant);
+            let next = "use the original weights, or add --allow-requantize";
+            return Err(Error::refused(what, next));
+        }
+        become_type(step, to, encode);
+    }
+    if odd > 0 {
+        plan.notes.push(format!("{odd} tensors stay f16: their rows are no whole blocks of {to}"));
+    }
+    if plan.target.is_keyed() {
+        plan.metadata.set("general.file_type", file_type.number);
+    } else if let Some((_, word)) = plan.header.iter_mut().find(|(n, _)| n == "ftype") {
+        *word = file_type.number.into();
+    }
+    Ok(plan)
+}
+
+/// Types by the rules of llama-quantize.
+fn mixture(model: Model, file_type: FileType, options: &Options) -> Result<Plan> {
+    let wanted = quantize::Options {
+        types: vec![file_type],
+        to: options.upgrade.to.clone(),
+        allow_requantize: options.allow_requantize,
+        ..quantize::Options::default()
+    };
+    let (_, plans) = quantize::plan(model, &wanted)?;
+    let none = || Error::unsupported(format!("no plan for {}", file_type.name), "");
+    plans.into_iter().next().ok_or_else(none)
+}
+
+/// Norms and other vectors, whatever their shape says.
+fn is_vector(step: &Step) -> bool {
+    step.shape.len() < 2 || step.name.ends_with("_norm.weight")
+}
+
+fn vectors_to_f32(model: &Model, plan: &mut Plan) {
+    let Some((f32, encode)) = QuantType::today("f32").zip(encoder("f32")) else { return };
+    for step in plan.steps.iter_mut().filter(|s| is_vector(s)) {
+        if model.tensors.get(step.source).is_some_and(|t| t.quant != f32) {
+            become_type(step, f32, encode);
+        }
+    }
+}
+
+fn become_type(step: &mut Step, to: QuantType, encode: EncodeRows) {
+    step.quant = to;
+    step.fold = 1;
+    step.act = Act::Recode { encode, weights: None };
+}
+
+/// The output as named, or by GGUF's naming convention in the folder.
+fn output(plan: &Plan, encoding: &str, options: &Options) -> PathBuf {
+    let ending = if plan.target.is_keyed() { "gguf" } else { "bin" };
+    let name = || format!("{}.{ending}", card::file_name(&plan.metadata, encoding));
+    match &options.output {
+        Some(folder) if folder.is_dir() || options.types.len() > 1 => folder.join(name()),
+        Some(file) => file.clone(),
+        None => options.folder.join(name()),
+    }
+}
+
+/// Where the outputs of `input` go by default: into it, if it is a folder, else beside it.
+pub fn folder_of(input: &Path) -> PathBuf {
+    match input.parent() {
+        _ if input.is_dir() => input.to_owned(),
+        Some(folder) if folder != Path::new("") => folder.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}

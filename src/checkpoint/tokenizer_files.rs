@@ -1,0 +1,109 @@
+//! Tokenizer files made from a vocabulary, for checkpoints that are written.
+
+use serde_json::json;
+
+use crate::model::Vocab;
+
+/// `tokenizer.model` and `tokenizer_config.json` of a SentencePiece vocabulary.
+pub fn files(vocab: &Vocab, notes: &mut Vec<String>) -> Vec<(&'static str, Vec<u8>)> {
+    if vocab.is_empty() {
+        notes.push("the model has no vocabulary: there are no tokenizer files".to_owned());
+        return Vec::new();
+    }
+    let text = |id: Option<u32>| {
+        let token = vocab.tokens.get(usize::try_from(id?).ok()?)?;
+        Some(String::from_utf8_lossy(token).into_owned())
+    };
+    let sentencepiece = vocab.model == "llama" || vocab.model.is_empty();
+    let config = json!({
+        "add_bos_token": vocab.add_bos.unwrap_or(true),
+        "add_eos_token": vocab.add_eos.unwrap_or(false),
+        "bos_token": text(vocab.bos),
+        "eos_token": text(vocab.eos),
+        "unk_token": text(vocab.unknown.or(Some(0)).filter(|_| sentencepiece)),
+        "chat_template": vocab.chat_template,
+        "clean_up_tokenization_spaces": false,
+        "legacy": true,
+        "tokenizer_class": if sentencepiece { "LlamaTokenizer" } else { "PreTrainedTokenizerFast" },
+    });
+    let config = serde_json::to_string_pretty(&config).unwrap_or_default().into_bytes();
+    let mut files = vec![("tokenizer_config.json", config)];
+    if sentencepiece {
+        files.push(("tokenizer.model", model(vocab)));
+    } else {
+        let note = "a byte-pair vocabulary: take tokenizer.json from the original model";
+        notes.push(note.to_owned());
+    }
+    files
+}
+
+/// A SentencePiece model in the protobuf of [`super::sentencepiece`].
+fn model(vocab: &Vocab) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (id, token) in vocab.tokens.iter().enumerate() {
+        let mut piece = Vec::new();
+        bytes(&mut piece, 1, token);
+        varint(&mut piece, 2 << 3 | 5);
+        piece.extend(vocab.score(id).to_le_bytes());
+        number(&mut piece, 3, vocab.kind(id) as u64);
+        bytes(&mut out, 1, &piece);
+    }
+    let none = u64::MAX;
+    let id = |id: Option<u32>, usual: u64| id.map_or(usual, u64::from);
+    let mut trainer = Vec::new();
+    number(&mut trainer, 3, 2); // byte-pair encoding
+    number(&mut trainer, 4, vocab.len() as u64);
+    number(&mut trainer, 35, 1); // unknown characters as bytes
+    number(&mut trainer, 40, id(vocab.unknown, 0));
+    number(&mut trainer, 41, id(vocab.bos, none));
+    number(&mut trainer, 42, id(vocab.eos, none));
+    number(&mut trainer, 43, none);
+    bytes(&mut out, 2, &trainer);
+    let mut rules = Vec::new();
+    bytes(&mut rules, 1, b"identity");
+    number(&mut rules, 3, vocab.add_space_prefix.unwrap_or(true).into());
+    number(&mut rules, 4, 0); // spaces stay as they are
+    number(&mut rules, 5, 1); // and become U+2581
+    bytes(&mut out, 3, &rules);
+    out
+}
+
+fn varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push((value & 0x7f) as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+fn number(out: &mut Vec<u8>, field: u64, value: u64) {
+    varint(out, field << 3);
+    varint(out, value);
+}
+
+fn bytes(out: &mut Vec<u8>, field: u64, bytes: &[u8]) {
+    varint(out, field << 3 | 2);
+    varint(out, bytes.len() as u64);
+    out.extend(bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{checkpoint::sentencepiece::SentencePiece, model::TokenKind};
+
+    #[test]
+    fn a_written_model_reads_as_the_same_vocabulary() {
+        let vocab = Vocab {
+            tokens: vec![b"<unk>".to_vec(), b"<s>".to_vec(), b"\xe2\x96\x81a".to_vec()],
+            scores: vec![0.0, 0.0, -3.5],
+            kinds: vec![TokenKind::Unknown, TokenKind::Control, TokenKind::Normal],
+            model: "llama".to_owned(),
+            unknown: Some(0),
+            bos: Some(1),
+            ..Vocab::default()
+        };
+        let read = SentencePiece::parse("tokenizer.model", &model(&vocab)).unwrap();
+        assert_eq!(read.vocab(), vocab);
+    }
+}

@@ -1,0 +1,148 @@
+//! `regguf convert`: raw weights and any other model into GGUF or an older container, and back.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use super::{Globals, print, progress::Bar, remark};
+use crate::{
+    change::{
+        self, Plan,
+        convert::{self, Options},
+        export,
+        report::{Report, size},
+        upgrade,
+    },
+    checkpoint, container,
+    error::{Error, Result},
+};
+
+/// Convert raw weights, or any model, to GGUF, an older container or safetensors
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  regguf convert models/7B/
+  regguf convert models/7B/ --type f16,q4_k_m,q8_0
+  regguf convert Mistral-7B-v0.1/ -o mistral.gguf --type bf16
+  regguf convert pytorch_model.bin.index.json --dry-run
+  regguf convert ggml-model-q4_0.bin --to safetensors -o llama-hf/
+
+IN is a folder with consolidated.*.pth, *.safetensors or pytorch_model*.bin, an index, one shard, or any
+model file that regguf reads. Types are auto (as stored), f32, f16, bf16, q8_0 and those of quantize.")]
+pub struct Args {
+    /// What to convert
+    #[arg(value_name = "IN")]
+    input: PathBuf,
+    /// The file to write, or a folder [default: into the folder of IN, by GGUF's naming convention]
+    #[arg(short, long, value_name = "OUT")]
+    output: Option<PathBuf>,
+    /// The type of the weights; several make several files from one reading
+    #[arg(long = "type", value_name = "TYPE,TYPE", value_delimiter = ',', default_value = "auto")]
+    types: Vec<String>,
+    /// gguf-v1, gguf-v2, gguf-v3, gguf-v3-be, ggml, ggmf-v1, ggjt-v1, ggjt-v2, ggjt-v3 or safetensors
+    #[arg(long, value_name = "FORMAT", default_value = "gguf-v3")]
+    to: String,
+    /// Print the plan and write nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Print the report as JSON
+    #[arg(long)]
+    json: bool,
+    /// Replace outputs that exist
+    #[arg(long)]
+    force: bool,
+    /// Fit a vocabulary to the rows of the embedding: add unused tokens, leave out those without a row
+    #[arg(long)]
+    pad_vocab: bool,
+    /// Quantize again what is quantized already
+    #[arg(long)]
+    allow_requantize: bool,
+    /// The context length in tokens, where the input does not state it or to change it
+    #[arg(long, value_name = "N")]
+    context: Option<u32>,
+    /// The epsilon of the RMS norms
+    #[arg(long, value_name = "X")]
+    eps: Option<f32>,
+    /// The base of the rotary embeddings
+    #[arg(long, value_name = "X")]
+    rope_base: Option<f32>,
+    #[command(flatten)]
+    open: super::open::OpenArgs,
+}
+
+/// Runs it.
+pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
+    let raw = checkpoint::is_checkpoint(&args.input)?;
+    let model = if raw {
+        checkpoint::open(&args.input, &checkpoint::Options { pad_vocab: args.pad_vocab })?
+    } else {
+        container::open(&args.input, &args.open.options())?
+    };
+    if args.to == "safetensors" {
+        return export(args, model, globals);
+    }
+    if raw && model.vocab.is_empty() {
+        return Err(Error::refused(
+            format!("{}: no tokenizer.model or tokenizer.json", args.input.display()),
+            "put the model's tokenizer beside its weights",
+        ));
+    }
+    let options = Options {
+        types: args.types.clone(),
+        upgrade: upgrade::Options {
+            to: Some(args.to.clone()),
+            eps: args.eps,
+            context: args.context,
+            rope_base: args.rope_base,
+            ..upgrade::Options::default()
+        },
+        output: args.output.clone(),
+        folder: convert::folder_of(&args.input),
+        allow_requantize: args.allow_requantize,
+    };
+    let (model, plans) = convert::plan(model, &options)?;
+    let outcomes = if args.dry_run {
+        Vec::new()
+    } else {
+        let bar = Bar::new(globals, plans.iter().map(|p| p.layout.total).sum());
+        change::carry(&model, &plans, args.force, &bar)?
+    };
+    let report = |(i, plan): (usize, &Plan)| Report::new(&model, plan, outcomes.get(i));
+    let reports: Vec<Report> = plans.iter().enumerate().map(report).collect();
+    if args.json {
+        print(&(serde_json::to_string_pretty(&reports).unwrap_or_default() + "\n"))?;
+    } else {
+        for report in &reports {
+            print(&report.text(globals.verbose > 0))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A Hugging Face checkpoint.
+fn export(args: &Args, model: crate::model::Model, globals: &Globals) -> Result<ExitCode> {
+    let [dtype] = args.types.as_slice() else {
+        return Err(Error::Usage("--to safetensors: one --type at a time".to_owned()));
+    };
+    let folder = args.output.clone().unwrap_or_else(|| export::folder_beside(&args.input));
+    let export = export::plan(model, folder, &dtype.to_lowercase())?;
+    export.notes.iter().for_each(|note| remark(globals, note));
+    if !args.dry_run {
+        export.write(args.force, &Bar::new(globals, export.total()))?;
+    }
+    let mut names: Vec<&str> = export.files.iter().map(|(name, _)| *name).collect();
+    names.push("model.safetensors");
+    if args.json {
+        let report = serde_json::json!({
+            "schema_version": 1, "output": export.folder, "to": "safetensors", "files": names,
+            "bytes": export.total(), "written": !args.dry_run, "notes": export.notes,
+        });
+        return print(&format!("{report:#}\n")).map(|()| ExitCode::SUCCESS);
+    }
+    let verb = if args.dry_run { "would write" } else { "wrote" };
+    print(&format!(
+        "{verb} {} ({}): {}\n",
+        export.target().display(),
+        size(export.total()),
+        names.join(", ")
+    ))?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,133 @@
+//! Conversions of checkpoints and back, against the files of llama.cpp's own converters.
+
+use std::path::{Path, PathBuf};
+
+use regguf::{
+    change::{
+        self,
+        convert::{self, Options},
+        export, upgrade,
+    },
+    checkpoint,
+    container::{self, OpenOptions},
+    model::{Model, Tensor},
+};
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(name)
+}
+
+fn raw(path: &Path) -> Model {
+    checkpoint::open(path, &checkpoint::Options::default()).unwrap()
+}
+
+fn file(path: &Path) -> Model {
+    container::open(path, &OpenOptions::default()).unwrap()
+}
+
+fn rows(model: &Model, tensor: &Tensor) -> Vec<u8> {
+    let mut bytes = vec![0; tensor.bytes() as usize];
+    model.read_rows(tensor, 0, tensor.rows(), &mut bytes).unwrap();
+    bytes
+}
+
+/// Converts and answers the paths of the outputs.
+fn converted(model: Model, folder: &Path, types: &[&str], to: &str) -> Vec<PathBuf> {
+    let options = Options {
+        types: types.iter().map(|t| (*t).to_owned()).collect(),
+        upgrade: upgrade::Options { to: Some(to.to_owned()), ..Default::default() },
+        folder: folder.to_owned(),
+        ..Options::default()
+    };
+    let (model, plans) = convert::plan(model, &options).unwrap();
+    change::carry(&model, &plans, false, &()).unwrap();
+    plans.iter().map(|p| p.output.clone()).collect()
+}
+
+/// Same names, types, shapes and bytes.
+fn assert_same(ours: &Model, theirs: &Model, what: &str) {
+    assert_eq!(ours.tensors.len(), theirs.tensors.len(), "{what}");
+    for tensor in &ours.tensors {
+        let other =
+            theirs.tensor(&tensor.name).unwrap_or_else(|| panic!("{what}: {}", tensor.name));
+        assert_eq!(
+            (tensor.quant, &tensor.shape),
+            (other.quant, &other.shape),
+            "{what}: {}",
+            tensor.name
+        );
+        assert!(rows(ours, tensor) == rows(theirs, other), "{what}: {}", tensor.name);
+    }
+}
+
+#[test]
+fn several_types_come_from_one_reading_and_are_those_of_the_original_converters() {
+    for name in ["T/meta-2shard/T", "T/hf-bin", "T/hf-st-2shard"] {
+        let folder = tempfile::tempdir().unwrap();
+        let made = converted(
+            raw(&golden(name)),
+            folder.path(),
+            &["auto", "q8_0", "q4_k_m", "f32"],
+            "gguf-v3",
+        );
+        let endings: Vec<_> =
+            made.iter().map(|p| p.file_stem().unwrap().to_str().unwrap().to_owned()).collect();
+        for (made, ending) in
+            endings.iter().zip(["-172K-F16", "-172K-Q8_0", "-172K-Q4_K_M", "-172K-F32"])
+        {
+            assert!(made.ends_with(ending), "{made}");
+        }
+        assert_same(&file(&made[0]), &file(&golden("T/E10/model-f16.convert-hf.gguf")), name);
+        assert_same(&file(&made[1]), &file(&golden("T/E10/model-Q8_0.gguf")), name);
+        assert_same(&file(&made[2]), &file(&golden("T/E10/model-Q4_K_M.gguf")), name);
+        let f32 = file(&made[3]);
+        assert!(f32.tensors.iter().all(|t| t.quant.name() == "f32"));
+        assert_eq!(f32.metadata.u64("general.file_type"), Some(0));
+        assert_eq!(file(&made[1]).metadata.u64("general.file_type"), Some(7));
+    }
+}
+
+#[test]
+fn a_checkpoint_becomes_the_ggjt_file_that_convert_py_wrote() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = converted(raw(&golden("T/meta/T")), folder.path(), &["f16"], "ggjt-v1");
+    assert_same(&file(&made[0]), &file(&golden("T/E4/ggml-model-f16.bin")), "ggjt");
+}
+
+#[test]
+fn safetensors_written_from_a_gguf_read_as_the_same_model() {
+    let folder = tempfile::tempdir().unwrap();
+    for source in
+        ["T/E9/ggml-model-f16.gguf", "T/E10/model-f16.convert-hf.gguf", "G/E9/ggml-model-q4_0.gguf"]
+    {
+        let original = file(&golden(source));
+        let target = folder.path().join(source.replace(['/', '.'], "-"));
+        export::plan(original.clone(), target.clone(), "f32").unwrap().write(false, &()).unwrap();
+        let back = raw(&target);
+        for tensor in &back.tensors {
+            let from = original.tensor(&tensor.name).unwrap();
+            let mut wanted = vec![0.0; from.elements() as usize];
+            let isa = regguf::quant::isa::Isa::best();
+            regguf::quant::decode_rows(
+                from.quant,
+                isa,
+                &rows(&original, from),
+                from.row_len() as usize,
+                &mut wanted,
+            );
+            let wanted: Vec<u8> = wanted.iter().flat_map(|v| v.to_le_bytes()).collect();
+            assert!(rows(&back, tensor) == wanted, "{source}: {}", tensor.name);
+        }
+        assert_eq!(back.vocab.tokens, original.vocab.tokens, "{source}");
+        assert_eq!(back.vocab.scores, original.vocab.scores, "{source}");
+        for key in [
+            "block_count",
+            "context_length",
+            "attention.head_count_kv",
+            "attention.layer_norm_rms_epsilon",
+        ] {
+            let key = format!("llama.{key}");
+            assert_eq!(back.metadata.get(&key), original.metadata.get(&key), "{source}: {key}");
+        }
+    }
+}
