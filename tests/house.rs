@@ -76,7 +76,7 @@ fn layers_point_downward() {
         let text = fs::read_to_string(&path).unwrap();
         let code = text.split("#[cfg(test)]").next().unwrap();
         for word in code.split("crate::").skip(1).filter(|w| !w.starts_with('{')) {
-            let used: String = word.chars().take_while(|c| c.is_ascii_alphanumeric()).collect();
+            let used: String = word.chars().take_while(char::is_ascii_alphanumeric).collect();
             let above = level(&used).is_some_and(|l| l > own);
             assert!(!above, "{}: {layer} uses {used}, a higher layer", path.display());
         }
@@ -85,7 +85,7 @@ fn layers_point_downward() {
             let direct = group.lines().filter(|l| l.starts_with("    ") && !l.starts_with("     "));
             for line in direct {
                 let used: String =
-                    line.trim().chars().take_while(|c| c.is_ascii_alphanumeric()).collect();
+                    line.trim().chars().take_while(char::is_ascii_alphanumeric).collect();
                 let above = level(&used).is_some_and(|l| l > own);
                 assert!(!above, "{}: {layer} uses {used}, a higher layer", path.display());
             }

@@ -98,7 +98,11 @@ fn writable() -> Vec<&'static str> {
         matches!(c.format.skeleton, Skeleton::Stream | Skeleton::Keyed)
             && !c.format.family.is_empty()
     };
-    catalog::containers().iter().filter(known).map(Container::id).collect()
+    catalog::containers()
+        .iter()
+        .filter(known)
+        .map(regguf::format::container::Container::id)
+        .collect()
 }
 
 /// Types that a format can store, with rows of 256.

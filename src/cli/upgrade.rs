@@ -132,7 +132,8 @@ fn evidence(repaired: &Model, plan: &Plan) -> Result<String> {
     }
     let found = outputs::compare(&stored, &running(repaired, plan), TEXT, TOKENS)?;
     let (before, after) = (found.first.value, found.second.value);
-    let said = format!("perplexity {before:.3} as stored, {after:.3} with the other order of key rows");
+    let said =
+        format!("perplexity {before:.3} as stored, {after:.3} with the other order of key rows");
     if after < before {
         return Ok(format!("evidence: {said}"));
     }

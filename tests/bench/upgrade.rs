@@ -48,7 +48,8 @@ fn grow(golden: &Path, folder: &Path, bytes: u64) -> PathBuf {
 }
 
 fn benchmark(c: &mut Criterion) {
-    let megabytes = std::env::var("REGGUF_BENCH_MB").ok().and_then(|v| v.parse().ok()).unwrap_or(64);
+    let megabytes =
+        std::env::var("REGGUF_BENCH_MB").ok().and_then(|v| v.parse().ok()).unwrap_or(64);
     let folder = tempfile::tempdir().unwrap();
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/T");
     for name in ["E4b/ggml-model-q5_0.bin", "E4b/ggml-model-q4_0.bin", "E4b/ggml-model-f16.bin"] {
