@@ -4,7 +4,9 @@
 //! [`super::dot`]; a row's weights are read once from memory and never written anywhere. Types
 //! without a kernel here are decoded to a small buffer first, with the same result.
 
-use super::dot::{LANES, total};
+#![allow(clippy::needless_range_loop, reason = "see dot::tile")]
+
+use super::dot::{LANES, add, total};
 use crate::{
     per_isa,
     quant::{
@@ -40,41 +42,43 @@ fn multiply<const BYTES: usize, const WEIGHTS: usize>(
     let x = x.as_chunks::<WEIGHTS>().0;
     let mut done = 0;
     while done + ROWS <= height {
-        let rows: [&[[u8; BYTES]]; ROWS] = std::array::from_fn(|r| &row(done + r)[..x.len()]);
+        let mut rows: [&[[u8; BYTES]]; ROWS] = [&[]; ROWS];
+        for r in 0..ROWS {
+            rows[r] = &row(done + r)[..x.len()];
+        }
         let mut sums = [[0f32; LANES]; ROWS];
         for (b, x) in x.iter().enumerate() {
-            for (sums, row) in sums.iter_mut().zip(&rows) {
-                add_block(&row[b], x, sums, &decode);
+            for r in 0..ROWS {
+                sums[r] = add_block(sums[r], &rows[r][b], x, &decode);
             }
         }
-        for (out, sums) in out[done..done + ROWS].iter_mut().zip(sums) {
-            *out = total(sums);
+        for r in 0..ROWS {
+            out[done + r] = total(sums[r]);
         }
         done += ROWS;
     }
-    for (r, out) in (done..height).zip(&mut out[done..]) {
-        let mut sums = [0f32; LANES];
+    for r in done..height {
+        let mut sum = [0f32; LANES];
         for (block, x) in row(r).iter().zip(x) {
-            add_block(block, x, &mut sums, &decode);
+            sum = add_block(sum, block, x, &decode);
         }
-        *out = total(sums);
+        out[r] = total(sum);
     }
 }
 
 #[inline(always)]
 fn add_block<const BYTES: usize, const WEIGHTS: usize>(
+    mut sum: [f32; LANES],
     block: &[u8; BYTES],
     x: &[f32; WEIGHTS],
-    sums: &mut [f32; LANES],
     decode: &impl Fn(&[u8; BYTES], &mut [f32; WEIGHTS]),
-) {
+) -> [f32; LANES] {
     let mut weights = [0f32; WEIGHTS];
     decode(block, &mut weights);
     for (w, x) in weights.as_chunks::<LANES>().0.iter().zip(x.as_chunks::<LANES>().0) {
-        for ((sum, w), x) in sums.iter_mut().zip(w).zip(x) {
-            *sum += w * x;
-        }
+        sum = add(sum, w, x);
     }
+    sum
 }
 
 /// Sixteen plain numbers as a block.
