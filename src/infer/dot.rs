@@ -16,6 +16,9 @@
 
 use crate::{per_isa, quant::isa::Isa};
 
+/// A vector in packs of lanes.
+type Packs<'a> = &'a [[f32; LANES]];
+
 /// Lanes of one sum.
 pub const LANES: usize = 16;
 
@@ -35,7 +38,7 @@ pub fn dot(a: &[f32], b: &[f32]) -> f32 {
 pub fn tile<const R: usize, const T: usize>(rows: [&[f32]; R], xs: [&[f32]; T]) -> [[f32; R]; T] {
     let n = xs[0].len();
     let whole = n / LANES;
-    let (mut w, mut x): ([&[[f32; LANES]]; R], [&[[f32; LANES]]; T]) = ([&[]; R], [&[]; T]);
+    let (mut w, mut x): ([Packs; R], [Packs; T]) = ([&[]; R], [&[]; T]);
     for r in 0..R {
         w[r] = &rows[r].as_chunks::<LANES>().0[..whole];
     }
