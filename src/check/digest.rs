@@ -9,7 +9,7 @@
 //!        ──buffer──▶ sha256  ┘ and goes back to the reader when all have seen it
 //! ```
 //!
-//! Memory is [`RING`] buffers of [`BUFFER_BYTES`] per file in flight, whatever the size of the file.
+//! Memory is `RING` buffers of `BUFFER_BYTES` per file in flight, whatever the size of the file.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -15,7 +15,7 @@ use super::verify::Progress;
 use crate::bytes::replace::{check_target, write_small};
 use crate::error::{Error, Result};
 
-/// The lists that [`write`] makes.
+/// The lists that [`write()`] makes.
 pub const SHA256SUMS: &str = "SHA256SUMS";
 /// The MD5 list, named as Meta names its own.
 pub const CHECKLIST: &str = "checklist.chk";

@@ -1,6 +1,6 @@
 //! The numbers themselves: NaN, infinity, absurd sizes and rows of zeros, per tensor.
 //!
-//! Rows are read and decoded in pieces of [`PIECE_BYTES`] of weights, over all threads of the pool;
+//! Rows are read and decoded in pieces of `PIECE_BYTES` of weights, over all threads of the pool;
 //! what is kept of a piece is a handful of counts, so memory does not grow with the model.
 
 use rayon::prelude::*;

@@ -24,7 +24,7 @@ pub fn is_torch(head: &[u8]) -> bool {
 /// Reads the directory of a file written by `torch.save`.
 ///
 /// # Errors
-/// [`Error::Malformed`] naming the rule that the file breaks.
+/// [`crate::error::Error::Malformed`] naming the rule that the file breaks.
 pub fn open(input: &Input) -> Result<Weights> {
     let mut head = vec![0; usize::try_from(input.len().min(512)).unwrap_or(0)];
     input.read_at(0, &mut head)?;
@@ -126,7 +126,7 @@ impl View {
     /// The same with the place of its storage known.
     ///
     /// # Errors
-    /// [`Error::Malformed`] where it leaves its storage.
+    /// [`crate::error::Error::Malformed`] where it leaves its storage.
     pub fn stored(
         self,
         input: &Input,

@@ -1,7 +1,7 @@
 //! Instruction sets: one body of code per kernel, compiled once for each, chosen at run time.
 //!
 //! A kernel is an ordinary `#[inline(always)]` function over slices and small lane arrays.
-//! [`per_isa!`] compiles it again under each `#[target_feature]` set and picks by an [`Isa`] value.
+//! [`per_isa!`](crate::per_isa) compiles it again under each `#[target_feature]` set and picks by an [`Isa`] value.
 //! Rust never contracts `a * b + c` and never reorders float sums, so every copy gives the same bits.
 
 #![allow(unsafe_code, reason = "calling a #[target_feature] function is the one unsafe step")]

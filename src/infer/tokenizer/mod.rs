@@ -1,6 +1,6 @@
 //! Text to tokens and back, as a file's own vocabulary says.
 //!
-//! Two algorithms cover the LLaMA family: SentencePiece ([`spm`]) and byte-level BPE ([`bpe`]).
+//! Two algorithms cover the LLaMA family: SentencePiece (`spm`) and byte-level BPE (`bpe`).
 //! Vocabularies of files before GGUF lack kinds, and the oldest lack scores; what is missing is put
 //! back here, and [`Tokenizer::notes`] says so.
 
