@@ -17,6 +17,7 @@ use regguf::{
         quantize::{Options, plan},
         target_size::Goal,
     },
+    checkpoint,
     container::{self, OpenOptions},
     error::Result,
     model::{Model, Value},
@@ -234,6 +235,20 @@ fn older_containers_are_read_and_written() {
     assert_eq!(again.tensor("blk.1.ffn_down.weight").unwrap().quant.name(), "q8_0");
     assert!(plan(source(), &Options { to: Some("ggjt-v1".into()), ..to("q4_k", &old) }).is_err());
     assert!(plan(source(), &to("q4_2", &old)).is_err());
+}
+
+/// The checkpoint in one step has the weights of the GGUF file that the original converter made of it.
+#[test]
+fn a_checkpoint_is_quantized_in_one_pass() {
+    let folder = tempfile::tempdir().unwrap();
+    let [one, two] = ["one.gguf", "two.gguf"].map(|n| folder.path().join(n));
+    let raw = checkpoint::open(&golden("T/hf-st"), &checkpoint::Options::default()).unwrap();
+    let one = made(raw, &to("q4_k_m", &one)).unwrap();
+    let two = made(source(), &to("q4_k_m", &two)).unwrap();
+    assert_eq!(one.tensors.len(), two.tensors.len());
+    for tensor in &two.tensors {
+        assert_eq!(digest(&one, &tensor.name), digest(&two, &tensor.name), "{}", tensor.name);
+    }
 }
 
 #[test]

@@ -16,6 +16,7 @@ pub mod quantize;
 pub mod report;
 mod target;
 pub mod target_size;
+mod trouble;
 pub mod upgrade;
 pub mod vocabulary;
 

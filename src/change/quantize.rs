@@ -20,6 +20,7 @@ use super::{
     imatrix::Importance,
     mix::{self, Choice, Rules, Shape, TypeName, Weight},
     target_size::{self, Goal},
+    trouble::Trouble,
     upgrade,
 };
 use crate::{
@@ -85,6 +86,9 @@ pub fn plan(model: Model, options: &Options) -> Result<(Model, Vec<Plan>)> {
     let (model, mut base) = upgrade::plan(model, &upgrade)?;
     base.keep_nan = options.keep_nan;
     base.measure = options.measure;
+    if !model.format.starts_with("gg") {
+        vectors_to_f32(&mut base.steps);
+    }
     if from_gguf && base.target.is_keyed() {
         // Where nothing had to be modernised but the two numbers set below, the order stays.
         base.metadata = in_order_of(&original, base.metadata);
@@ -110,6 +114,16 @@ pub fn plan(model: Model, options: &Options) -> Result<(Model, Vec<Plan>)> {
     }
     plans.iter_mut().try_for_each(Plan::lay_out)?;
     Ok((job.model, plans))
+}
+
+/// Checkpoints have norms and biases in the type of their matrices; no reader of GGUF takes them so.
+fn vectors_to_f32(steps: &mut [Step]) {
+    let Some((f32, encode)) = QuantType::today("f32").zip(encoder("f32")) else { return };
+    for step in steps.iter_mut().filter(|s| s.rows() <= 1 && s.quant.layout().elements == 1) {
+        if step.quant != f32 && matches!(step.quant.name(), "f16" | "bf16" | "f64") {
+            (step.quant, step.act) = (f32, Act::Recode { encode, weights: None });
+        }
+    }
 }
 
 /// A quantization as the program of an older container made it: every matrix in the same type.
@@ -151,7 +165,7 @@ fn old_plan(
         }
     }
     trouble.check(options)?;
-    plan.measure |= !trouble.quantized.is_empty();
+    plan.measure |= trouble.requantizes();
     trouble.note(&mut plan.notes);
     if let Some((_, word)) = plan.header.iter_mut().find(|(n, _)| n == "ftype")
         && !file_type.copy
@@ -347,15 +361,15 @@ impl<'a> Job<'a> {
             let Some((to, encode)) = to else { continue };
             let weights = self.importance(i)?;
             if weights.is_none() && choice.needs_importance {
-                trouble.blind.push(format!("{} ({to})", step.name));
+                trouble.lacks_importances(&step.name, to);
             }
             if weights.is_none() && !self.options.importance.is_empty() {
-                trouble.unmeasured.push(step.name.clone());
+                trouble.passed_over(&step.name);
             }
             (step.quant, step.act) = (to, Act::Recode { encode, weights });
         }
         trouble.check(self.options)?;
-        plan.measure |= !trouble.quantized.is_empty();
+        plan.measure |= trouble.requantizes();
         trouble.note(&mut plan.notes);
         for (wanted, instead) in
             choices.iter().filter_map(|c| Some((c.instead_of?, c.becomes))).collect::<BTreeSet<_>>()
@@ -456,83 +470,6 @@ impl<'a> Job<'a> {
             plan
         };
         (0..count).map(shard).collect()
-    }
-}
-
-/// What stands against a quantization, for all tensors at once.
-#[derive(Default)]
-struct Trouble {
-    no_weights: Vec<String>,
-    quantized: Vec<(String, QuantType)>,
-    unwritable: Vec<String>,
-    unfit: Vec<String>,
-    blind: Vec<String>,
-    unmeasured: Vec<String>,
-}
-
-impl Trouble {
-    /// Looks at one tensor that is to be encoded.
-    fn look_at(
-        &mut self,
-        step: &Step,
-        source: QuantType,
-        wanted: &str,
-        to: Option<(QuantType, EncodeRows)>,
-    ) {
-        let row = step.shape.last().copied().unwrap_or(1);
-        match source.layout().elements {
-            1 if !matches!(source.name(), "f32" | "f16" | "bf16") => {
-                self.no_weights.push(format!("{} ({source})", step.name));
-            }
-            1 => {}
-            _ => self.quantized.push((step.name.clone(), source)),
-        }
-        match to {
-            None => self.unwritable.push(format!("{} ({wanted})", step.name)),
-            Some((to, _)) if to.row_bytes(row).is_none() => {
-                self.unfit.push(format!("{} (rows of {row}, {to})", step.name));
-            }
-            Some(_) => {}
-        }
-    }
-
-    fn check(&self, options: &Options) -> Result<()> {
-        let no = |list: &[String], what: &str, next: &str| match list {
-            [] => Ok(()),
-            list => Err(Error::unsupported(format!("{what}: {}", list.join(", ")), next)),
-        };
-        no(&self.no_weights, "these tensors hold no weights", "leave them out with --tensor-type")?;
-        no(&self.unwritable, "these types cannot be made here", "choose other types")?;
-        no(&self.unfit, "rows are no whole number of blocks", "choose other types for them")?;
-        if !options.allow_requantize
-            && let Some((name, quant)) = self.quantized.first()
-        {
-            let more = self.quantized.len() - 1;
-            return Err(Error::refused(
-                format!(
-                    "{name} and {more} more are quantized already ({quant}), and would lose twice"
-                ),
-                "start from the F16 or F32 model, or add --allow-requantize",
-            ));
-        }
-        no(
-            &self.blind,
-            "these types are useless without an importance matrix, which has no data for",
-            "add --imatrix FILE with data for them, or choose other types with --tensor-type",
-        )
-    }
-
-    fn note(&self, notes: &mut Vec<String>) {
-        if let Some((_, quant)) = self.quantized.first() {
-            notes.push(format!(
-                "{} tensors were quantized before ({quant}): errors are relative to those weights, and \
-                 the original weights would make them smaller",
-                self.quantized.len()
-            ));
-        }
-        if !self.unmeasured.is_empty() {
-            notes.push(format!("no importances for {}", self.unmeasured.join(", ")));
-        }
     }
 }
 

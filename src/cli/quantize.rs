@@ -15,7 +15,7 @@ use crate::{
         report::Report,
         target_size::Goal,
     },
-    container,
+    checkpoint, container,
     error::{Error, Result},
     model::Value,
     quant::QuantType,
@@ -28,6 +28,7 @@ Examples:
   regguf quantize --imatrix imatrix.dat model-f16.gguf model-iq2_m.gguf IQ2_M 8
   regguf quantize model-f16.gguf --type q4_0,q5_1,q8_0
   regguf quantize model-f16.gguf small.gguf --target-size 4.5G
+  regguf quantize Llama-3.2-1B/ llama-3.2-1b.gguf Q4_K_M
   regguf quantize --to ggjt-v1 ggml-model-f16.bin old.bin q4_0
 
 Types, by name in any case or by number:
@@ -37,7 +38,7 @@ Types, by name in any case or by number:
   26 IQ3_S  27 IQ3_M  25 IQ4_NL  30 IQ4_XS  36 TQ1_0  37 TQ2_0  38 MXFP4_MOE  COPY (only copies)
   with --to ggjt-v1 also Q4_2 and Q4_3")]
 pub struct Args {
-    /// The model, the file to write [default: ggml-model-TYPE.gguf beside the model], the type, and
+    /// The model or the folder of a checkpoint, the file to write [default: ggml-model-TYPE.gguf beside the model], the type, and
     /// the number of threads
     #[arg(value_name = "MODEL [OUT] TYPE [NTHREADS]", required = true, num_args = 1..=4)]
     words: Vec<OsString>,
@@ -144,7 +145,10 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         importance = Importance::read(path)?;
         importance.retain(&args.include_weights, &args.exclude_weights);
     }
-    let model = container::open(&call.input, &args.open.options())?;
+    let model = match checkpoint::is_checkpoint(&call.input)? {
+        true => checkpoint::open(&call.input, &checkpoint::Options::default())?,
+        false => container::open(&call.input, &args.open.options())?,
+    };
     let types = call.types.iter().map(|word| FileType::parse(word)).collect::<Result<_>>()?;
     let options = Options {
         types,

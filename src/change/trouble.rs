@@ -1,0 +1,101 @@
+//! What stands against a quantization, gathered for all tensors before anything is written.
+
+use super::{Step, quantize::Options};
+use crate::{
+    error::{Error, Result},
+    quant::{QuantType, encode::EncodeRows},
+};
+
+/// What stands against a quantization, for all tensors at once.
+#[derive(Default)]
+pub(super) struct Trouble {
+    no_weights: Vec<String>,
+    quantized: Vec<(String, QuantType)>,
+    unwritable: Vec<String>,
+    unfit: Vec<String>,
+    blind: Vec<String>,
+    unmeasured: Vec<String>,
+}
+
+impl Trouble {
+    /// Whether anything was quantized before.
+    pub(super) fn requantizes(&self) -> bool {
+        !self.quantized.is_empty()
+    }
+
+    /// Looks at one tensor that is to be encoded.
+    pub(super) fn look_at(
+        &mut self,
+        step: &Step,
+        source: QuantType,
+        wanted: &str,
+        to: Option<(QuantType, EncodeRows)>,
+    ) {
+        let row = step.shape.last().copied().unwrap_or(1);
+        match source.layout().elements {
+            1 if !matches!(source.name(), "f32" | "f16" | "bf16") => {
+                self.no_weights.push(format!("{} ({source})", step.name));
+            }
+            1 => {}
+            _ => self.quantized.push((step.name.clone(), source)),
+        }
+        match to {
+            None => self.unwritable.push(format!("{} ({wanted})", step.name)),
+            Some((to, _)) if to.row_bytes(row).is_none() => {
+                self.unfit.push(format!("{} (rows of {row}, {to})", step.name));
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// A tensor of a type that is useless without importances has none.
+    pub(super) fn lacks_importances(&mut self, name: &str, to: QuantType) {
+        self.blind.push(format!("{name} ({to})"));
+    }
+
+    /// A tensor that the matrix does not know is encoded without importances.
+    pub(super) fn passed_over(&mut self, name: &str) {
+        self.unmeasured.push(name.to_owned());
+    }
+
+    /// The first kind of trouble as an error, with every tensor that has it.
+    pub(super) fn check(&self, options: &Options) -> Result<()> {
+        let no = |list: &[String], what: &str, next: &str| match list {
+            [] => Ok(()),
+            list => Err(Error::unsupported(format!("{what}: {}", list.join(", ")), next)),
+        };
+        no(&self.no_weights, "these tensors hold no weights", "leave them out with --tensor-type")?;
+        no(&self.unwritable, "these types cannot be made here", "choose other types")?;
+        no(&self.unfit, "rows are no whole number of blocks", "choose other types for them")?;
+        if !options.allow_requantize
+            && let Some((name, quant)) = self.quantized.first()
+        {
+            let more = self.quantized.len() - 1;
+            return Err(Error::refused(
+                format!(
+                    "{name} and {more} more are quantized already ({quant}), and would lose twice"
+                ),
+                "start from the F16 or F32 model, or add --allow-requantize",
+            ));
+        }
+        no(
+            &self.blind,
+            "these types are useless without an importance matrix, which has no data for",
+            "add --imatrix FILE with data for them, or choose other types with --tensor-type",
+        )
+    }
+
+    /// Says what is no error and should be known.
+    pub(super) fn note(&self, notes: &mut Vec<String>) {
+        if let Some((_, quant)) = self.quantized.first() {
+            notes.push(format!(
+                "{} tensors were quantized before ({quant}): errors are relative to those weights, and \
+                 the original weights would make them smaller",
+                self.quantized.len()
+            ));
+        }
+        if !self.unmeasured.is_empty() {
+            notes.push(format!("no importances for {}", self.unmeasured.join(", ")));
+        }
+    }
+}
