@@ -237,6 +237,19 @@ fn older_containers_are_read_and_written() {
     assert!(plan(source(), &to("q4_2", &old)).is_err());
 }
 
+/// What the program of 28 April 2023 wrote, whole files.
+#[test]
+fn files_of_ggjt_v1_are_the_original_ones() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("old.bin");
+    for word in ["q4_0", "q4_1", "q4_2", "q4_3", "q5_0", "q5_1", "q8_0"] {
+        let source = open(&golden("T/E4b/ggml-model-f16.bin"));
+        made(source, &Options { to: Some("ggjt-v1".into()), ..to(word, &output) }).unwrap();
+        let original = golden(&format!("T/E4b/ggml-model-{word}.bin"));
+        assert!(fs::read(&output).unwrap() == fs::read(original).unwrap(), "{word}");
+    }
+}
+
 /// The checkpoint in one step has the weights of the GGUF file that the original converter made of it.
 #[test]
 fn a_checkpoint_is_quantized_in_one_pass() {

@@ -360,7 +360,7 @@ impl<'a> Job<'a> {
             trouble.look_at(step, source, choice.becomes, to);
             let Some((to, encode)) = to else { continue };
             let weights = self.importance(i)?;
-            if weights.is_none() && choice.needs_importance {
+            if weights.is_none() && (choice.needs_importance || never_blind(to)) {
                 trouble.lacks_importances(&step.name, to);
             }
             if weights.is_none() && !self.options.importance.is_empty() {
@@ -471,6 +471,12 @@ impl<'a> Job<'a> {
         };
         (0..count).map(shard).collect()
     }
+}
+
+/// Whether ggml ends the program rather than make this type without importances, also for the token
+/// embedding and the output (ggml.c, `ggml_quantize_requires_imatrix`).
+fn never_blind(quant: QuantType) -> bool {
+    matches!(quant.name(), "iq2_xxs" | "iq2_xs" | "iq1_s")
 }
 
 /// At most 127 bytes, as llama-quantize has room for.
