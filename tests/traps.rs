@@ -175,6 +175,7 @@ fn parts_that_do_not_fit_are_named() {
     };
     let part = |n: usize| ["E3-2part/ggml-model-q4_0.bin", "E3-2part/ggml-model-q4_0.bin.1"][n];
     says(&[(part(0), "x.bin")], "x.bin", &["first of 2 parts", "x.bin.1"]);
+    says(&[(part(1), "x.bin.1")], "x.bin.1", &["is part 1 of 2", "missing", "x.bin"]);
     says(&[(part(0), "x.bin"), (part(0), "x.bin.1")], "x.bin", &["x.bin.1: is a copy of", "x.bin"]);
     says(
         &[(part(0), "x.bin"), ("E3-2part/ggml-model-f16.bin.1", "x.bin.1")],

@@ -12,7 +12,7 @@ use super::{Globals, open::OpenArgs, print, text};
 use crate::{
     container::{self, Detected, OpenOptions, Verdict},
     error::{Error, Result},
-    model::{Model, Value},
+    model::{Model, Symbols, Value},
 };
 use facts::Facts;
 
@@ -67,6 +67,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
             Ok((facts, model)) => {
                 let mut out = facts.to_string();
                 if globals.verbose > 0 {
+                    out += &model.as_ref().map(doubts).unwrap_or_default();
                     out += &tried(path, args)?;
                 }
                 if let Some(model) = &model {
@@ -134,6 +135,35 @@ fn tried(path: &Path, args: &Args) -> Result<String> {
         rows.push(vec![format!("  {}", tried.format.id()), answer]);
     }
     Ok(format!("tried\n{}", text::table(&rows)))
+}
+
+/// What no file can tell and nobody should be bothered with unasked.
+fn doubts(model: &Model) -> String {
+    let mut out = String::new();
+    let has = |name: &str| model.tensors.iter().any(|t| t.quant.name() == name);
+    let mut doubt = |text: &str| out += &format!("  doubt       {text}\n");
+    if model.format == "gguf-v3" && has("iq1_s") {
+        doubt(
+            "IQ1_S had other payloads until 11 March 2024 under the same number: if the file is that old, \
+             add --format gguf-v3-iq1_s-v1 or -v2",
+        );
+    }
+    if model.format == "gguf-v3" && has("iq3_s") {
+        doubt(
+            "IQ3_S had a top level 3 % higher until 2 March 2024: if the file is that old, add --format \
+             gguf-v3-iq3_s-v1",
+        );
+    }
+    let symbols = Symbols::of(model);
+    let grouped = symbols.n_head_kv.filter(|kv| Some(*kv) != symbols.n_head);
+    let scrambled = grouped.zip(symbols.n_head).is_some_and(|(kv, n)| n / kv != kv);
+    if scrambled && matches!(model.format.as_str(), "gguf-v1" | "gguf-v2") {
+        doubt(
+            "converters scrambled key matrices of such heads from 27 July to 28 September 2023 where they \
+             read Hugging Face checkpoints",
+        );
+    }
+    out
 }
 
 /// Every model below a folder, in the order of names. Files that are no models are passed over.

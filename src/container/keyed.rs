@@ -62,11 +62,21 @@ pub(super) fn read(
     let n_tensors = walk.count("n_tensors", options.limits.tensors)?;
     let n_keys = walk.count("n_kv", options.limits.keys)?;
     let metadata = walk.metadata(n_keys)?;
-    let align = alignment(&source, &metadata)?;
-    let infos = (0..n_tensors).map(|i| walk.info(i)).collect::<Result<Vec<_>>>()?;
-    if let Some(name) = super::twice(infos.iter().map(|i| i.name.as_str())) {
-        let found = format!("{name} twice");
-        return Err(source.malformed(walk.at, "tensors", found, "every name once"));
+    let align = metadata.u64(ALIGNMENT).unwrap_or(DEFAULT_ALIGNMENT);
+    let mut infos: Vec<Info> = Vec::new();
+    let mut seen = std::collections::HashSet::new();
+    for i in 0..n_tensors {
+        let info = walk.info(i)?;
+        if !seen.insert(info.name.clone()) {
+            let field = format!("tensors[{i}].name");
+            return Err(source.malformed(
+                info.at,
+                field,
+                format!("{} again", info.name),
+                "it once",
+            ));
+        }
+        infos.push(info);
     }
     let architecture = metadata.str("general.architecture").unwrap_or_default();
     let family = catalog::families().iter().find(|f| f.family.gguf == architecture);
@@ -172,6 +182,10 @@ impl Walk<'_> {
                 Kind::Array => self.array(&key)?,
                 kind => self.value(kind, &key)?,
             };
+            if key == ALIGNMENT && !value.as_u64().is_some_and(is_alignment) {
+                let wanted = "a power of two up to 2^30";
+                return Err(self.source.malformed(at, key, value, wanted));
+            }
             metadata.push(key, value);
         }
         Ok(metadata)
@@ -363,6 +377,10 @@ pub fn type_id(format: &Container, quant: QuantType) -> Option<u32> {
     replaced.or_else(|| quant.gguf_id().filter(|id| quant_of(format, *id) == Some(quant)))
 }
 
+fn is_alignment(n: u64) -> bool {
+    n.is_power_of_two() && n <= 1 << 30
+}
+
 /// Bytes of a value of this kind; none of a string's, which says so itself.
 fn width(kind: Kind) -> u64 {
     match kind {
@@ -371,16 +389,6 @@ fn width(kind: Kind) -> u64 {
         Kind::U32 | Kind::I32 | Kind::F32 => 4,
         Kind::U64 | Kind::I64 | Kind::F64 => 8,
         Kind::String | Kind::Array => 0,
-    }
-}
-
-fn alignment(source: &Source, metadata: &Metadata) -> Result<u64> {
-    match metadata.get(ALIGNMENT) {
-        None => Ok(DEFAULT_ALIGNMENT),
-        Some(value) => match value.as_u64() {
-            Some(n) if n.is_power_of_two() && n <= 1 << 30 => Ok(n),
-            _ => Err(source.malformed(0, ALIGNMENT, value, "a power of two")),
-        },
     }
 }
 
@@ -401,7 +409,7 @@ pub fn layout(
     metadata: &Metadata,
     heads: &[TensorHead],
 ) -> Result<Layout> {
-    let align = metadata.u64(ALIGNMENT).filter(|n| n.is_power_of_two());
+    let align = metadata.u64(ALIGNMENT).filter(|n| is_alignment(*n));
     let align = align.unwrap_or(DEFAULT_ALIGNMENT);
     let wide = format.detect.version != Some(1);
     let nul = !wide && header.iter().any(|(name, value)| name == NUL && *value == 1);

@@ -13,7 +13,7 @@ mod settle;
 mod shards;
 pub mod stream;
 
-use std::{collections::HashSet, path::Path};
+use std::path::Path;
 
 pub use detect::{Detected, Verdict, detect};
 
@@ -135,12 +135,6 @@ fn start(format: &Container) -> Vec<u8> {
         out.extend(if format.detect.big_endian { version.to_be_bytes() } else { bytes });
     }
     out
-}
-
-/// The first of `names` that comes a second time.
-fn twice<'a>(names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let mut seen = HashSet::new();
-    names.into_iter().find(|name| !seen.insert(*name))
 }
 
 /// An error about a set of files, with what to do.

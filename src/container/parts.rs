@@ -22,9 +22,14 @@ const SAMPLE: u64 = 64 << 10;
 
 /// The path of a set's first part, where `path` is a later one and the first exists.
 pub(super) fn first(path: &Path) -> PathBuf {
-    let number = path.extension().and_then(|e| e.to_str()).and_then(|e| e.parse::<u32>().ok());
     let base = path.with_extension("");
-    if number.is_some_and(|n| n > 0) && base.is_file() { base } else { path.to_owned() }
+    if number(path).is_some() && base.is_file() { base } else { path.to_owned() }
+}
+
+/// The number of a later part, by the end of its name.
+fn number(path: &Path) -> Option<u64> {
+    let end = path.extension()?.to_str()?;
+    end.parse().ok().filter(|n| (1..MOST).contains(n))
 }
 
 /// Part `n` of the set that begins with `first`.
@@ -39,6 +44,13 @@ pub(super) fn complete(mut model: Model, options: &OpenOptions) -> Result<Model>
     let parts = catalog::container(&model.format).is_some_and(|c| c.tensors.parts);
     let Some(input) = model.files.first().cloned().filter(|_| parts) else { return Ok(model) };
     let Some(expected) = expected(&model, &input)? else { return Ok(model) };
+    if expected > 1
+        && let Some(n) = number(input.path())
+    {
+        let base = input.path().with_extension("");
+        let looks = format!("is part {n} of {expected}; missing: {}", base.display());
+        return Err(incomplete(&input, looks, "put all parts into one folder"));
+    }
     if let Some(said) = options.n_parts
         && u64::from(said) != expected
     {

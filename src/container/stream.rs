@@ -91,6 +91,8 @@ impl Walk<'_> {
             WordKind::F32 => {
                 let value = self.source.f32_at(at, name)?;
                 model.metadata.push(name.clone(), Value::F32(value));
+                // Header words are whole numbers; a float stands there as its bits.
+                model.header.push((name.clone(), value.to_bits().into()));
                 return Ok(());
             }
         };
@@ -158,6 +160,7 @@ impl Walk<'_> {
     }
 
     fn tensors(&self, mut at: u64, model: &mut Model) -> Result<()> {
+        let mut seen = std::collections::HashSet::new();
         while self.source.left(at) > 0 {
             let index = model.tensors.len();
             if index as u64 >= self.limits.tensors {
@@ -165,6 +168,11 @@ impl Walk<'_> {
                 return Err(self.source.malformed(at, "tensors", "more", wanted));
             }
             let head = self.head(at, index)?;
+            if !seen.insert(head.name.clone()) {
+                let (field, found) =
+                    (Field { index, name: "name" }, format!("{} again", head.name));
+                return Err(self.source.malformed(at, field, found, "it once"));
+            }
             let (tensor, end) = self.tensor(&head, index, model)?;
             model.tensors.push(tensor);
             at = end;
@@ -244,12 +252,10 @@ impl Walk<'_> {
             let wanted = format!("{:?}", signature[0]);
             return Err(self.source.malformed(end, "tensors", found, wanted));
         }
-        if let Some(twice) = super::twice(model.tensors.iter().map(|t| t.name.as_str())) {
-            return Err(self.source.malformed(end, "tensors", format!("{twice} twice"), "it once"));
-        }
         let Some(family) = catalog::family(&model.family) else { return Ok(()) };
         for tensor in &model.tensors {
-            if Role::of(family, Naming::Old, &tensor.name).is_none() {
+            let ignored = family.family.ignored.iter().any(|end| tensor.name.ends_with(end));
+            if !ignored && Role::of(family, Naming::Old, &tensor.name).is_none() {
                 model
                     .notes
                     .push(format!("{} is no tensor of the {} family", tensor.name, model.family));

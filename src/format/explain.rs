@@ -208,13 +208,17 @@ fn keyed(c: &Container) -> Vec<Vec<String>> {
 fn block(b: &Block) -> Vec<Section> {
     let storage = match b.storage {
         Storage::Block => "block after block",
-        Storage::Planar => "field after field: of the whole row first d, then …",
+        Storage::Planar => "field after field, each of all n blocks of a row",
+    };
+    let weights = match b.rows {
+        1 => b.elements.to_string(),
+        n => format!("{} of each of {n} rows", b.elements),
     };
     let mut about = vec![
         row(["block", &format!("{}/{}", b.name, b.dialect)]),
         row(["written", &dates(&b.lived)]),
         row(["source", &b.source]),
-        row(["weights", &format!("{} of one row, {} rows", b.elements, b.rows)]),
+        row(["weights", &weights]),
         row(["storage", storage]),
         row(["order", &b.order]),
         row(["value", &b.value]),
@@ -229,10 +233,14 @@ fn block(b: &Block) -> Vec<Section> {
             1 => field.kind.name().to_owned(),
             n => format!("{}[{n}]", field.kind.name()),
         };
-        rows.push(row([&format!("+{at}"), &field.bytes().to_string(), &field.name, &kind]));
+        let of = |bytes: usize| match b.storage {
+            Storage::Block => bytes.to_string(),
+            Storage::Planar => format!("{bytes} n"),
+        };
+        rows.push(row([&format!("+{}", of(at)), &of(field.bytes()), &field.name, &kind]));
         at += field.bytes();
     }
-    rows.push(row([&format!("+{at}"), "", "the next block", ""]));
+    rows.push(row(["", &at.to_string(), "bytes in all per block", ""]));
     vec![Section::new("", about), Section::new("bytes", rows)]
 }
 
