@@ -72,10 +72,8 @@ fn several_types_come_from_one_reading_and_are_those_of_the_original_converters(
         );
         let endings: Vec<_> =
             made.iter().map(|p| p.file_stem().unwrap().to_str().unwrap().to_owned()).collect();
-        for (made, ending) in
-            endings.iter().zip(["-172K-F16", "-172K-Q8_0", "-172K-Q4_K_M", "-172K-F32"])
-        {
-            assert!(made.ends_with(ending), "{made}");
+        for (made, ending) in endings.iter().zip(["-F16", "-Q8_0", "-Q4_K_M", "-F32"]) {
+            assert!(made.contains("-172K-") && made.ends_with(ending), "{made}");
         }
         assert_same(&file(&made[0]), &file(&golden("T/E10/model-f16.convert-hf.gguf")), name);
         assert_same(&file(&made[1]), &file(&golden("T/E10/model-Q8_0.gguf")), name);
