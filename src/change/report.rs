@@ -5,7 +5,7 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use super::{Loss, Outcome, Plan, StepOutcome};
-use crate::model::Model;
+use crate::{bytes::Input, model::Model};
 
 /// A plan in words and figures, with its outcome once there is one.
 #[derive(Clone, Debug, Serialize)]
@@ -163,7 +163,8 @@ impl Report {
         });
         Report {
             schema_version: 1,
-            inputs: model.files.iter().map(crate::bytes::Input::name).collect(),
+            // Entries unpacked on the way and computed tensors are no files.
+            inputs: model.files.iter().filter(|f| f.file().is_some()).map(Input::name).collect(),
             from: model.format.clone(),
             output: plan.output.display().to_string(),
             to: plan.target.id().to_owned(),

@@ -1,5 +1,6 @@
 //! Checkpoints read as the models that they are: every layout of one model gives the same tensors.
 
+mod broken;
 mod layouts;
 mod published;
 mod torch;
