@@ -375,8 +375,21 @@ fn a_checkpoint_folder_is_one_model() {
             .expect("writable");
     }
     let tokenizer = fs::read(golden("T/meta-2shard/tokenizer.model")).expect("golden");
-    fs::write(folder.path().join("models/tokenizer.model"), tokenizer).expect("writable");
+    fs::write(folder.path().join("models/tokenizer.model"), &tokenizer).expect("writable");
     let output = batch(folder.path(), &["verify", "models", "--events"]);
     assert!(output.status.success(), "{}", text(&output));
     assert!(text(&output).contains("\"jobs\":1,"), "{}", text(&output));
+    let words = ["convert", "models", "--types", "f16,q8_0", "--out", "out"];
+    let output = batch(folder.path(), &words);
+    assert!(output.status.success(), "{}", text(&output));
+    let made = outputs(&folder.path().join("out"));
+    let names: Vec<&str> = made.keys().map(String::as_str).collect();
+    assert_eq!(names, ["T/T-F16.gguf", "T/T-Q8_0.gguf"]);
+    // The tokenizer above the folder is an input as well.
+    fs::write(folder.path().join("models/tokenizer.model"), [&tokenizer[..], &[0x1a, 0]].concat())
+        .expect("writable");
+    let output = batch(folder.path(), &words);
+    assert!(text(&output).contains("1 done, 0 skipped") || !output.status.success());
+    let output = batch(folder.path(), &["verify", "out", "--deep"]);
+    assert!(output.status.success(), "{}", text(&output));
 }

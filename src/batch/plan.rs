@@ -120,7 +120,10 @@ fn plan_job(task: Task, settings: &Settings, model: Found) -> Job {
             }
             job.seconds = plans.iter().map(seconds).sum();
             job.risk = risk(&plans);
-            let kinds = settings.types.iter().map(|kind| Some(kind.to_uppercase()));
+            let kinds = settings.types.iter().map(|kind| {
+                // What is kept as stored has no type to be named after.
+                Some(kind.to_uppercase()).filter(|kind| kind != "AUTO")
+            });
             let kinds: Vec<Option<String>> = kinds.chain([None]).collect();
             job.outputs = plans
                 .iter()

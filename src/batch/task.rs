@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::find::{Found, Kind};
 use crate::change::ftype::FileType;
-use crate::change::{Plan, quantize, upgrade};
+use crate::change::{Plan, convert, quantize, upgrade};
+use crate::checkpoint;
 use crate::container::{OpenOptions, open};
 use crate::error::{Error, Result};
 use crate::model::Model;
@@ -19,6 +20,8 @@ pub enum Task {
     Upgrade,
     /// Quantize model files to one or more types.
     Quantize,
+    /// Convert model files and checkpoints, as stored or to one or more types.
+    Convert,
     /// Check every model; write nothing.
     Verify,
 }
@@ -44,7 +47,9 @@ impl Settings {
     /// # Errors
     /// What does not.
     pub fn check(&self, task: Task) -> Result<()> {
-        self.file_types()?;
+        if task != Task::Convert {
+            self.file_types()?;
+        }
         let wrong = match task {
             Task::Quantize if self.types.is_empty() => "quantize needs --types, as q4_0,q8_0",
             Task::Upgrade if !self.types.is_empty() => "upgrade keeps the types: leave out --types",
@@ -54,6 +59,27 @@ impl Settings {
             _ => return Ok(()),
         };
         Err(Error::Usage(wrong.to_owned()))
+    }
+
+    /// Plans a conversion as `regguf convert` does.
+    fn convert(&self, found: &Found) -> Result<(Model, Vec<Plan>)> {
+        let model = match found.kind {
+            Kind::Checkpoint => checkpoint::open(&found.path, &checkpoint::Options::default())?,
+            _ => open(&found.path, &OpenOptions::default())?,
+        };
+        if found.kind == Kind::Checkpoint && model.vocab.is_empty() {
+            let what = format!("{}: no tokenizer.model or tokenizer.json", found.path.display());
+            return Err(Error::refused(what, "put the model's tokenizer beside its weights"));
+        }
+        let auto = || vec!["auto".to_owned()];
+        let options = convert::Options {
+            types: if self.types.is_empty() { auto() } else { self.types.clone() },
+            upgrade: upgrade::Options { to: self.to.clone(), ..Default::default() },
+            folder: convert::folder_of(&found.path),
+            allow_requantize: self.allow_requantize,
+            ..Default::default()
+        };
+        convert::plan(model, &options)
     }
 
     fn file_types(&self) -> Result<Vec<FileType>> {
@@ -67,13 +93,14 @@ impl Task {
         match self {
             Self::Upgrade => "upgrade",
             Self::Quantize => "quantize",
+            Self::Convert => "convert",
             Self::Verify => "verify",
         }
     }
 
     /// Whether it is done to models of this kind.
     pub fn takes(self, kind: Kind) -> bool {
-        kind != Kind::Checkpoint || self == Self::Verify
+        kind != Kind::Checkpoint || matches!(self, Self::Convert | Self::Verify)
     }
 
     /// Opens a model and plans its outputs, one a type; `None` for a task that writes nothing.
@@ -83,6 +110,9 @@ impl Task {
     pub fn plans(self, settings: &Settings, found: &Found) -> Result<Option<(Model, Vec<Plan>)>> {
         if self == Self::Verify {
             return Ok(None);
+        }
+        if self == Self::Convert {
+            return settings.convert(found).map(Some);
         }
         let model = open(&found.path, &OpenOptions::default())?;
         if settings.types.is_empty() {

@@ -25,13 +25,13 @@ Examples:
   regguf batch upgrade models/ --dry-run
   regguf batch quantize models/ --types q4_0,q5_1,q8_0 --out quantized/
   regguf batch verify /mnt/models --deep --keep-going
-  regguf batch quantize models/ --types q4_k_m --plan night.json
+  regguf batch convert checkpoints/ --types f16,q4_k_m --plan night.json
   regguf batch run night.json --shard $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT
 
 Kill it at any moment and run it again: what is proved whole by its receipt
 (<output>.receipt.json) is skipped, everything else is done.")]
 pub struct Args {
-    /// upgrade, quantize or verify; or `run` with a plan that was saved
+    /// upgrade, quantize, convert or verify; or `run` with a plan that was saved
     #[arg(value_name = "TASK")]
     task: String,
     /// Folders to search for models, or model files; with `run` the plan
@@ -153,10 +153,11 @@ fn make_plan(args: &Args) -> Result<BatchPlan> {
     let task = match args.task.as_str() {
         "upgrade" => Task::Upgrade,
         "quantize" => Task::Quantize,
+        "convert" => Task::Convert,
         "verify" => Task::Verify,
         "run" => return read_plan(args),
         other => {
-            let what = format!("{other}: the tasks are upgrade, quantize, verify, run");
+            let what = format!("{other}: the tasks are upgrade, quantize, convert, verify, run");
             return Err(Error::Usage(what));
         }
     };
