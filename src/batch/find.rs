@@ -26,6 +26,8 @@ pub enum Kind {
     Shards,
     /// A folder with a checkpoint in Meta's or Hugging Face's layout.
     Checkpoint,
+    /// `model.gguf.part-0-of-4`, …: what machines made of one output between them.
+    Pieces,
 }
 
 /// One model.

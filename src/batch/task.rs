@@ -24,6 +24,8 @@ pub enum Task {
     Convert,
     /// Check every model; write nothing.
     Verify,
+    /// Put together what several machines made parts of.
+    Join,
 }
 
 /// How it is done: everything that decides the outputs' bytes, and where they go.
@@ -35,6 +37,10 @@ pub struct Settings {
     pub to: Option<String>,
     /// The folder that mirrors the tree; beside the inputs otherwise.
     pub out: Option<PathBuf>,
+    /// How outputs are named, without the ending: `{stem}` is the model's own name, `{name}` that of
+    /// GGUF's convention (base, size, fine-tune, version), `{type}` the type of its weights.
+    #[serde(default)]
+    pub name: Option<String>,
     /// What is quantized already may be quantized again.
     pub allow_requantize: bool,
     /// Decode every row when verifying.
@@ -50,9 +56,18 @@ impl Settings {
         if task != Task::Convert {
             self.file_types()?;
         }
+        let fields = self.name.iter().flat_map(|name| name.split('{').skip(1));
+        let known = ["stem}", "name}", "type}"];
+        if fields.into_iter().any(|field| !known.iter().any(|known| field.starts_with(known))) {
+            let what = "--name: the fields are {stem}, {name} and {type}";
+            return Err(Error::Usage(what.to_owned()));
+        }
         let wrong = match task {
             Task::Quantize if self.types.is_empty() => "quantize needs --types, as q4_0,q8_0",
             Task::Upgrade if !self.types.is_empty() => "upgrade keeps the types: leave out --types",
+            Task::Join if !self.types.is_empty() || self.to.is_some() || self.out.is_some() => {
+                "join does what the parts' receipts say: leave out --types, --to and --out"
+            }
             Task::Verify if !self.types.is_empty() || self.out.is_some() => {
                 "verify writes nothing: leave out --types and --out"
             }
@@ -95,6 +110,7 @@ impl Task {
             Self::Quantize => "quantize",
             Self::Convert => "convert",
             Self::Verify => "verify",
+            Self::Join => "join",
         }
     }
 
@@ -108,7 +124,7 @@ impl Task {
     /// # Errors
     /// Where the model cannot be read or the outputs cannot be had.
     pub fn plans(self, settings: &Settings, found: &Found) -> Result<Option<(Model, Vec<Plan>)>> {
-        if self == Self::Verify {
+        if matches!(self, Self::Verify | Self::Join) {
             return Ok(None);
         }
         if self == Self::Convert {
