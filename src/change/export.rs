@@ -146,8 +146,7 @@ impl Export {
             check_target(&path(name), force, &inputs)?;
         }
         fs::create_dir_all(&self.folder).map_err(|e| Error::io(&self.folder, "create", e))?;
-        let mut out = Replace::begin(&self.target(), self.total, force, &inputs)?;
-        out.file().set_len(self.total).map_err(|e| out.failed(e))?;
+        let out = Replace::begin(&self.target(), self.total, force, &inputs)?;
         out.write_at(0, &(self.header.len() as u64).to_le_bytes())?;
         out.write_at(8, &self.header)?;
         self.chunks().into_iter().par_bridge().try_for_each(|(weight, first, rows)| {
