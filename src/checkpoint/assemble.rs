@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// A checkpoint while it is being read.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Draft {
     /// Where its small files lie.
     pub folder: PathBuf,
@@ -22,6 +22,8 @@ pub struct Draft {
     pub files: Vec<Input>,
     /// The id of the weights' format.
     pub format: &'static str,
+    /// Words of old headers that no key of GGUF holds.
+    pub header: Vec<(String, i64)>,
     /// What a person should know.
     pub notes: Vec<String>,
 }
@@ -112,7 +114,7 @@ impl Draft {
             format: self.format.to_owned(),
             family: "llama".to_owned(),
             files: self.files,
-            header: Vec::new(),
+            header: self.header,
             metadata,
             vocab: read.vocab,
             tensors,

@@ -218,6 +218,9 @@ fn hyper(draft: &mut Draft, params: Option<&Json>, width: u64, parts: &[Part]) -
             "the feed-forward layers have {feed_forward} rows where params.json would give {by_rule}"
         ));
     }
+    if let Some(multiple) = number("multiple_of")? {
+        draft.header.push(("n_mult".to_owned(), multiple.into()));
+    }
     if !assumed.is_empty() {
         draft.notes.push(format!("assumed: {}", assumed.join("; ")));
     }

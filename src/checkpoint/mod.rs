@@ -33,6 +33,8 @@ pub mod zip;
 
 use std::path::Path;
 
+use assemble::Draft;
+
 use crate::{
     bytes::Input,
     error::{Error, Result},
@@ -162,7 +164,7 @@ pub fn open(path: &Path, options: &Options) -> Result<Model> {
     }
     let names = || shards.iter().flatten().map(|t| t.name.as_str());
     let is_meta = names().any(|n| role(Naming::Old, n).is_some_and(|r| r.layer.is_some()));
-    let draft = assemble::Draft { folder: found.folder, files, format, notes: Vec::new() };
+    let draft = Draft { folder: found.folder, files, format, ..Draft::default() };
     if is_meta {
         meta::open(draft, &shards, options)
     } else {
