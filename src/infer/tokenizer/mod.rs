@@ -14,7 +14,7 @@ use std::collections::HashMap;
 
 use crate::{
     error::{Error, Result},
-    model::{TokenKind, Vocab, pretokenizer::PreTokenizer},
+    model::{TokenKind, Vocab, pretokenizer::PreTokenizer, printable::bytes_of},
 };
 use bpe::Bpe;
 use pretokenize::Splitter;
@@ -179,7 +179,7 @@ impl Tokenizer {
         for (id, (number, stored)) in (0u32..).zip(&vocab.tokens).enumerate() {
             let kind = vocab.kind(id);
             let plain = matches!(kind, TokenKind::Normal | TokenKind::Byte | TokenKind::Unused);
-            let piece = if plain { bpe::bytes_of(stored) } else { stored.clone() };
+            let piece = if plain { bytes_of(stored) } else { stored.clone() };
             if plain && !piece.is_empty() {
                 ids.entry(piece.clone().into_boxed_slice()).or_insert(number);
             }
@@ -187,7 +187,7 @@ impl Tokenizer {
         }
         let merges = vocab.merges.iter().filter_map(|merge| {
             let at = merge.iter().position(|b| *b == b' ')?;
-            Some((bpe::bytes_of(&merge[..at]), bpe::bytes_of(&merge[at + 1..])))
+            Some((bytes_of(&merge[..at]), bytes_of(&merge[at + 1..])))
         });
         let bpe = Bpe::new(ids, merges, Splitter::new(pre)?, pre.ignore_merges);
         let user = by_kind(&pieces, &[TokenKind::UserDefined]);
