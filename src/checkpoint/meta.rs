@@ -163,7 +163,7 @@ fn hyper(draft: &mut Draft, params: Option<&Json>, width: u64, parts: &[Part]) -
             width / HEAD_DIM
         }
     };
-    if heads == 0 || !width.is_multiple_of(heads) {
+    if heads == 0 || width == 0 || !width.is_multiple_of(heads) {
         let found = format!("{heads} heads for a width of {width}");
         return Err(json::malformed(&path, "n_heads", &found, "a divisor of the width"));
     }

@@ -182,9 +182,9 @@ impl Walk<'_> {
                 Kind::Array => self.array(&key)?,
                 kind => self.value(kind, &key)?,
             };
-            if key == ALIGNMENT && !value.as_u64().is_some_and(is_alignment) {
-                let wanted = "a power of two up to 2^30";
-                return Err(self.source.malformed(at, key, value, wanted));
+            if key == ALIGNMENT && !matches!(value, Value::U32(n) if is_alignment(n.into())) {
+                let (found, wanted) = (kind.name(), "u32, a power of two up to 2^30");
+                return Err(self.source.malformed(at, key, format!("{found} {value}"), wanted));
             }
             metadata.push(key, value);
         }
@@ -248,8 +248,10 @@ impl Walk<'_> {
         let at = self.at;
         let field = |what: &str| format!("tensors[{index}].{what}");
         let bytes = self.string(NAME - 1 + u64::from(self.nul), field("name").as_str())?;
-        let name = String::from_utf8(bytes)
-            .map_err(|_| self.source.malformed(at, field("name"), "no text", "UTF-8 text"))?;
+        let name = String::from_utf8(bytes).ok().filter(|name| !name.is_empty());
+        let name = name.ok_or_else(|| {
+            self.source.malformed(at, field("name"), "no text", "a name of 1 to 63 bytes in UTF-8")
+        })?;
         let field = |what: &str| format!("tensors[{index}] ({name}).{what}");
         let dims_at = self.at;
         let n_dims = self.u32(field("n_dims"))?;

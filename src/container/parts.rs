@@ -94,7 +94,7 @@ fn expected(model: &Model, input: &Input) -> Result<Option<u64>> {
     let (Some(tensor), Some(width)) = (split, width) else { return Ok(None) };
     let here = tensor.row_len();
     let parts = width / here;
-    if parts * here != width || parts > MOST {
+    if parts * here != width || !(1..=MOST).contains(&parts) {
         let looks = format!("{} is {here} wide in a model {width} wide", tensor.name);
         return Err(incomplete(input, looks, "the header and the tensors are of different models"));
     }
