@@ -26,6 +26,8 @@ pub enum Kind {
     Shards,
     /// A folder with a checkpoint in Meta's or Hugging Face's layout.
     Checkpoint,
+    /// `model.gguf.part-0-of-4`, …: what machines made of one output between them.
+    Pieces,
 }
 
 /// One model.
@@ -99,7 +101,7 @@ fn file_name(path: &Path) -> String {
 fn in_folder(folder: &Path, files: &[PathBuf]) -> Vec<(Kind, PathBuf, Vec<PathBuf>)> {
     let mut found = Vec::new();
     let mut used: BTreeSet<&Path> = BTreeSet::new();
-    let checkpoint = checkpoint_files(files);
+    let checkpoint = checkpoint_files(folder, files);
     if !checkpoint.is_empty() {
         used.extend(checkpoint.iter().map(PathBuf::as_path));
         found.push((Kind::Checkpoint, folder.to_path_buf(), checkpoint.clone()));
@@ -129,7 +131,7 @@ fn is_model(path: &Path) -> bool {
 }
 
 /// The weights and descriptions of a checkpoint, where a folder holds one.
-fn checkpoint_files(files: &[PathBuf]) -> Vec<PathBuf> {
+fn checkpoint_files(folder: &Path, files: &[PathBuf]) -> Vec<PathBuf> {
     let names: Vec<String> = files.iter().map(|f| file_name(f)).collect();
     let has = |wanted: &str| names.iter().any(|n| n == wanted);
     let meta = |n: &str| n.starts_with("consolidated.") && n.ends_with(".pth");
@@ -147,7 +149,13 @@ fn checkpoint_files(files: &[PathBuf]) -> Vec<PathBuf> {
         .iter()
         .zip(&names)
         .filter(|(f, n)| (belongs(n) || describes(n)) && !receipt::is_receipt(f));
-    chosen.map(|(file, _)| file.clone()).collect()
+    let mut chosen: Vec<PathBuf> = chosen.map(|(file, _)| file.clone()).collect();
+    // Meta's tokenizer stands above the folders of the sizes.
+    let above = folder.parent().map(|parent| parent.join("tokenizer.model"));
+    if is_meta && !has("tokenizer.model") {
+        chosen.extend(above.filter(|path| path.is_file()));
+    }
+    chosen
 }
 
 /// The set that a part or shard belongs to, first one first; just the file for all others.

@@ -56,6 +56,7 @@
 
 pub mod events;
 pub mod find;
+pub mod join;
 mod leftovers;
 pub mod lock;
 pub mod plan;

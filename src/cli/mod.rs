@@ -30,6 +30,7 @@ mod runner;
 pub mod text;
 mod upgrade;
 mod verify;
+mod write;
 
 use std::{
     io::{self, IsTerminal, Write},
