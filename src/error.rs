@@ -124,7 +124,7 @@ impl fmt::Display for Error {
                 m.at,
                 Plain(&m.found, LONG),
                 Plain(&m.wanted, LONG),
-                then(&m.next)
+                then(if m.next.is_empty() { FRESH } else { &m.next })
             ),
             Error::Unknown { file, looks, next } => {
                 write!(f, "{}: {}{}", named(Path::new(file)), Plain(looks, LONG), then(next))
@@ -142,6 +142,9 @@ impl fmt::Display for Error {
         }
     }
 }
+
+/// What helps where a file is damaged and nothing else is known of it.
+const FRESH: &str = "download or copy it again";
 
 /// Where a part of a message is cut: names and values from a file may be of any length.
 const LONG: usize = 600;

@@ -156,7 +156,8 @@ fn every_broken_rule_is_named_with_its_place() {
 
 #[test]
 fn a_file_cut_anywhere_is_refused_at_the_field_that_is_cut() {
-    let head = Bytes::head(3, 1, 2).key("a", U32).u32(7).key("b", ARRAY).u32(STRING).u64(1).text("xy");
+    let head =
+        Bytes::head(3, 1, 2).key("a", U32).u32(7).key("b", ARRAY).u32(STRING).u64(1).text("xy");
     let whole = head.info("t", &[8, 2], F32_TENSOR, 0).data(64).0;
     let fields = [(4, "magic"), (8, "version")];
     for len in 0..whole.len() {
@@ -175,8 +176,13 @@ fn what_old_files_do_and_lose_nothing_by_is_read() {
     for (what, bytes) in legal {
         assert_eq!(read(&bytes), Ok(Vec::new()), "{what}");
     }
-    for (what, bytes) in [("gap", two(("a", 0), ("b", 64)).data(32)), ("order", two(("a", 32), ("b", 0)))] {
+    for (what, bytes) in
+        [("gap", two(("a", 0), ("b", 64)).data(32)), ("order", two(("a", 32), ("b", 0)))]
+    {
         let notes = read(&bytes).expect(what);
-        assert!(notes.iter().any(|note| note.contains("gaps or another order")), "{what}: {notes:?}");
+        assert!(
+            notes.iter().any(|note| note.contains("gaps or another order")),
+            "{what}: {notes:?}"
+        );
     }
 }

@@ -9,6 +9,6 @@ pub mod map;
 pub mod replace;
 pub mod source;
 
-pub use input::Input;
+pub use input::{Input, open_regular};
 pub use replace::Replace;
 pub use source::Source;

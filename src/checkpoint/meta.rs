@@ -144,7 +144,7 @@ fn hyper(draft: &mut Draft, params: Option<&Json>, width: u64, parts: &[Part]) -
             None => Err(json::malformed(&path, key, &v.to_string(), "a whole number above 0")),
         },
     };
-    let float = |key: &str| stated(key).and_then(Json::as_f64).map(|v| v as f32);
+    let float = |key: &str| stated(key).and_then(json::float);
     let rows = |name: &str| {
         let part = parts.iter().find(|p| p.role.gguf() == name);
         part.and_then(|p| u32::try_from(*p.shape.first()?).ok())
@@ -238,6 +238,11 @@ fn feed_forward_by_rule(width: u32, params: Option<&Json>) -> Option<u32> {
     let multiple = params?.get("multiple_of")?.as_u64().filter(|m| *m > 0)?;
     let factor = params?.get("ffn_dim_multiplier").and_then(Json::as_f64).unwrap_or(1.0);
     let plain = u64::from(width) * 8 / 3;
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "as Meta's int(); out of range, the nearest is taken"
+    )]
     let scaled = (plain as f64 * factor) as u64;
     u32::try_from(scaled.div_ceil(multiple).checked_mul(multiple)?).ok()
 }

@@ -121,8 +121,8 @@ impl Role {
         once.chain(each)
     }
 
+    #[expect(clippy::indexing_slicing, reason = "the index comes from a search in the same table")]
     fn names(self) -> &'static Names {
-        // The index comes from a search in the same table.
         if self.layer == 0 { &ONCE[self.index] } else { &EACH[self.index] }
     }
 

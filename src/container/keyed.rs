@@ -183,7 +183,7 @@ impl Walk<'_> {
                 kind => self.value(kind, &key)?,
             };
             if key == ALIGNMENT && !matches!(value, Value::U32(n) if is_alignment(n.into())) {
-                let (found, wanted) = (kind.name(), "u32, a power of two up to 2^30");
+                let (found, wanted) = (kind.name(), "u32, a power of two up to 2^20");
                 return Err(self.source.malformed(at, key, format!("{found} {value}"), wanted));
             }
             metadata.push(key, value);
@@ -379,8 +379,9 @@ pub fn type_id(format: &Container, quant: QuantType) -> Option<u32> {
     replaced.or_else(|| quant.gguf_id().filter(|id| quant_of(format, *id) == Some(quant)))
 }
 
+/// Padding of a megabyte between tensors would be absurd, but would not hurt.
 fn is_alignment(n: u64) -> bool {
-    n.is_power_of_two() && n <= 1 << 30
+    n.is_power_of_two() && n <= 1 << 20
 }
 
 /// Bytes of a value of this kind; none of a string's, which says so itself.
@@ -442,7 +443,7 @@ pub fn layout(
         let id = type_id(format, head.quant)
             .ok_or_else(|| cannot(&format!("is {}, which it never had", head.quant)))?;
         out.string(head.name.as_bytes())?;
-        out.u32(head.shape.len() as u32);
+        out.u32(u32::try_from(head.shape.len()).unwrap_or(u32::MAX));
         for size in head.shape.iter().rev() {
             out.size(*size)?;
         }
@@ -464,7 +465,8 @@ pub fn layout(
         layout.data.push(at);
         let gap = (at + head.bytes).next_multiple_of(align) - (at + head.bytes);
         if gap > 0 {
-            layout.chunks.push((at + head.bytes, vec![0; gap as usize]));
+            let gap = usize::try_from(gap).unwrap_or(usize::MAX);
+            layout.chunks.push((at + head.bytes, vec![0; gap]));
         }
     }
     Ok(layout)

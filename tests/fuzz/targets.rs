@@ -169,7 +169,9 @@ fn set(bytes: &[u8]) {
     with_files(bytes, &SET, |folder| {
         for name in ["x.bin", "x-00001-of-00003.gguf"] {
             let path = folder.join(name);
-            if path.exists() && let Some(model) = taken(container::open(&path, &OpenOptions::default())) {
+            if path.exists()
+                && let Some(model) = taken(container::open(&path, &OpenOptions::default()))
+            {
                 used(model);
             }
         }
@@ -196,7 +198,8 @@ pub const CHECKPOINT: [&str; 13] = [
 fn folder(bytes: &[u8]) {
     with_files(bytes, &CHECKPOINT, |folder| {
         for pad_vocab in [false, true] {
-            if let Some(model) = taken(checkpoint::open(folder, &checkpoint::Options { pad_vocab })) {
+            if let Some(model) = taken(checkpoint::open(folder, &checkpoint::Options { pad_vocab }))
+            {
                 used(model);
             }
         }

@@ -5,6 +5,8 @@
 //! Files store bytes as printable characters: 33..=126, 161..=172 and 174..=255 as themselves, the
 //! other 68 in order as U+0100, U+0101, … (source: gpt-2, encoder.py: bytes_to_unicode).
 
+#![allow(clippy::indexing_slicing, reason = "symbols name each other by their places in one list")]
+
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap},
