@@ -228,7 +228,10 @@ fn hyper(model: &Model) -> Result<Hyper> {
         kv_heads: number("attention.head_count_kv").unwrap_or(heads),
         head_dim: head_dim.unwrap_or(width / heads),
         states_head_dim: head_dim.is_some_and(|dim| dim != width / heads),
-        vocab: rows.and_then(|n| u32::try_from(n).ok()).unwrap_or(model.vocab.len() as u32),
+        vocab: rows
+            .and_then(|n| u32::try_from(n).ok())
+            .or(u32::try_from(model.vocab.len()).ok())
+            .unwrap_or(0),
         eps: metadata.f32("llama.attention.layer_norm_rms_epsilon").unwrap_or(1e-5),
         rope_base: metadata.f32("llama.rope.freq_base"),
         scaling: Scaling::None,

@@ -97,8 +97,8 @@ fn set_vocab(rebuilt: &Rebuilt, plan: &mut Plan, options: &Options) {
             plan.notes.extend(vocabulary::differences(given, rebuilt));
             let mut whole = given.clone();
             // Tokens that were added after training are not in tokenizer.model.
-            for id in given.len()..rebuilt.vocab.len() {
-                whole.tokens.push(rebuilt.vocab.tokens[id].clone());
+            for (id, token) in rebuilt.vocab.tokens.iter().enumerate().skip(given.len()) {
+                whole.tokens.push(token.clone());
                 whole.scores.push(rebuilt.vocab.score(id));
                 whole.kinds.push(crate::model::TokenKind::UserDefined);
             }
