@@ -241,6 +241,7 @@ impl Report {
                 (Some(rmse), Some(snr)) => {
                     format!("encoded anew: rmse {rmse:.3e}, snr {snr:.1} dB")
                 }
+                _ if now => "encoded anew: lossy".to_owned(),
                 _ => "encodes anew: lossy".to_owned(),
             },
         }
