@@ -1,7 +1,7 @@
 //! regguf brings historical ggml, ggmf, ggjt and GGUF model files forward.
 //!
 //! Layers, lower first; a layer uses only those before it:
-//! `error limits < bytes < format < quant < model < container, checkpoint < change, check, infer < cli`.
+//! `error limits size < bytes < format < quant < model < container, checkpoint < change, check, infer < cli`.
 
 pub mod batch;
 pub mod bytes;
@@ -16,3 +16,4 @@ pub mod infer;
 pub mod limits;
 pub mod model;
 pub mod quant;
+pub mod size;

@@ -14,6 +14,7 @@ use crate::{
     error::{Error, Result},
     format::{catalog, container::Container},
     model::{Model, Symbols},
+    size,
 };
 
 /// The facts about one file.
@@ -230,7 +231,7 @@ impl fmt::Display for Facts {
             line("model", &format!("{}: {}", self.family, sizes.join(", ")))?;
         }
         if !self.types.is_empty() {
-            let (parameters, bytes) = (text::count(self.parameters), text::bytes(self.bytes));
+            let (parameters, bytes) = (text::count(self.parameters), size::text(self.bytes));
             let tensors: u64 = self.types.iter().map(|share| share.tensors).sum();
             line("parameters", &format!("{parameters} in {tensors} tensors, {bytes}"))?;
         }
@@ -238,7 +239,7 @@ impl fmt::Display for Facts {
             line("file type", file_type)?;
         }
         for (i, share) in self.types.iter().enumerate() {
-            let (tensors, bytes) = (share.tensors, text::bytes(share.bytes));
+            let (tensors, bytes) = (share.tensors, size::text(share.bytes));
             let value = format!("{} ({}): {tensors} tensors, {bytes}", share.name, share.dialect);
             line(if i == 0 { "types" } else { "" }, &value)?;
         }
