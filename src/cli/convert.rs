@@ -8,7 +8,7 @@ use crate::{
         self, Plan,
         convert::{self, Options},
         export,
-        report::{Report, size},
+        report::Report,
     },
     checkpoint, container,
     error::{Error, Result},
@@ -115,7 +115,7 @@ fn export(args: &Args, model: crate::model::Model, globals: &Globals) -> Result<
     print(&format!(
         "{verb} {} ({}): {}\n",
         export.target().display(),
-        size(export.total()),
+        crate::size::text(export.total()),
         names.join(", ")
     ))?;
     Ok(ExitCode::SUCCESS)

@@ -75,18 +75,24 @@ impl Isa {
 ///
 /// `per_isa! { /// Doc. pub fn encode(rows: &[f32], out: &mut [u8]) = encode_body; }`
 /// `BODY` and all it calls in its hot loop must be `#[inline(always)]`. With `= encode_body, up to avx2;`
-/// there is no AVX-512 copy, where a measurement showed it to be slower.
+/// there is no AVX-512 copy, where a measurement showed it to be slower. With `= body, avx2 other;` a
+/// function `other` with `#[target_feature(enable = "avx2")]` does the work from AVX2 on.
 #[macro_export]
 macro_rules! per_isa {
-    ($($(#[$doc:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:path $(, up to $most:ident)?;)+) => {$(
+    ($($(#[$doc:meta])* $vis:vis fn $name:ident $(<const $n:ident: usize>)?
+        ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)?
+        = $body:path $(, up to $most:ident)? $(, avx2 $wide:path)?;)+) => {$(
         $(#[$doc])*
         #[allow(unsafe_code, clippy::too_many_arguments, reason = "see quant::isa")]
-        $vis fn $name(isa: $crate::quant::isa::Isa, $($arg: $ty),*) $(-> $ret)? {
+        $vis fn $name $(<const $n: usize>)?
+            (isa: $crate::quant::isa::Isa, $($arg: $ty),*) $(-> $ret)?
+        {
             #[cfg(target_arch = "x86_64")]
             {
-                #[target_feature(enable = "avx2,f16c")]
-                fn avx2($($arg: $ty),*) $(-> $ret)? { $body($($arg),*) }
-                $crate::per_isa! { @widest [$($most)?] ($($arg: $ty),*) $(-> $ret)? = $body; }
+                $crate::per_isa! { @copy avx2 "avx2,f16c" $(<const $n: usize>)?
+                    ($($arg: $ty),*) $(-> $ret)? = [$($wide)?] $body; }
+                $crate::per_isa! { @widest [$($most)?] $(<const $n: usize>)?
+                    ($($arg: $ty),*) $(-> $ret)? = [$($wide)?] $body; }
                 match isa.level() {
                     // SAFETY: an `Isa` of this level exists only where detection found its features.
                     $crate::quant::isa::Level::Avx2 => return unsafe { avx2($($arg),*) },
@@ -99,12 +105,21 @@ macro_rules! per_isa {
             $body($($arg),*)
         }
     )+};
-    (@widest [avx2] ($($arg:ident: $ty:ty),*) $(-> $ret:ty)? = $body:path;) => {
-        #[target_feature(enable = "avx2,f16c")]
-        fn widest($($arg: $ty),*) $(-> $ret)? { avx2($($arg),*) }
+    (@widest [avx2] $($rest:tt)*) => {
+        $crate::per_isa! { @copy widest "avx2,f16c" $($rest)* }
     };
-    (@widest [] ($($arg:ident: $ty:ty),*) $(-> $ret:ty)? = $body:path;) => {
-        #[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vl,avx512dq")]
-        fn widest($($arg: $ty),*) $(-> $ret)? { $body($($arg),*) }
+    (@widest [] $($rest:tt)*) => {
+        $crate::per_isa! { @copy widest "avx2,f16c,avx512f,avx512bw,avx512vl,avx512dq" $($rest)* }
+    };
+    (@copy $name:ident $features:literal $(<const $n:ident: usize>)?
+        ($($arg:ident: $ty:ty),*) $(-> $ret:ty)? = [$wide:path] $body:path;) => {
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn $name $(<const $n: usize>)? ($($arg: $ty),*) $(-> $ret)? { $wide($($arg),*) }
+    };
+    (@copy $name:ident $features:literal $(<const $n:ident: usize>)?
+        ($($arg:ident: $ty:ty),*) $(-> $ret:ty)? = [] $body:path;) => {
+        #[target_feature(enable = $features)]
+        fn $name $(<const $n: usize>)? ($($arg: $ty),*) $(-> $ret)? { $body($($arg),*) }
     };
 }

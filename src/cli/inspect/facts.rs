@@ -17,6 +17,7 @@ use crate::{
         container::{Container, Skeleton},
     },
     model::{Model, Symbols},
+    size,
 };
 
 /// The facts about one file.
@@ -285,7 +286,7 @@ impl fmt::Display for Facts {
             line("model", &format!("{}: {}", self.family, sizes.join(", ")))?;
         }
         if !self.types.is_empty() {
-            let (parameters, bytes) = (text::count(self.parameters), text::bytes(self.bytes));
+            let (parameters, bytes) = (text::count(self.parameters), size::text(self.bytes));
             let tensors: u64 = self.types.iter().map(|share| share.tensors).sum();
             line("parameters", &format!("{parameters} in {tensors} tensors, {bytes}"))?;
         }
@@ -293,7 +294,7 @@ impl fmt::Display for Facts {
             line("file type", file_type)?;
         }
         for (i, share) in self.types.iter().enumerate() {
-            let (tensors, bytes) = (share.tensors, text::bytes(share.bytes));
+            let (tensors, bytes) = (share.tensors, size::text(share.bytes));
             let value = format!("{}: {tensors} tensors, {bytes}", share.name);
             line(if i == 0 { "types" } else { "" }, &value)?;
         }
