@@ -31,11 +31,12 @@ const ROWS: usize = 4;
 
 #[inline(always)]
 fn multiply<const BYTES: usize, const WEIGHTS: usize>(
+    isa: Isa,
     rows: &[u8],
     row_bytes: usize,
     x: &[f32],
     out: &mut [f32],
-    decode: impl Fn(&[u8; BYTES], &mut [f32; WEIGHTS]),
+    decode: impl Fn(Isa, &[u8; BYTES], &mut [f32; WEIGHTS]),
 ) {
     let height = rows.len() / row_bytes;
     let row = |r: usize| rows[r * row_bytes..(r + 1) * row_bytes].as_chunks::<BYTES>().0;
@@ -49,7 +50,7 @@ fn multiply<const BYTES: usize, const WEIGHTS: usize>(
         let mut sums = [[0f32; LANES]; ROWS];
         for (b, x) in x.iter().enumerate() {
             for r in 0..ROWS {
-                sums[r] = add_block(sums[r], &rows[r][b], x, &decode);
+                sums[r] = add_block(isa, sums[r], &rows[r][b], x, &decode);
             }
         }
         for r in 0..ROWS {
@@ -60,7 +61,7 @@ fn multiply<const BYTES: usize, const WEIGHTS: usize>(
     for r in done..height {
         let mut sum = [0f32; LANES];
         for (block, x) in row(r).iter().zip(x) {
-            sum = add_block(sum, block, x, &decode);
+            sum = add_block(isa, sum, block, x, &decode);
         }
         out[r] = total(sum);
     }
@@ -68,13 +69,14 @@ fn multiply<const BYTES: usize, const WEIGHTS: usize>(
 
 #[inline(always)]
 fn add_block<const BYTES: usize, const WEIGHTS: usize>(
+    isa: Isa,
     mut sum: [f32; LANES],
     block: &[u8; BYTES],
     x: &[f32; WEIGHTS],
-    decode: &impl Fn(&[u8; BYTES], &mut [f32; WEIGHTS]),
+    decode: &impl Fn(Isa, &[u8; BYTES], &mut [f32; WEIGHTS]),
 ) -> [f32; LANES] {
     let mut weights = [0f32; WEIGHTS];
-    decode(block, &mut weights);
+    decode(isa, block, &mut weights);
     for (w, x) in weights.as_chunks::<LANES>().0.iter().zip(x.as_chunks::<LANES>().0) {
         sum = add(sum, w, x);
     }
@@ -84,12 +86,13 @@ fn add_block<const BYTES: usize, const WEIGHTS: usize>(
 /// Sixteen plain numbers as a block.
 #[inline(always)]
 fn sixteen<const BYTES: usize, const EACH: usize>(
+    isa: Isa,
     block: &[u8; BYTES],
     out: &mut [f32; LANES],
-    one: impl Fn(&[u8; EACH], &mut [f32; 1]),
+    one: impl Fn(Isa, &[u8; EACH], &mut [f32; 1]),
 ) {
     for (out, bytes) in out.as_chunks_mut::<1>().0.iter_mut().zip(block.as_chunks::<EACH>().0) {
-        one(bytes, out);
+        one(isa, bytes, out);
     }
 }
 
@@ -98,18 +101,18 @@ macro_rules! fused {
         const KERNELS: &[(&str, Fused)] = &[$(($name, $run)),+];
         $(
             #[inline(always)]
-            fn $body(rows: &[u8], row_bytes: usize, x: &[f32], out: &mut [f32]) {
-                multiply::<$bytes, $weights>(rows, row_bytes, x, out, $decode);
+            fn $body(isa: Isa, rows: &[u8], row_bytes: usize, x: &[f32], out: &mut [f32]) {
+                multiply::<$bytes, $weights>(isa, rows, row_bytes, x, out, $decode);
             }
-            per_isa! { fn $run(rows: &[u8], row_bytes: usize, x: &[f32], out: &mut [f32]) = $body; }
+            per_isa! { fn $run(rows: &[u8], row_bytes: usize, x: &[f32], out: &mut [f32]) = $body[isa]; }
         )+
     };
 }
 
 fused! {
-    "f16" f16 f16_body 32 16 = |b: &[u8; 32], out: &mut [f32; 16]| sixteen(b, out, plain::f16);
-    "bf16" bf16 bf16_body 32 16 = |b: &[u8; 32], out: &mut [f32; 16]| sixteen(b, out, plain::bf16);
-    "f32" f32 f32_body 64 16 = |b: &[u8; 64], out: &mut [f32; 16]| sixteen(b, out, plain::f32);
+    "f16" f16 f16_body 32 16 = Isa::halves;
+    "bf16" bf16 bf16_body 32 16 = |isa, b: &[u8; 32], out: &mut [f32; 16]| sixteen(isa, b, out, plain::bf16);
+    "f32" f32 f32_body 64 16 = |isa, b: &[u8; 64], out: &mut [f32; 16]| sixteen(isa, b, out, plain::f32);
     "q4_0_pairs_f32" q4_0_pairs q4_0_pairs_body 20 32 = legacy::q4_0_pairs_f32;
     "q4_0_halves_f16" q4_0 q4_0_body 18 32 = legacy::q4_0_halves_f16;
     "q4_1_halves_f16" q4_1 q4_1_body 20 32 = legacy::q4_1_halves_f16;

@@ -3,10 +3,16 @@
 //! A kernel is an ordinary `#[inline(always)]` function over slices and small lane arrays.
 //! [`per_isa!`](crate::per_isa) compiles it again under each `#[target_feature]` set and picks by an [`Isa`] value.
 //! Rust never contracts `a * b + c` and never reorders float sums, so every copy gives the same bits.
+//!
+//! Of intrinsics there is one, the conversion of halves ([`Isa::half`], [`Isa::halves`]), which the
+//! compiler cannot find behind its fourteen steps: with it rows of Q4_0 are multiplied 1.3 times as
+//! fast, rows of F16 three times.
 
 #![allow(unsafe_code, reason = "calling a #[target_feature] function is the one unsafe step")]
 
 use std::sync::LazyLock;
+
+use super::encode::float::f32_from_half;
 
 /// An instruction set that this machine is known to have: the value is the proof.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,34 +75,88 @@ impl Isa {
     pub fn level(self) -> Level {
         self.0
     }
+
+    /// The set `level`, where code runs that is compiled for it.
+    ///
+    /// # Safety
+    /// The machine has it.
+    #[doc(hidden)]
+    pub const unsafe fn assume(level: Level) -> Isa {
+        Isa(level)
+    }
+
+    /// The value of a half, exactly; a NaN as some NaN.
+    #[inline(always)]
+    pub fn half(self, half: u16) -> f32 {
+        match self.0 {
+            Level::Portable => f32_from_half(half),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 | Level::Avx512 => {
+                use std::arch::x86_64::{_mm_cvtph_ps, _mm_cvtsi32_si128, _mm_cvtss_f32};
+                // SAFETY: an `Isa` of these levels exists only where detection found F16C.
+                unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(half.into()))) }
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            Level::Avx2 | Level::Avx512 => f32_from_half(half),
+        }
+    }
+
+    /// The values of sixteen little-endian halves, as [`Isa::half`] has them.
+    #[inline(always)]
+    pub fn halves(self, halves: &[u8; 32], out: &mut [f32; 16]) {
+        #[cfg(target_arch = "x86_64")]
+        if self.0 != Level::Portable {
+            use std::arch::x86_64::{_mm_loadu_si128, _mm256_cvtph_ps, _mm256_storeu_ps};
+            let (from, to) = (halves.as_chunks::<16>().0, out.as_chunks_mut::<8>().0);
+            for (halves, out) in from.iter().zip(to) {
+                // SAFETY: F16C as above; sixteen bytes are read and eight numbers written.
+                unsafe {
+                    let halves = _mm_loadu_si128(halves.as_ptr().cast());
+                    _mm256_storeu_ps(out.as_mut_ptr(), _mm256_cvtph_ps(halves));
+                }
+            }
+            return;
+        }
+        for (out, half) in out.iter_mut().zip(halves.as_chunks::<2>().0) {
+            *out = f32_from_half(u16::from_le_bytes(*half));
+        }
+    }
 }
 
 /// Defines `fn NAME(isa: Isa, args…)` that runs `BODY(args…)` compiled for `isa`.
 ///
 /// `per_isa! { /// Doc. pub fn encode(rows: &[f32], out: &mut [u8]) = encode_body; }`
-/// `BODY` and all it calls in its hot loop must be `#[inline(always)]`.
+/// `BODY` and all it calls in its hot loop must be `#[inline(always)]`. Written `BODY[isa]` it is told
+/// the set that it is compiled for, a constant there, as its first argument.
 #[macro_export]
 macro_rules! per_isa {
-    ($($(#[$doc:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:path;)+) => {$(
+    ($($(#[$doc:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:path $([$told:ident])?;)+) => {$(
         $(#[$doc])*
         #[allow(unsafe_code, clippy::too_many_arguments, reason = "see quant::isa")]
         $vis fn $name(isa: $crate::quant::isa::Isa, $($arg: $ty),*) $(-> $ret)? {
+            use $crate::quant::isa::Level;
             #[cfg(target_arch = "x86_64")]
             {
+                // SAFETY: these functions run only where the machine has their set.
                 #[target_feature(enable = "avx2,f16c")]
-                fn avx2($($arg: $ty),*) $(-> $ret)? { $body($($arg),*) }
+                fn avx2($($arg: $ty),*) $(-> $ret)? {
+                    $body($({ let $told = unsafe { $crate::quant::isa::Isa::assume(Level::Avx2) }; $told },)? $($arg),*)
+                }
+                // SAFETY: as above.
                 #[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vl,avx512dq")]
-                fn avx512($($arg: $ty),*) $(-> $ret)? { $body($($arg),*) }
+                fn avx512($($arg: $ty),*) $(-> $ret)? {
+                    $body($({ let $told = unsafe { $crate::quant::isa::Isa::assume(Level::Avx512) }; $told },)? $($arg),*)
+                }
                 match isa.level() {
                     // SAFETY: an `Isa` of this level exists only where detection found its features.
-                    $crate::quant::isa::Level::Avx2 => return unsafe { avx2($($arg),*) },
+                    Level::Avx2 => return unsafe { avx2($($arg),*) },
                     // SAFETY: as above.
-                    $crate::quant::isa::Level::Avx512 => return unsafe { avx512($($arg),*) },
-                    $crate::quant::isa::Level::Portable => {}
+                    Level::Avx512 => return unsafe { avx512($($arg),*) },
+                    Level::Portable => {}
                 }
             }
             let _ = isa;
-            $body($($arg),*)
+            $body($({ let $told = $crate::quant::isa::Isa::PORTABLE; $told },)? $($arg),*)
         }
     )+};
 }

@@ -8,7 +8,7 @@
 //! ```
 
 use super::{DecodeRows, decoders, f32_at, half_at};
-use crate::per_isa;
+use crate::{per_isa, quant::isa::Isa};
 
 decoders!(
     q4_0_pairs_f32,
@@ -63,95 +63,97 @@ fn offset(d: f32, m: f32) -> impl Fn(u8) -> f32 {
 }
 
 #[inline(always)]
-pub(crate) fn q4_0_pairs_f32(b: &[u8; 20], out: &mut [f32; 32]) {
+pub(crate) fn q4_0_pairs_f32(_: Isa, b: &[u8; 20], out: &mut [f32; 32]) {
     pairs(&b[4..], out, centred(f32_at(b, 0)));
 }
 
 #[inline(always)]
-fn q4_0_halves_f32(b: &[u8; 20], out: &mut [f32; 32]) {
+fn q4_0_halves_f32(_: Isa, b: &[u8; 20], out: &mut [f32; 32]) {
     halves(&b[4..], out, centred(f32_at(b, 0)));
 }
 
 #[inline(always)]
-pub(crate) fn q4_0_halves_f16(b: &[u8; 18], out: &mut [f32; 32]) {
-    halves(&b[2..], out, centred(half_at(b, 0)));
+pub(crate) fn q4_0_halves_f16(isa: Isa, b: &[u8; 18], out: &mut [f32; 32]) {
+    halves(&b[2..], out, centred(half_at(isa, b, 0)));
 }
 
 #[inline(always)]
-fn q4_1_pairs_f32(b: &[u8; 24], out: &mut [f32; 32]) {
+fn q4_1_pairs_f32(_: Isa, b: &[u8; 24], out: &mut [f32; 32]) {
     pairs(&b[8..], out, offset(f32_at(b, 0), f32_at(b, 4)));
 }
 
 #[inline(always)]
-fn q4_1_halves_f32(b: &[u8; 24], out: &mut [f32; 32]) {
+fn q4_1_halves_f32(_: Isa, b: &[u8; 24], out: &mut [f32; 32]) {
     halves(&b[8..], out, offset(f32_at(b, 0), f32_at(b, 4)));
 }
 
 #[inline(always)]
-pub(crate) fn q4_1_halves_f16(b: &[u8; 20], out: &mut [f32; 32]) {
-    halves(&b[4..], out, offset(half_at(b, 0), half_at(b, 2)));
+pub(crate) fn q4_1_halves_f16(isa: Isa, b: &[u8; 20], out: &mut [f32; 32]) {
+    halves(&b[4..], out, offset(half_at(isa, b, 0), half_at(isa, b, 2)));
 }
 
 #[inline(always)]
-fn q4_2(b: &[u8; 10], out: &mut [f32; 16]) {
-    pairs(&b[2..], out, centred(half_at(b, 0)));
+fn q4_2(isa: Isa, b: &[u8; 10], out: &mut [f32; 16]) {
+    pairs(&b[2..], out, centred(half_at(isa, b, 0)));
 }
 
 #[inline(always)]
-fn q4_3(b: &[u8; 12], out: &mut [f32; 16]) {
-    pairs(&b[4..], out, offset(half_at(b, 0), half_at(b, 2)));
+fn q4_3(isa: Isa, b: &[u8; 12], out: &mut [f32; 16]) {
+    pairs(&b[4..], out, offset(half_at(isa, b, 0), half_at(isa, b, 2)));
 }
 
-/// The 32 five-bit numbers of a block; `qs` in `PAIRS` or in halves.
+/// The 32 five-bit numbers of a block; `qs` in `PAIRS` or in halves. As wide as the numbers they
+/// become, for shifts of single bytes are not vector code.
 #[inline(always)]
-fn five_bits<const PAIRS: bool>(qh: &[u8], qs: &[u8]) -> [u8; 32] {
-    let mut w = [0; 32];
+fn five_bits<const PAIRS: bool>(qh: &[u8], qs: &[u8]) -> [i32; 32] {
+    let mut low = [0; 32];
     for (j, byte) in qs.iter().enumerate() {
-        let (low, high) = if PAIRS { (2 * j, 2 * j + 1) } else { (j, j + 16) };
-        w[low] = byte & 15;
-        w[high] = byte >> 4;
+        let (first, second) = if PAIRS { (2 * j, 2 * j + 1) } else { (j, j + 16) };
+        low[first] = byte & 15;
+        low[second] = byte >> 4;
     }
     let qh = u32::from_le_bytes([qh[0], qh[1], qh[2], qh[3]]);
-    for (e, w) in w.iter_mut().enumerate() {
-        *w |= ((qh >> e & 1) << 4) as u8;
+    let mut w = [0; 32];
+    for (e, (w, low)) in w.iter_mut().zip(low).enumerate() {
+        *w = i32::from(low) | ((qh >> e & 1) << 4) as i32;
     }
     w
 }
 
 #[inline(always)]
-fn q5_0<const PAIRS: bool>(b: &[u8; 22], out: &mut [f32; 32]) {
-    let d = half_at(b, 0);
+fn q5_0<const PAIRS: bool>(isa: Isa, b: &[u8; 22], out: &mut [f32; 32]) {
+    let d = half_at(isa, b, 0);
     for (out, w) in out.iter_mut().zip(five_bits::<PAIRS>(&b[2..6], &b[6..])) {
-        *out = f32::from(w as i8 - 16) * d;
+        *out = (w - 16) as f32 * d;
     }
 }
 
 #[inline(always)]
-fn q5_1<const PAIRS: bool>(b: &[u8; 24], out: &mut [f32; 32]) {
-    let weight = offset(half_at(b, 0), half_at(b, 2));
+fn q5_1<const PAIRS: bool>(isa: Isa, b: &[u8; 24], out: &mut [f32; 32]) {
+    let (d, m) = (half_at(isa, b, 0), half_at(isa, b, 2));
     for (out, w) in out.iter_mut().zip(five_bits::<PAIRS>(&b[4..8], &b[8..])) {
-        *out = weight(w);
+        *out = w as f32 * d + m;
     }
 }
 
 #[inline(always)]
-fn q5_0_pairs(b: &[u8; 22], out: &mut [f32; 32]) {
-    q5_0::<true>(b, out);
+fn q5_0_pairs(isa: Isa, b: &[u8; 22], out: &mut [f32; 32]) {
+    q5_0::<true>(isa, b, out);
 }
 
 #[inline(always)]
-pub(crate) fn q5_0_halves(b: &[u8; 22], out: &mut [f32; 32]) {
-    q5_0::<false>(b, out);
+pub(crate) fn q5_0_halves(isa: Isa, b: &[u8; 22], out: &mut [f32; 32]) {
+    q5_0::<false>(isa, b, out);
 }
 
 #[inline(always)]
-fn q5_1_pairs(b: &[u8; 24], out: &mut [f32; 32]) {
-    q5_1::<true>(b, out);
+fn q5_1_pairs(isa: Isa, b: &[u8; 24], out: &mut [f32; 32]) {
+    q5_1::<true>(isa, b, out);
 }
 
 #[inline(always)]
-pub(crate) fn q5_1_halves(b: &[u8; 24], out: &mut [f32; 32]) {
-    q5_1::<false>(b, out);
+pub(crate) fn q5_1_halves(isa: Isa, b: &[u8; 24], out: &mut [f32; 32]) {
+    q5_1::<false>(isa, b, out);
 }
 
 /// Whole signed bytes times a scale.
@@ -163,28 +165,28 @@ fn bytes(qs: &[u8], d: f32, out: &mut [f32; 32]) {
 }
 
 #[inline(always)]
-fn q8_0_f32(b: &[u8; 36], out: &mut [f32; 32]) {
+fn q8_0_f32(_: Isa, b: &[u8; 36], out: &mut [f32; 32]) {
     bytes(&b[4..], f32_at(b, 0), out);
 }
 
 #[inline(always)]
-pub(crate) fn q8_0_f16(b: &[u8; 34], out: &mut [f32; 32]) {
-    bytes(&b[2..], half_at(b, 0), out);
+pub(crate) fn q8_0_f16(isa: Isa, b: &[u8; 34], out: &mut [f32; 32]) {
+    bytes(&b[2..], half_at(isa, b, 0), out);
 }
 
 #[inline(always)]
-fn q8_1_two_sums(b: &[u8; 44], out: &mut [f32; 32]) {
+fn q8_1_two_sums(_: Isa, b: &[u8; 44], out: &mut [f32; 32]) {
     bytes(&b[12..], f32_at(b, 0), out);
 }
 
 #[inline(always)]
-fn q8_1_sum_f32(b: &[u8; 40], out: &mut [f32; 32]) {
+fn q8_1_sum_f32(_: Isa, b: &[u8; 40], out: &mut [f32; 32]) {
     bytes(&b[8..], f32_at(b, 0), out);
 }
 
 #[inline(always)]
-fn q8_1_sum_f16(b: &[u8; 36], out: &mut [f32; 32]) {
-    bytes(&b[4..], half_at(b, 0), out);
+fn q8_1_sum_f16(isa: Isa, b: &[u8; 36], out: &mut [f32; 32]) {
+    bytes(&b[4..], half_at(isa, b, 0), out);
 }
 
 /// A row: every scale, then every nibble.
