@@ -101,6 +101,80 @@ impl Isa {
         }
     }
 
+    /// `sum + w * x` in every lane.
+    #[inline(always)]
+    pub fn add_product(self, sum: &mut [f32; 16], w: &[f32; 16], x: &[f32; 16]) {
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::x86_64::{
+                _mm256_add_ps, _mm256_loadu_ps, _mm256_mul_ps, _mm256_storeu_ps, _mm512_add_ps,
+                _mm512_loadu_ps, _mm512_mul_ps, _mm512_storeu_ps,
+            };
+            let (sum, w, x) = (sum.as_mut_ptr(), w.as_ptr(), x.as_ptr());
+            // SAFETY: AVX2 and AVX-512 stand behind their levels; each array has sixteen numbers.
+            unsafe {
+                match self.0 {
+                    Level::Avx512 => {
+                        let product = _mm512_mul_ps(_mm512_loadu_ps(w), _mm512_loadu_ps(x));
+                        _mm512_storeu_ps(sum, _mm512_add_ps(_mm512_loadu_ps(sum), product));
+                        return;
+                    }
+                    Level::Avx2 => {
+                        for at in [0, 8] {
+                            let (w, x) = (_mm256_loadu_ps(w.add(at)), _mm256_loadu_ps(x.add(at)));
+                            let (sum, product) = (sum.add(at), _mm256_mul_ps(w, x));
+                            _mm256_storeu_ps(sum, _mm256_add_ps(_mm256_loadu_ps(sum), product));
+                        }
+                        return;
+                    }
+                    Level::Portable => {}
+                }
+            }
+        }
+        for l in 0..16 {
+            sum[l] += w[l] * x[l];
+        }
+    }
+
+    /// Sixteen bytes, the lowest first, each less `bias`, as numbers.
+    #[inline(always)]
+    pub fn numbers(self, bytes: u128, bias: i8) -> [f32; 16] {
+        let mut out = [0.0; 16];
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::x86_64::{
+                __m128i, _mm_bsrli_si128, _mm_set1_epi8, _mm_sub_epi8, _mm256_cvtepi8_epi32,
+                _mm256_cvtepi32_ps, _mm256_storeu_ps, _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps,
+                _mm512_storeu_ps,
+            };
+            // SAFETY: AVX2 and AVX-512 stand behind their levels; sixteen numbers are written.
+            unsafe {
+                let bytes = std::mem::transmute::<u128, __m128i>(bytes);
+                let bytes = _mm_sub_epi8(bytes, _mm_set1_epi8(bias));
+                match self.0 {
+                    Level::Avx512 => {
+                        let numbers = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes));
+                        _mm512_storeu_ps(out.as_mut_ptr(), numbers);
+                        return out;
+                    }
+                    Level::Avx2 => {
+                        let (low, high) = (bytes, _mm_bsrli_si128::<8>(bytes));
+                        for (out, half) in out.as_chunks_mut::<8>().0.iter_mut().zip([low, high]) {
+                            let numbers = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(half));
+                            _mm256_storeu_ps(out.as_mut_ptr(), numbers);
+                        }
+                        return out;
+                    }
+                    Level::Portable => {}
+                }
+            }
+        }
+        for (out, byte) in out.iter_mut().zip(bytes.to_le_bytes()) {
+            *out = f32::from((byte as i8).wrapping_sub(bias));
+        }
+        out
+    }
+
     /// The values of sixteen little-endian halves, as [`Isa::half`] has them.
     #[inline(always)]
     pub fn halves(self, halves: &[u8; 32], out: &mut [f32; 16]) {
@@ -137,15 +211,21 @@ macro_rules! per_isa {
             use $crate::quant::isa::Level;
             #[cfg(target_arch = "x86_64")]
             {
-                // SAFETY: these functions run only where the machine has their set.
                 #[target_feature(enable = "avx2,f16c")]
                 fn avx2($($arg: $ty),*) $(-> $ret)? {
-                    $body($({ let $told = unsafe { $crate::quant::isa::Isa::assume(Level::Avx2) }; $told },)? $($arg),*)
+                    $(
+                        // SAFETY: this function runs only where the machine has the set.
+                        let $told = unsafe { $crate::quant::isa::Isa::assume(Level::Avx2) };
+                    )?
+                    $body($($told,)? $($arg),*)
                 }
-                // SAFETY: as above.
                 #[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vl,avx512dq")]
                 fn avx512($($arg: $ty),*) $(-> $ret)? {
-                    $body($({ let $told = unsafe { $crate::quant::isa::Isa::assume(Level::Avx512) }; $told },)? $($arg),*)
+                    $(
+                        // SAFETY: this function runs only where the machine has the set.
+                        let $told = unsafe { $crate::quant::isa::Isa::assume(Level::Avx512) };
+                    )?
+                    $body($($told,)? $($arg),*)
                 }
                 match isa.level() {
                     // SAFETY: an `Isa` of this level exists only where detection found its features.

@@ -12,7 +12,7 @@
 //! Six-bit scales of the sixteen blocks of Q3_K, in 12 bytes: byte `i` of the first eight holds the low
 //! nibbles of `s[i]` and `s[i+8]`, byte `8 + i` the high pairs of `s[i]`, `s[i+4]`, `s[i+8]`, `s[i+12]`.
 
-use super::{decoders, f32_at, half_at};
+use super::{bits_of, decoders, f32_at, half_at};
 use crate::quant::isa::Isa;
 
 decoders!(
@@ -70,53 +70,78 @@ fn q3_k_256(isa: Isa, b: &[u8; 110], out: &mut [f32; 256]) {
     }
 }
 
-/// `d * s * w - dmin * m`.
+/// The scales and minima of the eight blocks.
+#[inline(always)]
+fn scales_mins(isa: Isa, b: &[u8], at: usize) -> ([f32; 8], [f32; 8]) {
+    let (d, dmin) = (half_at(isa, b, at), half_at(isa, b, at + 2));
+    let (mut scales, mut mins) = ([0.0; 8], [0.0; 8]);
+    for i in 0..8 {
+        let (s, m) = scale_min(&b[at + 4..at + 16], i);
+        (scales[i], mins[i]) = (d * f32::from(s), dmin * f32::from(m));
+    }
+    (scales, mins)
+}
+
+/// `d * s * w - dmin * m`; blocks lie in pairs, one in the low nibbles and one in the high ones.
 #[inline(always)]
 pub(crate) fn q4_k_256(isa: Isa, b: &[u8; 144], out: &mut [f32; 256]) {
-    let (scales, qs) = (&b[4..16], &b[16..144]);
-    let (d, dmin) = (half_at(isa, b, 0), half_at(isa, b, 2));
-    for (i, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
-        let (s, m) = scale_min(scales, i);
-        let (d1, m1) = (d * f32::from(s), dmin * f32::from(m));
-        let (at, shift) = (32 * (i / 2), 4 * (i % 2));
-        for (out, q) in out.iter_mut().zip(&qs[at..at + 32]) {
-            *out = d1 * (i32::from(*q) >> shift & 15) as f32 - m1;
+    let (d, m) = scales_mins(isa, b, 0);
+    let pairs = b[16..].as_chunks::<32>().0.iter().zip(out.as_chunks_mut::<64>().0);
+    for (i, (qs, out)) in pairs.enumerate() {
+        let (low, high) = out.split_at_mut(32);
+        let sides = low.as_chunks_mut().0.iter_mut().zip(high.as_chunks_mut().0);
+        for ((low, high), qs) in sides.zip(qs.as_chunks::<16>().0) {
+            scale(low, isa.numbers(bits_of(qs, 0, 15), 0), d[2 * i], m[2 * i]);
+            scale(high, isa.numbers(bits_of(qs, 4, 15), 0), d[2 * i + 1], m[2 * i + 1]);
         }
     }
 }
 
 /// As Q4_K, with a fifth bit in `qh`.
 #[inline(always)]
-fn q5_k_256(isa: Isa, b: &[u8; 176], out: &mut [f32; 256]) {
-    let (scales, qh, qs) = (&b[4..16], &b[16..48], &b[48..176]);
-    let (d, dmin) = (half_at(isa, b, 0), half_at(isa, b, 2));
-    for (i, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
-        let (s, m) = scale_min(scales, i);
-        let (d1, m1) = (d * f32::from(s), dmin * f32::from(m));
-        let (at, shift) = (32 * (i / 2), 4 * (i % 2));
-        for ((out, q), h) in out.iter_mut().zip(&qs[at..at + 32]).zip(qh) {
-            let (q, h) = (i32::from(*q), i32::from(*h));
-            *out = d1 * (q >> shift & 15 | (h >> i & 1) << 4) as f32 - m1;
+pub(crate) fn q5_k_256(isa: Isa, b: &[u8; 176], out: &mut [f32; 256]) {
+    let (d, m) = scales_mins(isa, b, 0);
+    let high = b[16..48].as_chunks::<16>().0;
+    let pairs = b[48..].as_chunks::<32>().0.iter().zip(out.as_chunks_mut::<64>().0);
+    for (i, (qs, out)) in pairs.enumerate() {
+        let (first, second) = out.split_at_mut(32);
+        let sides = first.as_chunks_mut().0.iter_mut().zip(second.as_chunks_mut().0);
+        for (((first, second), qs), qh) in sides.zip(qs.as_chunks::<16>().0).zip(high) {
+            let w = bits_of(qs, 0, 15) | bits_of(qh, 2 * i, 1) << 4;
+            scale(first, isa.numbers(w, 0), d[2 * i], m[2 * i]);
+            let w = bits_of(qs, 4, 15) | bits_of(qh, 2 * i + 1, 1) << 4;
+            scale(second, isa.numbers(w, 0), d[2 * i + 1], m[2 * i + 1]);
         }
     }
 }
 
-/// `d * s * (w - 32)`, four bits of `w` in `ql` and two in `qh`.
+/// `d * s * (w - 32)`, four bits of `w` in `ql` and two in `qh`: of each half of the super-block, the
+/// quarters stand in the low nibbles of `ql`, then in the high ones, and up through the bytes of `qh`.
 #[inline(always)]
 pub(crate) fn q6_k_256(isa: Isa, b: &[u8; 210], out: &mut [f32; 256]) {
-    let (ql, qh, scales) = (&b[..128], &b[128..192], &b[192..208]);
     let d = half_at(isa, b, 208);
-    for (i, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-        let dl = d * f32::from(scales[i] as i8);
-        let (half, quarter, side) = (i / 8, i % 8 / 2, 16 * (i % 2));
-        let (low, high) = (64 * half + 32 * (quarter % 2) + side, 32 * half + side);
-        let (low_shift, high_shift) = (4 * (quarter / 2), 2 * quarter);
-        let parts = ql[low..low + 16].iter().zip(&qh[high..high + 16]);
-        for (out, (l, h)) in out.iter_mut().zip(parts) {
-            let (l, h) = (i32::from(*l), i32::from(*h));
-            let w = (l >> low_shift & 15 | (h >> high_shift & 3) << 4) - 32;
-            *out = dl * w as f32;
+    let halves = out.as_chunks_mut::<128>().0.iter_mut().zip(b[..128].as_chunks::<64>().0);
+    let halves = halves.zip(b[128..192].as_chunks::<32>().0).zip(b[192..208].as_chunks::<8>().0);
+    for (((out, ql), qh), scales) in halves {
+        for (quarter, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+            for (side, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+                let low = &ql.as_chunks::<16>().0[quarter % 2 * 2 + side];
+                let low = bits_of(low, quarter / 2 * 4, 15);
+                let high = bits_of(&qh.as_chunks::<16>().0[side], 2 * quarter, 3);
+                let dl = d * f32::from(scales[2 * quarter + side] as i8);
+                for (out, w) in out.iter_mut().zip(isa.numbers(low | high << 4, 32)) {
+                    *out = dl * w;
+                }
+            }
         }
+    }
+}
+
+/// `d * w - m`.
+#[inline(always)]
+fn scale(out: &mut [f32; 16], w: [f32; 16], d: f32, m: f32) {
+    for (out, w) in out.iter_mut().zip(w) {
+        *out = d * w - m;
     }
 }
 

@@ -7,7 +7,7 @@
 //! Q5: bit 4 of w[e] is bit e of qh, a little-endian u32, in either order of the nibbles
 //! ```
 
-use super::{DecodeRows, decoders, f32_at, half_at};
+use super::{DecodeRows, bits_of, decoders, f32_at, half_at};
 use crate::{per_isa, quant::isa::Isa};
 
 decoders!(
@@ -102,37 +102,51 @@ fn q4_3(isa: Isa, b: &[u8; 12], out: &mut [f32; 16]) {
     pairs(&b[4..], out, offset(half_at(isa, b, 0), half_at(isa, b, 2)));
 }
 
-/// The 32 five-bit numbers of a block; `qs` in `PAIRS` or in halves. As wide as the numbers they
-/// become, for shifts of single bytes are not vector code.
+/// The 32 five-bit numbers of a block less `bias`; `qs` in `PAIRS` or in halves.
 #[inline(always)]
-fn five_bits<const PAIRS: bool>(qh: &[u8], qs: &[u8]) -> [i32; 32] {
-    let mut low = [0; 32];
-    for (j, byte) in qs.iter().enumerate() {
-        let (first, second) = if PAIRS { (2 * j, 2 * j + 1) } else { (j, j + 16) };
-        low[first] = byte & 15;
-        low[second] = byte >> 4;
+fn five_bits<const PAIRS: bool>(isa: Isa, qh: &[u8], qs: &[u8], bias: i8) -> [[f32; 16]; 2] {
+    let qs = qs.first_chunk().unwrap_or(&[0; 16]);
+    let mut low = [bits_of(qs, 0, 15), bits_of(qs, 4, 15)];
+    if PAIRS {
+        let [first, second] = low.map(u128::to_le_bytes);
+        let mut pairs = [[0; 16]; 2];
+        for (j, pair) in pairs.as_flattened_mut().as_chunks_mut::<2>().0.iter_mut().enumerate() {
+            *pair = [first[j], second[j]];
+        }
+        low = pairs.map(u128::from_le_bytes);
     }
-    let qh = u32::from_le_bytes([qh[0], qh[1], qh[2], qh[3]]);
-    let mut w = [0; 32];
-    for (e, (w, low)) in w.iter_mut().zip(low).enumerate() {
-        *w = i32::from(low) | ((qh >> e & 1) << 4) as i32;
+    let mut out = [[0.0; 16]; 2];
+    for (i, (out, low)) in out.iter_mut().zip(low).enumerate() {
+        let high = fifth_bits(qh[2 * i]) | fifth_bits(qh[2 * i + 1]) << 64;
+        *out = isa.numbers(low | high, bias);
     }
-    w
+    out
+}
+
+/// Bit `i` of `bits` as bit 4 of byte `i`: a copy in every byte, all but one bit of each taken away,
+/// what is left carried to the top.
+#[inline(always)]
+fn fifth_bits(bits: u8) -> u128 {
+    const EACH: u64 = u64::MAX / 255;
+    let one = (u64::from(bits) * EACH) & 0x8040_2010_0804_0201;
+    u128::from(((one + EACH * 0x7f) >> 3) & (EACH * 16))
 }
 
 #[inline(always)]
 fn q5_0<const PAIRS: bool>(isa: Isa, b: &[u8; 22], out: &mut [f32; 32]) {
     let d = half_at(isa, b, 0);
-    for (out, w) in out.iter_mut().zip(five_bits::<PAIRS>(&b[2..6], &b[6..])) {
-        *out = (w - 16) as f32 * d;
+    let w = five_bits::<PAIRS>(isa, &b[2..6], &b[6..], 16);
+    for (out, w) in out.iter_mut().zip(w.as_flattened()) {
+        *out = w * d;
     }
 }
 
 #[inline(always)]
 fn q5_1<const PAIRS: bool>(isa: Isa, b: &[u8; 24], out: &mut [f32; 32]) {
     let (d, m) = (half_at(isa, b, 0), half_at(isa, b, 2));
-    for (out, w) in out.iter_mut().zip(five_bits::<PAIRS>(&b[4..8], &b[8..])) {
-        *out = w as f32 * d + m;
+    let w = five_bits::<PAIRS>(isa, &b[4..8], &b[8..], 0);
+    for (out, w) in out.iter_mut().zip(w.as_flattened()) {
+        *out = w * d + m;
     }
 }
 

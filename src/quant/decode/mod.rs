@@ -96,6 +96,16 @@ fn half_at(isa: Isa, block: &[u8], at: usize) -> f32 {
     isa.half(u16::from_le_bytes([block[at], block[at + 1]]))
 }
 
+/// Of each of sixteen bytes the bits under `mask`, after a shift to the right: all of them at once, for
+/// shifts of single bytes are not vector code.
+#[inline(always)]
+fn bits_of(bytes: &[u8; 16], shift: usize, mask: u64) -> u128 {
+    const EACH: u64 = u64::MAX / 255;
+    let both = u128::from_le_bytes(*bytes);
+    let bits = |half: u64| u128::from((half >> shift) & (EACH * mask));
+    bits(both as u64) | bits((both >> 64) as u64) << 64
+}
+
 /// The `f32` at `at` of a block.
 #[inline(always)]
 fn f32_at(block: &[u8], at: usize) -> f32 {
