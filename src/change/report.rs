@@ -139,6 +139,7 @@ impl Report {
                 groups.push((group, StepOutcome::default()));
                 groups.len() - 1
             });
+            #[expect(clippy::indexing_slicing, reason = "found in this list, or just pushed")]
             let (group, sum) = &mut groups[at];
             group.tensors += 1;
             group.bytes += step.bytes();
@@ -175,7 +176,7 @@ impl Report {
             steps: lines,
             assumed: assumed.collect(),
             notes: plan.notes.clone(),
-            verdict: None,
+            verdict: outcome.and_then(|o| o.verdict.clone()),
         }
     }
 
