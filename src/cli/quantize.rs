@@ -104,8 +104,8 @@ pub struct Args {
     #[arg(long, value_name = "MiB", hide = true)]
     max_buffer_size: Option<u64>,
     /// Run the source and every new file over a text before any gets its name, and print the verdicts. It
-    /// fails, and no file is kept, where one answers with NaN, differs though nothing was rounded, or has
-    /// a mean divergence that its bits do not explain (they are counted four to one: see the verdict)
+    /// fails, and no file is kept, where one answers with NaN, differs though nothing was rounded, or
+    /// diverges from its source by more than 512 / 4^bits nats in the mean
     #[arg(long, conflicts_with_all = ["dry_run", "keep_split", "prune_layers"])]
     prove: bool,
     /// Measure the error of every tensor (always done when requantizing)

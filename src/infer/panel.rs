@@ -131,3 +131,26 @@ fn add_products<const L: usize, const R: usize, const T: usize>(
     }
     *sums = all;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::infer::dot::dot;
+
+    #[test]
+    fn many_and_one_give_the_same_bits() {
+        for (n, height, count) in [(16, 1, 1), (37, 7, 5), (1104, ROWS, 9), (520, 25, 4)] {
+            let number = |i: usize| ((i * 7919) % 1013) as f32 / 97.0 - 5.0;
+            let rows: Vec<f32> = (0..height * n).map(number).collect();
+            let xs: Vec<f32> = (0..count * n).map(|i| number(i + 3)).collect();
+            let pairs = rows.chunks(n).flat_map(|row| xs.chunks(n).map(move |x| dot(row, x)));
+            let expected: Vec<u32> = pairs.map(f32::to_bits).collect();
+            for isa in Isa::available() {
+                let mut out = vec![0.0; height * count];
+                multiply(isa, &rows, &lay_out(isa, &xs, n), n, count, &mut out);
+                let bits: Vec<u32> = out.iter().map(|v| v.to_bits()).collect();
+                assert_eq!(bits, expected, "{height} rows of {n}, {count} on {}", isa.name());
+            }
+        }
+    }
+}
