@@ -176,7 +176,7 @@ impl Report {
             steps: lines,
             assumed: assumed.collect(),
             notes: plan.notes.clone(),
-            verdict: None,
+            verdict: outcome.and_then(|o| o.verdict.clone()),
         }
     }
 

@@ -70,6 +70,16 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Model> {
     Ok(model)
 }
 
+/// Opens one file as it is, without looking for others of its set.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_alone(input: &Input, options: &OpenOptions) -> Result<Model> {
+    let mut model = detect(input, options)?.sure(input)?;
+    stream::fill_metadata(&mut model);
+    Ok(model)
+}
+
 /// Whether `path` is a later file of a set whose first file exists: `x.bin.1`, `x-00002-of-00003.gguf`.
 pub fn is_later_part(path: &Path) -> bool {
     parts::first(path) != path || shards::is_later(path)
