@@ -262,6 +262,7 @@ impl Run<'_> {
     }
 
     /// Everything that decides the bytes of an output, or of a part of it, besides its inputs.
+    #[expect(clippy::indexing_slicing, reason = "options are an object, which gets the key")]
     fn options_of(&self, output: &Output, part: Option<Shard>) -> Value {
         let mut options = self.options.clone();
         options["type"] = json!(output.kind);

@@ -335,7 +335,8 @@ impl<'a> Telling<'a> {
         // Overall counts what is read; a job that is half written is taken to be half read.
         let read = |(job, bar): &(usize, ProgressBar)| {
             let total = bar.length().unwrap_or(0).max(1);
-            (u128::from(input(*job)) * u128::from(bar.position()) / u128::from(total)) as u64
+            let read = u128::from(input(*job)) * u128::from(bar.position()) / u128::from(total);
+            u64::try_from(read).unwrap_or(u64::MAX)
         };
         let now = bars.ended + bars.jobs.iter().map(read).sum::<u64>();
         bars.overall.set_position(now);

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::CommandFactory;
 
-use super::{Cli, Globals, print};
+use super::{Cli, Globals, print_raw};
 use crate::bytes::replace::write_small;
 use crate::error::{Error, Result};
 
@@ -39,7 +39,7 @@ pub fn run(args: &Args, _: &Globals) -> Result<ExitCode> {
         let Some(found) = found else { return Err(Error::Usage(format!("no verb {verb:?}"))) };
         command = found.clone();
     }
-    print(&String::from_utf8_lossy(&page(&command)?))?;
+    print_raw(&String::from_utf8_lossy(&page(&command)?))?;
     Ok(ExitCode::SUCCESS)
 }
 
