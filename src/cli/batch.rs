@@ -130,7 +130,11 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     }
     if plan.jobs.is_empty() {
         let what = format!("nothing to {} here", plan.task.name());
-        return Err(Error::unsupported(what, "name a folder that holds models"));
+        let next = match plan.task {
+            Task::Join => "name the folder in which --tensors --shard i/n wrote parts of outputs",
+            _ => "name a folder that holds models",
+        };
+        return Err(Error::unsupported(what, next));
     }
     let limits = Limits {
         jobs: args.jobs.map_or(2, usize::from),
