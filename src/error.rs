@@ -113,6 +113,9 @@ impl fmt::Display for Error {
         let then = |next: &str| if next.is_empty() { String::new() } else { format!("; {next}") };
         match self {
             Error::Io { path, doing, source } => {
+                // "(os error 2)" helps nobody.
+                let source = source.to_string();
+                let source = source.split(" (os error").next().unwrap_or(&source);
                 write!(f, "{}: cannot {doing}: {source}", named(path))
             }
             Error::Malformed(m) => write!(
