@@ -143,38 +143,6 @@ impl Input {
         }
     }
 
-    /// Copies `len` bytes from `at` to `to` in `out` inside the system, without passing them through
-    /// this program. `false` where this kind of input or file system cannot.
-    pub fn copy_to(&self, at: u64, len: u64, out: &super::Replace, to: u64) -> Result<bool> {
-        #[cfg(any(target_os = "linux", target_os = "android"))]
-        if let Some(file) = self.file() {
-            let (mut from, mut to, end) = (at, to, at + len);
-            while from < end {
-                let size = usize::try_from(end - from).unwrap_or(usize::MAX);
-                match rustix::fs::copy_file_range(
-                    file,
-                    Some(&mut from),
-                    out.as_file(),
-                    Some(&mut to),
-                    size,
-                ) {
-                    Ok(0) => {
-                        let how =
-                            format!("it was {} bytes long and ends at {from:#x} now", self.len());
-                        return Err(Error::Changed { path: self.0.path.clone(), how });
-                    }
-                    Ok(_) => {}
-                    Err(rustix::io::Errno::INTR) => {}
-                    Err(e) if from == at && e != rustix::io::Errno::NOSPC => return Ok(false),
-                    Err(e) => return Err(out.failed(e.into())),
-                }
-            }
-            return Ok(true);
-        }
-        let _ = (at, len, out, to);
-        Ok(false)
-    }
-
     /// Checks that the file is as it was when it was opened: same length, same modification time.
     pub fn check_unchanged(&self) -> Result<()> {
         let Kind::File { file, modified } = &self.0.kind else { return Ok(()) };

@@ -11,10 +11,10 @@ use std::{path::Path, sync::LazyLock};
 use regex::Regex;
 use serde_json::Value as Json;
 
-use super::{json, names::Naming, yaml};
+use super::{json, yaml};
 use crate::{
     error::Result,
-    model::{Metadata, Value},
+    model::{Metadata, Naming, Value},
 };
 
 /// The parts of a model's name.
@@ -187,7 +187,7 @@ fn folder_name(folder: &Path, naming: Naming) -> String {
     let whole = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
     let name = whole.file_name().unwrap_or_default().to_string_lossy().into_owned();
     match naming {
-        Naming::Meta if SIZE.is_match(&name) => format!("LLaMA-{name}"),
+        Naming::Old if SIZE.is_match(&name) => format!("LLaMA-{name}"),
         _ => name,
     }
 }

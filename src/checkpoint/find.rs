@@ -71,6 +71,10 @@ fn in_folder(folder: &Path) -> Result<Found> {
     if meta(&names) {
         return found(shards(folder, &names, "consolidated.", ".pth")?);
     }
+    // Mistral's own layout: Meta's names and params.json.
+    if has("consolidated.safetensors") {
+        return found(vec![folder.join("consolidated.safetensors")]);
+    }
     let some: Vec<_> = names.iter().take(4).map(String::as_str).collect();
     Err(Error::Unknown {
         file: folder.display().to_string(),
@@ -84,7 +88,7 @@ fn in_folder(folder: &Path) -> Result<Found> {
 }
 
 /// The names of the files (not folders) in a folder.
-fn names_in(folder: &Path) -> Result<BTreeSet<String>> {
+pub(super) fn names_in(folder: &Path) -> Result<BTreeSet<String>> {
     let entries = fs::read_dir(folder).map_err(|e| Error::io(folder, "read", e))?;
     let mut names = BTreeSet::new();
     for entry in entries {

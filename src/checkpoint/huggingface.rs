@@ -9,19 +9,22 @@ use super::{
     Options, Stored,
     assemble::{Draft, Part},
     hyper::{Hyper, Scaling},
-    json,
-    names::{Naming, Role, is_constant},
+    is_constant, json, role, safetensors,
 };
 use crate::{
     error::{Error, Result},
-    model::{Join, Model, Order},
+    model::{Join, Model, Naming, Order},
 };
 
-/// The architectures that GGUF calls `llama` and whose tensors [`Role`] knows.
+/// The architectures that GGUF calls `llama` and whose tensors the family names.
 const ARCHITECTURES: [&str; 3] = ["LlamaForCausalLM", "LLaMAForCausalLM", "MistralForCausalLM"];
 
 /// Reads a checkpoint in Hugging Face's layout.
-pub fn open(mut draft: Draft, shards: Vec<Vec<Stored>>, options: &Options) -> Result<Model> {
+pub fn open(mut draft: Draft, mut shards: Vec<Vec<Stored>>, options: &Options) -> Result<Model> {
+    if draft.format == safetensors::FORMAT {
+        // The order in which Python's safetensors gives them, so that files equal the converter's.
+        shards.iter_mut().for_each(|shard| shard.sort_by(|a, b| a.name.cmp(&b.name)));
+    }
     let path = draft.folder.join("config.json");
     let config = json::read(&path)?;
     let architecture = config
@@ -30,7 +33,7 @@ pub fn open(mut draft: Draft, shards: Vec<Vec<Stored>>, options: &Options) -> Re
         .unwrap_or("a model without config.json")
         .to_owned();
     let all: Vec<Stored> = shards.into_iter().flatten().filter(|t| !is_constant(&t.name)).collect();
-    let role = |t: &Stored| Role::find(Naming::HuggingFace, &t.name);
+    let role = |t: &Stored| role(Naming::Hf, &t.name);
     let unknown: Vec<&str> =
         all.iter().filter(|t| role(t).is_none()).map(|t| t.name.as_str()).collect();
     let known = ARCHITECTURES.contains(&architecture.as_str());
@@ -45,7 +48,7 @@ pub fn open(mut draft: Draft, shards: Vec<Vec<Stored>>, options: &Options) -> Re
     let mut parts = Vec::new();
     for stored in &all {
         let Some(role) = role(stored) else { continue };
-        let heads = role.rotated().map(|_| u64::from(hyper.head_dim));
+        let heads = role.names.rotary.then_some(u64::from(hyper.head_dim));
         let turns = |n: &u64| {
             stored.shape.first().is_some_and(|rows| rows.is_multiple_of(*n)) && n.is_multiple_of(2)
         };
@@ -67,7 +70,7 @@ pub fn open(mut draft: Draft, shards: Vec<Vec<Stored>>, options: &Options) -> Re
                 .collect(),
         });
     }
-    draft.finish(parts, &hyper, Naming::HuggingFace, Some(&config), options)
+    draft.finish(parts, &hyper, Naming::Hf, Some(&config), options)
 }
 
 fn hyper(draft: &mut Draft, config: &Json, tensors: &[Stored]) -> Result<Hyper> {

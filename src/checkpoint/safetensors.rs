@@ -23,7 +23,8 @@ use crate::{
     limits::Limits,
 };
 
-const FORMAT: &str = "safetensors";
+/// The id of the format.
+pub const FORMAT: &str = "safetensors";
 /// The longest header that the format allows.
 const LONGEST: u64 = 100 << 20;
 

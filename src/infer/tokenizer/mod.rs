@@ -14,7 +14,7 @@ use std::collections::HashMap;
 
 use crate::{
     error::{Error, Result},
-    model::{TokenKind, Vocab, pretokenizer::PreTokenizer},
+    model::{TokenKind, Vocab, pretokenizer::PreTokenizer, printable::bytes_of},
 };
 use bpe::Bpe;
 use pretokenize::Splitter;
@@ -181,7 +181,7 @@ impl Tokenizer {
         for (id, (number, stored)) in (0u32..).zip(&vocab.tokens).enumerate() {
             let kind = vocab.kind(id);
             let plain = matches!(kind, TokenKind::Normal | TokenKind::Byte | TokenKind::Unused);
-            let piece = if plain { bpe::bytes_of(stored) } else { stored.clone() };
+            let piece = if plain { bytes_of(stored) } else { stored.clone() };
             if plain && !piece.is_empty() {
                 ids.entry(piece.clone().into_boxed_slice()).or_insert(number);
             }
@@ -189,7 +189,7 @@ impl Tokenizer {
         }
         let merges = vocab.merges.iter().filter_map(|merge| {
             let mut parts = merge.splitn(2, |b| *b == b' ');
-            Some((bpe::bytes_of(parts.next()?), bpe::bytes_of(parts.next()?)))
+            Some((bytes_of(parts.next()?), bytes_of(parts.next()?)))
         });
         let bpe = Bpe::new(ids, merges, Splitter::new(pre)?, pre.ignore_merges);
         let user = by_kind(&pieces, &[TokenKind::UserDefined]);
