@@ -8,14 +8,17 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::find::{Found, Kind, find};
+use super::join;
 use super::receipt::TOOL;
 use super::task::{Settings, Task};
 use crate::change::ftype::FileType;
-use crate::change::{Act, Loss, Plan};
+use crate::change::{Act, Loss, Plan, convert};
+use crate::checkpoint::card;
 use crate::error::Result;
 
-/// Bytes a second of a job that moves rows, and of one that encodes them: for the estimate only.
-const MOVED_PER_SECOND: f64 = 400e6;
+/// Bytes a second of a job that moves rows, for the estimate only.
+pub const MOVED_PER_SECOND: f64 = 400e6;
+/// Bytes a second of a job that encodes them, for the estimate only.
 const ENCODED_PER_SECOND: f64 = 40e6;
 
 /// A whole batch.
@@ -73,7 +76,12 @@ impl BatchPlan {
     /// in its job.
     pub fn make(task: Task, settings: Settings, roots: &[PathBuf]) -> Result<Self> {
         settings.check(task)?;
-        let found = find(roots)?.into_iter().filter(|model| task.takes(model.kind));
+        if task == Task::Join {
+            let jobs = join::jobs(roots)?;
+            return Ok(Self { schema_version: 1, tool: TOOL.to_owned(), task, settings, jobs });
+        }
+        let found =
+            find(roots, task == Task::Verify)?.into_iter().filter(|model| task.takes(model.kind));
         let found: Vec<Found> = found.collect();
         let inputs: BTreeSet<PathBuf> = found.iter().flat_map(|m| m.files.clone()).collect();
         let mut named = BTreeSet::new();
@@ -114,19 +122,24 @@ fn plan_job(task: Task, settings: &Settings, model: Found) -> Job {
         }
         Ok(Some((model, plans))) => {
             job.from.clone_from(&model.format);
-            if task == Task::Upgrade && plans.iter().all(|plan| is_same(&model, plan)) {
+            if matches!(task, Task::Upgrade | Task::Convert)
+                && plans.iter().all(|plan| is_same(&model, plan))
+            {
                 job.skip = Some(format!("is {} already", model.format));
                 return job;
             }
             job.seconds = plans.iter().map(seconds).sum();
             job.risk = risk(&plans);
-            let kinds = settings.types.iter().map(|kind| Some(kind.to_uppercase()));
+            let kinds = settings.types.iter().map(|kind| {
+                // What is kept as stored has no type to be named after.
+                Some(kind.to_uppercase()).filter(|kind| kind != "AUTO")
+            });
             let kinds: Vec<Option<String>> = kinds.chain([None]).collect();
             job.outputs = plans
                 .iter()
                 .zip(&kinds)
                 .map(|(plan, kind)| Output {
-                    path: PathBuf::new(),
+                    path: job.model.base(settings, plan, kind.as_deref()).into(),
                     kind: kind.clone(),
                     to: plan.target.id().to_owned(),
                     bytes: plan.layout.total,
@@ -191,17 +204,28 @@ impl Found {
             None => folder,
         };
         let ending = if output.to.starts_with("gguf") { "gguf" } else { "bin" };
-        let stem = self.stem();
-        let plain = match &output.kind {
-            Some(kind) => named_for(&stem, kind, ending),
-            None => format!("{stem}.{ending}"),
-        };
+        let base = output.path.display();
         let whole = self.path.file_name().unwrap_or_default().to_string_lossy();
-        let longer = format!("{stem}.{}.{ending}", output.to);
+        let plain = format!("{base}.{ending}");
+        let longer = format!("{base}.{}.{ending}", output.to);
         let longest = format!("{whole}.{}.{ending}", output.to);
         let mut names = [plain, longer, longest].into_iter().map(|name| folder.join(name));
         let fallback = folder.join(format!("{whole}.{ending}"));
         names.find(|path| free(path)).unwrap_or(fallback)
+    }
+
+    /// The name of an output without the ending.
+    fn base(&self, settings: &Settings, plan: &Plan, kind: Option<&str>) -> String {
+        let stem = self.stem();
+        let encoding = kind.unwrap_or_else(|| convert::encoding(plan));
+        let template = match (&settings.name, self.kind) {
+            (Some(template), _) => template,
+            (None, Kind::Checkpoint) => "{name}-{type}",
+            (None, _) => return kind.map_or(stem.clone(), |kind| named_for(&stem, kind)),
+        };
+        let name = card::file_name(&plan.metadata, "");
+        let base = template.replace("{stem}", &stem).replace("{name}", name.trim_end_matches('-'));
+        base.replace("{type}", encoding).trim_end_matches('-').replace(['/', '\\'], "-")
     }
 
     /// Its name without what says how it is stored.
@@ -218,8 +242,8 @@ impl Found {
     }
 }
 
-/// `base-Q4_0.gguf` for a stem that is `base-f16` or `base`; a dot stays where one stood.
-fn named_for(stem: &str, kind: &str, ending: &str) -> String {
+/// `base-Q4_0` for a stem that is `base-f16` or `base`; a dot stays where one stood.
+fn named_for(stem: &str, kind: &str) -> String {
     let cut = stem.rsplit_once(['-', '.']).filter(|(_, last)| {
         let is_float = ["fp16", "fp32"].contains(&last.to_ascii_lowercase().as_str());
         // A bare number would be read as the number of a type: `v0.1` is a version.
@@ -229,9 +253,9 @@ fn named_for(stem: &str, kind: &str, ending: &str) -> String {
     match cut {
         Some((base, _)) => {
             let separator = stem.get(base.len()..=base.len()).unwrap_or("-");
-            format!("{base}{separator}{kind}.{ending}")
+            format!("{base}{separator}{kind}")
         }
-        None => format!("{stem}-{kind}.{ending}"),
+        None => format!("{stem}-{kind}"),
     }
 }
 
@@ -242,12 +266,12 @@ mod tests {
     #[test]
     fn outputs_are_named_after_their_model() {
         for (stem, expected) in [
-            ("ggml-model-f16", "ggml-model-Q4_0.gguf"),
-            ("llama-7b.ggmlv3.q8_0", "llama-7b.ggmlv3.Q4_0.gguf"),
-            ("7B", "7B-Q4_0.gguf"),
-            ("Mistral-7B-v0.1", "Mistral-7B-v0.1-Q4_0.gguf"),
+            ("ggml-model-f16", "ggml-model-Q4_0"),
+            ("llama-7b.ggmlv3.q8_0", "llama-7b.ggmlv3.Q4_0"),
+            ("7B", "7B-Q4_0"),
+            ("Mistral-7B-v0.1", "Mistral-7B-v0.1-Q4_0"),
         ] {
-            assert_eq!(named_for(stem, "Q4_0", "gguf"), expected);
+            assert_eq!(named_for(stem, "Q4_0"), expected);
         }
     }
 }

@@ -11,12 +11,16 @@ use std::time::UNIX_EPOCH;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::shard::Shard;
 use crate::bytes::replace::write_small;
+use crate::change::Progress;
 use crate::check::digest::{self, Algorithm, Outcome};
 use crate::error::{Error, Result};
 
 /// The ending of a receipt's name.
 const ENDING: &str = ".receipt.json";
+/// What stands between the name of an output and the number of its part.
+const PART: &str = ".part-";
 /// This program as receipts name it: another version may write other bytes.
 pub const TOOL: &str = concat!("regguf ", env!("CARGO_PKG_VERSION"));
 
@@ -78,9 +82,9 @@ impl FileState {
     ///
     /// # Errors
     /// Where it cannot be read or changes meanwhile.
-    pub fn read(path: &Path, name: &str, threads: usize) -> Result<Self> {
+    pub fn read(path: &Path, name: &str, threads: usize, progress: &dyn Progress) -> Result<Self> {
         let (_, modified_ns) = stamp(path)?;
-        match digest::file(path, &[Algorithm::Sha256], threads, &|_| ()) {
+        match digest::file(path, &[Algorithm::Sha256], threads, &|n| progress.advance(n)) {
             Outcome::Read { size, digests } => {
                 let sha256 = digests.into_values().map(|d| d.hex).collect();
                 Ok(Self { name: name.to_owned(), size, modified_ns, sha256 })
@@ -108,9 +112,9 @@ impl FileState {
     }
 
     /// Whether a file's bytes are these.
-    fn has_digest_of(&self, path: &Path, threads: usize) -> bool {
+    pub fn has_digest_of(&self, path: &Path, threads: usize) -> bool {
         let same_size = fs::metadata(path).is_ok_and(|m| m.len() == self.size);
-        same_size && Self::read(path, "", threads).is_ok_and(|now| now.sha256 == self.sha256)
+        same_size && Self::read(path, "", threads, &()).is_ok_and(|now| now.sha256 == self.sha256)
     }
 }
 
@@ -127,9 +131,30 @@ pub fn path_of(output: &Path) -> PathBuf {
     name.into()
 }
 
+/// What a receipt is of, by its name; any other file is its own subject.
+pub fn subject(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.strip_suffix(ENDING).map_or_else(|| path.to_owned(), |of| path.with_file_name(of))
+}
+
 /// Whether a file is a receipt by its name.
 pub fn is_receipt(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(ENDING))
+}
+
+/// Where a part of an output stands until the parts are joined.
+pub fn part_of(output: &Path, shard: Shard) -> PathBuf {
+    let mut name = output.as_os_str().to_owned();
+    name.push(format!("{PART}{}-of-{}", shard.index(), shard.count()));
+    name.into()
+}
+
+/// The output that a file is a part of, by its name, and which part.
+pub fn whole_of(part: &Path) -> Option<(PathBuf, Shard)> {
+    let name = part.file_name()?.to_str()?;
+    let (whole, shard) = name.rsplit_once(PART)?;
+    let shard = shard.replacen("-of-", "/", 1).parse().ok()?;
+    (!whole.is_empty()).then(|| (part.with_file_name(whole), shard))
 }
 
 impl Receipt {
@@ -142,6 +167,17 @@ impl Receipt {
     /// Reads the receipt of an output; `None` where there is none that can be read.
     pub fn of(output: &Path) -> Option<Self> {
         serde_json::from_slice(&fs::read(path_of(output)).ok()?).ok()
+    }
+
+    /// Whether this and the other are of the same work: by one version, from the same bytes under the
+    /// same names, with the same options.
+    pub fn makes_the_same(&self, other: &Self) -> bool {
+        let content = |receipt: &Self| -> Vec<(String, u64, String)> {
+            let of = |i: &FileState| (i.name.clone(), i.size, i.sha256.clone());
+            receipt.inputs.iter().map(of).collect()
+        };
+        let how = |receipt: &Self| (receipt.tool.clone(), receipt.task.clone());
+        how(self) == how(other) && self.options == other.options && content(self) == content(other)
     }
 
     /// Writes it beside the output.
@@ -159,8 +195,14 @@ impl Receipt {
     ///
     /// # Errors
     /// Where the output cannot be read or the receipt not written.
-    pub fn finish(mut self, output: &Path, name: &str, threads: usize) -> Result<FileState> {
-        let state = FileState::read(output, name, threads)?;
+    pub fn finish(
+        mut self,
+        output: &Path,
+        name: &str,
+        threads: usize,
+        progress: &dyn Progress,
+    ) -> Result<FileState> {
+        let state = FileState::read(output, name, threads, progress)?;
         self.output = Some(state.clone());
         self.state = State::Finished;
         self.write(output)?;
@@ -224,11 +266,11 @@ mod tests {
         fs::write(&output, "output").expect("writable");
         assert_eq!(standing_of(&output, &options, &input), Standing::Foreign);
 
-        let state = FileState::read(&input, "in", 1).expect("readable");
+        let state = FileState::read(&input, "in", 1, &()).expect("readable");
         let receipt = Receipt::start("upgrade", options.clone(), vec![state]);
         receipt.write(&output).expect("writable");
         assert_eq!(standing_of(&output, &options, &input), due("was interrupted"));
-        receipt.finish(&output, "out", 1).expect("writable");
+        receipt.finish(&output, "out", 1, &()).expect("writable");
         assert_eq!(standing_of(&output, &options, &input), Standing::Proved);
         assert_eq!(
             standing_of(&output, &json!({"to": "ggjt-v3"}), &input),

@@ -11,21 +11,23 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::events::{Event, Made, Observer};
+use super::join;
 use super::leftovers;
 use super::lock::Lock;
 use super::plan::{BatchPlan, Job, Output};
-use super::receipt::{FileState, Receipt, Standing, standing};
+use super::receipt::{FileState, Receipt, Standing, State, part_of, standing};
+use super::shard::Shard;
 use super::task::Task;
-use crate::bytes::replace::{check_interrupt, free_space};
-use crate::change::{self, Progress};
+use crate::bytes::replace::{check_interrupt, check_target, free_space};
+use crate::change::{self, Plan, Progress};
 use crate::check::Severity;
 use crate::check::verify::{self, verify};
 use crate::error::{Error, Result};
 
 /// Memory that one job needs besides the buffers that all jobs share: headers and vocabularies.
 const JOB_MEMORY: u64 = 128 << 20;
-/// Progress is told whenever so many more bytes are written.
-const PROGRESS_BYTES: u64 = 64 << 20;
+/// Progress is told whenever so many more bytes are read or written.
+const PROGRESS_BYTES: u64 = 16 << 20;
 
 /// How a plan is worked through: nothing here changes a byte of the outputs.
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +73,7 @@ enum Done {
 
 struct Run<'a> {
     plan: &'a BatchPlan,
+    part: Option<Shard>,
     limits: Limits,
     observer: &'a dyn Observer,
     options: Value,
@@ -80,8 +83,15 @@ struct Run<'a> {
     summary: Mutex<Summary>,
 }
 
-/// Works through the jobs of `plan` that `takes` says.
-pub fn run(plan: &BatchPlan, takes: &[bool], limits: Limits, observer: &dyn Observer) -> Summary {
+/// Works through the jobs of `plan` that `takes` says; of every output only one part, where `part`
+/// says so.
+pub fn run(
+    plan: &BatchPlan,
+    takes: &[bool],
+    part: Option<Shard>,
+    limits: Limits,
+    observer: &dyn Observer,
+) -> Summary {
     let began = Instant::now();
     let mine: Vec<usize> =
         (0..plan.jobs.len()).filter(|i| takes.get(*i).copied().unwrap_or(true)).collect();
@@ -90,6 +100,7 @@ pub fn run(plan: &BatchPlan, takes: &[bool], limits: Limits, observer: &dyn Obse
     let settings = &plan.settings;
     let run = Run {
         plan,
+        part,
         limits,
         observer,
         // Where outputs go does not change them.
@@ -176,6 +187,9 @@ impl Run<'_> {
 
     fn job(&self, i: usize, job: &Job, wait: bool) -> Result<Done> {
         check_interrupt()?;
+        if self.plan.task == Task::Join {
+            return self.join(i, job, wait);
+        }
         if let Some(problem) = &job.problem {
             return Err(Error::unsupported(problem.as_str(), ""));
         }
@@ -185,13 +199,29 @@ impl Run<'_> {
         if self.plan.task == Task::Verify {
             return self.verify(i, job);
         }
-        for output in &job.outputs {
+        let inputs: Vec<(String, PathBuf)> = job
+            .model
+            .files
+            .iter()
+            .map(|file| (relative(file, &job.model.root), file.clone()))
+            .collect();
+        let mut outputs = job.outputs.clone();
+        if let Some(part) = self.part {
+            let joined = outputs.iter().all(|output| {
+                let options = self.options_of(output, None);
+                self.standing(output, &options, &inputs) == Standing::Proved
+            });
+            if joined {
+                return Ok(Done::Skipped("joined already: the output matches its receipt".into()));
+            }
+            outputs.iter_mut().for_each(|output| output.path = part_of(&output.path, part));
+        }
+        for output in &outputs {
             let folder = output.path.parent().unwrap_or(Path::new(""));
             fs::create_dir_all(folder).map_err(|error| Error::io(folder, "create", error))?;
         }
         // In one order everywhere, so that two batches cannot wait for each other.
-        let mut paths: Vec<&Path> =
-            job.outputs.iter().map(|output| output.path.as_path()).collect();
+        let mut paths: Vec<&Path> = outputs.iter().map(|output| output.path.as_path()).collect();
         paths.sort_unstable();
         let mut locks = Vec::new();
         for path in paths {
@@ -200,18 +230,11 @@ impl Run<'_> {
                 None => return Ok(Done::Busy(path.to_owned())),
             }
         }
-        let inputs: Vec<(String, PathBuf)> = job
-            .model
-            .files
-            .iter()
-            .map(|file| (relative(file, &job.model.root), file.clone()))
-            .collect();
         let mut due = Vec::new();
         let mut why = String::new();
-        for (n, output) in job.outputs.iter().enumerate() {
-            let options = self.options_of(output);
-            let threads = self.limits.threads;
-            match standing(&output.path, self.plan.task.name(), &options, &inputs, threads) {
+        for (n, output) in outputs.iter().enumerate() {
+            let options = self.options_of(output, self.part);
+            match self.standing(output, &options, &inputs) {
                 Standing::Proved => {}
                 Standing::Foreign if !self.limits.force => {
                     let what = format!(
@@ -235,14 +258,23 @@ impl Run<'_> {
         }
         let (input, bytes) = (job.model.name.as_str(), job.model.bytes);
         self.observer.hear(&Event::Started { job: i, input, bytes, why: &why });
-        self.make(i, job, &due, &inputs).map(Done::Finished)
+        self.make(i, job, &outputs, &due, &inputs).map(Done::Finished)
     }
 
-    /// Everything that decides the bytes of an output besides its inputs.
-    fn options_of(&self, output: &Output) -> Value {
+    /// Everything that decides the bytes of an output, or of a part of it, besides its inputs.
+    #[expect(clippy::indexing_slicing, reason = "options are an object, which gets the key")]
+    fn options_of(&self, output: &Output, part: Option<Shard>) -> Value {
         let mut options = self.options.clone();
         options["type"] = json!(output.kind);
+        if let Some(part) = part {
+            options["part"] = json!(part.to_string());
+        }
         options
+    }
+
+    fn standing(&self, output: &Output, options: &Value, inputs: &[(String, PathBuf)]) -> Standing {
+        let (task, threads) = (self.plan.task.name(), self.limits.threads);
+        standing(&output.path, task, options, inputs, threads)
     }
 
     /// Makes the outputs that are due; their locks are held.
@@ -250,40 +282,49 @@ impl Run<'_> {
         &self,
         i: usize,
         job: &Job,
+        outputs: &[Output],
         due: &[usize],
         inputs: &[(String, PathBuf)],
     ) -> Result<Vec<Made>> {
-        let outputs: Vec<&Output> = due.iter().filter_map(|n| job.outputs.get(*n)).collect();
-        let total = outputs.iter().map(|output| output.bytes).sum();
-        for output in &outputs {
+        for output in outputs {
             leftovers::remove(output.path.parent().unwrap_or(Path::new("")));
         }
         let threads = self.limits.threads;
-        let read = |(name, path): &(String, PathBuf)| FileState::read(path, name, threads);
+        let written: u64 = due.iter().filter_map(|n| outputs.get(*n)).map(|o| o.bytes).sum();
+        let written = self.part.map_or(written, |part| written / part.count() as u64);
+        let telling = self.telling(i, job.model.bytes + 2 * written);
+        let read =
+            |(name, path): &(String, PathBuf)| FileState::read(path, name, threads, &telling);
         let states = inputs.iter().map(read).collect::<Result<Vec<FileState>>>()?;
-        let _reserved = self.reserve(&outputs, total)?;
+        let planned = self.plan.task.plans(&self.plan.settings, &job.model)?;
+        let Some((model, plans)) = planned else { return Ok(Vec::new()) };
+        if plans.len() != outputs.len() {
+            let what = format!("{}: planned for other outputs", job.model.name);
+            return Err(Error::unsupported(what, "plan the batch again"));
+        }
+        let cut = |plan: Plan| match self.part {
+            Some(part) => plan.part(part.index(), part.count()),
+            None => plan,
+        };
+        let (outputs, mut plans): (Vec<&Output>, Vec<Plan>) = outputs
+            .iter()
+            .zip(plans)
+            .enumerate()
+            .filter(|(n, _)| due.contains(n))
+            .map(|(_, (output, plan))| (output, cut(plan)))
+            .unzip();
+        for (plan, output) in plans.iter_mut().zip(&outputs) {
+            plan.output.clone_from(&output.path);
+        }
+        let total = plans.iter().map(|plan| plan.layout.total).sum();
+        let _reserved = self.reserve(outputs.first().map(|o| o.path.as_path()), total)?;
         let mut receipts = Vec::new();
         for output in &outputs {
-            let (task, options) = (self.plan.task.name(), self.options_of(output));
+            let (task, options) = (self.plan.task.name(), self.options_of(output, self.part));
             let receipt = Receipt::start(task, options, states.clone());
             receipt.write(&output.path)?;
             receipts.push(receipt);
         }
-        let planned = self.plan.task.plans(&self.plan.settings, &job.model)?;
-        let Some((model, mut plans)) = planned else { return Ok(Vec::new()) };
-        if plans.len() != job.outputs.len() {
-            let what = format!("{}: planned for other outputs", job.model.name);
-            return Err(Error::unsupported(what, "plan the batch again"));
-        }
-        for (plan, output) in plans.iter_mut().zip(&job.outputs) {
-            plan.output.clone_from(&output.path);
-        }
-        let mut n = 0;
-        plans.retain(|_| {
-            n += 1;
-            due.contains(&(n - 1))
-        });
-        let telling = Telling { run: self, job: i, total, done: AtomicU64::new(0) };
         change::carry(&model, &plans, true, &telling)?;
         for (state, (_, path)) in states.iter().zip(inputs) {
             if !state.is_unmoved(path) {
@@ -291,22 +332,66 @@ impl Run<'_> {
                 return Err(Error::Changed { path: path.clone(), how });
             }
         }
-        let mut made = Vec::new();
-        for (receipt, output) in receipts.into_iter().zip(outputs) {
-            let name =
-                relative(&output.path, self.plan.settings.out.as_ref().unwrap_or(&job.model.root));
-            let state = receipt.finish(&output.path, &name, threads)?;
-            let path = output.path.display().to_string();
-            made.push(Made { path, bytes: state.size, sha256: state.sha256 });
-        }
-        Ok(made)
+        let pairs = receipts.into_iter().zip(outputs);
+        pairs.map(|(receipt, output)| self.finish(job, receipt, &output.path, &telling)).collect()
     }
 
-    /// Sets the bytes of a job's outputs aside from the free space of their disk.
-    fn reserve(&self, outputs: &[&Output], total: u64) -> Result<Reserved<'_>> {
+    /// Reads an output back and completes its receipt.
+    fn finish(
+        &self,
+        job: &Job,
+        receipt: Receipt,
+        output: &Path,
+        telling: &Telling,
+    ) -> Result<Made> {
+        let name = relative(output, self.plan.settings.out.as_ref().unwrap_or(&job.model.root));
+        let state = receipt.finish(output, &name, self.limits.threads, telling)?;
+        let path = output.display().to_string();
+        Ok(Made { path, bytes: state.size, sha256: state.sha256 })
+    }
+
+    fn telling(&self, job: usize, total: u64) -> Telling<'_> {
+        Telling { run: self, job, total, done: AtomicU64::new(0) }
+    }
+
+    /// Puts the parts of one output together; see [`join`].
+    fn join(&self, i: usize, job: &Job, wait: bool) -> Result<Done> {
+        let output = job.model.path.as_path();
+        let lock = if wait { Some(Lock::wait(output)?) } else { Lock::try_take(output)? };
+        let Some(_lock) = lock else { return Ok(Done::Busy(output.to_owned())) };
+        let parts = &job.model.files;
+        let agreed = join::agreed(parts);
+        let there = Receipt::of(output);
+        if let (Ok((whole, _)), Some(Receipt { output: Some(made), .. })) = (&agreed, &there)
+            && there.as_ref().is_some_and(|r| r.state == State::Finished && r.makes_the_same(whole))
+            && made.has_digest_of(output, self.limits.threads)
+        {
+            join::remove_parts(output);
+            return Ok(Done::Skipped("joined already; its parts are removed".into()));
+        }
+        if let Some(problem) = &job.problem {
+            return Err(Error::unsupported(format!("{}: {problem}", output.display()), ""));
+        }
+        let (receipt, states) = agreed?;
+        if there.is_none() && !self.limits.force {
+            check_target(output, false, &[])?;
+        }
+        let (input, bytes) = (job.model.name.as_str(), job.model.bytes);
+        self.observer.hear(&Event::Started { job: i, input, bytes, why: "all parts are there" });
+        leftovers::remove(output.parent().unwrap_or(Path::new("")));
+        let _reserved = self.reserve(Some(output), bytes)?;
+        receipt.write(output)?;
+        let telling = self.telling(i, 2 * bytes);
+        join::seal(output, parts, &states, &receipt.options, &telling)?;
+        let made = self.finish(job, receipt, output, &telling)?;
+        join::remove_parts(output);
+        Ok(Done::Finished(vec![made]))
+    }
+
+    /// Sets bytes to be written beside `output` aside from the free space of its disk.
+    fn reserve(&self, output: Option<&Path>, total: u64) -> Result<Reserved<'_>> {
         let mut reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
-        let folder = outputs.first().and_then(|output| output.path.parent());
-        let free = folder.and_then(|folder| {
+        let free = output.and_then(Path::parent).and_then(|folder| {
             let here = if folder == Path::new("") { Path::new(".") } else { folder };
             free_space(here)
         });
@@ -329,7 +414,8 @@ impl Run<'_> {
         let threads = self.limits.threads;
         let options =
             verify::Options { deep: self.plan.settings.deep, threads, ..Default::default() };
-        let result = verify(&job.model.files, &options, &());
+        let telling = self.telling(i, bytes);
+        let result = verify(&job.model.files, &options, &telling);
         check_interrupt()?;
         let bad = result.files.iter().find_map(|file| {
             let graver = file.findings.iter().find(|f| f.severity == Severity::Failure)?;
@@ -361,7 +447,7 @@ impl Drop for Reserved<'_> {
     }
 }
 
-/// Tells the observer of bytes written.
+/// Tells the observer of bytes read and written.
 struct Telling<'a> {
     run: &'a Run<'a>,
     job: usize,
@@ -369,10 +455,16 @@ struct Telling<'a> {
     done: AtomicU64,
 }
 
+impl verify::Progress for Telling<'_> {
+    fn read(&self, bytes: u64) {
+        self.advance(bytes);
+    }
+}
+
 impl Progress for Telling<'_> {
     fn advance(&self, bytes: u64) {
         let before = self.done.fetch_add(bytes, Ordering::Relaxed);
-        let done = before.saturating_add(bytes);
+        let done = before.saturating_add(bytes).min(self.total);
         if before / PROGRESS_BYTES != done / PROGRESS_BYTES {
             let (job, total) = (self.job, self.total);
             self.run.observer.hear(&Event::Progress { job, done, total });

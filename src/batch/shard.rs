@@ -4,15 +4,21 @@
 //! names and sizes decide, so every machine that sees the same tree comes to the same split, without
 //! talking to the others.
 
-use std::str::FromStr;
+use std::{fmt, str::FromStr};
 
 use crate::error::Error;
 
 /// One of `count` machines, numbered from 0 as array jobs and indexed jobs number theirs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Shard {
     index: usize,
     count: usize,
+}
+
+impl fmt::Display for Shard {
+    fn fmt(&self, out: &mut fmt::Formatter) -> fmt::Result {
+        write!(out, "{}/{}", self.index, self.count)
+    }
 }
 
 impl FromStr for Shard {
@@ -31,6 +37,21 @@ impl FromStr for Shard {
 }
 
 impl Shard {
+    /// Which of the machines this is.
+    pub fn index(self) -> usize {
+        self.index
+    }
+
+    /// How many machines there are.
+    pub fn count(self) -> usize {
+        self.count
+    }
+
+    /// All of as many machines.
+    pub fn all(count: usize) -> impl Iterator<Item = Shard> {
+        (0..count).map(move |index| Shard { index, count })
+    }
+
     /// For every item, given by name and size, whether it falls to this machine.
     pub fn takes(self, items: &[(&str, u64)]) -> Vec<bool> {
         let mut order: Vec<(usize, &str, u64)> =

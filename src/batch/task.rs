@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::find::{Found, Kind};
 use crate::change::ftype::FileType;
-use crate::change::{Plan, quantize, upgrade};
+use crate::change::{Plan, convert, quantize, upgrade};
+use crate::checkpoint;
 use crate::container::{OpenOptions, open};
 use crate::error::{Error, Result};
 use crate::model::Model;
@@ -19,8 +20,12 @@ pub enum Task {
     Upgrade,
     /// Quantize model files to one or more types.
     Quantize,
+    /// Convert model files and checkpoints, as stored or to one or more types.
+    Convert,
     /// Check every model; write nothing.
     Verify,
+    /// Put together what several machines made parts of.
+    Join,
 }
 
 /// How it is done: everything that decides the outputs' bytes, and where they go.
@@ -32,6 +37,10 @@ pub struct Settings {
     pub to: Option<String>,
     /// The folder that mirrors the tree; beside the inputs otherwise.
     pub out: Option<PathBuf>,
+    /// How outputs are named, without the ending: `{stem}` is the model's own name, `{name}` that of
+    /// GGUF's convention (base, size, fine-tune, version), `{type}` the type of its weights.
+    #[serde(default)]
+    pub name: Option<String>,
     /// What is quantized already may be quantized again.
     pub allow_requantize: bool,
     /// Decode every row when verifying.
@@ -44,16 +53,48 @@ impl Settings {
     /// # Errors
     /// What does not.
     pub fn check(&self, task: Task) -> Result<()> {
-        self.file_types()?;
+        if task != Task::Convert {
+            self.file_types()?;
+        }
+        let fields = self.name.iter().flat_map(|name| name.split('{').skip(1));
+        let known = ["stem}", "name}", "type}"];
+        if fields.into_iter().any(|field| !known.iter().any(|known| field.starts_with(known))) {
+            let what = "--name: the fields are {stem}, {name} and {type}";
+            return Err(Error::Usage(what.to_owned()));
+        }
         let wrong = match task {
             Task::Quantize if self.types.is_empty() => "quantize needs --types, as q4_0,q8_0",
             Task::Upgrade if !self.types.is_empty() => "upgrade keeps the types: leave out --types",
+            Task::Join if !self.types.is_empty() || self.to.is_some() || self.out.is_some() => {
+                "join does what the parts' receipts say: leave out --types, --to and --out"
+            }
             Task::Verify if !self.types.is_empty() || self.out.is_some() => {
                 "verify writes nothing: leave out --types and --out"
             }
             _ => return Ok(()),
         };
         Err(Error::Usage(wrong.to_owned()))
+    }
+
+    /// Plans a conversion as `regguf convert` does.
+    fn convert(&self, found: &Found) -> Result<(Model, Vec<Plan>)> {
+        let model = match found.kind {
+            Kind::Checkpoint => checkpoint::open(&found.path, &checkpoint::Options::default())?,
+            _ => open(&found.path, &OpenOptions::default())?,
+        };
+        if found.kind == Kind::Checkpoint && model.vocab.is_empty() {
+            let what = format!("{}: no tokenizer.model or tokenizer.json", found.path.display());
+            return Err(Error::refused(what, "put the model's tokenizer beside its weights"));
+        }
+        let auto = || vec!["auto".to_owned()];
+        let options = convert::Options {
+            types: if self.types.is_empty() { auto() } else { self.types.clone() },
+            upgrade: upgrade::Options { to: self.to.clone(), ..Default::default() },
+            folder: convert::folder_of(&found.path),
+            allow_requantize: self.allow_requantize,
+            ..Default::default()
+        };
+        convert::plan(model, &options)
     }
 
     fn file_types(&self) -> Result<Vec<FileType>> {
@@ -67,13 +108,15 @@ impl Task {
         match self {
             Self::Upgrade => "upgrade",
             Self::Quantize => "quantize",
+            Self::Convert => "convert",
             Self::Verify => "verify",
+            Self::Join => "join",
         }
     }
 
     /// Whether it is done to models of this kind.
     pub fn takes(self, kind: Kind) -> bool {
-        kind != Kind::Checkpoint || self == Self::Verify
+        kind != Kind::Checkpoint || matches!(self, Self::Convert | Self::Verify)
     }
 
     /// Opens a model and plans its outputs, one a type; `None` for a task that writes nothing.
@@ -81,8 +124,11 @@ impl Task {
     /// # Errors
     /// Where the model cannot be read or the outputs cannot be had.
     pub fn plans(self, settings: &Settings, found: &Found) -> Result<Option<(Model, Vec<Plan>)>> {
-        if self == Self::Verify {
+        if matches!(self, Self::Verify | Self::Join) {
             return Ok(None);
+        }
+        if self == Self::Convert {
+            return settings.convert(found).map(Some);
         }
         let model = open(&found.path, &OpenOptions::default())?;
         if settings.types.is_empty() {

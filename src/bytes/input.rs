@@ -53,11 +53,8 @@ impl Input {
     /// Opens a file for reading.
     pub fn open(path: impl AsRef<Path>) -> Result<Input> {
         let path = path.as_ref();
-        let file = File::open(path).map_err(|e| Error::io(path, "open", e))?;
+        let file = open_regular(path).map_err(|e| Error::io(path, "open", e))?;
         let meta = file.metadata().map_err(|e| Error::io(path, "read", e))?;
-        if meta.is_dir() {
-            return Err(Error::io(path, "read", io::ErrorKind::IsADirectory.into()));
-        }
         let kind = Kind::File { modified: meta.modified().ok(), file };
         Ok(Input(Arc::new(Inner { path: path.to_owned(), len: meta.len(), kind })))
     }
@@ -202,6 +199,32 @@ impl Stream {
             .extend_from_slice(fresh.get(fresh.len().saturating_sub(RECENT)..).unwrap_or_default());
         Ok(())
     }
+}
+
+/// Opens a file on a disk for reading. What has no length is refused, and without waiting: a pipe
+/// whose writer never comes would be waited for without end.
+///
+/// # Errors
+/// The system's, and one that says what `path` is where it is no file.
+pub fn open_regular(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.read(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
+    }
+    let file = options.open(path)?;
+    let kind = file.metadata()?.file_type();
+    if kind.is_dir() {
+        let what = "it is a folder: name a file in it";
+        return Err(io::Error::new(io::ErrorKind::IsADirectory, what));
+    }
+    if !kind.is_file() {
+        let what = "it is a pipe or a device, not a file on a disk: save what it gives to a file";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+    }
+    Ok(file)
 }
 
 #[cfg(unix)]

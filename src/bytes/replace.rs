@@ -143,7 +143,9 @@ impl Replace {
     pub fn failed(&self, e: io::Error) -> Error {
         let next = "the partial file was removed";
         match e.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::Io {
+            io::ErrorKind::StorageFull
+            | io::ErrorKind::QuotaExceeded
+            | io::ErrorKind::FileTooLarge => Error::Io {
                 path: self.target.clone(),
                 doing: "write",
                 source: io::Error::new(
@@ -158,7 +160,7 @@ impl Replace {
     /// Flushes the file to disk and gives it its name.
     pub fn commit(self) -> Result<()> {
         self.finish()?;
-        self.temp.as_file().sync_all().map_err(|e| Error::io(&self.target, "flush", e))?;
+        self.temp.as_file().sync_all().map_err(|e| self.failed(e))?;
         check_interrupt()?;
         let done = if self.force {
             self.temp.persist(&self.target)
@@ -252,9 +254,10 @@ fn open_direct(path: &Path) -> Option<File> {
 /// Makes a new file `size` bytes long, with its place on the disk where the file system can promise it.
 fn reserve(file: &File, size: u64) -> io::Result<()> {
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, size.max(1)) {
-        Err(e @ (rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT)) => return Err(e.into()),
-        Ok(()) | Err(_) => {}
+    if let Err(e @ (rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT)) =
+        rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, size.max(1))
+    {
+        return Err(e.into());
     }
     file.set_len(size)
 }

@@ -56,12 +56,9 @@ pub fn plan(model: Model, options: &Options) -> Result<(Model, Vec<Plan>)> {
             }
         };
         vectors_to_f32(&model, &mut plan);
-        let number = plan.metadata.u64("general.file_type");
-        let known = FileType::all().find(|f| Some(u64::from(f.number)) == number && !f.copy);
-        let encoding = match (word.eq_ignore_ascii_case("auto"), known) {
-            (false, _) => word.to_uppercase(),
-            (true, Some(known)) => known.rule_name().to_owned(),
-            (true, None) => String::new(),
+        let encoding = match word.eq_ignore_ascii_case("auto") {
+            false => word.to_uppercase(),
+            true => encoding(&plan).to_owned(),
         };
         plan.output = output(&plan, &encoding, options);
         plan.lay_out()?;
@@ -74,6 +71,13 @@ pub fn plan(model: Model, options: &Options) -> Result<(Model, Vec<Plan>)> {
         return Err(Error::Usage("--type: each type once, please".to_owned()));
     }
     Ok((model, plans))
+}
+
+/// What a plan's file type is called in file names; empty where it states none.
+pub fn encoding(plan: &Plan) -> &'static str {
+    let number = plan.metadata.u64("general.file_type");
+    let known = FileType::all().find(|f| Some(u64::from(f.number)) == number && !f.copy);
+    known.map_or("", |known| known.rule_name())
 }
 
 /// The type that every matrix gets alike, with its encoder; none for mixtures.

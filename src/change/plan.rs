@@ -37,6 +37,8 @@ pub struct Plan {
     pub clamp_scales: bool,
     /// Whether encoded weights are decoded again to say how far they are from their source.
     pub measure: bool,
+    /// Whether this is a part of a file ([`Plan::part`]), which nothing can open alone.
+    pub is_part: bool,
 }
 
 /// One tensor of the output.
@@ -112,6 +114,7 @@ impl Plan {
             keep_nan: false,
             clamp_scales: false,
             measure: false,
+            is_part: false,
         }
     }
 
@@ -133,6 +136,55 @@ impl Plan {
             false => stream::layout(format, &self.header, &self.vocab, &heads)?,
         };
         Ok(())
+    }
+
+    /// Part `index` of `count` of a plan that is laid out: a file with the bytes of some tensors that
+    /// follow one another, and of what stands before and between them. The parts laid end to end are
+    /// the whole file. Every part gets as nearly the same size as whole tensors allow.
+    pub fn part(&self, index: usize, count: usize) -> Plan {
+        let (first, last) = (self.cut(index, count), self.cut(index + 1, count));
+        // A part begins where the tensor before it ends, so padding goes with the later part.
+        let begin = |n: usize, cut: usize| match cut.checked_sub(1) {
+            _ if n == 0 => 0,
+            _ if cut == self.steps.len() => self.layout.total,
+            Some(before) => self.end(before),
+            None => 0,
+        };
+        let (from, to) = (begin(index, first), begin(index + 1, last));
+        let mut part = self.clone();
+        part.is_part = true;
+        part.steps = self.steps.get(first..last).unwrap_or_default().to_vec();
+        let data = self.layout.data.get(first..last).unwrap_or_default();
+        let inside = |at: &u64| (from..to).contains(at);
+        part.layout = Layout {
+            chunks: self.layout.chunks.iter().filter(|(at, _)| inside(at)).cloned().collect(),
+            data: data.iter().map(|at| at - from).collect(),
+            total: to - from,
+        };
+        part.layout.chunks.iter_mut().for_each(|(at, _)| *at -= from);
+        part
+    }
+
+    /// The first tensor of part `index`: the one whose middle lies beyond that share of all bytes.
+    fn cut(&self, index: usize, count: usize) -> usize {
+        if index == count {
+            return self.steps.len();
+        }
+        let all: u64 = self.steps.iter().map(Step::bytes).sum();
+        let share = u128::from(all) * 2 * index as u128;
+        let mut before = 0;
+        let lies_before = |step: &Step| {
+            let twice_middle = 2 * before + step.bytes();
+            before += step.bytes();
+            u128::from(twice_middle) * (count as u128) < share
+        };
+        self.steps.iter().map(lies_before).take_while(|before| *before).count()
+    }
+
+    /// Where the data of a step ends.
+    fn end(&self, step: usize) -> u64 {
+        let size = self.steps.get(step).map_or(0, Step::bytes);
+        self.layout.data.get(step).copied().unwrap_or(0) + size
     }
 }
 

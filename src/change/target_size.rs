@@ -49,6 +49,11 @@ impl Goal {
             _ => f64::NAN,
         };
         match digits.parse::<f64>().map(|n| n * unit) {
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "checked to be a positive number"
+            )]
             Ok(bytes) if bytes.is_finite() && bytes >= 1.0 => Ok(Goal::Bytes(bytes as u64)),
             _ => Err(Error::Usage(format!("--target-size {text}: give a size, as 4.5G or 4200Mi"))),
         }
@@ -108,6 +113,11 @@ pub fn fit(
     about: u64,
 ) -> Result<Vec<TypeName>> {
     let weights: u64 = steps.iter().map(|s| s.shape.iter().product::<u64>()).sum();
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "bits are positive; what is too much for 64 bits is enough for anything"
+    )]
     let room = match goal {
         Goal::Bytes(bytes) => bytes.saturating_sub(about + ALIGN * steps.len() as u64),
         Goal::Bits(bits) => (bits * weights as f64 / 8.0) as u64,
@@ -146,7 +156,10 @@ pub fn fit(
         let best = steps.reduce(|best, next| if next.2 > best.2 { next } else { best });
         let Some((i, cost, _)) = best else { break };
         left -= cost;
-        at[i] += 1;
+        #[expect(clippy::indexing_slicing, reason = "an index of this list")]
+        {
+            at[i] += 1;
+        }
     }
     Ok(ways.iter().zip(at).filter_map(|(w, n)| w.get(n)).map(|w| w.name).collect())
 }
@@ -214,7 +227,7 @@ impl Sample {
         let mut rows = vec![0.0; row_len * usize::try_from(wanted * group).unwrap_or(0)];
         let mut raw = vec![0; usize::try_from(tensor.row_bytes() * group).unwrap_or(0)];
         let mut columns = Vec::new();
-        for (n, out) in (0..wanted).zip(rows.chunks_exact_mut(row_len * group as usize)) {
+        for (n, out) in (0..wanted).zip(rows.chunks_exact_mut(row_len * tensor.quant.row_group())) {
             let first = (n * groups / wanted) * group;
             model.read_rows(tensor, first, group, &mut raw)?;
             decode_rows(tensor.quant, Isa::best(), &raw, row_len, out);

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 
+use clap::ValueEnum;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::{Globals, may_draw, print, text};
@@ -25,13 +26,13 @@ Examples:
   regguf batch upgrade models/ --dry-run
   regguf batch quantize models/ --types q4_0,q5_1,q8_0 --out quantized/
   regguf batch verify /mnt/models --deep --keep-going
-  regguf batch quantize models/ --types q4_k_m --plan night.json
+  regguf batch convert checkpoints/ --types f16,q4_k_m --plan night.json
   regguf batch run night.json --shard $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT
 
 Kill it at any moment and run it again: what is proved whole by its receipt
 (<output>.receipt.json) is skipped, everything else is done.")]
 pub struct Args {
-    /// upgrade, quantize or verify; or `run` with a plan that was saved
+    /// upgrade, quantize, convert or verify; or `run` with a plan that was saved
     #[arg(value_name = "TASK")]
     task: String,
     /// Folders to search for models, or model files; with `run` the plan
@@ -46,6 +47,9 @@ pub struct Args {
     /// Mirror the tree below this folder [default: outputs beside their models]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// How to name outputs: {stem}, {name} (GGUF's convention) and {type} are filled in
+    #[arg(long, value_name = "TEMPLATE")]
+    name: Option<String>,
     /// Quantize what is quantized already
     #[arg(long)]
     allow_requantize: bool,
@@ -67,6 +71,10 @@ pub struct Args {
     /// Do only part i of n, i from 0 to n-1; the split is the same on every machine
     #[arg(long, value_name = "i/n")]
     shard: Option<Shard>,
+    /// With --shard: part i of every output, for a model too large for one machine; `join` puts the
+    /// parts together
+    #[arg(long, requires = "shard")]
+    tensors: bool,
     /// Jobs side by side [default: 2, or as many as --memory holds]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
@@ -105,7 +113,11 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let plan = make_plan(args)?;
     let items: Vec<(&str, u64)> =
         plan.jobs.iter().map(|job| (job.model.name.as_str(), job.model.bytes)).collect();
-    let takes = args.shard.map_or_else(|| vec![true; items.len()], |shard| shard.takes(&items));
+    let part = args.shard.filter(|_| args.tensors);
+    let takes = match args.shard {
+        Some(shard) if part.is_none() => shard.takes(&items),
+        _ => vec![true; items.len()],
+    };
     if let Some(path) = &args.plan {
         write_small(path, json(&plan)?.as_bytes(), args.force)?;
     }
@@ -131,7 +143,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         eprint!("{}", table(&plan, &takes));
     }
     let telling = Telling::new(&plan, args.events, people && !globals.quiet, may_draw(globals));
-    let summary = run_plan(&plan, &takes, limits, &telling);
+    let summary = run_plan(&plan, &takes, part, limits, &telling);
     telling.over();
     if args.json {
         print(&json(&summary)?)?;
@@ -150,20 +162,18 @@ fn cores() -> usize {
 }
 
 fn make_plan(args: &Args) -> Result<BatchPlan> {
-    let task = match args.task.as_str() {
-        "upgrade" => Task::Upgrade,
-        "quantize" => Task::Quantize,
-        "verify" => Task::Verify,
-        "run" => return read_plan(args),
-        other => {
-            let what = format!("{other}: the tasks are upgrade, quantize, verify, run");
-            return Err(Error::Usage(what));
-        }
-    };
+    if args.task == "run" {
+        return read_plan(args);
+    }
+    let task = Task::from_str(&args.task, false).map_err(|_| {
+        let tasks: Vec<&str> = Task::value_variants().iter().map(|task| task.name()).collect();
+        Error::Usage(format!("{}: the tasks are {}, run", args.task, tasks.join(", ")))
+    })?;
     let settings = Settings {
         types: args.types.clone(),
         to: args.to.clone(),
         out: args.out.clone(),
+        name: args.name.clone(),
         allow_requantize: args.allow_requantize,
         deep: args.deep,
     };
@@ -253,6 +263,8 @@ struct Telling<'a> {
 struct Bars {
     all: MultiProgress,
     overall: ProgressBar,
+    /// Bytes of the inputs of jobs that are over.
+    ended: u64,
     jobs: Vec<(usize, ProgressBar)>,
 }
 
@@ -265,7 +277,7 @@ impl<'a> Telling<'a> {
             overall.set_style(
                 ProgressStyle::with_template(style).unwrap_or(ProgressStyle::default_bar()),
             );
-            Mutex::new(Bars { all, overall, jobs: Vec::new() })
+            Mutex::new(Bars { all, overall, ended: 0, jobs: Vec::new() })
         });
         Self { plan, events, lines, bars }
     }
@@ -289,7 +301,7 @@ impl<'a> Telling<'a> {
     fn draw(&self, event: &Event) {
         let Some(bars) = &self.bars else { return };
         let mut bars = bars.lock().unwrap_or_else(PoisonError::into_inner);
-        let style = "  {prefix} {bar:20} {bytes}/{total_bytes}";
+        let style = "  {prefix} {bar:20} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left";
         let input = |job: usize| self.plan.jobs.get(job).map_or(0, |job| job.model.bytes);
         match event {
             Event::Planned { bytes, .. } => bars.overall.set_length(*bytes),
@@ -310,7 +322,7 @@ impl<'a> Telling<'a> {
             Event::Finished { job, .. }
             | Event::Skipped { job, .. }
             | Event::Failed { job, .. } => {
-                bars.overall.inc(input(*job));
+                bars.ended += input(*job);
                 if let Some(at) = bars.jobs.iter().position(|(n, _)| n == job) {
                     let (_, bar) = bars.jobs.remove(at);
                     bar.finish_and_clear();
@@ -318,6 +330,14 @@ impl<'a> Telling<'a> {
             }
             Event::Waiting { .. } | Event::Ended { .. } => {}
         }
+        // Overall counts what is read; a job that is half written is taken to be half read.
+        let read = |(job, bar): &(usize, ProgressBar)| {
+            let total = bar.length().unwrap_or(0).max(1);
+            let read = u128::from(input(*job)) * u128::from(bar.position()) / u128::from(total);
+            u64::try_from(read).unwrap_or(u64::MAX)
+        };
+        let now = bars.ended + bars.jobs.iter().map(read).sum::<u64>();
+        bars.overall.set_position(now);
     }
 
     /// Takes the bars away.

@@ -9,7 +9,6 @@ use crate::{
         convert::{self, Options},
         export,
         report::{Report, size},
-        upgrade,
     },
     checkpoint, container,
     error::{Error, Result},
@@ -26,44 +25,25 @@ Examples:
   regguf convert ggml-model-q4_0.bin --to safetensors -o llama-hf/
 
 IN is a folder with consolidated.*.pth, *.safetensors or pytorch_model*.bin, an index, one shard, or any
-model file that regguf reads. Types are auto (as stored), f32, f16, bf16, q8_0 and those of quantize.")]
+model file that regguf reads. OUT is a file, or a folder for names by GGUF's naming convention; by
+default such a name in the folder of IN. Types are auto (as stored), f32, f16, bf16, q8_0 and those of
+quantize. Formats are gguf-v3, gguf-v3-be, gguf-v2, gguf-v1, ggjt-v3, ggjt-v2, ggjt-v1, ggmf-v1, ggml
+and safetensors.")]
 pub struct Args {
     /// What to convert
     #[arg(value_name = "IN")]
     input: PathBuf,
-    /// The file to write, or a folder [default: into the folder of IN, by GGUF's naming convention]
-    #[arg(short, long, value_name = "OUT")]
-    output: Option<PathBuf>,
     /// The type of the weights; several make several files from one reading
     #[arg(long = "type", value_name = "TYPE,TYPE", value_delimiter = ',', default_value = "auto")]
     types: Vec<String>,
-    /// gguf-v1, gguf-v2, gguf-v3, gguf-v3-be, ggml, ggmf-v1, ggjt-v1, ggjt-v2, ggjt-v3 or safetensors
-    #[arg(long, value_name = "FORMAT", default_value = "gguf-v3")]
-    to: String,
-    /// Print the plan and write nothing
-    #[arg(long)]
-    dry_run: bool,
-    /// Print the report as JSON
-    #[arg(long)]
-    json: bool,
-    /// Replace outputs that exist
-    #[arg(long)]
-    force: bool,
     /// Fit a vocabulary to the rows of the embedding: add unused tokens, leave out those without a row
     #[arg(long)]
     pad_vocab: bool,
     /// Quantize again what is quantized already
     #[arg(long)]
     allow_requantize: bool,
-    /// The context length in tokens, where the input does not state it or to change it
-    #[arg(long, value_name = "N")]
-    context: Option<u32>,
-    /// The epsilon of the RMS norms
-    #[arg(long, value_name = "X")]
-    eps: Option<f32>,
-    /// The base of the rotary embeddings
-    #[arg(long, value_name = "X")]
-    rope_base: Option<f32>,
+    #[command(flatten)]
+    write: super::write::WriteArgs,
     #[command(flatten)]
     open: super::open::OpenArgs,
 }
@@ -76,7 +56,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     } else {
         container::open(&args.input, &args.open.options())?
     };
-    if args.to == "safetensors" {
+    if args.write.to == "safetensors" {
         return export(args, model, globals);
     }
     if raw && model.vocab.is_empty() {
@@ -87,27 +67,21 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     }
     let options = Options {
         types: args.types.clone(),
-        upgrade: upgrade::Options {
-            to: Some(args.to.clone()),
-            eps: args.eps,
-            context: args.context,
-            rope_base: args.rope_base,
-            ..upgrade::Options::default()
-        },
-        output: args.output.clone(),
+        upgrade: args.write.options(),
+        output: args.write.output.clone(),
         folder: convert::folder_of(&args.input),
         allow_requantize: args.allow_requantize,
     };
     let (model, plans) = convert::plan(model, &options)?;
-    let outcomes = if args.dry_run {
+    let outcomes = if args.write.dry_run {
         Vec::new()
     } else {
         let bar = Bar::new(globals, plans.iter().map(|p| p.layout.total).sum());
-        change::carry(&model, &plans, args.force, &bar)?
+        change::carry(&model, &plans, args.write.force, &bar)?
     };
     let report = |(i, plan): (usize, &Plan)| Report::new(&model, plan, outcomes.get(i));
     let reports: Vec<Report> = plans.iter().enumerate().map(report).collect();
-    if args.json {
+    if args.write.json {
         print(&(serde_json::to_string_pretty(&reports).unwrap_or_default() + "\n"))?;
     } else {
         for report in &reports {
@@ -122,22 +96,22 @@ fn export(args: &Args, model: crate::model::Model, globals: &Globals) -> Result<
     let [dtype] = args.types.as_slice() else {
         return Err(Error::Usage("--to safetensors: one --type at a time".to_owned()));
     };
-    let folder = args.output.clone().unwrap_or_else(|| export::folder_beside(&args.input));
+    let folder = args.write.output.clone().unwrap_or_else(|| export::folder_beside(&args.input));
     let export = export::plan(model, folder, &dtype.to_lowercase())?;
     export.notes.iter().for_each(|note| remark(globals, note));
-    if !args.dry_run {
-        export.write(args.force, &Bar::new(globals, export.total()))?;
+    if !args.write.dry_run {
+        export.write(args.write.force, &Bar::new(globals, export.total()))?;
     }
     let mut names: Vec<&str> = export.files.iter().map(|(name, _)| *name).collect();
     names.push("model.safetensors");
-    if args.json {
+    if args.write.json {
         let report = serde_json::json!({
             "schema_version": 1, "output": export.folder, "to": "safetensors", "files": names,
-            "bytes": export.total(), "written": !args.dry_run, "notes": export.notes,
+            "bytes": export.total(), "written": !args.write.dry_run, "notes": export.notes,
         });
         return print(&format!("{report:#}\n")).map(|()| ExitCode::SUCCESS);
     }
-    let verb = if args.dry_run { "would write" } else { "wrote" };
+    let verb = if args.write.dry_run { "would write" } else { "wrote" };
     print(&format!(
         "{verb} {} ({}): {}\n",
         export.target().display(),

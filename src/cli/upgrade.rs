@@ -24,37 +24,15 @@ Examples:
   regguf upgrade ggml-model-q4_0.bin
   regguf upgrade ggml-model-q4_0.bin --dry-run
   regguf upgrade llama-2-7b.ggmlv3.q4_K_M.bin -o llama-2-7b.Q4_K_M.gguf --eps 1e-5 --context 4096
-  regguf upgrade model.gguf --to ggjt-v3 -o for-an-old-build.bin")]
+  regguf upgrade model.gguf --to ggjt-v3 -o for-an-old-build.bin
+
+Formats are gguf-v3, gguf-v3-be, gguf-v2, gguf-v1, ggjt-v3, ggjt-v2, ggjt-v1, ggmf-v1 and ggml.")]
 pub struct Args {
     /// The model file; of a multi-part or sharded set, its first file
     input: PathBuf,
-    /// The file to write [default: beside the input, .gguf]
-    #[arg(short, long, value_name = "OUT")]
-    output: Option<PathBuf>,
-    /// ggml, ggmf-v1, ggjt-v1, ggjt-v2, ggjt-v3, gguf-v1, gguf-v2, gguf-v3 or gguf-v3-be
-    #[arg(long, value_name = "FORMAT", default_value = "gguf-v3")]
-    to: String,
-    /// Print the plan and write nothing
-    #[arg(long)]
-    dry_run: bool,
-    /// Print the report as JSON
-    #[arg(long)]
-    json: bool,
-    /// Replace the output where it exists
-    #[arg(long)]
-    force: bool,
     /// Take the vocabulary from this tokenizer.model
     #[arg(long, value_name = "tokenizer.model")]
     vocab: Option<PathBuf>,
-    /// The epsilon of the RMS norms [default: 1e-6, LLaMA 1's]
-    #[arg(long, value_name = "X")]
-    eps: Option<f32>,
-    /// The context length in tokens [default: 2048, LLaMA 1's]
-    #[arg(long, value_name = "N")]
-    context: Option<u32>,
-    /// The base of the rotary embeddings [default: 10000]
-    #[arg(long, value_name = "X")]
-    rope_base: Option<f32>,
     /// Never round: what would be rounded becomes F32
     #[arg(long, conflicts_with = "clamp_scales")]
     exact: bool,
@@ -68,6 +46,8 @@ pub struct Args {
     #[arg(long)]
     repair_key_rows: bool,
     #[command(flatten)]
+    write: super::write::WriteArgs,
+    #[command(flatten)]
     open: super::open::OpenArgs,
 }
 
@@ -76,22 +56,18 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let model = container::open(&args.input, &args.open.options())?;
     let vocab = args.vocab.as_deref().map(read_vocab).transpose()?;
     let options = Options {
-        output: args.output.clone(),
-        to: Some(args.to.clone()),
         exact: args.exact,
         vocab,
-        eps: args.eps,
-        context: args.context,
-        rope_base: args.rope_base,
         clamp_scales: args.clamp_scales,
         repair_key_rows: args.repair_key_rows,
+        ..args.write.options()
     };
     let (model, mut plan) = change::upgrade::plan(model, &options)?;
     if args.repair_key_rows {
         plan.notes.push(evidence(&model, &plan)?);
     }
     let verdict = RefCell::new(None);
-    let outcome = match args.dry_run {
+    let outcome = match args.write.dry_run {
         true => None,
         false => {
             let bar = Bar::new(globals, plan.layout.total);
@@ -102,11 +78,11 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
                 }
                 Ok(())
             };
-            change::carry_proved(&model, plans, args.force, &bar, &proof)?.pop()
+            change::carry_proved(&model, plans, args.write.force, &bar, &proof)?.pop()
         }
     };
     let report = Report { verdict: verdict.take(), ..Report::new(&model, &plan, outcome.as_ref()) };
-    match args.json {
+    match args.write.json {
         true => print(&(serde_json::to_string_pretty(&report).unwrap_or_default() + "\n"))?,
         false => print(&report.text(globals.verbose > 0))?,
     }

@@ -74,10 +74,11 @@ impl Isa {
 /// Defines `fn NAME(isa: Isa, args…)` that runs `BODY(args…)` compiled for `isa`.
 ///
 /// `per_isa! { /// Doc. pub fn encode(rows: &[f32], out: &mut [u8]) = encode_body; }`
-/// `BODY` and all it calls in its hot loop must be `#[inline(always)]`.
+/// `BODY` and all it calls in its hot loop must be `#[inline(always)]`. With `= encode_body, up to avx2;`
+/// there is no AVX-512 copy, where a measurement showed it to be slower.
 #[macro_export]
 macro_rules! per_isa {
-    ($($(#[$doc:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:path;)+) => {$(
+    ($($(#[$doc:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:path $(, up to $most:ident)?;)+) => {$(
         $(#[$doc])*
         #[allow(unsafe_code, clippy::too_many_arguments, reason = "see quant::isa")]
         $vis fn $name(isa: $crate::quant::isa::Isa, $($arg: $ty),*) $(-> $ret)? {
@@ -85,13 +86,12 @@ macro_rules! per_isa {
             {
                 #[target_feature(enable = "avx2,f16c")]
                 fn avx2($($arg: $ty),*) $(-> $ret)? { $body($($arg),*) }
-                #[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vl,avx512dq")]
-                fn avx512($($arg: $ty),*) $(-> $ret)? { $body($($arg),*) }
+                $crate::per_isa! { @widest [$($most)?] ($($arg: $ty),*) $(-> $ret)? = $body; }
                 match isa.level() {
                     // SAFETY: an `Isa` of this level exists only where detection found its features.
                     $crate::quant::isa::Level::Avx2 => return unsafe { avx2($($arg),*) },
-                    // SAFETY: as above.
-                    $crate::quant::isa::Level::Avx512 => return unsafe { avx512($($arg),*) },
+                    // SAFETY: as above; the widest set includes AVX2.
+                    $crate::quant::isa::Level::Avx512 => return unsafe { widest($($arg),*) },
                     $crate::quant::isa::Level::Portable => {}
                 }
             }
@@ -99,4 +99,12 @@ macro_rules! per_isa {
             $body($($arg),*)
         }
     )+};
+    (@widest [avx2] ($($arg:ident: $ty:ty),*) $(-> $ret:ty)? = $body:path;) => {
+        #[target_feature(enable = "avx2,f16c")]
+        fn widest($($arg: $ty),*) $(-> $ret)? { avx2($($arg),*) }
+    };
+    (@widest [] ($($arg:ident: $ty:ty),*) $(-> $ret:ty)? = $body:path;) => {
+        #[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vl,avx512dq")]
+        fn widest($($arg: $ty),*) $(-> $ret)? { $body($($arg),*) }
+    };
 }

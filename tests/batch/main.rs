@@ -1,5 +1,7 @@
 //! Batches that are killed, crowded, starved and rerun. Every test works on copies of golden files.
 
+mod split;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -129,6 +131,14 @@ fn outputs_beside_their_models_are_no_inputs() {
     let output = batch(folder.path(), &words);
     assert!(output.status.success(), "{}", text(&output));
     assert!(text(&output).contains("0 done, 5 skipped"), "{}", text(&output));
+    // Away from them they are; and whatever is there can be verified.
+    let output = batch(folder.path(), &["verify", "models", "--events"]);
+    assert!(text(&output).contains("\"jobs\":10,"), "{}", text(&output));
+    let words = ["upgrade", "models/parts", "--out", "far"];
+    let output = batch(folder.path(), &words);
+    assert!(output.status.success(), "{}", text(&output));
+    let output = batch(folder.path(), &["quantize", "far", "--types", "q8_0", "--out", "further"]);
+    assert!(text(&output).contains("1 done, 0 skipped"), "{}", text(&output));
 }
 
 #[test]
@@ -145,20 +155,6 @@ fn files_that_no_batch_made_are_left_alone() {
     let words = [&UPGRADE[..], &["--force"]].concat();
     assert!(batch(folder.path(), &words).status.success());
     assert_ne!(fs::read(&mine).expect("readable"), b"mine");
-}
-
-#[test]
-fn shards_make_the_same_files() {
-    let (_, made) = reference();
-    for count in [2, 3] {
-        let folder = tree();
-        for index in 0..count {
-            let shard = format!("{index}/{count}");
-            let output = batch(folder.path(), &[&UPGRADE[..], &["--shard", &shard]].concat());
-            assert!(output.status.success(), "{}", text(&output));
-        }
-        assert_eq!(outputs(&folder.path().join("out")), made, "{count}");
-    }
 }
 
 #[test]
@@ -212,6 +208,17 @@ fn killed_at_two_hundred_moments() {
     });
 }
 
+/// Starts a batch and kills it at a random moment of `whole` microseconds; answers whether it lived.
+fn kill_once(command: &mut Command, random: &mut Random, whole: u32) -> bool {
+    let mut child = command.spawn().expect("the program runs");
+    let moment = random.next() % (whole + whole / 8);
+    std::thread::sleep(Duration::from_micros(u64::from(moment)));
+    let alive = child.try_wait().expect("waitable").is_none();
+    child.kill().expect("killable");
+    child.wait().expect("an end");
+    alive
+}
+
 /// Kills batches of one tree until so many have died, looking at what is left every time.
 fn kill_often(times: u32, mut random: Random, made: &BTreeMap<String, Vec<u8>>) {
     let folder = tree();
@@ -225,12 +232,7 @@ fn kill_often(times: u32, mut random: Random, made: &BTreeMap<String, Vec<u8>>) 
 
     let (mut killed, mut ended) = (0, 0);
     while killed < times {
-        let mut child = command(folder.path(), &UPGRADE).spawn().expect("the program runs");
-        let moment = random.next() % (whole + whole / 8);
-        std::thread::sleep(Duration::from_micros(u64::from(moment)));
-        let alive = child.try_wait().expect("waitable").is_none();
-        child.kill().expect("killable");
-        child.wait().expect("an end");
+        let alive = kill_once(&mut command(folder.path(), &UPGRADE), &mut random, whole);
         killed += u32::from(alive);
         for (name, bytes) in outputs(&out) {
             assert!(made[&name] == bytes, "{name} is partial under its final name");
@@ -375,8 +377,21 @@ fn a_checkpoint_folder_is_one_model() {
             .expect("writable");
     }
     let tokenizer = fs::read(golden("T/meta-2shard/tokenizer.model")).expect("golden");
-    fs::write(folder.path().join("models/tokenizer.model"), tokenizer).expect("writable");
+    fs::write(folder.path().join("models/tokenizer.model"), &tokenizer).expect("writable");
     let output = batch(folder.path(), &["verify", "models", "--events"]);
     assert!(output.status.success(), "{}", text(&output));
     assert!(text(&output).contains("\"jobs\":1,"), "{}", text(&output));
+    let words = ["convert", "models", "--types", "f16,q8_0", "--out", "out"];
+    let output = batch(folder.path(), &words);
+    assert!(output.status.success(), "{}", text(&output));
+    let made = outputs(&folder.path().join("out"));
+    let names: Vec<&str> = made.keys().map(String::as_str).collect();
+    assert_eq!(names, ["T/T-172K-F16.gguf", "T/T-172K-Q8_0.gguf"]);
+    // The tokenizer above the folder is an input as well.
+    fs::write(folder.path().join("models/tokenizer.model"), [&tokenizer[..], &[0x1a, 0]].concat())
+        .expect("writable");
+    let output = batch(folder.path(), &words);
+    assert!(text(&output).contains("1 done, 0 skipped") || !output.status.success());
+    let output = batch(folder.path(), &["verify", "out", "--deep"]);
+    assert!(output.status.success(), "{}", text(&output));
 }

@@ -1,0 +1,48 @@
+//! Flags of the verbs that write a model file: where to, in which container, saying how much.
+
+use std::path::PathBuf;
+
+use crate::change::upgrade::Options;
+
+/// Where a model goes, and what is known of it beside what its file says.
+#[derive(Clone, Debug, clap::Args)]
+pub struct WriteArgs {
+    /// Where to write [default: beside the input]
+    #[arg(short, long, value_name = "OUT")]
+    pub output: Option<PathBuf>,
+    /// The container to write, gguf-v3 or an older one
+    #[arg(long, value_name = "FORMAT", default_value = "gguf-v3")]
+    pub to: String,
+    /// Print the plan and write nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print the report as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Replace outputs that exist
+    #[arg(long)]
+    pub force: bool,
+    /// The epsilon of the RMS norms [default: as stored, else 1e-6, LLaMA 1's]
+    #[arg(long, value_name = "X")]
+    pub eps: Option<f32>,
+    /// The context length in tokens [default: as stored, else 2048, LLaMA 1's]
+    #[arg(long, value_name = "N")]
+    pub context: Option<u32>,
+    /// The base of the rotary embeddings [default: as stored, else 10000]
+    #[arg(long, value_name = "X")]
+    pub rope_base: Option<f32>,
+}
+
+impl WriteArgs {
+    /// What they say to the planner.
+    pub fn options(&self) -> Options {
+        Options {
+            output: self.output.clone(),
+            to: Some(self.to.clone()),
+            eps: self.eps,
+            context: self.context,
+            rope_base: self.rope_base,
+            ..Options::default()
+        }
+    }
+}
