@@ -458,6 +458,32 @@ fn a_model_cut_anywhere_is_told_without_a_list() {
 }
 
 #[test]
+fn raw_weights_are_looked_into() {
+    let options = Options { deep: true, ..Options::default() };
+    for name in ["T/meta/T/consolidated.00.pth", "T/hf-st/model.safetensors"] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join(Path::new(name).file_name().expect("a name"));
+        let mut bytes = fs::read(golden(name)).expect("readable");
+        fs::write(&path, &bytes).expect("writable");
+        let whole = verify(std::slice::from_ref(&path), &options, &());
+        assert!(whole.is_good(), "{whole:#?}");
+        let model = regguf::checkpoint::alone(&path).expect("weights");
+        let tensor = &model.tensors[1];
+        let at = usize::try_from(tensor.pieces[0].at).expect("small");
+        bytes[at..at + 2].copy_from_slice(&0x7e00u16.to_le_bytes());
+        fs::write(&path, &bytes).expect("writable");
+        let (code, message) = failure(
+            &verify(std::slice::from_ref(&path), &options, &()),
+            path.to_str().expect("text"),
+        );
+        assert_eq!(code, "nan");
+        assert_eq!(message, "1 weights are NaN, the first in row 0");
+        fs::write(&path, &bytes[..bytes.len() - 100]).expect("writable");
+        assert_eq!(failure(&check(&path), path.to_str().expect("text")).0, "truncated");
+    }
+}
+
+#[test]
 fn tensor_digests_survive_a_metadata_edit() {
     let folder = tempfile::tempdir().expect("a folder");
     let is_gguf = |p: &PathBuf| p.extension().is_some_and(|e| e == "gguf");
