@@ -145,8 +145,7 @@ impl Export {
             check_target(&path(name), force, &inputs)?;
         }
         fs::create_dir_all(&self.folder).map_err(|e| Error::io(&self.folder, "create", e))?;
-        let mut out = Replace::begin(&self.target(), self.total, force, &inputs)?;
-        out.file().set_len(self.total).map_err(|e| out.failed(e))?;
+        let out = Replace::begin(&self.target(), self.total, force, &inputs)?;
         out.write_at(0, &(self.header.len() as u64).to_le_bytes())?;
         out.write_at(8, &self.header)?;
         self.chunks().into_iter().par_bridge().try_for_each(|(weight, first, rows)| {
@@ -229,7 +228,10 @@ fn hyper(model: &Model) -> Result<Hyper> {
         kv_heads: number("attention.head_count_kv").unwrap_or(heads),
         head_dim: head_dim.unwrap_or(width / heads),
         states_head_dim: head_dim.is_some_and(|dim| dim != width / heads),
-        vocab: rows.and_then(|n| u32::try_from(n).ok()).unwrap_or(model.vocab.len() as u32),
+        vocab: rows
+            .and_then(|n| u32::try_from(n).ok())
+            .or(u32::try_from(model.vocab.len()).ok())
+            .unwrap_or(0),
         eps: metadata.f32("llama.attention.layer_norm_rms_epsilon").unwrap_or(1e-5),
         rope_base: metadata.f32("llama.rope.freq_base"),
         scaling: Scaling::None,

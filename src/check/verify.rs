@@ -212,7 +212,8 @@ fn compare(
     let raw = inside::is_weights(path);
     let told = raw && worst(&checked.findings) == Some(Severity::Failure);
     let fresh = inside.into_iter().filter(|finding| {
-        !checked.findings.contains(finding) && !(told && finding.severity == Severity::Failure)
+        let said = told && finding.severity == Severity::Failure;
+        !said && !checked.findings.contains(finding)
     });
     let fresh: Vec<Finding> = fresh.collect();
     checked.findings.extend(fresh);

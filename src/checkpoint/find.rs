@@ -123,11 +123,11 @@ fn shard(name: &str) -> Option<(&str, u32, u32, &str)> {
 fn shards(folder: &Path, names: &BTreeSet<String>, stem: &str, tail: &str) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut count = 0;
-    let mut first = 0;
+    let mut first = 0u32;
     for name in names {
         if let Some(number) = consolidated(name).filter(|_| stem == "consolidated.") {
             found.push((number, name));
-            count = found.len() as u32;
+            count = u32::try_from(found.len()).unwrap_or(u32::MAX);
         } else if let Some((_, number, of, _)) = shard(name).filter(|s| s.0 == stem && s.3 == tail)
         {
             found.push((number, name));
@@ -135,8 +135,9 @@ fn shards(folder: &Path, names: &BTreeSet<String>, stem: &str, tail: &str) -> Re
         }
     }
     found.sort_unstable();
-    let missing = (first..first + count).find(|n| !found.iter().any(|(number, _)| number == n));
-    if missing.is_some() || found.len() as u32 != count {
+    let missing =
+        (first..first.saturating_add(count)).find(|n| !found.iter().any(|(number, _)| number == n));
+    if missing.is_some() || u32::try_from(found.len()) != Ok(count) {
         let which = missing.map_or("one twice".to_owned(), |n| format!("no number {n}"));
         return Err(Error::Unknown {
             file: folder.display().to_string(),

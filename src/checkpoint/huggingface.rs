@@ -87,7 +87,7 @@ fn hyper(draft: &mut Draft, config: &Json, tensors: &[Stored]) -> Result<Hyper> 
         let missing = || json::malformed(&path, key, "nothing", "a whole number above 0");
         number(key)?.ok_or_else(missing)
     };
-    let float = |key: &str| stated(key).and_then(Json::as_f64).map(|v| v as f32);
+    let float = |key: &str| stated(key).and_then(json::float);
     let (width, heads) = (need("hidden_size")?, need("num_attention_heads")?);
     let head_dim = number("head_dim")?;
     let states_head_dim = head_dim.is_some();
@@ -109,7 +109,7 @@ fn hyper(draft: &mut Draft, config: &Json, tensors: &[Stored]) -> Result<Hyper> 
         ));
     }
     let rope = ["rope_parameters", "rope_scaling"].into_iter().find_map(stated);
-    let rope_base = rope.and_then(|r| r.get("rope_theta")?.as_f64()).map(|v| v as f32);
+    let rope_base = rope.and_then(|r| json::float(r.get("rope_theta")?));
     let eps = float("rms_norm_eps")
         .ok_or_else(|| json::malformed(&path, "rms_norm_eps", "nothing", "a small number"))?;
     Ok(Hyper {
@@ -130,13 +130,13 @@ fn hyper(draft: &mut Draft, config: &Json, tensors: &[Stored]) -> Result<Hyper> 
 
 fn scaling(draft: &mut Draft, config: &Json, rope: &Json) -> Result<Scaling> {
     let float = |key: &str| rope.get(key).and_then(Json::as_f64);
+    let single = |key: &str| rope.get(key).and_then(json::float);
     let kind = ["rope_type", "type"].into_iter().find_map(|k| rope.get(k)?.as_str());
-    let factor = float("factor");
     let original = float("original_max_position_embeddings")
         .or_else(|| config.get("original_max_position_embeddings")?.as_f64());
-    Ok(match (kind, factor) {
+    Ok(match (kind, single("factor")) {
         (None | Some("default"), _) => Scaling::None,
-        (Some("linear"), Some(factor)) => Scaling::Linear(factor as f32),
+        (Some("linear"), Some(factor)) => Scaling::Linear(factor),
         (Some("yarn"), Some(factor)) => {
             let Some(original) = original.filter(|n| *n >= 1.0 && *n <= f64::from(u32::MAX)) else {
                 let path = draft.folder.join("config.json");
@@ -149,11 +149,16 @@ fn scaling(draft: &mut Draft, config: &Json, rope: &Json) -> Result<Scaling> {
                 ("yarn_beta_fast", "beta_fast"),
                 ("yarn_beta_slow", "beta_slow"),
             ];
-            let more = more.into_iter().filter_map(|(gguf, key)| Some((gguf, float(key)? as f32)));
-            Scaling::Yarn { factor: factor as f32, original: original as u32, more: more.collect() }
+            let more = more.into_iter().filter_map(|(gguf, key)| Some((gguf, single(key)?)));
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "checked above; a fraction of a token is none"
+            )]
+            Scaling::Yarn { factor, original: original as u32, more: more.collect() }
         }
         (Some("llama3"), _) => Scaling::Llama3 {
-            factor: factor.unwrap_or(8.0),
+            factor: float("factor").unwrap_or(8.0),
             low: float("low_freq_factor").unwrap_or(1.0),
             high: float("high_freq_factor").unwrap_or(4.0),
             original: original.unwrap_or(8192.0),

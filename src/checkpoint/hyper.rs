@@ -125,6 +125,7 @@ impl Hyper {
     /// w > original / low                factor
     /// else                              1 / ((1 - s) / factor + s),  s = (original / w - low) / (high - low)
     /// ```
+    #[expect(clippy::cast_possible_truncation, reason = "the converter rounds to f32 here")]
     pub fn rope_divisors(&self) -> Option<Vec<f32>> {
         let Scaling::Llama3 { factor, low, high, original } = self.scaling else { return None };
         let base = f64::from(self.rope_base.unwrap_or(10_000.0));

@@ -145,7 +145,7 @@ fn hyper(draft: &mut Draft, params: Option<&Json>, width: u64, parts: &[Part]) -
             None => Err(json::malformed(&path, key, &v.to_string(), "a whole number above 0")),
         },
     };
-    let float = |key: &str| stated(key).and_then(Json::as_f64).map(|v| v as f32);
+    let float = |key: &str| stated(key).and_then(json::float);
     let rows = |name: &str| {
         let part = parts.iter().find(|p| p.role.name(Naming::Gguf) == name);
         part.and_then(|p| u32::try_from(*p.shape.first()?).ok())
@@ -166,7 +166,7 @@ fn hyper(draft: &mut Draft, params: Option<&Json>, width: u64, parts: &[Part]) -
     };
     let head_dim = number("head_dim")?;
     let states_head_dim = head_dim.is_some();
-    if head_dim.is_none() && (heads == 0 || !width.is_multiple_of(heads)) {
+    if heads == 0 || width == 0 || (head_dim.is_none() && !width.is_multiple_of(heads)) {
         let found = format!("{heads} heads for a width of {width}");
         return Err(json::malformed(&path, "n_heads", &found, "a divisor of the width"));
     }
@@ -257,6 +257,11 @@ fn feed_forward_by_rule(width: u32, params: Option<&Json>) -> Option<u32> {
     let multiple = params?.get("multiple_of")?.as_u64().filter(|m| *m > 0)?;
     let factor = params?.get("ffn_dim_multiplier").and_then(Json::as_f64).unwrap_or(1.0);
     let plain = u64::from(width) * 8 / 3;
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "as Meta's int(); out of range, the nearest is taken"
+    )]
     let scaled = (plain as f64 * factor) as u64;
     u32::try_from(scaled.div_ceil(multiple).checked_mul(multiple)?).ok()
 }

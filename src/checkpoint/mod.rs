@@ -119,6 +119,9 @@ impl Stored {
             }
             next = next.saturating_mul(*n);
         }
+        if step == 1 && row_stride < columns && outer().any(|(n, _)| *n > 1) {
+            return Err(odd("rows that overlap"));
+        }
         let element = match u8::try_from(width) {
             Ok(width) if step != 1 && columns > 1 => Some((width, step * u64::from(width))),
             _ => None,

@@ -77,12 +77,18 @@ pub fn open(input: &Input) -> Result<Weights> {
                 return Err(Error::unsupported(what, next));
             }
         };
-        let elements = entry.shape.iter().try_fold(1u64, |n, d| n.checked_mul(*d));
-        let bytes = elements.and_then(|n| n.checked_mul(width(dtype)));
+        // A zero must not hide the size of the other dimensions.
+        let most = entry.shape.iter().try_fold(width(dtype), |n, d| n.checked_mul((*d).max(1)));
+        let bytes = most.map(|n| if entry.shape.contains(&0) { 0 } else { n });
         let (begin, end) = entry.data_offsets;
         if bytes.is_none() || end.checked_sub(begin) != bytes {
             let found = format!("{begin}..{end} for {dtype} {:?}", entry.shape);
-            return Err(source.malformed(8, format!("{name}.data_offsets"), found, "its size"));
+            return Err(source.malformed(
+                8,
+                format!("{name}.data_offsets"),
+                found,
+                "the bytes of its shape",
+            ));
         }
         if end > source.left(data) {
             let found = format!("{begin}..{end} of {} bytes", source.left(data));

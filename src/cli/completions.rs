@@ -5,11 +5,16 @@ use std::process::ExitCode;
 use clap::CommandFactory;
 use clap_complete::Shell;
 
-use super::{Cli, Globals, print};
+use super::{Cli, Globals, print_raw};
 use crate::error::Result;
 
 /// What the person typed.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  regguf completions bash > ~/.local/share/bash-completion/completions/regguf
+  regguf completions zsh > ~/.zfunc/_regguf        with fpath+=~/.zfunc before compinit
+  regguf completions fish > ~/.config/fish/completions/regguf.fish")]
 pub struct Args {
     /// The shell that will read it
     #[arg(value_enum)]
@@ -20,6 +25,6 @@ pub struct Args {
 pub fn run(args: &Args, _: &Globals) -> Result<ExitCode> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "regguf", &mut script);
-    print(&String::from_utf8_lossy(&script))?;
+    print_raw(&String::from_utf8_lossy(&script))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -13,10 +13,12 @@ pub mod fused;
 pub mod imatrix;
 pub mod matrix;
 pub mod outputs;
+pub mod panel;
 pub mod perplexity;
 pub mod rope;
 pub mod sample;
 pub mod template;
+#[cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::cast_sign_loss))]
 pub mod tokenizer;
 pub mod weights;
 

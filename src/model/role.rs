@@ -164,7 +164,7 @@ impl Symbols {
         let measured = || rows("key")?.checked_div(n_rot?);
         let layers = || {
             let layer = |name: &str| Role::find(family, name)?.1.layer;
-            model.tensors.iter().filter_map(|t| layer(&t.name)).max().map(|n| n + 1)
+            model.tensors.iter().filter_map(|t| layer(&t.name)).max().and_then(|n| n.checked_add(1))
         };
         Symbols {
             n_vocab: rows("token_embedding").or_else(|| stated("n_vocab")),

@@ -4,6 +4,8 @@
 //! merge that stands first in the list, the leftmost where it occurs twice, until none applies.
 //! Files store bytes as printable characters ([`crate::model::printable`]).
 
+#![allow(clippy::indexing_slicing, reason = "symbols name each other by their places in one list")]
+
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap},

@@ -62,7 +62,16 @@ fn bf16_body(rows: &[f32], out: &mut [u8]) {
     }
 }
 
+#[inline(always)]
+fn finite_body(numbers: &[f32]) -> bool {
+    // The largest of integers, which vectors find, is above those of all finite magnitudes if any is.
+    let most = numbers.iter().fold(0, |most, x| (x.to_bits() & 0x7fff_ffff).max(most));
+    f32::from_bits(most).is_finite()
+}
+
 per_isa! {
+    /// Whether no number is infinite or none at all.
+    pub fn all_finite(numbers: &[f32]) -> bool = finite_body;
     fn f32_kernel(rows: &[f32], out: &mut [u8]) = f32_body;
     fn f16_kernel(rows: &[f32], out: &mut [u8]) = f16_body;
     fn bf16_kernel(rows: &[f32], out: &mut [u8]) = bf16_body;

@@ -45,6 +45,8 @@ pub fn transposed<const N: usize>(blocks: &[[f32; N]; LANES]) -> [Lanes; N] {
             out.0[lane] = *x;
         }
     }
+    // Keeps the compiler from taking what is done to the lanes apart again, number by number.
+    std::hint::black_box(&mut out);
     out
 }
 
@@ -63,21 +65,18 @@ pub fn energies<const SIZE: usize>(blocks: &[[f32; SIZE]; LANES]) -> [f32; LANES
 /// The sum of squares of each row, each in the order of its numbers, eight rows at a time.
 #[inline(always)]
 pub fn row_energies(rows: &[f32], row_len: usize) -> Vec<f32> {
-    let mut sums = vec![0.0f32; rows.len() / row_len];
+    let mut sums = vec![0.0; rows.len() / row_len];
     for (sums, rows) in sums.chunks_mut(8).zip(rows.chunks(8 * row_len)) {
-        if let Ok(sums) = <&mut [f32; 8]>::try_from(&mut *sums) {
-            let mut rows = rows.chunks_exact(row_len);
-            let rows: [&[f32]; 8] = std::array::from_fn(|_| rows.next().unwrap_or_default());
-            for j in 0..row_len {
-                for (sum, row) in sums.iter_mut().zip(&rows) {
-                    *sum += row[j] * row[j];
-                }
-            }
-        } else {
-            for (sum, row) in sums.iter_mut().zip(rows.chunks_exact(row_len)) {
-                *sum = row.iter().fold(0.0, |sum, x| sum + x * x);
+        // The last row stands in for those that are missing.
+        let last = rows.len() / row_len - 1;
+        let rows: [&[f32]; 8] = std::array::from_fn(|i| &rows[i.min(last) * row_len..][..row_len]);
+        let mut eight = [0.0; 8];
+        for j in 0..row_len {
+            for (sum, row) in eight.iter_mut().zip(&rows) {
+                *sum += row[j] * row[j];
             }
         }
+        sums.copy_from_slice(&eight[..sums.len()]);
     }
     sums
 }
@@ -128,5 +127,9 @@ pub fn half_scale(x: f32) -> [u8; 2] {
 /// [`half_scale`] of every lane.
 #[inline(always)]
 pub fn half_scales(xs: Lanes) -> [[u8; 2]; LANES] {
-    xs.0.map(half_scale)
+    let mut out = [[0; 2]; LANES];
+    for (out, x) in out.iter_mut().zip(&xs.0) {
+        *out = half_scale(*x);
+    }
+    out
 }

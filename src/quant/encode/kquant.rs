@@ -344,6 +344,17 @@ fn largest(scales: &[f32; 16]) -> f32 {
     max
 }
 
+/// The quanta that the first search of Q3_K found, for a sub-block whose stored scale is zero. They are
+/// so few that they are searched again.
+#[cold]
+#[inline(never)]
+fn first_quanta(x: &[f32; 16]) -> [u8; 16] {
+    let mut quanta = [[Lanes::ZERO; 16]];
+    let nothing = x.iter().all(|x| x.abs() < NOTHING);
+    descended(4.0, &[x.map(Lanes::splat)], &mut quanta);
+    quanta[0].map(|lanes| if nothing { 0 } else { (lanes.0[0] + 4.0) as u8 })
+}
+
 #[inline(always)]
 fn q3_k_body<const WEIGHTED: bool>(rows: &[f32], weights: &[f32], out: &mut [u8]) {
     groups::<110>(
@@ -355,23 +366,24 @@ fn q3_k_body<const WEIGHTED: bool>(rows: &[f32], weights: &[f32], out: &mut [u8]
             let mut scale = [[0.0; 16]; LANES];
             let mut step = [[0.0; 16]; LANES];
             let mut weight = [[0.0; 16]; LANES];
-            let mut first_quanta = [[Lanes::ZERO; 16]; LANES];
             let means = if WEIGHTED { mean_squares(group, 2.0) } else { [0.0; LANES] };
-            for first in (0..group.count).step_by(2) {
-                let pair =
-                    [subs::<16>(&group.x, 16 * first), subs::<16>(&group.x, 16 * first + 16)];
-                if WEIGHTED {
-                    for (i, xs) in pair.iter().enumerate().map(|(p, xs)| (first + p, xs)) {
-                        let importance = subs::<16>(&group.importance, 16 * i);
-                        let energy = Lanes::splat(means[i]);
-                        let (ws, sum) = importance_weights(xs, &importance, energy);
-                        let found = centred(4.0, xs, &ws);
-                        (scale[i], step[i], weight[i]) = (found.scale.0, found.step.0, sum.0);
+            if WEIGHTED {
+                for i in 0..group.count {
+                    let xs = subs::<16>(&group.x, 16 * i);
+                    let importance = subs::<16>(&group.importance, 16 * i);
+                    let (ws, sum) = importance_weights(&xs, &importance, Lanes::splat(means[i]));
+                    let found = centred(4.0, &xs, &ws);
+                    (scale[i], step[i], weight[i]) = (found.scale.0, found.step.0, sum.0);
+                }
+            } else {
+                let mut quanta = [[Lanes::ZERO; 16]; 4];
+                for first in (0..group.count).step_by(4) {
+                    let mut four = [[Lanes::ZERO; 16]; 4];
+                    for (p, xs) in four.iter_mut().enumerate() {
+                        *xs = subs::<16>(&group.x, 16 * (first + p));
                     }
-                } else {
-                    for (i, found) in descended(4.0, &pair).iter().enumerate() {
-                        scale[first + i] = found.scale.0;
-                        first_quanta[first + i] = found.quanta;
+                    for (p, found) in descended(4.0, &four, &mut quanta).iter().enumerate() {
+                        scale[first + p] = found.0;
                     }
                 }
             }
@@ -410,9 +422,7 @@ fn q3_k_body<const WEIGHTED: bool>(rows: &[f32], weights: &[f32], out: &mut [u8]
                     } else if WEIGHTED {
                         centred_quanta(x, step[i][sub], 4, out);
                     } else {
-                        for (out, lanes) in out.iter_mut().zip(&first_quanta[i]) {
-                            *out = lanes.0[sub] as u8;
-                        }
+                        *out = first_quanta(x);
                     }
                 }
                 // Bit e of byte l is the third bit of number 32e + l.
@@ -474,20 +484,20 @@ fn q6_k_body<const WEIGHTED: bool>(rows: &[f32], weights: &[f32], out: &mut [u8]
 }
 
 per_isa! {
-    fn plain_q2_k(rows: &[f32], weights: &[f32], out: &mut [u8]) = q2_k_body::<false>;
+    fn plain_q2_k(rows: &[f32], weights: &[f32], out: &mut [u8]) = q2_k_body::<false>, up to avx2;
     fn weighted_q2_k(rows: &[f32], weights: &[f32], out: &mut [u8]) = q2_k_body::<true>;
     fn plain_q3_k(rows: &[f32], weights: &[f32], out: &mut [u8]) = q3_k_body::<false>;
-    fn weighted_q3_k(rows: &[f32], weights: &[f32], out: &mut [u8]) = q3_k_body::<true>;
+    fn weighted_q3_k(rows: &[f32], weights: &[f32], out: &mut [u8]) = q3_k_body::<true>, up to avx2;
     fn plain_q4_k(rows: &[f32], weights: &[f32], out: &mut [u8])
-        = q4_k_q5_k_body::<false, false, 144>;
+        = q4_k_q5_k_body::<false, false, 144>, up to avx2;
     fn weighted_q4_k(rows: &[f32], weights: &[f32], out: &mut [u8])
         = q4_k_q5_k_body::<true, false, 144>;
     fn plain_q5_k(rows: &[f32], weights: &[f32], out: &mut [u8])
-        = q4_k_q5_k_body::<false, true, 176>;
+        = q4_k_q5_k_body::<false, true, 176>, up to avx2;
     fn weighted_q5_k(rows: &[f32], weights: &[f32], out: &mut [u8])
         = q4_k_q5_k_body::<true, true, 176>;
-    fn plain_q6_k(rows: &[f32], weights: &[f32], out: &mut [u8]) = q6_k_body::<false>;
-    fn weighted_q6_k(rows: &[f32], weights: &[f32], out: &mut [u8]) = q6_k_body::<true>;
+    fn plain_q6_k(rows: &[f32], weights: &[f32], out: &mut [u8]) = q6_k_body::<false>, up to avx2;
+    fn weighted_q6_k(rows: &[f32], weights: &[f32], out: &mut [u8]) = q6_k_body::<true>, up to avx2;
 }
 
 /// Q2_K, 84 bytes: `u8 scales[16], u8 qs[64], f16 d, f16 dmin`.

@@ -73,10 +73,13 @@ impl Lanes {
         self + Lanes::splat(MAGIC) - Lanes::splat(MAGIC)
     }
 
-    /// [`nearest_int`] of every lane.
+    /// [`nearest_int`] of every lane; NaN may stay what it is.
     #[inline(always)]
     pub fn nearest_int(self) -> Lanes {
-        self.map(|x| nearest_int(x) as f32)
+        if self.magnitude().above(Lanes::splat(EXACT)).any() {
+            return self.map(|x| nearest_int(x) as f32);
+        }
+        self.nearest()
     }
 
     /// Where a lane of `test` is set: the lane of `self`, else of `other`.

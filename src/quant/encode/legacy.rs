@@ -21,55 +21,56 @@ const BLOCK: usize = 32;
 /// Sixteen blocks.
 type Blocks = [[f32; BLOCK]; LANES];
 
-/// The larger, `a` where `b` is no number.
-#[inline(always)]
-fn larger(a: f32, b: f32) -> f32 {
-    if a < b { b } else { a }
-}
-
 /// The smaller, `a` where `b` is no number.
 #[inline(always)]
 fn smaller(a: f32, b: f32) -> f32 {
     if a > b { b } else { a }
 }
 
-/// The larger of `a` and the magnitude of `b`.
+/// The largest of what `key` makes of the bits of each number. Of integers, unlike floats, the
+/// compiler may take the maximum in any order, so it does so by vectors.
 #[inline(always)]
-fn larger_magnitude(a: f32, b: f32) -> f32 {
-    larger(a, b.abs())
+fn highest<K: Ord + Copy>(block: &[f32; BLOCK], key: impl Fn(u32) -> K) -> K {
+    let mut most = key(block[0].to_bits());
+    for x in block {
+        most = most.max(key(x.to_bits()));
+    }
+    most
 }
 
-/// Picks one of `start` and the numbers of each block.
-#[inline(always)]
-fn folded(blocks: &Blocks, start: f32, pick: impl Fn(f32, f32) -> f32) -> Lanes {
-    let mut eighths = [[start; 8]; LANES];
-    for (eighth, block) in eighths.iter_mut().zip(blocks) {
-        for (j, picked) in eighth.iter_mut().enumerate() {
-            let first = pick(pick(*picked, block[j]), block[j + 8]);
-            *picked = pick(pick(first, block[j + 16]), block[j + 24]);
-        }
-        // Keeps the compiler from taking eight blocks at a time, one load for every number.
-        std::hint::black_box(eighth);
-    }
-    let mut out = Lanes::splat(start);
-    for eighth in &transposed(&eighths) {
-        out = out.zip(*eighth, &pick);
-    }
-    out
+/// Takes every number that is `better` than the one before, as a plain scan does: for blocks of
+/// which [`highest`] does not say which number comes first, or that hold what is no number.
+#[cold]
+#[inline(never)]
+fn scanned(block: &[f32; BLOCK], start: f32, better: fn(f32, f32) -> bool) -> f32 {
+    block.iter().fold(start, |best, x| if better(*x, best) { *x } else { best })
 }
 
 /// The number of largest magnitude of each block, the first of equals; 0 for a block of zeros.
 #[inline(always)]
 fn largest(blocks: &Blocks) -> Lanes {
-    let most = folded(blocks, 0.0, larger);
-    let least = folded(blocks, 0.0, smaller);
-    let mut out = most.where_set(most.above(-least), least);
-    if most.equal(-least).any() {
-        for (lane, block) in blocks.iter().enumerate() {
-            if most.0[lane] == -least.0[lane] {
-                let found = block.iter().copied().find(|x| x.abs() == most.0[lane]);
-                out.0[lane] = found.filter(|x| *x != 0.0).unwrap_or(0.0);
-            }
+    let mut out = Lanes::ZERO;
+    for (out, block) in out.0.iter_mut().zip(blocks) {
+        // The order of magnitudes; of equals one search prefers minus, the other plus.
+        let most = highest(block, |bits| bits.rotate_left(1));
+        let turned = highest(block, |bits| bits.rotate_left(1) ^ 1);
+        let unclear = most & turned & 1 == 1 || most < 2;
+        *out = f32::from_bits(most.rotate_right(1));
+        if unclear || out.is_nan() {
+            *out = scanned(block, 0.0, |x, most| x.abs() > most.abs());
+        }
+    }
+    out
+}
+
+/// The largest magnitude of each block.
+#[inline(always)]
+fn magnitudes(blocks: &Blocks) -> Lanes {
+    let mut out = Lanes::ZERO;
+    for (out, block) in out.0.iter_mut().zip(blocks) {
+        *out = f32::from_bits(highest(block, |bits| bits & 0x7fff_ffff));
+        if out.is_nan() {
+            *out = scanned(block, 0.0, |x, most| x.abs() > most.abs()).abs();
         }
     }
     out
@@ -79,13 +80,18 @@ fn largest(blocks: &Blocks) -> Lanes {
 /// plain scan.
 #[inline(always)]
 fn extremes(blocks: &Blocks) -> (Lanes, Lanes) {
-    let mut min = folded(blocks, f32::MAX, smaller);
-    let max = folded(blocks, f32::MIN, larger);
-    if min.equal(Lanes::ZERO).any() {
-        for (min, block) in min.0.iter_mut().zip(blocks) {
-            if *min == 0.0 {
-                *min = block.iter().copied().find(|x| *x == 0.0).unwrap_or(*min);
-            }
+    // Numbers in order are integers in order if those below zero have their other bits turned, which
+    // is its own inverse.
+    let turn = |bits: u32| (bits as i32) ^ ((bits as i32) >> 31) & i32::MAX;
+    let (mut min, mut max) = (Lanes::ZERO, Lanes::ZERO);
+    for (i, block) in blocks.iter().enumerate() {
+        let least = !highest(block, |bits| !turn(bits));
+        let most = highest(block, turn);
+        min.0[i] = f32::from_bits(turn(least as u32) as u32);
+        max.0[i] = f32::from_bits(turn(most as u32) as u32);
+        if !(min.0[i] < 0.0 && max.0[i].is_finite()) {
+            min.0[i] = scanned(block, f32::MAX, |x, least| x < least);
+            max.0[i] = scanned(block, f32::MIN, |x, most| x > most);
         }
     }
     (min, max)
@@ -108,10 +114,10 @@ fn quantum_makers(d: Lanes, bias: f32) -> (Lanes, Lanes) {
 ///
 /// At 2^23 a unit of f32 is 1: the addition rounds, one too high where that was upwards.
 #[inline(always)]
-fn whole_part(x: f32) -> u8 {
+fn whole_part(x: f32) -> u32 {
     let x = if x > 0.0 { x } else { 0.0 };
     let rounded = x + 8_388_608.0;
-    (rounded.to_bits() - u32::from(rounded - 8_388_608.0 > x)) as u8
+    (rounded.to_bits() - u32::from(rounded - 8_388_608.0 > x)) & 255
 }
 
 /// Rounds to the nearest integer, halves away from zero, as C `roundf` does.
@@ -141,35 +147,37 @@ fn sixteens<const BYTES: usize>(
     }
 }
 
-/// Bytes `j` and `j + 16` share a byte, four bits each.
+/// Bit 4 of every quantum, that of quantum `j` in bit `j`.
 #[inline(always)]
-fn pack_nibbles(quanta: &[u8; BLOCK], out: &mut [u8]) {
-    for (j, out) in out.iter_mut().enumerate().take(BLOCK / 2) {
-        *out = quanta[j] & 15 | quanta[j + BLOCK / 2] << 4;
+fn fifth_bits(quanta: &[u32; BLOCK]) -> [u8; 4] {
+    let mut bits = [0; BLOCK];
+    for (bit, quantum) in bits.iter_mut().zip(quanta) {
+        *bit = (quantum >> 4) as u8;
     }
-}
-
-/// Bit 4 of every byte, that of byte `j` in bit `j`.
-#[inline(always)]
-fn fifth_bits(quanta: &[u8; BLOCK]) -> [u8; 4] {
+    // Keeps the compiler from putting the words together from single quanta.
+    std::hint::black_box(&mut bits);
     let mut out = [0; 4];
-    for (out, eight) in out.iter_mut().zip(quanta.as_chunks::<8>().0) {
-        let bits = u64::from_le_bytes(*eight) >> 4 & 0x0101_0101_0101_0101;
+    for (out, eight) in out.iter_mut().zip(bits.as_chunks::<8>().0) {
         // The product moves bit 8j to bit 56 + j, and nothing else to the top byte.
-        *out = (bits.wrapping_mul(0x0102_0408_1020_4080) >> 56) as u8;
+        let product = u64::from_le_bytes(*eight).wrapping_mul(0x0102_0408_1020_4080);
+        *out = (product >> 56) as u8;
     }
     out
 }
 
-/// Writes the quanta of one block: five-bit types have four bytes of high bits before the nibbles.
+/// Writes the quanta of one block: five-bit types have four bytes of high bits before the nibbles, of
+/// which byte `j` holds quantum `j` and, above it, quantum `j + 16`.
 #[inline(always)]
-fn pack<const FIVE: bool>(quanta: &[u8; BLOCK], out: &mut [u8]) {
+fn pack<const FIVE: bool>(quanta: &[u32; BLOCK], out: &mut [u8]) {
+    let (high, low) = out.split_at_mut(if FIVE { 4 } else { 0 });
     if FIVE {
-        out[..4].copy_from_slice(&fifth_bits(quanta));
-        pack_nibbles(quanta, &mut out[4..]);
-    } else {
-        pack_nibbles(quanta, out);
+        high.copy_from_slice(&fifth_bits(quanta));
     }
+    let mut nibbles = [0; BLOCK / 2];
+    for (j, byte) in nibbles.iter_mut().enumerate() {
+        *byte = (quanta[j] & 15 | quanta[j + BLOCK / 2] << 4) as u8;
+    }
+    low.copy_from_slice(&nibbles);
 }
 
 /// Q4_0 and Q5_0: `d = m / -n` with `m` the number of largest magnitude, `q = x / d + n`.
@@ -231,7 +239,7 @@ fn q8_0_body(rows: &[f32], out: &mut [u8]) {
         out,
         #[inline(always)]
         |blocks, out| {
-            let d = folded(blocks, 0.0, larger_magnitude) / Lanes::splat(127.0);
+            let d = magnitudes(blocks) / Lanes::splat(127.0);
             let (factor, _) = quantum_makers(d, 0.0);
             let halves = half_scales(d);
             for (i, bytes) in out.iter_mut().enumerate() {
@@ -296,7 +304,7 @@ fn weighted_centred_body<const FIVE: bool, const BYTES: usize>(
                 let mut quanta = [0; BLOCK];
                 centred_quanta(&group.x[i], found.step.0[i], n, &mut quanta);
                 bytes[..2].copy_from_slice(&half_scale(found.scale.0[i]));
-                pack::<FIVE>(&quanta, &mut bytes[2..]);
+                pack::<FIVE>(&quanta.map(u32::from), &mut bytes[2..]);
             }
         },
     );
@@ -324,7 +332,7 @@ fn weighted_affine_body<const FIVE: bool, const BYTES: usize>(
                 affine_quanta(&group.x[i], step.0[i], origin.0[i], top, &mut quanta);
                 bytes[..2].copy_from_slice(&half_scale(scale.0[i]));
                 bytes[2..4].copy_from_slice(&half_scale(-min.0[i]));
-                pack::<FIVE>(&quanta, &mut bytes[4..]);
+                pack::<FIVE>(&quanta.map(u32::from), &mut bytes[4..]);
             }
         },
     );
@@ -337,9 +345,9 @@ per_isa! {
     fn q5_1(rows: &[f32], out: &mut [u8]) = affine_body::<true, 24>;
     fn q8_0(rows: &[f32], out: &mut [u8]) = q8_0_body;
     fn weighted_q4_0(rows: &[f32], row_len: usize, weights: &[f32], out: &mut [u8])
-        = weighted_centred_body::<false, 18>;
+        = weighted_centred_body::<false, 18>, up to avx2;
     fn weighted_q5_0(rows: &[f32], row_len: usize, weights: &[f32], out: &mut [u8])
-        = weighted_centred_body::<true, 22>;
+        = weighted_centred_body::<true, 22>, up to avx2;
     fn weighted_q4_1(rows: &[f32], row_len: usize, weights: &[f32], out: &mut [u8])
         = weighted_affine_body::<false, 20>;
     fn weighted_q5_1(rows: &[f32], row_len: usize, weights: &[f32], out: &mut [u8])

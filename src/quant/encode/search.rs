@@ -217,8 +217,8 @@ pub struct Chosen<const N: usize> {
     pub quanta: [Lanes; N],
 }
 
-/// The scale and quanta `0 ..= 2n - 1` (that is `-n ..= n - 1`, `n` higher) of numbers that weigh
-/// their own squares: as ggml `make_q3_quants` with `do_rmse`.
+/// The scale of quanta `-n ..= n - 1` of numbers that weigh their own squares, and the quanta: as ggml
+/// `make_q3_quants` with `do_rmse`, but for the quanta of blocks of nothing.
 ///
 /// Each quantum in turn moves to what suits the others best, up to five times over. A block that no
 /// longer changes would not change again, so the lanes need not stop together. Every move waits for
@@ -227,31 +227,35 @@ pub struct Chosen<const N: usize> {
 pub fn descended<const N: usize, const P: usize>(
     n: f32,
     blocks: &[[Lanes; N]; P],
-) -> [Chosen<N>; P] {
+    quanta: &mut [[Lanes; N]; P],
+) -> [Lanes; P] {
     let (low, high) = (Lanes::splat(-n), Lanes::splat(n - 1.0));
-    let mut quanta = [[Lanes::ZERO; N]; P];
+    let (mut w, mut wx) = ([[Lanes::ZERO; N]; P], [[Lanes::ZERO; N]; P]);
     let (mut sumlx, mut suml2) = ([Lanes::ZERO; P], [Lanes::ZERO; P]);
+    let mut nothing = [Mask::NONE; P];
     for p in 0..P {
-        let step = Lanes::splat(-n) / largest(&blocks[p]).0;
+        let (max, magnitude) = largest(&blocks[p]);
+        nothing[p] = Lanes::splat(NOTHING).above(magnitude);
+        let step = Lanes::splat(-n) / max;
         for j in 0..N {
             let x = blocks[p][j];
             let l = (step * x).nearest().at_least(low).at_most(high);
-            let w = x * x;
             quanta[p][j] = l;
-            sumlx[p] = sumlx[p] + w * x * l;
-            suml2[p] = suml2[p] + w * l * l;
+            w[p][j] = x * x;
+            wx[p][j] = w[p][j] * x;
+            sumlx[p] = sumlx[p] + wx[p][j] * l;
+            suml2[p] = suml2[p] + w[p][j] * l * l;
         }
     }
     for _ in 0..5 {
         let mut changed = Mask::NONE;
         for j in 0..N {
             for p in 0..P {
-                let (x, l) = (blocks[p][j], quanta[p][j]);
-                let w = x * x;
-                let slx = sumlx[p] - w * x * l;
+                let (w, wx, l) = (w[p][j], wx[p][j], quanta[p][j]);
+                let slx = sumlx[p] - wx * l;
                 let sl2 = suml2[p] - w * l * l;
-                let new = (x * sl2 / slx).nearest_int().at_least(low).at_most(high);
-                let new_slx = slx + w * x * new;
+                let new = (blocks[p][j] * sl2 / slx).nearest_int().at_least(low).at_most(high);
+                let new_slx = slx + wx * new;
                 let new_sl2 = sl2 + w * new * new;
                 let better = slx
                     .above(Lanes::ZERO)
@@ -268,16 +272,12 @@ pub fn descended<const N: usize, const P: usize>(
             break;
         }
     }
-    let mut out = [const { Chosen { scale: Lanes::ZERO, quanta: [Lanes::ZERO; N] } }; P];
+    let mut scales = [Lanes::ZERO; P];
     for p in 0..P {
-        let nothing = Lanes::splat(NOTHING).above(largest(&blocks[p]).1);
-        for (to, from) in out[p].quanta.iter_mut().zip(&quanta[p]) {
-            *to = Lanes::ZERO.where_set(nothing, *from + Lanes::splat(n));
-        }
-        let fitted = suml2[p].above(Lanes::ZERO).and(nothing.not());
-        out[p].scale = (sumlx[p] / suml2[p]).where_set(fitted, Lanes::ZERO);
+        let fitted = suml2[p].above(Lanes::ZERO).and(nothing[p].not());
+        scales[p] = (sumlx[p] / suml2[p]).where_set(fitted, Lanes::ZERO);
     }
-    out
+    scales
 }
 
 /// The byte that C makes of a whole number, as a number.
