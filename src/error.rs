@@ -1,6 +1,10 @@
 //! Errors sorted by remedy: what went wrong, where exactly, and what to type next.
 
-use std::{fmt, io, path::PathBuf};
+use std::{
+    fmt::{self, Write},
+    io,
+    path::{Path, PathBuf},
+};
 
 /// The result of everything in this library.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -103,37 +107,68 @@ impl Error {
     }
 }
 
+/// One line, whatever stands in the file that it is about.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let then = |next: &str| if next.is_empty() { String::new() } else { format!("; {next}") };
         match self {
             Error::Io { path, doing, source } => {
-                write!(f, "{}: cannot {doing}: {source}", path.display())
+                write!(f, "{}: cannot {doing}: {source}", named(path))
             }
             Error::Malformed(m) => write!(
                 f,
                 "{}: {}: {} at {:#x}: found {}, wanted {}{}",
-                m.file,
+                named(Path::new(&m.file)),
                 m.format,
-                m.field,
+                Plain(&m.field, LONG),
                 m.at,
-                m.found,
-                m.wanted,
-                then(&m.next)
+                Plain(&m.found, LONG),
+                Plain(&m.wanted, LONG),
+                then(if m.next.is_empty() { FRESH } else { &m.next })
             ),
-            Error::Unknown { file, looks, next } => write!(f, "{file}: {looks}{}", then(next)),
+            Error::Unknown { file, looks, next } => {
+                write!(f, "{}: {}{}", named(Path::new(file)), Plain(looks, LONG), then(next))
+            }
             Error::Unsupported { what, next } | Error::Refused { what, next } => {
-                write!(f, "{what}{}", then(next))
+                write!(f, "{}{}", Plain(what, LONG), then(next))
             }
             Error::Changed { path, how } => write!(
                 f,
                 "{}: changed while it was read: {how}; run again when nothing writes to it",
-                path.display()
+                named(path)
             ),
             Error::Usage(what) => f.write_str(what),
             Error::Interrupted => f.write_str("interrupted; no partial file was left"),
         }
     }
+}
+
+/// What helps where a file is damaged and nothing else is known of it.
+const FRESH: &str = "download or copy it again";
+
+/// Where a part of a message is cut: names and values from a file may be of any length.
+const LONG: usize = 600;
+
+/// Text from outside on one line of a terminal: control characters escaped, cut after so many
+/// characters.
+struct Plain<'a>(&'a str, usize);
+
+impl fmt::Display for Plain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, c) in self.0.chars().enumerate() {
+            match c {
+                _ if n == self.1 => return f.write_str("…"),
+                c if c.is_control() => write!(f, "{}", c.escape_default())?,
+                c => f.write_char(c)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A path in a message, never cut.
+fn named(path: &Path) -> String {
+    Plain(&path.to_string_lossy(), usize::MAX).to_string()
 }
 
 impl std::error::Error for Error {

@@ -19,10 +19,10 @@ impl Limits {
     /// The bounds in force.
     pub const DEFAULT: Limits = Limits {
         tensors: 1 << 20,
-        array: 1 << 24,
+        array: 1 << 22,
         keys: 1 << 16,
         string: 16 << 20,
-        metadata: 512 << 20,
+        metadata: 256 << 20,
     };
 }
 

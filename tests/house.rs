@@ -1,5 +1,5 @@
 //! The rules of the house: what README shows is what the descriptions say, layers point downward, files
-//! stay readable.
+//! stay readable, unsafe code and printing stay where they belong.
 
 use std::{
     fs,
@@ -89,6 +89,69 @@ fn layers_point_downward() {
                 let above = level(&used).is_some_and(|l| l > own);
                 assert!(!above, "{}: {layer} uses {used}, a higher layer", path.display());
             }
+        }
+    }
+}
+
+/// What is code in a file: without its tests.
+fn code(text: &str) -> &str {
+    text.split("#[cfg(test)]\nmod tests {").next().unwrap()
+}
+
+#[test]
+fn files_stay_readable() {
+    let mut files = Vec::new();
+    sources(&root().join("src"), &mut files);
+    sources(&root().join("tests"), &mut files);
+    for path in files.iter().filter(|p| !p.starts_with(root().join("tests/fuzz/target"))) {
+        let lines = fs::read_to_string(path).unwrap().lines().count();
+        assert!(lines < 600, "{}: {lines} lines", path.display());
+    }
+}
+
+#[test]
+fn unsafe_code_stays_on_its_islands() {
+    // Maps, loads and stores of kernels, calls into code compiled for another instruction set.
+    let islands = ["bytes/map.rs", "quant/encode/lattice.rs", "quant/isa.rs"];
+    let src = root().join("src");
+    let mut files = Vec::new();
+    sources(&src, &mut files);
+    for path in files {
+        let text = fs::read_to_string(&path).unwrap();
+        let place = path.strip_prefix(&src).unwrap();
+        let mut said = false;
+        for line in text.lines().map(str::trim) {
+            let used = ["unsafe {", "unsafe fn", "unsafe impl"].iter().any(|u| line.contains(u));
+            let island = islands.iter().any(|known| place == Path::new(known));
+            assert!(!used || island, "{}: {line}", place.display());
+            assert!(!used || said, "{}: no SAFETY above {line}", place.display());
+            // A comment goes on over the lines that follow it.
+            said = line.starts_with("// SAFETY:") || (said && line.starts_with("//"));
+        }
+    }
+}
+
+#[test]
+fn only_the_command_prints_and_ends() {
+    let words = [
+        "println!",
+        "eprintln!",
+        "print!(",
+        "eprint!(",
+        "dbg!(",
+        "process::exit",
+        "process::abort",
+    ];
+    let src = root().join("src");
+    let mut files = Vec::new();
+    sources(&src, &mut files);
+    // The build script speaks to cargo.
+    let above = [src.join("cli"), src.join("format/embed.rs")];
+    for path in files.iter().filter(|p| !above.iter().any(|a| p.starts_with(a))) {
+        let text = fs::read_to_string(path).unwrap();
+        for word in words {
+            let used = code(&text).lines().any(|l| !l.trim().starts_with("//") && l.contains(word));
+            assert!(!used, "{}: {word}", path.display());
         }
     }
 }

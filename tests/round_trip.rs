@@ -153,6 +153,7 @@ fn model(id: &'static str) -> impl Strategy<Value = Model> {
                 n_head_kv: Some(1),
                 n_layer: Some(layers),
                 n_ff: Some(512),
+                n_rot: Some(256 / heads),
             };
             let scores = vec![score; tokens.len()];
             let mut model = Model { format: id.into(), family: "llama".into(), ..Model::default() };

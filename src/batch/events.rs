@@ -28,9 +28,9 @@ pub enum Event<'a> {
     Progress {
         /// Its number in the plan.
         job: usize,
-        /// Bytes written so far.
+        /// Bytes read and written so far: inputs are digested, outputs written and read back.
         done: u64,
-        /// Bytes that will be written.
+        /// Bytes that will be.
         total: u64,
     },
     /// A job is done.

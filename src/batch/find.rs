@@ -1,7 +1,7 @@
 //! Models in a tree: files, multi-part sets, shard sets and checkpoint folders, each counted once.
 //!
-//! A file is a model by its first four bytes, not by its name. Outputs of earlier batches are known
-//! by their receipts and are no inputs.
+//! A file is a model by its first four bytes, not by its name. Outputs of earlier batches are known by
+//! their receipts and are no inputs again where what they were made from is found in the same tree.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use walkdir::WalkDir;
 
-use super::receipt;
+use super::receipt::{self, Receipt};
 use crate::error::{Error, Result};
 
 /// What a model consists of on disk.
@@ -51,11 +51,12 @@ pub struct Found {
 /// GGUF in both byte orders.
 const MAGICS: [&[u8; 4]; 6] = [b"lmgg", b"fmgg", b"tjgg", b"algg", b"GGUF", b"FUGG"];
 
-/// Finds the models below each of `roots`, a folder or a file, in the order of their names.
+/// Finds the models below each of `roots`, a folder or a file, in the order of their names; with
+/// `outputs` also those that a batch made from others of them.
 ///
 /// # Errors
 /// Where a root is not there or a folder cannot be listed.
-pub fn find(roots: &[PathBuf]) -> Result<Vec<Found>> {
+pub fn find(roots: &[PathBuf], outputs: bool) -> Result<Vec<Found>> {
     let (mut found, mut seen) = (Vec::new(), BTreeSet::new());
     for root in roots {
         let mut folders: BTreeMap<PathBuf, Vec<PathBuf>> = BTreeMap::new();
@@ -73,7 +74,8 @@ pub fn find(roots: &[PathBuf]) -> Result<Vec<Found>> {
             }
         }
         for (folder, files) in &folders {
-            for (kind, path, files) in in_folder(folder, files) {
+            let wanted = |path: &Path| is_model(path) && (outputs || !is_output(path, root));
+            for (kind, path, files) in in_folder(folder, files, wanted) {
                 let place = fs::canonicalize(&path).unwrap_or_else(|_| path.clone());
                 if seen.insert(place) {
                     found.push(describe(root, kind, path, files));
@@ -98,7 +100,11 @@ fn file_name(path: &Path) -> String {
 }
 
 /// The models that the files of one folder form.
-fn in_folder(folder: &Path, files: &[PathBuf]) -> Vec<(Kind, PathBuf, Vec<PathBuf>)> {
+fn in_folder(
+    folder: &Path,
+    files: &[PathBuf],
+    wanted: impl Fn(&Path) -> bool,
+) -> Vec<(Kind, PathBuf, Vec<PathBuf>)> {
     let mut found = Vec::new();
     let mut used: BTreeSet<&Path> = BTreeSet::new();
     let checkpoint = checkpoint_files(folder, files);
@@ -107,7 +113,7 @@ fn in_folder(folder: &Path, files: &[PathBuf]) -> Vec<(Kind, PathBuf, Vec<PathBu
         found.push((Kind::Checkpoint, folder.to_path_buf(), checkpoint.clone()));
     }
     for path in files {
-        if used.contains(path.as_path()) || !is_model(path) {
+        if used.contains(path.as_path()) || !wanted(path) {
             continue;
         }
         let set = set_of(path, files);
@@ -123,11 +129,17 @@ fn in_folder(folder: &Path, files: &[PathBuf]) -> Vec<(Kind, PathBuf, Vec<PathBu
     found
 }
 
-/// Whether a file is a model by its first bytes, and no output of a batch.
+/// Whether a file is a model by its first bytes, and no part of one that is yet to be joined.
 fn is_model(path: &Path) -> bool {
     let mut magic = [0; 4];
     let read = File::open(path).and_then(|mut file| file.read_exact(&mut magic));
-    read.is_ok() && MAGICS.contains(&&magic) && !receipt::path_of(path).exists()
+    read.is_ok() && MAGICS.contains(&&magic) && receipt::whole_of(path).is_none()
+}
+
+/// Whether a file is what a batch made from files that are there below `root`.
+fn is_output(path: &Path, root: &Path) -> bool {
+    let there = |receipt: Receipt| receipt.inputs.iter().all(|i| root.join(&i.name).exists());
+    receipt::path_of(path).exists() && Receipt::of(path).is_none_or(there)
 }
 
 /// The weights and descriptions of a checkpoint, where a folder holds one.
@@ -213,7 +225,7 @@ mod tests {
         write("made.gguf.receipt.json", b"{}");
         write("notes.txt", b"GGML is a format");
         write(".hidden/x.gguf", b"GGUF....");
-        let found = find(&[folder.path().to_path_buf()]).expect("listable");
+        let found = find(&[folder.path().to_path_buf()], false).expect("listable");
         let shown: Vec<(&str, Kind, usize)> =
             found.iter().map(|f| (f.name.as_str(), f.kind, f.files.len())).collect();
         assert_eq!(
@@ -227,6 +239,7 @@ mod tests {
             ]
         );
         let roots = [folder.path().to_path_buf(), folder.path().join("7B")];
-        assert_eq!(find(&roots).expect("listable").len(), 5, "overlapping roots");
+        assert_eq!(find(&roots, false).expect("listable").len(), 5, "overlapping roots");
+        assert_eq!(find(&roots, true).expect("listable").len(), 6, "outputs as well");
     }
 }

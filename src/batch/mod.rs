@@ -39,20 +39,46 @@
 //!         - name: regguf
 //!           image: regguf
 //!           command: [sh, -c]
-//!           args: ['exec regguf batch upgrade /models --shard "$JOB_COMPLETION_INDEX/8" --events']
-//!           volumeMounts: [{ name: models, mountPath: /models }]
+//!           args: ['exec regguf batch upgrade /shared/models --shard "$JOB_COMPLETION_INDEX/8" --events']
+//!           volumeMounts: [{ name: models, mountPath: /shared/models }]
 //!       volumes: [{ name: models, persistentVolumeClaim: { claimName: models } }]
 //! ```
 //!
-//! GNU parallel over the hosts of a file (`{#}` counts from 1, so 1 is subtracted):
+//! GNU parallel over the hosts of a file:
 //!
 //! ```sh
 //! parallel --sshloginfile hosts --retries 3 \
-//!   'regguf batch verify /shared/models --deep --shard $(({#} - 1))/4' ::: 1 2 3 4
+//!   regguf batch verify /shared/models --deep --shard {}/4 ::: 0 1 2 3
 //! ```
 //!
 //! Every machine must see its outputs through a file system with working locks (NFS 4, Lustre with
 //! `flock`, local disks); otherwise give each machine its own shard and do not start one twice at once.
+//!
+//! # One model, many machines
+//!
+//! A model that is too large for one machine in one night is split by its tensors: with `--tensors`,
+//! shard `i/n` writes part `i` of every output, and `batch join` puts the parts together ([`join`] says
+//! how, and what it checks). Where an output is cut follows from its plan, so machines with copies of
+//! their own do as well as machines with one shared disk: collect the parts with their receipts in one
+//! folder before joining. As a Slurm array and the job that follows it:
+//!
+//! ```sh
+//! #!/bin/sh
+//! #SBATCH --job-name=quantize --array=0-7 --requeue --time=12:00:00 --mem=4G --cpus-per-task=8
+//! exec regguf batch quantize /shared/models --types q4_k_m,q8_0 --out /shared/quantized \
+//!   --tensors --shard "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT" --keep-going
+//! ```
+//!
+//! ```sh
+//! #!/bin/sh
+//! #SBATCH --job-name=quantize --dependency=singleton
+//! exec regguf batch join /shared/quantized
+//! ```
+//!
+//! Every worker digests the whole input, for only so can the parts prove that they are of one model. A
+//! worker that was killed is run again, as is one whose part turns out damaged: until all parts are there
+//! and sound, `join` writes nothing, names the shard that is missing and ends with a non-zero exit.
+//! Parts and output need room for twice the output while they are joined.
 
 pub mod events;
 pub mod find;

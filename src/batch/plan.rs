@@ -80,7 +80,8 @@ impl BatchPlan {
             let jobs = join::jobs(roots)?;
             return Ok(Self { schema_version: 1, tool: TOOL.to_owned(), task, settings, jobs });
         }
-        let found = find(roots)?.into_iter().filter(|model| task.takes(model.kind));
+        let found =
+            find(roots, task == Task::Verify)?.into_iter().filter(|model| task.takes(model.kind));
         let found: Vec<Found> = found.collect();
         let inputs: BTreeSet<PathBuf> = found.iter().flat_map(|m| m.files.clone()).collect();
         let mut named = BTreeSet::new();

@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::shard::Shard;
 use crate::bytes::replace::write_small;
+use crate::change::Progress;
 use crate::check::digest::{self, Algorithm, Outcome};
 use crate::error::{Error, Result};
 
@@ -81,9 +82,9 @@ impl FileState {
     ///
     /// # Errors
     /// Where it cannot be read or changes meanwhile.
-    pub fn read(path: &Path, name: &str, threads: usize) -> Result<Self> {
+    pub fn read(path: &Path, name: &str, threads: usize, progress: &dyn Progress) -> Result<Self> {
         let (_, modified_ns) = stamp(path)?;
-        match digest::file(path, &[Algorithm::Sha256], threads, &|_| ()) {
+        match digest::file(path, &[Algorithm::Sha256], threads, &|n| progress.advance(n)) {
             Outcome::Read { size, digests } => {
                 let sha256 = digests.into_values().map(|d| d.hex).collect();
                 Ok(Self { name: name.to_owned(), size, modified_ns, sha256 })
@@ -113,7 +114,7 @@ impl FileState {
     /// Whether a file's bytes are these.
     pub fn has_digest_of(&self, path: &Path, threads: usize) -> bool {
         let same_size = fs::metadata(path).is_ok_and(|m| m.len() == self.size);
-        same_size && Self::read(path, "", threads).is_ok_and(|now| now.sha256 == self.sha256)
+        same_size && Self::read(path, "", threads, &()).is_ok_and(|now| now.sha256 == self.sha256)
     }
 }
 
@@ -194,8 +195,14 @@ impl Receipt {
     ///
     /// # Errors
     /// Where the output cannot be read or the receipt not written.
-    pub fn finish(mut self, output: &Path, name: &str, threads: usize) -> Result<FileState> {
-        let state = FileState::read(output, name, threads)?;
+    pub fn finish(
+        mut self,
+        output: &Path,
+        name: &str,
+        threads: usize,
+        progress: &dyn Progress,
+    ) -> Result<FileState> {
+        let state = FileState::read(output, name, threads, progress)?;
         self.output = Some(state.clone());
         self.state = State::Finished;
         self.write(output)?;
@@ -259,11 +266,11 @@ mod tests {
         fs::write(&output, "output").expect("writable");
         assert_eq!(standing_of(&output, &options, &input), Standing::Foreign);
 
-        let state = FileState::read(&input, "in", 1).expect("readable");
+        let state = FileState::read(&input, "in", 1, &()).expect("readable");
         let receipt = Receipt::start("upgrade", options.clone(), vec![state]);
         receipt.write(&output).expect("writable");
         assert_eq!(standing_of(&output, &options, &input), due("was interrupted"));
-        receipt.finish(&output, "out", 1).expect("writable");
+        receipt.finish(&output, "out", 1, &()).expect("writable");
         assert_eq!(standing_of(&output, &options, &input), Standing::Proved);
         assert_eq!(
             standing_of(&output, &json!({"to": "ggjt-v3"}), &input),

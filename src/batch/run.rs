@@ -26,8 +26,8 @@ use crate::error::{Error, Result};
 
 /// Memory that one job needs besides the buffers that all jobs share: headers and vocabularies.
 const JOB_MEMORY: u64 = 128 << 20;
-/// Progress is told whenever so many more bytes are written.
-const PROGRESS_BYTES: u64 = 64 << 20;
+/// Progress is told whenever so many more bytes are read or written.
+const PROGRESS_BYTES: u64 = 16 << 20;
 
 /// How a plan is worked through: nothing here changes a byte of the outputs.
 #[derive(Clone, Copy, Debug)]
@@ -262,6 +262,7 @@ impl Run<'_> {
     }
 
     /// Everything that decides the bytes of an output, or of a part of it, besides its inputs.
+    #[expect(clippy::indexing_slicing, reason = "options are an object, which gets the key")]
     fn options_of(&self, output: &Output, part: Option<Shard>) -> Value {
         let mut options = self.options.clone();
         options["type"] = json!(output.kind);
@@ -289,7 +290,11 @@ impl Run<'_> {
             leftovers::remove(output.path.parent().unwrap_or(Path::new("")));
         }
         let threads = self.limits.threads;
-        let read = |(name, path): &(String, PathBuf)| FileState::read(path, name, threads);
+        let written: u64 = due.iter().filter_map(|n| outputs.get(*n)).map(|o| o.bytes).sum();
+        let written = self.part.map_or(written, |part| written / part.count() as u64);
+        let telling = self.telling(i, job.model.bytes + 2 * written);
+        let read =
+            |(name, path): &(String, PathBuf)| FileState::read(path, name, threads, &telling);
         let states = inputs.iter().map(read).collect::<Result<Vec<FileState>>>()?;
         let planned = self.plan.task.plans(&self.plan.settings, &job.model)?;
         let Some((model, plans)) = planned else { return Ok(Vec::new()) };
@@ -320,7 +325,6 @@ impl Run<'_> {
             receipt.write(&output.path)?;
             receipts.push(receipt);
         }
-        let telling = Telling { run: self, job: i, total, done: AtomicU64::new(0) };
         change::carry(&model, &plans, true, &telling)?;
         for (state, (_, path)) in states.iter().zip(inputs) {
             if !state.is_unmoved(path) {
@@ -329,15 +333,25 @@ impl Run<'_> {
             }
         }
         let pairs = receipts.into_iter().zip(outputs);
-        pairs.map(|(receipt, output)| self.finish(job, receipt, &output.path)).collect()
+        pairs.map(|(receipt, output)| self.finish(job, receipt, &output.path, &telling)).collect()
     }
 
     /// Reads an output back and completes its receipt.
-    fn finish(&self, job: &Job, receipt: Receipt, output: &Path) -> Result<Made> {
+    fn finish(
+        &self,
+        job: &Job,
+        receipt: Receipt,
+        output: &Path,
+        telling: &Telling,
+    ) -> Result<Made> {
         let name = relative(output, self.plan.settings.out.as_ref().unwrap_or(&job.model.root));
-        let state = receipt.finish(output, &name, self.limits.threads)?;
+        let state = receipt.finish(output, &name, self.limits.threads, telling)?;
         let path = output.display().to_string();
         Ok(Made { path, bytes: state.size, sha256: state.sha256 })
+    }
+
+    fn telling(&self, job: usize, total: u64) -> Telling<'_> {
+        Telling { run: self, job, total, done: AtomicU64::new(0) }
     }
 
     /// Puts the parts of one output together; see [`join`].
@@ -367,9 +381,9 @@ impl Run<'_> {
         leftovers::remove(output.parent().unwrap_or(Path::new("")));
         let _reserved = self.reserve(Some(output), bytes)?;
         receipt.write(output)?;
-        let telling = Telling { run: self, job: i, total: bytes, done: AtomicU64::new(0) };
+        let telling = self.telling(i, 2 * bytes);
         join::seal(output, parts, &states, &receipt.options, &telling)?;
-        let made = self.finish(job, receipt, output)?;
+        let made = self.finish(job, receipt, output, &telling)?;
         join::remove_parts(output);
         Ok(Done::Finished(vec![made]))
     }
@@ -400,7 +414,8 @@ impl Run<'_> {
         let threads = self.limits.threads;
         let options =
             verify::Options { deep: self.plan.settings.deep, threads, ..Default::default() };
-        let result = verify(&job.model.files, &options, &());
+        let telling = self.telling(i, bytes);
+        let result = verify(&job.model.files, &options, &telling);
         check_interrupt()?;
         let bad = result.files.iter().find_map(|file| {
             let graver = file.findings.iter().find(|f| f.severity == Severity::Failure)?;
@@ -432,7 +447,7 @@ impl Drop for Reserved<'_> {
     }
 }
 
-/// Tells the observer of bytes written.
+/// Tells the observer of bytes read and written.
 struct Telling<'a> {
     run: &'a Run<'a>,
     job: usize,
@@ -440,10 +455,16 @@ struct Telling<'a> {
     done: AtomicU64,
 }
 
+impl verify::Progress for Telling<'_> {
+    fn read(&self, bytes: u64) {
+        self.advance(bytes);
+    }
+}
+
 impl Progress for Telling<'_> {
     fn advance(&self, bytes: u64) {
         let before = self.done.fetch_add(bytes, Ordering::Relaxed);
-        let done = before.saturating_add(bytes);
+        let done = before.saturating_add(bytes).min(self.total);
         if before / PROGRESS_BYTES != done / PROGRESS_BYTES {
             let (job, total) = (self.job, self.total);
             self.run.observer.hear(&Event::Progress { job, done, total });

@@ -53,11 +53,8 @@ impl Input {
     /// Opens a file for reading.
     pub fn open(path: impl AsRef<Path>) -> Result<Input> {
         let path = path.as_ref();
-        let file = File::open(path).map_err(|e| Error::io(path, "open", e))?;
+        let file = open_regular(path).map_err(|e| Error::io(path, "open", e))?;
         let meta = file.metadata().map_err(|e| Error::io(path, "read", e))?;
-        if meta.is_dir() {
-            return Err(Error::io(path, "read", io::ErrorKind::IsADirectory.into()));
-        }
         let kind = Kind::File { modified: meta.modified().ok(), file };
         Ok(Input(Arc::new(Inner { path: path.to_owned(), len: meta.len(), kind })))
     }
@@ -146,38 +143,6 @@ impl Input {
         }
     }
 
-    /// Copies `len` bytes from `at` to `to` in `out` inside the system, without passing them through
-    /// this program. `false` where this kind of input or file system cannot.
-    pub fn copy_to(&self, at: u64, len: u64, out: &super::Replace, to: u64) -> Result<bool> {
-        #[cfg(any(target_os = "linux", target_os = "android"))]
-        if let Some(file) = self.file() {
-            let (mut from, mut to, end) = (at, to, at + len);
-            while from < end {
-                let size = usize::try_from(end - from).unwrap_or(usize::MAX);
-                match rustix::fs::copy_file_range(
-                    file,
-                    Some(&mut from),
-                    out.as_file(),
-                    Some(&mut to),
-                    size,
-                ) {
-                    Ok(0) => {
-                        let how =
-                            format!("it was {} bytes long and ends at {from:#x} now", self.len());
-                        return Err(Error::Changed { path: self.0.path.clone(), how });
-                    }
-                    Ok(_) => {}
-                    Err(rustix::io::Errno::INTR) => {}
-                    Err(e) if from == at && e != rustix::io::Errno::NOSPC => return Ok(false),
-                    Err(e) => return Err(out.failed(e.into())),
-                }
-            }
-            return Ok(true);
-        }
-        let _ = (at, len, out, to);
-        Ok(false)
-    }
-
     /// Checks that the file is as it was when it was opened: same length, same modification time.
     pub fn check_unchanged(&self) -> Result<()> {
         let Kind::File { file, modified } = &self.0.kind else { return Ok(()) };
@@ -234,6 +199,32 @@ impl Stream {
             .extend_from_slice(fresh.get(fresh.len().saturating_sub(RECENT)..).unwrap_or_default());
         Ok(())
     }
+}
+
+/// Opens a file on a disk for reading. What has no length is refused, and without waiting: a pipe
+/// whose writer never comes would be waited for without end.
+///
+/// # Errors
+/// The system's, and one that says what `path` is where it is no file.
+pub fn open_regular(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.read(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
+    }
+    let file = options.open(path)?;
+    let kind = file.metadata()?.file_type();
+    if kind.is_dir() {
+        let what = "it is a folder: name a file in it";
+        return Err(io::Error::new(io::ErrorKind::IsADirectory, what));
+    }
+    if !kind.is_file() {
+        let what = "it is a pipe or a device, not a file on a disk: save what it gives to a file";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+    }
+    Ok(file)
 }
 
 #[cfg(unix)]

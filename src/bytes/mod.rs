@@ -6,9 +6,11 @@
 
 pub mod input;
 pub mod map;
+pub mod paged;
 pub mod replace;
 pub mod source;
 
-pub use input::Input;
+pub use input::{Input, open_regular};
+pub use paged::Paged;
 pub use replace::Replace;
 pub use source::Source;

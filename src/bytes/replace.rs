@@ -2,17 +2,25 @@
 //!
 //! Bytes go to a temporary file beside the target; [`Replace::commit`] flushes it to disk and renames
 //! it. Dropping it, failing or being interrupted leaves nothing behind.
+//!
+//! Since every byte has to reach the disk before the rename, whole pages of large files go there at once,
+//! past the page cache: that saves the system a copy of every byte, the memory for it and the wait at
+//! the end. Where system or file system do not know this way, all take the usual one.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
-    io::{self, Write},
+    io,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use tempfile::NamedTempFile;
 
-use super::Input;
+use super::{Input, Paged};
 use crate::error::{Error, Result};
 
 /// Set by the Ctrl-C handler; long loops ask [`check_interrupt`].
@@ -33,16 +41,23 @@ pub fn is_partial(path: &Path) -> bool {
     name.starts_with(PREFIX) && name.ends_with(SUFFIX)
 }
 
+/// Smaller files are written through the page cache.
+const LARGE: u64 = 32 << 20;
+
 /// A file being written under a temporary name.
 #[derive(Debug)]
 pub struct Replace {
     temp: NamedTempFile,
+    /// The same file, open for writing past the page cache.
+    direct: Option<File>,
+    /// Bytes by their place, of pages that are not whole yet.
+    edges: Mutex<BTreeMap<u64, Vec<u8>>>,
     target: PathBuf,
     force: bool,
 }
 
 impl Replace {
-    /// Begins a new file at `target`.
+    /// Begins a new file of `size` bytes, all zero, at `target`.
     ///
     /// # Errors
     /// [`Error::Refused`] where `target` exists and `force` is not given, where it is one of `inputs`
@@ -65,17 +80,11 @@ impl Replace {
                 break temp;
             }
         };
-        Ok(Replace { temp, target: target.to_owned(), force })
-    }
-
-    /// The file to write to.
-    pub fn file(&mut self) -> &mut File {
-        self.temp.as_file_mut()
-    }
-
-    /// The file, for writing at positions from several threads.
-    pub fn as_file(&self) -> &File {
-        self.temp.as_file()
+        let direct = if size < LARGE { None } else { open_direct(temp.path()) };
+        let (edges, target) = (Mutex::default(), target.to_owned());
+        let replace = Replace { temp, direct, edges, target, force };
+        reserve(replace.temp.as_file(), size).map_err(|e| replace.failed(e))?;
+        Ok(replace)
     }
 
     /// The path of the temporary file, to check it before it is committed.
@@ -83,16 +92,60 @@ impl Replace {
         self.temp.path()
     }
 
-    /// Writes all of `bytes` at `at`.
+    /// Writes all of `bytes` at `at`, through the page cache.
     pub fn write_at(&self, at: u64, bytes: &[u8]) -> Result<()> {
         write_all_at(self.temp.as_file(), at, bytes).map_err(|e| self.failed(e))
+    }
+
+    /// Writes a buffer to its place, whole pages past the page cache. The bytes of a page that two
+    /// buffers share are kept until the second comes.
+    pub fn write(&self, buffer: &mut Paged) -> Result<()> {
+        let Some(direct) = self.direct.as_ref().filter(|_| !buffer.pages().1.is_empty()) else {
+            return self.write_at(buffer.at(), buffer.bytes());
+        };
+        self.join_edges(buffer);
+        let (before, pages, _) = buffer.pages();
+        let at = buffer.at() + before.len() as u64;
+        // What the file system does not take this way, it takes the other way or says why not.
+        write_all_at(direct, at, pages).or_else(|_| self.write_at(at, pages))
+    }
+
+    /// Completes the outer pages of `buffer` with what others left there, or leaves its bytes there.
+    fn join_edges(&self, buffer: &mut Paged) {
+        let mut edges = self.edges.lock().unwrap_or_else(PoisonError::into_inner);
+        let end = |buffer: &Paged| buffer.at() + buffer.bytes().len() as u64;
+        let (left, right) = buffer.missing();
+        let mut take = |at: u64, len: usize| match edges.get(&at) {
+            Some(bytes) if len > 0 && bytes.len() == len => edges.remove(&at),
+            _ => None,
+        };
+        if let Some(bytes) = take(buffer.at() - left as u64, left) {
+            buffer.prepend(&bytes);
+        }
+        if let Some(bytes) = take(end(buffer), right) {
+            buffer.append(&bytes);
+        }
+        let (before, _, after) = buffer.pages();
+        for (at, bytes) in [(buffer.at(), before), (end(buffer) - after.len() as u64, after)] {
+            if !bytes.is_empty() {
+                edges.insert(at, bytes.to_vec());
+            }
+        }
+    }
+
+    /// Writes what is left of pages that buffers shared with something else.
+    pub fn finish(&self) -> Result<()> {
+        let edges = std::mem::take(&mut *self.edges.lock().unwrap_or_else(PoisonError::into_inner));
+        edges.iter().try_for_each(|(at, bytes)| self.write_at(*at, bytes))
     }
 
     /// Names the target in a write error.
     pub fn failed(&self, e: io::Error) -> Error {
         let next = "the partial file was removed";
         match e.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::Io {
+            io::ErrorKind::StorageFull
+            | io::ErrorKind::QuotaExceeded
+            | io::ErrorKind::FileTooLarge => Error::Io {
                 path: self.target.clone(),
                 doing: "write",
                 source: io::Error::new(
@@ -105,9 +158,9 @@ impl Replace {
     }
 
     /// Flushes the file to disk and gives it its name.
-    pub fn commit(mut self) -> Result<()> {
-        self.temp.flush().map_err(|e| Error::io(&self.target, "write", e))?;
-        self.temp.as_file().sync_all().map_err(|e| Error::io(&self.target, "flush", e))?;
+    pub fn commit(self) -> Result<()> {
+        self.finish()?;
+        self.temp.as_file().sync_all().map_err(|e| self.failed(e))?;
         check_interrupt()?;
         let done = if self.force {
             self.temp.persist(&self.target)
@@ -181,6 +234,32 @@ fn check_space(folder: &Path, size: u64, target: &Path) -> Result<()> {
         )),
         _ => Ok(()),
     }
+}
+
+/// The file once more, for writes past the page cache where system and file system know them.
+fn open_direct(path: &Path) -> Option<File> {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        let flag = i32::try_from(rustix::fs::OFlags::DIRECT.bits()).ok()?;
+        std::fs::OpenOptions::new().write(true).custom_flags(flag).open(path).ok()
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    {
+        let _ = path;
+        None
+    }
+}
+
+/// Makes a new file `size` bytes long, with its place on the disk where the file system can promise it.
+fn reserve(file: &File, size: u64) -> io::Result<()> {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    if let Err(e @ (rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT)) =
+        rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, size.max(1))
+    {
+        return Err(e.into());
+    }
+    file.set_len(size)
 }
 
 #[cfg(unix)]

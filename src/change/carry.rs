@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use super::plan::{Act, Plan, Step};
 use crate::{
     bytes::{
-        Input, Replace,
+        Input, Paged, Replace,
         replace::{check_interrupt, check_target},
     },
     container::{self, OpenOptions},
@@ -104,8 +104,10 @@ struct Chunk {
 
 /// Weights of a chunk that is decoded; about one megabyte of f32.
 const CHUNK_WEIGHTS: u64 = 256 << 10;
-/// Bytes of a chunk that is only moved.
-const CHUNK_BYTES: u64 = 8 << 20;
+/// Bytes of a chunk that is not decoded.
+const CHUNK_BYTES: u64 = 1 << 20;
+/// So many threads wait for the disk while the others work.
+const WAITING: usize = 2;
 
 /// Writes the files of `plans`, all made from `model`, reading every row once.
 ///
@@ -141,8 +143,7 @@ pub fn carry_proved(
     let outputs: Vec<Replace> = plans
         .iter()
         .map(|plan| {
-            let mut out = Replace::begin(&plan.output, plan.layout.total, force, &inputs)?;
-            out.file().set_len(plan.layout.total).map_err(|e| out.failed(e))?;
+            let out = Replace::begin(&plan.output, plan.layout.total, force, &inputs)?;
             plan.layout.chunks.iter().try_for_each(|(at, bytes)| out.write_at(*at, bytes))?;
             Ok(out)
         })
@@ -151,12 +152,16 @@ pub fn carry_proved(
     let job =
         Job { model, plans, outputs: &outputs, uses: uses(plans), progress, isa: Isa::best() };
     let chunks = job.chunks();
-    let mut done = chunks
-        .iter()
-        .enumerate()
-        .par_bridge()
-        .map_init(Buffers::default, |buffers, (i, chunk)| Ok((i, job.run(chunk, buffers)?)))
-        .collect::<Result<Vec<_>>>()?;
+    let work = || {
+        let chunks = chunks.iter().enumerate().par_bridge();
+        let run = |buffers: &mut Buffers, (i, chunk)| Ok((i, job.run(chunk, buffers)?));
+        chunks.map_init(Buffers::default, run).collect::<Result<Vec<_>>>()
+    };
+    let threads = rayon::current_num_threads() + WAITING;
+    let mut done = match rayon::ThreadPoolBuilder::new().num_threads(threads).build() {
+        Ok(pool) => pool.install(work)?,
+        Err(_) => work()?,
+    };
     done.sort_by_key(|(i, _)| *i);
 
     let mut outcomes: Vec<Outcome> = plans
@@ -175,6 +180,7 @@ pub fn carry_proved(
     }
     model.files.iter().try_for_each(Input::check_unchanged)?;
     for (plan, out) in plans.iter().zip(&outputs) {
+        out.finish()?;
         if !plan.is_part {
             check_written(plan, out)?;
         }
@@ -201,8 +207,8 @@ fn uses(plans: &[Plan]) -> HashMap<usize, Vec<(usize, usize)>> {
 
 #[derive(Default)]
 struct Buffers {
-    raw: Vec<u8>,
-    made: Vec<u8>,
+    raw: Paged,
+    made: Paged,
     weights: Vec<f32>,
     again: Vec<f32>,
 }
@@ -287,45 +293,42 @@ impl Job<'_> {
     ) -> Result<Parts> {
         check_interrupt()?;
         let mut parts = Parts::new();
-        let (mut read, mut decoded) = (false, false);
+        // Rows that were coded together may be coded one by one now.
+        let split = |step: &Step| tensor.row_len() / step.row_len().max(1);
+        let at = |plan: &Plan, s: usize, step: &Step| {
+            let data = plan.layout.data.get(s).copied().unwrap_or(0);
+            data + first * split(step) * step.row_bytes()
+        };
+        // Rows that are only copied are written from where they are read to.
+        let copied = |(_, s, plan, step): (usize, usize, &Plan, &Step)| {
+            matches!(step.act, Act::Copy).then(|| at(plan, s, step))
+        };
+        let place = self.steps(source).find_map(copied).unwrap_or(0);
+        let raw = buffers.raw.place(place, in_memory(rows * tensor.row_bytes())?);
+        self.model.read_rows(tensor, first, rows, raw)?;
+        let row_len = usize::try_from(tensor.row_len()).unwrap_or(usize::MAX);
+        let (mut decoded, mut copy) = (false, None);
         for (p, s, plan, step) in self.steps(source) {
             let Some(out) = self.outputs.get(p) else { continue };
-            // Rows that were coded together may be coded one by one now.
-            let split = tensor.row_len() / step.row_len().max(1);
-            let at =
-                plan.layout.data.get(s).copied().unwrap_or(0) + first * split * step.row_bytes();
+            let (split, at) = (split(step), at(plan, s, step));
             let size = rows * split * step.row_bytes();
             self.progress.advance(size);
-            let swap = plan.target.big_endian();
-            let copies = matches!(step.act, Act::Copy);
-            if copies
-                && !swap
-                && !tensor.big_endian
-                && self.move_bytes(tensor, first, size, out, at)?
-            {
-                continue;
-            }
-            if !read {
-                resize(&mut buffers.raw, rows * tensor.row_bytes())?;
-                self.model.read_rows(tensor, first, rows, &mut buffers.raw)?;
-                read = true;
-            }
             let mut part = StepOutcome::default();
-            let row_len = usize::try_from(tensor.row_len()).unwrap_or(usize::MAX);
-            if copies && !swap {
-                out.write_at(at, &buffers.raw)?;
+            let swap = plan.target.big_endian();
+            if matches!(step.act, Act::Copy) && !swap && at == place && copy.is_none() {
+                copy = Some(out);
                 continue;
             }
-            resize(&mut buffers.made, size)?;
+            let (raw, made) = (&*raw, buffers.made.place(at, in_memory(size)?));
             match &step.act {
-                Act::Copy => buffers.made.copy_from_slice(&buffers.raw),
+                Act::Copy => made.copy_from_slice(raw),
                 Act::Transform(transform) => {
-                    part.scales = transform.run(self.isa, row_len, &buffers.raw, &mut buffers.made);
+                    part.scales = transform.run(self.isa, row_len, raw, made);
                     check_scales(plan, tensor, step.quant, &part.scales)?;
                 }
                 Act::Recode { encode, weights } => {
                     if !decoded {
-                        decode(tensor, self.isa, &buffers.raw, row_len, &mut buffers.weights)?;
+                        decode(tensor, self.isa, raw, row_len, &mut buffers.weights)?;
                         decoded = true;
                     }
                     if !plan.keep_nan {
@@ -333,48 +336,25 @@ impl Job<'_> {
                     }
                     let row_len = usize::try_from(step.row_len()).unwrap_or(usize::MAX);
                     let first = first * split;
-                    let made = Rows { first, row_len, per_matrix: rows_per_matrix(&step.shape) };
-                    made.encode(
-                        *encode,
-                        self.isa,
-                        &buffers.weights,
-                        weights.as_deref(),
-                        &mut buffers.made,
-                    );
+                    let rows = Rows { first, row_len, per_matrix: rows_per_matrix(&step.shape) };
+                    let importance = weights.as_deref();
+                    rows.encode(*encode, self.isa, &buffers.weights, importance, made);
                     if plan.measure {
-                        resize_f32(&mut buffers.again, buffers.weights.len());
-                        decode_rows(
-                            step.quant,
-                            self.isa,
-                            &buffers.made,
-                            row_len,
-                            &mut buffers.again,
-                        );
-                        part.distance.add(&buffers.weights, &buffers.again);
+                        let again = &mut buffers.again;
+                        again.resize(buffers.weights.len(), 0.0);
+                        decode_rows(step.quant, self.isa, made, row_len, again);
+                        part.distance.add(&buffers.weights, again);
                     }
                 }
             }
             if swap {
-                step.quant.swap_bytes(&mut buffers.made);
+                step.quant.swap_bytes(made);
             }
-            out.write_at(at, &buffers.made)?;
+            out.write(&mut buffers.made)?;
             parts.push((p, s, part));
         }
+        copy.map_or(Ok(()), |out| out.write(&mut buffers.raw))?;
         Ok(parts)
-    }
-
-    /// Lets the system move bytes from file to file. `false` where it cannot.
-    fn move_bytes(
-        &self,
-        tensor: &Tensor,
-        first: u64,
-        size: u64,
-        out: &Replace,
-        to: u64,
-    ) -> Result<bool> {
-        let Some((file, at)) = tensor.contiguous() else { return Ok(false) };
-        let Some(input) = self.model.files.get(file) else { return Ok(false) };
-        input.copy_to(at + first * tensor.row_bytes(), size, out, to)
     }
 }
 
@@ -417,15 +397,9 @@ fn in_order(model: &Model, tensor: &Tensor) -> bool {
     tensor.pieces.iter().any(|p| model.files.get(p.file).is_some_and(|f| !f.is_random()))
 }
 
-fn resize(buffer: &mut Vec<u8>, size: u64) -> Result<()> {
-    let size = usize::try_from(size)
-        .map_err(|_| Error::unsupported("a row is larger than memory", "use a 64-bit machine"))?;
-    buffer.resize(size, 0);
-    Ok(())
-}
-
-fn resize_f32(buffer: &mut Vec<f32>, len: usize) {
-    buffer.resize(len, 0.0);
+fn in_memory(size: u64) -> Result<usize> {
+    usize::try_from(size)
+        .map_err(|_| Error::unsupported("a row is larger than memory", "use a 64-bit machine"))
 }
 
 fn decode(
@@ -436,7 +410,7 @@ fn decode(
     weights: &mut Vec<f32>,
 ) -> Result<()> {
     let row_bytes = usize::try_from(tensor.row_bytes()).unwrap_or(usize::MAX).max(1);
-    resize_f32(weights, raw.len() / row_bytes * row_len);
+    weights.resize(raw.len() / row_bytes * row_len, 0.0);
     decode_rows(tensor.quant, isa, raw, row_len, weights);
     Ok(())
 }

@@ -19,12 +19,12 @@ use crate::{
         replace::{check_interrupt, check_target, write_small},
     },
     checkpoint::{
+        family,
         hyper::{Hyper, Scaling},
-        names::{Dim, Naming, Role},
         tokenizer_files,
     },
     error::{Error, Result},
-    model::{Metadata, Model, Order, Tensor, Vocab},
+    model::{Metadata, Model, Naming, Order, Role, Tensor, Vocab},
     quant::{
         QuantType, decode_rows,
         encode::{EncodeRows, encoder},
@@ -80,21 +80,20 @@ pub fn plan(model: Model, folder: PathBuf, dtype: &str) -> Result<Export> {
         if step.name == "rope_freqs.weight" {
             continue;
         }
-        let Some(role) = Role::of_gguf(&step.name) else {
+        let Some(role) = Role::of(family(), Naming::Gguf, &step.name) else {
             let what = format!("{}: transformers' LLaMA has no place for it", step.name);
             return Err(Error::unsupported(what, "not yet: only LLaMA and Mistral go back"));
         };
-        if let Some(heads) = role.rotated() {
-            let heads = u64::from(if heads == Dim::Heads { hyper.heads } else { hyper.kv_heads });
-            let rows = tensor.rows();
-            if heads == 0 || !rows.is_multiple_of(2 * heads) {
-                let what = format!("{}: {rows} rows for {heads} heads", step.name);
+        if role.names.rotary {
+            let (rows, head) = (tensor.rows(), u64::from(hyper.head_dim));
+            if head == 0 || head % 2 != 0 || !rows.is_multiple_of(head) {
+                let what = format!("{}: {rows} rows in heads of {head}", step.name);
                 return Err(Error::unsupported(
                     what,
                     "the file's metadata does not fit its tensors",
                 ));
             }
-            tensor.orders.push(Order::HalvesFromPairs { rows_per_head: rows / heads });
+            tensor.orders.push(Order::HalvesFromPairs { rows_per_head: head });
         }
         let stored = tensor.quant.name();
         let name = match dtype {
@@ -107,7 +106,7 @@ pub fn plan(model: Model, folder: PathBuf, dtype: &str) -> Result<Export> {
         };
         let bytes = tensor.elements() * to.layout().bytes as u64;
         entries.insert(
-            role.name(Naming::HuggingFace),
+            role.name(Naming::Hf),
             json!({"dtype": name.to_uppercase(), "shape": step.shape, "data_offsets": [at, at + bytes]}),
         );
         weights.push(Weight { tensor: step.source, to, encode, at });
@@ -146,8 +145,7 @@ impl Export {
             check_target(&path(name), force, &inputs)?;
         }
         fs::create_dir_all(&self.folder).map_err(|e| Error::io(&self.folder, "create", e))?;
-        let mut out = Replace::begin(&self.target(), self.total, force, &inputs)?;
-        out.file().set_len(self.total).map_err(|e| out.failed(e))?;
+        let out = Replace::begin(&self.target(), self.total, force, &inputs)?;
         out.write_at(0, &(self.header.len() as u64).to_le_bytes())?;
         out.write_at(8, &self.header)?;
         self.chunks().into_iter().par_bridge().try_for_each(|(weight, first, rows)| {
@@ -230,7 +228,10 @@ fn hyper(model: &Model) -> Result<Hyper> {
         kv_heads: number("attention.head_count_kv").unwrap_or(heads),
         head_dim: head_dim.unwrap_or(width / heads),
         states_head_dim: head_dim.is_some_and(|dim| dim != width / heads),
-        vocab: rows.and_then(|n| u32::try_from(n).ok()).unwrap_or(model.vocab.len() as u32),
+        vocab: rows
+            .and_then(|n| u32::try_from(n).ok())
+            .or(u32::try_from(model.vocab.len()).ok())
+            .unwrap_or(0),
         eps: metadata.f32("llama.attention.layer_norm_rms_epsilon").unwrap_or(1e-5),
         rope_base: metadata.f32("llama.rope.freq_base"),
         scaling: Scaling::None,

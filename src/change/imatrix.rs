@@ -43,15 +43,23 @@ impl Importance {
     /// # Errors
     /// Where it cannot be read, breaks the rules of its format, holds nothing or an infinite number.
     pub fn read(path: &Path) -> Result<Importance> {
-        let input = Input::open(path)?;
+        Importance::of(&Input::open(path)?)
+    }
+
+    /// Reads an opened file of either kind.
+    ///
+    /// # Errors
+    /// As [`Importance::read`].
+    pub fn of(input: &Input) -> Result<Importance> {
         let mut magic = [0; 4];
         let keyed = input.len() > 4 && input.read_at(0, &mut magic).is_ok() && &magic == b"GGUF";
         let mut read = if keyed {
-            Importance::from_gguf(&container::open(path, &OpenOptions::default())?)?
+            let detected = container::detect(input, &OpenOptions::default())?;
+            Importance::from_gguf(&detected.sure(input)?)?
         } else {
-            Importance::from_dat(&input)?
+            Importance::from_dat(input)?
         };
-        read.file = path.display().to_string();
+        read.file = input.name();
         Ok(read)
     }
 

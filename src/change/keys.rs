@@ -3,6 +3,7 @@
 use super::{Assumed, Plan, Step, Target, ftype::FileType, upgrade::Options, vocabulary};
 use crate::{
     error::{Error, Result},
+    format::{catalog, container::Skeleton},
     model::{Metadata, Model, Tensor, Value},
 };
 
@@ -236,6 +237,12 @@ pub(super) fn to_header(
     Ok(())
 }
 
+/// Whether a model comes with GGUF's metadata, as checkpoints do; only ggml, ggmf and ggjt have all they
+/// know in a header.
+pub(super) fn are_gguf(model: &Model) -> bool {
+    catalog::container(&model.format).is_none_or(|c| c.format.skeleton != Skeleton::Stream)
+}
+
 /// LLaMA's header words from GGUF metadata.
 fn words(model: &Model) -> Result<Vec<(String, i64)>> {
     let arch = model.metadata.str("general.architecture").unwrap_or_default();
@@ -253,10 +260,10 @@ fn words(model: &Model) -> Result<Vec<(String, i64)>> {
     };
     let (width, heads) = (need("embedding_length")?, need("attention.head_count")?);
     let n_ff = need("feed_forward_length")?;
-    let multiple = (1..=8192).rev().map(|m| if m == 8192 { 256 } else { m });
-    // Old loaders compute the feed-forward width from n_mult; 256 first, it is LLaMA's own.
-    let fits = |m: &i64| (8 * width / 3 + m - 1) / m * m == n_ff;
-    let n_mult = multiple.into_iter().find(fits).ok_or_else(|| {
+    // Old loaders compute the feed-forward width from n_mult; 256 is LLaMA's own.
+    let fits = |m: &i64| *m > 0 && (8 * width / 3 + m - 1) / m * m == n_ff;
+    let likely = model.header("n_mult").into_iter().chain([256]);
+    let n_mult = likely.chain((1..8192).rev()).find(fits).ok_or_else(|| {
         Error::unsupported(
             format!("no multiple makes the feed-forward width {n_ff} from the width {width}, as old loaders compute it"),
             "keep it as GGUF",

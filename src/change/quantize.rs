@@ -18,6 +18,7 @@ use super::{
     Act, Plan, Step,
     ftype::FileType,
     imatrix::Importance,
+    keys,
     mix::{self, Choice, Rules, Shape, TypeName, Weight},
     target_size::{self, Goal},
     trouble::Trouble,
@@ -80,7 +81,7 @@ pub struct Options {
 pub fn plan(model: Model, options: &Options) -> Result<(Model, Vec<Plan>)> {
     let to = options.to.clone().unwrap_or_else(|| "gguf-v3".into());
     let input = model.files.first().map(|f| f.path().to_owned()).unwrap_or_default();
-    let from_gguf = model.header.is_empty();
+    let from_gguf = keys::are_gguf(&model);
     let upgrade = upgrade::Options { to: Some(to), ..upgrade::Options::default() };
     let original = model.metadata.clone();
     let (model, mut base) = upgrade::plan(model, &upgrade)?;

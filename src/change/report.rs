@@ -139,6 +139,7 @@ impl Report {
                 groups.push((group, StepOutcome::default()));
                 groups.len() - 1
             });
+            #[expect(clippy::indexing_slicing, reason = "found in this list, or just pushed")]
             let (group, sum) = &mut groups[at];
             group.tensors += 1;
             group.bytes += step.bytes();

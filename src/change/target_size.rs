@@ -95,6 +95,11 @@ pub fn fit(
     about: u64,
 ) -> Result<Vec<TypeName>> {
     let weights: u64 = steps.iter().map(|s| s.shape.iter().product::<u64>()).sum();
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "bits are positive; what is too much for 64 bits is enough for anything"
+    )]
     let room = match goal {
         Goal::Bytes(bytes) => bytes.saturating_sub(about + ALIGN * steps.len() as u64),
         Goal::Bits(bits) => (bits * weights as f64 / 8.0) as u64,
@@ -133,7 +138,10 @@ pub fn fit(
         let best = steps.reduce(|best, next| if next.2 > best.2 { next } else { best });
         let Some((i, cost, _)) = best else { break };
         left -= cost;
-        at[i] += 1;
+        #[expect(clippy::indexing_slicing, reason = "an index of this list")]
+        {
+            at[i] += 1;
+        }
     }
     Ok(ways.iter().zip(at).filter_map(|(w, n)| w.get(n)).map(|w| w.name).collect())
 }
@@ -201,7 +209,7 @@ impl Sample {
         let mut rows = vec![0.0; row_len * usize::try_from(wanted * group).unwrap_or(0)];
         let mut raw = vec![0; usize::try_from(tensor.row_bytes() * group).unwrap_or(0)];
         let mut columns = Vec::new();
-        for (n, out) in (0..wanted).zip(rows.chunks_exact_mut(row_len * group as usize)) {
+        for (n, out) in (0..wanted).zip(rows.chunks_exact_mut(row_len * tensor.quant.row_group())) {
             let first = (n * groups / wanted) * group;
             model.read_rows(tensor, first, group, &mut raw)?;
             decode_rows(tensor.quant, Isa::best(), &raw, row_len, out);

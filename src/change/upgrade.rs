@@ -13,7 +13,6 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    format::{catalog, container::Skeleton},
     model::{Model, Tensor, Vocab},
     quant::{
         QuantType,
@@ -58,9 +57,7 @@ pub fn plan(model: Model, options: &Options) -> Result<(Model, Plan)> {
             "regguf reads and inspects it; convert it with the base model's own tools",
         ));
     }
-    // Checkpoints come with GGUF's metadata; only ggml, ggmf and ggjt have a header of their own.
-    let from_gguf =
-        catalog::container(&model.format).is_none_or(|c| c.format.skeleton != Skeleton::Stream);
+    let from_gguf = keys::are_gguf(&model);
     let mut notes = model.notes.clone();
     let model = prepare::prepare(model, target.is_keyed(), options.repair_key_rows, &mut notes)?;
     let mut steps = Vec::new();
@@ -100,8 +97,8 @@ fn set_vocab(rebuilt: &Rebuilt, plan: &mut Plan, options: &Options) {
             plan.notes.extend(vocabulary::differences(given, rebuilt));
             let mut whole = given.clone();
             // Tokens that were added after training are not in tokenizer.model.
-            for id in given.len()..rebuilt.vocab.len() {
-                whole.tokens.push(rebuilt.vocab.tokens[id].clone());
+            for (id, token) in rebuilt.vocab.tokens.iter().enumerate().skip(given.len()) {
+                whole.tokens.push(token.clone());
                 whole.scores.push(rebuilt.vocab.score(id));
                 whole.kinds.push(crate::model::TokenKind::UserDefined);
             }

@@ -37,7 +37,8 @@ pub struct Rebuilt {
 pub fn to_gguf(old: &Vocab, n_vocab: usize) -> Rebuilt {
     let mut notes = Vec::new();
     let scored = !old.scores.is_empty() && old.scores.iter().any(|s| *s != 0.0);
-    let lossy = (FIRST_BYTE + 128..FIRST_PIECE.min(old.len())).any(|id| old.tokens[id] == REPLACED);
+    let high = old.tokens.iter().take(FIRST_PIECE).skip(FIRST_BYTE + 128);
+    let lossy = high.into_iter().any(|token| token == REPLACED);
     let bytes = lossy
         || (FIRST_BYTE..FIRST_PIECE).all(|id| old.tokens.get(id).is_some_and(|t| t.len() == 1));
     if lossy {

@@ -25,6 +25,8 @@ use std::time::SystemTime;
 use serde::{Serialize, Serializer};
 use sha1::digest::Digest as _;
 
+use crate::bytes::open_regular;
+
 /// Bytes of one buffer: large enough that channel traffic is nothing, small enough for a cache.
 const BUFFER_BYTES: usize = 1 << 20;
 /// Buffers between a reader and its digests.
@@ -208,11 +210,8 @@ fn read(
     threads: usize,
     progress: &(dyn Fn(u64) + Sync),
 ) -> io::Result<Option<(u64, Digests)>> {
-    let mut file = File::open(path)?;
+    let mut file = open_regular(path)?;
     let before = file.metadata()?;
-    if before.is_dir() {
-        return Err(io::Error::new(io::ErrorKind::IsADirectory, "is a directory"));
-    }
     let size = before.len();
     advise_sequential(&file);
     let hashers: Vec<Hasher> = algorithms.iter().map(|&a| Hasher::new(a, size)).collect();

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::digest::{Algorithm, Digest};
+use crate::bytes::open_regular;
 
 /// Pointers, pages and metadata are told from so many first bytes.
 const PREFIX_BYTES: u64 = 4096;
@@ -151,7 +152,7 @@ impl Pointer {
 /// The first bytes of a file.
 pub fn prefix(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(PREFIX_BYTES).read_to_end(&mut bytes)?;
+    open_regular(path)?.take(PREFIX_BYTES).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
@@ -167,7 +168,7 @@ pub enum Implied {
 /// What a safetensors header or a zip end record implies for the size of the file; `None` for
 /// files that say nothing of the kind.
 pub fn implied_size(path: &Path) -> Option<Implied> {
-    let mut file = File::open(path).ok()?;
+    let mut file = open_regular(path).ok()?;
     let size = file.metadata().ok()?.len();
     let mut start = [0; 9];
     file.read_exact(&mut start).ok()?;

@@ -83,6 +83,10 @@ impl Gathered {
             let (claims, findings) = (Vec::new(), Vec::new());
             self.subjects.push(Subject { name, path, claims, placeholder: false, findings });
         }
+        #[expect(
+            clippy::indexing_slicing,
+            reason = "an index of this list, or the one just pushed"
+        )]
         &mut self.subjects[index]
     }
 

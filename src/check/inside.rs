@@ -1,11 +1,11 @@
 //! What a file holds, for a verification: opened as a model where it is one, its structure checked,
 //! its numbers where that was asked for, its tensors where a list knows them.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
 use super::{Finding, numbers, structure, tensors};
+use crate::bytes::open_regular;
 use crate::container::{OpenOptions, open};
 use crate::error::Error;
 use crate::model::Model;
@@ -16,7 +16,7 @@ const MAGICS: [&[u8; 4]; 6] = [b"lmgg", b"fmgg", b"tjgg", b"algg", b"GGUF", b"FU
 /// Whether a file begins as a ggml, ggmf, ggjt or GGUF model does.
 pub fn is_model(path: &Path) -> bool {
     let mut magic = [0; 4];
-    let read = File::open(path).and_then(|mut file| file.read_exact(&mut magic));
+    let read = open_regular(path).and_then(|mut file| file.read_exact(&mut magic));
     read.is_ok() && MAGICS.contains(&&magic)
 }
 

@@ -8,6 +8,8 @@ use crate::model::{Model, Naming, Piece, Role, Symbols, Tensor};
 
 /// Padding between tensors up to this is alignment; more is a hole.
 const MOST_PADDING: u64 = 4096;
+/// Layers whose tensors are looked for; no model has as many, and metadata may claim any number.
+const MOST_LAYERS: u64 = 1 << 12;
 /// Names listed before the rest is only counted.
 const NAMED: usize = 3;
 
@@ -125,7 +127,8 @@ fn roles(model: &Model) -> Vec<Finding> {
         };
         findings.push(Finding::failure("shape", message).about(&tensor.name));
     }
-    let wanted = Role::all(family, symbols.n_layer.unwrap_or(0)).filter(|r| !r.names.optional);
+    let layers = symbols.n_layer.unwrap_or(0).min(MOST_LAYERS);
+    let wanted = Role::all(family, layers).filter(|r| !r.names.optional);
     let missing: Vec<Role> = wanted.filter(|r| !present.contains(&(r.id, r.layer))).collect();
     let partial = unknown.len() > model.tensors.len() / 2;
     if let Some(first) = missing.first().filter(|_| !partial) {

@@ -15,12 +15,12 @@
 //! Lines may end in CRLF, the list may be UTF-8 with a mark or UTF-16 (as PowerShell redirects), `#`
 //! and `;` start comments. 64 times `f` means that the digest is not known, as in llama.cpp's list.
 
-use std::fs;
 use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
 
 use super::digest::Digest;
 use super::download::Nature;
+use crate::bytes::open_regular;
 
 /// No list of digests is larger; a larger file is something else under its name.
 const MAX_LIST_BYTES: u64 = 64 << 20;
@@ -61,7 +61,7 @@ pub enum NotAList {
 impl List {
     /// Reads a list from a file.
     pub fn open(path: &Path) -> Result<Self, NotAList> {
-        let file = fs::File::open(path).map_err(NotAList::Unreadable)?;
+        let file = open_regular(path).map_err(NotAList::Unreadable)?;
         let mut bytes = Vec::new();
         file.take(MAX_LIST_BYTES).read_to_end(&mut bytes).map_err(NotAList::Unreadable)?;
         Self::parse(&bytes, path)

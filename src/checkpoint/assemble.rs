@@ -5,21 +5,16 @@ use std::path::PathBuf;
 
 use serde_json::Value as Json;
 
-use super::{
-    Options, card,
-    hyper::Hyper,
-    names::{Naming, Role},
-    vocabulary,
-};
+use super::{Options, card, family, hyper::Hyper, vocabulary};
 use crate::{
     bytes::Input,
     error::{Error, Result},
-    model::{Join, Metadata, Model, Order, Piece, Tensor},
+    model::{Join, Metadata, Model, Naming, Order, Piece, Role, Tensor},
     quant::QuantType,
 };
 
 /// A checkpoint while it is being read.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Draft {
     /// Where its small files lie.
     pub folder: PathBuf,
@@ -27,6 +22,8 @@ pub struct Draft {
     pub files: Vec<Input>,
     /// The id of the weights' format.
     pub format: &'static str,
+    /// Words of old headers that no key of GGUF holds.
+    pub header: Vec<(String, i64)>,
     /// What a person should know.
     pub notes: Vec<String>,
 }
@@ -73,13 +70,12 @@ impl Draft {
     /// Where a tensor is missing or has another shape than the hyperparameters say.
     pub fn finish(
         mut self,
-        mut parts: Vec<Part>,
+        parts: Vec<Part>,
         hyper: &Hyper,
         naming: Naming,
         config: Option<&Json>,
         options: &Options,
     ) -> Result<Model> {
-        parts.sort_by_key(|p| p.role);
         self.check(&parts, hyper, naming)?;
         let mut tensors = Vec::new();
         if let Some(divisors) = hyper.rope_divisors() {
@@ -92,7 +88,7 @@ impl Draft {
             tensors.extend(f32.and_then(|f32| Tensor::whole(name, shape, f32, file, 0)));
         }
         tensors.extend(parts.into_iter().map(|p| Tensor {
-            name: p.role.gguf(),
+            name: p.role.name(Naming::Gguf),
             shape: p.shape,
             quant: p.quant,
             big_endian: p.big_endian,
@@ -107,17 +103,18 @@ impl Draft {
         metadata.set("general.type", "model");
         card::write(&mut metadata, &self.folder, config, elements, naming)?;
         hyper.write(&mut metadata, file_type(&tensors));
-        let read = vocabulary::read(&self.folder, config, hyper.vocab, options)?;
+        let read = vocabulary::read(&self.folder, config, hyper, options)?;
         self.notes.extend(read.notes);
         read.vocab.to_metadata(&mut metadata);
         for (key, value) in read.more {
             metadata.set(key, value);
         }
+        metadata.set("general.quantization_version", 2u32);
         Ok(Model {
             format: self.format.to_owned(),
             family: "llama".to_owned(),
             files: self.files,
-            header: Vec::new(),
+            header: self.header,
             metadata,
             vocab: read.vocab,
             tensors,
@@ -127,12 +124,13 @@ impl Draft {
 
     /// Every tensor of every layer once, each of the right shape.
     fn check(&mut self, parts: &[Part], hyper: &Hyper, naming: Naming) -> Result<()> {
-        for role in Role::all(hyper.layers) {
-            let wanted: Vec<u64> = role.shape().iter().map(|d| hyper.dim(*d)).collect();
+        let symbols = hyper.symbols();
+        for role in Role::all(family(), hyper.layers.into()) {
+            let wanted = role.shape(&symbols).unwrap_or_default();
             let name = || role.name(naming);
             let mut found = parts.iter().filter(|p| p.role == role);
             match (found.next(), found.next()) {
-                (None, _) if role.is_output() => {
+                (None, _) if role.names.optional => {
                     self.notes.push(format!("no {}: the output is the token embedding", name()));
                 }
                 (None, _) => {
@@ -156,7 +154,7 @@ impl Draft {
                 (Some(_), None) => {}
             }
         }
-        let beyond = |p: &&Part| p.role.layer().is_some_and(|l| l >= hyper.layers);
+        let beyond = |p: &&Part| p.role.layer.is_some_and(|l| l >= hyper.layers.into());
         if let Some(part) = parts.iter().find(beyond) {
             let what =
                 format!("{}: {}, but {} layers", self.name(), part.role.name(naming), hyper.layers);

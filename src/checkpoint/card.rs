@@ -11,10 +11,10 @@ use std::{path::Path, sync::LazyLock};
 use regex::Regex;
 use serde_json::Value as Json;
 
-use super::{json, names::Naming, yaml};
+use super::{json, yaml};
 use crate::{
     error::Result,
-    model::{Metadata, Value},
+    model::{Metadata, Naming, Value},
 };
 
 /// The parts of a model's name.
@@ -144,6 +144,7 @@ fn sampling(metadata: &mut Metadata, settings: &Json) {
     ] {
         let Some(value) = names.iter().find_map(|n| settings.get(n)?.as_f64()) else { continue };
         let whole = matches!(key, "top_k" | "penalty_last_n" | "mirostat");
+        #[expect(clippy::cast_possible_truncation, reason = "out of range, the nearest is taken")]
         let value = if whole { Value::I32(value as i32) } else { Value::F32(value as f32) };
         metadata.set(format!("general.sampling.{key}"), value);
     }
@@ -153,7 +154,7 @@ fn sampling(metadata: &mut Metadata, settings: &Json) {
 fn sources(metadata: &mut Metadata, card: &yaml::Yaml, kind: &str, names: &[&str], weights: u64) {
     let Some(listed) = names.iter().find_map(|n| card.get(n)) else { return };
     let ids = listed.texts();
-    metadata.set(format!("general.{kind}.count"), ids.len() as u32);
+    metadata.set(format!("general.{kind}.count"), u32::try_from(ids.len()).unwrap_or(u32::MAX));
     for (i, id) in ids.iter().enumerate() {
         let address = ["http://", "https://", "ssh://"].iter().any(|p| id.starts_with(p));
         let on_hub = id.split_once("huggingface.co/").map(|(_, rest)| rest);
@@ -186,7 +187,7 @@ fn folder_name(folder: &Path, naming: Naming) -> String {
     let whole = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
     let name = whole.file_name().unwrap_or_default().to_string_lossy().into_owned();
     match naming {
-        Naming::Meta if SIZE.is_match(&name) => format!("LLaMA-{name}"),
+        Naming::Old if SIZE.is_match(&name) => format!("LLaMA-{name}"),
         _ => name,
     }
 }
@@ -345,7 +346,7 @@ fn kinds(part: &str, first: bool, weights: u64) -> (String, Kinds) {
     } else if TYPE.is_match(&part) {
         kinds.quant = true;
         part = part.to_uppercase();
-    } else if !first && SIZE.is_match(&part) {
+    } else if !first && part.is_ascii() && SIZE.is_match(&part) {
         part = part.replace('_', ".");
         // `7b1` is 7.1B.
         if part.ends_with(|c: char| c.is_ascii_digit()) {
@@ -358,9 +359,9 @@ fn kinds(part: &str, first: bool, weights: u64) -> (String, Kinds) {
             part = format!("{head}{}", unit.to_uppercase());
         }
         let (head, unit) = part.split_at(part.len() - 1);
-        let power = " KMBT".find(unit).filter(|p| *p > 0);
-        if let (Ok(value), Some(power), 1..) = (head.parse::<f64>(), power, weights) {
-            let label = value * 1000f64.powi(power as i32);
+        let power = (1..).zip("KMBT".chars()).find(|(_, c)| unit.starts_with(*c));
+        if let (Ok(value), Some((power, _)), 1..) = (head.parse::<f64>(), power, weights) {
+            let label = value * 1000f64.powi(power);
             if (label - weights as f64).abs() > (7 * weights / 8) as f64 {
                 // Far from the number of weights: likely a context length.
                 kinds.finetune = true;

@@ -71,6 +71,10 @@ fn in_folder(folder: &Path) -> Result<Found> {
     if meta(&names) {
         return found(shards(folder, &names, "consolidated.", ".pth")?);
     }
+    // Mistral's own layout: Meta's names and params.json.
+    if has("consolidated.safetensors") {
+        return found(vec![folder.join("consolidated.safetensors")]);
+    }
     let some: Vec<_> = names.iter().take(4).map(String::as_str).collect();
     Err(Error::Unknown {
         file: folder.display().to_string(),
@@ -84,7 +88,7 @@ fn in_folder(folder: &Path) -> Result<Found> {
 }
 
 /// The names of the files (not folders) in a folder.
-fn names_in(folder: &Path) -> Result<BTreeSet<String>> {
+pub(super) fn names_in(folder: &Path) -> Result<BTreeSet<String>> {
     let entries = fs::read_dir(folder).map_err(|e| Error::io(folder, "read", e))?;
     let mut names = BTreeSet::new();
     for entry in entries {
@@ -119,11 +123,11 @@ fn shard(name: &str) -> Option<(&str, u32, u32, &str)> {
 fn shards(folder: &Path, names: &BTreeSet<String>, stem: &str, tail: &str) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut count = 0;
-    let mut first = 0;
+    let mut first = 0u32;
     for name in names {
         if let Some(number) = consolidated(name).filter(|_| stem == "consolidated.") {
             found.push((number, name));
-            count = found.len() as u32;
+            count = u32::try_from(found.len()).unwrap_or(u32::MAX);
         } else if let Some((_, number, of, _)) = shard(name).filter(|s| s.0 == stem && s.3 == tail)
         {
             found.push((number, name));
@@ -131,8 +135,9 @@ fn shards(folder: &Path, names: &BTreeSet<String>, stem: &str, tail: &str) -> Re
         }
     }
     found.sort_unstable();
-    let missing = (first..first + count).find(|n| !found.iter().any(|(number, _)| number == n));
-    if missing.is_some() || found.len() as u32 != count {
+    let missing =
+        (first..first.saturating_add(count)).find(|n| !found.iter().any(|(number, _)| number == n));
+    if missing.is_some() || u32::try_from(found.len()) != Ok(count) {
         let which = missing.map_or("one twice".to_owned(), |n| format!("no number {n}"));
         return Err(Error::Unknown {
             file: folder.display().to_string(),

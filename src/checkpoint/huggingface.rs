@@ -9,19 +9,22 @@ use super::{
     Options, Stored,
     assemble::{Draft, Part},
     hyper::{Hyper, Scaling},
-    json,
-    names::{Naming, Role, is_constant},
+    is_constant, json, role, safetensors,
 };
 use crate::{
     error::{Error, Result},
-    model::{Join, Model, Order},
+    model::{Join, Model, Naming, Order},
 };
 
-/// The architectures that GGUF calls `llama` and whose tensors [`Role`] knows.
+/// The architectures that GGUF calls `llama` and whose tensors the family names.
 const ARCHITECTURES: [&str; 3] = ["LlamaForCausalLM", "LLaMAForCausalLM", "MistralForCausalLM"];
 
 /// Reads a checkpoint in Hugging Face's layout.
-pub fn open(mut draft: Draft, shards: Vec<Vec<Stored>>, options: &Options) -> Result<Model> {
+pub fn open(mut draft: Draft, mut shards: Vec<Vec<Stored>>, options: &Options) -> Result<Model> {
+    if draft.format == safetensors::FORMAT {
+        // The order in which Python's safetensors gives them, so that files equal the converter's.
+        shards.iter_mut().for_each(|shard| shard.sort_by(|a, b| a.name.cmp(&b.name)));
+    }
     let path = draft.folder.join("config.json");
     let config = json::read(&path)?;
     let architecture = config
@@ -30,7 +33,7 @@ pub fn open(mut draft: Draft, shards: Vec<Vec<Stored>>, options: &Options) -> Re
         .unwrap_or("a model without config.json")
         .to_owned();
     let all: Vec<Stored> = shards.into_iter().flatten().filter(|t| !is_constant(&t.name)).collect();
-    let role = |t: &Stored| Role::find(Naming::HuggingFace, &t.name);
+    let role = |t: &Stored| role(Naming::Hf, &t.name);
     let unknown: Vec<&str> =
         all.iter().filter(|t| role(t).is_none()).map(|t| t.name.as_str()).collect();
     let known = ARCHITECTURES.contains(&architecture.as_str());
@@ -45,7 +48,7 @@ pub fn open(mut draft: Draft, shards: Vec<Vec<Stored>>, options: &Options) -> Re
     let mut parts = Vec::new();
     for stored in &all {
         let Some(role) = role(stored) else { continue };
-        let heads = role.rotated().map(|_| u64::from(hyper.head_dim));
+        let heads = role.names.rotary.then_some(u64::from(hyper.head_dim));
         let turns = |n: &u64| {
             stored.shape.first().is_some_and(|rows| rows.is_multiple_of(*n)) && n.is_multiple_of(2)
         };
@@ -67,7 +70,7 @@ pub fn open(mut draft: Draft, shards: Vec<Vec<Stored>>, options: &Options) -> Re
                 .collect(),
         });
     }
-    draft.finish(parts, &hyper, Naming::HuggingFace, Some(&config), options)
+    draft.finish(parts, &hyper, Naming::Hf, Some(&config), options)
 }
 
 fn hyper(draft: &mut Draft, config: &Json, tensors: &[Stored]) -> Result<Hyper> {
@@ -84,7 +87,7 @@ fn hyper(draft: &mut Draft, config: &Json, tensors: &[Stored]) -> Result<Hyper> 
         let missing = || json::malformed(&path, key, "nothing", "a whole number above 0");
         number(key)?.ok_or_else(missing)
     };
-    let float = |key: &str| stated(key).and_then(Json::as_f64).map(|v| v as f32);
+    let float = |key: &str| stated(key).and_then(json::float);
     let (width, heads) = (need("hidden_size")?, need("num_attention_heads")?);
     let head_dim = number("head_dim")?;
     let states_head_dim = head_dim.is_some();
@@ -106,7 +109,7 @@ fn hyper(draft: &mut Draft, config: &Json, tensors: &[Stored]) -> Result<Hyper> 
         ));
     }
     let rope = ["rope_parameters", "rope_scaling"].into_iter().find_map(stated);
-    let rope_base = rope.and_then(|r| r.get("rope_theta")?.as_f64()).map(|v| v as f32);
+    let rope_base = rope.and_then(|r| json::float(r.get("rope_theta")?));
     let eps = float("rms_norm_eps")
         .ok_or_else(|| json::malformed(&path, "rms_norm_eps", "nothing", "a small number"))?;
     Ok(Hyper {
@@ -127,13 +130,13 @@ fn hyper(draft: &mut Draft, config: &Json, tensors: &[Stored]) -> Result<Hyper> 
 
 fn scaling(draft: &mut Draft, config: &Json, rope: &Json) -> Result<Scaling> {
     let float = |key: &str| rope.get(key).and_then(Json::as_f64);
+    let single = |key: &str| rope.get(key).and_then(json::float);
     let kind = ["rope_type", "type"].into_iter().find_map(|k| rope.get(k)?.as_str());
-    let factor = float("factor");
     let original = float("original_max_position_embeddings")
         .or_else(|| config.get("original_max_position_embeddings")?.as_f64());
-    Ok(match (kind, factor) {
+    Ok(match (kind, single("factor")) {
         (None | Some("default"), _) => Scaling::None,
-        (Some("linear"), Some(factor)) => Scaling::Linear(factor as f32),
+        (Some("linear"), Some(factor)) => Scaling::Linear(factor),
         (Some("yarn"), Some(factor)) => {
             let Some(original) = original.filter(|n| *n >= 1.0 && *n <= f64::from(u32::MAX)) else {
                 let path = draft.folder.join("config.json");
@@ -146,11 +149,16 @@ fn scaling(draft: &mut Draft, config: &Json, rope: &Json) -> Result<Scaling> {
                 ("yarn_beta_fast", "beta_fast"),
                 ("yarn_beta_slow", "beta_slow"),
             ];
-            let more = more.into_iter().filter_map(|(gguf, key)| Some((gguf, float(key)? as f32)));
-            Scaling::Yarn { factor: factor as f32, original: original as u32, more: more.collect() }
+            let more = more.into_iter().filter_map(|(gguf, key)| Some((gguf, single(key)?)));
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "checked above; a fraction of a token is none"
+            )]
+            Scaling::Yarn { factor, original: original as u32, more: more.collect() }
         }
         (Some("llama3"), _) => Scaling::Llama3 {
-            factor: factor.unwrap_or(8.0),
+            factor: float("factor").unwrap_or(8.0),
             low: float("low_freq_factor").unwrap_or(1.0),
             high: float("high_freq_factor").unwrap_or(4.0),
             original: original.unwrap_or(8192.0),

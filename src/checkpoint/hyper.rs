@@ -3,8 +3,7 @@
 //!
 //! Compare: llama.cpp, conversion/base.py: set_gguf_parameters, conversion/llama.py.
 
-use super::names::Dim;
-use crate::model::{Metadata, Value};
+use crate::model::{Metadata, Symbols, Value};
 
 /// What decides a model's shapes and arithmetic.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,14 +64,16 @@ pub enum Scaling {
 }
 
 impl Hyper {
-    /// The length of a dimension.
-    pub fn dim(&self, dim: Dim) -> u64 {
-        match dim {
-            Dim::Vocab => self.vocab.into(),
-            Dim::Width => self.width.into(),
-            Dim::Heads => u64::from(self.heads) * u64::from(self.head_dim),
-            Dim::KvHeads => u64::from(self.kv_heads) * u64::from(self.head_dim),
-            Dim::FeedForward => self.feed_forward.into(),
+    /// The symbols in which the family gives the shapes of tensors.
+    pub fn symbols(&self) -> Symbols {
+        Symbols {
+            n_vocab: Some(self.vocab.into()),
+            n_embd: Some(self.width.into()),
+            n_head: Some(self.heads.into()),
+            n_head_kv: Some(self.kv_heads.into()),
+            n_layer: Some(self.layers.into()),
+            n_ff: Some(self.feed_forward.into()),
+            n_rot: Some(self.head_dim.into()),
         }
     }
 
@@ -113,7 +114,6 @@ impl Hyper {
         metadata.set("general.file_type", file_type);
         metadata.set("llama.vocab_size", self.vocab);
         metadata.set("llama.rope.dimension_count", self.head_dim);
-        metadata.set("general.quantization_version", 2u32);
     }
 
     /// The divisors of the rotary frequencies, one for each pair of rows of a head, where the scaling
@@ -125,21 +125,22 @@ impl Hyper {
     /// w > original / low                factor
     /// else                              1 / ((1 - s) / factor + s),  s = (original / w - low) / (high - low)
     /// ```
+    #[expect(clippy::cast_possible_truncation, reason = "the converter rounds to f32 here")]
     pub fn rope_divisors(&self) -> Option<Vec<f32>> {
         let Scaling::Llama3 { factor, low, high, original } = self.scaling else { return None };
         let base = f64::from(self.rope_base.unwrap_or(10_000.0));
         let dim = f64::from(self.head_dim);
         let divisor = |i: u32| {
-            // The converter computes in f32 from here on.
-            let frequency = 1.0 / base.powf(f64::from((f64::from(2 * i) / dim) as f32)) as f32;
-            let wavelength = (std::f64::consts::TAU as f32) / frequency;
+            // The converter computes in f32 from here on, and divides by multiplying with reciprocals.
+            let frequency = (base.powf(f64::from((f64::from(2 * i) / dim) as f32)) as f32).recip();
+            let wavelength = frequency.recip() * std::f32::consts::TAU;
             if f64::from(wavelength) < original / high {
                 1.0
             } else if f64::from(wavelength) > original / low {
                 factor as f32
             } else {
-                let s = (original as f32 / wavelength - low as f32) / (high - low) as f32;
-                1.0 / ((1.0 - s) / factor as f32 + s)
+                let s = (wavelength.recip() * original as f32 - low as f32) / (high - low) as f32;
+                ((1.0 - s) / factor as f32 + s).recip()
             }
         };
         Some((0..self.head_dim / 2).map(divisor).collect())

@@ -34,6 +34,15 @@ pub fn read(path: &Path) -> Result<Option<Value>> {
     parsed.map(Some).map_err(|e| malformed(path, "json", &e.to_string(), "JSON"))
 }
 
+/// A number as models use it, in 32 bits.
+pub fn float(value: &Value) -> Option<f32> {
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "rounded, as the original's own readers do"
+    )]
+    value.as_f64().map(|v| v as f32)
+}
+
 /// An error at a field of such a file.
 pub fn malformed(path: &Path, field: &str, found: &str, wanted: &str) -> Error {
     Error::Malformed(Box::new(Malformed {

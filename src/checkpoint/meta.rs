@@ -11,12 +11,11 @@ use super::{
     Options, Stored,
     assemble::{Draft, Part},
     hyper::{Hyper, Scaling},
-    json,
-    names::{Dim, Naming, Role, is_constant},
+    is_constant, json, role,
 };
 use crate::{
     error::{Error, Result},
-    model::{Join, Model, Piece},
+    model::{Join, Model, Naming, Piece, Role},
 };
 
 /// LLaMA's heads have this many rows in every size.
@@ -25,6 +24,8 @@ const HEAD_DIM: u32 = 128;
 /// Reads a checkpoint in Meta's layout.
 pub fn open(mut draft: Draft, shards: &[Vec<Stored>], options: &Options) -> Result<Model> {
     let params = json::read(&draft.folder.join("params.json"))?;
+    // Later releases put it one level deeper.
+    let params = params.map(|p| p.get("model").filter(|m| m.is_object()).cloned().unwrap_or(p));
     let width = width(&draft, params.as_ref(), shards)?;
     let first = shards.first().map(Vec::as_slice).unwrap_or_default();
     let mut parts = Vec::new();
@@ -34,7 +35,7 @@ pub fn open(mut draft: Draft, shards: &[Vec<Stored>], options: &Options) -> Resu
             dropped.push(stored.name.as_str());
             continue;
         }
-        let Some(role) = Role::find(Naming::Meta, &stored.name) else {
+        let Some(role) = role(Naming::Old, &stored.name) else {
             return Err(draft.unknown_tensors(&[&stored.name], "Meta's LLaMA"));
         };
         let mut same = Vec::new();
@@ -56,7 +57,7 @@ pub fn open(mut draft: Draft, shards: &[Vec<Stored>], options: &Options) -> Resu
         draft.notes.push(format!("{one}{more} dropped: readers compute rotary frequencies"));
     }
     let hyper = hyper(&mut draft, params.as_ref(), width, &parts)?;
-    draft.finish(parts, &hyper, Naming::Meta, None, options)
+    draft.finish(parts, &hyper, Naming::Old, None, options)
 }
 
 /// The width of the residual stream: stated, or the length of a norm.
@@ -90,7 +91,7 @@ fn join(role: Role, shards: &[&Stored], width: u64) -> Result<Part> {
         let what = format!("{}: {why}: shapes {}", first.name, shapes.join(", "));
         Error::unsupported(what, "check that all shards are of one model, and none is missing")
     };
-    if shards.iter().any(|s| s.dtype != first.dtype || s.shape.len() != role.shape().len()) {
+    if shards.iter().any(|s| s.dtype != first.dtype || s.shape.len() != role.names.shape.len()) {
         return Err(odd("the shards differ"));
     }
     let quant = first.quant()?;
@@ -114,7 +115,7 @@ fn join(role: Role, shards: &[&Stored], width: u64) -> Result<Part> {
     let sum =
         |axis: usize| shards.iter().map(|s| s.shape.get(axis).copied().unwrap_or(0)).sum::<u64>();
     // The axis of the residual stream: the columns of what reads it, the rows of what writes it.
-    let stream = usize::from(role.shape().first() != Some(&Dim::Width));
+    let stream = usize::from(role.names.shape.first().is_none_or(|first| first != "n_embd"));
     let uncut = shards.iter().all(|s| s.shape.get(stream) == Some(&width));
     let axis = if uncut {
         1 - stream
@@ -144,9 +145,9 @@ fn hyper(draft: &mut Draft, params: Option<&Json>, width: u64, parts: &[Part]) -
             None => Err(json::malformed(&path, key, &v.to_string(), "a whole number above 0")),
         },
     };
-    let float = |key: &str| stated(key).and_then(Json::as_f64).map(|v| v as f32);
+    let float = |key: &str| stated(key).and_then(json::float);
     let rows = |name: &str| {
-        let part = parts.iter().find(|p| p.role.gguf() == name);
+        let part = parts.iter().find(|p| p.role.name(Naming::Gguf) == name);
         part.and_then(|p| u32::try_from(*p.shape.first()?).ok())
     };
     let mut assumed = Vec::new();
@@ -154,8 +155,8 @@ fn hyper(draft: &mut Draft, params: Option<&Json>, width: u64, parts: &[Part]) -
         assumed.push("params.json is missing".to_owned());
     }
     let width = u32::try_from(width).unwrap_or(0);
-    let layers = parts.iter().filter_map(|p| p.role.layer()).max().map_or(0, |l| l + 1);
-    let layers = number("n_layers")?.unwrap_or(layers);
+    let layers = parts.iter().filter_map(|p| p.role.layer).max().map_or(0, |l| l + 1);
+    let layers = number("n_layers")?.unwrap_or(u32::try_from(layers).unwrap_or(u32::MAX));
     let heads = match number("n_heads")? {
         Some(heads) => heads,
         None => {
@@ -163,11 +164,13 @@ fn hyper(draft: &mut Draft, params: Option<&Json>, width: u64, parts: &[Part]) -
             width / HEAD_DIM
         }
     };
-    if heads == 0 || !width.is_multiple_of(heads) {
+    let head_dim = number("head_dim")?;
+    let states_head_dim = head_dim.is_some();
+    if heads == 0 || width == 0 || (head_dim.is_none() && !width.is_multiple_of(heads)) {
         let found = format!("{heads} heads for a width of {width}");
         return Err(json::malformed(&path, "n_heads", &found, "a divisor of the width"));
     }
-    let head_dim = width / heads;
+    let head_dim = head_dim.unwrap_or_else(|| width / heads);
     let kv_heads = match number("n_kv_heads")? {
         Some(heads) => heads,
         None => rows("blk.0.attn_k.weight").map_or(heads, |rows| rows / head_dim),
@@ -182,12 +185,26 @@ fn hyper(draft: &mut Draft, params: Option<&Json>, width: u64, parts: &[Part]) -
     };
     let scaling = match stated("use_scaled_rope") {
         Some(Json::Bool(true)) => {
-            Scaling::Llama3 { factor: 8.0, low: 1.0, high: 4.0, original: 8192.0 }
+            // The factor stands in Meta's code: 8, and 32 for the small models of LLaMA 3.2.
+            let small = matches!((width, layers), (2048, 16) | (3072, 28));
+            let usual = if small { 32.0 } else { 8.0 };
+            let factor =
+                stated("rope_scaling_factor").and_then(Json::as_f64).unwrap_or_else(|| {
+                    let version = if small { "3.2" } else { "3.1" };
+                    assumed.push(format!(
+                        "a rope scaling factor of {usual}, as LLaMA {version} has it"
+                    ));
+                    usual
+                });
+            Scaling::Llama3 { factor, low: 1.0, high: 4.0, original: 8192.0 }
         }
         _ => Scaling::None,
     };
     let vocab = rows("token_embd.weight").unwrap_or(0);
-    let (context, why) = context(eps, rope_base, vocab, &scaling);
+    let (context, why) = match stated("sliding_window") {
+        Some(_) => (32_768, "as Mistral has it"),
+        None => context(eps, rope_base, vocab, &scaling),
+    };
     let context = match number("max_seq_len")? {
         Some(context) => context,
         None => {
@@ -201,10 +218,12 @@ fn hyper(draft: &mut Draft, params: Option<&Json>, width: u64, parts: &[Part]) -
             "the feed-forward layers have {feed_forward} rows where params.json would give {by_rule}"
         ));
     }
+    if let Some(multiple) = number("multiple_of")? {
+        draft.header.push(("n_mult".to_owned(), multiple.into()));
+    }
     if !assumed.is_empty() {
         draft.notes.push(format!("assumed: {}", assumed.join("; ")));
     }
-    let states_head_dim = false;
     Ok(Hyper {
         layers,
         context: Some(context),
@@ -238,6 +257,11 @@ fn feed_forward_by_rule(width: u32, params: Option<&Json>) -> Option<u32> {
     let multiple = params?.get("multiple_of")?.as_u64().filter(|m| *m > 0)?;
     let factor = params?.get("ffn_dim_multiplier").and_then(Json::as_f64).unwrap_or(1.0);
     let plain = u64::from(width) * 8 / 3;
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "as Meta's int(); out of range, the nearest is taken"
+    )]
     let scaled = (plain as f64 * factor) as u64;
     u32::try_from(scaled.div_ceil(multiple).checked_mul(multiple)?).ok()
 }

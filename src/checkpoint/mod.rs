@@ -18,12 +18,12 @@ pub mod hyper;
 pub mod json;
 pub mod legacy;
 pub mod meta;
-pub mod names;
 pub mod node;
 pub mod pickle;
 pub mod safetensors;
 pub mod sentencepiece;
 pub mod tar;
+pub mod tiktoken;
 pub mod tokenizer_files;
 pub mod tokenizer_json;
 pub mod torch;
@@ -33,12 +33,13 @@ pub mod zip;
 
 use std::path::Path;
 
-use names::{Naming, Role};
+use assemble::Draft;
 
 use crate::{
     bytes::Input,
     error::{Error, Result},
-    model::{Model, Piece},
+    format::{catalog, family::Family},
+    model::{Model, Naming, Piece, Role},
     quant::QuantType,
 };
 
@@ -118,6 +119,9 @@ impl Stored {
             }
             next = next.saturating_mul(*n);
         }
+        if step == 1 && row_stride < columns && outer().any(|(n, _)| *n > 1) {
+            return Err(odd("rows that overlap"));
+        }
         let element = match u8::try_from(width) {
             Ok(width) if step != 1 && columns > 1 => Some((width, step * u64::from(width))),
             _ => None,
@@ -162,17 +166,29 @@ pub fn open(path: &Path, options: &Options) -> Result<Model> {
         format = weights.format;
     }
     let names = || shards.iter().flatten().map(|t| t.name.as_str());
-    let naming =
-        if names().any(|n| Role::find(Naming::Meta, n).is_some_and(|r| r.layer().is_some())) {
-            Naming::Meta
-        } else {
-            Naming::HuggingFace
-        };
-    let draft = assemble::Draft { folder: found.folder, files, format, notes: Vec::new() };
-    match naming {
-        Naming::Meta => meta::open(draft, &shards, options),
-        Naming::HuggingFace => huggingface::open(draft, shards, options),
+    let is_meta = names().any(|n| role(Naming::Old, n).is_some_and(|r| r.layer.is_some()));
+    let draft = Draft { folder: found.folder, files, format, ..Draft::default() };
+    if is_meta {
+        meta::open(draft, &shards, options)
+    } else {
+        huggingface::open(draft, shards, options)
     }
+}
+
+/// The family that checkpoints are read as.
+pub fn family() -> &'static Family {
+    // Every description is read when the tests run.
+    catalog::family("llama").unwrap_or_else(|| unreachable!("no description of llama"))
+}
+
+/// What the tensor that `naming` calls `name` does.
+fn role(naming: Naming, name: &str) -> Option<Role> {
+    Role::of(family(), naming, name)
+}
+
+/// Whether a tensor is a table that readers compute themselves.
+fn is_constant(name: &str) -> bool {
+    family().family.ignored.iter().any(|end| name.ends_with(end.as_str()))
 }
 
 /// The directory of one file of weights, whatever its format.

@@ -58,6 +58,11 @@ pub const ALLOWED: [&str; 25] = [
 const DEPTH: u16 = 64;
 /// Bytes ever written to the normalised pickle and the memo.
 const WORK: usize = 32 << 20;
+/// The same for each byte of the pickle read so far, beside [`FREE`]: a file of many small pickles
+/// takes time by its length and not by their number.
+const GROWTH: u64 = 256;
+/// What a pickle of any length may write.
+const FREE: u64 = 4096;
 /// Values ever written, copies from the memo included.
 const VALUES: usize = 1 << 19;
 /// Opcodes.
@@ -91,6 +96,7 @@ enum Memo {
 
 struct Machine<'a> {
     source: &'a Source<'a>,
+    start: u64,
     at: u64,
     end: u64,
     /// Offset of the opcode being run, for errors.
@@ -110,6 +116,7 @@ struct Machine<'a> {
 pub fn read(source: &Source, at: u64, end: u64) -> Result<(Node, u64)> {
     let mut machine = Machine {
         source,
+        start: at,
         at,
         end,
         op_at: at,
@@ -340,9 +347,11 @@ impl Machine<'_> {
     fn spend(&mut self, bytes: usize, values: usize) -> Result<()> {
         self.work = self.work.saturating_add(bytes);
         self.values = self.values.saturating_add(values);
-        if self.work > WORK || self.values > VALUES {
+        let most = self.at.saturating_sub(self.start).saturating_mul(GROWTH).saturating_add(FREE);
+        let most = WORK.min(usize::try_from(most).unwrap_or(WORK));
+        if self.work > most || self.values > VALUES {
             let found = format!("{} bytes and {} values", self.work, self.values);
-            return Err(self.bad(found, &format!("at most {WORK} and {VALUES}")));
+            return Err(self.bad(found, &format!("at most {most} and {VALUES}")));
         }
         Ok(())
     }
@@ -415,7 +424,7 @@ impl Machine<'_> {
         let small = match op {
             b'K' => i64::from(self.byte()?),
             b'M' => self.le(2)?.cast_signed(),
-            b'J' => i64::from((self.le(4)? as u32).cast_signed()),
+            b'J' => (self.le(4)? << 32).cast_signed() >> 32,
             b'I' => {
                 let line = self.line()?;
                 match line.as_str() {
@@ -471,15 +480,21 @@ impl Machine<'_> {
             other => {
                 let bytes =
                     other.map_or_else(std::string::FromUtf8Error::into_bytes, String::into_bytes);
-                let len = (bytes.len() as u32).to_le_bytes();
-                self.push(&[b"B", &len[..], &bytes].concat(), Kind::Fixed, 0)
+                self.push_long(b'B', &bytes, Kind::Fixed)
             }
         }
     }
 
     fn push_text(&mut self, text: &str, kind: Kind) -> Result<()> {
-        let len = (text.len() as u32).to_le_bytes();
-        self.push(&[b"X", &len[..], text.as_bytes()].concat(), kind, 0)
+        self.push_long(b'X', text.as_bytes(), kind)
+    }
+
+    /// Pushes bytes after their length in 32 bits.
+    fn push_long(&mut self, op: u8, bytes: &[u8], kind: Kind) -> Result<()> {
+        let Ok(len) = u32::try_from(bytes.len()) else {
+            return Err(self.bad(format!("{} bytes", bytes.len()), "fewer than 2^32"));
+        };
+        self.push(&[&[op], &len.to_le_bytes()[..], bytes].concat(), kind, 0)
     }
 
     /// Takes the last item off, which must be text.

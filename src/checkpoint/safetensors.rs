@@ -23,7 +23,8 @@ use crate::{
     limits::Limits,
 };
 
-const FORMAT: &str = "safetensors";
+/// The id of the format.
+pub const FORMAT: &str = "safetensors";
 /// The longest header that the format allows.
 const LONGEST: u64 = 100 << 20;
 
@@ -75,8 +76,9 @@ pub fn open(input: &Input) -> Result<Weights> {
                 return Err(source.malformed(8, format!("{name}.dtype"), entry.dtype, wanted));
             }
         };
-        let elements = entry.shape.iter().try_fold(1u64, |n, d| n.checked_mul(*d));
-        let bytes = elements.and_then(|n| n.checked_mul(width(dtype)));
+        // A zero must not hide the size of the other dimensions.
+        let most = entry.shape.iter().try_fold(width(dtype), |n, d| n.checked_mul((*d).max(1)));
+        let bytes = most.map(|n| if entry.shape.contains(&0) { 0 } else { n });
         let (begin, end) = entry.data_offsets;
         if bytes.is_none() || end.checked_sub(begin) != bytes {
             let found = format!("{begin}..{end} for {dtype} {:?}", entry.shape);

@@ -51,7 +51,7 @@ pub fn open(input: &Input) -> Result<Weights> {
     let mut by_id = tensors(&source, member("tensors")?, &storages)?;
     let mut tensors = Vec::new();
     for (key, value) in root.dict().unwrap_or_default() {
-        let id = value.list().and_then(|id| Some(label(id.first()?)));
+        let id = value.list().and_then(|id| label(id.first()?));
         if let (Some(name), Some((view, at))) = (key.text(), id.and_then(|id| by_id.remove(&id))) {
             let view = View { name: name.to_owned(), ..view };
             tensors.push(view.stored(input, FORMAT, 0, at, big_endian)?);
@@ -105,7 +105,7 @@ fn storages(
     for _ in 0..count.count().unwrap_or(0) {
         let (entry, next) = pickle::read(source, at, end)?;
         let parsed = match entry.list() {
-            Some([key, _, class]) => class.text().and_then(dtype).map(|dtype| (label(key), dtype)),
+            Some([key, _, class]) => label(key).zip(class.text().and_then(dtype)),
             _ => None,
         };
         let Some((key, dtype)) = parsed else {
@@ -128,9 +128,9 @@ fn storages(
     for view in views.list().unwrap_or_default() {
         let parsed = match view.list() {
             Some([target, root, offset, _]) => {
-                let root = storages.get(&label(root)).cloned();
-                root.zip(offset.count())
-                    .map(|((s, at, _), offset)| (label(target), (s, at, offset)))
+                let root = label(root).and_then(|root| storages.get(&root)).cloned();
+                let found = root.zip(offset.count()).map(|((s, at, _), offset)| (s, at, offset));
+                label(target).zip(found)
             }
             _ => None,
         };
@@ -160,7 +160,9 @@ fn tensors(
     for _ in 0..count.count().unwrap_or(0) {
         let (entry, next) = pickle::read(source, at, end)?;
         let found = match entry.list() {
-            Some([id, storage, _]) => storages.get(&label(storage)).map(|s| (label(id), s)),
+            Some([id, storage, _]) => {
+                label(id).zip(label(storage).and_then(|storage| storages.get(&storage)))
+            }
             _ => None,
         };
         let Some((id, (storage, place, base))) = found else {
@@ -190,11 +192,11 @@ fn tensors(
 }
 
 /// Ids are integers or text; either way their text tells them apart.
-fn label(node: &Node) -> String {
+fn label(node: &Node) -> Option<String> {
     match node {
-        Node::Text(text) => text.clone(),
-        Node::Int(v) => v.to_string(),
-        other => format!("{other:?}"),
+        Node::Text(text) => Some(text.clone()),
+        Node::Int(v) => Some(v.to_string()),
+        _ => None,
     }
 }
 

@@ -70,10 +70,11 @@ fn model(vocab: &Vocab) -> Vec<u8> {
 
 fn varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
-        out.push((value & 0x7f) as u8 | 0x80);
+        let [low, ..] = value.to_le_bytes();
+        out.push(low | 0x80);
         value >>= 7;
     }
-    out.push(value as u8);
+    out.extend(u8::try_from(value));
 }
 
 fn number(out: &mut Vec<u8>, field: u64, value: u64) {

@@ -193,11 +193,10 @@ fn byte_level(file: &str, parsed: &File) -> Result<Parts> {
     if pre.ignore_merges != ignore_merges {
         notes.push(format!(
             "ignore_merges is {ignore_merges}, but readers take {:?} to mean the opposite",
-            pre.names[0]
+            pre.name()
         ));
     }
-    let vocab =
-        Vocab { model: "gpt2".to_owned(), pre: pre.names[0].to_owned(), ..Vocab::default() };
+    let vocab = Vocab { model: "gpt2".to_owned(), pre: pre.name().to_owned(), ..Vocab::default() };
     let mut parts = Parts::new(vocab, false, notes);
     if let Pieces::Ids(ids) = &parsed.model.vocab {
         for (text, id) in ids {

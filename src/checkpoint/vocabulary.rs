@@ -3,11 +3,18 @@
 //!
 //! Compare: llama.cpp, conversion/base.py: _create_vocab_sentencepiece, gguf-py vocab.py: SpecialVocab.
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use serde_json::Value as Json;
 
-use super::{Options, json, sentencepiece::SentencePiece, tokenizer_json::TokenizerJson};
+use super::{
+    Options, find,
+    hyper::{Hyper, Scaling},
+    json,
+    sentencepiece::SentencePiece,
+    tiktoken,
+    tokenizer_json::TokenizerJson,
+};
 use crate::{
     error::{Error, Result},
     model::{TokenKind, Value, Vocab},
@@ -30,18 +37,34 @@ const ADDED_SCORE: f32 = -1000.0;
 const UNUSED_SCORE: f32 = -10_000.0;
 /// Code Llama's vocabulary has tokens for infilling at fixed places.
 const CODE_LLAMA: u32 = 32_016;
+/// A vocabulary of this size wants no token before a text, says the converter.
+const WITHOUT_BOS: u32 = 49_152;
 
-/// Reads the vocabulary of the checkpoint in `folder`, whose embedding has `rows` rows.
+/// Reads the vocabulary of the checkpoint in `folder`; its embedding has `hyper.vocab` rows.
 ///
 /// # Errors
 /// Where a file is broken, or the tokens do not fit the rows and nobody asked to make them.
-pub fn read(folder: &Path, config: Option<&Json>, rows: u32, options: &Options) -> Result<Read> {
+pub fn read(
+    folder: &Path,
+    config: Option<&Json>,
+    hyper: &Hyper,
+    options: &Options,
+) -> Result<Read> {
+    let rows = hyper.vocab;
     let mut read = Read::default();
     let from_json = tokenizer_json(folder)?;
     let settings = json::read(&folder.join("tokenizer_config.json"))?;
-    match (sentencepiece(folder, config.is_none())?, from_json) {
-        (Some(model), from_json) => {
-            read.vocab = model.vocab();
+    let model = tokenizer_model(folder, config.is_none())?;
+    let ranks = model.as_ref().is_some_and(|(_, bytes)| tiktoken::is_tiktoken(bytes));
+    match (model, from_json) {
+        (Some((name, bytes)), None) if ranks => {
+            let later = matches!(hyper.scaling, Scaling::Llama3 { .. });
+            read.vocab = tiktoken::parse(&name, &bytes, later)?;
+            let version = if later { "3.1" } else { "3" };
+            read.notes.push(format!("special tokens are those of LLaMA {version}"));
+        }
+        (Some((name, bytes)), from_json) if !ranks => {
+            read.vocab = SentencePiece::parse(&name, &bytes)?.vocab();
             read.vocab.pre = "default".to_owned();
             if config.is_some() {
                 // There, config.json and its neighbours say which tokens are special.
@@ -58,7 +81,7 @@ pub fn read(folder: &Path, config: Option<&Json>, rows: u32, options: &Options) 
             let added = from_json.map(|t| t.added).unwrap_or_default();
             special_tokens(settings.as_ref(), config, &added, &mut read.vocab);
         }
-        (None, Some(from_json)) => {
+        (_, Some(from_json)) => {
             let TokenizerJson { vocab, added, notes } = from_json?;
             (read.vocab, read.notes) = (vocab, notes);
             if read.vocab.model == "llama" {
@@ -67,7 +90,7 @@ pub fn read(folder: &Path, config: Option<&Json>, rows: u32, options: &Options) 
             read.vocab.unknown = None;
             special_tokens(settings.as_ref(), config, &added, &mut read.vocab);
         }
-        (None, None) => {
+        (_, None) => {
             let note = "no tokenizer.model or tokenizer.json: there is no vocabulary";
             read.notes.push(note.to_owned());
             return Ok(read);
@@ -77,6 +100,9 @@ pub fn read(folder: &Path, config: Option<&Json>, rows: u32, options: &Options) 
     read.vocab.add_space_prefix = flag.or(read.vocab.add_space_prefix);
     chat_template(folder, settings.as_ref(), &mut read)?;
     fit(rows, options, &mut read)?;
+    if rows == WITHOUT_BOS {
+        read.vocab.add_bos.get_or_insert(false);
+    }
     if rows == CODE_LLAMA {
         for (name, id) in
             [("prefix", 32_007u32), ("suffix", 32_008), ("middle", 32_009), ("eot", 32_010)]
@@ -87,8 +113,8 @@ pub fn read(folder: &Path, config: Option<&Json>, rows: u32, options: &Options) 
     Ok(read)
 }
 
-/// `tokenizer.model`, for Meta's layout also in the folder above.
-fn sentencepiece(folder: &Path, above: bool) -> Result<Option<SentencePiece>> {
+/// The name and bytes of `tokenizer.model`, for Meta's layout also in the folder above.
+fn tokenizer_model(folder: &Path, above: bool) -> Result<Option<(String, Vec<u8>)>> {
     let mut places = vec![folder.join("tokenizer.model")];
     if above {
         // `models/7B` may be given relative to itself.
@@ -97,19 +123,8 @@ fn sentencepiece(folder: &Path, above: bool) -> Result<Option<SentencePiece>> {
         );
     }
     for path in places {
-        let Some(bytes) = json::bytes(&path)? else { continue };
-        let name = path.display().to_string();
-        // LLaMA 3 keeps a list of base64 texts and ranks under the same name.
-        let first = bytes.split(|b| *b == b'\n').next().unwrap_or_default();
-        let ranks = first.is_ascii() && first.ends_with(b" 0") && first.len() < 32;
-        if !ranks {
-            return SentencePiece::parse(&name, &bytes).map(Some);
-        }
-        if !folder.join("tokenizer.json").is_file() {
-            return Err(Error::unsupported(
-                format!("{name}: not yet: a tiktoken list of ranks, which has no merges"),
-                "put the tokenizer.json of the same model beside the weights",
-            ));
+        if let Some(bytes) = json::bytes(&path)? {
+            return Ok(Some((path.display().to_string(), bytes)));
         }
     }
     Ok(None)
@@ -215,33 +230,42 @@ fn special_tokens(
     vocab.add_eos = vocab.add_eos.or_else(|| flag("eos"));
 }
 
-/// The chat template: in `tokenizer_config.json`, one or several by name, or in a file of its own.
+/// The chat template: in `tokenizer_config.json`, one or several by name, or in files of their own.
 fn chat_template(folder: &Path, settings: Option<&Json>, read: &mut Read) -> Result<()> {
-    let own = json::bytes(&folder.join("chat_template.jinja"))?;
-    let own = own.map(|bytes| Json::from(String::from_utf8_lossy(&bytes)));
-    let beside = json::read(&folder.join("chat_template.json"))?;
-    let beside = || beside.and_then(|b| b.get("chat_template").cloned());
+    let text = |path: &Path| {
+        let bytes = json::bytes(path)?;
+        Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+    };
     let stated = settings.and_then(|s| s.get("chat_template")).cloned();
-    let mut names = Vec::new();
-    match stated.or(own).or_else(beside) {
+    let own = text(&folder.join("chat_template.jinja"))?.map(Json::from);
+    let beside = json::read(&folder.join("chat_template.json"))?;
+    let beside = beside.and_then(|b| b.get("chat_template").cloned());
+    let mut named = Vec::new();
+    match stated.or(own).or(beside) {
         Some(Json::String(template)) => read.vocab.chat_template = Some(template),
         Some(Json::Array(templates)) => {
             for choice in &templates {
-                let text = |key: &str| choice.get(key).and_then(Json::as_str);
-                let (Some(name), Some(template)) = (text("name"), text("template")) else {
-                    continue;
-                };
-                if name == "default" {
-                    read.vocab.chat_template = Some(template.to_owned());
-                    continue;
-                }
-                let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
-                let name: String = name.chars().map(plain).collect();
-                read.more.push((format!("tokenizer.chat_template.{name}"), template.into()));
-                names.push(name);
+                let text = |key: &str| choice.get(key)?.as_str().map(str::to_owned);
+                named.extend(text("name").zip(text("template")));
             }
         }
         _ => {}
+    }
+    let more = folder.join("additional_chat_templates");
+    for file in if more.is_dir() { find::names_in(&more)? } else { BTreeSet::new() } {
+        let Some(name) = file.strip_suffix(".jinja") else { continue };
+        named.extend(text(&more.join(&file))?.map(|template| (name.to_owned(), template)));
+    }
+    let mut names = Vec::new();
+    for (name, template) in named {
+        if name == "default" {
+            read.vocab.chat_template = Some(template);
+            continue;
+        }
+        let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
+        let name: String = name.chars().map(plain).collect();
+        read.more.push((format!("tokenizer.chat_template.{name}"), template.as_str().into()));
+        names.push(name);
     }
     if !names.is_empty() {
         read.more.push(("tokenizer.chat_templates".to_owned(), Value::strings(names)));

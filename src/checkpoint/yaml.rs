@@ -48,9 +48,9 @@ pub fn front_matter(markdown: &str) -> Yaml {
     if lines.next() != Some("---") {
         return Yaml::Nothing;
     }
+    let mut lines = lines.take_while(|l| *l != "---").peekable();
     let mut keys: Vec<(String, Yaml)> = Vec::new();
-    for line in lines.take_while(|l| *l != "---") {
-        let indented = line.starts_with([' ', '\t']);
+    while let Some(line) = lines.next() {
         let trimmed = line.trim();
         if let Some(item) = trimmed.strip_prefix("- ") {
             // Lists may stand at the margin or indented; an item with keys of its own is no text.
@@ -62,21 +62,42 @@ pub fn front_matter(markdown: &str) -> Yaml {
                     _ => {}
                 }
             }
-        } else if let (false, Some((key, value))) = (indented, trimmed.split_once(':')) {
+        } else if let (false, Some((key, value))) = (is_indented(line), trimmed.split_once(':')) {
             let value = value.trim();
             let value = match value.strip_prefix('[').and_then(|v| v.strip_suffix(']')) {
                 Some(items) => {
                     Yaml::List(items.split(',').map(scalar).filter(|i| !i.is_empty()).collect())
                 }
-                None if value.is_empty() || value.starts_with(['#', '|', '>', '{']) => {
-                    Yaml::Nothing
+                None if value.starts_with(['|', '>']) => {
+                    let mut block = Vec::new();
+                    while let Some(l) = lines.next_if(|l| is_indented(l) || l.trim().is_empty()) {
+                        block.push(l.trim());
+                    }
+                    Yaml::Text(joined(value, &block))
                 }
+                None if value.is_empty() || value.starts_with(['#', '{']) => Yaml::Nothing,
                 None => Yaml::Text(scalar(value)),
             };
             keys.push((scalar(key), value));
         }
     }
     Yaml::Keys(keys)
+}
+
+fn is_indented(line: &str) -> bool {
+    line.starts_with([' ', '\t'])
+}
+
+/// The text of a block: `|` keeps its lines, `>` joins them, `-` drops the line feed at the end.
+fn joined(style: &str, block: &[&str]) -> String {
+    let text = if style.starts_with('|') {
+        block.join("\n")
+    } else {
+        let paragraphs: Vec<_> = block.split(|l| l.is_empty()).map(|p| p.join(" ")).collect();
+        paragraphs.join("\n")
+    };
+    let text = text.trim_end().to_owned();
+    if style.contains('-') { text } else { text + "\n" }
 }
 
 /// A text without its quotes or the comment after it.

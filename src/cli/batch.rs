@@ -248,6 +248,8 @@ struct Telling<'a> {
 struct Bars {
     all: MultiProgress,
     overall: ProgressBar,
+    /// Bytes of the inputs of jobs that are over.
+    ended: u64,
     jobs: Vec<(usize, ProgressBar)>,
 }
 
@@ -260,7 +262,7 @@ impl<'a> Telling<'a> {
             overall.set_style(
                 ProgressStyle::with_template(style).unwrap_or(ProgressStyle::default_bar()),
             );
-            Mutex::new(Bars { all, overall, jobs: Vec::new() })
+            Mutex::new(Bars { all, overall, ended: 0, jobs: Vec::new() })
         });
         Self { plan, events, lines, bars }
     }
@@ -284,7 +286,7 @@ impl<'a> Telling<'a> {
     fn draw(&self, event: &Event) {
         let Some(bars) = &self.bars else { return };
         let mut bars = bars.lock().unwrap_or_else(PoisonError::into_inner);
-        let style = "  {prefix} {bar:20} {bytes}/{total_bytes}";
+        let style = "  {prefix} {bar:20} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left";
         let input = |job: usize| self.plan.jobs.get(job).map_or(0, |job| job.model.bytes);
         match event {
             Event::Planned { bytes, .. } => bars.overall.set_length(*bytes),
@@ -305,7 +307,7 @@ impl<'a> Telling<'a> {
             Event::Finished { job, .. }
             | Event::Skipped { job, .. }
             | Event::Failed { job, .. } => {
-                bars.overall.inc(input(*job));
+                bars.ended += input(*job);
                 if let Some(at) = bars.jobs.iter().position(|(n, _)| n == job) {
                     let (_, bar) = bars.jobs.remove(at);
                     bar.finish_and_clear();
@@ -313,6 +315,14 @@ impl<'a> Telling<'a> {
             }
             Event::Waiting { .. } | Event::Ended { .. } => {}
         }
+        // Overall counts what is read; a job that is half written is taken to be half read.
+        let read = |(job, bar): &(usize, ProgressBar)| {
+            let total = bar.length().unwrap_or(0).max(1);
+            let read = u128::from(input(*job)) * u128::from(bar.position()) / u128::from(total);
+            u64::try_from(read).unwrap_or(u64::MAX)
+        };
+        let now = bars.ended + bars.jobs.iter().map(read).sum::<u64>();
+        bars.overall.set_position(now);
     }
 
     /// Takes the bars away.

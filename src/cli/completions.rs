@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::CommandFactory;
 use clap_complete::Shell;
 
-use super::{Cli, Globals, print};
+use super::{Cli, Globals, print_raw};
 use crate::error::Result;
 
 /// What the person typed.
@@ -20,6 +20,6 @@ pub struct Args {
 pub fn run(args: &Args, _: &Globals) -> Result<ExitCode> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "regguf", &mut script);
-    print(&String::from_utf8_lossy(&script))?;
+    print_raw(&String::from_utf8_lossy(&script))?;
     Ok(ExitCode::SUCCESS)
 }

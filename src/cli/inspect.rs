@@ -96,7 +96,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     }
     if args.json {
         let json = match all.as_slice() {
-            [one] if args.paths.len() == 1 && !args.paths[0].is_dir() => one.clone(),
+            [one] if matches!(args.paths.as_slice(), [path] if !path.is_dir()) => one.clone(),
             _ => serde_json::Value::Array(all),
         };
         print(&format!("{json:#}\n"))?;
@@ -225,11 +225,8 @@ fn lists(model: &Model, args: &Args) -> String {
         let row = |t: &crate::model::Tensor| {
             let shape: Vec<String> = t.shape.iter().map(u64::to_string).collect();
             let place = t.pieces.first().map_or(0, |p| p.at);
-            let cells = [&t.name, &shape.join(" × "), &t.quant.to_string(), &size::text(t.bytes())];
-            let mut cells: Vec<String> = cells.into_iter().cloned().collect();
-            cells[0].insert_str(0, "  ");
-            cells.push(format!("{place:#x}"));
-            cells
+            let (shape, bytes) = (shape.join(" × "), size::text(t.bytes()));
+            vec![format!("  {}", t.name), shape, t.quant.to_string(), bytes, format!("{place:#x}")]
         };
         out += &text::table(&model.tensors.iter().map(row).collect::<Vec<_>>());
     }
@@ -289,9 +286,9 @@ fn value(v: &Value) -> serde_json::Value {
         Value::F64(v) => (*v).into(),
         Value::U64(v) => (*v).into(),
         Value::I64(v) => (*v).into(),
-        other => other.as_u64().map_or_else(
-            || other.as_f64().map_or(serde_json::Value::Null, |v| serde_json::json!(v as i64)),
-            Into::into,
-        ),
+        Value::I8(v) => (*v).into(),
+        Value::I16(v) => (*v).into(),
+        Value::I32(v) => (*v).into(),
+        other => other.as_u64().map_or(serde_json::Value::Null, Into::into),
     }
 }

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::CommandFactory;
 
-use super::{Cli, Globals, print};
+use super::{Cli, Globals, print_raw};
 use crate::error::{Error, Result};
 
 /// What the person typed.
@@ -27,6 +27,6 @@ pub fn run(args: &Args, _: &Globals) -> Result<ExitCode> {
     clap_mangen::Man::new(command)
         .render(&mut page)
         .map_err(|e| Error::io("<man page>", "render", e))?;
-    print(&String::from_utf8_lossy(&page))?;
+    print_raw(&String::from_utf8_lossy(&page))?;
     Ok(ExitCode::SUCCESS)
 }

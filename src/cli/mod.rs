@@ -145,7 +145,21 @@ fn flush(code: ExitCode) -> Result<ExitCode> {
 }
 
 /// Writes `text` to stdout; a closed pipe is an error that [`main`] takes for the reader's wish.
+/// Control characters in it, as a file's names and values may hold, are written as escapes.
 pub fn print(text: &str) -> Result<()> {
+    let odd = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    let mut plain = String::with_capacity(text.len());
+    for c in text.chars() {
+        match odd(c) {
+            true => plain.extend(c.escape_default()),
+            false => plain.push(c),
+        }
+    }
+    print_raw(&plain)
+}
+
+/// Writes `text` to stdout as it is: what a model says, and scripts.
+pub fn print_raw(text: &str) -> Result<()> {
     io::stdout().write_all(text.as_bytes()).map_err(stdout_failed)
 }
 

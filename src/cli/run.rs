@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Globals, print, remark, runner::Loaded};
+use super::{Globals, print_raw, remark, runner::Loaded};
 use crate::{
     bytes::replace::check_interrupt,
     error::{Error, Result},
@@ -118,7 +118,7 @@ fn write(args: &Args, globals: &Globals) -> Result<ExitCode> {
         true => writer.talk(&prompt),
         false => writer.go_on(&prompt),
     };
-    print("\n")?;
+    print_raw("\n")?;
     remark(globals, &writer.timing.to_string(begun.elapsed()));
     match done {
         Err(Error::Interrupted) => Ok(ExitCode::from(130)),
@@ -142,7 +142,7 @@ impl Writer<'_> {
         if tokens.is_empty() {
             tokens.extend(self.loaded.tokenizer.bos().or(self.loaded.tokenizer.eos()));
         }
-        print(prompt)?;
+        print_raw(prompt)?;
         self.answer(&tokens, StreamDecoder::continuing(), None).map(|_| ())
     }
 
@@ -154,7 +154,7 @@ impl Writer<'_> {
         let mut lines = io::stdin().lock().lines();
         loop {
             if io::stdin().is_terminal() {
-                print("\n> ")?;
+                print_raw("\n> ")?;
                 let _ = io::stdout().flush();
             }
             let Some(line) = lines.next() else { return Ok(()) };
@@ -165,7 +165,7 @@ impl Writer<'_> {
             before.extend(tokenizer.encode(&template.turn(system.take(), &line), Special::Token));
             let last = self.answer(&before, StreamDecoder::continuing(), template.stop())?;
             before = vec![last];
-            print("\n")?;
+            print_raw("\n")?;
         }
     }
 
@@ -194,7 +194,7 @@ impl Writer<'_> {
                 break;
             }
             let text = decoder.push(tokenizer, token);
-            print(&text)?;
+            print_raw(&text)?;
             let _ = io::stdout().flush();
             said += &text;
             self.sampler.accept(token);
@@ -206,7 +206,7 @@ impl Writer<'_> {
             token = self.sampler.choose(&logits);
             self.timing.eval.1 += 1;
         }
-        print(&decoder.finish())?;
+        print_raw(&decoder.finish())?;
         self.timing.eval.0 += begun.elapsed();
         Ok(token)
     }

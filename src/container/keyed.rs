@@ -182,9 +182,9 @@ impl Walk<'_> {
                 Kind::Array => self.array(&key)?,
                 kind => self.value(kind, &key)?,
             };
-            if key == ALIGNMENT && !value.as_u64().is_some_and(is_alignment) {
-                let wanted = "a power of two up to 2^30";
-                return Err(self.source.malformed(at, key, value, wanted));
+            if key == ALIGNMENT && !matches!(value, Value::U32(n) if is_alignment(n.into())) {
+                let (found, wanted) = (kind.name(), "u32, a power of two up to 2^20");
+                return Err(self.source.malformed(at, key, format!("{found} {value}"), wanted));
             }
             metadata.push(key, value);
         }
@@ -248,8 +248,10 @@ impl Walk<'_> {
         let at = self.at;
         let field = |what: &str| format!("tensors[{index}].{what}");
         let bytes = self.string(NAME - 1 + u64::from(self.nul), field("name").as_str())?;
-        let name = String::from_utf8(bytes)
-            .map_err(|_| self.source.malformed(at, field("name"), "no text", "UTF-8 text"))?;
+        let name = String::from_utf8(bytes).ok().filter(|name| !name.is_empty());
+        let name = name.ok_or_else(|| {
+            self.source.malformed(at, field("name"), "no text", "a name of 1 to 63 bytes in UTF-8")
+        })?;
         let field = |what: &str| format!("tensors[{index}] ({name}).{what}");
         let dims_at = self.at;
         let n_dims = self.u32(field("n_dims"))?;
@@ -377,8 +379,9 @@ pub fn type_id(format: &Container, quant: QuantType) -> Option<u32> {
     replaced.or_else(|| quant.gguf_id().filter(|id| quant_of(format, *id) == Some(quant)))
 }
 
+/// Padding of a megabyte between tensors would be absurd, but would not hurt.
 fn is_alignment(n: u64) -> bool {
-    n.is_power_of_two() && n <= 1 << 30
+    n.is_power_of_two() && n <= 1 << 20
 }
 
 /// Bytes of a value of this kind; none of a string's, which says so itself.
@@ -440,7 +443,7 @@ pub fn layout(
         let id = type_id(format, head.quant)
             .ok_or_else(|| cannot(&format!("is {}, which it never had", head.quant)))?;
         out.string(head.name.as_bytes())?;
-        out.u32(head.shape.len() as u32);
+        out.u32(u32::try_from(head.shape.len()).unwrap_or(u32::MAX));
         for size in head.shape.iter().rev() {
             out.size(*size)?;
         }
@@ -462,7 +465,8 @@ pub fn layout(
         layout.data.push(at);
         let gap = (at + head.bytes).next_multiple_of(align) - (at + head.bytes);
         if gap > 0 {
-            layout.chunks.push((at + head.bytes, vec![0; gap as usize]));
+            let gap = usize::try_from(gap).unwrap_or(usize::MAX);
+            layout.chunks.push((at + head.bytes, vec![0; gap]));
         }
     }
     Ok(layout)

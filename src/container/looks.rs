@@ -77,7 +77,10 @@ fn by_head(head: &[u8], len: u64) -> String {
         let magic = String::from_utf8_lossy(head.get(..4).unwrap_or_default()).into_owned();
         let magic = if magic == "GGUF" { magic } else { magic.chars().rev().collect() };
         return match version {
-            Some(version) => format!("is {magic} version {version}, which is not known"),
+            Some(version) => format!(
+                "is {magic} version {version}, which is not known: a newer regguf may read it, or it \
+                 is damaged: download or copy it again"
+            ),
             None => format!("is {magic} cut after {len} bytes: download or copy it again"),
         };
     }

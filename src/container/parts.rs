@@ -20,6 +20,9 @@ const MOST: u64 = 64;
 /// Bytes of two parts that are compared to find one part copied over another.
 const SAMPLE: u64 = 64 << 10;
 
+/// Bytes of the longest row that is compared.
+const LONGEST: u64 = 1 << 20;
+
 /// The path of a set's first part, where `path` is a later one and the first exists.
 pub(super) fn first(path: &Path) -> PathBuf {
     let base = path.with_extension("");
@@ -72,10 +75,10 @@ pub(super) fn complete(mut model: Model, options: &OpenOptions) -> Result<Model>
         let looks = format!("is the first of {expected} parts; missing: {}", absent.join(", "));
         return Err(incomplete(&input, looks, "put all parts into one folder"));
     }
+    let options = OpenOptions { format: Some(model.format.clone()), ..options.clone() };
     let mut all = vec![model];
     for path in &paths {
         let input = Input::open(path)?;
-        let options = OpenOptions { format: Some(all[0].format.clone()), ..options.clone() };
         let model = detect(&input, &options)?.sure(&input)?;
         check_part(&all, &model, &input)?;
         all.push(model);
@@ -94,7 +97,7 @@ fn expected(model: &Model, input: &Input) -> Result<Option<u64>> {
     let (Some(tensor), Some(width)) = (split, width) else { return Ok(None) };
     let here = tensor.row_len();
     let parts = width / here;
-    if parts * here != width || parts > MOST {
+    if parts * here != width || !(1..=MOST).contains(&parts) {
         let looks = format!("{} is {here} wide in a model {width} wide", tensor.name);
         return Err(incomplete(input, looks, "the header and the tensors are of different models"));
     }
@@ -103,7 +106,8 @@ fn expected(model: &Model, input: &Input) -> Result<Option<u64>> {
 
 /// Checks that `model` is a further part of the set whose first parts are `all`.
 fn check_part(all: &[Model], model: &Model, input: &Input) -> Result<()> {
-    let first = &all[0];
+    let Some(first) = all.first() else { return Ok(()) };
+    let of = |model: &Model| model.files.first().map(Input::name).unwrap_or_default();
     let wrong = |looks: String| {
         Err(incomplete(
             input,
@@ -113,8 +117,7 @@ fn check_part(all: &[Model], model: &Model, input: &Input) -> Result<()> {
     };
     for ((name, one), (_, two)) in first.header.iter().zip(&model.header) {
         if one != two {
-            let part = first.files[0].name();
-            return wrong(format!("says {name} {two}, {part} says {one}"));
+            return wrong(format!("says {name} {two}, {} says {one}", of(first)));
         }
     }
     if first.vocab != model.vocab {
@@ -134,7 +137,7 @@ fn check_part(all: &[Model], model: &Model, input: &Input) -> Result<()> {
     }
     for other in all {
         if is_copy(other, model)? {
-            return wrong(format!("is a copy of {}", other.files[0].name()));
+            return wrong(format!("is a copy of {}", of(other)));
         }
     }
     Ok(())
@@ -145,7 +148,7 @@ fn is_copy(one: &Model, two: &Model) -> Result<bool> {
     let Some(family) = catalog::family(&one.family) else { return Ok(false) };
     for (a, b) in one.tensors.iter().zip(&two.tensors) {
         let role = Role::of(family, Naming::Old, &a.name);
-        if role.is_none_or(|r| r.split() == Split::Copies) {
+        if role.is_none_or(|r| r.split() == Split::Copies) || a.row_bytes() > LONGEST {
             continue;
         }
         let rows = (SAMPLE / a.row_bytes().max(1)).clamp(1, a.rows());

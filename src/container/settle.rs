@@ -12,12 +12,18 @@ use crate::{
 
 /// Tensors and rows of each that are looked at.
 const SAMPLES: u64 = 8;
+/// Bytes of the longest row that is looked at: sixteen times those of the widest model.
+const LONGEST: u64 = 1 << 20;
 
 /// Whether the scales of `two` are right and those of `one` wrong (`Some(true)`), the other way round
 /// (`Some(false)`), or neither is certain.
 pub(super) fn by_weights(one: &Model, two: &Model) -> Result<Option<bool>> {
     let (mut first, mut second) = (Share::default(), Share::default());
-    let pairs = one.tensors.iter().zip(&two.tensors).filter(|(a, b)| a.quant != b.quant);
+    let pairs = one
+        .tensors
+        .iter()
+        .zip(&two.tensors)
+        .filter(|(a, b)| a.quant != b.quant && a.row_bytes() <= LONGEST);
     let disputed: Vec<_> = pairs.collect();
     let step = (disputed.len() as u64).div_ceil(SAMPLES).max(1);
     for (a, b) in disputed.into_iter().step_by(usize::try_from(step).unwrap_or(1)) {

@@ -18,7 +18,7 @@ pub(super) fn complete(model: Model, options: &OpenOptions) -> Result<Model> {
         return Ok(without_split(model));
     };
     let Some(input) = model.files.first().cloned() else { return Ok(model) };
-    let number = model.metadata.u64(NUMBER).unwrap_or(0) + 1;
+    let number = model.metadata.u64(NUMBER).unwrap_or(0).saturating_add(1);
     let Some(paths) = siblings(input.path(), number, count) else {
         let looks = format!("is shard {number} of {count}, but its name does not say so");
         let next = format!("rename it to NAME-{number:05}-of-{count:05}.gguf beside the others");
@@ -66,7 +66,7 @@ fn join(shards: Vec<Model>, count: u64) -> Result<Model> {
             let looks = format!(
                 "holds shard {} of {of}, where shard {} of {count} should be: a copy of another shard or \
                  a file of another set",
-                number + 1,
+                number.saturating_add(1),
                 index + 1
             );
             return Err(incomplete(&input, looks, "put the right file in its place"));

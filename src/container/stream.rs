@@ -59,11 +59,13 @@ pub(super) fn check_header(format: &'static Container, input: &Input) -> Result<
     let texts = &format.detect.signature;
     let head = source.bytes_at(0, input.len().min(4096), 4096, "signature")?;
     let stands = |text: &String| head.windows(text.len()).any(|w| w == text.as_bytes());
-    if texts.is_empty() || texts.iter().any(stands) {
-        return Ok(());
+    match texts.first() {
+        Some(first) if !texts.iter().any(stands) => {
+            let wanted = format!("{first:?} in the first 4 KB");
+            Err(source.malformed(0, "signature", "none", wanted))
+        }
+        _ => Ok(()),
     }
-    let wanted = format!("{:?} in the first 4 KB", texts[0]);
-    Err(source.malformed(0, "signature", "none", wanted))
 }
 
 struct Walk<'a> {
@@ -242,15 +244,12 @@ impl Walk<'_> {
 
     /// Checks that a model file holds the tensors of its family, all of them and once.
     fn check_names(&self, end: u64, model: &mut Model) -> Result<()> {
-        if model.tensors.is_empty() {
-            return Ok(());
-        }
+        let Some(first) = model.tensors.first() else { return Ok(()) };
         let signature = &self.format.detect.signature;
         let signed = |s: &String| model.tensor(s).is_some();
-        if !signature.is_empty() && !signature.iter().any(signed) {
-            let found = format!("{:?} and others", model.tensors[0].name);
-            let wanted = format!("{:?}", signature[0]);
-            return Err(self.source.malformed(end, "tensors", found, wanted));
+        if let Some(wanted) = signature.first().filter(|_| !signature.iter().any(signed)) {
+            let found = format!("{:?} and others", first.name);
+            return Err(self.source.malformed(end, "tensors", found, format!("{wanted:?}")));
         }
         let Some(family) = catalog::family(&model.family) else { return Ok(()) };
         for tensor in &model.tensors {
@@ -382,7 +381,7 @@ pub fn layout(
         }
         out.extend(head.name.as_bytes());
         let at = (base + out.len() as u64).next_multiple_of(format.tensors.align);
-        out.resize((at - base) as usize, 0);
+        out.resize(usize::try_from(at - base).unwrap_or(usize::MAX), 0);
         layout.chunks.push((base, std::mem::take(&mut out)));
         layout.data.push(at);
         base = at + head.bytes;

@@ -92,11 +92,13 @@ impl Kind {
     ];
 
     /// Its name in a description.
+    #[expect(clippy::indexing_slicing, reason = "the table has an entry for every kind, in order")]
     pub fn name(self) -> &'static str {
         Kind::ALL[self as usize].1
     }
 
     /// Bytes of one number.
+    #[expect(clippy::indexing_slicing, reason = "as above")]
     pub fn bytes(self) -> usize {
         Kind::ALL[self as usize].2
     }

@@ -1,5 +1,7 @@
 //! All embedded descriptions, parsed once.
 
+#![allow(clippy::panic, reason = "descriptions are part of the program, and a test reads them all")]
+
 use crate::format::block::{self, Block};
 use crate::format::container::{self, Container};
 use crate::format::family::{self, Family};

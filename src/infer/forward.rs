@@ -110,6 +110,7 @@ impl<'w> Session<'w> {
             for (m, xs) in stream[first * config.width..].chunks(LOGITS * config.width).enumerate()
             {
                 let logits = self.logits(xs);
+                self.weights.check_unchanged()?;
                 for (i, logits) in logits.chunks_exact(config.vocab).enumerate() {
                     take(n * BATCH + first + m * LOGITS + i, logits);
                 }

@@ -17,6 +17,7 @@ pub mod perplexity;
 pub mod rope;
 pub mod sample;
 pub mod template;
+#[cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::cast_sign_loss))]
 pub mod tokenizer;
 pub mod weights;
 

@@ -9,7 +9,7 @@ use super::{
     matrix::{Bytes, Matrix},
 };
 use crate::{
-    bytes::map,
+    bytes::{Input, map},
     error::{Error, Result},
     format::catalog,
     model::{
@@ -32,6 +32,8 @@ pub struct Weights {
     pub norm: Vec<f32>,
     /// A row for each token; the embedding again where a file has no `output.weight`.
     pub output: Matrix,
+    /// The files that are mapped.
+    files: Vec<Input>,
 }
 
 /// The weights of one layer.
@@ -101,7 +103,17 @@ impl Weights {
             let factors = finder.numbers(tensor)?;
             config.rope = config.rope.divided(&factors)?;
         }
-        Ok(Weights { config, embedding, layers, norm, output })
+        let mapped = model.files.iter().zip(&finder.maps).filter(|(_, map)| map.is_some());
+        let files = mapped.map(|(file, _)| file.clone()).collect();
+        Ok(Weights { config, embedding, layers, norm, output, files })
+    }
+
+    /// Whether the files still hold what they held; asked before anything computed is handed out.
+    ///
+    /// # Errors
+    /// [`Error::Changed`] where one was written to meanwhile.
+    pub fn check_unchanged(&self) -> Result<()> {
+        self.files.iter().try_for_each(map::check)
     }
 }
 

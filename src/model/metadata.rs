@@ -45,6 +45,7 @@ impl Kind {
     }
 
     /// GGUF's name of it, lower case: `u32`, `str`, `arr`.
+    #[expect(clippy::indexing_slicing, reason = "as many names as kinds, in order")]
     pub fn name(self) -> &'static str {
         ["u8", "i8", "u16", "i16", "u32", "i32", "f32", "bool", "str", "arr", "u64", "i64", "f64"]
             [self as usize]
@@ -221,6 +222,7 @@ impl Metadata {
     }
 
     /// The value of `key` as a float.
+    #[expect(clippy::cast_possible_truncation, reason = "rounded, as readers do")]
     pub fn f32(&self, key: &str) -> Option<f32> {
         self.get(key).and_then(Value::as_f64).map(|v| v as f32)
     }

@@ -6,6 +6,7 @@
 
 pub mod metadata;
 pub mod pretokenizer;
+pub mod printable;
 pub mod role;
 pub mod tensor;
 pub mod vocab;

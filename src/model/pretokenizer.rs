@@ -122,6 +122,11 @@ pub const ALL: &[PreTokenizer] = &[
 ];
 
 impl PreTokenizer {
+    /// The first of its names.
+    pub fn name(&self) -> &'static str {
+        self.names.first().copied().unwrap_or_default()
+    }
+
     /// The pre-tokenizer with this name. An empty name is that of files made before April 2024, which
     /// did not say; they are read as llama.cpp reads them, by `default`.
     pub fn named(name: &str) -> Option<&'static PreTokenizer> {

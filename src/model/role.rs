@@ -116,6 +116,8 @@ pub struct Symbols {
     pub n_head_kv: Option<u64>,
     pub n_layer: Option<u64>,
     pub n_ff: Option<u64>,
+    /// The width of one head, all of which is rotated.
+    pub n_rot: Option<u64>,
 }
 
 impl Symbols {
@@ -128,10 +130,10 @@ impl Symbols {
             "n_head_kv" => self.n_head_kv,
             "n_layer" => self.n_layer,
             "n_ff" => self.n_ff,
-            // The width of one head, all of which is rotated.
-            "n_rot" => self.n_embd?.checked_div(self.n_head?),
-            // Rows of the key and value matrices.
-            "n_kv" => self.n_embd?.checked_div(self.n_head?)?.checked_mul(self.n_head_kv?),
+            "n_rot" => self.n_rot,
+            // Rows of the query, key and value matrices.
+            "n_q" => self.n_rot?.checked_mul(self.n_head?),
+            "n_kv" => self.n_rot?.checked_mul(self.n_head_kv?),
             _ => None,
         }
     }
@@ -157,13 +159,12 @@ impl Symbols {
         let n_embd =
             stated("n_embd").or_else(|| shape("token_embedding").and_then(|s| s.last().copied()));
         let n_head = stated("n_head");
-        let measured = || {
-            let head = n_embd?.checked_div(n_head?)?;
-            rows("key")?.checked_div(head)
-        };
+        let key_length = format!("{}.attention.key_length", family.family.gguf);
+        let n_rot = model.metadata.u64(&key_length).or_else(|| n_embd?.checked_div(n_head?));
+        let measured = || rows("key")?.checked_div(n_rot?);
         let layers = || {
             let layer = |name: &str| Role::find(family, name)?.1.layer;
-            model.tensors.iter().filter_map(|t| layer(&t.name)).max().map(|n| n + 1)
+            model.tensors.iter().filter_map(|t| layer(&t.name)).max().and_then(|n| n.checked_add(1))
         };
         Symbols {
             n_vocab: rows("token_embedding").or_else(|| stated("n_vocab")),
@@ -172,6 +173,7 @@ impl Symbols {
             n_head_kv: derived("n_head_kv").or_else(measured).or(n_head),
             n_layer: stated("n_layer").or_else(layers),
             n_ff: derived("n_ff").or_else(|| rows("gate")),
+            n_rot,
         }
     }
 }
@@ -207,6 +209,7 @@ mod tests {
             n_head_kv: Some(8),
             n_layer: Some(80),
             n_ff: Some(28672),
+            n_rot: Some(128),
         };
         let shape = |name| Role::of(llama, Naming::Old, name).unwrap().shape(&symbols).unwrap();
         assert_eq!(shape("layers.0.attention.wk.weight"), [1024, 8192]);

@@ -84,6 +84,7 @@ impl Vocab {
     }
 
     /// The vocabulary that GGUF metadata describes.
+    #[expect(clippy::cast_possible_truncation, reason = "rounded or cut, as readers do")]
     pub fn from_metadata(metadata: &Metadata) -> Vocab {
         let key = |name: &str| metadata.get(&format!("tokenizer.ggml.{name}"));
         let bytes = |name: &str| -> Vec<Vec<u8>> {

@@ -131,6 +131,14 @@ fn outputs_beside_their_models_are_no_inputs() {
     let output = batch(folder.path(), &words);
     assert!(output.status.success(), "{}", text(&output));
     assert!(text(&output).contains("0 done, 5 skipped"), "{}", text(&output));
+    // Away from them they are; and whatever is there can be verified.
+    let output = batch(folder.path(), &["verify", "models", "--events"]);
+    assert!(text(&output).contains("\"jobs\":10,"), "{}", text(&output));
+    let words = ["upgrade", "models/parts", "--out", "far"];
+    let output = batch(folder.path(), &words);
+    assert!(output.status.success(), "{}", text(&output));
+    let output = batch(folder.path(), &["quantize", "far", "--types", "q8_0", "--out", "further"]);
+    assert!(text(&output).contains("1 done, 0 skipped"), "{}", text(&output));
 }
 
 #[test]

@@ -155,3 +155,92 @@ fn workers_and_joins_may_be_killed() {
         fs::remove_dir_all(&out).expect("removable");
     }
 }
+
+/// The examples of the documentation, run as their engines would run them.
+mod examples {
+    use super::*;
+
+    /// The fenced examples of `src/batch/mod.rs` in one language, in order.
+    fn examples(language: &str) -> Vec<String> {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/batch/mod.rs");
+        let text = fs::read_to_string(path).expect("readable");
+        let lines = text.lines().map_while(|line| line.strip_prefix("//!"));
+        let doc = lines.map(|line| line.strip_prefix(' ').unwrap_or(line).to_owned() + "\n");
+        let doc: String = doc.collect();
+        let fences = doc.split("```").collect::<Vec<_>>();
+        let inside = fences.chunks_exact(2).map(|pair| pair[1]);
+        inside.filter_map(|block| block.strip_prefix(language)).map(str::to_owned).collect()
+    }
+
+    /// Runs an example in `folder`, which is `/shared`, with the variables of an engine.
+    fn run(folder: &Path, script: &str, variables: &[(&str, String)]) {
+        let program = Path::new(env!("CARGO_BIN_EXE_regguf")).parent().expect("a folder");
+        let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap_or_default());
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(script.replace("/shared/", "")).current_dir(folder);
+        command.env("PATH", path).envs(variables.iter().map(|(k, v)| (k, v)));
+        good(&command.output().expect("a shell"));
+    }
+
+    fn slurm(folder: &Path, script: &str) {
+        assert!(script.contains("--array=0-7"), "{script}");
+        for task in 0..8 {
+            let id = ("SLURM_ARRAY_TASK_ID", task.to_string());
+            run(folder, script, &[id, ("SLURM_ARRAY_TASK_COUNT", "8".to_owned())]);
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn slurm_arrays() {
+        let scripts = examples("sh\n");
+        let [models, _, tensors, join] = scripts.as_slice() else { panic!("{scripts:?}") };
+        let undivided = one_model();
+        let words = ["quantize", "models", "--types", "q4_k_m,q8_0", "--out", "quantized"];
+        good(&batch(undivided.path(), &words));
+        let made = outputs(&undivided.path().join("quantized"));
+        assert_eq!(made.len(), 2);
+        let by_models = one_model();
+        slurm(by_models.path(), models);
+        assert!(outputs(&by_models.path().join("quantized")) == made);
+        let by_tensors = one_model();
+        slurm(by_tensors.path(), tensors);
+        run(by_tensors.path(), join, &[]);
+        assert!(outputs(&by_tensors.path().join("quantized")) == made);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn kubernetes_indexed_jobs() {
+        let yaml = examples("yaml\n").remove(0);
+        assert!(yaml.contains("command: [sh, -c]") && yaml.contains("completions: 8"), "{yaml}");
+        let (_, script) = yaml.split_once("args: ['").expect("arguments");
+        let (script, _) = script.split_once("']").expect("their end");
+        let folder = tree();
+        for index in 0..8 {
+            run(folder.path(), script, &[("JOB_COMPLETION_INDEX", index.to_string())]);
+        }
+        let (_, made) = reference();
+        let models = outputs(&folder.path().join("models"));
+        assert!(made.iter().all(|(name, bytes)| models[name] == *bytes), "{:?}", models.keys());
+    }
+
+    /// GNU parallel on this machine where it is installed, else what it would start.
+    #[cfg(unix)]
+    #[test]
+    fn gnu_parallel() {
+        let script = examples("sh\n").remove(1);
+        let folder = tree();
+        let here = script.replace("--sshloginfile hosts", "");
+        assert_ne!(here, script);
+        let installed = Command::new("parallel").arg("--version").output();
+        if installed.is_ok_and(|out| text(&out).starts_with("GNU parallel")) {
+            run(folder.path(), &here, &[]);
+        }
+        let (_, words) = here.split_once("\\\n").expect("two lines");
+        let (words, inputs) = words.split_once(":::").expect("inputs");
+        for input in inputs.split_whitespace() {
+            run(folder.path(), &words.replace("{}", input), &[]);
+        }
+    }
+}

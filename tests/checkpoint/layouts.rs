@@ -6,7 +6,7 @@ use std::{fs, path::Path};
 use regguf::{
     checkpoint::{self, Options},
     error::Result,
-    model::Model,
+    model::{Model, Naming, Role},
 };
 use zip::CompressionMethod::{Deflated, Stored};
 
@@ -79,8 +79,8 @@ fn values(model: &Model, name: &str) -> Vec<f32> {
 fn check(model: &Model) {
     assert_eq!(model.tensors.len(), SHAPES.len());
     for (i, (name, _, shape)) in SHAPES.iter().enumerate() {
-        let role = checkpoint::names::Role::find(checkpoint::names::Naming::Meta, name).unwrap();
-        assert_eq!(values(model, &role.gguf()), numbers(i, shape), "{name}");
+        let role = Role::of(checkpoint::family(), Naming::Old, name).unwrap();
+        assert_eq!(values(model, &role.name(Naming::Gguf)), numbers(i, shape), "{name}");
     }
     assert_eq!(model.metadata.u64("llama.attention.head_count_kv"), Some(1));
     assert_eq!(model.metadata.u64("llama.feed_forward_length"), Some(12));

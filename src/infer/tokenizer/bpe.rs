@@ -2,8 +2,9 @@
 //!
 //! A text is cut into pieces by the file's pre-tokenizer; in each piece, single bytes are joined by the
 //! merge that stands first in the list, the leftmost where it occurs twice, until none applies.
-//! Files store bytes as printable characters: 33..=126, 161..=172 and 174..=255 as themselves, the
-//! other 68 in order as U+0100, U+0101, … (source: gpt-2, encoder.py: bytes_to_unicode).
+//! Files store bytes as printable characters ([`crate::model::printable`]).
+
+#![allow(clippy::indexing_slicing, reason = "symbols name each other by their places in one list")]
 
 use std::{
     cmp::Reverse,
@@ -114,20 +115,4 @@ impl Bpe {
             queue.push(Reverse((rank, left, whole)));
         }
     }
-}
-
-/// The bytes that a token text stored as printable characters stands for; a text with any other
-/// character stands for itself.
-pub fn bytes_of(stored: &[u8]) -> Vec<u8> {
-    let byte = |c: char| match u32::from(c) {
-        v @ (33..=126 | 161..=172 | 174..=255) => u8::try_from(v).ok(),
-        v @ 256..=288 => u8::try_from(v - 256).ok(),
-        v @ 289..=322 => u8::try_from(v - 289 + 127).ok(),
-        323 => Some(173),
-        _ => None,
-    };
-    std::str::from_utf8(stored)
-        .ok()
-        .and_then(|text| text.chars().map(byte).collect())
-        .unwrap_or_else(|| stored.to_vec())
 }

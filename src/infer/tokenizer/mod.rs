@@ -14,7 +14,7 @@ use std::collections::HashMap;
 
 use crate::{
     error::{Error, Result},
-    model::{TokenKind, Vocab, pretokenizer::PreTokenizer},
+    model::{TokenKind, Vocab, pretokenizer::PreTokenizer, printable::bytes_of},
 };
 use bpe::Bpe;
 use pretokenize::Splitter;
@@ -120,7 +120,9 @@ impl Tokenizer {
                     let by_place = old.then(|| u8::try_from(id.wrapping_sub(3)).ok()).flatten();
                     match by_place.or_else(|| byte_of(stored)) {
                         Some(byte) => {
-                            bytes[usize::from(byte)].get_or_insert(number);
+                            if let Some(token) = bytes.get_mut(usize::from(byte)) {
+                                token.get_or_insert(number);
+                            }
                             vec![byte]
                         }
                         None => text.clone(),
@@ -179,15 +181,15 @@ impl Tokenizer {
         for (id, (number, stored)) in (0u32..).zip(&vocab.tokens).enumerate() {
             let kind = vocab.kind(id);
             let plain = matches!(kind, TokenKind::Normal | TokenKind::Byte | TokenKind::Unused);
-            let piece = if plain { bpe::bytes_of(stored) } else { stored.clone() };
+            let piece = if plain { bytes_of(stored) } else { stored.clone() };
             if plain && !piece.is_empty() {
                 ids.entry(piece.clone().into_boxed_slice()).or_insert(number);
             }
             pieces.push((piece, kind));
         }
         let merges = vocab.merges.iter().filter_map(|merge| {
-            let at = merge.iter().position(|b| *b == b' ')?;
-            Some((bpe::bytes_of(&merge[..at]), bpe::bytes_of(&merge[at + 1..])))
+            let mut parts = merge.splitn(2, |b| *b == b' ');
+            Some((bytes_of(parts.next()?), bytes_of(parts.next()?)))
         });
         let bpe = Bpe::new(ids, merges, Splitter::new(pre)?, pre.ignore_merges);
         let user = by_kind(&pieces, &[TokenKind::UserDefined]);
@@ -265,11 +267,11 @@ impl Tokenizer {
         };
         let mut done = 0;
         for (start, len, id) in matcher.matches(text.as_bytes()) {
-            self.encode_plain(&text[done..start], out);
+            self.encode_plain(text.get(done..start).unwrap_or_default(), out);
             out.push(id);
             done = start + len;
         }
-        self.encode_plain(&text[done..], out);
+        self.encode_plain(text.get(done..).unwrap_or_default(), out);
     }
 
     fn encode_plain(&self, text: &str, out: &mut Vec<u32>) {

@@ -37,7 +37,7 @@ impl Splitter {
     pub fn new(pre: &PreTokenizer) -> Result<Splitter> {
         let stage = |pattern: &&str| {
             let regex = Regex::new(&pattern.replace(AHEAD, "")).map_err(|error| {
-                Error::unsupported(format!("pre-tokenizer {:?}: {error}", pre.names[0]), "")
+                Error::unsupported(format!("pre-tokenizer {:?}: {error}", pre.name()), "")
             })?;
             let lines = pattern.contains(r"\s*[\r\n]");
             Ok(Stage { regex, leaves_last: pattern.contains(AHEAD), lines })

@@ -4,6 +4,8 @@
 //! the highest score become one, the leftmost where scores are equal. What is no token at the end is
 //! spelled in byte tokens. Source: sentencepiece, bpe_model.cc: Model::SampleEncode (without sampling).
 
+#![allow(clippy::indexing_slicing, reason = "symbols name each other by their places in one list")]
+
 use std::{
     cmp::Ordering,
     collections::{BinaryHeap, HashMap},

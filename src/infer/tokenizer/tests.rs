@@ -269,11 +269,11 @@ proptest! {
         let vocab = TokenizerJson::parse("", &bpe_file(&golden, "gpt-2")).unwrap().vocab;
         let merges: HashMap<Vec<u8>, f32> = vocab.merges.iter().enumerate().map(|(rank, merge)| {
             let at = merge.iter().position(|b| *b == b' ').unwrap();
-            let pair = [bpe::bytes_of(&merge[..at]), vec![b'|'], bpe::bytes_of(&merge[at + 1..])];
+            let pair = [bytes_of(&merge[..at]), vec![b'|'], bytes_of(&merge[at + 1..])];
             (pair.concat(), -(rank as f32))
         }).collect();
         let find: HashMap<Vec<u8>, u32> =
-            (0..1100).map(|id| (bpe::bytes_of(&vocab.tokens[id as usize]), id)).collect();
+            (0..1100).map(|id| (bytes_of(&vocab.tokens[id as usize]), id)).collect();
         let pre = PreTokenizer::named("gpt-2").unwrap();
         let mut slow = Vec::new();
         for piece in Splitter::new(pre).unwrap().split(&text) {

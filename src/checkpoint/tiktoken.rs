@@ -1,0 +1,200 @@
+//! Reads the `tokenizer.model` of Meta's LLaMA 3: tiktoken's list of byte strings, best first.
+//!
+//! ```text
+//! IQ== 0        a token in base64, its rank, which is its id
+//! Ig== 1
+//! ```
+//!
+//! The special tokens follow the last rank; the file does not hold them, Meta's code does. Nor does
+//! it hold merges: tiktoken joins whichever neighbours make the lowest rank. GGUF wants them listed,
+//! so every way to cut a token into two others becomes one.
+//!
+//! Source: llama3, llama/tokenizer.py. Compare: transformers, convert_slow_tokenizer.py:
+//! TikTokenConverter, convert_llama_weights_to_hf.py.
+
+use std::collections::HashMap;
+
+use crate::{
+    error::{Error, Malformed, Result},
+    limits::Limits,
+    model::{TokenKind, Vocab, printable::text_of},
+};
+
+/// The first special tokens of LLaMA 3; further reserved ones follow, 256 in all.
+const SPECIAL: [&str; 10] = [
+    "<|begin_of_text|>",
+    "<|end_of_text|>",
+    "<|reserved_special_token_0|>",
+    "<|reserved_special_token_1|>",
+    "<|reserved_special_token_2|>",
+    "<|reserved_special_token_3|>",
+    "<|start_header_id|>",
+    "<|end_header_id|>",
+    "<|reserved_special_token_4|>",
+    "<|eot_id|>",
+];
+
+/// Those of LLaMA 3.1 and later.
+const SPECIAL_3_1: [&str; 11] = [
+    "<|begin_of_text|>",
+    "<|end_of_text|>",
+    "<|reserved_special_token_0|>",
+    "<|reserved_special_token_1|>",
+    "<|finetune_right_pad_id|>",
+    "<|reserved_special_token_2|>",
+    "<|start_header_id|>",
+    "<|end_header_id|>",
+    "<|eom_id|>",
+    "<|eot_id|>",
+    "<|python_tag|>",
+];
+
+/// How many special tokens there are.
+const SPECIALS: usize = 256;
+
+/// Whether a `tokenizer.model` is such a list: its first line is a base64 text and rank 0.
+pub fn is_tiktoken(bytes: &[u8]) -> bool {
+    let first = bytes.split(|b| *b == b'\n').next().unwrap_or_default();
+    first.trim_ascii_end().strip_suffix(b" 0").is_some_and(|text| base64(text).is_some())
+}
+
+/// Reads the list in `bytes`, of the file called `file`; `later` for LLaMA 3.1 and what followed.
+///
+/// # Errors
+/// Where a line is no token and rank, or the ranks are not each number once.
+pub fn parse(file: &str, bytes: &[u8], later: bool) -> Result<Vocab> {
+    let mut ranks = HashMap::new();
+    let mut at = 0;
+    for (id, line) in (0u32..).zip(bytes.split_inclusive(|b| *b == b'\n')) {
+        let malformed = |found: &str, wanted: &str| {
+            Error::Malformed(Box::new(Malformed {
+                file: file.to_owned(),
+                format: "tiktoken".to_owned(),
+                field: format!("rank {id}"),
+                at,
+                found: found.to_owned(),
+                wanted: wanted.to_owned(),
+                next: "download it again".to_owned(),
+            }))
+        };
+        let text = line.trim_ascii_end();
+        let (token, rank) = match text.iter().position(|b| *b == b' ') {
+            Some(space) => text.split_at(space),
+            None => (text, &b""[..]),
+        };
+        let rank = str::from_utf8(rank).ok().and_then(|digits| digits.trim().parse().ok());
+        let (Some(token), Some(rank)) = (base64(token), rank) else {
+            let found = String::from_utf8_lossy(text.get(..40).unwrap_or(text)).into_owned();
+            return Err(malformed(&format!("{found:?}"), "a token in base64 and its rank"));
+        };
+        if rank != id || u64::from(id) >= Limits::DEFAULT.array {
+            return Err(malformed(&format!("rank {rank}"), "ranks from 0 on, one a line"));
+        }
+        if ranks.insert(token, rank).is_some() {
+            return Err(malformed("a token for the second time", "each token once"));
+        }
+        at += line.len() as u64;
+    }
+    Ok(vocab(&ranks, later))
+}
+
+fn vocab(ranks: &HashMap<Vec<u8>, u32>, later: bool) -> Vocab {
+    let mut ordered: Vec<(&[u8], u32)> = ranks.iter().map(|(t, r)| (t.as_slice(), *r)).collect();
+    ordered.sort_unstable_by_key(|(_, rank)| *rank);
+    let mut vocab = Vocab {
+        model: "gpt2".to_owned(),
+        pre: "llama-bpe".to_owned(),
+        add_bos: Some(true),
+        add_eos: Some(false),
+        ..Vocab::default()
+    };
+    for (token, _) in &ordered {
+        vocab.tokens.push(text_of(token).into_bytes());
+        vocab.kinds.push(TokenKind::Normal);
+        let halves = (1..token.len()).map(|cut| token.split_at(cut));
+        let mut merges: Vec<(u32, u32, &[u8], &[u8])> = halves
+            .filter_map(|(left, right)| Some((*ranks.get(left)?, *ranks.get(right)?, left, right)))
+            .collect();
+        merges.sort_unstable();
+        let joined = |(.., left, right): (u32, u32, &[u8], &[u8])| {
+            format!("{} {}", text_of(left), text_of(right)).into_bytes()
+        };
+        vocab.merges.extend(merges.into_iter().map(joined));
+    }
+    let named: &[&str] = if later { &SPECIAL_3_1 } else { &SPECIAL };
+    let reserved = named.iter().filter(|name| name.contains("reserved")).count();
+    let numbered = (reserved..).map(|n| format!("<|reserved_special_token_{n}|>"));
+    let names = named.iter().map(|name| (*name).to_owned()).chain(numbered);
+    let first = u32::try_from(vocab.len()).unwrap_or(u32::MAX);
+    for name in names.take(SPECIALS) {
+        vocab.tokens.push(name.into_bytes());
+        vocab.kinds.push(TokenKind::Control);
+    }
+    (vocab.bos, vocab.eos) = (Some(first), first.checked_add(1));
+    vocab
+}
+
+/// The bytes of a base64 text with its padding; nothing where it is none.
+fn base64(text: &[u8]) -> Option<Vec<u8>> {
+    let digit = |b: u8| match b {
+        b'A'..=b'Z' => Some(b - b'A'),
+        b'a'..=b'z' => Some(b - b'a' + 26),
+        b'0'..=b'9' => Some(b - b'0' + 52),
+        b'+' => Some(62),
+        b'/' => Some(63),
+        _ => None,
+    };
+    let mut bytes = Vec::new();
+    for four in text.chunks(4) {
+        let padding = four.iter().rev().take_while(|b| **b == b'=').count();
+        let digits = four.get(..4 - padding.min(2))?;
+        let mut bits = 0u32;
+        for b in digits {
+            bits = bits << 6 | u32::from(digit(*b)?);
+        }
+        bits <<= 6 * padding.min(2);
+        bytes.extend(bits.to_be_bytes().get(1..4 - padding.min(2))?);
+    }
+    (!bytes.is_empty()).then_some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIST: &str = "YQ== 0\nYg== 1\nYWI= 2\nYmE= 3\nYWJh 4\n";
+
+    #[test]
+    fn tokens_merges_and_special_tokens_follow_from_the_list() {
+        assert!(is_tiktoken(LIST.as_bytes()));
+        let vocab = parse("tokenizer.model", LIST.as_bytes(), false).unwrap();
+        let texts: Vec<_> = vocab.tokens.iter().map(|t| str::from_utf8(t).unwrap()).collect();
+        assert_eq!(texts[..6], ["a", "b", "ab", "ba", "aba", "<|begin_of_text|>"]);
+        assert_eq!(
+            texts[14..17],
+            ["<|eot_id|>", "<|reserved_special_token_5|>", "<|reserved_special_token_6|>"]
+        );
+        assert_eq!(*texts.last().unwrap(), "<|reserved_special_token_250|>");
+        assert_eq!(vocab.merges, [&b"a b"[..], b"b a", b"a ba", b"ab a"]);
+        assert_eq!((vocab.bos, vocab.eos, vocab.len()), (Some(5), Some(6), 261));
+        let later = parse("tokenizer.model", LIST.as_bytes(), true).unwrap();
+        assert_eq!(later.tokens[5 + 10], b"<|python_tag|>");
+        assert_eq!(later.tokens[5 + 11], b"<|reserved_special_token_3|>");
+        assert_eq!(later.tokens[260], b"<|reserved_special_token_247|>");
+    }
+
+    #[test]
+    fn other_lists_are_refused_with_the_line() {
+        for (what, list) in [
+            ("rank 1 at 0x7", "YQ== 0\nYg== 2\n"),
+            ("rank 1 at 0x7", "YQ== 0\nYQ== 1\n"),
+            ("rank 1 at 0x7", "YQ== 0\nY 1\n"),
+            ("rank 1 at 0x7", "YQ== 0\nYg==\n"),
+            ("rank 0 at 0x0", "\n"),
+        ] {
+            let error = parse("t", list.as_bytes(), false).unwrap_err().to_string();
+            assert!(error.contains(what), "{list:?}: {error}");
+        }
+        assert!(!is_tiktoken(b"\n\x0e\n\x05<unk>\x15\0\0\0\0\x18\x02"));
+    }
+}

@@ -1,0 +1,51 @@
+//! One program for every target: it runs the one that bears its own name.
+
+#![no_main]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+
+mod targets;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| targets::named(env!("CARGO_BIN_NAME"))(bytes));
+
+/// The system's allocator, which ends the program where more is asked for than any input warrants;
+/// libFuzzer itself watches only under a sanitizer.
+struct Guarded;
+
+const MOST: usize = 256 << 20;
+
+fn check(size: usize) {
+    if size > MOST {
+        eprintln!("an allocation of {size} bytes");
+        std::process::abort();
+    }
+}
+
+#[global_allocator]
+static GUARDED: Guarded = Guarded;
+
+// SAFETY: every call goes to the system's allocator as it came.
+unsafe impl GlobalAlloc for Guarded {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        check(layout.size());
+        // SAFETY: as promised by the caller.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        check(layout.size());
+        // SAFETY: as promised by the caller.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        check(size);
+        // SAFETY: as promised by the caller.
+        unsafe { System.realloc(at, layout, size) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        // SAFETY: as promised by the caller.
+        unsafe { System.dealloc(at, layout) }
+    }
+}
