@@ -176,7 +176,7 @@ impl Report {
             steps: lines,
             assumed: assumed.collect(),
             notes: plan.notes.clone(),
-            verdict: None,
+            verdict: outcome.and_then(|o| o.verdict.clone()),
         }
     }
 
@@ -242,6 +242,7 @@ impl Report {
                 (Some(rmse), Some(snr)) => {
                     format!("encoded anew: rmse {rmse:.3e}, snr {snr:.1} dB")
                 }
+                _ if now => "encoded anew: lossy".to_owned(),
                 _ => "encodes anew: lossy".to_owned(),
             },
         }

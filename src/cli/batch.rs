@@ -24,16 +24,18 @@ use crate::size;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  regguf batch upgrade models/ --dry-run
-  regguf batch quantize models/ --types q4_0,q5_1,q8_0 --out quantized/
-  regguf batch verify /mnt/models --deep --keep-going
+  regguf batch upgrade models/ --dry-run            what would be done, and what it would lose
+  regguf batch verify ~/Downloads --keep-going      every model below a folder, whole?
+  regguf batch quantize models/ --types q4_0,q5_1,q8_0 --out quantized/ --min-free 20G
   regguf batch convert checkpoints/ --types f16,q4_k_m --plan night.json
   regguf batch run night.json --shard $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT
+  regguf batch quantize huge/ --types q4_k_m --out out/ --tensors --shard 0/4    and 1/4, 2/4, 3/4
+  regguf batch join out/                            once all four have ended
 
 Kill it at any moment and run it again: what is proved whole by its receipt
 (<output>.receipt.json) is skipped, everything else is done.")]
 pub struct Args {
-    /// upgrade, quantize, convert or verify; or `run` with a plan that was saved
+    /// upgrade, quantize, convert, verify or join; or `run` with a plan that was saved
     #[arg(value_name = "TASK")]
     task: String,
     /// Folders to search for models, or model files; with `run` the plan
@@ -113,7 +115,11 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     }
     if plan.jobs.is_empty() {
         let what = format!("nothing to {} here", plan.task.name());
-        return Err(Error::unsupported(what, "name a folder that holds models"));
+        let next = match plan.task {
+            Task::Join => "name the folder in which --tensors --shard i/n wrote parts of outputs",
+            _ => "name a folder that holds models",
+        };
+        return Err(Error::unsupported(what, next));
     }
     let limits = Limits {
         jobs: args.jobs.map_or(2, usize::from),
