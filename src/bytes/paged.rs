@@ -4,6 +4,8 @@
 //! the buffer leaves as many bytes free before its first as the file has before it in its page, and a
 //! page after its last. There the other bytes of the outer pages are put, where they are known.
 
+#![expect(clippy::indexing_slicing, reason = "`place` made room for whatever the others reach")]
+
 /// Bytes of a page, or a multiple of what any disk wants.
 const PAGE: usize = 4096;
 
@@ -27,7 +29,8 @@ impl Paged {
             self.room.resize(wanted, 0);
         }
         self.base = self.room.as_ptr().align_offset(PAGE);
-        (self.at, self.len, self.skip) = (at, len, (at % PAGE as u64) as usize);
+        let skip = usize::try_from(at % PAGE as u64).unwrap_or(0);
+        (self.at, self.len, self.skip) = (at, len, skip);
         self.bytes_mut()
     }
 

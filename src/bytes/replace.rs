@@ -254,9 +254,10 @@ fn open_direct(path: &Path) -> Option<File> {
 /// Makes a new file `size` bytes long, with its place on the disk where the file system can promise it.
 fn reserve(file: &File, size: u64) -> io::Result<()> {
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, size.max(1)) {
-        Err(e @ (rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT)) => return Err(e.into()),
-        Ok(()) | Err(_) => {}
+    if let Err(e @ (rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT)) =
+        rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, size.max(1))
+    {
+        return Err(e.into());
     }
     file.set_len(size)
 }

@@ -90,7 +90,7 @@ impl<'a> Source<'a> {
         use_it: impl Fn(&[u8]) -> T,
     ) -> Result<T> {
         if self.left(at) < len {
-            let wanted = format!("{len} more bytes (the file ends: is it whole?)");
+            let wanted = format!("{len} bytes before the file ends");
             return Err(self.malformed(at, field, format!("{} bytes", self.left(at)), wanted));
         }
         let mut window = self.window.borrow_mut();

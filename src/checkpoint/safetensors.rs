@@ -82,7 +82,12 @@ pub fn open(input: &Input) -> Result<Weights> {
         let (begin, end) = entry.data_offsets;
         if bytes.is_none() || end.checked_sub(begin) != bytes {
             let found = format!("{begin}..{end} for {dtype} {:?}", entry.shape);
-            return Err(source.malformed(8, format!("{name}.data_offsets"), found, "its size"));
+            return Err(source.malformed(
+                8,
+                format!("{name}.data_offsets"),
+                found,
+                "the bytes of its shape",
+            ));
         }
         if end > source.left(data) {
             let found = format!("{begin}..{end} of {} bytes", source.left(data));

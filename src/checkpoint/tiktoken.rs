@@ -125,12 +125,12 @@ fn vocab(ranks: &HashMap<Vec<u8>, u32>, later: bool) -> Vocab {
     let reserved = named.iter().filter(|name| name.contains("reserved")).count();
     let numbered = (reserved..).map(|n| format!("<|reserved_special_token_{n}|>"));
     let names = named.iter().map(|name| (*name).to_owned()).chain(numbered);
-    let first = vocab.len() as u32;
+    let first = u32::try_from(vocab.len()).unwrap_or(u32::MAX);
     for name in names.take(SPECIALS) {
         vocab.tokens.push(name.into_bytes());
         vocab.kinds.push(TokenKind::Control);
     }
-    (vocab.bos, vocab.eos) = (Some(first), Some(first + 1));
+    (vocab.bos, vocab.eos) = (Some(first), first.checked_add(1));
     vocab
 }
 

@@ -8,7 +8,7 @@ use crate::{
         self, Plan,
         convert::{self, Options},
         export,
-        report::{Report, size},
+        report::Report,
     },
     check::prove::proof,
     checkpoint, container,
@@ -127,7 +127,7 @@ fn export(args: &Args, model: crate::model::Model, globals: &Globals) -> Result<
     print(&format!(
         "{verb} {} ({}): {}\n",
         export.target().display(),
-        size(export.total()),
+        crate::size::text(export.total()),
         names.join(", ")
     ))?;
     Ok(ExitCode::SUCCESS)

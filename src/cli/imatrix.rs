@@ -14,6 +14,11 @@ use crate::{
 
 /// What the person typed.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  regguf imatrix model-f16.gguf -f calibration.txt
+  regguf imatrix -m model-f16.gguf -f calibration.txt --chunks 100 -o imatrix.dat
+  regguf quantize --imatrix imatrix.gguf model-f16.gguf IQ3_XXS       what it is for")]
 pub struct Args {
     #[command(flatten)]
     windows: WindowArgs,

@@ -13,6 +13,11 @@ use crate::{
 
 /// What the person typed.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  regguf perplexity ggml-model-q4_0.bin -f wiki.test.raw              an old file, as it is
+  regguf perplexity download.gguf -f wiki.test.raw --chunks 4         does it still make sense?
+  for m in models/*.gguf; do regguf perplexity $m -f wiki.test.raw --chunks 8; done")]
 pub struct Args {
     #[command(flatten)]
     windows: WindowArgs,

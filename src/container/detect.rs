@@ -9,7 +9,10 @@ use crate::{
     error::{Error, Result},
     format::{
         catalog,
-        container::{Container, Skeleton},
+        container::{
+            Container,
+            Skeleton::{self, Keyed, Stream},
+        },
     },
     model::Model,
 };
@@ -56,7 +59,7 @@ impl Detected {
     /// The model, where the answer is sure.
     ///
     /// # Errors
-    /// [`Error::Malformed`] from the candidate that came furthest; [`Error::Unknown`] where there is
+    /// [`Error::Malformed`] from the candidate of a walk that came furthest; [`Error::Unknown`] where there is
     /// none or more than one; [`Error::Unsupported`] where the format is only recognised.
     pub fn sure(self, input: &Input) -> Result<Model> {
         let unknown = |looks: String, next: &str| {
@@ -66,11 +69,14 @@ impl Detected {
             Verdict::Sure(format) => {
                 let found = self.found.into_iter().find(|f| f.format == format);
                 found.and_then(|f| f.model).ok_or_else(|| {
+                    let next = match format.format.skeleton {
+                        Skeleton::Checkpoint => {
+                            "it holds raw weights, which `regguf convert` reads"
+                        }
+                        _ => "it is known, but holds no model that can be converted",
+                    };
                     let what = format!("{}: {}", input.name(), format.format.title);
-                    Error::unsupported(
-                        what,
-                        "it is known, but holds no model that can be converted",
-                    )
+                    Error::unsupported(what, next)
                 })
             }
             Verdict::Either(formats, next) => {
@@ -78,7 +84,8 @@ impl Detected {
                 unknown(format!("could be {}", titles.join(" or ")), &next)
             }
             Verdict::Unknown(looks) => {
-                let errors = self.tried.into_iter().filter_map(|tried| tried.refused);
+                let walked = |t: &Tried| matches!(t.format.format.skeleton, Stream | Keyed);
+                let errors = self.tried.into_iter().filter(walked).filter_map(|t| t.refused);
                 match errors.rev_max_by_key(reached) {
                     Some(error) => Err(error),
                     None => unknown(looks, ""),
@@ -246,8 +253,8 @@ impl Detected {
 
 fn walk(format: &'static Container, input: &Input, options: &OpenOptions) -> Result<Found> {
     let (model, exact) = match format.format.skeleton {
-        Skeleton::Stream => (Some(stream::read(format, input, options)?), true),
-        Skeleton::Keyed => {
+        Stream => (Some(stream::read(format, input, options)?), true),
+        Keyed => {
             let read = keyed::read(format, input, options)?;
             (Some(read.model), read.exact)
         }

@@ -90,6 +90,14 @@ pub(super) fn read(
         tensors: Vec::new(),
         notes: Vec::new(),
     };
+    if let Some(widened) = walk.widened(&infos, align) {
+        infos = widened;
+        model.notes.push(
+            "shapes were stored as if bytes were weights (convert_llama_ggml_to_gguf.py of 2024 and 2025 \
+             does that): no llama.cpp reads it; read as the places of the data say, an upgrade mends it"
+                .to_owned(),
+        );
+    }
     let exact = walk.place(infos, align, &mut model)?;
     Ok(Read { model, exact })
 }
@@ -106,6 +114,8 @@ struct Walk<'a> {
 
 struct Info {
     at: u64,
+    /// Where its sizes, its type and its offset stand.
+    fields: [u64; 3],
     name: String,
     shape: Vec<u64>,
     id: u32,
@@ -129,7 +139,7 @@ impl Walk<'_> {
         Ok(value)
     }
 
-    fn count(&mut self, field: &str, most: u64) -> Result<u64> {
+    fn count(&mut self, field: impl std::fmt::Display + Copy, most: u64) -> Result<u64> {
         let at = self.at;
         let value = self.size(field)?;
         if value > most {
@@ -139,7 +149,7 @@ impl Walk<'_> {
     }
 
     fn string(&mut self, most: u64, field: impl std::fmt::Display + Copy) -> Result<Vec<u8>> {
-        let len = self.size(field)?;
+        let len = self.count(field, most)?;
         let mut bytes = self.source.bytes_at(self.at, len, most, field)?;
         self.at += len;
         self.spend(len, field)?;
@@ -193,9 +203,9 @@ impl Walk<'_> {
 
     fn kind(&mut self, key: &str) -> Result<Kind> {
         let at = self.at;
-        let id = self.u32(key)?;
-        Kind::from_id(id)
-            .ok_or_else(|| self.source.malformed(at, format!("{key}.type"), id, "0 to 12"))
+        let field = format!("{key}.type");
+        let id = self.u32(&field)?;
+        Kind::from_id(id).ok_or_else(|| self.source.malformed(at, field, id, "0 to 12"))
     }
 
     fn array(&mut self, key: &str) -> Result<Value> {
@@ -260,7 +270,7 @@ impl Walk<'_> {
             let wanted = format!("1 to {most}");
             return Err(self.source.malformed(dims_at, field("n_dims"), n_dims, wanted));
         }
-        let mut shape = Vec::new();
+        let (sizes_at, mut shape) = (self.at, Vec::new());
         for _ in 0..n_dims {
             let at = self.at;
             let size = self.size(field("ne"))?;
@@ -270,10 +280,33 @@ impl Walk<'_> {
             }
             shape.insert(0, size);
         }
+        let type_at = self.at;
         let id = self.u32(field("type"))?;
+        let fields = [sizes_at, type_at, self.at];
         let offset = self.source.u64_at(self.at, field("offset"))?;
         self.at += 8;
-        Ok(Info { at, name, shape, id, offset })
+        Ok(Info { at, fields, name, shape, id, offset })
+    }
+
+    /// Infos with rows as many times longer as a float has bytes, where only so the data fills the file
+    /// without gaps.
+    fn widened(&self, infos: &[Info], align: u64) -> Option<Vec<Info>> {
+        let data = self.at.next_multiple_of(align);
+        let mut next = 0;
+        let mut out = Vec::new();
+        for info in infos {
+            let quant = self.quant(info.id).filter(|q| q.layout().elements == 1)?;
+            let mut shape = info.shape.clone();
+            let last = shape.last_mut()?;
+            *last = last.checked_mul(quant.layout().bytes as u64)?;
+            let whole = Tensor::whole(info.name.clone(), shape.clone(), quant, 0, info.offset)?;
+            if info.offset != next {
+                return None;
+            }
+            next = next.checked_add(whole.bytes())?.checked_next_multiple_of(align)?;
+            out.push(Info { shape, name: info.name.clone(), ..*info });
+        }
+        (!out.is_empty() && data.checked_add(next)? == self.source.len()).then_some(out)
     }
 
     /// Turns infos into tensors; answers whether they fill the data section without gaps, in order.
@@ -282,33 +315,33 @@ impl Walk<'_> {
         let (mut exact, mut next) = (true, data);
         let mut ends = Vec::new();
         for (index, info) in infos.into_iter().enumerate() {
-            let at = info.at;
-            let field = |what: &str| format!("tensors[{index}] ({}).{what}", info.name);
-            let wrong = |what: &str, found: String, wanted: String| {
-                Err(self.source.malformed(at, field(what), found, wanted))
+            let [sizes_at, type_at, offset_at] = info.fields;
+            let wrong = |at: u64, what: &str, found: String, wanted: String| {
+                let field = format!("tensors[{index}] ({}).{what}", info.name);
+                Err(self.source.malformed(at, field, found, wanted))
             };
             let Some(quant) = self.quant(info.id) else {
-                let known = "a type of GGUF (explain lists them)".to_owned();
-                return wrong("type", info.id.to_string(), known);
+                let known = "the number of a type (`regguf explain` lists them)".to_owned();
+                return wrong(type_at, "type", info.id.to_string(), known);
             };
-            if info.offset % align != 0 {
-                let wanted = format!("a multiple of {align}");
-                return wrong("offset", info.offset.to_string(), wanted);
-            }
+            let place = data.checked_add(info.offset).filter(|_| info.offset % align == 0);
+            let Some(place) = place else {
+                let wanted = format!("a multiple of {align} below 2^64");
+                return wrong(offset_at, "offset", info.offset.to_string(), wanted);
+            };
             let row_len = info.shape.last().copied().unwrap_or(0);
             if quant.row_bytes(row_len).is_none() {
                 let wanted = format!("a multiple of {} for {quant}", quant.layout().elements);
-                return wrong("ne[0]", row_len.to_string(), wanted);
+                return wrong(sizes_at, "ne[0]", row_len.to_string(), wanted);
             }
-            let place = data.checked_add(info.offset);
-            let tensor = place
-                .and_then(|at| Tensor::whole(info.name.clone(), info.shape.clone(), quant, 0, at));
-            let (Some(mut tensor), Some(place)) = (tensor, place) else {
-                return wrong("ne", format!("{:?}", info.shape), "a size below 2^64".to_owned());
+            let whole = Tensor::whole(info.name.clone(), info.shape.clone(), quant, 0, place);
+            let Some(mut tensor) = whole else {
+                let wanted = "an end of its data below 2^64".to_owned();
+                return wrong(sizes_at, "ne", format!("{:?}", info.shape), wanted);
             };
             if !tensor.rows().is_multiple_of(quant.row_group() as u64) {
                 let wanted = format!("a multiple of {} for {quant}", quant.row_group());
-                return wrong("ne[1]", tensor.rows().to_string(), wanted);
+                return wrong(sizes_at, "ne[1]", tensor.rows().to_string(), wanted);
             }
             tensor.big_endian = self.format.detect.big_endian;
             exact &= place == next;
@@ -320,7 +353,7 @@ impl Walk<'_> {
         if !exact {
             model.notes.push(
                 "tensor data has gaps or another order than the infos: today's llama.cpp refuses such a \
-                 file, an upgrade repairs it"
+                 file, an upgrade mends it"
                     .to_owned(),
             );
         }

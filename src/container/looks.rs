@@ -36,6 +36,9 @@ fn by_head(head: &[u8], len: u64) -> String {
         let what = if len <= HEAD { "is" } else { "begins with" };
         return format!("{what} all zeros: a download that never finished; get it again");
     }
+    if len < 4 {
+        return format!("is only {len} bytes long: download or copy it again");
+    }
     let text = String::from_utf8_lossy(head).trim_start().to_ascii_lowercase();
     if text.starts_with("version https://git-lfs.github.com") {
         let size = text.lines().find_map(|line| line.strip_prefix("size ")).unwrap_or("unknown");
@@ -69,7 +72,8 @@ fn by_head(head: &[u8], len: u64) -> String {
         return "is a Python pickle, but not a PyTorch checkpoint".to_owned();
     }
     if begins(b"ggml") || begins(b"ggmf") || begins(b"ggjt") || begins(b"ggla") {
-        return "has its first four bytes reversed: chatglm.cpp's files do; no LLaMA file does"
+        return "has its first four bytes reversed, as chatglm.cpp's files do: only that program reads \
+                them"
             .to_owned();
     }
     if begins(b"GGUF") || begins(b"lmgg") || begins(b"fmgg") || begins(b"tjgg") || begins(b"algg") {
@@ -87,11 +91,23 @@ fn by_head(head: &[u8], len: u64) -> String {
     if let Some(kind) = imatrix(head) {
         return kind;
     }
+    if let Some(text) = short_text(head, len) {
+        return format!(
+            "is {len} bytes of text, not a model ({text}): servers answer so where they refuse a download"
+        );
+    }
     let shown: String = head.iter().take(8).map(|b| format!("{b:02x} ")).collect();
     format!(
         "is no known format (it begins {}): run `regguf explain` for those known",
         shown.trim_end()
     )
+}
+
+/// The first line of a file that is nothing but a short text.
+fn short_text(head: &[u8], len: u64) -> Option<String> {
+    let text = std::str::from_utf8(head).ok().filter(|_| len <= HEAD)?;
+    let plain = !text.chars().any(|c| c.is_control() && !c.is_whitespace());
+    plain.then(|| text.trim().lines().next().unwrap_or_default().chars().take(80).collect())
 }
 
 /// An importance matrix has no magic: a small count, then a short name that ends ".weight".
@@ -119,7 +135,9 @@ mod tests {
         says(&[0; 64], "zeros");
         says(b"GGUF\x09\0\0\0", "version 9");
         says(b"tjgg\x04\0\0\0", "ggjt version 4");
-        says(b"GG", "47 47");
+        says(b"Entry not found", "15 bytes of text, not a model (Entry not found)");
+        says(b"GG", "only 2 bytes");
+        says(b"GGML\x01", "47 47 4d 4c 01");
         says(b"GGUF", "cut after 4");
         says(b"\x01\0\0\0\x0a\0\0\0abc.weight", "importance matrix");
     }

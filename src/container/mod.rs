@@ -64,6 +64,7 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Model> {
     let model = detected.sure(&input)?;
     let model = parts::complete(model, options)?;
     let mut model = shards::complete(model, options)?;
+    settle::byte_order(&mut model)?;
     model.notes.extend(looks::wrong_extension(&first, &model));
     stream::fill_metadata(&mut model);
     Ok(model)

@@ -221,8 +221,9 @@ impl Walk<'_> {
         let Head { at, name, id, shape, data } = head;
         let field = |what: &str| format!("tensors[{index}] ({name}).{what}");
         let quant = quant_of(self.format, *id, &model.header).ok_or_else(|| {
-            let known: Vec<&str> = self.format.tensors.types.keys().map(String::as_str).collect();
-            let wanted = format!("one of {}", known.join(", "));
+            let known: std::collections::BTreeSet<u32> =
+                self.format.tensors.types.keys().filter_map(|id| id.parse().ok()).collect();
+            let wanted = format!("one of {known:?}");
             self.source.malformed(at + 8, field("type"), id, wanted)
         })?;
         let whole = Tensor::whole(name.clone(), shape.clone(), quant, 0, *data);

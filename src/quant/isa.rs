@@ -201,47 +201,57 @@ impl Isa {
 /// `per_isa! { /// Doc. pub fn encode(rows: &[f32], out: &mut [u8]) = encode_body; }`
 /// `BODY` and all it calls in its hot loop must be `#[inline(always)]`. Written `BODY[isa]` it is told
 /// the set that it is compiled for, a constant there, as its first argument. With `, up to avx2` there
-/// is no AVX-512 copy, where a measurement showed it to be slower.
+/// is no AVX-512 copy, where a measurement showed it to be slower. With `, avx2 other` a function
+/// `other` with `#[target_feature(enable = "avx2")]` does the work from AVX2 on.
 #[macro_export]
 macro_rules! per_isa {
-    ($($(#[$doc:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:path $([$told:ident])? $(, up to $most:ident)?;)+) => {$(
+    ($($(#[$doc:meta])* $vis:vis fn $name:ident $(<const $n:ident: usize>)?
+        ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)?
+        = $body:path $([$told:ident])? $(, up to $most:ident)? $(, avx2 $wide:path)?;)+) => {$(
         $(#[$doc])*
         #[allow(unsafe_code, clippy::too_many_arguments, reason = "see quant::isa")]
-        $vis fn $name(isa: $crate::quant::isa::Isa, $($arg: $ty),*) $(-> $ret)? {
+        $vis fn $name $(<const $n: usize>)?
+            (isa: $crate::quant::isa::Isa, $($arg: $ty),*) $(-> $ret)?
+        {
             #[cfg(target_arch = "x86_64")]
             {
-                use $crate::quant::isa::Level;
-                #[target_feature(enable = "avx2,f16c")]
-                fn avx2($($arg: $ty),*) $(-> $ret)? {
-                    $(
-                        // SAFETY: this function runs only where the machine has the set.
-                        let $told = unsafe { $crate::quant::isa::Isa::assume(Level::Avx2) };
-                    )?
-                    $body($($told,)? $($arg),*)
-                }
-                $crate::per_isa! { @widest [$($most)?] ($($arg: $ty),*) $(-> $ret)? = $body, $($told)?; }
+                $crate::per_isa! { @copy avx2 "avx2,f16c" Avx2 $(<const $n: usize>)?
+                    ($($arg: $ty),*) $(-> $ret)? = [$($wide)?] [$($told)?] $body; }
+                $crate::per_isa! { @widest [$($most)?] $(<const $n: usize>)?
+                    ($($arg: $ty),*) $(-> $ret)? = [$($wide)?] [$($told)?] $body; }
                 match isa.level() {
                     // SAFETY: an `Isa` of this level exists only where detection found its features.
-                    Level::Avx2 => return unsafe { avx2($($arg),*) },
+                    $crate::quant::isa::Level::Avx2 => return unsafe { avx2($($arg),*) },
                     // SAFETY: as above; the widest set includes AVX2.
-                    Level::Avx512 => return unsafe { widest($($arg),*) },
-                    Level::Portable => {}
+                    $crate::quant::isa::Level::Avx512 => return unsafe { widest($($arg),*) },
+                    $crate::quant::isa::Level::Portable => {}
                 }
             }
             let _ = isa;
             $body($({ let $told = $crate::quant::isa::Isa::PORTABLE; $told },)? $($arg),*)
         }
     )+};
-    (@widest [avx2] ($($arg:ident: $ty:ty),*) $(-> $ret:ty)? = $body:path, $($told:ident)?;) => {
-        #[target_feature(enable = "avx2,f16c")]
-        fn widest($($arg: $ty),*) $(-> $ret)? { avx2($($arg),*) }
+    (@widest [avx2] $($rest:tt)*) => {
+        $crate::per_isa! { @copy widest "avx2,f16c" Avx2 $($rest)* }
     };
-    (@widest [] ($($arg:ident: $ty:ty),*) $(-> $ret:ty)? = $body:path, $($told:ident)?;) => {
-        #[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vl,avx512dq")]
-        fn widest($($arg: $ty),*) $(-> $ret)? {
+    (@widest [] $($rest:tt)*) => {
+        $crate::per_isa! { @copy widest "avx2,f16c,avx512f,avx512bw,avx512vl,avx512dq" Avx512 $($rest)* }
+    };
+    (@copy $name:ident $features:literal $level:ident $(<const $n:ident: usize>)?
+        ($($arg:ident: $ty:ty),*) $(-> $ret:ty)? = [$wide:path] [] $body:path;) => {
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn $name $(<const $n: usize>)? ($($arg: $ty),*) $(-> $ret)? { $wide($($arg),*) }
+    };
+    (@copy $name:ident $features:literal $level:ident $(<const $n:ident: usize>)?
+        ($($arg:ident: $ty:ty),*) $(-> $ret:ty)? = [] [$($told:ident)?] $body:path;) => {
+        #[target_feature(enable = $features)]
+        fn $name $(<const $n: usize>)? ($($arg: $ty),*) $(-> $ret)? {
             $(
                 // SAFETY: this function runs only where the machine has the set.
-                let $told = unsafe { $crate::quant::isa::Isa::assume(Level::Avx512) };
+                let $told = unsafe {
+                    $crate::quant::isa::Isa::assume($crate::quant::isa::Level::$level)
+                };
             )?
             $body($($told,)? $($arg),*)
         }
