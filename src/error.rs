@@ -113,10 +113,16 @@ impl fmt::Display for Error {
         let then = |next: &str| if next.is_empty() { String::new() } else { format!("; {next}") };
         match self {
             Error::Io { path, doing, source } => {
+                let said = source.to_string();
                 // "(os error 2)" helps nobody.
-                let source = source.to_string();
-                let source = source.split(" (os error").next().unwrap_or(&source);
-                write!(f, "{}: cannot {doing}: {source}", named(path))
+                let said = said.split(" (os error").next().unwrap_or(&said);
+                write!(f, "{}: cannot {doing}: {said}", named(path))?;
+                f.write_str(&then(match source.kind() {
+                    io::ErrorKind::NotFound => "check the path",
+                    io::ErrorKind::PermissionDenied => "ask for the permission or use a copy",
+                    io::ErrorKind::ReadOnlyFilesystem => "name an output on another disk",
+                    _ => "",
+                }))
             }
             Error::Malformed(m) => write!(
                 f,

@@ -1,7 +1,7 @@
 //! regguf brings historical ggml, ggmf, ggjt and GGUF model files forward.
 //!
 //! Layers, lower first; a layer uses only those before it:
-//! `error limits < bytes < format < quant < model < container, checkpoint < change, check, infer < cli`.
+//! `error limits size < bytes < format < quant < model < container, checkpoint < change, check, infer < cli`.
 //!
 //! Nothing that stands in a file may end the program: what could is an error to the compiler, but for
 //! `quant` and `infer`, whose loops run over lengths that were checked where rows enter.
@@ -44,3 +44,4 @@ pub mod model;
     reason = "kernels over checked lengths"
 )]
 pub mod quant;
+pub mod size;

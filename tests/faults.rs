@@ -46,7 +46,7 @@ const WRITING: [&[&str]; 10] = [
     &["upgrade", "models/old.bin", "-o", "disk/out", "--prove"],
     &["convert", "checkpoint", "-o", "disk/out", "--type", "f16"],
     &["convert", "models/f16.gguf", "--to", "safetensors", "-o", "disk/out"],
-    &["quantize", "models/f16.gguf", "disk/out", "q8_0"],
+    &["quantize", "models/f16.gguf", "disk/out", "q8_0", "--prove"],
     &["batch", "upgrade", "models/old.bin", "--out", "disk"],
     &["batch", "convert", "models", "checkpoint", "--out", "disk", "--plan", "disk/plan"],
     &["imatrix", "models/f16.gguf", "-f", "text", "-c", "32", "-o", "disk/out"],

@@ -222,3 +222,45 @@ fn a_wrong_extension_is_a_note() {
         assert!(model.notes.iter().any(|note| note.contains("extension")), "{:?}", model.notes);
     }
 }
+
+/// All weights of a model, tensor by tensor.
+fn weights(model: &Model) -> Vec<Vec<u8>> {
+    let read = |tensor: &regguf::model::Tensor| {
+        let mut out = vec![0; usize::try_from(tensor.bytes()).unwrap()];
+        model.read_rows(tensor, 0, tensor.rows(), &mut out).unwrap();
+        out
+    };
+    model.tensors.iter().map(read).collect()
+}
+
+#[test]
+fn shapes_counted_in_bytes_are_put_right() {
+    let made = open(&golden("E10/ggml-model-f16.from-E6l.gguf")).unwrap();
+    let source = open(&golden("E6l/ggml-model-f16.bin")).unwrap();
+    assert!(made.notes.iter().any(|note| note.contains("shapes")), "{:?}", made.notes);
+    assert_eq!(made.tensor("token_embd.weight").unwrap().shape, [512, 64]);
+    let sorted = |model: &Model| {
+        let mut all = weights(model);
+        all.sort();
+        all
+    };
+    assert!(sorted(&made) == sorted(&source));
+}
+
+#[test]
+fn weights_that_were_not_swapped_are_read_as_they_stand() {
+    // convert_hf_to_gguf.py --bigendian of 2025 swaps the header and leaves the weights.
+    let whole = open(&golden("E10/model-f16.big-endian.gguf")).unwrap();
+    let mut bytes = std::fs::read(golden("E10/model-f16.big-endian.gguf")).unwrap();
+    for tensor in &whole.tensors {
+        let from = usize::try_from(tensor.contiguous().unwrap().1).unwrap();
+        let data = &mut bytes[from..][..usize::try_from(tensor.bytes()).unwrap()];
+        data.chunks_exact_mut(tensor.quant.layout().bytes).for_each(<[u8]>::reverse);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("x.gguf"), bytes).unwrap();
+    let left = open(&folder.path().join("x.gguf")).unwrap();
+    assert!(left.notes.iter().any(|note| note.contains("little-endian")), "{:?}", left.notes);
+    assert!(!whole.notes.iter().any(|note| note.contains("little-endian")));
+    assert!(weights(&left) == weights(&whole));
+}

@@ -4,7 +4,7 @@
 //! place in the output beforehand, so the bytes do not depend on the number of threads. Memory stays
 //! at a few buffers a thread. A failure or Ctrl-C leaves no output behind.
 
-use std::{collections::HashMap, path::Path, time::Instant};
+use std::{collections::HashMap, time::Instant};
 
 use rayon::prelude::*;
 
@@ -40,6 +40,8 @@ pub struct Outcome {
     pub seconds: f64,
     /// What each step lost, in the plan's order.
     pub steps: Vec<StepOutcome>,
+    /// What the proof said, if there was one.
+    pub verdict: Option<String>,
 }
 
 /// What one step lost.
@@ -120,12 +122,12 @@ pub fn carry(
     force: bool,
     progress: &dyn Progress,
 ) -> Result<Vec<Outcome>> {
-    carry_proved(model, plans, force, progress, &|_, _| Ok(()))
+    carry_proved(model, plans, force, progress, &|_, _| Ok(None))
 }
 
-/// What looks at a finished file before it gets its name: the plan, and the file under its temporary
-/// name. Its error keeps the file from being kept.
-pub type Proof<'a> = &'a dyn Fn(&Plan, &Path) -> Result<()>;
+/// What looks at a finished file before it gets its name: the plan, and the file as it was opened again.
+/// Answers a verdict; its error keeps the file from being kept.
+pub type Proof<'a> = &'a dyn Fn(&Plan, Model) -> Result<Option<String>>;
 
 /// As [`carry`]; every file must pass `proof` before any gets its name.
 pub fn carry_proved(
@@ -168,8 +170,8 @@ pub fn carry_proved(
         .iter()
         .map(|p| Outcome {
             bytes: p.layout.total,
-            seconds: 0.0,
             steps: vec![StepOutcome::default(); p.steps.len()],
+            ..Outcome::default()
         })
         .collect();
     for (plan, step, part) in done.into_iter().flat_map(|(_, parts)| parts) {
@@ -179,12 +181,11 @@ pub fn carry_proved(
         }
     }
     model.files.iter().try_for_each(Input::check_unchanged)?;
-    for (plan, out) in plans.iter().zip(&outputs) {
+    for ((plan, out), outcome) in plans.iter().zip(&outputs).zip(&mut outcomes) {
         out.finish()?;
         if !plan.is_part {
-            check_written(plan, out)?;
+            outcome.verdict = proof(plan, check_written(plan, out)?)?;
         }
-        proof(plan, out.temp_path())?;
     }
     for out in outputs {
         out.commit()?;
@@ -456,7 +457,7 @@ fn check_scales(plan: &Plan, tensor: &Tensor, to: QuantType, scales: &ScaleLoss)
 }
 
 /// Opens the finished file and compares it with the plan before it gets its name.
-fn check_written(plan: &Plan, out: &Replace) -> Result<()> {
+fn check_written(plan: &Plan, out: &Replace) -> Result<Model> {
     let wrong = |what: String| {
         let what =
             format!("{}: the written file does not match its plan: {what}", plan.output.display());
@@ -466,7 +467,7 @@ fn check_written(plan: &Plan, out: &Replace) -> Result<()> {
         OpenOptions { format: Some(plan.target.id().to_owned()), ..OpenOptions::default() };
     // This file alone: as a shard it would ask for the others, which have no names yet.
     let written = Input::open(out.temp_path())?;
-    let found = container::detect(&written, &options)?.sure(&written)?;
+    let found = container::open_alone(&written, &options)?;
     if found.tensors.len() != plan.steps.len() {
         return Err(wrong(format!("{} tensors", found.tensors.len())));
     }
@@ -479,5 +480,5 @@ fn check_written(plan: &Plan, out: &Replace) -> Result<()> {
             return Err(wrong(format!("tensor {}", step.name)));
         }
     }
-    Ok(())
+    Ok(found)
 }

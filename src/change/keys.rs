@@ -42,7 +42,12 @@ pub(super) fn from_header(model: &Model, plan: &mut Plan, options: &Options) -> 
         |keys: &mut Metadata, key: &str, given: Option<Value>, guess: (Value, &str), flag: &str| {
             let because = guess.1.to_owned();
             if given.is_none() {
-                let (value, flag) = (guess.0.to_string(), flag.to_owned());
+                // As people write it, and as the flag takes it.
+                let value = match guess.0 {
+                    Value::F32(small) if small < 1e-3 => format!("{small:e}"),
+                    ref value => value.to_string(),
+                };
+                let flag = flag.to_owned();
                 assumed.push(Assumed { key: key.to_owned(), value, because, flag });
             }
             keys.set(key, given.unwrap_or(guess.0));
@@ -152,19 +157,16 @@ fn file_type(model: &Model, plan: &Plan, stated: Option<i64>) -> u32 {
     FileType::usual(main)
 }
 
-/// Today's metadata for a GGUF file of any version.
+/// Today's metadata for a GGUF file of any version; what a file says is kept as it stands where it stays
+/// in an older version.
 pub(super) fn modernise(model: &Model, plan: &mut Plan, options: &Options) {
     let mut keys = model.metadata.clone();
     let arch = keys.str("general.architecture").unwrap_or("llama").to_owned();
     for key in ["split.no", "split.count", "split.tensors.count"] {
         keys.remove(key);
     }
-    // llama.cpp 898aeca90 (2023-11-01) gave rope scaling a family of keys.
-    if let Some(scale) = keys.remove(&format!("{arch}.rope.scale_linear")) {
-        keys.set(format!("{arch}.rope.scaling.type"), "linear");
-        keys.set(format!("{arch}.rope.scaling.factor"), scale);
-        plan.notes.push(format!("{arch}.rope.scale_linear became {arch}.rope.scaling.factor"));
-    }
+    let changed = plan.steps.iter().any(|s| !matches!(s.act, super::Act::Copy));
+    let stays = plan.target.id() == model.format && plan.target.is_past() && !changed;
     let given = [
         ("attention.layer_norm_rms_epsilon", options.eps.map(Value::F32)),
         ("context_length", options.context.map(Value::U32)),
@@ -178,14 +180,30 @@ pub(super) fn modernise(model: &Model, plan: &mut Plan, options: &Options) {
     if let Some(vocab) = &options.vocab {
         vocab.to_metadata(&mut keys);
     }
+    if stays {
+        (plan.metadata, plan.header) = (keys, model.header.clone());
+        return;
+    }
+    // llama.cpp 898aeca90 (2023-11-01) gave rope scaling a family of keys.
+    if let Some(scale) = keys.remove(&format!("{arch}.rope.scale_linear")) {
+        keys.set(format!("{arch}.rope.scaling.type"), "linear");
+        keys.set(format!("{arch}.rope.scaling.factor"), scale);
+        plan.notes.push(format!("{arch}.rope.scale_linear became {arch}.rope.scaling.factor"));
+    }
+    if options.vocab.is_none()
+        && let Some(mended) = vocabulary::mend(&model.vocab)
+    {
+        plan.notes.extend(mended.notes);
+        plan.assumed.extend(mended.canonical_scores.then(vocabulary::assumed_scores));
+        mended.vocab.to_metadata(&mut keys);
+    }
     let byte_pairs = keys.str("tokenizer.ggml.model") == Some("gpt2");
     if byte_pairs && keys.get("tokenizer.ggml.pre").is_none() {
         let note = "tokenizer.ggml.pre is missing: llama.cpp will guess how to split words; convert the \
                     original checkpoint again if its answers are odd";
         plan.notes.push(note.to_owned());
     }
-    let (before, changed) =
-        (keys.clone(), plan.steps.iter().any(|s| !matches!(s.act, super::Act::Copy)));
+    let before = keys.clone();
     let stated = keys.u64("general.file_type").and_then(|v| i64::try_from(v).ok());
     stamp(&mut keys, model, plan, stated);
     // A mix keeps the number that its maker gave it.
@@ -227,12 +245,7 @@ pub(super) fn to_header(
     }
     if plan.vocab.scores.is_empty() && target.stores_scores() {
         plan.vocab.scores = vocabulary::to_gguf(&plan.vocab, plan.vocab.len()).vocab.scores;
-        plan.assumed.push(Assumed {
-            key: "scores".to_owned(),
-            value: "the order of the ids".to_owned(),
-            because: "the source stored no scores; LLaMA's count down from id 259".to_owned(),
-            flag: "--vocab tokenizer.model".to_owned(),
-        });
+        plan.assumed.push(vocabulary::assumed_scores());
     }
     Ok(())
 }

@@ -22,4 +22,5 @@ pub mod vocabulary;
 
 pub use carry::{Distance, Outcome, Progress, StepOutcome, carry, carry_proved};
 pub use plan::{Act, Assumed, Loss, Plan, Step};
+pub use prepare::has_single_experts;
 pub use target::Target;

@@ -92,6 +92,11 @@ fn stack_experts(model: &mut Model, notes: &mut Vec<String>) -> Result<()> {
     Ok(())
 }
 
+/// Whether a model has its experts one by one.
+pub fn has_single_experts(model: &Model) -> bool {
+    model.tensors.iter().any(|tensor| expert_of(&tensor.name).is_some())
+}
+
 /// `blk.3.ffn_gate.7.weight` -> (`blk.3.ffn_gate_exps.weight`, 7).
 fn expert_of(name: &str) -> Option<(String, u64)> {
     let (stem, expert) = name.strip_suffix(".weight")?.rsplit_once('.')?;

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use super::{Loss, Outcome, Plan, StepOutcome};
-use crate::{bytes::Input, model::Model};
+use crate::{bytes::Input, model::Model, size};
 
 /// A plan in words and figures, with its outcome once there is one.
 #[derive(Clone, Debug, Serialize)]
@@ -176,7 +176,7 @@ impl Report {
             steps: lines,
             assumed: assumed.collect(),
             notes: plan.notes.clone(),
-            verdict: None,
+            verdict: outcome.and_then(|o| o.verdict.clone()),
         }
     }
 
@@ -186,7 +186,8 @@ impl Report {
         let verb = if self.written { "wrote" } else { "would write" };
         let _ = writeln!(out, "{} ({})", self.inputs.join(" + "), self.from);
         let time = self.seconds.map(|s| format!(" in {s:.1} s")).unwrap_or_default();
-        let _ = writeln!(out, "{verb} {} ({}, {}){time}", self.output, self.to, size(self.bytes));
+        let _ =
+            writeln!(out, "{verb} {} ({}, {}){time}", self.output, self.to, size::text(self.bytes));
         for group in &self.tensors {
             let types = match group.from == group.to {
                 true => group.to.clone(),
@@ -241,6 +242,7 @@ impl Report {
                 (Some(rmse), Some(snr)) => {
                     format!("encoded anew: rmse {rmse:.3e}, snr {snr:.1} dB")
                 }
+                _ if now => "encoded anew: lossy".to_owned(),
                 _ => "encodes anew: lossy".to_owned(),
             },
         }
@@ -261,14 +263,4 @@ impl Group {
         rmse: None,
         snr_db: None,
     };
-}
-
-/// A size in the unit that suits it.
-pub fn size(bytes: u64) -> String {
-    const UNITS: [(&str, u32); 3] = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
-    let unit = UNITS.iter().find(|(_, shift)| bytes >> shift > 0);
-    unit.map_or_else(
-        || format!("{bytes} bytes"),
-        |(name, shift)| format!("{:.1} {name}", bytes as f64 / (1u64 << shift) as f64),
-    )
 }

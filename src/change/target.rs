@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::{
+    container::keyed,
     error::{Error, Result},
     format::{
         catalog,
@@ -64,6 +65,11 @@ impl Target {
         self.0.format.skeleton == Skeleton::Keyed
     }
 
+    /// Whether it has been replaced by a later version.
+    pub fn is_past(self) -> bool {
+        self.0.format.lived.to.is_some()
+    }
+
     /// Whether its numbers are big-endian.
     pub fn big_endian(self) -> bool {
         self.0.detect.big_endian
@@ -94,7 +100,11 @@ impl Target {
             return self.types().contains(&quant);
         }
         let until = &self.0.format.lived.to;
-        quant.is_today() && until.as_ref().is_none_or(|to| quant.block().lived.from < *to)
+        let own = self.0.type_id(&format!("{}/{}", quant.name(), quant.dialect())).is_some();
+        let stored = keyed::type_id(self.0, quant).is_some();
+        stored
+            && (own || quant.is_today())
+            && until.as_ref().is_none_or(|to| quant.block().lived.from < *to)
     }
 
     /// The type that has the same name here.

@@ -20,6 +20,7 @@ use crate::{
     error::{Error, Result},
     model::{Model, Tensor},
     quant::{QuantType, decode_rows, encode, isa::Isa},
+    size,
 };
 
 /// How large the output may be.
@@ -32,31 +33,12 @@ pub enum Goal {
 }
 
 impl Goal {
-    /// Reads a size: `4.5G` and `4500M` are decimal, `4.2Gi` is binary.
+    /// Reads a size, as [`size::read`].
     ///
     /// # Errors
     /// [`Error::Usage`] where it is none.
     pub fn size(text: &str) -> Result<Goal> {
-        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-        let unit = match text[digits.len()..].to_ascii_lowercase().as_str() {
-            "" | "b" => 1.0,
-            "k" | "kb" => 1e3,
-            "m" | "mb" => 1e6,
-            "g" | "gb" => 1e9,
-            "ki" | "kib" => 1024.0,
-            "mi" | "mib" => 1024.0 * 1024.0,
-            "gi" | "gib" => 1024.0 * 1024.0 * 1024.0,
-            _ => f64::NAN,
-        };
-        match digits.parse::<f64>().map(|n| n * unit) {
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                reason = "checked to be a positive number"
-            )]
-            Ok(bytes) if bytes.is_finite() && bytes >= 1.0 => Ok(Goal::Bytes(bytes as u64)),
-            _ => Err(Error::Usage(format!("--target-size {text}: give a size, as 4.5G or 4200Mi"))),
-        }
+        size::read(text).map(Goal::Bytes)
     }
 
     /// Reads bits per weight.
@@ -268,12 +250,7 @@ mod tests {
     #[test]
     fn sizes_and_bits_are_read() {
         assert_eq!(Goal::size("4.5G").unwrap(), Goal::Bytes(4_500_000_000));
-        assert_eq!(Goal::size("2Mi").unwrap(), Goal::Bytes(2 << 20));
-        assert_eq!(Goal::size("123").unwrap(), Goal::Bytes(123));
         assert_eq!(Goal::bits("4.25").unwrap(), Goal::Bits(4.25));
-        for word in ["", "G", "4x", "-1G", "nan", "infG"] {
-            assert!(Goal::size(word).is_err(), "{word}");
-        }
         assert!(Goal::bits("0").is_err());
     }
 

@@ -8,10 +8,11 @@
 use std::path::PathBuf;
 
 use super::{
-    Act, Assumed, Plan, Step, Target, keys, prepare,
+    Act, Plan, Step, Target, keys, prepare,
     vocabulary::{self, Rebuilt},
 };
 use crate::{
+    bytes::Input,
     error::{Error, Result},
     model::{Model, Tensor, Vocab},
     quant::{
@@ -52,9 +53,10 @@ pub struct Options {
 pub fn plan(model: Model, options: &Options) -> Result<(Model, Plan)> {
     let target = Target::find(options.to.as_deref().unwrap_or("gguf-v3"))?;
     if model.tensors.iter().any(|t| t.name.contains(".lora")) {
+        let name = model.files.first().map(Input::name).unwrap_or_default();
         return Err(Error::unsupported(
-            "this is an adapter, not a model",
-            "regguf reads and inspects it; convert it with the base model's own tools",
+            format!("{name}: is an adapter, not a model"),
+            "regguf reads and inspects it; llama.cpp took such files until July 2024 (--lora)",
         ));
     }
     let from_gguf = keys::are_gguf(&model);
@@ -106,13 +108,7 @@ fn set_vocab(rebuilt: &Rebuilt, plan: &mut Plan, options: &Options) {
         }
         None => {
             if rebuilt.canonical_scores && !rebuilt.vocab.is_empty() {
-                plan.assumed.push(Assumed {
-                    key: "tokenizer.ggml.scores".to_owned(),
-                    value: "the order of the ids".to_owned(),
-                    because: "this format stored no scores; LLaMA's count down from id 259"
-                        .to_owned(),
-                    flag: "--vocab tokenizer.model".to_owned(),
-                });
+                plan.assumed.push(vocabulary::assumed_scores());
             }
             rebuilt.vocab.to_metadata(&mut plan.metadata);
         }

@@ -6,6 +6,7 @@
 //! has them for scores and bytes, and as its vocabulary writers (`convert.py: sentencepiece_tokens`)
 //! had them in the other direction.
 
+use super::Assumed;
 use crate::model::{TokenKind, Vocab};
 
 /// First byte token; the 256 of them follow the unknown token and the two that begin and end a text.
@@ -37,13 +38,11 @@ pub struct Rebuilt {
 pub fn to_gguf(old: &Vocab, n_vocab: usize) -> Rebuilt {
     let mut notes = Vec::new();
     let scored = !old.scores.is_empty() && old.scores.iter().any(|s| *s != 0.0);
-    let high = old.tokens.iter().take(FIRST_PIECE).skip(FIRST_BYTE + 128);
-    let lossy = high.into_iter().any(|token| token == REPLACED);
+    let lossy = lost_bytes(old);
     let bytes = lossy
         || (FIRST_BYTE..FIRST_PIECE).all(|id| old.tokens.get(id).is_some_and(|t| t.len() == 1));
     if lossy {
-        let what = "byte tokens above 0x7f were stored as U+FFFD before 13 March 2023; rebuilt from their ids";
-        notes.push(what.to_owned());
+        notes.push(LOST_BYTES.to_owned());
     }
     if !bytes {
         notes.push(
@@ -65,9 +64,7 @@ pub fn to_gguf(old: &Vocab, n_vocab: usize) -> Rebuilt {
             0 => (b"<unk>".to_vec(), TokenKind::Unknown, score),
             1 => (b"<s>".to_vec(), TokenKind::Control, score),
             2 => (b"</s>".to_vec(), TokenKind::Control, score),
-            FIRST_BYTE..FIRST_PIECE if bytes => {
-                (format!("<0x{:02X}>", id - FIRST_BYTE).into_bytes(), TokenKind::Byte, score)
-            }
+            FIRST_BYTE..FIRST_PIECE if bytes => (byte_token(id), TokenKind::Byte, score),
             _ if id >= first_added => {
                 (text.clone(), TokenKind::UserDefined, if scored { score } else { ADDED_SCORE })
             }
@@ -90,14 +87,59 @@ pub fn to_gguf(old: &Vocab, n_vocab: usize) -> Rebuilt {
         } else {
             format!("<pad{n}>")
         };
-        notes.push(format!(
-            "the header counts {n_vocab} tokens, the file holds {n}: token {n} added as {text}"
-        ));
+        notes.push(format!("token {n} added as {text}"));
         vocab.tokens.push(text.into_bytes());
         vocab.kinds.push(TokenKind::UserDefined);
         vocab.scores.push(0.0);
     }
     Rebuilt { vocab, notes, canonical_scores: !scored }
+}
+
+/// The vocabulary of a GGUF made from one of the first files by a converter that took its records as they
+/// stood: with the bytes that those lost, and with scores. `None` where nothing is to mend.
+pub fn mend(old: &Vocab) -> Option<Rebuilt> {
+    let lossy = lost_bytes(old);
+    let pieces = |kind: &TokenKind| *kind == TokenKind::Normal;
+    let bare = old.scores.iter().all(|s| *s == 0.0) && old.len() > FIRST_PIECE + 1;
+    if old.model != "llama" || !(lossy || bare && old.kinds.iter().any(pieces)) {
+        return None;
+    }
+    let mut vocab = old.clone();
+    if lossy {
+        for id in FIRST_BYTE..FIRST_PIECE.min(old.len()) {
+            (vocab.tokens[id], vocab.kinds[id]) = (byte_token(id), TokenKind::Byte);
+        }
+    }
+    if bare {
+        let score = |id| if old.kind(id) == TokenKind::Normal { canonical_score(id) } else { 0.0 };
+        vocab.scores = (0..old.len()).map(score).collect();
+    }
+    let notes = if lossy { vec![LOST_BYTES.to_owned()] } else { Vec::new() };
+    Some(Rebuilt { vocab, notes, canonical_scores: bare })
+}
+
+/// Scores by the canonical rule, said aloud.
+pub fn assumed_scores() -> Assumed {
+    Assumed {
+        key: "tokenizer.ggml.scores".to_owned(),
+        value: "the order of the ids".to_owned(),
+        because: "the file has no scores; LLaMA's count down from id 259".to_owned(),
+        flag: "--vocab tokenizer.model".to_owned(),
+    }
+}
+
+/// Whether bytes above 0x7f were stored as U+FFFD.
+fn lost_bytes(old: &Vocab) -> bool {
+    let mut high = old.tokens.iter().take(FIRST_PIECE).skip(FIRST_BYTE + 128);
+    high.any(|token| token == REPLACED)
+}
+
+const LOST_BYTES: &str =
+    "byte tokens above 0x7f were stored as U+FFFD before 13 March 2023; rebuilt from their ids";
+
+/// `<0x0A>` for the id of the byte token of a line feed.
+fn byte_token(id: usize) -> Vec<u8> {
+    format!("<0x{:02X}>", id - FIRST_BYTE).into_bytes()
 }
 
 /// U+FFFD, which stands for every byte that is not UTF-8 alone in the first files.

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::report::{Candidate, CompareReport};
-use crate::change::report::size;
+use crate::size;
 
 const WIDTH: f64 = 900.0;
 const HEIGHT: f64 = 260.0;
@@ -25,7 +25,7 @@ pub fn page(report: &CompareReport) -> String {
         out,
         "<p>{}, {}; every other model is compared with this one.</p>",
         escape(&report.reference.format),
-        size(report.reference.bytes)
+        size::text(report.reference.bytes)
     );
     models(&mut out, report);
     scatter(&mut out, report);
@@ -59,7 +59,7 @@ fn models(out: &mut String, report: &CompareReport) {
             "<tr><td>{}</td><td>{}</td><td>{}</td><td>{ppl}</td>",
             escape(&side.name),
             escape(&side.format),
-            size(side.bytes)
+            size::text(side.bytes)
         );
         match outputs {
             Some(o) => {
@@ -222,7 +222,7 @@ fn scatter(out: &mut String, report: &CompareReport) {
              <text x=\"{cx:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{} {}</text>",
             cy - 8.0,
             escape(&side.name),
-            size(side.bytes)
+            size::text(side.bytes)
         );
     }
     plot.draw(out, "Size against perplexity (lower is better)", |v| format!("{v:.3}"));

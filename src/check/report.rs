@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use super::compare::{Comparison, Verdict};
 use crate::{
-    change::report::size,
     infer::{Outputs, Perplexity},
+    size,
 };
 
 /// A reference and the models compared with it.
@@ -131,9 +131,10 @@ impl CompareReport {
                 "{} ({}, {})",
                 self.reference.name,
                 self.reference.format,
-                size(self.reference.bytes)
+                size::text(self.reference.bytes)
             );
-            let _ = writeln!(out, "{} ({}, {})", c.side.name, c.side.format, size(c.side.bytes));
+            let _ =
+                writeln!(out, "{} ({}, {})", c.side.name, c.side.format, size::text(c.side.bytes));
             for d in &c.comparison.metadata {
                 let value = |v: &Option<String>| v.clone().unwrap_or_else(|| "-".to_owned());
                 let _ = writeln!(out, "  {}: {} | {}", d.key, value(&d.first), value(&d.second));

@@ -18,21 +18,24 @@ use crate::batch::shard::Shard;
 use crate::batch::task::{Settings, Task};
 use crate::bytes::replace::write_small;
 use crate::error::{Error, Result};
+use crate::size;
 
 /// What the person typed.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  regguf batch upgrade models/ --dry-run
-  regguf batch quantize models/ --types q4_0,q5_1,q8_0 --out quantized/
-  regguf batch verify /mnt/models --deep --keep-going
+  regguf batch upgrade models/ --dry-run            what would be done, and what it would lose
+  regguf batch verify ~/Downloads --keep-going      every model below a folder, whole?
+  regguf batch quantize models/ --types q4_0,q5_1,q8_0 --out quantized/ --min-free 20G
   regguf batch convert checkpoints/ --types f16,q4_k_m --plan night.json
   regguf batch run night.json --shard $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT
+  regguf batch quantize huge/ --types q4_k_m --out out/ --tensors --shard 0/4    and 1/4, 2/4, 3/4
+  regguf batch join out/                            once all four have ended
 
 Kill it at any moment and run it again: what is proved whole by its receipt
 (<output>.receipt.json) is skipped, everything else is done.")]
 pub struct Args {
-    /// upgrade, quantize, convert or verify; or `run` with a plan that was saved
+    /// upgrade, quantize, convert, verify or join; or `run` with a plan that was saved
     #[arg(value_name = "TASK")]
     task: String,
     /// Folders to search for models, or model files; with `run` the plan
@@ -79,10 +82,10 @@ pub struct Args {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
     /// Memory that may be used, as 512M or 8G
-    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "2G")]
+    #[arg(long, value_name = "SIZE", value_parser = size::read, default_value = "2G")]
     memory: u64,
     /// Disk space to leave free, as 10G
-    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "0")]
+    #[arg(long, value_name = "SIZE", value_parser = size::read, default_value = "0")]
     min_free: u64,
     /// Go on after a failure; the exit status tells at the end
     #[arg(short, long)]
@@ -90,22 +93,6 @@ pub struct Args {
     /// Replace outputs that no batch made
     #[arg(long)]
     force: bool,
-}
-
-/// A number of bytes, as `512M` or `8G`.
-fn size(word: &str) -> Result<u64, String> {
-    let wrong = || format!("{word}: wanted a size, as 512M or 8G");
-    let lower = word.to_ascii_lowercase();
-    let lower = lower.trim_end_matches('b').trim_end_matches('i');
-    let (digits, shift) = match lower.char_indices().next_back() {
-        Some((at, 'k')) => (&lower[..at], 10),
-        Some((at, 'm')) => (&lower[..at], 20),
-        Some((at, 'g')) => (&lower[..at], 30),
-        Some((at, 't')) => (&lower[..at], 40),
-        _ => (lower, 0),
-    };
-    let number: u64 = digits.parse().map_err(|_| wrong())?;
-    number.checked_mul(1 << shift).ok_or_else(wrong)
 }
 
 /// Plans, and unless told otherwise runs.
@@ -128,7 +115,11 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     }
     if plan.jobs.is_empty() {
         let what = format!("nothing to {} here", plan.task.name());
-        return Err(Error::unsupported(what, "name a folder that holds models"));
+        let next = match plan.task {
+            Task::Join => "name the folder in which --tensors --shard i/n wrote parts of outputs",
+            _ => "name a folder that holds models",
+        };
+        return Err(Error::unsupported(what, next));
     }
     let limits = Limits {
         jobs: args.jobs.map_or(2, usize::from),
@@ -221,7 +212,7 @@ fn table(plan: &BatchPlan, takes: &[bool]) -> String {
             job.model.name.clone(),
             job.from.clone(),
             if why_not.is_some() { "-".to_owned() } else { to.join(" ") },
-            text::bytes(if size == 0 { job.model.bytes } else { size }),
+            size::text(if size == 0 { job.model.bytes } else { size }),
             format!("{:.0}", job.seconds.ceil()),
             why_not.cloned().unwrap_or_else(|| job.risk.clone()),
         ]);
@@ -231,7 +222,7 @@ fn table(plan: &BatchPlan, takes: &[bool]) -> String {
     let models = rows.len() - 1;
     let head = format!("{}: {models} models", plan.task.name());
     let tail = if bytes > 0 {
-        format!("{head}, {} to write, about {:.0} s\n", text::bytes(bytes), seconds.ceil())
+        format!("{head}, {} to write, about {:.0} s\n", size::text(bytes), seconds.ceil())
     } else {
         format!("{head}, about {:.0} s\n", seconds.ceil())
     };
@@ -362,7 +353,7 @@ impl Observer for Telling<'_> {
         match event {
             Event::Finished { job, outputs, seconds } => {
                 let bytes: u64 = outputs.iter().map(|made| made.bytes).sum();
-                let made = if bytes > 0 { text::bytes(bytes) } else { "good".to_owned() };
+                let made = if bytes > 0 { size::text(bytes) } else { "good".to_owned() };
                 self.say(&format!("done: {}: {made} in {seconds:.1} s", self.name(*job)));
             }
             Event::Skipped { job, why } => {
@@ -379,19 +370,5 @@ impl Observer for Telling<'_> {
             }
             _ => {}
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_are_read() {
-        assert_eq!(size("512M"), Ok(512 << 20));
-        assert_eq!(size("8GiB"), Ok(8 << 30));
-        assert_eq!(size("0"), Ok(0));
-        assert!(size("much").is_err());
-        assert!(size("99999999999T").is_err());
     }
 }

@@ -10,6 +10,11 @@ use crate::error::Result;
 
 /// What the person typed.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  regguf completions bash > ~/.local/share/bash-completion/completions/regguf
+  regguf completions zsh > ~/.zfunc/_regguf        with fpath+=~/.zfunc before compinit
+  regguf completions fish > ~/.config/fish/completions/regguf.fish")]
 pub struct Args {
     /// The shell that will read it
     #[arg(value_enum)]

@@ -8,8 +8,9 @@ use crate::{
         self, Plan,
         convert::{self, Options},
         export,
-        report::{Report, size},
+        report::Report,
     },
+    check::prove::proof,
     checkpoint, container,
     error::{Error, Result},
 };
@@ -77,7 +78,13 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         Vec::new()
     } else {
         let bar = Bar::new(globals, plans.iter().map(|p| p.layout.total).sum());
-        change::carry(&model, &plans, args.write.force, &bar)?
+        change::carry_proved(
+            &model,
+            &plans,
+            args.write.force,
+            &bar,
+            &proof(&model, args.write.prove),
+        )?
     };
     let report = |(i, plan): (usize, &Plan)| Report::new(&model, plan, outcomes.get(i));
     let reports: Vec<Report> = plans.iter().enumerate().map(report).collect();
@@ -96,6 +103,11 @@ fn export(args: &Args, model: crate::model::Model, globals: &Globals) -> Result<
     let [dtype] = args.types.as_slice() else {
         return Err(Error::Usage("--to safetensors: one --type at a time".to_owned()));
     };
+    if args.write.prove {
+        return Err(Error::Usage(
+            "--prove: run the folder beside its source with compare".to_owned(),
+        ));
+    }
     let folder = args.write.output.clone().unwrap_or_else(|| export::folder_beside(&args.input));
     let export = export::plan(model, folder, &dtype.to_lowercase())?;
     export.notes.iter().for_each(|note| remark(globals, note));
@@ -115,7 +127,7 @@ fn export(args: &Args, model: crate::model::Model, globals: &Globals) -> Result<
     print(&format!(
         "{verb} {} ({}): {}\n",
         export.target().display(),
-        size(export.total()),
+        crate::size::text(export.total()),
         names.join(", ")
     ))?;
     Ok(ExitCode::SUCCESS)

@@ -13,6 +13,7 @@ use crate::{
     container::{self, Detected, OpenOptions, Verdict},
     error::{Error, Result},
     model::{Model, Symbols, Value},
+    size,
 };
 use facts::Facts;
 
@@ -202,7 +203,7 @@ fn lines(folder: &Path, found: &[(PathBuf, Facts)]) -> String {
         let name = path.strip_prefix(folder).unwrap_or(path).display().to_string();
         rows.push(vec![
             name,
-            text::bytes(facts.bytes),
+            size::text(facts.bytes),
             facts.format.clone(),
             facts.types(),
             facts.next.clone(),
@@ -224,7 +225,7 @@ fn lists(model: &Model, args: &Args) -> String {
         let row = |t: &crate::model::Tensor| {
             let shape: Vec<String> = t.shape.iter().map(u64::to_string).collect();
             let place = t.pieces.first().map_or(0, |p| p.at);
-            let (shape, bytes) = (shape.join(" × "), text::bytes(t.bytes()));
+            let (shape, bytes) = (shape.join(" × "), size::text(t.bytes()));
             vec![format!("  {}", t.name), shape, t.quant.to_string(), bytes, format!("{place:#x}")]
         };
         out += &text::table(&model.tensors.iter().map(row).collect::<Vec<_>>());

@@ -45,9 +45,27 @@ use crate::{
     error::{Error, Result},
 };
 
+/// What to type, for the three people whom this serves.
+const EXAMPLES: &str = "\
+With an old file and a laptop:
+  regguf inspect ggml-model-q4_0.bin     what it is, and what to do next
+  regguf upgrade ggml-model-q4_0.bin     today's GGUF, the same weights
+  regguf run -m ggml-model-q4_0.gguf -p \"Once upon a time\"
+  regguf convert models/7B/              raw weights to GGUF
+  regguf quantize f16.gguf Q4_K_M        called as llama-quantize is
+
+Checking a download:
+  regguf verify models/                  digest lists, known files, structure
+  regguf compare a.gguf b.gguf           whether they are the same, or how far off
+
+Keeping directories of models:
+  regguf batch upgrade models/ --out new/ --dry-run
+  regguf batch quantize models/ --types q4_0,q8_0 --out small/ --keep-going
+";
+
 /// Brings any historical ggml, ggmf, ggjt or GGUF model file forward.
 #[derive(Debug, Parser)]
-#[command(name = "regguf", version, about, max_term_width = 100, arg_required_else_help = true)]
+#[command(name = "regguf", version, about, max_term_width = 100, after_help = EXAMPLES)]
 struct Cli {
     #[command(flatten)]
     globals: Globals,
@@ -122,6 +140,14 @@ impl Command {
 
 /// Runs the command with the words of this process and answers its exit code.
 pub fn main() -> ExitCode {
+    if std::env::args_os().len() < 2 {
+        // Whoever does not know what to type gets one screen, not every option.
+        let head = "regguf brings any old LLaMA model file to today's GGUF.";
+        let tail = "regguf --help lists all commands, regguf COMMAND --help what each can do. No input is\n\
+                    ever written to, and no output appears before it is whole.";
+        let _ = writeln!(io::stderr(), "{head}\n\n{EXAMPLES}\n{tail}");
+        return ExitCode::from(2);
+    }
     let cli = Cli::parse();
     // A second handler or a second thread pool cannot exist in this process, so neither call fails.
     let _ = ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed));

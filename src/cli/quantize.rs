@@ -15,6 +15,7 @@ use crate::{
         report::Report,
         target_size::Goal,
     },
+    check::prove::proof,
     checkpoint, container,
     error::{Error, Result},
     model::Value,
@@ -102,6 +103,11 @@ pub struct Args {
     /// Accepted for llama-quantize's sake: memory stays small at any size
     #[arg(long, value_name = "MiB", hide = true)]
     max_buffer_size: Option<u64>,
+    /// Run the source and every new file over a text before any gets its name, and print the verdicts. It
+    /// fails, and no file is kept, where one answers with NaN, differs though nothing was rounded, or
+    /// diverges from its source by more than 512 / 4^bits nats in the mean
+    #[arg(long, conflicts_with_all = ["dry_run", "keep_split", "prune_layers"])]
+    prove: bool,
     /// Measure the error of every tensor (always done when requantizing)
     #[arg(long)]
     measure: bool,
@@ -175,7 +181,10 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         false => {
             let total = plans.iter().map(|plan| plan.layout.total).sum();
             let bar = Bar::new(globals, total);
-            with_threads(call.threads, || change::carry(&model, &plans, args.force, &bar))?
+            with_threads(call.threads, || {
+                let proof = proof(&model, args.prove);
+                change::carry_proved(&model, &plans, args.force, &bar, &proof)
+            })?
         }
     };
     let report = |(i, plan): (usize, &Plan)| Report::new(&model, plan, outcomes.get(i));

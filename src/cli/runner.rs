@@ -1,13 +1,16 @@
-//! What the verbs that run models share: opening one, and the number of threads.
+//! What the verbs that run models share: opening one, reading a text by windows, the number of threads.
 
-use std::path::Path;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use super::{Globals, remark};
 use crate::{
     checkpoint,
     container::{self, OpenOptions},
     error::{Error, Result},
-    infer::{Tokenizer, Weights},
+    infer::{Special, Tokenizer, Weights},
 };
 
 /// A model that is ready to run.
@@ -33,6 +36,52 @@ impl Loaded {
             remark(globals, &format!("note: {note}"));
         }
         Ok(Loaded { weights, tokenizer, chat_template: model.vocab.chat_template.clone() })
+    }
+}
+
+/// A model and a text that it reads window by window.
+#[derive(Debug, clap::Args)]
+pub struct WindowArgs {
+    /// The model: a file of any era, or the first of a set
+    #[arg(value_name = "MODEL", required_unless_present = "named")]
+    model: Option<PathBuf>,
+    /// The same, as the programs of llama.cpp take it
+    #[arg(short = 'm', long = "model", value_name = "MODEL", conflicts_with = "model")]
+    named: Option<PathBuf>,
+    /// The text
+    #[arg(short, long, value_name = "TEXT")]
+    pub file: PathBuf,
+    /// Tokens in a window
+    #[arg(short, long = "ctx-size", value_name = "N", default_value_t = 512,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub context: u32,
+    /// Read only the first N windows
+    #[arg(long, value_name = "N")]
+    chunks: Option<usize>,
+    /// Number of threads, as --threads
+    #[arg(short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub t: Option<u16>,
+}
+
+impl WindowArgs {
+    /// The model, and the tokens of the text.
+    pub fn open(&self, globals: &Globals) -> Result<(Loaded, Vec<u32>)> {
+        let path = self.model.as_ref().or(self.named.as_ref());
+        let path = path.ok_or_else(|| Error::Usage("which model?".to_owned()))?;
+        let loaded = Loaded::open(path, globals)?;
+        let text = fs::read_to_string(&self.file).map_err(|e| Error::io(&self.file, "read", e))?;
+        let tokens = loaded.tokenizer.encode_whole(&text, Special::Text);
+        Ok((loaded, tokens))
+    }
+
+    /// The tokens of one window.
+    pub fn window(&self) -> usize {
+        usize::try_from(self.context).unwrap_or(usize::MAX)
+    }
+
+    /// The most windows to read.
+    pub fn most(&self) -> usize {
+        self.chunks.unwrap_or(usize::MAX)
     }
 }
 

@@ -1,4 +1,4 @@
-//! How text is laid out for people: colour where it is wanted, sizes, tables.
+//! How text is laid out for people: colour where it is wanted, counts, tables.
 
 use std::{env, io::IsTerminal};
 
@@ -10,22 +10,6 @@ pub fn has_colour(stream: &impl IsTerminal) -> bool {
 /// `text` in red where `stream` may carry colour.
 pub fn red(stream: &impl IsTerminal, text: &str) -> String {
     if has_colour(stream) { format!("\x1b[1;31m{text}\x1b[0m") } else { text.to_owned() }
-}
-
-/// A number of bytes for people: `112.9 KB`, `3.8 GB`; powers of ten, as disks count.
-pub fn bytes(n: u64) -> String {
-    let mut value = n as f64;
-    for unit in ["bytes", "KB", "MB", "GB"] {
-        if value < 1000.0 {
-            return if unit == "bytes" {
-                format!("{n} bytes")
-            } else {
-                format!("{value:.1} {unit}")
-            };
-        }
-        value /= 1000.0;
-    }
-    format!("{value:.1} TB")
 }
 
 /// A large count for people: `6.7 billion`.
@@ -62,10 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_and_tables_read_well() {
-        assert_eq!(bytes(999), "999 bytes");
-        assert_eq!(bytes(112_893), "112.9 KB");
-        assert_eq!(bytes(3_825_517_184), "3.8 GB");
+    fn counts_and_tables_read_well() {
         assert_eq!(count(6_738_415_616), "6.7 billion");
         let rows = [vec!["a".into(), "bb".into()], vec!["ccc".into(), "d".into()]];
         assert_eq!(table(&rows), "a    bb\nccc  d\n");

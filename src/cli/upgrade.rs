@@ -1,7 +1,6 @@
 //! `regguf upgrade`: any old file to today's GGUF, and to older versions for those held on old builds.
 
 use std::{
-    cell::RefCell,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -10,7 +9,7 @@ use super::{Globals, print, progress::Bar};
 use crate::{
     bytes::Input,
     change::{self, Plan, report::Report, upgrade::Options},
-    check::prove::{TEXT, TOKENS, prove, running},
+    check::prove::{TEXT, TOKENS, proof, running},
     checkpoint::sentencepiece::SentencePiece,
     container,
     error::{Error, Result},
@@ -39,9 +38,6 @@ pub struct Args {
     /// Take the nearest f16 for scales outside its range
     #[arg(long)]
     clamp_scales: bool,
-    /// Run old and new file over a text before the new one gets its name, and print the verdict
-    #[arg(long, conflicts_with = "dry_run")]
-    prove: bool,
     /// Put key rows back in order (convert.py between 27 July and 28 September 2023)
     #[arg(long)]
     repair_key_rows: bool,
@@ -66,22 +62,15 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     if args.repair_key_rows {
         plan.notes.push(evidence(&model, &plan)?);
     }
-    let verdict = RefCell::new(None);
     let outcome = match args.write.dry_run {
         true => None,
         false => {
             let bar = Bar::new(globals, plan.layout.total);
-            let plans = std::slice::from_ref(&plan);
-            let proof = |plan: &Plan, written: &Path| {
-                if args.prove {
-                    verdict.replace(Some(prove(&model, plan, written)?));
-                }
-                Ok(())
-            };
+            let (plans, proof) = (std::slice::from_ref(&plan), proof(&model, args.write.prove));
             change::carry_proved(&model, plans, args.write.force, &bar, &proof)?.pop()
         }
     };
-    let report = Report { verdict: verdict.take(), ..Report::new(&model, &plan, outcome.as_ref()) };
+    let report = Report::new(&model, &plan, outcome.as_ref());
     match args.write.json {
         true => print(&(serde_json::to_string_pretty(&report).unwrap_or_default() + "\n"))?,
         false => print(&report.text(globals.verbose > 0))?,

@@ -16,6 +16,11 @@ pub struct WriteArgs {
     /// Print the plan and write nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// Run old and new over a text before the new file gets its name, and print the verdict. It fails,
+    /// and nothing is kept, where a lossless file does not answer with the same bits, where one answers
+    /// with NaN, or where it diverges more than its type explains (512 / 4^bits nats in the mean)
+    #[arg(long, conflicts_with = "dry_run")]
+    pub prove: bool,
     /// Print the report as JSON
     #[arg(long)]
     pub json: bool,

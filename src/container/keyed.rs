@@ -90,6 +90,14 @@ pub(super) fn read(
         tensors: Vec::new(),
         notes: Vec::new(),
     };
+    if let Some(widened) = walk.widened(&infos, align) {
+        infos = widened;
+        model.notes.push(
+            "shapes were stored as if bytes were weights (convert_llama_ggml_to_gguf.py of 2024 and 2025 \
+             does that): no llama.cpp reads it; read as the places of the data say, an upgrade mends it"
+                .to_owned(),
+        );
+    }
     let exact = walk.place(infos, align, &mut model)?;
     Ok(Read { model, exact })
 }
@@ -280,6 +288,27 @@ impl Walk<'_> {
         Ok(Info { at, fields, name, shape, id, offset })
     }
 
+    /// Infos with rows as many times longer as a float has bytes, where only so the data fills the file
+    /// without gaps.
+    fn widened(&self, infos: &[Info], align: u64) -> Option<Vec<Info>> {
+        let data = self.at.next_multiple_of(align);
+        let mut next = 0;
+        let mut out = Vec::new();
+        for info in infos {
+            let quant = self.quant(info.id).filter(|q| q.layout().elements == 1)?;
+            let mut shape = info.shape.clone();
+            let last = shape.last_mut()?;
+            *last = last.checked_mul(quant.layout().bytes as u64)?;
+            let whole = Tensor::whole(info.name.clone(), shape.clone(), quant, 0, info.offset)?;
+            if info.offset != next {
+                return None;
+            }
+            next = next.checked_add(whole.bytes())?.checked_next_multiple_of(align)?;
+            out.push(Info { shape, name: info.name.clone(), ..*info });
+        }
+        (!out.is_empty() && data.checked_add(next)? == self.source.len()).then_some(out)
+    }
+
     /// Turns infos into tensors; answers whether they fill the data section without gaps, in order.
     fn place(&self, infos: Vec<Info>, align: u64, model: &mut Model) -> Result<bool> {
         let data = if infos.is_empty() { self.at } else { self.at.next_multiple_of(align) };
@@ -324,7 +353,7 @@ impl Walk<'_> {
         if !exact {
             model.notes.push(
                 "tensor data has gaps or another order than the infos: today's llama.cpp refuses such a \
-                 file, an upgrade repairs it"
+                 file, an upgrade mends it"
                     .to_owned(),
             );
         }

@@ -64,7 +64,18 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Model> {
     let model = detected.sure(&input)?;
     let model = parts::complete(model, options)?;
     let mut model = shards::complete(model, options)?;
+    settle::byte_order(&mut model)?;
     model.notes.extend(looks::wrong_extension(&first, &model));
+    stream::fill_metadata(&mut model);
+    Ok(model)
+}
+
+/// Opens one file as it is, without looking for others of its set.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_alone(input: &Input, options: &OpenOptions) -> Result<Model> {
+    let mut model = detect(input, options)?.sure(input)?;
     stream::fill_metadata(&mut model);
     Ok(model)
 }

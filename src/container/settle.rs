@@ -2,12 +2,13 @@
 //!
 //! Planar rows and rows of blocks have the same size. In the right reading every scale is a small
 //! finite float; in the wrong one most "scales" are nibbles, and eight nibbles of quantized weights
-//! read as a float give absurd magnitudes.
+//! read as a float give absurd magnitudes. So do the bytes of a float in the wrong order.
 
 use crate::{
     error::Result,
     format::block::{Kind, Storage},
     model::{Model, Tensor},
+    quant::{decode_rows, isa::Isa},
 };
 
 /// Tensors and rows of each that are looked at.
@@ -42,6 +43,33 @@ pub(super) fn by_weights(one: &Model, two: &Model) -> Result<Option<bool>> {
     })
 }
 
+/// Sees to it that the floats of a big-endian file are read in the order in which they stand:
+/// convert_hf_to_gguf.py --bigendian of 2025 swaps all but the weights.
+pub(super) fn byte_order(model: &mut Model) -> Result<()> {
+    let (mut stated, mut other) = (Share::default(), Share::default());
+    for tensor in &model.tensors {
+        let width = tensor.quant.layout().bytes;
+        if !tensor.big_endian || !matches!(tensor.quant.name(), "f32" | "f16") {
+            continue;
+        }
+        let rows = tensor.rows().min(SAMPLES);
+        let mut bytes = vec![0; usize::try_from(rows * tensor.row_bytes()).unwrap_or(0)];
+        model.read_rows(tensor, 0, rows, &mut bytes)?;
+        stated.add_floats(tensor, &bytes);
+        bytes.chunks_exact_mut(width).for_each(<[u8]>::reverse);
+        other.add_floats(tensor, &bytes);
+    }
+    if stated.plausible() < 0.9 && other.plausible() >= 0.999 {
+        model.tensors.iter_mut().for_each(|tensor| tensor.big_endian = false);
+        model.notes.push(
+            "the header is big-endian, the weights are little-endian (convert_hf_to_gguf.py --bigendian \
+             of 2025 forgot them): read as they are, an upgrade mends it"
+                .to_owned(),
+        );
+    }
+    Ok(())
+}
+
 /// How many scales were looked at and how many of them are plausible.
 #[derive(Default)]
 struct Share {
@@ -72,6 +100,15 @@ impl Share {
                 self.all += 1;
             }
         }
+    }
+
+    /// Looks at weights; those of a model are zero or of a middling size.
+    fn add_floats(&mut self, tensor: &Tensor, bytes: &[u8]) {
+        let mut weights = vec![0.0; bytes.len() / tensor.quant.layout().bytes];
+        decode_rows(tensor.quant, Isa::PORTABLE, bytes, weights.len(), &mut weights);
+        let usual = |w: &&f32| **w == 0.0 || (1e-7..100.0).contains(&w.abs());
+        self.good += weights.iter().filter(usual).count() as u64;
+        self.all += weights.len() as u64;
     }
 
     fn plausible(&self) -> f64 {

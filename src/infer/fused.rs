@@ -6,7 +6,7 @@
 
 #![allow(clippy::needless_range_loop, reason = "see dot::tile")]
 
-use super::dot::{LANES, add, total};
+use super::dot::{LANES, total};
 use crate::{
     per_isa,
     quant::{
@@ -29,95 +29,98 @@ pub fn kernel(quant: QuantType, cols: usize) -> Option<Fused> {
 /// Rows multiplied side by side, so that no addition waits for the one before.
 const ROWS: usize = 4;
 
+/// A type whose blocks are decoded here. A trait, for a function that is handed over is not compiled
+/// for the instruction set of the one that calls it.
+trait Block<const BYTES: usize, const WEIGHTS: usize> {
+    fn decode(isa: Isa, block: &[u8; BYTES], out: &mut [f32; WEIGHTS]);
+}
+
 #[inline(always)]
-fn multiply<const BYTES: usize, const WEIGHTS: usize>(
+fn multiply<B: Block<BYTES, WEIGHTS>, const BYTES: usize, const WEIGHTS: usize>(
+    isa: Isa,
     rows: &[u8],
     row_bytes: usize,
     x: &[f32],
     out: &mut [f32],
-    decode: impl Fn(&[u8; BYTES], &mut [f32; WEIGHTS]),
 ) {
     let height = rows.len() / row_bytes;
     let row = |r: usize| rows[r * row_bytes..(r + 1) * row_bytes].as_chunks::<BYTES>().0;
     let x = x.as_chunks::<WEIGHTS>().0;
-    let mut done = 0;
-    while done + ROWS <= height {
+    let mut weights = [[0f32; WEIGHTS]; ROWS];
+    for first in (0..height).step_by(ROWS) {
+        // At the end rows are repeated, so that there is one way through.
+        let place = |r: usize| (first + r).min(height - 1);
         let mut rows: [&[[u8; BYTES]]; ROWS] = [&[]; ROWS];
         for r in 0..ROWS {
-            rows[r] = &row(done + r)[..x.len()];
+            rows[r] = &row(place(r))[..x.len()];
         }
         let mut sums = [[0f32; LANES]; ROWS];
         for (b, x) in x.iter().enumerate() {
             for r in 0..ROWS {
-                sums[r] = add_block(sums[r], &rows[r][b], x, &decode);
+                B::decode(isa, &rows[r][b], &mut weights[r]);
+            }
+            for (p, x) in x.as_chunks::<LANES>().0.iter().enumerate() {
+                for r in 0..ROWS {
+                    isa.add_product(&mut sums[r], &weights[r].as_chunks().0[p], x);
+                }
             }
         }
         for r in 0..ROWS {
-            out[done + r] = total(sums[r]);
+            out[place(r)] = total(sums[r]);
         }
-        done += ROWS;
-    }
-    for r in done..height {
-        let mut sum = [0f32; LANES];
-        for (block, x) in row(r).iter().zip(x) {
-            sum = add_block(sum, block, x, &decode);
-        }
-        out[r] = total(sum);
     }
 }
 
 #[inline(always)]
-fn add_block<const BYTES: usize, const WEIGHTS: usize>(
-    mut sum: [f32; LANES],
-    block: &[u8; BYTES],
-    x: &[f32; WEIGHTS],
-    decode: &impl Fn(&[u8; BYTES], &mut [f32; WEIGHTS]),
-) -> [f32; LANES] {
-    let mut weights = [0f32; WEIGHTS];
-    decode(block, &mut weights);
-    for (w, x) in weights.as_chunks::<LANES>().0.iter().zip(x.as_chunks::<LANES>().0) {
-        sum = add(sum, w, x);
+fn bf16(isa: Isa, block: &[u8; 32], out: &mut [f32; LANES]) {
+    for (out, bytes) in out.as_chunks_mut().0.iter_mut().zip(block.as_chunks().0) {
+        plain::bf16(isa, bytes, out);
     }
-    sum
 }
 
-/// Sixteen plain numbers as a block.
 #[inline(always)]
-fn sixteen<const BYTES: usize, const EACH: usize>(
-    block: &[u8; BYTES],
-    out: &mut [f32; LANES],
-    one: impl Fn(&[u8; EACH], &mut [f32; 1]),
-) {
-    for (out, bytes) in out.as_chunks_mut::<1>().0.iter_mut().zip(block.as_chunks::<EACH>().0) {
-        one(bytes, out);
+fn f32(isa: Isa, block: &[u8; 64], out: &mut [f32; LANES]) {
+    for (out, bytes) in out.as_chunks_mut().0.iter_mut().zip(block.as_chunks().0) {
+        plain::f32(isa, bytes, out);
     }
 }
 
 macro_rules! fused {
-    ($($name:literal $run:ident $body:ident $bytes:literal $weights:literal = $decode:expr;)+) => {
-        const KERNELS: &[(&str, Fused)] = &[$(($name, $run)),+];
-        $(
-            #[inline(always)]
-            fn $body(rows: &[u8], row_bytes: usize, x: &[f32], out: &mut [f32]) {
-                multiply::<$bytes, $weights>(rows, row_bytes, x, out, $decode);
-            }
-            per_isa! { fn $run(rows: &[u8], row_bytes: usize, x: &[f32], out: &mut [f32]) = $body; }
-        )+
+    ($($name:literal $kernel:ident $bytes:literal $weights:literal = $decode:path;)+) => {
+        const KERNELS: &[(&str, Fused)] = &[$(($name, kernels::$kernel::run)),+];
+
+        mod kernels {
+            $(pub(super) mod $kernel {
+                use super::super::*;
+                struct Of;
+                impl Block<$bytes, $weights> for Of {
+                    #[inline(always)]
+                    fn decode(isa: Isa, block: &[u8; $bytes], out: &mut [f32; $weights]) {
+                        $decode(isa, block, out);
+                    }
+                }
+                per_isa! {
+                    pub fn run(rows: &[u8], row_bytes: usize, x: &[f32], out: &mut [f32])
+                        = multiply::<Of, $bytes, $weights>[isa];
+                }
+            })+
+        }
     };
 }
 
 fused! {
-    "f16" f16 f16_body 32 16 = |b: &[u8; 32], out: &mut [f32; 16]| sixteen(b, out, plain::f16);
-    "bf16" bf16 bf16_body 32 16 = |b: &[u8; 32], out: &mut [f32; 16]| sixteen(b, out, plain::bf16);
-    "f32" f32 f32_body 64 16 = |b: &[u8; 64], out: &mut [f32; 16]| sixteen(b, out, plain::f32);
-    "q4_0_pairs_f32" q4_0_pairs q4_0_pairs_body 20 32 = legacy::q4_0_pairs_f32;
-    "q4_0_halves_f16" q4_0 q4_0_body 18 32 = legacy::q4_0_halves_f16;
-    "q4_1_halves_f16" q4_1 q4_1_body 20 32 = legacy::q4_1_halves_f16;
-    "q5_0_halves" q5_0 q5_0_body 22 32 = legacy::q5_0_halves;
-    "q5_1_halves" q5_1 q5_1_body 24 32 = legacy::q5_1_halves;
-    "q8_0_f16" q8_0 q8_0_body 34 32 = legacy::q8_0_f16;
-    "q4_k_256" q4_k q4_k_body 144 256 = kquant::q4_k_256;
-    "q6_k_256" q6_k q6_k_body 210 256 = kquant::q6_k_256;
+    "f16" f16_rows 32 16 = Isa::halves;
+    "bf16" bf16_rows 32 16 = bf16;
+    "f32" f32_rows 64 16 = f32;
+    "q4_0_pairs_f32" q4_0_pairs 20 32 = legacy::q4_0_pairs_f32;
+    "q4_0_halves_f16" q4_0 18 32 = legacy::q4_0_halves_f16;
+    "q4_1_halves_f16" q4_1 20 32 = legacy::q4_1_halves_f16;
+    "q5_0_halves" q5_0 22 32 = legacy::q5_0_halves;
+    "q5_1_halves" q5_1 24 32 = legacy::q5_1_halves;
+    "q8_0_f16" q8_0 34 32 = legacy::q8_0_f16;
+    "q4_k_256" q4_k 144 256 = kquant::q4_k_256;
+    "q5_k_256" q5_k 176 256 = kquant::q5_k_256;
+    "q6_k_256" q6_k 210 256 = kquant::q6_k_256;
 }
 
 #[cfg(test)]
@@ -147,6 +150,6 @@ mod tests {
                 }
             }
         }
-        assert_eq!(KERNELS.len(), 11);
+        assert_eq!(KERNELS.len(), 12);
     }
 }

@@ -6,8 +6,8 @@ use memmap2::Mmap;
 use rayon::prelude::*;
 
 use super::{
-    dot,
     fused::{self, Fused},
+    panel,
 };
 use crate::quant::{QuantType, decode_rows, isa::Isa};
 
@@ -56,8 +56,6 @@ impl Bytes {
     }
 }
 
-/// Rows decoded together: enough to use each vector often, few enough to stay in the second cache.
-const BAND: usize = 16;
 /// Rows that a thread multiplies with one vector before it asks for more.
 const SHARE: usize = 64;
 
@@ -147,12 +145,14 @@ impl Matrix {
         {
             return self.fused(kernel, xs, out);
         }
-        let bands = out.par_chunks_mut(BAND * count).enumerate();
+        let isa = Isa::best();
+        let xs = panel::lay_out(isa, xs, self.cols);
+        let bands = out.par_chunks_mut(panel::ROWS * count).enumerate();
         bands.for_each_init(Vec::new, |weights, (band, out)| {
-            let (first, height) = (band * BAND, out.len() / count);
+            let (first, height) = (band * panel::ROWS, out.len() / count);
             weights.resize(height * self.cols, 0.0);
             self.decode(first..first + height, weights);
-            dot::multiply(Isa::best(), weights, xs, self.cols, out);
+            panel::multiply(isa, weights, &xs, self.cols, count, out);
         });
     }
 

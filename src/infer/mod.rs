@@ -13,6 +13,7 @@ pub mod fused;
 pub mod imatrix;
 pub mod matrix;
 pub mod outputs;
+pub mod panel;
 pub mod perplexity;
 pub mod rope;
 pub mod sample;

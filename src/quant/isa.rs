@@ -3,10 +3,15 @@
 //! A kernel is an ordinary `#[inline(always)]` function over slices and small lane arrays.
 //! [`per_isa!`](crate::per_isa) compiles it again under each `#[target_feature]` set and picks by an [`Isa`] value.
 //! Rust never contracts `a * b + c` and never reorders float sums, so every copy gives the same bits.
+//!
+//! The compiler finds vector code in most of them. Where measurements show that it does not, or only in
+//! some surroundings, [`Isa`] has the few steps over sixteen lanes that are written out for each set.
 
 #![allow(unsafe_code, reason = "calling a #[target_feature] function is the one unsafe step")]
 
 use std::sync::LazyLock;
+
+use super::encode::float::f32_from_half;
 
 /// An instruction set that this machine is known to have: the value is the proof.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,24 +74,151 @@ impl Isa {
     pub fn level(self) -> Level {
         self.0
     }
+
+    /// The set `level`, where code runs that is compiled for it.
+    ///
+    /// # Safety
+    /// The machine has it.
+    #[doc(hidden)]
+    pub const unsafe fn assume(level: Level) -> Isa {
+        Isa(level)
+    }
+
+    /// The value of a half, exactly; a NaN as some NaN.
+    #[inline(always)]
+    pub fn half(self, half: u16) -> f32 {
+        match self.0 {
+            Level::Portable => f32_from_half(half),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 | Level::Avx512 => {
+                use std::arch::x86_64::{_mm_cvtph_ps, _mm_cvtsi32_si128, _mm_cvtss_f32};
+                // SAFETY: an `Isa` of these levels exists only where detection found F16C.
+                unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(half.into()))) }
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            Level::Avx2 | Level::Avx512 => f32_from_half(half),
+        }
+    }
+
+    /// `sum + w * x` in every lane.
+    #[inline(always)]
+    pub fn add_product(self, sum: &mut [f32; 16], w: &[f32; 16], x: &[f32; 16]) {
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::x86_64::{
+                _mm256_add_ps, _mm256_loadu_ps, _mm256_mul_ps, _mm256_storeu_ps, _mm512_add_ps,
+                _mm512_loadu_ps, _mm512_mul_ps, _mm512_storeu_ps,
+            };
+            let (sum, w, x) = (sum.as_mut_ptr(), w.as_ptr(), x.as_ptr());
+            // SAFETY: AVX2 and AVX-512 stand behind their levels; each array has sixteen numbers.
+            unsafe {
+                match self.0 {
+                    Level::Avx512 => {
+                        let product = _mm512_mul_ps(_mm512_loadu_ps(w), _mm512_loadu_ps(x));
+                        _mm512_storeu_ps(sum, _mm512_add_ps(_mm512_loadu_ps(sum), product));
+                        return;
+                    }
+                    Level::Avx2 => {
+                        for at in [0, 8] {
+                            let (w, x) = (_mm256_loadu_ps(w.add(at)), _mm256_loadu_ps(x.add(at)));
+                            let (sum, product) = (sum.add(at), _mm256_mul_ps(w, x));
+                            _mm256_storeu_ps(sum, _mm256_add_ps(_mm256_loadu_ps(sum), product));
+                        }
+                        return;
+                    }
+                    Level::Portable => {}
+                }
+            }
+        }
+        for l in 0..16 {
+            sum[l] += w[l] * x[l];
+        }
+    }
+
+    /// Sixteen bytes, the lowest first, each less `bias`, as numbers.
+    #[inline(always)]
+    pub fn numbers(self, bytes: u128, bias: i8) -> [f32; 16] {
+        let mut out = [0.0; 16];
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::x86_64::{
+                __m128i, _mm_bsrli_si128, _mm_set1_epi8, _mm_sub_epi8, _mm256_cvtepi8_epi32,
+                _mm256_cvtepi32_ps, _mm256_storeu_ps, _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps,
+                _mm512_storeu_ps,
+            };
+            // SAFETY: AVX2 and AVX-512 stand behind their levels; sixteen numbers are written.
+            unsafe {
+                let bytes = std::mem::transmute::<u128, __m128i>(bytes);
+                let bytes = _mm_sub_epi8(bytes, _mm_set1_epi8(bias));
+                match self.0 {
+                    Level::Avx512 => {
+                        let numbers = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes));
+                        _mm512_storeu_ps(out.as_mut_ptr(), numbers);
+                        return out;
+                    }
+                    Level::Avx2 => {
+                        let (low, high) = (bytes, _mm_bsrli_si128::<8>(bytes));
+                        for (out, half) in out.as_chunks_mut::<8>().0.iter_mut().zip([low, high]) {
+                            let numbers = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(half));
+                            _mm256_storeu_ps(out.as_mut_ptr(), numbers);
+                        }
+                        return out;
+                    }
+                    Level::Portable => {}
+                }
+            }
+        }
+        for (out, byte) in out.iter_mut().zip(bytes.to_le_bytes()) {
+            *out = f32::from((byte as i8).wrapping_sub(bias));
+        }
+        out
+    }
+
+    /// The values of sixteen little-endian halves, as [`Isa::half`] has them.
+    #[inline(always)]
+    pub fn halves(self, halves: &[u8; 32], out: &mut [f32; 16]) {
+        #[cfg(target_arch = "x86_64")]
+        if self.0 != Level::Portable {
+            use std::arch::x86_64::{_mm_loadu_si128, _mm256_cvtph_ps, _mm256_storeu_ps};
+            let (from, to) = (halves.as_chunks::<16>().0, out.as_chunks_mut::<8>().0);
+            for (halves, out) in from.iter().zip(to) {
+                // SAFETY: F16C as above; sixteen bytes are read and eight numbers written.
+                unsafe {
+                    let halves = _mm_loadu_si128(halves.as_ptr().cast());
+                    _mm256_storeu_ps(out.as_mut_ptr(), _mm256_cvtph_ps(halves));
+                }
+            }
+            return;
+        }
+        for (out, half) in out.iter_mut().zip(halves.as_chunks::<2>().0) {
+            *out = f32_from_half(u16::from_le_bytes(*half));
+        }
+    }
 }
 
 /// Defines `fn NAME(isa: Isa, args…)` that runs `BODY(args…)` compiled for `isa`.
 ///
 /// `per_isa! { /// Doc. pub fn encode(rows: &[f32], out: &mut [u8]) = encode_body; }`
-/// `BODY` and all it calls in its hot loop must be `#[inline(always)]`. With `= encode_body, up to avx2;`
-/// there is no AVX-512 copy, where a measurement showed it to be slower.
+/// `BODY` and all it calls in its hot loop must be `#[inline(always)]`. Written `BODY[isa]` it is told
+/// the set that it is compiled for, a constant there, as its first argument. With `, up to avx2` there
+/// is no AVX-512 copy, where a measurement showed it to be slower. With `, avx2 other` a function
+/// `other` with `#[target_feature(enable = "avx2")]` does the work from AVX2 on.
 #[macro_export]
 macro_rules! per_isa {
-    ($($(#[$doc:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:path $(, up to $most:ident)?;)+) => {$(
+    ($($(#[$doc:meta])* $vis:vis fn $name:ident $(<const $n:ident: usize>)?
+        ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)?
+        = $body:path $([$told:ident])? $(, up to $most:ident)? $(, avx2 $wide:path)?;)+) => {$(
         $(#[$doc])*
         #[allow(unsafe_code, clippy::too_many_arguments, reason = "see quant::isa")]
-        $vis fn $name(isa: $crate::quant::isa::Isa, $($arg: $ty),*) $(-> $ret)? {
+        $vis fn $name $(<const $n: usize>)?
+            (isa: $crate::quant::isa::Isa, $($arg: $ty),*) $(-> $ret)?
+        {
             #[cfg(target_arch = "x86_64")]
             {
-                #[target_feature(enable = "avx2,f16c")]
-                fn avx2($($arg: $ty),*) $(-> $ret)? { $body($($arg),*) }
-                $crate::per_isa! { @widest [$($most)?] ($($arg: $ty),*) $(-> $ret)? = $body; }
+                $crate::per_isa! { @copy avx2 "avx2,f16c" Avx2 $(<const $n: usize>)?
+                    ($($arg: $ty),*) $(-> $ret)? = [$($wide)?] [$($told)?] $body; }
+                $crate::per_isa! { @widest [$($most)?] $(<const $n: usize>)?
+                    ($($arg: $ty),*) $(-> $ret)? = [$($wide)?] [$($told)?] $body; }
                 match isa.level() {
                     // SAFETY: an `Isa` of this level exists only where detection found its features.
                     $crate::quant::isa::Level::Avx2 => return unsafe { avx2($($arg),*) },
@@ -96,15 +228,32 @@ macro_rules! per_isa {
                 }
             }
             let _ = isa;
-            $body($($arg),*)
+            $body($({ let $told = $crate::quant::isa::Isa::PORTABLE; $told },)? $($arg),*)
         }
     )+};
-    (@widest [avx2] ($($arg:ident: $ty:ty),*) $(-> $ret:ty)? = $body:path;) => {
-        #[target_feature(enable = "avx2,f16c")]
-        fn widest($($arg: $ty),*) $(-> $ret)? { avx2($($arg),*) }
+    (@widest [avx2] $($rest:tt)*) => {
+        $crate::per_isa! { @copy widest "avx2,f16c" Avx2 $($rest)* }
     };
-    (@widest [] ($($arg:ident: $ty:ty),*) $(-> $ret:ty)? = $body:path;) => {
-        #[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vl,avx512dq")]
-        fn widest($($arg: $ty),*) $(-> $ret)? { $body($($arg),*) }
+    (@widest [] $($rest:tt)*) => {
+        $crate::per_isa! { @copy widest "avx2,f16c,avx512f,avx512bw,avx512vl,avx512dq" Avx512 $($rest)* }
+    };
+    (@copy $name:ident $features:literal $level:ident $(<const $n:ident: usize>)?
+        ($($arg:ident: $ty:ty),*) $(-> $ret:ty)? = [$wide:path] [] $body:path;) => {
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn $name $(<const $n: usize>)? ($($arg: $ty),*) $(-> $ret)? { $wide($($arg),*) }
+    };
+    (@copy $name:ident $features:literal $level:ident $(<const $n:ident: usize>)?
+        ($($arg:ident: $ty:ty),*) $(-> $ret:ty)? = [] [$($told:ident)?] $body:path;) => {
+        #[target_feature(enable = $features)]
+        fn $name $(<const $n: usize>)? ($($arg: $ty),*) $(-> $ret)? {
+            $(
+                // SAFETY: this function runs only where the machine has the set.
+                let $told = unsafe {
+                    $crate::quant::isa::Isa::assume($crate::quant::isa::Level::$level)
+                };
+            )?
+            $body($($told,)? $($arg),*)
+        }
     };
 }

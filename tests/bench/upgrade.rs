@@ -1,6 +1,8 @@
-//! Whole-file upgrades against a plain copy of the same file, both warm.
+//! Whole-file upgrades against copies of the same file, all from memory to a name that is free.
 //!
-//! A ggjt v1 file is made of the blocks of a golden one, repeated; `REGGUF_BENCH_MB` sets its size.
+//! A copy may stay in memory, an upgrade has to reach the disk before its file gets its name: so there are
+//! two copies to compare with, one as `cp` makes it and one that is flushed. A ggjt v1 file is made of the
+//! blocks of a golden one, repeated; `REGGUF_BENCH_MB` sets its size.
 
 use std::{
     fs,
@@ -8,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use regguf::{
     change::{self, upgrade::Options},
     container::{self, OpenOptions},
@@ -50,21 +52,30 @@ fn grow(golden: &Path, folder: &Path, bytes: u64) -> PathBuf {
 fn benchmark(c: &mut Criterion) {
     let megabytes =
         std::env::var("REGGUF_BENCH_MB").ok().and_then(|v| v.parse().ok()).unwrap_or(64);
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/T");
     for name in ["E4b/ggml-model-q5_0.bin", "E4b/ggml-model-q4_0.bin", "E4b/ggml-model-f16.bin"] {
         let input = grow(&golden.join(name), folder.path(), megabytes << 20);
         let mut group = c.benchmark_group(name);
         group.sample_size(10).throughput(Throughput::Bytes(fs::metadata(&input).unwrap().len()));
         let output = folder.path().join("out");
-        group.bench_function("copy", |b| b.iter(|| fs::copy(&input, &output).unwrap()));
+        let free = || drop(fs::remove_file(&output));
+        let copy = || fs::copy(&input, &output).unwrap();
+        let flushed = || fs::File::open(&output).unwrap().sync_all().unwrap();
+        group.bench_function("copy", |b| {
+            b.iter_batched(free, |()| copy(), BatchSize::PerIteration);
+        });
+        group.bench_function("copy, flushed", |b| {
+            b.iter_batched(free, |()| (copy(), flushed()), BatchSize::PerIteration);
+        });
         group.bench_function("upgrade", |b| {
-            b.iter(|| {
+            let upgrade = || {
                 let model = container::open(&input, &OpenOptions::default()).unwrap();
                 let options = Options { output: Some(output.clone()), ..Options::default() };
                 let (model, plan) = change::upgrade::plan(model, &options).unwrap();
-                change::carry(&model, &[plan], true, &()).unwrap()
-            });
+                change::carry(&model, &[plan], false, &()).unwrap()
+            };
+            b.iter_batched(free, |()| upgrade(), BatchSize::PerIteration);
         });
     }
 }

@@ -6,14 +6,18 @@ use serde::Serialize;
 
 use super::text;
 use crate::{
-    change::ftype::FileType,
+    change::{self, ftype::FileType},
     check::{
         Finding,
         vocabulary::{Health, health},
     },
     error::{Error, Result},
-    format::{catalog, container::Container},
+    format::{
+        catalog,
+        container::{Container, Skeleton},
+    },
     model::{Model, Symbols},
+    size,
 };
 
 /// The facts about one file.
@@ -62,10 +66,16 @@ impl Facts {
             ("heads", symbols.n_head),
             ("key-value heads", symbols.n_head_kv.filter(|n| Some(*n) != symbols.n_head)),
             ("feed-forward width", symbols.n_ff),
+            ("rank", word(model, "r")),
+            ("alpha", word(model, "lora_alpha")),
         ] {
             sizes.extend(value.map(|v| (name, v)));
         }
-        let vocabulary = health(model);
+        let adapter = word(model, "r").is_some();
+        let mut vocabulary = health(model);
+        if adapter {
+            vocabulary.findings.clear();
+        }
         let notes = model.notes.iter().map(|note| Finding::note("reader", note.clone()));
         let mut facts = Facts {
             files: model.files.iter().map(crate::bytes::Input::name).collect(),
@@ -76,10 +86,11 @@ impl Facts {
                     |f| &f.family.title,
                 )
                 .to_owned(),
-            file_type: file_type(model),
+            file_type: if adapter { None } else { file_type(model) },
             parameters: model.tensors.iter().map(crate::model::Tensor::elements).sum(),
             sizes,
             types: shares(model),
+            read_by: readers(format, model),
             findings: notes.chain(vocabulary.findings.iter().cloned()).collect(),
             vocabulary: Some(vocabulary),
             ..Facts::about(path, format)
@@ -93,7 +104,7 @@ impl Facts {
         let bytes = size(path)?;
         let files = vec![path.display().to_string()];
         let next = match format.format.skeleton {
-            crate::format::container::Skeleton::Checkpoint => {
+            Skeleton::Checkpoint => {
                 format!("regguf convert {}", path.display())
             }
             _ => "nothing: it is known, and regguf does not convert it".to_owned(),
@@ -127,7 +138,7 @@ impl Facts {
             written_from: lived.from.clone(),
             written_to: lived.to.clone(),
             source: format.format.source.clone(),
-            read_by: format.readers.iter().map(|r| (r.builds.clone(), r.what.clone())).collect(),
+            read_by: readers(format, &Model::default()),
             traps: format.traps.clone(),
             ..Facts::default()
         }
@@ -148,10 +159,20 @@ fn size(path: &Path) -> Result<u64> {
     Ok(path.metadata().map_err(|e| Error::io(path, "read", e))?.len())
 }
 
-/// The file type that the file states, by name.
+/// A header word of the file.
+fn word(model: &Model, name: &str) -> Option<u64> {
+    model.header(name).and_then(|n| u64::try_from(n).ok())
+}
+
+/// The file type that the file states, by name; else the one of its largest matrices.
 fn file_type(model: &Model) -> Option<String> {
-    let number = model.header("ftype").and_then(|n| u64::try_from(n).ok());
-    let number = number.or_else(|| model.metadata.u64("general.file_type"))?;
+    let number = word(model, "ftype").or_else(|| model.metadata.u64("general.file_type"));
+    let shares = shares(model);
+    let most = || shares.iter().max_by_key(|share| share.bytes);
+    let guessed = || {
+        most().map(|share| FileType::usual(share.name.split('/').next().unwrap_or_default()).into())
+    };
+    let number = number.or_else(guessed)?;
     // Numbers that had another or no name later.
     let past = [
         (4, "Q4_1 with F16 embedding and output"),
@@ -165,6 +186,38 @@ fn file_type(model: &Model) -> Option<String> {
     // Aliases stand before the name that they mean.
     let now = || FileType::all().filter(|t| !t.copy && u64::from(t.number) == number).last();
     past.or_else(|| now().map(|t| t.name.to_owned())).or_else(|| Some(format!("number {number}")))
+}
+
+/// Which builds read the format, then what of the model came later or went earlier than it did.
+fn readers(format: &Container, model: &Model) -> Vec<(String, String)> {
+    let mut out: Vec<_> =
+        format.readers.iter().map(|r| (r.builds.clone(), r.what.clone())).collect();
+    if format.format.skeleton != Skeleton::Keyed {
+        return out;
+    }
+    let mut add = |builds: String, what: String| {
+        let line = (builds, what);
+        if !out.contains(&line) {
+            out.push(line);
+        }
+    };
+    for quant in model.tensors.iter().map(|tensor| tensor.quant) {
+        let lived = &quant.block().lived;
+        let name = format!("{} among them", quant.name());
+        match &lived.to {
+            Some(to) if quant.gguf_id().is_some() => {
+                add(format!("of those, builds of {} to {to}", lived.from), name);
+            }
+            None if lived.from > format.format.lived.from => {
+                add(format!("of those, builds from {} on", lived.from), name);
+            }
+            _ => {}
+        }
+    }
+    if change::has_single_experts(model) {
+        add("of those, none of today's".to_owned(), "experts one by one".to_owned());
+    }
+    out
 }
 
 fn shares(model: &Model) -> Vec<Share> {
@@ -189,14 +242,15 @@ fn shares(model: &Model) -> Vec<Share> {
 /// The command to type next.
 fn next(path: &Path, format: &Container, model: &Model) -> String {
     let today = model.tensors.iter().all(|t| t.quant.is_today() && t.fold == 1);
-    let gaps = model.notes.iter().any(|note| note.contains("gaps"));
+    let broken = model.notes.iter().any(|note| note.contains("an upgrade mends it"))
+        || change::has_single_experts(model);
     let word = shell_word(&path.display().to_string());
     let known = format.format.family.is_empty();
     match format.id() {
         "ggla-v1" => "nothing: adapters are read and shown, not converted".to_owned(),
         _ if known => "nothing: it is known, and regguf does not convert it".to_owned(),
-        "gguf-v3" if today && !gaps => "nothing to do: today's llama.cpp reads it".to_owned(),
-        "gguf-v2" if today && !gaps => {
+        "gguf-v3" if today && !broken => "nothing to do: today's llama.cpp reads it".to_owned(),
+        "gguf-v2" if today && !broken => {
             format!("nothing to do: today's llama.cpp reads it (regguf upgrade {word} makes it v3)")
         }
         _ => format!("regguf upgrade {word}"),
@@ -226,11 +280,13 @@ impl fmt::Display for Facts {
             line("files", &format!("{} as one model", self.files.len()))?;
         }
         let sizes: Vec<String> = self.sizes.iter().map(|(n, v)| format!("{n} {v}")).collect();
-        if !self.family.is_empty() {
+        if self.family.is_empty() && !sizes.is_empty() {
+            line("adapter", &sizes.join(", "))?;
+        } else if !self.family.is_empty() {
             line("model", &format!("{}: {}", self.family, sizes.join(", ")))?;
         }
         if !self.types.is_empty() {
-            let (parameters, bytes) = (text::count(self.parameters), text::bytes(self.bytes));
+            let (parameters, bytes) = (text::count(self.parameters), size::text(self.bytes));
             let tensors: u64 = self.types.iter().map(|share| share.tensors).sum();
             line("parameters", &format!("{parameters} in {tensors} tensors, {bytes}"))?;
         }
@@ -238,8 +294,8 @@ impl fmt::Display for Facts {
             line("file type", file_type)?;
         }
         for (i, share) in self.types.iter().enumerate() {
-            let (tensors, bytes) = (share.tensors, text::bytes(share.bytes));
-            let value = format!("{} ({}): {tensors} tensors, {bytes}", share.name, share.dialect);
+            let (tensors, bytes) = (share.tensors, size::text(share.bytes));
+            let value = format!("{}: {tensors} tensors, {bytes}", share.name);
             line(if i == 0 { "types" } else { "" }, &value)?;
         }
         if let Some(health) = &self.vocabulary

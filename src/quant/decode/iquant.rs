@@ -11,7 +11,7 @@
 //! ```
 
 use super::{decoders, half_at};
-use crate::quant::{encode::float::f32_from_half, grid};
+use crate::quant::{encode::float::f32_from_half, grid, isa::Isa};
 use std::sync::LazyLock;
 
 decoders!(iq1_s_v1, iq1_s_v2, iq1_s, iq1_m, iq2_xxs, iq2_xs, iq2_s, iq3_xxs, iq3_s_v1, iq3_s);
@@ -68,8 +68,8 @@ fn u16_at(block: &[u8], at: usize) -> u16 {
 }
 
 #[inline(always)]
-fn iq2_xxs(b: &[u8; 66], out: &mut [f32; 256]) {
-    let (d, points) = (half_at(b, 0), IQ2_XXS.as_slice());
+fn iq2_xxs(isa: Isa, b: &[u8; 66], out: &mut [f32; 256]) {
+    let (d, points) = (half_at(isa, b, 0), IQ2_XXS.as_slice());
     for (ib, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
         let at = 2 + 8 * ib;
         let a = u32_at(b, at + 4);
@@ -88,8 +88,8 @@ fn iq2_scale(d: f32, scales: &[u8], g: usize) -> f32 {
 }
 
 #[inline(always)]
-fn iq2_xs(b: &[u8; 74], out: &mut [f32; 256]) {
-    let (d, points) = (half_at(b, 0), IQ2_XS.as_slice());
+fn iq2_xs(isa: Isa, b: &[u8; 74], out: &mut [f32; 256]) {
+    let (d, points) = (half_at(isa, b, 0), IQ2_XS.as_slice());
     for (g, out) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
         let q = u16_at(b, 2 + 2 * g);
         let db = iq2_scale(d, &b[66..74], g);
@@ -98,8 +98,8 @@ fn iq2_xs(b: &[u8; 74], out: &mut [f32; 256]) {
 }
 
 #[inline(always)]
-fn iq2_s(b: &[u8; 82], out: &mut [f32; 256]) {
-    let (d, points) = (half_at(b, 0), IQ2_S.as_slice());
+fn iq2_s(isa: Isa, b: &[u8; 82], out: &mut [f32; 256]) {
+    let (d, points) = (half_at(isa, b, 0), IQ2_S.as_slice());
     let (qs, signs, qh, scales) = (&b[2..34], &b[34..66], &b[66..74], &b[74..82]);
     for (g, out) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
         let high = usize::from(qh[g / 4] >> (2 * (g % 4)) & 3);
@@ -109,8 +109,8 @@ fn iq2_s(b: &[u8; 82], out: &mut [f32; 256]) {
 }
 
 #[inline(always)]
-fn iq3_xxs(b: &[u8; 98], out: &mut [f32; 256]) {
-    let (d, points) = (half_at(b, 0), IQ3_XXS.as_slice());
+fn iq3_xxs(isa: Isa, b: &[u8; 98], out: &mut [f32; 256]) {
+    let (d, points) = (half_at(isa, b, 0), IQ3_XXS.as_slice());
     let (qs, words) = (&b[2..66], &b[66..98]);
     for (ib, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
         let a = u32_at(words, 4 * ib);
@@ -126,12 +126,13 @@ fn iq3_xxs(b: &[u8; 98], out: &mut [f32; 256]) {
 /// Both lives of IQ3_S: `scale(d, s)` and the points differ.
 #[inline(always)]
 fn iq3_s_with(
+    isa: Isa,
     b: &[u8; 110],
     out: &mut [f32; 256],
     points: &[[i8; 4]],
     scale: impl Fn(f32, u8) -> f32,
 ) {
-    let d = half_at(b, 0);
+    let d = half_at(isa, b, 0);
     let (qs, qh, signs, scales) = (&b[2..66], &b[66..74], &b[74..106], &b[106..110]);
     for (ib, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
         let db = scale(d, scales[ib / 2] >> (4 * (ib % 2)) & 15);
@@ -146,13 +147,13 @@ fn iq3_s_with(
 }
 
 #[inline(always)]
-fn iq3_s_v1(b: &[u8; 110], out: &mut [f32; 256]) {
-    iq3_s_with(b, out, &IQ3_S_V1, |d, s| d * (0.5 + f32::from(s)) * 0.5);
+fn iq3_s_v1(isa: Isa, b: &[u8; 110], out: &mut [f32; 256]) {
+    iq3_s_with(isa, b, out, &IQ3_S_V1, |d, s| d * (0.5 + f32::from(s)) * 0.5);
 }
 
 #[inline(always)]
-fn iq3_s(b: &[u8; 110], out: &mut [f32; 256]) {
-    iq3_s_with(b, out, &IQ3_S, |d, s| d * f32::from(1 + 2 * s));
+fn iq3_s(isa: Isa, b: &[u8; 110], out: &mut [f32; 256]) {
+    iq3_s_with(isa, b, out, &IQ3_S, |d, s| d * f32::from(1 + 2 * s));
 }
 
 /// `dl * (point + delta)`.
@@ -171,8 +172,8 @@ fn odd(d: f32, s: u16) -> f32 {
 
 /// A nibble a group: three bits of scale and the ninth of the index.
 #[inline(always)]
-fn iq1_s_v1(b: &[u8; 50], out: &mut [f32; 256]) {
-    let (d, points) = (half_at(b, 0), IQ1_V1.as_slice());
+fn iq1_s_v1(isa: Isa, b: &[u8; 50], out: &mut [f32; 256]) {
+    let (d, points) = (half_at(isa, b, 0), IQ1_V1.as_slice());
     let (qs, scales) = (&b[2..34], &b[34..50]);
     for (g, out) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
         let n = scales[g / 2] >> (4 * (g % 2)) & 15;
@@ -190,8 +191,8 @@ fn iq1_point(low: u8, qh: u16, l: usize) -> usize {
 }
 
 #[inline(always)]
-fn iq1_s_v2(b: &[u8; 50], out: &mut [f32; 256]) {
-    let (d, points) = (half_at(b, 0), IQ1.as_slice());
+fn iq1_s_v2(isa: Isa, b: &[u8; 50], out: &mut [f32; 256]) {
+    let (d, points) = (half_at(isa, b, 0), IQ1.as_slice());
     for (g, out) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
         let qh = u16_at(b, 34 + 2 * (g / 4));
         let point = &points[iq1_point(b[2 + g], qh, g % 4)];
@@ -202,8 +203,8 @@ fn iq1_s_v2(b: &[u8; 50], out: &mut [f32; 256]) {
 }
 
 #[inline(always)]
-fn iq1_s(b: &[u8; 50], out: &mut [f32; 256]) {
-    let (d, points) = (half_at(b, 0), IQ1.as_slice());
+fn iq1_s(isa: Isa, b: &[u8; 50], out: &mut [f32; 256]) {
+    let (d, points) = (half_at(isa, b, 0), IQ1.as_slice());
     for (g, out) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
         let qh = u16_at(b, 34 + 2 * (g / 4));
         let delta = if qh & 0x8000 != 0 { -0.125 } else { 0.125 };
@@ -212,7 +213,7 @@ fn iq1_s(b: &[u8; 50], out: &mut [f32; 256]) {
 }
 
 #[inline(always)]
-fn iq1_m(b: &[u8; 56], out: &mut [f32; 256]) {
+fn iq1_m(_: Isa, b: &[u8; 56], out: &mut [f32; 256]) {
     let points = IQ1.as_slice();
     let word = |i: usize| u16_at(b, 48 + 2 * i);
     let d = word(0) >> 12 | word(1) >> 8 & 0x00f0 | word(2) >> 4 & 0x0f00 | word(3) & 0xf000;

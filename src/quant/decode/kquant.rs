@@ -12,7 +12,8 @@
 //! Six-bit scales of the sixteen blocks of Q3_K, in 12 bytes: byte `i` of the first eight holds the low
 //! nibbles of `s[i]` and `s[i+8]`, byte `8 + i` the high pairs of `s[i]`, `s[i+4]`, `s[i+8]`, `s[i+12]`.
 
-use super::{decoders, f32_at, half_at};
+use super::{bits_of, decoders, f32_at, half_at};
+use crate::quant::isa::Isa;
 
 decoders!(
     q2_k_256, q3_k_256, q4_k_256, q5_k_256, q6_k_256, q8_k_256, q2_k_64, q3_k_64, q4_k_64, q5_k_64,
@@ -40,9 +41,9 @@ fn q3_scale(scales: &[u8], i: usize) -> i8 {
 
 /// `d * s * w - dmin * m`, scale and minimum in the two nibbles of a byte.
 #[inline(always)]
-fn q2_k_256(b: &[u8; 84], out: &mut [f32; 256]) {
+fn q2_k_256(isa: Isa, b: &[u8; 84], out: &mut [f32; 256]) {
     let (scales, qs) = (&b[..16], &b[16..80]);
-    let (d, dmin) = (half_at(b, 80), half_at(b, 82));
+    let (d, dmin) = (half_at(isa, b, 80), half_at(isa, b, 82));
     for (i, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
         let (dl, ml) = (d * f32::from(scales[i] & 15), dmin * f32::from(scales[i] >> 4));
         let at = 32 * (i / 8) + 16 * (i % 2);
@@ -55,9 +56,9 @@ fn q2_k_256(b: &[u8; 84], out: &mut [f32; 256]) {
 
 /// `d * (s - 32) * w`, `w` of two bits, less four unless the bit in `hmask` is set.
 #[inline(always)]
-fn q3_k_256(b: &[u8; 110], out: &mut [f32; 256]) {
+fn q3_k_256(isa: Isa, b: &[u8; 110], out: &mut [f32; 256]) {
     let (hmask, qs, scales) = (&b[..32], &b[32..96], &b[96..108]);
-    let d = half_at(b, 108);
+    let d = half_at(isa, b, 108);
     for (i, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
         let dl = d * f32::from(q3_scale(scales, i));
         let (side, shift, bit) = (16 * (i % 2), 2 * (i % 8 / 2), i / 2);
@@ -69,62 +70,89 @@ fn q3_k_256(b: &[u8; 110], out: &mut [f32; 256]) {
     }
 }
 
-/// `d * s * w - dmin * m`.
+/// The scales and minima of the eight blocks.
 #[inline(always)]
-pub(crate) fn q4_k_256(b: &[u8; 144], out: &mut [f32; 256]) {
-    let (scales, qs) = (&b[4..16], &b[16..144]);
-    let (d, dmin) = (half_at(b, 0), half_at(b, 2));
-    for (i, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
-        let (s, m) = scale_min(scales, i);
-        let (d1, m1) = (d * f32::from(s), dmin * f32::from(m));
-        let (at, shift) = (32 * (i / 2), 4 * (i % 2));
-        for (out, q) in out.iter_mut().zip(&qs[at..at + 32]) {
-            *out = d1 * f32::from(q >> shift & 15) - m1;
+fn scales_mins(isa: Isa, b: &[u8], at: usize) -> ([f32; 8], [f32; 8]) {
+    let (d, dmin) = (half_at(isa, b, at), half_at(isa, b, at + 2));
+    let (mut scales, mut mins) = ([0.0; 8], [0.0; 8]);
+    for i in 0..8 {
+        let (s, m) = scale_min(&b[at + 4..at + 16], i);
+        (scales[i], mins[i]) = (d * f32::from(s), dmin * f32::from(m));
+    }
+    (scales, mins)
+}
+
+/// `d * s * w - dmin * m`; blocks lie in pairs, one in the low nibbles and one in the high ones.
+#[inline(always)]
+pub(crate) fn q4_k_256(isa: Isa, b: &[u8; 144], out: &mut [f32; 256]) {
+    let (d, m) = scales_mins(isa, b, 0);
+    let pairs = b[16..].as_chunks::<32>().0.iter().zip(out.as_chunks_mut::<64>().0);
+    for (i, (qs, out)) in pairs.enumerate() {
+        let (low, high) = out.split_at_mut(32);
+        let sides = low.as_chunks_mut().0.iter_mut().zip(high.as_chunks_mut().0);
+        for ((low, high), qs) in sides.zip(qs.as_chunks::<16>().0) {
+            scale(low, isa.numbers(bits_of(qs, 0, 15), 0), d[2 * i], m[2 * i]);
+            scale(high, isa.numbers(bits_of(qs, 4, 15), 0), d[2 * i + 1], m[2 * i + 1]);
         }
     }
 }
 
 /// As Q4_K, with a fifth bit in `qh`.
 #[inline(always)]
-fn q5_k_256(b: &[u8; 176], out: &mut [f32; 256]) {
-    let (scales, qh, qs) = (&b[4..16], &b[16..48], &b[48..176]);
-    let (d, dmin) = (half_at(b, 0), half_at(b, 2));
-    for (i, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
-        let (s, m) = scale_min(scales, i);
-        let (d1, m1) = (d * f32::from(s), dmin * f32::from(m));
-        let (at, shift) = (32 * (i / 2), 4 * (i % 2));
-        for ((out, q), h) in out.iter_mut().zip(&qs[at..at + 32]).zip(qh) {
-            *out = d1 * f32::from(q >> shift & 15 | (h >> i & 1) << 4) - m1;
+pub(crate) fn q5_k_256(isa: Isa, b: &[u8; 176], out: &mut [f32; 256]) {
+    let (d, m) = scales_mins(isa, b, 0);
+    let high = b[16..48].as_chunks::<16>().0;
+    let pairs = b[48..].as_chunks::<32>().0.iter().zip(out.as_chunks_mut::<64>().0);
+    for (i, (qs, out)) in pairs.enumerate() {
+        let (first, second) = out.split_at_mut(32);
+        let sides = first.as_chunks_mut().0.iter_mut().zip(second.as_chunks_mut().0);
+        for (((first, second), qs), qh) in sides.zip(qs.as_chunks::<16>().0).zip(high) {
+            let w = bits_of(qs, 0, 15) | bits_of(qh, 2 * i, 1) << 4;
+            scale(first, isa.numbers(w, 0), d[2 * i], m[2 * i]);
+            let w = bits_of(qs, 4, 15) | bits_of(qh, 2 * i + 1, 1) << 4;
+            scale(second, isa.numbers(w, 0), d[2 * i + 1], m[2 * i + 1]);
         }
     }
 }
 
-/// `d * s * (w - 32)`, four bits of `w` in `ql` and two in `qh`.
+/// `d * s * (w - 32)`, four bits of `w` in `ql` and two in `qh`: of each half of the super-block, the
+/// quarters stand in the low nibbles of `ql`, then in the high ones, and up through the bytes of `qh`.
 #[inline(always)]
-pub(crate) fn q6_k_256(b: &[u8; 210], out: &mut [f32; 256]) {
-    let (ql, qh, scales) = (&b[..128], &b[128..192], &b[192..208]);
-    let d = half_at(b, 208);
-    for (i, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-        let dl = d * f32::from(scales[i] as i8);
-        let (half, quarter, side) = (i / 8, i % 8 / 2, 16 * (i % 2));
-        let (low, high) = (64 * half + 32 * (quarter % 2) + side, 32 * half + side);
-        let (low_shift, high_shift) = (4 * (quarter / 2), 2 * quarter);
-        let parts = ql[low..low + 16].iter().zip(&qh[high..high + 16]);
-        for (out, (l, h)) in out.iter_mut().zip(parts) {
-            let w = (l >> low_shift & 15 | (h >> high_shift & 3) << 4) as i8 - 32;
-            *out = dl * f32::from(w);
+pub(crate) fn q6_k_256(isa: Isa, b: &[u8; 210], out: &mut [f32; 256]) {
+    let d = half_at(isa, b, 208);
+    let halves = out.as_chunks_mut::<128>().0.iter_mut().zip(b[..128].as_chunks::<64>().0);
+    let halves = halves.zip(b[128..192].as_chunks::<32>().0).zip(b[192..208].as_chunks::<8>().0);
+    for (((out, ql), qh), scales) in halves {
+        for (quarter, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+            for (side, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+                let low = &ql.as_chunks::<16>().0[quarter % 2 * 2 + side];
+                let low = bits_of(low, quarter / 2 * 4, 15);
+                let high = bits_of(&qh.as_chunks::<16>().0[side], 2 * quarter, 3);
+                let dl = d * f32::from(scales[2 * quarter + side] as i8);
+                for (out, w) in out.iter_mut().zip(isa.numbers(low | high << 4, 32)) {
+                    *out = dl * w;
+                }
+            }
         }
+    }
+}
+
+/// `d * w - m`.
+#[inline(always)]
+fn scale(out: &mut [f32; 16], w: [f32; 16], d: f32, m: f32) {
+    for (out, w) in out.iter_mut().zip(w) {
+        *out = d * w - m;
     }
 }
 
 /// `d * w`; the sums at the end serve dot products.
 #[inline(always)]
-fn q8_k_256(b: &[u8; 292], out: &mut [f32; 256]) {
+fn q8_k_256(_: Isa, b: &[u8; 292], out: &mut [f32; 256]) {
     whole_bytes(f32_at(b, 0), &b[4..260], out);
 }
 
 #[inline(always)]
-fn q8_k_64(b: &[u8; 76], out: &mut [f32; 64]) {
+fn q8_k_64(_: Isa, b: &[u8; 76], out: &mut [f32; 64]) {
     whole_bytes(f32_at(b, 0), &b[4..68], out);
 }
 
@@ -136,9 +164,9 @@ fn whole_bytes(d: f32, qs: &[u8], out: &mut [f32]) {
 }
 
 #[inline(always)]
-fn q2_k_64(b: &[u8; 24], out: &mut [f32; 64]) {
+fn q2_k_64(isa: Isa, b: &[u8; 24], out: &mut [f32; 64]) {
     let (scales, qs) = (&b[..4], &b[4..20]);
-    let (d, dmin) = (half_at(b, 20), half_at(b, 22));
+    let (d, dmin) = (half_at(isa, b, 20), half_at(isa, b, 22));
     for (i, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
         let (dl, ml) = (d * f32::from(scales[i] & 15), dmin * f32::from(scales[i] >> 4));
         for (out, q) in out.iter_mut().zip(qs) {
@@ -148,9 +176,9 @@ fn q2_k_64(b: &[u8; 24], out: &mut [f32; 64]) {
 }
 
 #[inline(always)]
-fn q3_k_64(b: &[u8; 28], out: &mut [f32; 64]) {
+fn q3_k_64(isa: Isa, b: &[u8; 28], out: &mut [f32; 64]) {
     let (hmask, qs, scales) = (&b[..8], &b[8..24], &b[24..26]);
-    let d = half_at(b, 26);
+    let d = half_at(isa, b, 26);
     for (i, out) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
         let s = scales[i / 4] >> (4 * (i / 2 % 2)) & 15;
         let dl = d * f32::from(s as i8 - 8);
@@ -163,9 +191,9 @@ fn q3_k_64(b: &[u8; 28], out: &mut [f32; 64]) {
 }
 
 #[inline(always)]
-fn q4_k_64(b: &[u8; 38], out: &mut [f32; 64]) {
+fn q4_k_64(isa: Isa, b: &[u8; 38], out: &mut [f32; 64]) {
     let (scales, qs) = (&b[4..6], &b[6..38]);
-    let (d, m) = (half_at(b, 0), half_at(b, 2));
+    let (d, m) = (half_at(isa, b, 0), half_at(isa, b, 2));
     for (i, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
         let (d1, m1) = (d * f32::from(scales[i] & 15), m * f32::from(scales[i] >> 4));
         for (out, q) in out.iter_mut().zip(qs) {
@@ -175,9 +203,9 @@ fn q4_k_64(b: &[u8; 38], out: &mut [f32; 64]) {
 }
 
 #[inline(always)]
-fn q5_k_64(b: &[u8; 46], out: &mut [f32; 64]) {
+fn q5_k_64(isa: Isa, b: &[u8; 46], out: &mut [f32; 64]) {
     let (scales, qh, qs) = (&b[2..6], &b[6..14], &b[14..46]);
-    let d = half_at(b, 0);
+    let d = half_at(isa, b, 0);
     for (i, out) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
         let dl = d * f32::from(scales[i / 2] as i8);
         let (at, shift) = (8 * (i % 4), 4 * (i / 4));
@@ -189,9 +217,9 @@ fn q5_k_64(b: &[u8; 46], out: &mut [f32; 64]) {
 }
 
 #[inline(always)]
-fn q6_k_64(b: &[u8; 54], out: &mut [f32; 64]) {
+fn q6_k_64(isa: Isa, b: &[u8; 54], out: &mut [f32; 64]) {
     let (ql, qh, scales) = (&b[..32], &b[32..48], &b[48..52]);
-    let d = half_at(b, 52);
+    let d = half_at(isa, b, 52);
     for (i, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
         let dl = d * f32::from(scales[i] as i8);
         let (at, low_shift, high_shift) = (16 * (i % 2), 4 * (i / 2), 2 * i);

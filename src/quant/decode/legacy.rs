@@ -7,8 +7,8 @@
 //! Q5: bit 4 of w[e] is bit e of qh, a little-endian u32, in either order of the nibbles
 //! ```
 
-use super::{DecodeRows, decoders, f32_at, half_at};
-use crate::per_isa;
+use super::{DecodeRows, bits_of, decoders, f32_at, half_at};
+use crate::{per_isa, quant::isa::Isa};
 
 decoders!(
     q4_0_pairs_f32,
@@ -63,95 +63,111 @@ fn offset(d: f32, m: f32) -> impl Fn(u8) -> f32 {
 }
 
 #[inline(always)]
-pub(crate) fn q4_0_pairs_f32(b: &[u8; 20], out: &mut [f32; 32]) {
+pub(crate) fn q4_0_pairs_f32(_: Isa, b: &[u8; 20], out: &mut [f32; 32]) {
     pairs(&b[4..], out, centred(f32_at(b, 0)));
 }
 
 #[inline(always)]
-fn q4_0_halves_f32(b: &[u8; 20], out: &mut [f32; 32]) {
+fn q4_0_halves_f32(_: Isa, b: &[u8; 20], out: &mut [f32; 32]) {
     halves(&b[4..], out, centred(f32_at(b, 0)));
 }
 
 #[inline(always)]
-pub(crate) fn q4_0_halves_f16(b: &[u8; 18], out: &mut [f32; 32]) {
-    halves(&b[2..], out, centred(half_at(b, 0)));
+pub(crate) fn q4_0_halves_f16(isa: Isa, b: &[u8; 18], out: &mut [f32; 32]) {
+    halves(&b[2..], out, centred(half_at(isa, b, 0)));
 }
 
 #[inline(always)]
-fn q4_1_pairs_f32(b: &[u8; 24], out: &mut [f32; 32]) {
+fn q4_1_pairs_f32(_: Isa, b: &[u8; 24], out: &mut [f32; 32]) {
     pairs(&b[8..], out, offset(f32_at(b, 0), f32_at(b, 4)));
 }
 
 #[inline(always)]
-fn q4_1_halves_f32(b: &[u8; 24], out: &mut [f32; 32]) {
+fn q4_1_halves_f32(_: Isa, b: &[u8; 24], out: &mut [f32; 32]) {
     halves(&b[8..], out, offset(f32_at(b, 0), f32_at(b, 4)));
 }
 
 #[inline(always)]
-pub(crate) fn q4_1_halves_f16(b: &[u8; 20], out: &mut [f32; 32]) {
-    halves(&b[4..], out, offset(half_at(b, 0), half_at(b, 2)));
+pub(crate) fn q4_1_halves_f16(isa: Isa, b: &[u8; 20], out: &mut [f32; 32]) {
+    halves(&b[4..], out, offset(half_at(isa, b, 0), half_at(isa, b, 2)));
 }
 
 #[inline(always)]
-fn q4_2(b: &[u8; 10], out: &mut [f32; 16]) {
-    pairs(&b[2..], out, centred(half_at(b, 0)));
+fn q4_2(isa: Isa, b: &[u8; 10], out: &mut [f32; 16]) {
+    pairs(&b[2..], out, centred(half_at(isa, b, 0)));
 }
 
 #[inline(always)]
-fn q4_3(b: &[u8; 12], out: &mut [f32; 16]) {
-    pairs(&b[4..], out, offset(half_at(b, 0), half_at(b, 2)));
+fn q4_3(isa: Isa, b: &[u8; 12], out: &mut [f32; 16]) {
+    pairs(&b[4..], out, offset(half_at(isa, b, 0), half_at(isa, b, 2)));
 }
 
-/// The 32 five-bit numbers of a block; `qs` in `PAIRS` or in halves.
+/// The 32 five-bit numbers of a block less `bias`; `qs` in `PAIRS` or in halves.
 #[inline(always)]
-fn five_bits<const PAIRS: bool>(qh: &[u8], qs: &[u8]) -> [u8; 32] {
-    let mut w = [0; 32];
-    for (j, byte) in qs.iter().enumerate() {
-        let (low, high) = if PAIRS { (2 * j, 2 * j + 1) } else { (j, j + 16) };
-        w[low] = byte & 15;
-        w[high] = byte >> 4;
+fn five_bits<const PAIRS: bool>(isa: Isa, qh: &[u8], qs: &[u8], bias: i8) -> [[f32; 16]; 2] {
+    let qs = qs.first_chunk().unwrap_or(&[0; 16]);
+    let mut low = [bits_of(qs, 0, 15), bits_of(qs, 4, 15)];
+    if PAIRS {
+        let [first, second] = low.map(u128::to_le_bytes);
+        let mut pairs = [[0; 16]; 2];
+        for (j, pair) in pairs.as_flattened_mut().as_chunks_mut::<2>().0.iter_mut().enumerate() {
+            *pair = [first[j], second[j]];
+        }
+        low = pairs.map(u128::from_le_bytes);
     }
-    let qh = u32::from_le_bytes([qh[0], qh[1], qh[2], qh[3]]);
-    for (e, w) in w.iter_mut().enumerate() {
-        *w |= ((qh >> e & 1) << 4) as u8;
+    let mut out = [[0.0; 16]; 2];
+    for (i, (out, low)) in out.iter_mut().zip(low).enumerate() {
+        let high = fifth_bits(qh[2 * i]) | fifth_bits(qh[2 * i + 1]) << 64;
+        *out = isa.numbers(low | high, bias);
     }
-    w
+    out
+}
+
+/// Bit `i` of `bits` as bit 4 of byte `i`: a copy in every byte, all but one bit of each taken away,
+/// what is left carried to the top.
+#[inline(always)]
+fn fifth_bits(bits: u8) -> u128 {
+    const EACH: u64 = u64::MAX / 255;
+    let one = (u64::from(bits) * EACH) & 0x8040_2010_0804_0201;
+    u128::from(((one + EACH * 0x7f) >> 3) & (EACH * 16))
 }
 
 #[inline(always)]
-fn q5_0<const PAIRS: bool>(b: &[u8; 22], out: &mut [f32; 32]) {
-    let d = half_at(b, 0);
-    for (out, w) in out.iter_mut().zip(five_bits::<PAIRS>(&b[2..6], &b[6..])) {
-        *out = f32::from(w as i8 - 16) * d;
+fn q5_0<const PAIRS: bool>(isa: Isa, b: &[u8; 22], out: &mut [f32; 32]) {
+    let d = half_at(isa, b, 0);
+    let w = five_bits::<PAIRS>(isa, &b[2..6], &b[6..], 16);
+    for (out, w) in out.iter_mut().zip(w.as_flattened()) {
+        *out = w * d;
     }
 }
 
 #[inline(always)]
-fn q5_1<const PAIRS: bool>(b: &[u8; 24], out: &mut [f32; 32]) {
-    let weight = offset(half_at(b, 0), half_at(b, 2));
-    for (out, w) in out.iter_mut().zip(five_bits::<PAIRS>(&b[4..8], &b[8..])) {
-        *out = weight(w);
+fn q5_1<const PAIRS: bool>(isa: Isa, b: &[u8; 24], out: &mut [f32; 32]) {
+    let (d, m) = (half_at(isa, b, 0), half_at(isa, b, 2));
+    let w = five_bits::<PAIRS>(isa, &b[4..8], &b[8..], 0);
+    for (out, w) in out.iter_mut().zip(w.as_flattened()) {
+        *out = w * d + m;
     }
 }
 
 #[inline(always)]
-fn q5_0_pairs(b: &[u8; 22], out: &mut [f32; 32]) {
-    q5_0::<true>(b, out);
+fn q5_0_pairs(isa: Isa, b: &[u8; 22], out: &mut [f32; 32]) {
+    q5_0::<true>(isa, b, out);
 }
 
 #[inline(always)]
-pub(crate) fn q5_0_halves(b: &[u8; 22], out: &mut [f32; 32]) {
-    q5_0::<false>(b, out);
+pub(crate) fn q5_0_halves(isa: Isa, b: &[u8; 22], out: &mut [f32; 32]) {
+    q5_0::<false>(isa, b, out);
 }
 
 #[inline(always)]
-fn q5_1_pairs(b: &[u8; 24], out: &mut [f32; 32]) {
-    q5_1::<true>(b, out);
+fn q5_1_pairs(isa: Isa, b: &[u8; 24], out: &mut [f32; 32]) {
+    q5_1::<true>(isa, b, out);
 }
 
 #[inline(always)]
-pub(crate) fn q5_1_halves(b: &[u8; 24], out: &mut [f32; 32]) {
-    q5_1::<false>(b, out);
+pub(crate) fn q5_1_halves(isa: Isa, b: &[u8; 24], out: &mut [f32; 32]) {
+    q5_1::<false>(isa, b, out);
 }
 
 /// Whole signed bytes times a scale.
@@ -163,28 +179,28 @@ fn bytes(qs: &[u8], d: f32, out: &mut [f32; 32]) {
 }
 
 #[inline(always)]
-fn q8_0_f32(b: &[u8; 36], out: &mut [f32; 32]) {
+fn q8_0_f32(_: Isa, b: &[u8; 36], out: &mut [f32; 32]) {
     bytes(&b[4..], f32_at(b, 0), out);
 }
 
 #[inline(always)]
-pub(crate) fn q8_0_f16(b: &[u8; 34], out: &mut [f32; 32]) {
-    bytes(&b[2..], half_at(b, 0), out);
+pub(crate) fn q8_0_f16(isa: Isa, b: &[u8; 34], out: &mut [f32; 32]) {
+    bytes(&b[2..], half_at(isa, b, 0), out);
 }
 
 #[inline(always)]
-fn q8_1_two_sums(b: &[u8; 44], out: &mut [f32; 32]) {
+fn q8_1_two_sums(_: Isa, b: &[u8; 44], out: &mut [f32; 32]) {
     bytes(&b[12..], f32_at(b, 0), out);
 }
 
 #[inline(always)]
-fn q8_1_sum_f32(b: &[u8; 40], out: &mut [f32; 32]) {
+fn q8_1_sum_f32(_: Isa, b: &[u8; 40], out: &mut [f32; 32]) {
     bytes(&b[8..], f32_at(b, 0), out);
 }
 
 #[inline(always)]
-fn q8_1_sum_f16(b: &[u8; 36], out: &mut [f32; 32]) {
-    bytes(&b[4..], half_at(b, 0), out);
+fn q8_1_sum_f16(isa: Isa, b: &[u8; 36], out: &mut [f32; 32]) {
+    bytes(&b[4..], half_at(isa, b, 0), out);
 }
 
 /// A row: every scale, then every nibble.

@@ -1,7 +1,7 @@
 //! Types whose numbers name a level: the curve of IQ4, four-bit floats, trits, pairs of bits, bits.
 
 use super::{DecodeRows, decoders, half_at};
-use crate::per_isa;
+use crate::{per_isa, quant::isa::Isa};
 
 decoders!(iq4_nl, iq4_xs, mxfp4, nvfp4, tq1_0, tq2_0, q1_0, q2_0);
 
@@ -32,14 +32,14 @@ fn halves(qs: &[u8], levels: &[i8; 16], d: f32, out: &mut [f32]) {
 }
 
 #[inline(always)]
-fn iq4_nl(b: &[u8; 18], out: &mut [f32; 32]) {
-    halves(&b[2..], &CURVE, half_at(b, 0), out);
+fn iq4_nl(isa: Isa, b: &[u8; 18], out: &mut [f32; 32]) {
+    halves(&b[2..], &CURVE, half_at(isa, b, 0), out);
 }
 
 /// Six-bit scales: low nibbles in `scales_l`, high pairs in `scales_h`.
 #[inline(always)]
-fn iq4_xs(b: &[u8; 136], out: &mut [f32; 256]) {
-    let (d, high, low) = (half_at(b, 0), u16::from_le_bytes([b[2], b[3]]), &b[4..8]);
+fn iq4_xs(isa: Isa, b: &[u8; 136], out: &mut [f32; 256]) {
+    let (d, high, low) = (half_at(isa, b, 0), u16::from_le_bytes([b[2], b[3]]), &b[4..8]);
     let blocks = b[8..].as_chunks::<16>().0.iter().zip(out.as_chunks_mut::<32>().0);
     for (ib, (qs, out)) in blocks.enumerate() {
         let s = low[ib / 2] >> (4 * (ib % 2)) & 15 | ((high >> (2 * ib) & 3) << 4) as u8;
@@ -49,7 +49,7 @@ fn iq4_xs(b: &[u8; 136], out: &mut [f32; 256]) {
 
 /// `2^(e - 128)`: half of the scale, for the levels are doubled.
 #[inline(always)]
-fn mxfp4(b: &[u8; 17], out: &mut [f32; 32]) {
+fn mxfp4(_: Isa, b: &[u8; 17], out: &mut [f32; 32]) {
     let bits = if b[0] < 2 { 0x0020_0000 << b[0] } else { u32::from(b[0] - 1) << 23 };
     halves(&b[1..], &E2M1, f32::from_bits(bits), out);
 }
@@ -68,7 +68,7 @@ fn half_ue4m3(x: u8) -> f32 {
 }
 
 #[inline(always)]
-fn nvfp4(b: &[u8; 36], out: &mut [f32; 64]) {
+fn nvfp4(_: Isa, b: &[u8; 36], out: &mut [f32; 64]) {
     let blocks = b[4..].as_chunks::<8>().0.iter().zip(out.as_chunks_mut::<16>().0);
     for (d, (qs, out)) in b[..4].iter().zip(blocks) {
         halves(qs, &E2M1, half_ue4m3(*d), out);
@@ -87,8 +87,8 @@ fn trits(bytes: &[u8], n: usize, d: f32, out: &mut [f32]) {
 }
 
 #[inline(always)]
-fn tq1_0(b: &[u8; 54], out: &mut [f32; 256]) {
-    let d = half_at(b, 52);
+fn tq1_0(isa: Isa, b: &[u8; 54], out: &mut [f32; 256]) {
+    let d = half_at(isa, b, 52);
     let (first, rest) = out.split_at_mut(160);
     let (second, third) = rest.split_at_mut(80);
     for (n, out) in first.as_chunks_mut::<32>().0.iter_mut().enumerate() {
@@ -103,8 +103,8 @@ fn tq1_0(b: &[u8; 54], out: &mut [f32; 256]) {
 }
 
 #[inline(always)]
-fn tq2_0(b: &[u8; 66], out: &mut [f32; 256]) {
-    let d = half_at(b, 64);
+fn tq2_0(isa: Isa, b: &[u8; 66], out: &mut [f32; 256]) {
+    let d = half_at(isa, b, 64);
     for (i, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
         let at = 32 * (i / 4);
         for (out, byte) in out.iter_mut().zip(&b[at..at + 32]) {
@@ -114,8 +114,8 @@ fn tq2_0(b: &[u8; 66], out: &mut [f32; 256]) {
 }
 
 #[inline(always)]
-fn q1_0(b: &[u8; 18], out: &mut [f32; 128]) {
-    let d = half_at(b, 0);
+fn q1_0(isa: Isa, b: &[u8; 18], out: &mut [f32; 128]) {
+    let d = half_at(isa, b, 0);
     for (out, byte) in out.as_chunks_mut::<8>().0.iter_mut().zip(&b[2..]) {
         for (bit, out) in out.iter_mut().enumerate() {
             let minus = u32::from(!byte >> bit & 1) << 31;
@@ -125,8 +125,8 @@ fn q1_0(b: &[u8; 18], out: &mut [f32; 128]) {
 }
 
 #[inline(always)]
-fn q2_0(b: &[u8; 18], out: &mut [f32; 64]) {
-    let d = half_at(b, 0);
+fn q2_0(isa: Isa, b: &[u8; 18], out: &mut [f32; 64]) {
+    let d = half_at(isa, b, 0);
     for (out, byte) in out.as_chunks_mut::<4>().0.iter_mut().zip(&b[2..]) {
         for (i, out) in out.iter_mut().enumerate() {
             *out = f32::from((byte >> (2 * i) & 3) as i8 - 1) * d;
@@ -138,10 +138,11 @@ fn q2_0(b: &[u8; 18], out: &mut [f32; 64]) {
 /// rows, `RUN` bytes of each in turn.
 #[inline(always)]
 fn grouped<const ROWS: usize, const RUN: usize>(
+    isa: Isa,
     bytes: &[u8],
     row_len: usize,
     out: &mut [f32],
-    one: impl Fn(&[u8; 18], &mut [f32; 32]),
+    one: impl Fn(Isa, &[u8; 18], &mut [f32; 32]),
 ) {
     let group = bytes.chunks_exact(row_len / 32 * 18 * ROWS);
     for (group, out) in group.zip(out.chunks_exact_mut(row_len * ROWS)) {
@@ -155,7 +156,7 @@ fn grouped<const ROWS: usize, const RUN: usize>(
                     to.copy_from_slice(&qs[at..at + RUN]);
                 }
                 let (out, _) = out[row * row_len + 32 * i..].as_chunks_mut();
-                one(&block, &mut out[0]);
+                one(isa, &block, &mut out[0]);
             }
         }
     }
@@ -163,18 +164,18 @@ fn grouped<const ROWS: usize, const RUN: usize>(
 
 /// Q4_0 with the top bit of every nibble flipped, which makes it a signed number.
 #[inline(always)]
-fn signed_q4_0(b: &[u8; 18], out: &mut [f32; 32]) {
+fn signed_q4_0(isa: Isa, b: &[u8; 18], out: &mut [f32; 32]) {
     const SIGNED: [i8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, -8, -7, -6, -5, -4, -3, -2, -1];
-    halves(&b[2..], &SIGNED, half_at(b, 0), out);
+    halves(&b[2..], &SIGNED, half_at(isa, b, 0), out);
 }
 
 macro_rules! grouped_kernels {
     ($($name:ident = $rows:literal, $run:literal, $one:path, $body:ident;)+) => {
         $(#[inline(always)]
-        fn $body(bytes: &[u8], row_len: usize, out: &mut [f32]) {
-            grouped::<$rows, $run>(bytes, row_len, out, $one);
+        fn $body(isa: Isa, bytes: &[u8], row_len: usize, out: &mut [f32]) {
+            grouped::<$rows, $run>(isa, bytes, row_len, out, $one);
         })+
-        per_isa! { $(fn $name(bytes: &[u8], row_len: usize, out: &mut [f32]) = $body;)+ }
+        per_isa! { $(fn $name(bytes: &[u8], row_len: usize, out: &mut [f32]) = $body[isa];)+ }
     };
 }
 

@@ -54,12 +54,13 @@ fn named(name: &str) -> Option<DecodeRows> {
 /// Runs a kernel of one block over all blocks.
 #[inline(always)]
 fn blocks<const BYTES: usize, const WEIGHTS: usize>(
+    isa: Isa,
     bytes: &[u8],
     out: &mut [f32],
-    one: impl Fn(&[u8; BYTES], &mut [f32; WEIGHTS]),
+    one: impl Fn(Isa, &[u8; BYTES], &mut [f32; WEIGHTS]),
 ) {
     for (block, out) in bytes.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
-        one(block, out);
+        one(isa, block, out);
     }
 }
 
@@ -78,10 +79,10 @@ macro_rules! decoders {
                 out: &mut [f32],
             ) {
                 #[inline(always)]
-                fn all(bytes: &[u8], out: &mut [f32]) {
-                    $crate::quant::decode::blocks(bytes, out, super::$name);
+                fn all(isa: $crate::quant::isa::Isa, bytes: &[u8], out: &mut [f32]) {
+                    $crate::quant::decode::blocks(isa, bytes, out, super::$name);
                 }
-                $crate::per_isa! { fn run(bytes: &[u8], out: &mut [f32]) = all; }
+                $crate::per_isa! { fn run(bytes: &[u8], out: &mut [f32]) = all[isa]; }
                 run(isa, bytes, out);
             })+
         }
@@ -91,8 +92,18 @@ use decoders;
 
 /// The half at `at` of a block, as `f32`.
 #[inline(always)]
-fn half_at(block: &[u8], at: usize) -> f32 {
-    super::encode::float::f32_from_half(u16::from_le_bytes([block[at], block[at + 1]]))
+fn half_at(isa: Isa, block: &[u8], at: usize) -> f32 {
+    isa.half(u16::from_le_bytes([block[at], block[at + 1]]))
+}
+
+/// Of each of sixteen bytes the bits under `mask`, after a shift to the right: all of them at once, for
+/// shifts of single bytes are not vector code.
+#[inline(always)]
+fn bits_of(bytes: &[u8; 16], shift: usize, mask: u64) -> u128 {
+    const EACH: u64 = u64::MAX / 255;
+    let both = u128::from_le_bytes(*bytes);
+    let bits = |half: u64| u128::from((half >> shift) & (EACH * mask));
+    bits(both as u64) | bits((both >> 64) as u64) << 64
 }
 
 /// The `f32` at `at` of a block.

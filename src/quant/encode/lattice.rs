@@ -6,9 +6,9 @@
 //! `iq3_find_best_neighbour`, `iq1_find_best_neighbour2`). The shells depend on the digits alone, so
 //! they are listed once per book (ggml `iq2xs_init_impl`, `iq3xs_init_impl`).
 
-#![allow(unsafe_code, reason = "vector intrinsics, see `x86`")]
 #![allow(clippy::needless_range_loop, reason = "an index names one number in several arrays")]
 
+use crate::per_isa;
 use crate::quant::grid;
 use crate::quant::isa::Isa;
 use std::sync::LazyLock;
@@ -114,20 +114,25 @@ impl Lattice {
         let slot = self.slots[usize::from(code)];
         let (first, count) = ((slot >> 8) as usize, (slot & 255) as usize);
         let chunks = &self.chunks[first..first + count];
-        #[cfg(target_arch = "x86_64")]
-        if isa != Isa::PORTABLE {
-            // SAFETY: every other `Isa` exists only where detection found AVX2.
-            return unsafe { x86::nearest(chunks, x, w, scale, levels) };
-        }
-        let _ = isa;
-        if chunks[0][0] == code {
+        if isa == Isa::PORTABLE && chunks[0][0] == code {
             return code;
         }
-        nearest(chunks, x, w, scale, levels)
+        cheapest(isa, chunks, x, w, scale, levels)
     }
 }
 
-/// The neighbour with the smallest cost, the first of equals.
+per_isa! {
+    /// The neighbour with the smallest cost, the first of equals.
+    fn cheapest<const N: usize>(
+        chunks: &[[u16; LANES]],
+        x: &[f32; N],
+        w: &[f32; N],
+        scale: f32,
+        levels: (f32, f32),
+    ) -> u16 = nearest::<N>, avx2 x86::nearest::<N>;
+}
+
+/// See [`cheapest`].
 #[inline(always)]
 fn nearest<const N: usize>(
     chunks: &[[u16; LANES]],
@@ -203,10 +208,9 @@ mod x86 {
         }
         let mut best = _mm256_set1_ps(f32::MAX);
         let mut place = _mm256_setzero_si256();
-        for (c, chunk) in chunks.iter().enumerate() {
-            // SAFETY: a chunk is sixteen bytes, and the load needs no alignment.
-            let codes = unsafe { _mm_loadu_si128(chunk.as_ptr().cast()) };
-            let mut codes = _mm256_cvtepu16_epi32(codes);
+        for (at, chunk) in chunks.iter().enumerate() {
+            let [a, b, c, d, e, f, g, h] = chunk.map(i32::from);
+            let mut codes = _mm256_setr_epi32(a, b, c, d, e, f, g, h);
             let mut sum = _mm256_setzero_ps();
             for cost in cost {
                 let looked_up = if N == 8 {
@@ -222,7 +226,7 @@ mod x86 {
                 };
             }
             let closer = _mm256_cmp_ps::<_CMP_LT_OQ>(sum, best);
-            let here = _mm256_set1_epi32(c as i32);
+            let here = _mm256_set1_epi32(at as i32);
             place = _mm256_blendv_epi8(place, here, _mm256_castps_si256(closer));
             best = _mm256_min_ps(sum, best);
         }
@@ -232,10 +236,8 @@ mod x86 {
         let least = _mm256_min_ps(least, _mm256_permute_ps::<0b10_11_00_01>(least));
         let equal = _mm256_cmp_ps::<_CMP_EQ_OQ>(best, least);
         let lane = _mm256_movemask_ps(equal).trailing_zeros() as usize % LANES;
-        let mut places = [0i32; LANES];
-        // SAFETY: the array is thirty-two bytes, and the store needs no alignment.
-        unsafe { _mm256_storeu_si256(places.as_mut_ptr().cast(), place) };
-        chunks[places[lane] as usize][lane]
+        let place = _mm256_permutevar8x32_epi32(place, _mm256_set1_epi32(lane as i32));
+        chunks[_mm256_cvtsi256_si32(place) as usize][lane]
     }
 }
 

@@ -147,25 +147,37 @@ fn sixteens<const BYTES: usize>(
     }
 }
 
-/// Writes the quanta of one block: two share a byte, and five-bit types have their high bits before,
-/// that of quantum `j` in bit `j`.
+/// Bit 4 of every quantum, that of quantum `j` in bit `j`.
+#[inline(always)]
+fn fifth_bits(quanta: &[u32; BLOCK]) -> [u8; 4] {
+    let mut bits = [0; BLOCK];
+    for (bit, quantum) in bits.iter_mut().zip(quanta) {
+        *bit = (quantum >> 4) as u8;
+    }
+    // Keeps the compiler from putting the words together from single quanta.
+    std::hint::black_box(&mut bits);
+    let mut out = [0; 4];
+    for (out, eight) in out.iter_mut().zip(bits.as_chunks::<8>().0) {
+        // The product moves bit 8j to bit 56 + j, and nothing else to the top byte.
+        let product = u64::from_le_bytes(*eight).wrapping_mul(0x0102_0408_1020_4080);
+        *out = (product >> 56) as u8;
+    }
+    out
+}
+
+/// Writes the quanta of one block: five-bit types have four bytes of high bits before the nibbles, of
+/// which byte `j` holds quantum `j` and, above it, quantum `j + 16`.
 #[inline(always)]
 fn pack<const FIVE: bool>(quanta: &[u32; BLOCK], out: &mut [u8]) {
-    let (high, nibbles) = out.split_at_mut(if FIVE { 4 } else { 0 });
+    let (high, low) = out.split_at_mut(if FIVE { 4 } else { 0 });
     if FIVE {
-        let mut bits = [0; BLOCK];
-        for (bit, quantum) in bits.iter_mut().zip(quanta) {
-            *bit = (quantum >> 4) as u8;
-        }
-        for (out, eight) in high.iter_mut().zip(bits.as_chunks::<8>().0) {
-            // The product moves bit 8j to bit 56 + j, and nothing else to the top byte.
-            let product = u64::from_le_bytes(*eight).wrapping_mul(0x0102_0408_1020_4080);
-            *out = (product >> 56) as u8;
-        }
+        high.copy_from_slice(&fifth_bits(quanta));
     }
-    for (j, out) in nibbles.iter_mut().enumerate().take(BLOCK / 2) {
-        *out = (quanta[j] & 15 | quanta[j + BLOCK / 2] << 4) as u8;
+    let mut nibbles = [0; BLOCK / 2];
+    for (j, byte) in nibbles.iter_mut().enumerate() {
+        *byte = (quanta[j] & 15 | quanta[j + BLOCK / 2] << 4) as u8;
     }
+    low.copy_from_slice(&nibbles);
 }
 
 /// Q4_0 and Q5_0: `d = m / -n` with `m` the number of largest magnitude, `q = x / d + n`.

@@ -1,0 +1,73 @@
+//! Rows of each type times one vector and times many, beside a plain read of memory.
+//!
+//! `cargo bench --bench dot` runs all, `cargo bench --bench dot -- q4_0` those of one name. Bytes are
+//! those of the rows: a token is written no faster than memory is read.
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use regguf::{
+    infer::{fused, panel},
+    quant::{QuantType, isa::Isa},
+};
+use std::{hint::black_box, time::Duration};
+
+/// Weights of a row.
+const ROW_LEN: usize = 4096;
+/// Bytes of rows, more than caches hold.
+const BYTES: usize = 64 << 20;
+/// Vectors of a prompt.
+const VECTORS: usize = 128;
+
+fn memory(c: &mut Criterion) {
+    let mut group = c.benchmark_group("memory");
+    let words = vec![1u64; BYTES / 8];
+    group.throughput(Throughput::Bytes(BYTES as u64));
+    group.bench_function("read", |b| {
+        b.iter(|| black_box(&words).iter().fold(0u64, |sum, word| sum ^ word));
+    });
+}
+
+fn one(c: &mut Criterion) {
+    let mut group = c.benchmark_group("one");
+    let x: Vec<f32> = (0..ROW_LEN).map(|i| (i % 17) as f32 - 8.0).collect();
+    for q in QuantType::all() {
+        let Some(kernel) = fused::kernel(q, ROW_LEN) else { continue };
+        let row_bytes = q.row_bytes(ROW_LEN as u64).unwrap_or(0) as usize;
+        let rows = BYTES / row_bytes;
+        // Bytes below 0x50 are finite in every kind of number.
+        let bytes: Vec<u8> = (0..rows * row_bytes)
+            .map(|i| (i.wrapping_mul(0x9e37_79b9) >> 24) as u8 % 0x50)
+            .collect();
+        let mut out = vec![0.0; rows];
+        group.throughput(Throughput::Bytes(bytes.len() as u64));
+        for isa in Isa::available() {
+            group.bench_function(BenchmarkId::new(q.to_string(), isa.name()), |b| {
+                b.iter(|| kernel(isa, black_box(&bytes), row_bytes, &x, black_box(&mut out)));
+            });
+        }
+    }
+}
+
+/// Products per second: elements are multiplications.
+fn many(c: &mut Criterion) {
+    let mut group = c.benchmark_group("many");
+    let rows = vec![0.5; panel::ROWS * ROW_LEN];
+    let xs = vec![0.25; VECTORS * ROW_LEN];
+    let mut out = vec![0.0; panel::ROWS * VECTORS];
+    group.throughput(Throughput::Elements((rows.len() * VECTORS) as u64));
+    for isa in Isa::available() {
+        let xs = panel::lay_out(isa, &xs, ROW_LEN);
+        group.bench_function(isa.name(), |b| {
+            b.iter(|| panel::multiply(isa, black_box(&rows), &xs, ROW_LEN, VECTORS, &mut out));
+        });
+    }
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default()
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(50))
+        .measurement_time(Duration::from_millis(200));
+    targets = memory, one, many
+}
+criterion_main!(benches);
