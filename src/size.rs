@@ -20,6 +20,11 @@ pub fn read(text: &str) -> Result<u64> {
         "ti" | "tib" => 1024.0 * 1024.0 * 1024.0 * 1024.0,
         _ => f64::NAN,
     };
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "within range, and a fraction of a byte is none"
+    )]
     match digits.parse::<f64>().map(|n| n * unit) {
         #[expect(
             clippy::cast_possible_truncation,

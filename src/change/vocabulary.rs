@@ -107,8 +107,10 @@ pub fn mend(old: &Vocab) -> Option<Rebuilt> {
     let mut vocab = old.clone();
     vocab.kinds.resize(old.len(), TokenKind::Normal);
     if lossy {
-        for id in FIRST_BYTE..FIRST_PIECE.min(old.len()) {
-            (vocab.tokens[id], vocab.kinds[id]) = (byte_token(id), TokenKind::Byte);
+        vocab.kinds.resize(old.len(), TokenKind::Normal);
+        let both = vocab.tokens.iter_mut().zip(&mut vocab.kinds).enumerate();
+        for (id, (token, kind)) in both.take(FIRST_PIECE).skip(FIRST_BYTE) {
+            (*token, *kind) = (byte_token(id), TokenKind::Byte);
         }
     }
     if bare {
