@@ -107,7 +107,6 @@ pub fn mend(old: &Vocab) -> Option<Rebuilt> {
     let mut vocab = old.clone();
     vocab.kinds.resize(old.len(), TokenKind::Normal);
     if lossy {
-        vocab.kinds.resize(old.len(), TokenKind::Normal);
         let both = vocab.tokens.iter_mut().zip(&mut vocab.kinds).enumerate();
         for (id, (token, kind)) in both.take(FIRST_PIECE).skip(FIRST_BYTE) {
             (*token, *kind) = (byte_token(id), TokenKind::Byte);
