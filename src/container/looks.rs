@@ -131,7 +131,7 @@ mod tests {
         };
         says(b"<!DOCTYPE html><html>", "web page");
         says(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 123\n", "123 bytes");
-        says(b"\x1f\x8b\x08", "gzip");
+        says(b"\x1f\x8b\x08\0", "gzip");
         says(&[0; 64], "zeros");
         says(b"GGUF\x09\0\0\0", "version 9");
         says(b"tjgg\x04\0\0\0", "ggjt version 4");

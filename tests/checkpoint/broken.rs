@@ -30,7 +30,11 @@ fn broken_safetensors_are_refused_with_the_reason() {
         ("stands twice", format!("{{{a},{a}}}"), 8),
         ("the bytes of its shape", format!("{{{}}}", entry("a", "[2,3]", "[0,8]")), 8),
         ("the bytes of its shape", format!("{{{}}}", entry("a", "[2,2]", "[8,0]")), 8),
-        ("the bytes of its shape", format!("{{{}}}", entry("a", "[4294967296,4294967296]", "[0,8]")), 8),
+        (
+            "the bytes of its shape",
+            format!("{{{}}}", entry("a", "[4294967296,4294967296]", "[0,8]")),
+            8,
+        ),
         ("header", "{\"a\":[[[[".to_owned(), 0),
         ("header", format!("{{{}", "[".repeat(100_000)), 0),
         ("dtype", format!("{{{}}}", a.replace("F16", "F8_E4M3")), 8),
