@@ -105,6 +105,7 @@ pub fn mend(old: &Vocab) -> Option<Rebuilt> {
         return None;
     }
     let mut vocab = old.clone();
+    vocab.kinds.resize(old.len(), TokenKind::Normal);
     if lossy {
         vocab.kinds.resize(old.len(), TokenKind::Normal);
         let both = vocab.tokens.iter_mut().zip(&mut vocab.kinds).enumerate();
@@ -132,8 +133,7 @@ pub fn assumed_scores() -> Assumed {
 
 /// Whether bytes above 0x7f were stored as U+FFFD.
 fn lost_bytes(old: &Vocab) -> bool {
-    let mut high = old.tokens.iter().take(FIRST_PIECE).skip(FIRST_BYTE + 128);
-    high.any(|token| token == REPLACED)
+    old.tokens.iter().take(FIRST_PIECE).skip(FIRST_BYTE + 128).any(|token| token == REPLACED)
 }
 
 const LOST_BYTES: &str =

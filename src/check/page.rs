@@ -1,6 +1,6 @@
 //! One self-contained page for a comparison: inline SVG, no script, nothing fetched.
 
-use std::fmt::Write;
+use std::{fmt::Write, path::Path};
 
 use super::report::{Candidate, CompareReport};
 use crate::size;
@@ -17,7 +17,7 @@ pub fn page(report: &CompareReport) -> String {
         "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>regguf compare</title>\n<style>\
          body{font:15px/1.5 system-ui,sans-serif;max-width:960px;margin:2em auto;padding:0 1em;color:#222}\
          table{border-collapse:collapse;width:100%}td,th{padding:.2em .6em;border-bottom:1px solid #ddd;text-align:right}\
-         td:first-child,th:first-child{text-align:left}svg{width:100%;height:auto}svg text{font-size:11px}\
+         td{white-space:nowrap}td:first-child,th:first-child{text-align:left;white-space:normal;overflow-wrap:anywhere}svg{width:100%;height:auto}svg text{font-size:11px}\
          .verdict{font-weight:600}</style>\n",
     );
     let _ = writeln!(out, "<h1>{}</h1>", escape(&report.reference.name));
@@ -210,6 +210,13 @@ fn scatter(out: &mut String, report: &CompareReport) {
     for (i, (side, ppl)) in points.iter().enumerate() {
         let colour = if i == 0 { "#222" } else { colour(i - 1) };
         let bytes = side.bytes as f64;
+        let file = Path::new(&side.name).file_name().and_then(|name| name.to_str());
+        // At the edges a label stands inside.
+        let anchor = match (bytes - plot.x.0) / (plot.x.1 - plot.x.0) {
+            0.0..0.3 => "start",
+            0.7..=1.0 => "end",
+            _ => "middle",
+        };
         let ((cx, cy), (_, low), (_, high)) = (
             plot.at(bytes, ppl.value),
             plot.at(bytes, ppl.value - ppl.error),
@@ -219,9 +226,9 @@ fn scatter(out: &mut String, report: &CompareReport) {
             plot.body,
             "<line x1=\"{cx:.1}\" x2=\"{cx:.1}\" y1=\"{low:.1}\" y2=\"{high:.1}\" stroke=\"{colour}\"/>\
              <circle cx=\"{cx:.1}\" cy=\"{cy:.1}\" r=\"4\" fill=\"{colour}\"/>\
-             <text x=\"{cx:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{} {}</text>",
+             <text x=\"{cx:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{} {}</text>",
             cy - 8.0,
-            escape(&side.name),
+            escape(file.unwrap_or(&side.name)),
             size::text(side.bytes)
         );
     }

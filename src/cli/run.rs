@@ -92,7 +92,11 @@ fn write(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let seed = args.seed.unwrap_or_else(clock);
     let context = args.context.unwrap_or(loaded.weights.config.context);
     let prompt = match &args.file {
-        Some(path) => fs::read_to_string(path).map_err(|e| Error::io(path, "read", e))?,
+        Some(path) => {
+            // Editors end a file with a line break; llama.cpp's main drops one too.
+            let text = fs::read_to_string(path).map_err(|e| Error::io(path, "read", e))?;
+            text.strip_suffix('\n').unwrap_or(&text).to_owned()
+        }
         None => args.prompt.clone(),
     };
     let sampling = Sampling {

@@ -135,6 +135,42 @@ impl Isa {
         }
     }
 
+    /// `d * (w - bias) - m` for the nibbles of sixteen bytes, the low ones and the high ones.
+    #[inline(always)]
+    pub fn nibbles(self, bytes: &[u8; 16], bias: i8, d: f32, m: f32) -> [[f32; 16]; 2] {
+        let mut out = [[0.0; 16]; 2];
+        #[cfg(target_arch = "x86_64")]
+        if self.0 == Level::Avx512 {
+            use std::arch::x86_64::{
+                _mm_loadu_si128, _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32, _mm512_mul_ps,
+                _mm512_permutexvar_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setr_epi32,
+                _mm512_srli_epi32, _mm512_storeu_ps, _mm512_sub_epi32, _mm512_sub_ps,
+            };
+            // SAFETY: AVX-512 as above; sixteen bytes are read and twice sixteen numbers written.
+            unsafe {
+                // The sixteen weights that there can be, then for each nibble its own.
+                let all = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+                let all = _mm512_sub_epi32(all, _mm512_set1_epi32(bias.into()));
+                let all = _mm512_mul_ps(_mm512_cvtepi32_ps(all), _mm512_set1_ps(d));
+                let all = _mm512_sub_ps(all, _mm512_set1_ps(m));
+                let bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(bytes.as_ptr().cast()));
+                let [low, high] = &mut out;
+                _mm512_storeu_ps(low.as_mut_ptr(), _mm512_permutexvar_ps(bytes, all));
+                let bytes = _mm512_srli_epi32::<4>(bytes);
+                _mm512_storeu_ps(high.as_mut_ptr(), _mm512_permutexvar_ps(bytes, all));
+            }
+            return out;
+        }
+        let bytes = u128::from_le_bytes(*bytes);
+        for (out, shift) in out.iter_mut().zip([0, 4]) {
+            let nibbles = (bytes >> shift) & (u128::MAX / 255 * 15);
+            for (out, w) in out.iter_mut().zip(self.numbers(nibbles, bias)) {
+                *out = d * w - m;
+            }
+        }
+        out
+    }
+
     /// Sixteen bytes, the lowest first, each less `bias`, as numbers.
     #[inline(always)]
     pub fn numbers(self, bytes: u128, bias: i8) -> [f32; 16] {
@@ -142,9 +178,10 @@ impl Isa {
         #[cfg(target_arch = "x86_64")]
         {
             use std::arch::x86_64::{
-                __m128i, _mm_bsrli_si128, _mm_set1_epi8, _mm_sub_epi8, _mm256_cvtepi8_epi32,
-                _mm256_cvtepi32_ps, _mm256_storeu_ps, _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps,
-                _mm512_storeu_ps,
+                __m128i, _mm_bsrli_si128, _mm_cvtepi32_ps, _mm_set1_epi8, _mm_srai_epi16,
+                _mm_srai_epi32, _mm_storeu_ps, _mm_sub_epi8, _mm_unpackhi_epi8, _mm_unpackhi_epi16,
+                _mm_unpacklo_epi8, _mm_unpacklo_epi16, _mm256_cvtepi8_epi32, _mm256_cvtepi32_ps,
+                _mm256_storeu_ps, _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps, _mm512_storeu_ps,
             };
             // SAFETY: AVX2 and AVX-512 stand behind their levels; sixteen numbers are written.
             unsafe {
@@ -154,7 +191,6 @@ impl Isa {
                     Level::Avx512 => {
                         let numbers = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes));
                         _mm512_storeu_ps(out.as_mut_ptr(), numbers);
-                        return out;
                     }
                     Level::Avx2 => {
                         let (low, high) = (bytes, _mm_bsrli_si128::<8>(bytes));
@@ -162,12 +198,22 @@ impl Isa {
                             let numbers = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(half));
                             _mm256_storeu_ps(out.as_mut_ptr(), numbers);
                         }
-                        return out;
                     }
-                    Level::Portable => {}
+                    Level::Portable => {
+                        let words =
+                            [_mm_unpacklo_epi8(bytes, bytes), _mm_unpackhi_epi8(bytes, bytes)];
+                        let words = words.map(|words| _mm_srai_epi16::<8>(words));
+                        for (out, words) in out.as_chunks_mut::<8>().0.iter_mut().zip(words) {
+                            let low = _mm_srai_epi32::<16>(_mm_unpacklo_epi16(words, words));
+                            let high = _mm_srai_epi32::<16>(_mm_unpackhi_epi16(words, words));
+                            _mm_storeu_ps(out.as_mut_ptr(), _mm_cvtepi32_ps(low));
+                            _mm_storeu_ps(out.as_mut_ptr().add(4), _mm_cvtepi32_ps(high));
+                        }
+                    }
                 }
             }
         }
+        #[cfg(not(target_arch = "x86_64"))]
         for (out, byte) in out.iter_mut().zip(bytes.to_le_bytes()) {
             *out = f32::from((byte as i8).wrapping_sub(bias));
         }

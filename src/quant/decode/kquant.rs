@@ -91,8 +91,8 @@ pub(crate) fn q4_k_256(isa: Isa, b: &[u8; 144], out: &mut [f32; 256]) {
         let (low, high) = out.split_at_mut(32);
         let sides = low.as_chunks_mut().0.iter_mut().zip(high.as_chunks_mut().0);
         for ((low, high), qs) in sides.zip(qs.as_chunks::<16>().0) {
-            scale(low, isa.numbers(bits_of(qs, 0, 15), 0), d[2 * i], m[2 * i]);
-            scale(high, isa.numbers(bits_of(qs, 4, 15), 0), d[2 * i + 1], m[2 * i + 1]);
+            [*low, _] = isa.nibbles(qs, 0, d[2 * i], m[2 * i]);
+            [_, *high] = isa.nibbles(qs, 0, d[2 * i + 1], m[2 * i + 1]);
         }
     }
 }

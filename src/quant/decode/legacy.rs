@@ -74,7 +74,8 @@ fn q4_0_halves_f32(_: Isa, b: &[u8; 20], out: &mut [f32; 32]) {
 
 #[inline(always)]
 pub(crate) fn q4_0_halves_f16(isa: Isa, b: &[u8; 18], out: &mut [f32; 32]) {
-    halves(&b[2..], out, centred(half_at(isa, b, 0)));
+    let qs = b.last_chunk().unwrap_or(&[0; 16]);
+    out.as_chunks_mut().0.copy_from_slice(&isa.nibbles(qs, 8, half_at(isa, b, 0), 0.0));
 }
 
 #[inline(always)]
@@ -89,7 +90,9 @@ fn q4_1_halves_f32(_: Isa, b: &[u8; 24], out: &mut [f32; 32]) {
 
 #[inline(always)]
 pub(crate) fn q4_1_halves_f16(isa: Isa, b: &[u8; 20], out: &mut [f32; 32]) {
-    halves(&b[4..], out, offset(half_at(isa, b, 0), half_at(isa, b, 2)));
+    let qs = b.last_chunk().unwrap_or(&[0; 16]);
+    let (d, m) = (half_at(isa, b, 0), half_at(isa, b, 2));
+    out.as_chunks_mut().0.copy_from_slice(&isa.nibbles(qs, 0, d, -m));
 }
 
 #[inline(always)]
