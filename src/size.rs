@@ -20,7 +20,17 @@ pub fn read(text: &str) -> Result<u64> {
         "ti" | "tib" => 1024.0 * 1024.0 * 1024.0 * 1024.0,
         _ => f64::NAN,
     };
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "within range, and a fraction of a byte is none"
+    )]
     match digits.parse::<f64>().map(|n| n * unit) {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "checked to be in range"
+        )]
         Ok(bytes) if (0.0..=u64::MAX as f64).contains(&bytes) => Ok(bytes as u64),
         _ => Err(Error::Usage(format!("{text}: wanted a size, as 4.5G or 4200Mi"))),
     }

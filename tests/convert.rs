@@ -1,6 +1,9 @@
 //! Conversions of checkpoints and back, against the files of llama.cpp's own converters.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use regguf::{
     change::{
@@ -86,10 +89,17 @@ fn several_types_come_from_one_reading_and_are_those_of_the_original_converters(
 }
 
 #[test]
-fn a_checkpoint_becomes_the_ggjt_file_that_convert_py_wrote() {
-    let folder = tempfile::tempdir().unwrap();
-    let made = converted(raw(&golden("T/meta/T")), folder.path(), &["f16"], "ggjt-v1");
-    assert_same(&file(&made[0]), &file(&golden("T/E4/ggml-model-f16.bin")), "ggjt");
+fn outputs_are_the_files_that_the_original_converters_wrote() {
+    for (source, to, original) in [
+        ("T/hf-st", "gguf-v3", "T/E10/model-f16.convert-hf.gguf"),
+        ("T/meta/T", "ggjt-v1", "T/E4/ggml-model-f16.bin"),
+        ("T/meta-2shard/T", "ggjt-v1", "T/E4/ggml-model-f16.bin"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let made = converted(raw(&golden(source)), folder.path(), &["f16"], to);
+        let (made, original) = (fs::read(&made[0]).unwrap(), fs::read(golden(original)).unwrap());
+        assert!(made == original, "{source}: the {to} file differs from the original");
+    }
 }
 
 #[test]

@@ -126,7 +126,8 @@ fn unsafe_code_stays_on_its_islands() {
             assert!(!used || island, "{}: {line}", place.display());
             assert!(!used || said, "{}: no SAFETY above {line}", place.display());
             // A comment goes on over the lines that follow it.
-            said = line.starts_with("// SAFETY:") || (said && line.starts_with("//"));
+            said = ["// SAFETY:", "/// # Safety"].iter().any(|s| line.starts_with(s))
+                || (said && (line.starts_with("//") || line.starts_with("#[")));
         }
     }
 }

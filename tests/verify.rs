@@ -422,12 +422,10 @@ fn every_golden_model_is_whole_and_its_numbers_are_sane() {
     let models = golden_models();
     assert!(models.len() > 20, "{}", models.len());
     let options = Options { deep: true, ..Options::default() };
-    // Three originals are broken, as their programs wrote them: the quantizer of day one rounded
-    // every weight to zero on x86; the converter of 2025 gives f16 files of ggjt v3 half their shape;
-    // the byte-order converter swaps only the first blocks of Q8_0.
+    // Two originals are broken, as their programs wrote them: the quantizer of day one rounded every
+    // weight to zero on x86; the byte-order converter swaps only the first blocks of Q8_0.
     let broken = [
         ("ggml-model-q4_0.unpatched-x86.bin", "all-zero"),
-        ("E10/ggml-model-f16.from-E6l.gguf", "shape"),
         ("E10/model-q8_0.big-endian.gguf", "nan"),
     ];
     for path in models {
@@ -454,6 +452,32 @@ fn a_model_cut_anywhere_is_told_without_a_list() {
             let finding = &result.files[0].findings[0];
             assert!(["truncated", "malformed"].contains(&finding.code), "{finding:?}");
         }
+    }
+}
+
+#[test]
+fn raw_weights_are_looked_into() {
+    let options = Options { deep: true, ..Options::default() };
+    for name in ["T/meta/T/consolidated.00.pth", "T/hf-st/model.safetensors"] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join(Path::new(name).file_name().expect("a name"));
+        let mut bytes = fs::read(golden(name)).expect("readable");
+        fs::write(&path, &bytes).expect("writable");
+        let whole = verify(std::slice::from_ref(&path), &options, &());
+        assert!(whole.is_good(), "{whole:#?}");
+        let model = regguf::checkpoint::alone(&path).expect("weights");
+        let tensor = &model.tensors[1];
+        let at = usize::try_from(tensor.pieces[0].at).expect("small");
+        bytes[at..at + 2].copy_from_slice(&0x7e00u16.to_le_bytes());
+        fs::write(&path, &bytes).expect("writable");
+        let (code, message) = failure(
+            &verify(std::slice::from_ref(&path), &options, &()),
+            path.to_str().expect("text"),
+        );
+        assert_eq!(code, "nan");
+        assert_eq!(message, "1 weights are NaN, the first in row 0");
+        fs::write(&path, &bytes[..bytes.len() - 100]).expect("writable");
+        assert_eq!(failure(&check(&path), path.to_str().expect("text")).0, "truncated");
     }
 }
 

@@ -257,16 +257,20 @@ fn config(model: &Model, hyper: &Hyper, dtype: &str, notes: &mut Vec<String>) ->
         "num_hidden_layers": hyper.layers,
         "num_key_value_heads": hyper.kv_heads,
         "rms_norm_eps": decimal(hyper.eps),
-        "rope_theta": decimal(hyper.rope_base.unwrap_or(10_000.0)),
         "rope_scaling": rope_scaling(model, hyper, notes),
         "tie_word_embeddings": model.tensor("output.weight").is_none(),
         "torch_dtype": torch,
         "bos_token_id": model.vocab.bos,
         "eos_token_id": model.vocab.eos,
+        "pad_token_id": model.vocab.padding,
         "vocab_size": hyper.vocab,
     });
-    if let (true, Some(map)) = (hyper.states_head_dim, config.as_object_mut()) {
-        map.insert("head_dim".to_owned(), hyper.head_dim.into());
+    let head_dim = hyper.states_head_dim.then(|| hyper.head_dim.into());
+    let rope_theta = hyper.rope_base.map(|base| decimal(base).into());
+    for (key, value) in [("head_dim", head_dim), ("rope_theta", rope_theta)] {
+        if let (Some(value), Some(map)) = (value, config.as_object_mut()) {
+            map.insert(key.to_owned(), value);
+        }
     }
     config
 }

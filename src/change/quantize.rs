@@ -232,7 +232,7 @@ impl<'a> Job<'a> {
             shape.set(key.clone(), value.clone());
         }
         let shape = shape_of(&shape);
-        let (originals, blocks) = prune(&mut base.steps, &options.prune)?;
+        let (originals, blocks) = prune(&mut base, &options.prune);
         let mut job = Job { model, base, options, shape, originals, stated, blocks };
         if options.keep_split {
             let place = |s: &Step| {
@@ -465,8 +465,9 @@ impl<'a> Job<'a> {
                 plan.metadata.push("split.count".into(), word(count));
                 plan.metadata.push("split.tensors.count".into(), Value::I32(tensors));
             }
-            let stem = whole.output.with_extension("");
-            let name = format!("{}-{:05}-of-{count:05}.gguf", stem.display(), n + 1);
+            let stem = whole.output.display().to_string();
+            let stem = stem.strip_suffix(".gguf").unwrap_or(&stem);
+            let name = format!("{stem}-{:05}-of-{count:05}.gguf", n + 1);
             plan.output = PathBuf::from(name);
             plan
         };
@@ -517,22 +518,22 @@ fn shape_of(metadata: &Metadata) -> Shape {
 
 /// Leaves out the blocks in `prune` and closes the gaps in the numbers of the others. Answers the
 /// names that the remaining steps had, and the number of blocks that are left.
-fn prune(steps: &mut Vec<Step>, prune: &BTreeSet<u64>) -> Result<(Vec<String>, Option<u32>)> {
+fn prune(plan: &mut Plan, prune: &BTreeSet<u64>) -> (Vec<String>, Option<u32>) {
+    let steps = &mut plan.steps;
     let present: BTreeSet<u64> = steps.iter().filter_map(|s| mix::block_of(&s.name)).collect();
-    if let Some(missing) = prune.iter().find(|n| !present.contains(n)) {
-        let last = present.last().copied().unwrap_or(0);
-        return Err(Error::Usage(format!("--prune-layers {missing}: the last layer is {last}")));
+    for missing in prune.difference(&present) {
+        plan.notes.push(format!("there is no layer {missing} to leave out"));
     }
     let left: Vec<u64> = present.difference(prune).copied().collect();
     steps.retain(|s| mix::block_of(&s.name).is_none_or(|n| !prune.contains(&n)));
     let originals = steps.iter().map(|s| s.name.clone()).collect();
     if prune.is_empty() {
-        return Ok((originals, None));
+        return (originals, None);
     }
     for step in steps {
         let Some(n) = mix::block_of(&step.name) else { continue };
         let now = left.partition_point(|m| *m < n);
         step.name = step.name.replacen(&format!("blk.{n}."), &format!("blk.{now}."), 1);
     }
-    Ok((originals, u32::try_from(left.len()).ok()))
+    (originals, u32::try_from(left.len()).ok())
 }

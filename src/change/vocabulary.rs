@@ -105,9 +105,12 @@ pub fn mend(old: &Vocab) -> Option<Rebuilt> {
         return None;
     }
     let mut vocab = old.clone();
+    vocab.kinds.resize(old.len(), TokenKind::Normal);
     if lossy {
-        for id in FIRST_BYTE..FIRST_PIECE.min(old.len()) {
-            (vocab.tokens[id], vocab.kinds[id]) = (byte_token(id), TokenKind::Byte);
+        vocab.kinds.resize(old.len(), TokenKind::Normal);
+        let both = vocab.tokens.iter_mut().zip(&mut vocab.kinds).enumerate();
+        for (id, (token, kind)) in both.take(FIRST_PIECE).skip(FIRST_BYTE) {
+            (*token, *kind) = (byte_token(id), TokenKind::Byte);
         }
     }
     if bare {
@@ -130,8 +133,7 @@ pub fn assumed_scores() -> Assumed {
 
 /// Whether bytes above 0x7f were stored as U+FFFD.
 fn lost_bytes(old: &Vocab) -> bool {
-    let mut high = old.tokens.iter().take(FIRST_PIECE).skip(FIRST_BYTE + 128);
-    high.any(|token| token == REPLACED)
+    old.tokens.iter().take(FIRST_PIECE).skip(FIRST_BYTE + 128).any(|token| token == REPLACED)
 }
 
 const LOST_BYTES: &str =

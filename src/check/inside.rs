@@ -5,7 +5,8 @@ use std::io::Read;
 use std::path::Path;
 
 use super::{Finding, numbers, structure, tensors};
-use crate::bytes::open_regular;
+use crate::bytes::{Input, open_regular};
+use crate::checkpoint;
 use crate::container::{OpenOptions, open};
 use crate::error::Error;
 use crate::model::Model;
@@ -20,12 +21,25 @@ pub fn is_model(path: &Path) -> bool {
     read.is_ok() && MAGICS.contains(&&magic)
 }
 
+/// Whether a file is raw weights by its name and its first bytes; other archives and pickles, as a
+/// trainer's settings, are none.
+pub(super) fn is_weights(path: &Path) -> bool {
+    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let named = name.ends_with(".safetensors")
+        || name.ends_with(".pth")
+        || name.starts_with("pytorch_model") && name.ends_with(".bin");
+    named && path.is_file() && checkpoint::is_weights(path).unwrap_or(false)
+}
+
 /// Opens a file that is a model, or the first file of a set; `None` for other files and for the later
-/// files of a set, which are checked with the first.
+/// files of a set, which are checked with the first. Raw weights are opened each by itself.
 ///
 /// # Errors
 /// What is wrong with it, as a finding.
 pub(super) fn open_first(path: &Path) -> Result<Option<Model>, Box<Finding>> {
+    if is_weights(path) {
+        return checkpoint::alone(path).map(Some).map_err(|error| Box::new(fault(&error)));
+    }
     if !is_model(path) {
         return Ok(None);
     }
@@ -60,7 +74,10 @@ pub(super) fn check(path: &Path, deep: bool, progress: &(dyn Fn(u64) + Sync)) ->
     };
     let mut findings = structure::check(&model);
     findings.extend(model.notes.iter().map(|note| Finding::note("note", note.as_str())));
-    if deep {
+    if deep && !model.files.iter().all(Input::is_random) {
+        let message = "its weights are compressed: --deep does not look at them";
+        findings.push(Finding::note("compressed", message));
+    } else if deep {
         match numbers::check(&model, progress) {
             Ok(found) => findings.extend(found),
             Err(error) => findings.push(fault(&error)),

@@ -163,7 +163,8 @@ pub fn is_list_name(path: &Path) -> bool {
     let extension = name.rsplit_once('.').map_or("", |(_, e)| e);
     let stem = name.strip_suffix(".txt").unwrap_or(&name);
     let stem = stem.rsplit(['.', '-', '_']).next().unwrap_or(stem);
-    let kinds = ["md5", "sha1", "sha256"];
+    // Lists of the last three are none that can be read, which is said of them.
+    let kinds = ["md5", "sha1", "sha256", "sha224", "sha384", "sha512"];
     let sums = kinds.iter().any(|k| {
         stem.strip_prefix(k).is_some_and(|rest| ["sum", "sums", "checksums"].contains(&rest))
     });
@@ -268,7 +269,9 @@ impl NotAList {
                     _ => "the server answered with that instead of the list: download it again",
                 }
             ),
-            Self::NoLines => "no properly formatted checksum lines found".to_owned(),
+            Self::NoLines => {
+                "no properly formatted checksum lines found (of MD5, SHA-1 or SHA-256)".to_owned()
+            }
             Self::Unreadable(error) => error.to_string(),
         }
     }

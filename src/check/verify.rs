@@ -208,8 +208,13 @@ fn compare(
     } else if let Some(finding) = diagnose::evident(path, size, &subject.claims) {
         checked.findings.push(finding);
     }
-    // What explains the mismatch is said once.
-    let fresh = inside.into_iter().filter(|finding| !checked.findings.contains(finding));
+    // What explains the mismatch is said once; of raw weights cut short the directory is gone as well.
+    let raw = inside::is_weights(path);
+    let told = raw && worst(&checked.findings) == Some(Severity::Failure);
+    let fresh = inside.into_iter().filter(|finding| {
+        let said = told && finding.severity == Severity::Failure;
+        !said && !checked.findings.contains(finding)
+    });
     let fresh: Vec<Finding> = fresh.collect();
     checked.findings.extend(fresh);
     checked.confirmed = !subject.claims.is_empty() && wrong.is_none();
@@ -226,8 +231,11 @@ fn compare(
     let failed = worst(&checked.findings) == Some(Severity::Failure);
     checked.status = if failed { Status::Failed } else { Status::Ok };
     if !failed && !checked.confirmed {
-        let whole =
-            if inside::is_model(path) { "its structure is whole" } else { "it was read whole" };
+        let whole = if raw || inside::is_model(path) {
+            "its structure is whole"
+        } else {
+            "it was read whole"
+        };
         let message = if subject.placeholder {
             format!("the list names it without knowing its digest; {whole}")
         } else {

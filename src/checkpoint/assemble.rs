@@ -52,7 +52,7 @@ impl Draft {
         let some: Vec<_> = names.iter().take(3).copied().collect();
         let more = names.len().saturating_sub(some.len());
         let found = match some.as_slice() {
-            [] => "it has none of LLaMA's tensors".to_owned(),
+            [] => "its tensors or its arithmetic are not LLaMA's".to_owned(),
             some if more > 0 => {
                 format!("there is no place yet for {} and {more} more", some.join(", "))
             }

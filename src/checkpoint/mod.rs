@@ -39,7 +39,7 @@ use crate::{
     bytes::Input,
     error::{Error, Result},
     format::{catalog, family::Family},
-    model::{Model, Naming, Piece, Role},
+    model::{Join, Model, Naming, Piece, Role, Tensor},
     quant::QuantType,
 };
 
@@ -143,6 +143,11 @@ pub fn is_checkpoint(path: &Path) -> Result<bool> {
     if path.is_dir() || path.extension().is_some_and(|e| e == "json") {
         return Ok(true);
     }
+    is_weights(path)
+}
+
+/// Whether a file begins as one of torch or safetensors does.
+pub fn is_weights(path: &Path) -> Result<bool> {
     let input = Input::open(path)?;
     let mut head = vec![0; usize::try_from(input.len().min(512)).unwrap_or(0)];
     input.read_at(0, &mut head)?;
@@ -189,6 +194,23 @@ fn role(naming: Naming, name: &str) -> Option<Role> {
 /// Whether a tensor is a table that readers compute themselves.
 fn is_constant(name: &str) -> bool {
     family().family.ignored.iter().any(|end| name.ends_with(end.as_str()))
+}
+
+/// One file of weights by itself: its floats under the names that it gives them.
+///
+/// # Errors
+/// Where its directory is broken.
+pub fn alone(path: &Path) -> Result<Model> {
+    let weights = weights(path)?;
+    let tensor = |stored: &Stored| {
+        let (pieces, orders) = (vec![stored.piece().ok()?], Vec::new());
+        let (name, shape, join) = (stored.name.clone(), stored.shape.clone(), Join::Rows);
+        let (quant, big_endian) = (stored.quant().ok()?, stored.big_endian);
+        Some(Tensor { name, shape, quant, big_endian, pieces, join, orders, fold: 1 })
+    };
+    let tensors = weights.tensors.iter().filter_map(tensor).collect();
+    let format = weights.format.to_owned();
+    Ok(Model { format, files: weights.files, tensors, ..Model::default() })
 }
 
 /// The directory of one file of weights, whatever its format.

@@ -19,7 +19,7 @@ use serde::{
 use super::{Stored, Weights, torch::width};
 use crate::{
     bytes::{Input, Source},
-    error::Result,
+    error::{Error, Result},
     limits::Limits,
 };
 
@@ -71,9 +71,10 @@ pub fn open(input: &Input) -> Result<Weights> {
             "I32" | "U32" => "i32",
             "I16" | "U16" => "i16",
             "I8" | "U8" | "BOOL" => "i8",
-            _ => {
-                let wanted = "F16, BF16, F32, F64 or an integer type";
-                return Err(source.malformed(8, format!("{name}.dtype"), entry.dtype, wanted));
+            other => {
+                let what = format!("{}: {name}: numbers of the dtype {other}", input.name());
+                let next = "not yet: F16, BF16, F32, F64 and integers are read";
+                return Err(Error::unsupported(what, next));
             }
         };
         // A zero must not hide the size of the other dimensions.

@@ -1,10 +1,11 @@
 //! Tokenizer files made from a vocabulary, for checkpoints that are written.
 
-use serde_json::json;
+use serde_json::{Map, Value as Json, json};
 
-use crate::model::Vocab;
+use crate::model::{TokenKind, Vocab, pretokenizer::PreTokenizer};
 
-/// `tokenizer.model` and `tokenizer_config.json` of a SentencePiece vocabulary.
+/// `tokenizer_config.json`, and `tokenizer.model` of a SentencePiece vocabulary or `tokenizer.json` of a
+/// byte-level one.
 pub fn files(vocab: &Vocab, notes: &mut Vec<String>) -> Vec<(&'static str, Vec<u8>)> {
     if vocab.is_empty() {
         notes.push("the model has no vocabulary: there are no tokenizer files".to_owned());
@@ -30,11 +31,66 @@ pub fn files(vocab: &Vocab, notes: &mut Vec<String>) -> Vec<(&'static str, Vec<u
     let mut files = vec![("tokenizer_config.json", config)];
     if sentencepiece {
         files.push(("tokenizer.model", model(vocab)));
+    } else if let Some(pre) = PreTokenizer::named(&vocab.pre).filter(|_| vocab.model == "gpt2") {
+        files.push(("tokenizer.json", byte_level(vocab, pre).to_string().into_bytes()));
     } else {
-        let note = "a byte-pair vocabulary: take tokenizer.json from the original model";
+        let note = "a vocabulary of no known kind: take tokenizer.json from the original model";
         notes.push(note.to_owned());
     }
     files
+}
+
+/// The `tokenizer.json` of a byte-level vocabulary, whose words `pre` cuts apart.
+fn byte_level(vocab: &Vocab, pre: &PreTokenizer) -> Json {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (mut ids, mut added) = (Map::new(), Vec::new());
+    for (id, token) in vocab.tokens.iter().enumerate() {
+        let kind = vocab.kind(id);
+        if kind == TokenKind::Normal {
+            ids.insert(text(token), id.into());
+        } else if kind != TokenKind::Unused {
+            added.push(json!({
+                "id": id, "content": text(token), "special": kind == TokenKind::Control,
+                "single_word": false, "lstrip": false, "rstrip": false, "normalized": false
+            }));
+        }
+    }
+    let cut = |stage: &&str| json!({"type": "Split", "pattern": {"Regex": stage}, "behavior": "Isolated", "invert": false});
+    let bytes = json!({
+        "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false
+    });
+    let stages: Vec<Json> = pre.stages.iter().map(cut).chain([bytes.clone()]).collect();
+    let bos = vocab.bos.filter(|_| vocab.add_bos.unwrap_or(pre.adds_bos));
+    let name = bos.and_then(|id| Some(text(vocab.tokens.get(usize::try_from(id).ok()?)?)));
+    let around = name.map_or_else(
+        || bytes.clone(),
+        |name| {
+            let token = |n: u8| json!({"SpecialToken": {"id": name, "type_id": n}});
+            let words = |id: &str, n: u8| json!({"Sequence": {"id": id, "type_id": n}});
+            json!({
+                "type": "TemplateProcessing",
+                "single": [token(0), words("A", 0)],
+                "pair": [token(0), words("A", 0), token(1), words("B", 1)],
+                "special_tokens": {&name: {"id": name, "ids": [bos], "tokens": [name]}}
+            })
+        },
+    );
+    let merges: Vec<String> = vocab.merges.iter().map(|m| text(m)).collect();
+    json!({
+        "version": "1.0",
+        "added_tokens": added,
+        "normalizer": null,
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": stages},
+        "post_processor": {"type": "Sequence", "processors": [bytes, around]},
+        "decoder": {
+            "type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true
+        },
+        "model": {
+            "type": "BPE", "dropout": null, "unk_token": null, "fuse_unk": false,
+            "byte_fallback": false, "ignore_merges": pre.ignore_merges,
+            "vocab": ids, "merges": merges
+        }
+    })
 }
 
 /// A SentencePiece model in the protobuf of [`super::sentencepiece`].
@@ -91,7 +147,9 @@ fn bytes(out: &mut Vec<u8>, field: u64, bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{checkpoint::sentencepiece::SentencePiece, model::TokenKind};
+    use crate::checkpoint::{
+        sentencepiece::SentencePiece, tiktoken, tokenizer_json::TokenizerJson,
+    };
 
     #[test]
     fn a_written_model_reads_as_the_same_vocabulary() {
@@ -106,5 +164,18 @@ mod tests {
         };
         let read = SentencePiece::parse("tokenizer.model", &model(&vocab)).unwrap();
         assert_eq!(read.vocab(), vocab);
+    }
+
+    #[test]
+    fn a_written_tokenizer_json_reads_as_the_same_vocabulary() {
+        let list = b"YQ== 0\nYg== 1\nYWI= 2\nYmE= 3\nYWJh 4\n";
+        let vocab = tiktoken::parse("tokenizer.model", list, false).unwrap();
+        let mut notes = Vec::new();
+        let files = files(&vocab, &mut notes);
+        let (_, bytes) = files.iter().find(|(name, _)| *name == "tokenizer.json").unwrap();
+        let read = TokenizerJson::parse("tokenizer.json", bytes).unwrap();
+        // The end of a text is named in tokenizer_config.json.
+        assert_eq!(Vocab { eos: vocab.eos, ..read.vocab }, vocab);
+        assert!(notes.is_empty() && read.notes.is_empty(), "{notes:?} {:?}", read.notes);
     }
 }

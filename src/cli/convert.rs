@@ -1,6 +1,6 @@
 //! `regguf convert`: raw weights and any other model into GGUF or an older container, and back.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{fs, path::PathBuf, process::ExitCode};
 
 use super::{Globals, print, progress::Bar, remark};
 use crate::{
@@ -77,6 +77,9 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let outcomes = if args.write.dry_run {
         Vec::new()
     } else {
+        if let (Some(folder), 2..) = (&args.write.output, plans.len()) {
+            fs::create_dir_all(folder).map_err(|e| Error::io(folder, "create", e))?;
+        }
         let bar = Bar::new(globals, plans.iter().map(|p| p.layout.total).sum());
         change::carry_proved(
             &model,

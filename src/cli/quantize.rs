@@ -2,6 +2,7 @@
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
+use clap::{Arg, ArgAction, ArgMatches};
 use regex::Regex;
 
 use super::{Globals, print, progress::Bar};
@@ -82,12 +83,8 @@ pub struct Args {
     /// The type of the token embedding
     #[arg(long, value_name = "TYPE", value_parser = type_name)]
     token_embedding_type: Option<TypeName>,
-    /// The type of tensors whose name matches a pattern; the first that matches counts; repeatable
-    #[arg(long, value_name = "REGEX=TYPE", value_parser = tensor_type)]
-    tensor_type: Vec<(Regex, TypeName)>,
-    /// A file with such pairs, separated by white space
-    #[arg(long, value_name = "FILE")]
-    tensor_type_file: Vec<PathBuf>,
+    #[command(flatten)]
+    tensor_types: TensorTypes,
     /// Leave out these layers; the others are numbered anew
     #[arg(long, value_name = "N,N", value_delimiter = ',')]
     prune_layers: Vec<u64>,
@@ -124,6 +121,76 @@ pub struct Args {
     open: super::open::OpenArgs,
 }
 
+/// `--tensor-type` and `--tensor-type-file` in the order in which they stand: the first match counts.
+#[derive(Debug)]
+struct TensorTypes(Vec<TensorType>);
+
+#[derive(Clone, Debug)]
+enum TensorType {
+    Pair(Regex, TypeName),
+    File(PathBuf),
+}
+
+impl TensorTypes {
+    /// All pairs, those in files too.
+    fn read(&self) -> Result<Vec<(Regex, TypeName)>> {
+        let mut all = Vec::new();
+        for item in &self.0 {
+            match item {
+                TensorType::Pair(pattern, quant) => all.push((pattern.clone(), *quant)),
+                TensorType::File(path) => {
+                    let text =
+                        std::fs::read_to_string(path).map_err(|e| Error::io(path, "read", e))?;
+                    for pair in text.split_whitespace() {
+                        all.push(tensor_type(pair).map_err(Error::Usage)?);
+                    }
+                }
+            }
+        }
+        Ok(all)
+    }
+}
+
+impl clap::Args for TensorTypes {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        let pair = |text: &str| tensor_type(text).map(|(p, q)| TensorType::Pair(p, q));
+        let file = |path: &str| Ok::<_, String>(TensorType::File(path.into()));
+        let flag = |name| Arg::new(name).long(name).action(ArgAction::Append);
+        command
+            .arg(flag("tensor-type").value_name("REGEX=TYPE").value_parser(pair).help(
+                "The type of tensors whose name matches a pattern; the first that matches counts; \
+                 repeatable",
+            ))
+            .arg(
+                flag("tensor-type-file")
+                    .value_name("FILE")
+                    .value_parser(file)
+                    .help("A file with such pairs, separated by white space"),
+            )
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        TensorTypes::augment_args(command)
+    }
+}
+
+impl clap::FromArgMatches for TensorTypes {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<TensorTypes, clap::Error> {
+        let mut placed: Vec<(usize, TensorType)> = Vec::new();
+        for name in ["tensor-type", "tensor-type-file"] {
+            let places = matches.indices_of(name).into_iter().flatten();
+            placed.extend(places.zip(matches.get_many(name).into_iter().flatten().cloned()));
+        }
+        placed.sort_by_key(|(place, _)| *place);
+        Ok(TensorTypes(placed.into_iter().map(|(_, item)| item).collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = TensorTypes::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
 /// The call as meant.
 struct Call {
     input: PathBuf,
@@ -140,12 +207,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         (None, None) => None,
     };
     let call = Call::read(&args.words, &args.types, goal.is_some())?;
-    let mut tensor_types = args.tensor_type.clone();
-    for path in &args.tensor_type_file {
-        let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, "read", e))?;
-        let pairs = text.split_whitespace().map(tensor_type).collect::<Result<Vec<_>, _>>();
-        tensor_types.extend(pairs.map_err(Error::Usage)?);
-    }
+    let tensor_types = args.tensor_types.read()?;
     let mut importance = Importance::default();
     if let Some(path) = &args.imatrix {
         importance = Importance::read(path)?;
@@ -313,6 +375,21 @@ mod tests {
         assert_eq!(read(&["in.gguf"]), None);
         assert_eq!(read(&["in.gguf", "out.gguf", "q8_0", "x"]), None);
         assert_eq!(read(&["in.gguf", "q8_0", "2", "3"]), None);
+    }
+
+    #[test]
+    fn tensor_types_keep_their_order_on_the_line() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "b=q5_0\n c=q6_k").unwrap();
+        let path = file.path().to_str().unwrap();
+        let words =
+            ["", "--tensor-type", "a=q4_0", "--tensor-type-file", path, "--tensor-type=d=f16"];
+        let command = <TensorTypes as clap::Args>::augment_args(clap::Command::new(""));
+        let matches = command.try_get_matches_from(words).unwrap();
+        let read = <TensorTypes as clap::FromArgMatches>::from_arg_matches(&matches).unwrap();
+        let pairs = read.read().unwrap();
+        let pairs: Vec<_> = pairs.iter().map(|(p, q)| (p.as_str(), *q)).collect();
+        assert_eq!(pairs, [("a", "q4_0"), ("b", "q5_0"), ("c", "q6_k"), ("d", "f16")]);
     }
 
     #[test]

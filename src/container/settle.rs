@@ -13,6 +13,10 @@ use crate::{
 
 /// Tensors and rows of each that are looked at.
 const SAMPLES: u64 = 8;
+
+/// Tensors of floats that are looked at, and the longest rows in bytes.
+const TENSORS: usize = 64;
+const ROW: u64 = 1 << 18;
 /// Bytes of the longest row that is looked at: sixteen times those of the widest model.
 const LONGEST: u64 = 1 << 20;
 
@@ -47,11 +51,11 @@ pub(super) fn by_weights(one: &Model, two: &Model) -> Result<Option<bool>> {
 /// convert_hf_to_gguf.py --bigendian of 2025 swaps all but the weights.
 pub(super) fn byte_order(model: &mut Model) -> Result<()> {
     let (mut stated, mut other) = (Share::default(), Share::default());
-    for tensor in &model.tensors {
+    let floats = |t: &&Tensor| {
+        t.big_endian && matches!(t.quant.name(), "f32" | "f16") && t.row_bytes() <= ROW
+    };
+    for tensor in model.tensors.iter().filter(floats).take(TENSORS) {
         let width = tensor.quant.layout().bytes;
-        if !tensor.big_endian || !matches!(tensor.quant.name(), "f32" | "f16") {
-            continue;
-        }
         let rows = tensor.rows().min(SAMPLES);
         let mut bytes = vec![0; usize::try_from(rows * tensor.row_bytes()).unwrap_or(0)];
         model.read_rows(tensor, 0, rows, &mut bytes)?;

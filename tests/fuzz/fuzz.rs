@@ -6,7 +6,19 @@ use std::alloc::{GlobalAlloc, Layout, System};
 
 mod targets;
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| targets::named(env!("CARGO_BIN_NAME"))(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    let begun = clock();
+    targets::named(env!("CARGO_BIN_NAME"))(bytes);
+    assert!(clock() - begun < SECOND, "took more than a second");
+});
+
+/// A second of [`clock`].
+const SECOND: i64 = 1_000_000;
+
+unsafe extern "C" {
+    /// What this process has had of the processor: time by the wall also counts other processes.
+    safe fn clock() -> i64;
+}
 
 /// The system's allocator, which ends the program where more is asked for than any input warrants;
 /// libFuzzer itself watches only under a sanitizer.

@@ -355,58 +355,34 @@ per_isa! {
 }
 
 /// Q4_0, 18 bytes: `f16 d, u8 qs[16]`; a number is `d * (q - 8)`.
-pub fn encode_q4_0(
-    isa: Isa,
-    rows: &[f32],
-    row_len: usize,
-    weights: Option<&[f32]>,
-    out: &mut [u8],
-) {
-    match weights {
+pub fn encode_q4_0(isa: Isa, rows: &[f32], len: usize, m: Option<&[f32]>, out: &mut [u8]) {
+    match m {
         None => q4_0(isa, rows, out),
-        Some(weights) => weighted_q4_0(isa, rows, row_len, weights, out),
+        Some(weights) => weighted_q4_0(isa, rows, len, weights, out),
     }
 }
 
 /// Q4_1, 20 bytes: `f16 d, f16 m, u8 qs[16]`; a number is `d * q + m`.
-pub fn encode_q4_1(
-    isa: Isa,
-    rows: &[f32],
-    row_len: usize,
-    weights: Option<&[f32]>,
-    out: &mut [u8],
-) {
-    match weights {
+pub fn encode_q4_1(isa: Isa, rows: &[f32], len: usize, m: Option<&[f32]>, out: &mut [u8]) {
+    match m {
         None => q4_1(isa, rows, out),
-        Some(weights) => weighted_q4_1(isa, rows, row_len, weights, out),
+        Some(weights) => weighted_q4_1(isa, rows, len, weights, out),
     }
 }
 
 /// Q5_0, 22 bytes: `f16 d, u32 qh, u8 qs[16]`; a number is `d * (q - 16)`.
-pub fn encode_q5_0(
-    isa: Isa,
-    rows: &[f32],
-    row_len: usize,
-    weights: Option<&[f32]>,
-    out: &mut [u8],
-) {
-    match weights {
+pub fn encode_q5_0(isa: Isa, rows: &[f32], len: usize, m: Option<&[f32]>, out: &mut [u8]) {
+    match m {
         None => q5_0(isa, rows, out),
-        Some(weights) => weighted_q5_0(isa, rows, row_len, weights, out),
+        Some(weights) => weighted_q5_0(isa, rows, len, weights, out),
     }
 }
 
 /// Q5_1, 24 bytes: `f16 d, f16 m, u32 qh, u8 qs[16]`; a number is `d * q + m`.
-pub fn encode_q5_1(
-    isa: Isa,
-    rows: &[f32],
-    row_len: usize,
-    weights: Option<&[f32]>,
-    out: &mut [u8],
-) {
-    match weights {
+pub fn encode_q5_1(isa: Isa, rows: &[f32], len: usize, m: Option<&[f32]>, out: &mut [u8]) {
+    match m {
         None => q5_1(isa, rows, out),
-        Some(weights) => weighted_q5_1(isa, rows, row_len, weights, out),
+        Some(weights) => weighted_q5_1(isa, rows, len, weights, out),
     }
 }
 
