@@ -57,6 +57,8 @@ fn multiply<B: Block<BYTES, WEIGHTS>, const BYTES: usize, const WEIGHTS: usize>(
         let mut sums = [[0f32; LANES]; ROWS];
         for (b, x) in x.iter().enumerate() {
             for r in 0..ROWS {
+                // Rows are short and read side by side: no pattern that the processor would see.
+                isa.prefetch(&rows[r][b], ROWS * row_bytes);
                 B::decode(isa, &rows[r][b], &mut weights[r]);
             }
             for (p, x) in x.as_chunks::<LANES>().0.iter().enumerate() {

@@ -80,6 +80,7 @@ impl Isa {
     /// # Safety
     /// The machine has it.
     #[doc(hidden)]
+    // SAFETY: the caller's promise, above.
     pub const unsafe fn assume(level: Level) -> Isa {
         Isa(level)
     }
@@ -98,6 +99,20 @@ impl Isa {
             #[cfg(not(target_arch = "x86_64"))]
             Level::Avx2 | Level::Avx512 => f32_from_half(half),
         }
+    }
+
+    /// Asks for the memory `ahead` of `bytes`, which is wanted soon if it is there.
+    #[inline(always)]
+    pub fn prefetch(self, bytes: &[u8], ahead: usize) {
+        #[cfg(target_arch = "x86_64")]
+        for at in (0..bytes.len()).step_by(64) {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            let place = bytes.as_ptr().wrapping_add(ahead + at);
+            // SAFETY: a hint, which reads nothing, whatever the address.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(place.cast()) }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = (bytes, ahead);
     }
 
     /// `sum + w * x` in every lane.
