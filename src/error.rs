@@ -114,9 +114,10 @@ impl fmt::Display for Error {
         match self {
             Error::Io { path, doing, source } => {
                 let said = source.to_string();
-                // "(os error 2)" helps nobody.
-                let said = said.split(" (os error").next().unwrap_or(&said);
-                write!(f, "{}: cannot {doing}: {said}", named(path))?;
+                // "(os error 2)" helps nobody; what follows it may.
+                let (said, more) = said.split_once(" (os error ").unwrap_or((&said, ""));
+                let more = more.split_once(')').map_or("", |(_, rest)| rest);
+                write!(f, "{}: cannot {doing}: {said}{more}", named(path))?;
                 f.write_str(&then(match source.kind() {
                     io::ErrorKind::NotFound => "check the path",
                     io::ErrorKind::PermissionDenied => "ask for the permission or use a copy",
