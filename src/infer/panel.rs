@@ -2,7 +2,7 @@
 //!
 //! `R` rows meet `T` vectors at a time: `R * T` sums grow in registers, and each number that is loaded
 //! serves `R` or `T` of them. For that both are laid out in the order in which they are read, and the
-//! columns are taken [`STEPS`] packs at a time, so that what is read again is still in the nearest cache:
+//! columns are taken `STEPS` packs at a time, so that what is read again is still in the nearest cache:
 //!
 //! ```text
 //! [group of R or T][lanes / L][pack of lanes][R or T][L]
