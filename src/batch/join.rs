@@ -19,7 +19,7 @@ use super::find::{Found, Kind};
 use super::plan::{Job, Output};
 use super::receipt::{self, FileState, Receipt, State, TOOL};
 use super::shard::Shard;
-use crate::bytes::replace::check_interrupt;
+use crate::bytes::replace::{check_interrupt, folder_of};
 use crate::bytes::{Input, Replace};
 use crate::change::{Progress, Target};
 use crate::container::{self, OpenOptions};
@@ -173,11 +173,7 @@ pub fn seal(
 
 /// Removes the parts of an output, of any number of machines, with their receipts.
 pub fn remove_parts(output: &Path) {
-    let folder = match output.parent() {
-        Some(folder) if folder != Path::new("") => folder,
-        _ => Path::new("."),
-    };
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+    for entry in fs::read_dir(folder_of(output)).into_iter().flatten().flatten() {
         let part = receipt::subject(&entry.path());
         let ours = receipt::whole_of(&part).filter(|(w, _)| w.file_name() == output.file_name());
         if ours.is_some() && Receipt::of(&part).is_some() {

@@ -10,7 +10,6 @@ use crate::bytes::replace::is_partial;
 
 /// Removes the partial files of dead processes from a folder; what cannot be removed stays.
 pub fn remove(folder: &Path) {
-    let folder = if folder == Path::new("") { Path::new(".") } else { folder };
     let Ok(entries) = fs::read_dir(folder) else { return };
     for path in entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|p| is_partial(p)) {
         let dead = File::open(&path).is_ok_and(|file| file.try_lock().is_ok());

@@ -18,7 +18,7 @@ use super::plan::{BatchPlan, Job, Output};
 use super::receipt::{FileState, Receipt, Standing, State, part_of, standing};
 use super::shard::Shard;
 use super::task::Task;
-use crate::bytes::replace::{check_interrupt, check_target, free_space};
+use crate::bytes::replace::{check_interrupt, check_target, folder_of, free_space};
 use crate::change::{self, Plan, Progress};
 use crate::check::Severity;
 use crate::check::verify::{self, verify};
@@ -287,7 +287,7 @@ impl Run<'_> {
         inputs: &[(String, PathBuf)],
     ) -> Result<Vec<Made>> {
         for output in outputs {
-            leftovers::remove(output.path.parent().unwrap_or(Path::new("")));
+            leftovers::remove(folder_of(&output.path));
         }
         let threads = self.limits.threads;
         let written: u64 = due.iter().filter_map(|n| outputs.get(*n)).map(|o| o.bytes).sum();
@@ -378,7 +378,7 @@ impl Run<'_> {
         }
         let (input, bytes) = (job.model.name.as_str(), job.model.bytes);
         self.observer.hear(&Event::Started { job: i, input, bytes, why: "all parts are there" });
-        leftovers::remove(output.parent().unwrap_or(Path::new("")));
+        leftovers::remove(folder_of(output));
         let _reserved = self.reserve(Some(output), bytes)?;
         receipt.write(output)?;
         let telling = self.telling(i, 2 * bytes);
@@ -391,10 +391,7 @@ impl Run<'_> {
     /// Sets bytes to be written beside `output` aside from the free space of its disk.
     fn reserve(&self, output: Option<&Path>, total: u64) -> Result<Reserved<'_>> {
         let mut reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
-        let free = output.and_then(Path::parent).and_then(|folder| {
-            let here = if folder == Path::new("") { Path::new(".") } else { folder };
-            free_space(here)
-        });
+        let free = output.map(folder_of).and_then(free_space);
         let wanted = total.saturating_add(*reserved).saturating_add(self.limits.min_free);
         if let Some(free) = free.filter(|free| *free < wanted) {
             let what = format!(

@@ -205,8 +205,9 @@ fn exists(target: &Path) -> Error {
     )
 }
 
-fn folder_of(target: &Path) -> &Path {
-    match target.parent() {
+/// The folder a file is in, `.` for a bare name.
+pub fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
         Some(folder) if folder != Path::new("") => folder,
         _ => Path::new("."),
     }

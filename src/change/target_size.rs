@@ -36,9 +36,12 @@ impl Goal {
     /// Reads a size, as [`size::read`].
     ///
     /// # Errors
-    /// [`Error::Usage`] where it is none.
+    /// [`Error::Usage`] where it is none, or no byte at all.
     pub fn size(text: &str) -> Result<Goal> {
-        size::read(text).map(Goal::Bytes)
+        match size::read(text)? {
+            0 => Err(Error::Usage(format!("{text}: wanted a size, as 4.5G or 4200Mi"))),
+            bytes => Ok(Goal::Bytes(bytes)),
+        }
     }
 
     /// Reads bits per weight.
@@ -250,6 +253,11 @@ mod tests {
     #[test]
     fn sizes_and_bits_are_read() {
         assert_eq!(Goal::size("4.5G").unwrap(), Goal::Bytes(4_500_000_000));
+        assert_eq!(Goal::size("2Mi").unwrap(), Goal::Bytes(2 << 20));
+        assert_eq!(Goal::size("123").unwrap(), Goal::Bytes(123));
+        for word in ["", "G", "4x", "-1G", "nan", "infG", "0", "0.5"] {
+            assert!(Goal::size(word).is_err(), "{word}");
+        }
         assert_eq!(Goal::bits("4.25").unwrap(), Goal::Bits(4.25));
         assert!(Goal::bits("0").is_err());
     }

@@ -20,7 +20,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::digest::Digest;
 use super::download::Nature;
-use crate::bytes::open_regular;
+use crate::bytes::{open_regular, replace::folder_of};
 
 /// No list of digests is larger; a larger file is something else under its name.
 const MAX_LIST_BYTES: u64 = 64 << 20;
@@ -180,11 +180,6 @@ fn named_after(list: &Path) -> Option<String> {
     let is_kind = ["md5", "sha1", "sha256", "md5sum", "sha1sum", "sha256sum"]
         .contains(&extension.to_ascii_lowercase().as_str());
     is_kind.then(|| file.to_owned())
-}
-
-/// The folder a file is in, `.` for a bare name.
-fn folder_of(path: &Path) -> &Path {
-    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// A name of a list as a path; Windows separators count where no such file exists.

@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::json;
+use crate::bytes::replace::folder_of;
 use crate::error::{Error, Result};
 
 /// The weight files of a checkpoint, in order, and the folder that its other files lie in.
@@ -26,10 +27,7 @@ pub fn find(path: &Path) -> Result<Found> {
     if path.is_dir() {
         return in_folder(path);
     }
-    let folder = match path.parent() {
-        Some(folder) if folder != Path::new("") => folder,
-        _ => Path::new("."),
-    };
+    let folder = folder_of(path);
     let name = name_of(path);
     let files = if name.ends_with(".index.json") {
         from_index(path, folder)?
