@@ -358,7 +358,7 @@ impl Run<'_> {
     fn join(&self, i: usize, job: &Job, wait: bool) -> Result<Done> {
         let output = job.model.path.as_path();
         let lock = if wait { Some(Lock::wait(output)?) } else { Lock::try_take(output)? };
-        let Some(_lock) = lock else { return Ok(Done::Busy(output.to_owned())) };
+        let Some(lock) = lock else { return Ok(Done::Busy(output.to_owned())) };
         let parts = &job.model.files;
         let agreed = join::agreed(parts);
         let there = Receipt::of(output);
@@ -366,6 +366,7 @@ impl Run<'_> {
             && there.as_ref().is_some_and(|r| r.state == State::Finished && r.makes_the_same(whole))
             && made.has_digest_of(output, self.limits.threads)
         {
+            drop(lock);
             join::remove_parts(output);
             return Ok(Done::Skipped("joined already; its parts are removed".into()));
         }
@@ -384,6 +385,8 @@ impl Run<'_> {
         let telling = self.telling(i, 2 * bytes);
         join::seal(output, parts, &states, &receipt.options, &telling)?;
         let made = self.finish(job, receipt, output, &telling)?;
+        // The parts go after the lock: where one is left, the next run finds the job and tidies up.
+        drop(lock);
         join::remove_parts(output);
         Ok(Done::Finished(vec![made]))
     }
