@@ -5,8 +5,8 @@ use std::io::Read;
 use std::path::Path;
 
 use super::{Finding, numbers, structure, tensors};
-use crate::bytes::{Input, open_regular};
-use crate::checkpoint;
+use crate::bytes::open_regular;
+use crate::checkpoint::{self, Misfit};
 use crate::container::{OpenOptions, open};
 use crate::error::Error;
 use crate::model::Model;
@@ -60,6 +60,7 @@ fn fault(error: &Error) -> Finding {
         Error::Unknown { .. } => "unknown",
         Error::Unsupported { .. } => return Finding::note("unsupported", error.to_string()),
         Error::Changed { .. } => "changed",
+        Error::Refused { .. } => "inconsistent",
         _ => "unreadable",
     };
     Finding::failure(code, error.to_string())
@@ -74,16 +75,33 @@ pub(super) fn check(path: &Path, deep: bool, progress: &(dyn Fn(u64) + Sync)) ->
     };
     let mut findings = structure::check(&model);
     findings.extend(model.notes.iter().map(|note| Finding::note("note", note.as_str())));
-    if deep && !model.files.iter().all(Input::is_random) {
-        let message = "its weights are compressed: --deep does not look at them";
-        findings.push(Finding::note("compressed", message));
-    } else if deep {
+    if deep {
         match numbers::check(&model, progress) {
             Ok(found) => findings.extend(found),
             Err(error) => findings.push(fault(&error)),
         }
     }
     findings
+}
+
+/// A folder of raw weights as the model that it is, put together as a conversion would; `None` where it
+/// is no checkpoint.
+pub(super) fn check_folder(folder: &Path) -> Option<Vec<Finding>> {
+    let model = match checkpoint::open(folder, &checkpoint::Options { misfit: Misfit::Leave }) {
+        Ok(model) => model,
+        Err(Error::Unknown { .. }) => return None,
+        Err(error) => return Some(vec![fault(&error)]),
+    };
+    let mut findings = structure::meaning(&model);
+    let message = format!(
+        "a model of {} tensors and {} tokens in {} files",
+        model.tensors.len(),
+        model.vocab.len(),
+        model.files.iter().filter(|file| file.file().is_some()).count(),
+    );
+    findings.push(Finding::note("model", message));
+    findings.extend(model.notes.iter().map(|note| Finding::note("note", note.as_str())));
+    Some(findings)
 }
 
 /// Compares the tensors of a model with the list that knows them, if one does.
