@@ -8,6 +8,7 @@ pub mod digest;
 pub mod download;
 pub mod known;
 pub mod lists;
+pub mod md5;
 pub mod numbers;
 pub mod page;
 pub mod prove;
