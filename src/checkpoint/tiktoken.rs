@@ -52,6 +52,9 @@ const SPECIAL_3_1: [&str; 11] = [
 /// How many special tokens there are.
 const SPECIALS: usize = 256;
 
+/// The longest token that is read, in bytes. Every way to cut a token is tried; Meta's longest has 128.
+const LONGEST: usize = 512;
+
 /// Whether a `tokenizer.model` is such a list: its first line is a base64 text and rank 0.
 pub fn is_tiktoken(bytes: &[u8]) -> bool {
     let first = bytes.split(|b| *b == b'\n').next().unwrap_or_default();
@@ -87,6 +90,10 @@ pub fn parse(file: &str, bytes: &[u8], later: bool) -> Result<Vocab> {
             let found = String::from_utf8_lossy(text.get(..40).unwrap_or(text)).into_owned();
             return Err(malformed(&format!("{found:?}"), "a token in base64 and its rank"));
         };
+        if token.len() > LONGEST {
+            let found = format!("a token of {} bytes", token.len());
+            return Err(malformed(&found, &format!("at most {LONGEST}")));
+        }
         if rank != id || u64::from(id) >= Limits::DEFAULT.array {
             return Err(malformed(&format!("rank {rank}"), "ranks from 0 on, one a line"));
         }
@@ -195,6 +202,9 @@ mod tests {
             let error = parse("t", list.as_bytes(), false).unwrap_err().to_string();
             assert!(error.contains(what), "{list:?}: {error}");
         }
+        let long = format!("{} 0\n", "YWJj".repeat(LONGEST / 3 + 1));
+        let error = parse("t", long.as_bytes(), false).unwrap_err().to_string();
+        assert!(error.contains("a token of 513 bytes") && error.len() < 200, "{error}");
         assert!(!is_tiktoken(b"\n\x0e\n\x05<unk>\x15\0\0\0\0\x18\x02"));
     }
 }
