@@ -46,7 +46,7 @@ fn batch(folder: &Path, words: &[&str]) -> Output {
 
 fn text(output: &Output) -> String {
     let of = |bytes| String::from_utf8_lossy(bytes).into_owned();
-    of(&output.stdout) + &of(&output.stderr)
+    of(&output.stderr) + &of(&output.stdout)
 }
 
 /// Every file below a folder, by name.
@@ -312,6 +312,24 @@ fn targets_that_cannot_be_written_are_named() {
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output).contains("cannot create"), "{}", text(&output));
     assert_eq!(fs::read(folder.path().join("out")).expect("readable"), b"a file");
+}
+
+#[test]
+fn models_that_differ_in_storage_alone_keep_their_names_apart() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (from, to) in [
+        ("T/E2/ggml-model-f16.bin", "m-f16.bin"),
+        ("T/E3/ggml-model-f16.bin", "m-f32.bin"),
+        ("T/E2/ggml-model-f16.bin", "m.f16.bin"),
+        ("T/E3/ggml-model-f16.bin", "m-f32.gguf"),
+    ] {
+        fs::copy(golden(from), folder.path().join(to)).expect("writable");
+    }
+    let output = batch(folder.path(), &["quantize", ".", "--types", "q8_0", "--out", "out"]);
+    assert!(output.status.success(), "{}", text(&output));
+    let made = outputs(&folder.path().join("out"));
+    let names: Vec<&String> = made.keys().collect();
+    assert_eq!(names, ["m-Q8_0.gguf", "m-f32-Q8_0.gguf", "m-f32.gguf-Q8_0.gguf", "m.Q8_0.gguf"]);
 }
 
 #[test]
