@@ -234,6 +234,9 @@ impl Report {
             "copied" => "the same bytes".to_owned(),
             "reordered" => "lossless: the same weights, bit for bit".to_owned(),
             "decoded" => "lossless: F32 holds every weight".to_owned(),
+            "rescaled" if now && group.rounded_blocks == 0 => {
+                format!("lossless: each of {} scales is an f16", group.blocks)
+            }
             "rescaled" if now => format!(
                 "rounded: {} of {} scales changed, at most by {:.2e} relative",
                 group.rounded_blocks, group.blocks, group.max_relative_change

@@ -145,8 +145,8 @@ fn summary(result: &Verification, args: &Args, quiet: bool) -> String {
     let failed = result.count(Status::Failed);
     if failed > 0 {
         say(format!(
-            "WARNING: {} not what they should be",
-            counted(failed, "file is", "files are")
+            "WARNING: {} should be",
+            counted(failed, "file is not what it", "files are not what they")
         ));
     }
     let good = result.count(Status::Ok);

@@ -405,6 +405,11 @@ fn a_checkpoint_folder_is_one_model() {
     let made = outputs(&folder.path().join("out"));
     let names: Vec<&str> = made.keys().map(String::as_str).collect();
     assert_eq!(names, ["T/T-172K-F16.gguf", "T/T-172K-Q8_0.gguf"]);
+    let quantize = ["quantize", "models", "--types", "q8_0", "--out", "quantized"];
+    let output = batch(folder.path(), &quantize);
+    assert!(output.status.success(), "{}", text(&output));
+    let quantized = outputs(&folder.path().join("quantized"));
+    assert_eq!(quantized["T/T-172K-Q8_0.gguf"], made["T/T-172K-Q8_0.gguf"]);
     // The tokenizer above the folder is an input as well.
     fs::write(folder.path().join("models/tokenizer.model"), [&tokenizer[..], &[0x1a, 0]].concat())
         .expect("writable");
