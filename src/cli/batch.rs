@@ -220,7 +220,7 @@ fn table(plan: &BatchPlan, takes: &[bool]) -> String {
         bytes += size;
     }
     let models = rows.len() - 1;
-    let head = format!("{}: {models} models", plan.task.name());
+    let head = format!("{}: {}", plan.task.name(), text::counted(models, "model", "models"));
     let tail = if bytes > 0 {
         format!("{head}, {} to write, about {:.0} s\n", size::text(bytes), seconds.ceil())
     } else {
