@@ -11,7 +11,8 @@ use crate::{
         report::Report,
     },
     check::prove::proof,
-    checkpoint, container,
+    checkpoint::{self, Misfit},
+    container,
     error::{Error, Result},
 };
 
@@ -53,7 +54,8 @@ pub struct Args {
 pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let raw = checkpoint::is_checkpoint(&args.input)?;
     let model = if raw {
-        checkpoint::open(&args.input, &checkpoint::Options { pad_vocab: args.pad_vocab })?
+        let misfit = if args.pad_vocab { Misfit::Mend } else { Misfit::Refuse };
+        checkpoint::open(&args.input, &checkpoint::Options { misfit })?
     } else {
         container::open(&args.input, &args.open.options())?
     };

@@ -15,7 +15,7 @@ use regguf::{
         tensors, vocabulary,
     },
     checkpoint::{
-        self, Weights, pickle, safetensors, sentencepiece::SentencePiece, tiktoken,
+        self, Misfit, Weights, pickle, safetensors, sentencepiece::SentencePiece, tiktoken,
         tokenizer_json::TokenizerJson, torch,
     },
     container::{self, OpenOptions},
@@ -198,9 +198,8 @@ pub const CHECKPOINT: [&str; 13] = [
 
 fn folder(bytes: &[u8]) {
     with_files(bytes, &CHECKPOINT, |folder| {
-        for pad_vocab in [false, true] {
-            if let Some(model) = taken(checkpoint::open(folder, &checkpoint::Options { pad_vocab }))
-            {
+        for misfit in [Misfit::Refuse, Misfit::Mend, Misfit::Leave] {
+            if let Some(model) = taken(checkpoint::open(folder, &checkpoint::Options { misfit })) {
                 used(&model);
             }
         }
