@@ -210,6 +210,9 @@ mod tests {
             let error = parse("t", list.as_bytes(), false).unwrap_err().to_string();
             assert!(error.contains(what), "{list:?}: {error}");
         }
+        let long = format!("{} 0\n", "YWJj".repeat(LONGEST_TOKEN / 3 + 1));
+        let error = parse("t", long.as_bytes(), false).unwrap_err().to_string();
+        assert!(error.contains("a token of 258 bytes") && error.len() < 200, "{error}");
         assert!(!is_tiktoken(b"\n\x0e\n\x05<unk>\x15\0\0\0\0\x18\x02"));
     }
 }
