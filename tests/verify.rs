@@ -546,6 +546,43 @@ fn a_model_whose_files_do_not_belong_together_is_told() {
     assert!(status == Status::Failed && said.contains("shard"), "{said}");
 }
 
+/// A `.pth` archive whose entries are packed, as zip programs make it.
+fn packed(path: &Path) -> Vec<u8> {
+    let file = fs::File::open(path).expect("readable");
+    let mut from = zip::ZipArchive::new(file).expect("an archive");
+    let mut to = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    let how = zip::write::SimpleFileOptions::default()
+        .compression_method(zip::CompressionMethod::Deflated);
+    for i in 0..from.len() {
+        // Raw, for an entry may have been changed under its checksum.
+        let mut entry = from.by_index_raw(i).expect("an entry");
+        to.start_file(entry.name().expect("text").into_owned(), how).expect("room");
+        std::io::copy(&mut entry, &mut to).expect("copied");
+    }
+    to.finish().expect("an archive").into_inner()
+}
+
+#[test]
+fn packed_weights_are_decoded_as_well() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("consolidated.00.pth");
+    let mut bytes = fs::read(golden("T/meta/T/consolidated.00.pth")).expect("golden");
+    let options = Options { deep: true, ..Options::default() };
+    let deep = || verify(std::slice::from_ref(&path), &options, &());
+    fs::write(&path, &bytes).expect("writable");
+    fs::write(&path, packed(&path)).expect("writable");
+    assert!(fs::metadata(&path).expect("there").len() < bytes.len() as u64);
+    assert!(deep().is_good(), "{:#?}", deep());
+
+    fs::write(&path, &bytes).expect("writable");
+    let model = regguf::checkpoint::alone(&path).expect("weights");
+    let at = usize::try_from(model.tensors[1].pieces[0].at).expect("small");
+    bytes[at..at + 2].copy_from_slice(&0x7e00u16.to_le_bytes());
+    fs::write(&path, &bytes).expect("writable");
+    fs::write(&path, packed(&path)).expect("writable");
+    assert_eq!(failure(&deep(), path.to_str().expect("text")).0, "nan");
+}
+
 #[test]
 fn tensor_digests_survive_a_metadata_edit() {
     let folder = tempfile::tempdir().expect("a folder");
