@@ -4,7 +4,11 @@
 //! place in the output beforehand, so the bytes do not depend on the number of threads. Memory stays
 //! at a few buffers a thread. A failure or Ctrl-C leaves no output behind.
 
-use std::{collections::HashMap, time::Instant};
+use std::{
+    collections::HashMap,
+    sync::{Condvar, Mutex, PoisonError},
+    time::Instant,
+};
 
 use rayon::prelude::*;
 
@@ -108,7 +112,7 @@ struct Chunk {
 const CHUNK_WEIGHTS: u64 = 256 << 10;
 /// Bytes of a chunk that is not decoded.
 const CHUNK_BYTES: u64 = 1 << 20;
-/// So many threads wait for the disk while the others work.
+/// So many threads more than compute, to read and to wait for the disk meanwhile.
 const WAITING: usize = 2;
 
 /// Writes the files of `plans`, all made from `model`, reading every row once.
@@ -151,8 +155,15 @@ pub fn carry_proved(
         })
         .collect::<Result<_>>()?;
 
-    let job =
-        Job { model, plans, outputs: &outputs, uses: uses(plans), progress, isa: Isa::best() };
+    let job = Job {
+        model,
+        plans,
+        outputs: &outputs,
+        uses: uses(plans),
+        progress,
+        isa: Isa::best(),
+        turns: Turns { free: Mutex::new(rayon::current_num_threads()), freed: Condvar::new() },
+    };
     let chunks = job.chunks();
     let work = || {
         let chunks = chunks.iter().enumerate().par_bridge();
@@ -221,6 +232,32 @@ struct Job<'a> {
     uses: HashMap<usize, Vec<(usize, usize)>>,
     progress: &'a dyn Progress,
     isa: Isa,
+    turns: Turns,
+}
+
+/// Turns to compute, as many as threads were asked for: the others read, write or wait.
+struct Turns {
+    free: Mutex<usize>,
+    freed: Condvar,
+}
+
+impl Turns {
+    /// Waits for a turn, which lasts until it is dropped.
+    fn take(&self) -> Turn<'_> {
+        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.freed.wait_while(free, |free| *free == 0);
+        *waited.unwrap_or_else(PoisonError::into_inner) -= 1;
+        Turn(self)
+    }
+}
+
+struct Turn<'a>(&'a Turns);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        *self.0.free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.0.freed.notify_one();
+    }
 }
 
 type Parts = Vec<(usize, usize, StepOutcome)>;
@@ -321,6 +358,7 @@ impl Job<'_> {
                 continue;
             }
             let (raw, made) = (&*raw, buffers.made.place(at, in_memory(size)?));
+            let turn = self.turns.take();
             match &step.act {
                 Act::Copy => made.copy_from_slice(raw),
                 Act::Transform(transform) => {
@@ -351,6 +389,7 @@ impl Job<'_> {
             if swap {
                 step.quant.swap_bytes(made);
             }
+            drop(turn);
             out.write(&mut buffers.made)?;
             parts.push((p, s, part));
         }
