@@ -73,7 +73,7 @@ fn a_good_download_is_good() {
         let folder = download(name);
         let result = check(folder.path());
         assert!(result.is_good(), "{:#?}", result.files);
-        for file in &result.files {
+        for file in result.files.iter().filter(|file| !file.path.is_dir()) {
             assert!(file.confirmed && file.findings.is_empty(), "{file:#?}");
         }
         // A part's own path finds the list beside it.
@@ -312,9 +312,8 @@ fn hugging_face_caches_are_their_own_lists() {
     let (blobs, snapshot) = (repo.join("blobs"), repo.join("snapshots/abc"));
     fs::create_dir_all(&blobs).expect("a folder");
     fs::create_dir_all(&snapshot).expect("a folder");
-    let shard = golden("T/hf-st-2shard/model-00001-of-00002.safetensors");
-    let weights = fs::read(shard).expect("golden");
-    let config = fs::read(golden("T/hf-st-2shard/config.json")).expect("golden");
+    let weights = fs::read(golden("T/hf-st/model.safetensors")).expect("golden");
+    let config = fs::read(golden("T/hf-st/config.json")).expect("golden");
     let sha256 = of_bytes(Algorithm::Sha256, &weights).hex;
     let git = of_bytes(Algorithm::GitBlob, &config).hex;
     fs::write(blobs.join(&sha256), &weights).expect("writable");
@@ -327,7 +326,8 @@ fn hugging_face_caches_are_their_own_lists() {
     link(&git, "config.json");
     let result = check(folder.path());
     assert!(result.is_good(), "{:#?}", result.files);
-    assert_eq!(result.files.len(), 2, "a blob and its link count once: {:#?}", result.files);
+    let files = result.files.iter().filter(|f| !f.path.is_dir()).count();
+    assert_eq!(files, 2, "a blob and its link count once: {:#?}", result.files);
     assert!(one(&result, "config.json").confirmed);
     assert!(one(&result, "model.safetensors").confirmed);
 
@@ -385,7 +385,8 @@ fn written_lists_verify_and_are_not_overwritten() {
     lists::write(folder.path(), 2, false, &()).expect("lists");
     let result = check(folder.path());
     assert!(result.is_good(), "{:#?}", result.files);
-    assert!(result.files.iter().all(|f| f.confirmed), "{:#?}", result.files);
+    let files = || result.files.iter().filter(|f| !f.path.is_dir());
+    assert!(files().all(|f| f.confirmed), "{:#?}", result.files);
     assert!(lists::write(folder.path(), 2, false, &()).is_err(), "kept without force");
     lists::write(folder.path(), 2, true, &()).expect("lists");
     fs::write(folder.path().join("config.json"), "{}").expect("writable");
@@ -479,6 +480,70 @@ fn raw_weights_are_looked_into() {
         fs::write(&path, &bytes[..bytes.len() - 100]).expect("writable");
         assert_eq!(failure(&check(&path), path.to_str().expect("text")).0, "truncated");
     }
+}
+
+/// What is said of a folder as a model, and whether it fails.
+fn model_of(folder: &Path) -> (Status, String) {
+    let result = check(folder);
+    let file = result.files.iter().find(|f| f.path == folder);
+    let file = file.unwrap_or_else(|| panic!("no model in {result:#?}"));
+    let messages: Vec<_> = file.findings.iter().map(|f| f.message.as_str()).collect();
+    (file.status, messages.join("\n"))
+}
+
+#[test]
+fn a_folder_of_raw_weights_is_checked_as_a_model() {
+    for (name, below, words) in [
+        ("T/meta", "T", "21 tensors and 512 tokens in 1 files"),
+        ("T/meta-2shard", "T", "21 tensors and 512 tokens in 2 files"),
+        ("T/hf-bin-2shard", "", "21 tensors and 512 tokens in 2 files"),
+        ("T/hf-st", "", "21 tensors and 512 tokens in 1 files"),
+    ] {
+        let folder = download(name);
+        let (status, said) = model_of(&folder.path().join(below));
+        assert!(status == Status::Ok && said.contains(words), "{name}: {said}");
+    }
+}
+
+#[test]
+fn a_model_whose_files_do_not_belong_together_is_told() {
+    let edit = |path: &Path, from: &str, to: &str| {
+        let text = fs::read_to_string(path).expect("readable");
+        assert!(text.contains(from), "{text}");
+        fs::write(path, text.replace(from, to)).expect("writable");
+    };
+    let config = |from: &str, to: &str| {
+        let folder = download("T/hf-st");
+        edit(&folder.path().join("config.json"), from, to);
+        model_of(folder.path())
+    };
+    let (status, said) = config("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3");
+    assert!(status == Status::Failed && said.contains("no model.layers.2."), "{said}");
+    let (status, said) = config("\"intermediate_size\": ", "\"intermediate_size\": 1");
+    assert!(status == Status::Failed && said.contains("its hyperparameters want"), "{said}");
+
+    let folder = download("T/hf-st-2shard");
+    let index = folder.path().join("model.safetensors.index.json");
+    edit(&index, "\"model.norm.weight\": \"model-00002", "\"model.norm.weight\": \"model-00001");
+    let (status, said) = model_of(folder.path());
+    assert!(status == Status::Failed, "{said}");
+    assert!(
+        said.contains("model.norm.weight should be in model-00001-of-00002.safetensors"),
+        "{said}"
+    );
+
+    // A tokenizer of another model, and shards of two runs.
+    let folder = download("T/hf-st");
+    let tokens = fs::read(golden("T/hf-st/tokenizer.model")).expect("golden");
+    fs::write(folder.path().join("tokenizer.model"), &tokens[..tokens.len() / 2])
+        .expect("writable");
+    assert_eq!(model_of(folder.path()).0, Status::Failed);
+    let folder = download("T/meta-2shard");
+    fs::remove_file(folder.path().join("T/checklist.chk")).expect("removable");
+    let part = folder.path().join("T/consolidated.01.pth");
+    fs::copy(golden("T/meta/T/consolidated.00.pth"), part).expect("writable");
+    let (status, said) = model_of(&folder.path().join("T"));
+    assert!(status == Status::Failed && said.contains("shard"), "{said}");
 }
 
 #[test]

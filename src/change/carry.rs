@@ -249,7 +249,7 @@ impl Job<'_> {
             let group = group as u64;
             let step = (most / group * group).max(group);
             // What can only be read forward is one chunk, cut up while it is read.
-            let step = if in_order(self.model, tensor) { tensor.rows() } else { step };
+            let step = if self.model.only_forward(tensor) { tensor.rows() } else { step };
             let firsts = (0..tensor.rows()).step_by(usize::try_from(step).unwrap_or(usize::MAX));
             chunks.extend(firsts.map(|first| Chunk {
                 source,
@@ -267,7 +267,7 @@ impl Job<'_> {
 
     fn run(&self, chunk: &Chunk, buffers: &mut Buffers) -> Result<Parts> {
         let Some(tensor) = self.model.tensors.get(chunk.source) else { return Ok(Vec::new()) };
-        if !in_order(self.model, tensor) {
+        if !self.model.only_forward(tensor) {
             return self.run_rows(tensor, chunk.source, chunk.first, chunk.rows, buffers);
         }
         let step = (CHUNK_WEIGHTS / tensor.row_len().max(1)).max(1);
@@ -345,10 +345,6 @@ impl Job<'_> {
         copy.map_or(Ok(()), |out| out.write(&mut buffers.raw))?;
         Ok(parts)
     }
-}
-
-fn in_order(model: &Model, tensor: &Tensor) -> bool {
-    tensor.pieces.iter().any(|p| model.files.get(p.file).is_some_and(|f| !f.is_random()))
 }
 
 fn in_memory(size: u64) -> Result<usize> {

@@ -156,8 +156,9 @@ impl Distance {
         (self.squared_error / self.weights.max(1) as f64).sqrt()
     }
 
-    /// Signal-to-noise ratio in decibels; infinite where nothing differs.
-    pub fn snr_db(&self) -> f64 {
-        10.0 * (self.squared_source / self.squared_error).log10()
+    /// Signal-to-noise ratio in decibels; none where nothing differs.
+    pub fn snr_db(&self) -> Option<f64> {
+        (self.squared_error > 0.0)
+            .then(|| 10.0 * (self.squared_source / self.squared_error).log10())
     }
 }

@@ -3,15 +3,19 @@
 //! Rows of both are decoded and compared as they stream by; sums are folded in file order, so figures
 //! do not depend on the number of threads.
 
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+
 use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::{
     bytes::replace::check_interrupt,
+    change::vocabulary::to_gguf,
     error::Result,
     format::catalog,
     model::{
-        Model, Tensor, Vocab,
+        Model, Tensor, Value, Vocab,
         role::{Naming, Role},
     },
     quant::{decode_rows, isa::Isa},
@@ -24,6 +28,8 @@ pub struct Comparison {
     pub metadata: Vec<KeyDifference>,
     /// Differences of the vocabularies, as sentences; empty where they are the same.
     pub vocab: Vec<String>,
+    /// What only one of the files says about the same tokens, as sentences.
+    pub vocab_added: Vec<String>,
     /// The tensors that both have, in the order of the first.
     pub tensors: Vec<TensorDifference>,
     /// Names that only the first has.
@@ -107,19 +113,22 @@ const CHUNK_WEIGHTS: u64 = 256 << 10;
 pub fn compare(first: &Model, second: &Model) -> Result<Comparison> {
     let names = |m: &Model| m.tensors.iter().map(|t| common_name(m, &t.name)).collect::<Vec<_>>();
     let (a_names, b_names) = (names(first), names(second));
+    let seconds: HashMap<&String, &Tensor> = b_names.iter().zip(&second.tensors).collect();
     let mut tensors = Vec::new();
     for (name, a) in a_names.iter().zip(&first.tensors) {
-        let Some(b) = b_names.iter().position(|n| n == name) else { continue };
-        if let Some(b) = second.tensors.get(b) {
+        if let Some(b) = seconds.get(name) {
             tensors.push(compare_tensors(name, (first, a), (second, b))?);
         }
     }
     let lacking = |names: &[String], others: &[String]| {
+        let others: HashSet<&String> = others.iter().collect();
         names.iter().filter(|n| !others.contains(n)).cloned().collect::<Vec<_>>()
     };
+    let (vocab, vocab_added) = compare_vocabs(first, second);
     Ok(Comparison {
         metadata: compare_keys(first, second),
-        vocab: compare_vocabs(&first.vocab, &second.vocab),
+        vocab,
+        vocab_added,
         tensors,
         only_first: lacking(&a_names, &b_names),
         only_second: lacking(&b_names, &a_names),
@@ -134,12 +143,14 @@ fn common_name(model: &Model, name: &str) -> String {
 
 fn compare_keys(first: &Model, second: &Model) -> Vec<KeyDifference> {
     let tokens = |key: &str| key.starts_with("tokenizer.ggml.") && !key.ends_with("_id");
+    let [firsts, seconds]: [HashMap<&str, &Value>; 2] =
+        [first, second].map(|model| model.metadata.iter().collect());
     let mut keys: Vec<&str> = first.metadata.iter().map(|(k, _)| k).collect();
-    keys.extend(second.metadata.iter().map(|(k, _)| k).filter(|k| first.metadata.get(k).is_none()));
+    keys.extend(second.metadata.iter().map(|(k, _)| k).filter(|k| !firsts.contains_key(k)));
     keys.into_iter()
         .filter(|key| !tokens(key))
         .filter_map(|key| {
-            let (a, b) = (first.metadata.get(key), second.metadata.get(key));
+            let (a, b) = (firsts.get(key).copied(), seconds.get(key).copied());
             let same = a == b
                 || a.zip(b).is_some_and(|(a, b)| a.as_f64().is_some() && a.as_f64() == b.as_f64());
             (!same).then(|| KeyDifference {
@@ -151,7 +162,18 @@ fn compare_keys(first: &Model, second: &Model) -> Vec<KeyDifference> {
         .collect()
 }
 
-fn compare_vocabs(a: &Vocab, b: &Vocab) -> Vec<String> {
+/// The vocabulary of `model` in the terms of GGUF: older files write the same tokens otherwise.
+fn in_gguf_terms(model: &Model) -> Cow<'_, Vocab> {
+    let old = model.vocab.kinds.is_empty() && !model.vocab.is_empty();
+    match model.header("n_vocab").and_then(|n| n.try_into().ok()) {
+        Some(n_vocab) if old => Cow::Owned(to_gguf(&model.vocab, n_vocab).vocab),
+        _ => Cow::Borrowed(&model.vocab),
+    }
+}
+
+/// What differs, and what only one of the two says.
+fn compare_vocabs(first: &Model, second: &Model) -> (Vec<String>, Vec<String>) {
+    let (a, b) = (in_gguf_terms(first), in_gguf_terms(second));
     let mut found = Vec::new();
     if a.len() != b.len() {
         found.push(format!("{} tokens against {}", a.len(), b.len()));
@@ -163,14 +185,25 @@ fn compare_vocabs(a: &Vocab, b: &Vocab) -> Vec<String> {
             found.push(format!("{} tokens with another {what}, the first is {first}", ids.len()));
         }
     };
+    let scored = |model: &Model| model.vocab.scores.iter().any(|score| *score != 0.0);
     count("text", &|id| a.tokens.get(id) != b.tokens.get(id));
-    if !a.scores.is_empty() && !b.scores.is_empty() {
+    if scored(first) && scored(second) {
         count("score", &|id| a.score(id) != b.score(id));
     }
     if !a.kinds.is_empty() && !b.kinds.is_empty() {
         count("kind", &|id| a.kind(id) != b.kind(id));
     }
-    found
+    let says: [(&str, fn(&Model) -> bool); 2] =
+        [("kinds", |m| !m.vocab.kinds.is_empty()), ("scores", scored)];
+    let one_sided = says.into_iter().filter_map(|(what, says)| {
+        let side = match (says(first), says(second)) {
+            (true, false) => "first",
+            (false, true) => "second",
+            _ => return None,
+        };
+        Some(format!("only the {side} says the {what} of its tokens"))
+    });
+    (found, one_sided.collect())
 }
 
 /// Sums over one run of weights.
