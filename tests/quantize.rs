@@ -203,6 +203,19 @@ fn metadata_is_what_llama_quantize_sets() {
     assert_eq!(made.metadata.str("general.name"), Some("new"));
 }
 
+/// ggml does not count outermost dimensions of 1: llama-quantize writes a stack of one expert as the
+/// matrix that it is.
+#[test]
+fn stacks_of_one_are_matrices() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut model = source();
+    let tensor = model.tensors.iter_mut().find(|t| t.name == "blk.0.ffn_up.weight").unwrap();
+    tensor.shape.insert(0, 1);
+    let one = made(model, &to("q4_0", &folder.path().join("one.gguf"))).unwrap();
+    let plain = made(source(), &to("q4_0", &folder.path().join("plain.gguf"))).unwrap();
+    assert_eq!(one.tensor("blk.0.ffn_up.weight"), plain.tensor("blk.0.ffn_up.weight"));
+}
+
 #[test]
 fn shards_stay_shards() {
     let folder = tempfile::tempdir().unwrap();

@@ -3,6 +3,7 @@
 //! Rows of both are decoded and compared as they stream by; sums are folded in file order, so figures
 //! do not depend on the number of threads.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 use rayon::prelude::*;
@@ -10,6 +11,7 @@ use serde::Serialize;
 
 use crate::{
     bytes::replace::check_interrupt,
+    change::vocabulary::to_gguf,
     error::Result,
     format::catalog,
     model::{
@@ -26,6 +28,8 @@ pub struct Comparison {
     pub metadata: Vec<KeyDifference>,
     /// Differences of the vocabularies, as sentences; empty where they are the same.
     pub vocab: Vec<String>,
+    /// What only one of the files says about the same tokens, as sentences.
+    pub vocab_added: Vec<String>,
     /// The tensors that both have, in the order of the first.
     pub tensors: Vec<TensorDifference>,
     /// Names that only the first has.
@@ -120,9 +124,11 @@ pub fn compare(first: &Model, second: &Model) -> Result<Comparison> {
         let others: HashSet<&String> = others.iter().collect();
         names.iter().filter(|n| !others.contains(n)).cloned().collect::<Vec<_>>()
     };
+    let (vocab, vocab_added) = compare_vocabs(first, second);
     Ok(Comparison {
         metadata: compare_keys(first, second),
-        vocab: compare_vocabs(&first.vocab, &second.vocab),
+        vocab,
+        vocab_added,
         tensors,
         only_first: lacking(&a_names, &b_names),
         only_second: lacking(&b_names, &a_names),
@@ -156,7 +162,18 @@ fn compare_keys(first: &Model, second: &Model) -> Vec<KeyDifference> {
         .collect()
 }
 
-fn compare_vocabs(a: &Vocab, b: &Vocab) -> Vec<String> {
+/// The vocabulary of `model` in the terms of GGUF: older files write the same tokens otherwise.
+fn in_gguf_terms(model: &Model) -> Cow<'_, Vocab> {
+    let old = model.vocab.kinds.is_empty() && !model.vocab.is_empty();
+    match model.header("n_vocab").and_then(|n| n.try_into().ok()) {
+        Some(n_vocab) if old => Cow::Owned(to_gguf(&model.vocab, n_vocab).vocab),
+        _ => Cow::Borrowed(&model.vocab),
+    }
+}
+
+/// What differs, and what only one of the two says.
+fn compare_vocabs(first: &Model, second: &Model) -> (Vec<String>, Vec<String>) {
+    let (a, b) = (in_gguf_terms(first), in_gguf_terms(second));
     let mut found = Vec::new();
     if a.len() != b.len() {
         found.push(format!("{} tokens against {}", a.len(), b.len()));
@@ -168,14 +185,25 @@ fn compare_vocabs(a: &Vocab, b: &Vocab) -> Vec<String> {
             found.push(format!("{} tokens with another {what}, the first is {first}", ids.len()));
         }
     };
+    let scored = |model: &Model| model.vocab.scores.iter().any(|score| *score != 0.0);
     count("text", &|id| a.tokens.get(id) != b.tokens.get(id));
-    if !a.scores.is_empty() && !b.scores.is_empty() {
+    if scored(first) && scored(second) {
         count("score", &|id| a.score(id) != b.score(id));
     }
     if !a.kinds.is_empty() && !b.kinds.is_empty() {
         count("kind", &|id| a.kind(id) != b.kind(id));
     }
-    found
+    let says: [(&str, fn(&Model) -> bool); 2] =
+        [("kinds", |m| !m.vocab.kinds.is_empty()), ("scores", scored)];
+    let one_sided = says.into_iter().filter_map(|(what, says)| {
+        let side = match (says(first), says(second)) {
+            (true, false) => "first",
+            (false, true) => "second",
+            _ => return None,
+        };
+        Some(format!("only the {side} says the {what} of its tokens"))
+    });
+    (found, one_sided.collect())
 }
 
 /// Sums over one run of weights.

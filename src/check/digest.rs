@@ -25,7 +25,6 @@ use std::time::SystemTime;
 use serde::{Serialize, Serializer};
 use sha1::digest::Digest as _;
 
-use super::md5::Md5;
 use crate::bytes::open_regular;
 
 /// Bytes of one buffer: large enough that channel traffic is nothing, small enough for a cache.
@@ -112,7 +111,7 @@ impl Serialize for Digest {
 /// A running digest.
 pub enum Hasher {
     /// MD5.
-    Md5(Md5),
+    Md5(md5::Md5),
     /// SHA-1, plain or of a git blob.
     Sha1(Algorithm, sha1::Sha1),
     /// SHA-256.
@@ -123,7 +122,7 @@ impl Hasher {
     /// Starts a digest; `length` is that of the whole content, which a git blob states first.
     pub fn new(algorithm: Algorithm, length: u64) -> Self {
         match algorithm {
-            Algorithm::Md5 => Self::Md5(Md5::default()),
+            Algorithm::Md5 => Self::Md5(md5::Md5::new()),
             Algorithm::Sha1 => Self::Sha1(algorithm, sha1::Sha1::new()),
             Algorithm::GitBlob => {
                 let mut state = sha1::Sha1::new();
@@ -146,7 +145,7 @@ impl Hasher {
     /// The digest of everything taken.
     pub fn finish(self) -> Digest {
         match self {
-            Self::Md5(state) => Digest { algorithm: Algorithm::Md5, hex: hex(&state.finish()) },
+            Self::Md5(state) => Digest { algorithm: Algorithm::Md5, hex: hex(&state.finalize()) },
             Self::Sha1(algorithm, state) => Digest { algorithm, hex: hex(&state.finalize()) },
             Self::Sha256(state) => {
                 Digest { algorithm: Algorithm::Sha256, hex: hex(&state.finalize()) }

@@ -96,7 +96,7 @@ pub(super) fn check_folder(folder: &Path) -> Option<Vec<Finding>> {
     };
     let mut findings = structure::meaning(&model);
     let message = format!(
-        "a model of {} tensors and {} tokens in {} files",
+        "a model of {} tensors and {} tokens; its weights stand in {}",
         model.tensors.len(),
         model.vocab.len(),
         model.files.iter().filter(|file| file.file().is_some()).count(),

@@ -8,7 +8,6 @@ pub mod digest;
 pub mod download;
 pub mod known;
 pub mod lists;
-pub mod md5;
 pub mod numbers;
 pub mod page;
 pub mod prove;

@@ -91,7 +91,7 @@ fn differences(out: &mut String, candidate: &Candidate) {
         }
         out.push_str("</table>\n");
     }
-    for line in &c.vocab {
+    for line in c.vocab.iter().chain(&c.vocab_added) {
         let _ = writeln!(out, "<p>Vocabulary: {}.</p>", escape(line));
     }
 }

@@ -139,7 +139,7 @@ impl CompareReport {
                 let value = |v: &Option<String>| v.clone().unwrap_or_else(|| "-".to_owned());
                 let _ = writeln!(out, "  {}: {} | {}", d.key, value(&d.first), value(&d.second));
             }
-            c.comparison.vocab.iter().for_each(|line| {
+            c.comparison.vocab.iter().chain(&c.comparison.vocab_added).for_each(|line| {
                 let _ = writeln!(out, "  vocabulary: {line}");
             });
             tensors(&mut out, &c.comparison, verbose);

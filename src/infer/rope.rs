@@ -22,6 +22,11 @@ pub struct Rope {
     magnitude: f32,
 }
 
+/// Turns within the trained context from which `yarn` leaves a pair, and up to which it divides it:
+/// llama.cpp takes these for the architecture `llama`, whatever `yarn_beta_fast` and `yarn_beta_slow` say.
+const FAST: f64 = 32.0;
+const SLOW: f64 = 1.0;
+
 impl Rope {
     /// The embedding that `metadata` describes, for heads of `head` numbers.
     ///
@@ -50,10 +55,8 @@ impl Rope {
                 let pair = |turns: f64| {
                     dims * (trained / (turns * std::f64::consts::TAU)).ln() / (2.0 * base.ln())
                 };
-                let fast = number("scaling.yarn_beta_fast").unwrap_or(32.0);
-                let slow = number("scaling.yarn_beta_slow").unwrap_or(1.0);
-                let low = pair(fast).floor().max(0.0);
-                let high = pair(slow).ceil().min(dims - 1.0);
+                let low = pair(FAST).floor().max(0.0);
+                let high = pair(SLOW).ceil().min(dims - 1.0);
                 for (i, step) in rope.steps.iter_mut().enumerate() {
                     let ramp = ((i as f64 - low) / (high - low).max(0.001)).clamp(0.0, 1.0);
                     *step *= ramp / factor + (1.0 - ramp);

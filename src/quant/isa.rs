@@ -158,8 +158,8 @@ impl Isa {
         if self.0 == Level::Avx512 {
             use std::arch::x86_64::{
                 _mm_loadu_si128, _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32, _mm512_mul_ps,
-                _mm512_permutexvar_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setr_epi32,
-                _mm512_srli_epi32, _mm512_storeu_ps, _mm512_sub_epi32, _mm512_sub_ps,
+                _mm512_permutexvar_ps, _mm512_ror_epi32, _mm512_set1_epi32, _mm512_set1_ps,
+                _mm512_setr_epi32, _mm512_storeu_ps, _mm512_sub_epi32, _mm512_sub_ps,
             };
             // SAFETY: AVX-512 as above; sixteen bytes are read and twice sixteen numbers written.
             unsafe {
@@ -171,7 +171,9 @@ impl Isa {
                 let bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(bytes.as_ptr().cast()));
                 let [low, high] = &mut out;
                 _mm512_storeu_ps(low.as_mut_ptr(), _mm512_permutexvar_ps(bytes, all));
-                let bytes = _mm512_srli_epi32::<4>(bytes);
+                // The four lowest bits of each are the place; a rotation, for the compiler would split a
+                // shift into more steps.
+                let bytes = _mm512_ror_epi32::<4>(bytes);
                 _mm512_storeu_ps(high.as_mut_ptr(), _mm512_permutexvar_ps(bytes, all));
             }
             return out;
