@@ -153,6 +153,7 @@ fn model(id: &'static str) -> impl Strategy<Value = Model> {
                 n_head_kv: Some(1),
                 n_layer: Some(layers),
                 n_ff: Some(512),
+                n_expert: None,
                 n_rot: Some(256 / heads),
             };
             let scores = vec![score; tokens.len()];
@@ -178,7 +179,7 @@ fn model(id: &'static str) -> impl Strategy<Value = Model> {
                 extra.into_iter().for_each(|(key, value)| metadata.set(key, value));
                 model.metadata = metadata;
             }
-            for (role, pick) in Role::all(llama, layers).zip(pick.into_iter().cycle()) {
+            for (role, pick) in Role::all(llama, layers, false).zip(pick.into_iter().cycle()) {
                 let shape = role.shape(&symbols).unwrap();
                 let rows: u64 = shape.iter().rev().skip(1).product();
                 let fits = |q: &QuantType| rows.is_multiple_of(q.row_group() as u64);

@@ -147,9 +147,11 @@ fn mixture(model: Model, file_type: FileType, options: &Options) -> Result<Plan>
     plans.into_iter().next().ok_or_else(none)
 }
 
-/// Norms and other vectors, whatever their shape says.
+/// Norms and other vectors, whatever their shape says, and the router of experts, which takes little
+/// room and decides much.
 fn is_vector(step: &Step) -> bool {
-    step.shape.len() < 2 || step.name.ends_with("_norm.weight")
+    let small = ["_norm.weight", "ffn_gate_inp.weight"];
+    step.shape.len() < 2 || small.iter().any(|end| step.name.ends_with(end))
 }
 
 fn vectors_to_f32(model: &Model, plan: &mut Plan) {

@@ -80,7 +80,8 @@ pub fn plan(model: Model, folder: PathBuf, dtype: &str) -> Result<Export> {
         if step.name == "rope_freqs.weight" {
             continue;
         }
-        let Some(role) = Role::of(family(), Naming::Gguf, &step.name) else {
+        let role = Role::of(family(), Naming::Gguf, &step.name);
+        let Some(role) = role.filter(|role| role.names.experts != Some(true)) else {
             let what = format!("{}: transformers' LLaMA has no place for it", step.name);
             return Err(Error::unsupported(what, "not yet: only LLaMA and Mistral go back"));
         };
@@ -228,6 +229,7 @@ fn hyper(model: &Model) -> Result<Hyper> {
         kv_heads: number("attention.head_count_kv").unwrap_or(heads),
         head_dim: head_dim.unwrap_or(width / heads),
         states_head_dim: head_dim.is_some_and(|dim| dim != width / heads),
+        experts: None,
         vocab: rows
             .and_then(|n| u32::try_from(n).ok())
             .or(u32::try_from(model.vocab.len()).ok())

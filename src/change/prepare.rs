@@ -5,7 +5,7 @@ use crate::{
     format::catalog,
     model::{
         Join, Model, Order, Tensor,
-        role::{Naming, Role, Symbols},
+        role::{Naming, Role, Symbols, expert_of},
     },
 };
 
@@ -95,16 +95,6 @@ fn stack_experts(model: &mut Model, notes: &mut Vec<String>) -> Result<()> {
 /// Whether a model has its experts one by one.
 pub fn has_single_experts(model: &Model) -> bool {
     model.tensors.iter().any(|tensor| expert_of(&tensor.name).is_some())
-}
-
-/// `blk.3.ffn_gate.7.weight` -> (`blk.3.ffn_gate_exps.weight`, 7).
-fn expert_of(name: &str) -> Option<(String, u64)> {
-    let (stem, expert) = name.strip_suffix(".weight")?.rsplit_once('.')?;
-    let kind = stem.rsplit('.').next()?;
-    if !matches!(kind, "ffn_gate" | "ffn_down" | "ffn_up") {
-        return None;
-    }
-    Some((format!("{stem}_exps.weight"), expert.parse().ok()?))
 }
 
 /// How many heads the converter's bug of 2023 can have taken for the keys: `(wrong, right)`.

@@ -1,7 +1,7 @@
 //! Which files a verification is about, and what is claimed of each.
 //!
 //! Lists come first, in their own order, as `md5sum -c` goes through them; then every model file that
-//! no list names. A file reached by two names (a Hugging Face snapshot links to its blob) counts once.
+//! no list names, and every other file whose download left a record. A file reached by two names (a Hugging Face snapshot links to its blob) counts once.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
@@ -109,7 +109,9 @@ impl Gathered {
         }
         // Links first: a snapshot's name says more than the digest that names its blob.
         files.sort_by_key(|path| !path.is_symlink());
-        for path in files.iter().filter(|path| is_model_like(path)) {
+        let is_subject =
+            |path: &&PathBuf| is_model_like(path) || !download::claims(path).is_empty();
+        for path in files.iter().filter(is_subject) {
             self.subject(path.display().to_string(), path.clone());
         }
         for (path, finding) in missing_of_sets(&files) {

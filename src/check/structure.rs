@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Finding;
 use crate::format::catalog;
-use crate::model::{Model, Naming, Piece, Role, Symbols, Tensor};
+use crate::model::{Model, Naming, Piece, Role, Symbols, Tensor, role::expert_of};
 
 /// Padding between tensors up to this is alignment; more is a hole.
 const MOST_PADDING: u64 = 4096;
@@ -113,11 +113,15 @@ fn roles(model: &Model) -> Vec<Finding> {
     let (mut unknown, mut misshapen) = (Vec::new(), Vec::new());
     let mut present = BTreeSet::new();
     for tensor in &model.tensors {
-        let Some((_, role)) = Role::find(family, &tensor.name) else {
+        let stack = expert_of(&tensor.name).map(|(name, _)| name);
+        let Some((_, role)) = Role::find(family, stack.as_ref().unwrap_or(&tensor.name)) else {
             unknown.push(tensor.name.as_str());
             continue;
         };
         present.insert((role.id, role.layer));
+        if stack.is_some() {
+            continue;
+        }
         if let Some(wanted) = role.shape(&symbols).filter(|wanted| *wanted != tensor.shape) {
             misshapen.push((tensor, wanted));
         }
@@ -134,7 +138,8 @@ fn roles(model: &Model) -> Vec<Finding> {
         findings.push(Finding::failure("shape", message).about(&tensor.name));
     }
     let layers = symbols.n_layer.unwrap_or(0).min(MOST_LAYERS);
-    let wanted = Role::all(family, layers).filter(|r| !r.names.optional);
+    let wanted =
+        Role::all(family, layers, symbols.n_expert.is_some()).filter(|r| !r.names.optional);
     let missing: Vec<Role> = wanted.filter(|r| !present.contains(&(r.id, r.layer))).collect();
     let partial = unknown.len() > model.tensors.len() / 2;
     if let Some(first) = missing.first().filter(|_| !partial) {

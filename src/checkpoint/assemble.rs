@@ -60,7 +60,7 @@ impl Draft {
         };
         Error::unsupported(
             format!("{}: not yet: {what}: {found}", self.name()),
-            "LLaMA 1 to 3 and Mistral are read; for others use llama.cpp's convert_hf_to_gguf.py",
+            "LLaMA 1 to 3, Mistral and Mixtral are read; for others use llama.cpp's convert_hf_to_gguf.py",
         )
     }
 
@@ -98,10 +98,13 @@ impl Draft {
             fold: 1,
         }));
         let elements = tensors.iter().map(Tensor::elements).sum();
+        let experts =
+            tensors.iter().filter(|t| t.name.contains("_exps.")).map(Tensor::elements).sum();
+        let size = card::Size { elements, experts, of: hyper.experts.map_or(1, |(n, _)| n.into()) };
         let mut metadata = Metadata::new();
         metadata.set("general.architecture", "llama");
         metadata.set("general.type", "model");
-        card::write(&mut metadata, &self.folder, config, elements, naming)?;
+        card::write(&mut metadata, &self.folder, config, size, naming)?;
         hyper.write(&mut metadata, file_type(&tensors));
         let read = vocabulary::read(&self.folder, config, hyper, options)?;
         self.notes.extend(read.notes);
@@ -125,7 +128,7 @@ impl Draft {
     /// Every tensor of every layer once, each of the right shape.
     fn check(&mut self, parts: &[Part], hyper: &Hyper, naming: Naming) -> Result<()> {
         let symbols = hyper.symbols();
-        for role in Role::all(family(), hyper.layers.into()) {
+        for role in Role::all(family(), hyper.layers.into(), hyper.experts.is_some()) {
             let wanted = role.shape(&symbols).unwrap_or_default();
             let name = || role.name(naming);
             let mut found = parts.iter().filter(|p| p.role == role);

@@ -51,14 +51,34 @@ const CARD: [(&str, &[&str]); 12] = [
     ("source.repo_url", &["repo_url", "model_repo_url"]),
 ];
 
+/// How many weights a model has.
+#[derive(Clone, Copy, Debug)]
+pub struct Size {
+    /// All of them.
+    pub elements: u64,
+    /// Those of its experts.
+    pub experts: u64,
+    /// How many experts a layer has; 1 where there are none.
+    pub of: u64,
+}
+
+impl Size {
+    /// `7B`, or of experts, what a model of one would have: `8x7B`.
+    fn label(self) -> String {
+        let one = size_label(self.elements - self.experts + self.experts / self.of.max(1));
+        if self.of > 1 { format!("{}x{one}", self.of) } else { one }
+    }
+}
+
 /// Writes `general.*` for the checkpoint in `folder`, which has this many weights.
 pub fn write(
     metadata: &mut Metadata,
     folder: &Path,
     config: Option<&Json>,
-    weights: u64,
+    size: Size,
     naming: Naming,
 ) -> Result<()> {
+    let weights = size.elements;
     let card = json::bytes(&folder.join("README.md"))?;
     let card = card.map(|b| yaml::front_matter(&String::from_utf8_lossy(&b))).unwrap_or_default();
     if let Some(settings) = json::read(&folder.join("generation_config.json")).ok().flatten() {
@@ -86,7 +106,7 @@ pub fn write(
         fill("size_label", name.size_label);
     }
     fill("name", Some(folder_name(folder, naming)));
-    fill("size_label", Some(size_label(weights)));
+    fill("size_label", Some(size.label()));
     for (key, value) in found.iter().filter(|(k, _)| !k.starts_with("source.")) {
         if let Some(value) = value.as_deref().filter(|v| !v.is_empty()) {
             metadata.set(format!("general.{key}"), value);

@@ -72,11 +72,12 @@ pub fn find(path: &Path) -> Result<Found> {
     Ok(Found { folder: folder.to_owned(), files, index: None })
 }
 
-fn in_folder(folder: &Path) -> Result<Found> {
+/// The weights that lie in a folder, if there are any.
+fn weights_in(folder: &Path) -> Result<Option<Found>> {
     let names = names_in(folder)?;
     let has = |name: &str| names.contains(name);
     let meta = |found: &BTreeSet<String>| found.iter().any(|n| consolidated(n).is_some());
-    let found = |files| Ok(Found { folder: folder.to_owned(), files, index: None });
+    let found = |files| Ok(Some(Found { folder: folder.to_owned(), files, index: None }));
     if meta(&names) && !has("config.json") {
         return found(shards(folder, &names, "consolidated.", ".pth")?);
     }
@@ -85,7 +86,7 @@ fn in_folder(folder: &Path) -> Result<Found> {
         ("pytorch_model.bin.index.json", "pytorch_model.bin", "pytorch_model-", ".bin"),
     ] {
         if has(index) {
-            return from_index(&folder.join(index), folder);
+            return from_index(&folder.join(index), folder).map(Some);
         }
         if has(whole) {
             return found(vec![folder.join(whole)]);
@@ -101,6 +102,14 @@ fn in_folder(folder: &Path) -> Result<Found> {
     if has("consolidated.safetensors") {
         return found(vec![folder.join("consolidated.safetensors")]);
     }
+    Ok(None)
+}
+
+fn in_folder(folder: &Path) -> Result<Found> {
+    if let Some(found) = weights_in(folder)? {
+        return Ok(found);
+    }
+    let names = names_in(folder)?;
     let some: Vec<_> = names.iter().take(4).map(String::as_str).collect();
     Err(Error::Unknown {
         file: folder.display().to_string(),
@@ -108,9 +117,22 @@ fn in_folder(folder: &Path) -> Result<Found> {
             [] => "an empty folder".to_owned(),
             some => format!("a folder with {}, but no weights", some.join(", ")),
         },
-        next: "name a folder with consolidated.00.pth, model.safetensors or pytorch_model.bin, or a file"
-            .to_owned(),
+        next: match checkpoints_below(folder)?.as_slice() {
+            [] => "name a folder with consolidated.00.pth, model.safetensors or pytorch_model.bin, or a file"
+                .to_owned(),
+            below => format!("name the folder below it that has them: {}", below.join(", ")),
+        },
     })
+}
+
+/// The folders in a folder that hold a checkpoint, as `7B` in `models`.
+fn checkpoints_below(folder: &Path) -> Result<Vec<String>> {
+    let entries = fs::read_dir(folder).map_err(|e| Error::io(folder, "read", e))?;
+    let below = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    let holds = |path: &PathBuf| path.is_dir() && weights_in(path).is_ok_and(|f| f.is_some());
+    let mut found: Vec<String> = below.filter(holds).map(|p| p.display().to_string()).collect();
+    found.sort_unstable();
+    Ok(found)
 }
 
 /// The names of the files (not folders) in a folder.

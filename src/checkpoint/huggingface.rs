@@ -17,7 +17,8 @@ use crate::{
 };
 
 /// The architectures that GGUF calls `llama` and whose tensors the family names.
-const ARCHITECTURES: [&str; 3] = ["LlamaForCausalLM", "LLaMAForCausalLM", "MistralForCausalLM"];
+const ARCHITECTURES: [&str; 4] =
+    ["LlamaForCausalLM", "LLaMAForCausalLM", "MistralForCausalLM", "MixtralForCausalLM"];
 
 /// Reads a checkpoint in Hugging Face's layout.
 pub fn open(mut draft: Draft, mut shards: Vec<Vec<Stored>>, options: &Options) -> Result<Model> {
@@ -33,9 +34,10 @@ pub fn open(mut draft: Draft, mut shards: Vec<Vec<Stored>>, options: &Options) -
         .unwrap_or("a model without config.json")
         .to_owned();
     let all: Vec<Stored> = shards.into_iter().flatten().filter(|t| !is_constant(&t.name)).collect();
-    let role = |t: &Stored| role(Naming::Hf, &t.name);
+    let all = stacked(all);
+    let role = |name: &str| role(Naming::Hf, name);
     let unknown: Vec<&str> =
-        all.iter().filter(|t| role(t).is_none()).map(|t| t.name.as_str()).collect();
+        all.iter().map(|(name, _)| name.as_str()).filter(|name| role(name).is_none()).collect();
     let known = ARCHITECTURES.contains(&architecture.as_str());
     if !unknown.is_empty() || all.is_empty() || (config.is_some() && !known) {
         return Err(draft.unknown_tensors(&unknown, &architecture));
@@ -46,23 +48,34 @@ pub fn open(mut draft: Draft, mut shards: Vec<Vec<Stored>>, options: &Options) -
     };
     let hyper = hyper(&mut draft, &config, &all)?;
     let mut parts = Vec::new();
-    for stored in &all {
-        let Some(role) = role(stored) else { continue };
+    for (name, stack) in &all {
+        let (Some(role), Some((_, stored))) = (role(name), stack.first()) else { continue };
         let heads = role.names.rotary.then_some(u64::from(hyper.head_dim));
         let turns = |n: &u64| {
             stored.shape.first().is_some_and(|rows| rows.is_multiple_of(*n)) && n.is_multiple_of(2)
         };
         if heads.is_some_and(|n| n == 0 || !turns(&n)) {
-            let what =
-                format!("{}: {} with heads of {} rows", draft.name(), stored.name, hyper.head_dim);
+            let what = format!("{}: {name} with heads of {} rows", draft.name(), hyper.head_dim);
             return Err(Error::refused(what, "check that config.json is of this model"));
+        }
+        let odd = |(i, (expert, other)): (u64, &(u64, Stored))| {
+            *expert != i || (other.dtype, &other.shape) != (stored.dtype, &stored.shape)
+        };
+        if let Some((_, (_, other))) = (0..).zip(stack).find(|pair| odd(*pair)) {
+            let what =
+                format!("{}: {} does not follow the experts before it", draft.name(), other.name);
+            return Err(Error::refused(what, "check that the download is complete"));
+        }
+        let mut shape = stored.shape.clone();
+        if role.names.shape.len() > shape.len() {
+            shape.insert(0, stack.len() as u64);
         }
         parts.push(Part {
             role,
-            shape: stored.shape.clone(),
+            shape,
             quant: stored.quant()?,
             big_endian: stored.big_endian,
-            pieces: vec![stored.piece()?],
+            pieces: stack.iter().map(|(_, stored)| stored.piece()).collect::<Result<_>>()?,
             join: Join::Rows,
             orders: heads
                 .map(|n| Order::PairsFromHalves { rows_per_head: n })
@@ -73,7 +86,36 @@ pub fn open(mut draft: Draft, mut shards: Vec<Vec<Stored>>, options: &Options) -
     draft.finish(parts, &hyper, Naming::Hf, Some(&config), options)
 }
 
-fn hyper(draft: &mut Draft, config: &Json, tensors: &[Stored]) -> Result<Hyper> {
+/// Tensors by name, one each but for the experts of a layer: those that do the same are one stack, which
+/// stands where its last one stood.
+fn stacked(all: Vec<Stored>) -> Vec<(String, Vec<(u64, Stored)>)> {
+    let mut out: Vec<(String, Vec<(u64, Stored)>)> = Vec::new();
+    for stored in all {
+        let Some((name, expert)) = expert_of(&stored.name) else {
+            out.push((stored.name.clone(), vec![(0, stored)]));
+            continue;
+        };
+        let before = out.iter().rposition(|(other, _)| *other == name);
+        let mut stack = before.map(|at| out.remove(at).1).unwrap_or_default();
+        let at = stack.partition_point(|(other, _)| *other < expert);
+        stack.insert(at, (expert, stored));
+        out.push((name, stack));
+    }
+    out
+}
+
+/// `….experts.3.w1.weight` -> (`….experts.w1.weight`, 3).
+fn expert_of(name: &str) -> Option<(String, u64)> {
+    let (before, rest) = name.split_once(".block_sparse_moe.experts.")?;
+    let (expert, matrix) = rest.split_once('.')?;
+    Some((format!("{before}.block_sparse_moe.experts.{matrix}"), expert.parse().ok()?))
+}
+
+fn hyper(
+    draft: &mut Draft,
+    config: &Json,
+    tensors: &[(String, Vec<(u64, Stored)>)],
+) -> Result<Hyper> {
     let path = draft.folder.join("config.json");
     let stated = |key: &str| config.get(key).filter(|v| !v.is_null());
     let number = |key: &str| match stated(key) {
@@ -99,8 +141,8 @@ fn hyper(draft: &mut Draft, config: &Json, tensors: &[Stored]) -> Result<Hyper> 
             return Err(json::malformed(&path, "num_attention_heads", &found, "a divisor of it"));
         }
     };
-    let rows = tensors.iter().find(|t| t.name == "model.embed_tokens.weight");
-    let rows = rows.and_then(|t| u32::try_from(*t.shape.first()?).ok());
+    let embedding = tensors.iter().find(|(name, _)| name == "model.embed_tokens.weight");
+    let rows = embedding.and_then(|(_, t)| u32::try_from(*t.first()?.1.shape.first()?).ok());
     let stated_vocab = number("vocab_size")?;
     let vocab = rows.or(stated_vocab).unwrap_or(0);
     if let Some(stated) = stated_vocab.filter(|v| *v != vocab) {
@@ -121,6 +163,7 @@ fn hyper(draft: &mut Draft, config: &Json, tensors: &[Stored]) -> Result<Hyper> 
         kv_heads: number("num_key_value_heads")?.unwrap_or(heads),
         head_dim,
         states_head_dim,
+        experts: number("num_local_experts")?.zip(number("num_experts_per_tok")?),
         vocab,
         eps,
         rope_base: rope_base.or_else(|| float("rope_theta")),

@@ -24,6 +24,8 @@ pub struct Hyper {
     pub head_dim: u32,
     /// Whether `head_dim` is stated and not the quotient of width and heads.
     pub states_head_dim: bool,
+    /// Experts of a layer and how many of them a token takes, in Mixtral.
+    pub experts: Option<(u32, u32)>,
     /// Rows of the token embedding.
     pub vocab: u32,
     /// Epsilon of the RMS norm.
@@ -73,6 +75,7 @@ impl Hyper {
             n_head_kv: Some(self.kv_heads.into()),
             n_layer: Some(self.layers.into()),
             n_ff: Some(self.feed_forward.into()),
+            n_expert: self.experts.map(|(n, _)| n.into()),
             n_rot: Some(self.head_dim.into()),
         }
     }
@@ -107,6 +110,10 @@ impl Hyper {
             set("rope.freq_base", base.into());
         }
         set("attention.layer_norm_rms_epsilon", self.eps.into());
+        if let Some((count, used)) = self.experts {
+            set("expert_count", count.into());
+            set("expert_used_count", used.into());
+        }
         if self.states_head_dim {
             set("attention.key_length", self.head_dim.into());
             set("attention.value_length", self.head_dim.into());

@@ -258,6 +258,7 @@ fn hyper(draft: &mut Draft, params: Option<&Json>, width: u64, parts: &[Part]) -
         kv_heads,
         head_dim,
         states_head_dim,
+        experts: None,
         vocab,
         eps,
         rope_base,

@@ -56,7 +56,7 @@ fn absent(model: &Model, known: &[&str]) -> Absent {
         .collect();
     let names: std::collections::HashSet<&str> =
         model.tensors.iter().map(|t| t.name.as_str()).chain(known.iter().copied()).collect();
-    for role in Role::all(family, layers) {
+    for role in Role::all(family, layers, false) {
         let name = role.name(Naming::Old);
         if !names.contains(name.as_str()) {
             let size = sizes.iter().find(|(id, _)| *id == role.id).map_or(0, |(_, bytes)| *bytes);

@@ -60,6 +60,9 @@ pub struct Names {
     /// Whether a model may lack it.
     #[serde(default)]
     pub optional: bool,
+    /// Whether only models with experts have it, or only those without; all have it where not said.
+    #[serde(default)]
+    pub experts: Option<bool>,
 }
 
 /// How a tensor is cut where a model is cut into parts.

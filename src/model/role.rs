@@ -51,10 +51,11 @@ impl Role {
         Naming::ALL.into_iter().find_map(of)
     }
 
-    /// Every role of a model with `layers` layers.
-    pub fn all(family: &'static Family, layers: u64) -> impl Iterator<Item = Role> {
+    /// Every role of a model with `layers` layers, with or without experts.
+    pub fn all(family: &'static Family, layers: u64, experts: bool) -> impl Iterator<Item = Role> {
         let role = |id: &'static String, names, layer| Role { id, names, layer };
-        family.roles.iter().flat_map(move |(id, names)| {
+        let has = move |names: &Names| names.experts.is_none_or(|with| with == experts);
+        family.roles.iter().filter(move |(_, names)| has(names)).flat_map(move |(id, names)| {
             let count = if names.old.contains("{n}") { layers } else { 1 };
             let layer = move |n| names.old.contains("{n}").then_some(n);
             (0..count).map(move |n| role(id, names, layer(n)))
@@ -84,6 +85,17 @@ impl Role {
     pub fn shape(&self, symbols: &Symbols) -> Option<Vec<u64>> {
         self.names.shape.iter().map(|name| symbols.get(name)).collect()
     }
+}
+
+/// `blk.3.ffn_gate.7.weight`, one expert by itself as the first Mixtral files have them ->
+/// (`blk.3.ffn_gate_exps.weight`, 7).
+pub fn expert_of(name: &str) -> Option<(String, u64)> {
+    let (stem, expert) = name.strip_suffix(".weight")?.rsplit_once('.')?;
+    let kind = stem.rsplit('.').next()?;
+    if !matches!(kind, "ffn_gate" | "ffn_down" | "ffn_up") {
+        return None;
+    }
+    Some((format!("{stem}_exps.weight"), expert.parse().ok()?))
 }
 
 fn pattern(names: &Names, naming: Naming) -> &str {
@@ -116,6 +128,8 @@ pub struct Symbols {
     pub n_head_kv: Option<u64>,
     pub n_layer: Option<u64>,
     pub n_ff: Option<u64>,
+    /// Experts of a layer, in models that have them.
+    pub n_expert: Option<u64>,
     /// The width of one head, all of which is rotated.
     pub n_rot: Option<u64>,
 }
@@ -131,6 +145,7 @@ impl Symbols {
             "n_layer" => self.n_layer,
             "n_ff" => self.n_ff,
             "n_rot" => self.n_rot,
+            "n_expert" => self.n_expert,
             // Rows of the query, key and value matrices.
             "n_q" => self.n_rot?.checked_mul(self.n_head?),
             "n_kv" => self.n_rot?.checked_mul(self.n_head_kv?),
@@ -160,6 +175,8 @@ impl Symbols {
             stated("n_embd").or_else(|| shape("token_embedding").and_then(|s| s.last().copied()));
         let n_head = stated("n_head");
         let key_length = format!("{}.attention.key_length", family.family.gguf);
+        let experts = format!("{}.expert_count", family.family.gguf);
+        let n_expert = model.metadata.u64(&experts).filter(|n| *n > 0);
         let n_rot = model.metadata.u64(&key_length).or_else(|| n_embd?.checked_div(n_head?));
         let measured = || rows("key")?.checked_div(n_rot?);
         let layers = || {
@@ -173,6 +190,7 @@ impl Symbols {
             n_head_kv: derived("n_head_kv").or_else(measured).or(n_head),
             n_layer: stated("n_layer").or_else(layers),
             n_ff: derived("n_ff").or_else(|| rows("gate")),
+            n_expert,
             n_rot,
         }
     }
@@ -185,12 +203,13 @@ mod tests {
     #[test]
     fn names_lead_to_roles_and_back() {
         let llama = catalog::family("llama").unwrap();
-        for role in Role::all(llama, 3) {
+        for role in Role::all(llama, 3, false).chain(Role::all(llama, 3, true)) {
             for naming in Naming::ALL {
                 assert_eq!(Role::of(llama, naming, &role.name(naming)), Some(role));
             }
         }
-        assert_eq!(Role::all(llama, 3).count(), 3 + 3 * 9);
+        assert_eq!(Role::all(llama, 3, false).count(), 3 + 3 * 9);
+        assert_eq!(Role::all(llama, 3, true).count(), 3 + 3 * 10);
         let query = Role::of(llama, Naming::Hf, "model.layers.11.self_attn.q_proj.weight").unwrap();
         assert_eq!((query.id, query.layer), ("query", Some(11)));
         assert_eq!(query.name(Naming::Gguf), "blk.11.attn_q.weight");
@@ -209,6 +228,7 @@ mod tests {
             n_head_kv: Some(8),
             n_layer: Some(80),
             n_ff: Some(28672),
+            n_expert: None,
             n_rot: Some(128),
         };
         let shape = |name| Role::of(llama, Naming::Old, name).unwrap().shape(&symbols).unwrap();

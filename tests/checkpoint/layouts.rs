@@ -4,6 +4,7 @@
 use std::{fs, path::Path};
 
 use regguf::{
+    check::structure,
     checkpoint::{self, Misfit, Options},
     error::Result,
     model::{Model, Naming, Role},
@@ -243,11 +244,66 @@ fn llama_3_rope_scaling_becomes_a_tensor() {
     assert_eq!(model.metadata.u64("llama.attention.key_length"), Some(4));
 }
 
+/// Mixtral: a router and three experts where the others have one feed-forward layer.
+#[test]
+fn experts_are_stacked_in_the_order_of_their_numbers() {
+    const EXPERTS: usize = 3;
+    let matrices =
+        [("w1", "gate", [FF, WIDTH]), ("w2", "down", [WIDTH, FF]), ("w3", "up", [FF, WIDTH])];
+    let moe = |name: &str| format!("model.layers.0.block_sparse_moe.{name}.weight");
+    let mut tensors: Vec<_> = SHAPES
+        .iter()
+        .filter(|(_, name, _)| !name.contains(".mlp."))
+        .map(|(_, name, shape)| ((*name).to_owned(), shape.to_vec(), numbers(0, shape)))
+        .collect();
+    tensors.push((moe("gate"), vec![EXPERTS, WIDTH], numbers(9, &[EXPERTS, WIDTH])));
+    for expert in (0..EXPERTS).rev() {
+        for (i, (w, _, shape)) in matrices.iter().enumerate() {
+            let name = moe(&format!("experts.{expert}.{w}"));
+            tensors.push((name, shape.to_vec(), numbers(10 * (i + 1) + expert, shape)));
+        }
+    }
+    let config = CONFIG.replace("MistralForCausalLM", "MixtralForCausalLM")
+        + r#", "num_local_experts": 3, "num_experts_per_tok": 2}"#;
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("config.json"), config).unwrap();
+    let write = |tensors: &[_]| {
+        fs::write(folder.path().join("model.safetensors"), safetensors(tensors)).unwrap();
+        read(folder.path())
+    };
+    let model = write(&tensors).unwrap();
+    for (i, (_, name, [rows, columns])) in matrices.iter().enumerate() {
+        let name = format!("blk.0.ffn_{name}_exps.weight");
+        let shape = [EXPERTS, *rows, *columns].map(|n| n as u64);
+        assert_eq!(model.tensor(&name).unwrap().shape, shape, "{name}");
+        let wanted: Vec<f32> =
+            (0..EXPERTS).flat_map(|e| numbers(10 * (i + 1) + e, &[*rows, *columns])).collect();
+        assert_eq!(values(&model, &name), wanted, "{name}");
+    }
+    assert_eq!(values(&model, "blk.0.ffn_gate_inp.weight"), numbers(9, &[EXPERTS, WIDTH]));
+    assert_eq!(model.metadata.u64("llama.expert_count"), Some(3));
+    assert_eq!(model.metadata.u64("llama.expert_used_count"), Some(2));
+    assert_eq!(structure::check(&model), []);
+
+    let error = write(&tensors[..tensors.len() - 3]).unwrap_err().to_string();
+    assert!(error.contains("does not follow the experts before it"), "{error}");
+}
+
 #[test]
 fn other_architectures_are_named_with_what_is_missing() {
     let config = CONFIG.replace("MistralForCausalLM", "Qwen2ForCausalLM") + "}";
     let error = hugging_face(&config, &[]).unwrap_err().to_string();
     assert!(error.contains("not yet: Qwen2ForCausalLM"), "{error}");
+}
+
+#[test]
+fn the_folder_below_that_has_the_weights_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let below = folder.path().join("7B");
+    fs::create_dir(&below).unwrap();
+    fs::write(below.join("consolidated.00.pth"), "").unwrap();
+    let error = read(folder.path()).unwrap_err().to_string();
+    assert!(error.ends_with(&format!("that has them: {}", below.display())), "{error}");
 }
 
 const SPM: &str = r#"{"model": {"type": "BPE", "byte_fallback": true, "unk_token": "<unk>",

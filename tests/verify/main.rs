@@ -350,11 +350,18 @@ fn local_dir_downloads_carry_their_digests() {
     let etag = of_bytes(Algorithm::Sha256, &fs::read(&path).expect("readable")).hex;
     let record = format!("{}\n{etag}\n1700000000.5\n", "0123456789".repeat(4));
     fs::write(records.join(format!("{shard}.metadata")), record).expect("writable");
+    let config = fs::read(folder.path().join("config.json")).expect("readable");
+    let etag = of_bytes(Algorithm::GitBlob, &config).hex;
+    let record = format!("{}\n{etag}\n1700000000.5\n", "0123456789".repeat(4));
+    fs::write(records.join("config.json.metadata"), record).expect("writable");
     let result = check(folder.path());
     assert!(result.is_good() && one(&result, shard).confirmed);
+    assert!(one(&result, "config.json").confirmed);
     flip(&path, 20_000);
     age(&path);
     assert_eq!(failure(&check(folder.path()), shard).0, "altered");
+    fs::write(folder.path().join("config.json"), [&config[..], b" "].concat()).expect("writable");
+    assert_eq!(one(&check(folder.path()), "config.json").status, Status::Failed);
 }
 
 #[test]
