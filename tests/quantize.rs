@@ -252,16 +252,29 @@ fn older_containers_are_read_and_written() {
     assert!(plan(source(), &to("q4_2", &old)).is_err());
 }
 
-/// What the program of 28 April 2023 wrote, whole files.
+/// What the programs of March to June 2023 wrote, whole files: each in its era's last way.
 #[test]
-fn files_of_ggjt_v1_are_the_original_ones() {
+fn files_of_older_containers_are_the_original_ones() {
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().join("old.bin");
-    for word in ["q4_0", "q4_1", "q4_2", "q4_3", "q5_0", "q5_1", "q8_0"] {
-        let source = open(&golden("T/E4b/ggml-model-f16.bin"));
-        made(source, &Options { to: Some("ggjt-v1".into()), ..to(word, &output) }).unwrap();
-        let original = golden(&format!("T/E4b/ggml-model-{word}.bin"));
-        assert!(fs::read(&output).unwrap() == fs::read(original).unwrap(), "{word}");
+    let two = &["q4_0", "q4_1"][..];
+    let five = &["q4_0", "q4_1", "q5_0", "q5_1", "q8_0"][..];
+    for (era, to_format, words) in [
+        ("E1", "ggml-llama-planar", two),
+        ("E2", "ggml", two),
+        ("E3", "ggmf-v1", two),
+        ("E4b", "ggjt-v1", &["q4_0", "q4_1", "q4_2", "q4_3", "q5_0", "q5_1", "q8_0"]),
+        ("E5", "ggjt-v2", five),
+        ("E6", "ggjt-v3", five),
+    ] {
+        for word in words {
+            // The later programs were given the same weights.
+            let source = if matches!(era, "E5" | "E6") { "E4b" } else { era };
+            let source = open(&golden(&format!("T/{source}/ggml-model-f16.bin")));
+            made(source, &Options { to: Some(to_format.into()), ..to(word, &output) }).unwrap();
+            let original = golden(&format!("T/{era}/ggml-model-{word}.bin"));
+            assert!(fs::read(&output).unwrap() == fs::read(original).unwrap(), "{era} {word}");
+        }
     }
 }
 

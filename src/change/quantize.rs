@@ -15,7 +15,7 @@ use std::{
 use regex::Regex;
 
 use super::{
-    Act, Plan, Step,
+    Act, Plan, Step, Target,
     ftype::FileType,
     imatrix::Importance,
     keys,
@@ -155,7 +155,7 @@ fn old_plan(
         let all: Vec<_> = base.target.types().iter().map(|q| q.name()).collect();
         Error::unsupported(what, format!("it holds {}", all.join(", ")))
     })?;
-    let encode = recipe(to, options.recipe.as_deref())?;
+    let encode = recipe(base.target, to, options.recipe.as_deref())?;
     for step in &mut plan.steps {
         let kept = file_type.copy || options.leave_output && step.name == "output.weight";
         if step.rows() > 1 && step.name.ends_with("weight") && !kept && step.quant != to {
@@ -179,10 +179,14 @@ fn old_plan(
     Ok(plan)
 }
 
-/// How the bytes of a type were made: as asked for, else in the last way of its era.
-fn recipe(quant: QuantType, asked: Option<&str>) -> Result<Option<EncodeRows>> {
+/// How the bytes of a type were made: as asked for, else in the last way of the container's era.
+fn recipe(target: Target, quant: QuantType, asked: Option<&str>) -> Result<Option<EncodeRows>> {
     let known = recipes(quant);
-    let Some(name) = asked else { return Ok(known.last().map(|r| r.encode)) };
+    let until = target.container().format.lived.to.as_deref();
+    let Some(name) = asked else {
+        let then = known.iter().rev().find(|r| until.is_none_or(|until| r.lived.0 < until));
+        return Ok(then.map(|r| r.encode));
+    };
     match known.iter().find(|r| r.name == name) {
         Some(recipe) => Ok(Some(recipe.encode)),
         None => {

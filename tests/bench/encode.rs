@@ -1,8 +1,9 @@
-//! Numbers a second of every encoder, compiled for the baseline and for the best of this machine.
+//! Numbers a second of every encoder, also of older eras, compiled for the baseline and for the best of
+//! this machine.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use regguf::quant::encode::{encoder, needs_importance};
-use regguf::quant::{QuantType, isa::Isa};
+use regguf::quant::{QuantType, isa::Isa, recipe::recipes};
 use std::{hint::black_box, time::Duration};
 
 const ROW: usize = 4096;
@@ -37,6 +38,20 @@ fn encoders(c: &mut Criterion) {
             }
         }
         group.finish();
+    }
+    for kind in QuantType::all().filter(|q| !q.is_today()) {
+        let Some(row_bytes) = kind.row_bytes(ROW as u64) else { continue };
+        let mut out = vec![0; row_bytes as usize * ROWS];
+        for recipe in recipes(kind) {
+            let mut group = c.benchmark_group(format!("{kind} {}", recipe.name));
+            group.throughput(Throughput::Elements((ROW * ROWS) as u64));
+            for isa in [Isa::PORTABLE, Isa::best()] {
+                group.bench_function(isa.name(), |b| {
+                    b.iter(|| (recipe.encode)(isa, black_box(&rows), ROW, None, &mut out));
+                });
+            }
+            group.finish();
+        }
     }
 }
 
