@@ -1,7 +1,8 @@
 //! Which files a verification is about, and what is claimed of each.
 //!
 //! Lists come first, in their own order, as `md5sum -c` goes through them; then every model file that
-//! no list names, and every other file whose download left a record. A file reached by two names (a Hugging Face snapshot links to its blob) counts once.
+//! no list names, and every other file whose download left a record. A file reached by two names (a
+//! Hugging Face snapshot links to its blob) counts once.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;

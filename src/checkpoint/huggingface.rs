@@ -3,6 +3,8 @@
 //! Query and key rows are stored in halves there (row `i` turns with row `i + head_dim / 2`), in GGUF
 //! in pairs; the rows are read in that order.
 
+use std::collections::HashMap;
+
 use serde_json::Value as Json;
 
 use super::{
@@ -89,19 +91,23 @@ pub fn open(mut draft: Draft, mut shards: Vec<Vec<Stored>>, options: &Options) -
 /// Tensors by name, one each but for the experts of a layer: those that do the same are one stack, which
 /// stands where its last one stood.
 fn stacked(all: Vec<Stored>) -> Vec<(String, Vec<(u64, Stored)>)> {
-    let mut out: Vec<(String, Vec<(u64, Stored)>)> = Vec::new();
-    for stored in all {
+    let mut places = Vec::new();
+    let mut stacks: HashMap<String, (usize, Vec<(u64, Stored)>)> = HashMap::new();
+    for (place, stored) in all.into_iter().enumerate() {
         let Some((name, expert)) = expert_of(&stored.name) else {
-            out.push((stored.name.clone(), vec![(0, stored)]));
+            places.push((place, (stored.name.clone(), vec![(0, stored)])));
             continue;
         };
-        let before = out.iter().rposition(|(other, _)| *other == name);
-        let mut stack = before.map(|at| out.remove(at).1).unwrap_or_default();
-        let at = stack.partition_point(|(other, _)| *other < expert);
-        stack.insert(at, (expert, stored));
-        out.push((name, stack));
+        let (last, stack) = stacks.entry(name).or_default();
+        *last = place;
+        stack.push((expert, stored));
     }
-    out
+    for (name, (last, mut stack)) in stacks {
+        stack.sort_by_key(|(expert, _)| *expert);
+        places.push((last, (name, stack)));
+    }
+    places.sort_unstable_by_key(|(place, _)| *place);
+    places.into_iter().map(|(_, tensor)| tensor).collect()
 }
 
 /// `….experts.3.w1.weight` -> (`….experts.w1.weight`, 3).
