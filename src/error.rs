@@ -96,6 +96,14 @@ impl Error {
         Error::Io { path: path.into(), doing, source }
     }
 
+    /// What a walk through `folder` met.
+    pub fn walk(folder: &Path, error: walkdir::Error) -> Error {
+        let path = error.path().unwrap_or(folder).to_path_buf();
+        // The walk's own text names the path once more.
+        let source = error.into_io_error();
+        Error::io(path, "list", source.unwrap_or_else(|| io::Error::other("links in a circle")))
+    }
+
     /// A refusal with the step that would allow it.
     pub fn refused(what: impl Into<String>, next: impl Into<String>) -> Error {
         Error::Refused { what: what.into(), next: next.into() }

@@ -7,6 +7,8 @@ pub struct Limits {
     pub tensors: u64,
     /// Tokens in a vocabulary, entries in a metadata array.
     pub array: u64,
+    /// Tokens, or merges, in a tokenizer's own file.
+    pub tokens: u64,
     /// Key-value pairs in a metadata section.
     pub keys: u64,
     /// Bytes in one stored string (chat templates are the longest).
@@ -20,6 +22,7 @@ impl Limits {
     pub const DEFAULT: Limits = Limits {
         tensors: 1 << 20,
         array: 1 << 22,
+        tokens: 1 << 19,
         keys: 1 << 16,
         string: 16 << 20,
         metadata: 256 << 20,

@@ -202,7 +202,7 @@ fn safetensors_files() {
         (
             "a header without end",
             [&u64::MAX.to_le_bytes()[..], b"{}"].concat(),
-            "safetensors: header at 0x8: found a length of 18446744073709551615, wanted at most 104857600",
+            "safetensors: header at 0x8: found a length of 18446744073709551615, wanted at most 16777216",
         ),
         (
             "no JSON",

@@ -386,6 +386,7 @@ fn what_old_files_do_and_lose_nothing_by_is_read() {
     let legal = [
         ("nothing in it", Bytes::head(3, 0, 0)),
         ("alignment 1", aligned(U32, &1u32.to_le_bytes())),
+        ("less than the alignment", Bytes::head(3, 1, 0).info("t", &[1], F32_TENSOR, 0).data(32)),
         ("padding cut off", Bytes::head(3, 1, 0).info("t", &[8], F32_TENSOR, 0).data(32)),
     ];
     for (what, bytes) in legal {

@@ -103,6 +103,11 @@ fn sentencepiece() {
 }
 
 #[test]
+fn tiktoken() {
+    replay("tiktoken");
+}
+
+#[test]
 fn tokenizer_json() {
     replay("tokenizer_json");
 }

@@ -63,10 +63,7 @@ pub fn find(roots: &[PathBuf], outputs: bool) -> Result<Vec<Found>> {
         let hidden = |name: &std::ffi::OsStr| name.to_string_lossy().starts_with('.');
         let visible = |e: &walkdir::DirEntry| e.depth() == 0 || !hidden(e.file_name());
         for entry in WalkDir::new(root).sort_by_file_name().into_iter().filter_entry(visible) {
-            let entry = entry.map_err(|error| {
-                let path = error.path().unwrap_or(root).to_path_buf();
-                Error::io(path, "list", error.into())
-            })?;
+            let entry = entry.map_err(|error| Error::walk(root, error))?;
             let path = entry.into_path();
             if path.is_file() {
                 let folder = path.parent().unwrap_or(root).to_path_buf();

@@ -38,10 +38,7 @@ pub fn jobs(roots: &[PathBuf]) -> Result<Vec<Job>> {
     for root in roots {
         let mut sets: BTreeMap<PathBuf, BTreeMap<usize, BTreeSet<Shard>>> = BTreeMap::new();
         for entry in WalkDir::new(root).sort_by_file_name() {
-            let entry = entry.map_err(|error| {
-                let path = error.path().unwrap_or(root).to_path_buf();
-                Error::io(path, "list", error.into())
-            })?;
+            let entry = entry.map_err(|error| Error::walk(root, error))?;
             if let Some((whole, shard)) = receipt::whole_of(&receipt::subject(entry.path())) {
                 sets.entry(whole).or_default().entry(shard.count()).or_default().insert(shard);
             }

@@ -204,14 +204,18 @@ impl Found {
             None => folder,
         };
         let ending = if output.to.starts_with("gguf") { "gguf" } else { "bin" };
-        let base = output.path.display();
+        let base = output.path.display().to_string();
         let whole = self.path.file_name().unwrap_or_default().to_string_lossy();
-        let plain = format!("{base}.{ending}");
-        let longer = format!("{base}.{}.{ending}", output.to);
-        let longest = format!("{whole}.{}.{ending}", output.to);
-        let mut names = [plain, longer, longest].into_iter().map(|name| folder.join(name));
-        let fallback = folder.join(format!("{whole}.{ending}"));
-        names.find(|path| free(path)).unwrap_or(fallback)
+        // Several models of a folder may be one but for how they are stored.
+        let (stem, told) = match &output.kind {
+            Some(kind) => (self.stem(), format!("-{kind}")),
+            None => (base.clone(), format!(".{}", output.to)),
+        };
+        let (longer, longest) = (format!("{stem}{told}"), format!("{whole}{told}"));
+        let numbered = (2..).map(|n| format!("{base}-{n}"));
+        let names = [base.clone(), longer, longest].into_iter().chain(numbered);
+        let mut paths = names.map(|name| folder.join(format!("{name}.{ending}")));
+        paths.find(|path| free(path)).unwrap_or_default()
     }
 
     /// The name of an output without the ending.

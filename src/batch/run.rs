@@ -23,6 +23,7 @@ use crate::change::{self, Plan, Progress};
 use crate::check::Severity;
 use crate::check::verify::{self, verify};
 use crate::error::{Error, Result};
+use crate::size;
 
 /// Memory that one job needs besides the buffers that all jobs share: headers and vocabularies.
 const JOB_MEMORY: u64 = 128 << 20;
@@ -398,9 +399,10 @@ impl Run<'_> {
         let wanted = total.saturating_add(*reserved).saturating_add(self.limits.min_free);
         if let Some(free) = free.filter(|free| *free < wanted) {
             let what = format!(
-                "{} bytes are to be written and {} kept free, the disk has {free} free",
-                total.saturating_add(*reserved),
-                self.limits.min_free
+                "{} are to be written and {} kept free, the disk has {} free",
+                size::text(total.saturating_add(*reserved)),
+                size::text(self.limits.min_free),
+                size::text(free)
             );
             return Err(Error::refused(what, "free some space or name another --out"));
         }

@@ -116,7 +116,7 @@ impl Task {
 
     /// Whether it is done to models of this kind.
     pub fn takes(self, kind: Kind) -> bool {
-        kind != Kind::Checkpoint || matches!(self, Self::Convert | Self::Verify)
+        kind != Kind::Checkpoint || self != Self::Upgrade
     }
 
     /// Opens a model and plans its outputs, one a type; `None` for a task that writes nothing.
@@ -127,7 +127,7 @@ impl Task {
         if matches!(self, Self::Verify | Self::Join) {
             return Ok(None);
         }
-        if self == Self::Convert {
+        if self == Self::Convert || found.kind == Kind::Checkpoint {
             return settings.convert(found).map(Some);
         }
         let model = open(&found.path, &OpenOptions::default())?;

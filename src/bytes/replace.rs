@@ -72,7 +72,7 @@ impl Replace {
                 .suffix(SUFFIX)
                 .permissions_if_unix()
                 .tempfile_in(folder)
-                .map_err(|e| Error::io(target, "create", e))?;
+                .map_err(|e| Error::io(target, "create", without_path(&e)))?;
             // Says that the file has a living writer; whoever took it for a leftover just before has
             // removed its name. File systems without locks have no such visitors either.
             let _ = temp.as_file().lock();
@@ -225,6 +225,12 @@ pub fn free_space(folder: &Path) -> Option<u64> {
         let _ = folder;
         None
     }
+}
+
+/// An error of the temporary file without its name, which nobody asked for.
+fn without_path(error: &io::Error) -> io::Error {
+    let text = error.to_string();
+    io::Error::new(error.kind(), text.split(" at path ").next().unwrap_or(&text))
 }
 
 fn check_space(folder: &Path, size: u64, target: &Path) -> Result<()> {

@@ -4,11 +4,18 @@
 //! place in the output beforehand, so the bytes do not depend on the number of threads. Memory stays
 //! at a few buffers a thread. A failure or Ctrl-C leaves no output behind.
 
-use std::{collections::HashMap, time::Instant};
+use std::{
+    collections::HashMap,
+    sync::{Condvar, Mutex, PoisonError},
+    time::Instant,
+};
 
 use rayon::prelude::*;
 
-use super::plan::{Act, Plan, Step};
+use super::{
+    plan::{Act, Plan, Step},
+    recode::{Distance, Recode, Weights},
+};
 use crate::{
     bytes::{
         Input, Paged, Replace,
@@ -17,7 +24,7 @@ use crate::{
     container::{self, OpenOptions},
     error::{Error, Result},
     model::{Model, Tensor},
-    quant::{QuantType, decode_rows, encode::float::all_finite, isa::Isa, permute::ScaleLoss},
+    quant::{QuantType, isa::Isa, permute::ScaleLoss},
 };
 
 /// Told how many bytes of output have been written.
@@ -53,50 +60,6 @@ pub struct StepOutcome {
     pub distance: Distance,
 }
 
-/// Sums over weights before and after.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Distance {
-    /// Weights compared.
-    pub weights: u64,
-    /// Sum of the squared differences.
-    pub squared_error: f64,
-    /// Sum of the squares of the source.
-    pub squared_source: f64,
-    /// Largest absolute difference.
-    pub max_error: f32,
-}
-
-impl Distance {
-    /// Adds one run of weights.
-    pub fn add(&mut self, source: &[f32], copy: &[f32]) {
-        for (a, b) in source.iter().zip(copy) {
-            let d = a - b;
-            self.squared_error += f64::from(d) * f64::from(d);
-            self.squared_source += f64::from(*a) * f64::from(*a);
-            self.max_error = self.max_error.max(d.abs());
-        }
-        self.weights += source.len() as u64;
-    }
-
-    /// Adds the sums of another part.
-    pub fn merge(&mut self, other: Distance) {
-        self.weights += other.weights;
-        self.squared_error += other.squared_error;
-        self.squared_source += other.squared_source;
-        self.max_error = self.max_error.max(other.max_error);
-    }
-
-    /// Root of the mean squared difference.
-    pub fn rmse(&self) -> f64 {
-        (self.squared_error / self.weights.max(1) as f64).sqrt()
-    }
-
-    /// Signal-to-noise ratio in decibels; infinite where nothing differs.
-    pub fn snr_db(&self) -> f64 {
-        10.0 * (self.squared_source / self.squared_error).log10()
-    }
-}
-
 /// Some rows of one source tensor.
 struct Chunk {
     source: usize,
@@ -104,11 +67,11 @@ struct Chunk {
     rows: u64,
 }
 
-/// Weights of a chunk that is decoded; about one megabyte of f32.
-const CHUNK_WEIGHTS: u64 = 256 << 10;
+/// Weights of a chunk that is decoded: reads and writes of less than some hundred kilobytes cost more.
+const CHUNK_WEIGHTS: u64 = 512 << 10;
 /// Bytes of a chunk that is not decoded.
 const CHUNK_BYTES: u64 = 1 << 20;
-/// So many threads wait for the disk while the others work.
+/// So many threads more than compute, to read and to wait for the disk meanwhile.
 const WAITING: usize = 2;
 
 /// Writes the files of `plans`, all made from `model`, reading every row once.
@@ -151,8 +114,15 @@ pub fn carry_proved(
         })
         .collect::<Result<_>>()?;
 
-    let job =
-        Job { model, plans, outputs: &outputs, uses: uses(plans), progress, isa: Isa::best() };
+    let job = Job {
+        model,
+        plans,
+        outputs: &outputs,
+        uses: uses(plans),
+        progress,
+        isa: Isa::best(),
+        turns: Turns { free: Mutex::new(rayon::current_num_threads()), freed: Condvar::new() },
+    };
     let chunks = job.chunks();
     let work = || {
         let chunks = chunks.iter().enumerate().par_bridge();
@@ -210,8 +180,7 @@ fn uses(plans: &[Plan]) -> HashMap<usize, Vec<(usize, usize)>> {
 struct Buffers {
     raw: Paged,
     made: Paged,
-    weights: Vec<f32>,
-    again: Vec<f32>,
+    weights: Weights,
 }
 
 struct Job<'a> {
@@ -221,6 +190,32 @@ struct Job<'a> {
     uses: HashMap<usize, Vec<(usize, usize)>>,
     progress: &'a dyn Progress,
     isa: Isa,
+    turns: Turns,
+}
+
+/// Turns to compute, as many as threads were asked for: the others read, write or wait.
+struct Turns {
+    free: Mutex<usize>,
+    freed: Condvar,
+}
+
+impl Turns {
+    /// Waits for a turn, which lasts until it is dropped.
+    fn take(&self) -> Turn<'_> {
+        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.freed.wait_while(free, |free| *free == 0);
+        *waited.unwrap_or_else(PoisonError::into_inner) -= 1;
+        Turn(self)
+    }
+}
+
+struct Turn<'a>(&'a Turns);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        *self.0.free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.0.freed.notify_one();
+    }
 }
 
 type Parts = Vec<(usize, usize, StepOutcome)>;
@@ -254,7 +249,7 @@ impl Job<'_> {
             let group = group as u64;
             let step = (most / group * group).max(group);
             // What can only be read forward is one chunk, cut up while it is read.
-            let step = if in_order(self.model, tensor) { tensor.rows() } else { step };
+            let step = if self.model.only_forward(tensor) { tensor.rows() } else { step };
             let firsts = (0..tensor.rows()).step_by(usize::try_from(step).unwrap_or(usize::MAX));
             chunks.extend(firsts.map(|first| Chunk {
                 source,
@@ -272,7 +267,7 @@ impl Job<'_> {
 
     fn run(&self, chunk: &Chunk, buffers: &mut Buffers) -> Result<Parts> {
         let Some(tensor) = self.model.tensors.get(chunk.source) else { return Ok(Vec::new()) };
-        if !in_order(self.model, tensor) {
+        if !self.model.only_forward(tensor) {
             return self.run_rows(tensor, chunk.source, chunk.first, chunk.rows, buffers);
         }
         let step = (CHUNK_WEIGHTS / tensor.row_len().max(1)).max(1);
@@ -308,7 +303,7 @@ impl Job<'_> {
         let raw = buffers.raw.place(place, in_memory(rows * tensor.row_bytes())?);
         self.model.read_rows(tensor, first, rows, raw)?;
         let row_len = usize::try_from(tensor.row_len()).unwrap_or(usize::MAX);
-        let (mut decoded, mut copy) = (false, None);
+        let mut copy = None;
         for (p, s, plan, step) in self.steps(source) {
             let Some(out) = self.outputs.get(p) else { continue };
             let (split, at) = (split(step), at(plan, s, step));
@@ -321,6 +316,7 @@ impl Job<'_> {
                 continue;
             }
             let (raw, made) = (&*raw, buffers.made.place(at, in_memory(size)?));
+            let turn = self.turns.take();
             match &step.act {
                 Act::Copy => made.copy_from_slice(raw),
                 Act::Transform(transform) => {
@@ -328,29 +324,21 @@ impl Job<'_> {
                     check_scales(plan, tensor, step.quant, &part.scales)?;
                 }
                 Act::Recode { encode, weights } => {
-                    if !decoded {
-                        decode(tensor, self.isa, raw, row_len, &mut buffers.weights)?;
-                        decoded = true;
-                    }
-                    if !plan.keep_nan {
-                        check_numbers(tensor, first, row_len, &buffers.weights, step.quant)?;
-                    }
-                    let row_len = usize::try_from(step.row_len()).unwrap_or(usize::MAX);
-                    let first = first * split;
-                    let rows = Rows { first, row_len, per_matrix: rows_per_matrix(&step.shape) };
-                    let importance = weights.as_deref();
-                    rows.encode(*encode, self.isa, &buffers.weights, importance, made);
-                    if plan.measure {
-                        let again = &mut buffers.again;
-                        again.resize(buffers.weights.len(), 0.0);
-                        decode_rows(step.quant, self.isa, made, row_len, again);
-                        part.distance.add(&buffers.weights, again);
-                    }
+                    let recode = Recode {
+                        tensor,
+                        plan,
+                        step,
+                        encode: *encode,
+                        importance: weights.as_deref(),
+                        isa: self.isa,
+                    };
+                    part.distance = recode.run(first, raw, made, &mut buffers.weights)?;
                 }
             }
             if swap {
                 step.quant.swap_bytes(made);
             }
+            drop(turn);
             out.write(&mut buffers.made)?;
             parts.push((p, s, part));
         }
@@ -359,87 +347,9 @@ impl Job<'_> {
     }
 }
 
-/// Rows on their way to an encoder.
-struct Rows {
-    first: u64,
-    row_len: usize,
-    per_matrix: u64,
-}
-
-impl Rows {
-    /// Encodes them with the importance that belongs to their matrix of a stack.
-    fn encode(
-        &self,
-        encode: crate::quant::encode::EncodeRows,
-        isa: Isa,
-        rows: &[f32],
-        weights: Option<&[f32]>,
-        out: &mut [u8],
-    ) {
-        let one = weights.is_none_or(|w| w.len() == self.row_len);
-        if one {
-            return encode(isa, rows, self.row_len, weights, out);
-        }
-        let row_bytes = out.len() / (rows.len() / self.row_len).max(1);
-        let pairs = rows.chunks_exact(self.row_len).zip(out.chunks_exact_mut(row_bytes));
-        for (r, (row, out)) in (self.first..).zip(pairs) {
-            let from = usize::try_from(r / self.per_matrix).unwrap_or(0) * self.row_len;
-            let weights = weights.and_then(|w| w.get(from..from + self.row_len));
-            encode(isa, row, self.row_len, weights, out);
-        }
-    }
-}
-
-fn rows_per_matrix(shape: &[u64]) -> u64 {
-    shape.iter().rev().nth(1).copied().unwrap_or(1).max(1)
-}
-
-fn in_order(model: &Model, tensor: &Tensor) -> bool {
-    tensor.pieces.iter().any(|p| model.files.get(p.file).is_some_and(|f| !f.is_random()))
-}
-
 fn in_memory(size: u64) -> Result<usize> {
     usize::try_from(size)
         .map_err(|_| Error::unsupported("a row is larger than memory", "use a 64-bit machine"))
-}
-
-fn decode(
-    tensor: &Tensor,
-    isa: Isa,
-    raw: &[u8],
-    row_len: usize,
-    weights: &mut Vec<f32>,
-) -> Result<()> {
-    let row_bytes = usize::try_from(tensor.row_bytes()).unwrap_or(usize::MAX).max(1);
-    weights.resize(raw.len() / row_bytes * row_len, 0.0);
-    decode_rows(tensor.quant, isa, raw, row_len, weights);
-    Ok(())
-}
-
-/// Refuses to encode what is not a number: a block takes its scale from the largest weight, so one
-/// NaN or infinity would spoil all its neighbours.
-fn check_numbers(
-    tensor: &Tensor,
-    first: u64,
-    row_len: usize,
-    weights: &[f32],
-    to: QuantType,
-) -> Result<()> {
-    if matches!(to.name(), "f32" | "f16" | "bf16") || all_finite(Isa::best(), weights) {
-        return Ok(());
-    }
-    let Some(bad) = weights.iter().position(|w| !w.is_finite()) else { return Ok(()) };
-    let what = format!(
-        "{}: weight at row {}, column {} is {}",
-        tensor.name,
-        first + (bad / row_len) as u64,
-        bad % row_len,
-        weights.get(bad).copied().unwrap_or(f32::NAN),
-    );
-    Err(Error::refused(
-        what,
-        "get a sound copy of the source, or add --keep-nan to encode it as it is",
-    ))
 }
 
 fn check_scales(plan: &Plan, tensor: &Tensor, to: QuantType, scales: &ScaleLoss) -> Result<()> {

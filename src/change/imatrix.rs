@@ -12,7 +12,11 @@
 //! experts have one run of columns an expert. What an encoder gets is sum / count, as
 //! llama.cpp tools/quantize `load_imatrix` computes it.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::Path,
+    sync::Arc,
+};
 
 use crate::{
     bytes::{Input, Source},
@@ -128,9 +132,11 @@ impl Importance {
         all.datasets = texts.map(str::to_owned).collect();
         let chunks = model.metadata.u64("imatrix.chunk_count");
         all.chunks = chunks.and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
+        let by_name: HashMap<&str, &Tensor> =
+            model.tensors.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
         for sums in &model.tensors {
             let Some(name) = sums.name.strip_suffix(".in_sum2") else { continue };
-            let counts = model.tensor(&format!("{name}.counts"));
+            let counts = by_name.get(format!("{name}.counts").as_str());
             let counts = counts.ok_or_else(|| wrong(format!("{name} has sums and no counts")))?;
             let (sums, counts) = (numbers(model, sums)?, numbers(model, counts)?);
             let columns = sums.len() / counts.len().max(1);

@@ -13,6 +13,7 @@ pub mod mix;
 pub mod plan;
 mod prepare;
 pub mod quantize;
+mod recode;
 pub mod report;
 mod target;
 pub mod target_size;
@@ -20,7 +21,8 @@ mod trouble;
 pub mod upgrade;
 pub mod vocabulary;
 
-pub use carry::{Distance, Outcome, Progress, StepOutcome, carry, carry_proved};
+pub use carry::{Outcome, Progress, StepOutcome, carry, carry_proved};
 pub use plan::{Act, Assumed, Loss, Plan, Step};
 pub use prepare::has_single_experts;
+pub use recode::Distance;
 pub use target::Target;

@@ -227,6 +227,11 @@ impl<'a> Job<'a> {
         options: &'a Options,
     ) -> Result<Job<'a>> {
         base.steps.sort_by(|a, b| mix::file_order(&a.name, &b.name));
+        for step in &mut base.steps {
+            // As ggml counts dimensions: the last is the outermost that is not 1.
+            let ones = step.shape.iter().take_while(|n| **n == 1).count();
+            step.shape.drain(..ones.min(step.shape.len().saturating_sub(1)));
+        }
         let mut shape = base.metadata.clone();
         for (key, value) in &options.overrides {
             shape.set(key.clone(), value.clone());

@@ -130,7 +130,7 @@ impl Report {
                 bytes: step.bytes(),
                 rmse: measured.then(|| done.distance.rmse()),
                 max_error: measured.then_some(done.distance.max_error),
-                snr_db: measured.then(|| done.distance.snr_db()),
+                snr_db: done.distance.snr_db(),
             });
             let at = groups.iter().position(|(g, _)| g.from == from && g.to == to && g.how == how);
             let at = at.unwrap_or_else(|| {
@@ -152,7 +152,7 @@ impl Report {
             group.max_relative_change = sum.scales.max_relative_change;
             if sum.distance.weights > 0 {
                 group.rmse = Some(sum.distance.rmse());
-                group.snr_db = Some(sum.distance.snr_db());
+                group.snr_db = sum.distance.snr_db();
             }
             group
         });
@@ -207,6 +207,7 @@ impl Report {
                     (Some(rmse), Some(max), Some(snr)) => {
                         writeln!(out, ": rmse {rmse:.3e}, max {max:.3e}, snr {snr:.1} dB")
                     }
+                    (Some(_), ..) => writeln!(out, ": no weight changed"),
                     _ => writeln!(out),
                 };
             }
@@ -233,6 +234,9 @@ impl Report {
             "copied" => "the same bytes".to_owned(),
             "reordered" => "lossless: the same weights, bit for bit".to_owned(),
             "decoded" => "lossless: F32 holds every weight".to_owned(),
+            "rescaled" if now && group.rounded_blocks == 0 => {
+                format!("lossless: each of {} scales is an f16", group.blocks)
+            }
             "rescaled" if now => format!(
                 "rounded: {} of {} scales changed, at most by {:.2e} relative",
                 group.rounded_blocks, group.blocks, group.max_relative_change
@@ -242,6 +246,7 @@ impl Report {
                 (Some(rmse), Some(snr)) => {
                     format!("encoded anew: rmse {rmse:.3e}, snr {snr:.1} dB")
                 }
+                (Some(_), None) => "encoded anew: no weight changed".to_owned(),
                 _ if now => "encoded anew: lossy".to_owned(),
                 _ => "encodes anew: lossy".to_owned(),
             },

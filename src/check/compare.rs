@@ -4,6 +4,7 @@
 //! do not depend on the number of threads.
 
 use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 
 use rayon::prelude::*;
 use serde::Serialize;
@@ -14,7 +15,7 @@ use crate::{
     error::Result,
     format::catalog,
     model::{
-        Model, Tensor, Vocab,
+        Model, Tensor, Value, Vocab,
         role::{Naming, Role},
     },
     quant::{decode_rows, isa::Isa},
@@ -112,14 +113,15 @@ const CHUNK_WEIGHTS: u64 = 256 << 10;
 pub fn compare(first: &Model, second: &Model) -> Result<Comparison> {
     let names = |m: &Model| m.tensors.iter().map(|t| common_name(m, &t.name)).collect::<Vec<_>>();
     let (a_names, b_names) = (names(first), names(second));
+    let seconds: HashMap<&String, &Tensor> = b_names.iter().zip(&second.tensors).collect();
     let mut tensors = Vec::new();
     for (name, a) in a_names.iter().zip(&first.tensors) {
-        let Some(b) = b_names.iter().position(|n| n == name) else { continue };
-        if let Some(b) = second.tensors.get(b) {
+        if let Some(b) = seconds.get(name) {
             tensors.push(compare_tensors(name, (first, a), (second, b))?);
         }
     }
     let lacking = |names: &[String], others: &[String]| {
+        let others: HashSet<&String> = others.iter().collect();
         names.iter().filter(|n| !others.contains(n)).cloned().collect::<Vec<_>>()
     };
     let (vocab, vocab_added) = compare_vocabs(first, second);
@@ -141,12 +143,14 @@ fn common_name(model: &Model, name: &str) -> String {
 
 fn compare_keys(first: &Model, second: &Model) -> Vec<KeyDifference> {
     let tokens = |key: &str| key.starts_with("tokenizer.ggml.") && !key.ends_with("_id");
+    let [firsts, seconds]: [HashMap<&str, &Value>; 2] =
+        [first, second].map(|model| model.metadata.iter().collect());
     let mut keys: Vec<&str> = first.metadata.iter().map(|(k, _)| k).collect();
-    keys.extend(second.metadata.iter().map(|(k, _)| k).filter(|k| first.metadata.get(k).is_none()));
+    keys.extend(second.metadata.iter().map(|(k, _)| k).filter(|k| !firsts.contains_key(k)));
     keys.into_iter()
         .filter(|key| !tokens(key))
         .filter_map(|key| {
-            let (a, b) = (first.metadata.get(key), second.metadata.get(key));
+            let (a, b) = (firsts.get(key).copied(), seconds.get(key).copied());
             let same = a == b
                 || a.zip(b).is_some_and(|(a, b)| a.as_f64().is_some() && a.as_f64() == b.as_f64());
             (!same).then(|| KeyDifference {

@@ -5,8 +5,8 @@ use std::io::Read;
 use std::path::Path;
 
 use super::{Finding, numbers, structure, tensors};
-use crate::bytes::{Input, open_regular};
-use crate::checkpoint;
+use crate::bytes::open_regular;
+use crate::checkpoint::{self, Misfit};
 use crate::container::{OpenOptions, open};
 use crate::error::Error;
 use crate::model::Model;
@@ -38,7 +38,7 @@ pub(super) fn is_weights(path: &Path) -> bool {
 /// What is wrong with it, as a finding.
 pub(super) fn open_first(path: &Path) -> Result<Option<Model>, Box<Finding>> {
     if is_weights(path) {
-        return checkpoint::alone(path).map(Some).map_err(|error| Box::new(fault(&error)));
+        return checkpoint::alone(path).map(Some).map_err(|error| Box::new(fault(path, &error)));
     }
     if !is_model(path) {
         return Ok(None);
@@ -48,21 +48,24 @@ pub(super) fn open_first(path: &Path) -> Result<Option<Model>, Box<Finding>> {
             let first = model.files.first().is_some_and(|file| file.path() == path);
             Ok(first.then_some(model))
         }
-        Err(error) => Err(Box::new(fault(&error))),
+        Err(error) => Err(Box::new(fault(path, &error))),
     }
 }
 
-/// An error of opening a file as a finding about it.
-fn fault(error: &Error) -> Finding {
+/// An error of opening a file as a finding about it, which need not name the file again.
+fn fault(path: &Path, error: &Error) -> Finding {
+    let said = error.to_string();
+    let said = said.strip_prefix(&format!("{}: ", path.display())).unwrap_or(&said);
     let code = match error {
         Error::Malformed(m) if m.next.contains("bytes short") => "truncated",
         Error::Malformed(_) => "malformed",
         Error::Unknown { .. } => "unknown",
-        Error::Unsupported { .. } => return Finding::note("unsupported", error.to_string()),
+        Error::Unsupported { .. } => return Finding::note("unsupported", said),
         Error::Changed { .. } => "changed",
+        Error::Refused { .. } => "inconsistent",
         _ => "unreadable",
     };
-    Finding::failure(code, error.to_string())
+    Finding::failure(code, said)
 }
 
 /// The structure of a model file, and its numbers with `deep`.
@@ -74,16 +77,34 @@ pub(super) fn check(path: &Path, deep: bool, progress: &(dyn Fn(u64) + Sync)) ->
     };
     let mut findings = structure::check(&model);
     findings.extend(model.notes.iter().map(|note| Finding::note("note", note.as_str())));
-    if deep && !model.files.iter().all(Input::is_random) {
-        let message = "its weights are compressed: --deep does not look at them";
-        findings.push(Finding::note("compressed", message));
-    } else if deep {
+    if deep {
         match numbers::check(&model, progress) {
             Ok(found) => findings.extend(found),
-            Err(error) => findings.push(fault(&error)),
+            Err(error) => findings.push(fault(path, &error)),
         }
     }
     findings
+}
+
+/// A folder of raw weights as the model that it is, put together as a conversion would; `None` where it
+/// is no checkpoint.
+pub(super) fn check_folder(folder: &Path) -> Option<Vec<Finding>> {
+    let model = match checkpoint::open(folder, &checkpoint::Options { misfit: Misfit::Leave }) {
+        Ok(model) => model,
+        Err(Error::Unknown { .. }) => return None,
+        Err(error) => return Some(vec![fault(folder, &error)]),
+    };
+    let mut findings = structure::meaning(&model);
+    let files = model.files.iter().filter(|file| file.file().is_some()).count();
+    let message = format!(
+        "a model of {} tensors and {} tokens in {files} file{}",
+        model.tensors.len(),
+        model.vocab.len(),
+        if files == 1 { "" } else { "s" },
+    );
+    findings.push(Finding::note("model", message));
+    findings.extend(model.notes.iter().map(|note| Finding::note("note", note.as_str())));
+    Some(findings)
 }
 
 /// Compares the tensors of a model with the list that knows them, if one does.
@@ -92,6 +113,6 @@ pub(super) fn compare_tensors(path: &Path) -> Option<Finding> {
     let model = open_first(path).ok().flatten()?;
     Some(match tensors::sums(&model, &|_| ()) {
         Ok(found) => tensors::compare(&found, &listed),
-        Err(error) => fault(&error),
+        Err(error) => fault(path, &error),
     })
 }

@@ -108,7 +108,7 @@ fn files_of(folder: &Path) -> Result<Vec<PathBuf>> {
     };
     let mut files = Vec::new();
     for entry in WalkDir::new(folder).sort_by_file_name().into_iter().filter_entry(visible) {
-        let entry = entry.map_err(|error| Error::io(folder, "list", error.into()))?;
+        let entry = entry.map_err(|error| Error::walk(folder, error))?;
         let is_list = is_list_name(entry.path()) || entry.file_name() == TENSORSUMS;
         if entry.path().is_file() && !is_list {
             files.push(entry.into_path());

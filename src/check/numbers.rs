@@ -106,17 +106,19 @@ pub fn measure(model: &Model, tensor: &Tensor, progress: &(dyn Fn(u64) + Sync)) 
     // A row of a million weights is a piece by itself.
     let piece = (PIECE_BYTES / 4 / len).max(1).next_multiple_of(group);
     let pieces: Vec<u64> = (0..rows.div_ceil(piece)).collect();
-    let measured: Result<Vec<Numbers>> = pieces
-        .into_par_iter()
-        .map(|i| {
-            check_interrupt()?;
-            let first = i * piece;
-            let n = piece.min(rows - first);
-            let (bytes, numbers) = measure_rows(model, tensor, first, n)?;
-            progress(bytes);
-            Ok(numbers)
-        })
-        .collect();
+    let measure = |i| {
+        check_interrupt()?;
+        let first = i * piece;
+        let n = piece.min(rows - first);
+        let (bytes, numbers) = measure_rows(model, tensor, first, n)?;
+        progress(bytes);
+        Ok(numbers)
+    };
+    let measured: Result<Vec<Numbers>> = if model.only_forward(tensor) {
+        pieces.into_iter().map(measure).collect()
+    } else {
+        pieces.into_par_iter().map(measure).collect()
+    };
     Ok(measured?.iter().fold(Numbers::default(), Numbers::join))
 }
 

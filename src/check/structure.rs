@@ -17,7 +17,13 @@ const NAMED: usize = 3;
 pub fn check(model: &Model) -> Vec<Finding> {
     let mut findings = duplicates(model);
     findings.extend(extents(model));
-    findings.extend(roles(model));
+    findings.extend(meaning(model));
+    findings
+}
+
+/// What does not fit whatever its bytes lie in: roles and shapes, layers, the vocabulary.
+pub fn meaning(model: &Model) -> Vec<Finding> {
+    let mut findings = roles(model);
     findings.extend(vocabulary(model));
     findings
 }

@@ -4,7 +4,7 @@
 //! records, Ollama and Git LFS stores, pointers beside files, the public digests of the LLaMA-1 files,
 //! and the structure of the file itself. Every file is read once, whatever the number of claims.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -39,7 +39,7 @@ pub enum Status {
     Missing,
 }
 
-/// One file, verified.
+/// One file, verified, or a folder of raw weights as the model that they are together.
 #[derive(Clone, Debug, Serialize)]
 pub struct Checked {
     /// Its name as the list or the command line has it.
@@ -76,7 +76,7 @@ pub struct ListChecked {
 pub struct Verification {
     /// The version of this structure.
     pub schema_version: u32,
-    /// The files, those of lists first and in their order.
+    /// The files, those of lists first and in their order; then the folders.
     pub files: Vec<Checked>,
     /// The lists.
     pub lists: Vec<ListChecked>,
@@ -126,7 +126,36 @@ pub fn verify(paths: &[PathBuf], options: &Options, progress: &dyn Progress) -> 
     });
     let judged = gathered.subjects.iter().zip(outcomes);
     let files = judged.map(|(subject, outcome)| judge(subject, outcome, &gathered, options));
-    Verification { schema_version: 1, files: files.collect(), lists: gathered.lists }
+    let mut files: Vec<Checked> = files.collect();
+    files.extend(models(paths, &files));
+    Verification { schema_version: 1, files, lists: gathered.lists }
+}
+
+/// The folders of raw weights among `paths` as models, but for those with a file that is bad by itself.
+fn models(paths: &[PathBuf], files: &[Checked]) -> Vec<Checked> {
+    let inside = |file: &Path| paths.iter().any(|path| path.is_dir() && file.starts_with(path));
+    let weights = |file: &&Checked| inside(&file.path) && inside::is_weights(&file.path);
+    let folders: BTreeSet<&Path> =
+        files.iter().filter(weights).filter_map(|file| file.path.parent()).collect();
+    let sound = |folder: &&Path| {
+        let mut of = files.iter().filter(|file| file.path.parent() == Some(*folder));
+        of.all(|file| matches!(file.status, Status::Ok | Status::Missing))
+    };
+    let model = |folder: &Path| {
+        let mut findings = inside::check_folder(folder)?;
+        findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+        let failed = worst(&findings) == Some(Severity::Failure);
+        Some(Checked {
+            name: folder.display().to_string(),
+            path: folder.to_path_buf(),
+            status: if failed { Status::Failed } else { Status::Ok },
+            confirmed: false,
+            size: None,
+            digests: BTreeMap::new(),
+            findings,
+        })
+    };
+    folders.into_iter().filter(sound).filter_map(model).collect()
 }
 
 fn judge(subject: &Subject, outcome: Outcome, all: &Gathered, options: &Options) -> Checked {

@@ -1,22 +1,50 @@
 //! Which files make a checkpoint: a directory, an index, one shard or one file is named.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
 
-use super::json;
+use super::{Stored, json};
 use crate::bytes::replace::folder_of;
 use crate::error::{Error, Result};
 
 /// The weight files of a checkpoint, in order, and the folder that its other files lie in.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Default, PartialEq)]
 pub struct Found {
     /// Where config.json, params.json and the tokenizer are looked for.
     pub folder: PathBuf,
     /// The files with weights.
     pub files: Vec<PathBuf>,
+    /// The file that each tensor stands in, where an index says so, and that index.
+    pub index: Option<(PathBuf, BTreeMap<String, String>)>,
+}
+
+impl Found {
+    /// Checks that a shard holds the tensors that the index promises, and none promised of another.
+    pub(super) fn check_shard(&self, file: &Path, tensors: &[Stored]) -> Result<()> {
+        let Some((index, map)) = &self.index else { return Ok(()) };
+        let file_name = name_of(file);
+        let wrong = |name: &str, found: String| {
+            let what = format!("{}: {name} {found}", index.display());
+            let next = "the index is of another revision, or the shard is: download both again";
+            Err(Error::refused(what, next))
+        };
+        let present: BTreeSet<&str> = tensors.iter().map(|t| t.name.as_str()).collect();
+        for (name, shard) in map {
+            match (*shard == file_name, present.contains(name.as_str())) {
+                (true, false) => {
+                    return wrong(name, format!("should be in {shard}, which does not hold it"));
+                }
+                (false, true) => {
+                    return wrong(name, format!("should be in {shard}; {file_name} holds it"));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Finds the weight files that `path` means.
@@ -30,7 +58,7 @@ pub fn find(path: &Path) -> Result<Found> {
     let folder = folder_of(path);
     let name = name_of(path);
     let files = if name.ends_with(".index.json") {
-        from_index(path, folder)?
+        return from_index(path, folder);
     } else if matches!(name.as_str(), "config.json" | "params.json") {
         return in_folder(folder);
     } else if let Some(consolidated) = consolidated(&name) {
@@ -41,14 +69,14 @@ pub fn find(path: &Path) -> Result<Found> {
     } else {
         vec![path.to_owned()]
     };
-    Ok(Found { folder: folder.to_owned(), files })
+    Ok(Found { folder: folder.to_owned(), files, index: None })
 }
 
 fn in_folder(folder: &Path) -> Result<Found> {
     let names = names_in(folder)?;
     let has = |name: &str| names.contains(name);
     let meta = |found: &BTreeSet<String>| found.iter().any(|n| consolidated(n).is_some());
-    let found = |files| Ok(Found { folder: folder.to_owned(), files });
+    let found = |files| Ok(Found { folder: folder.to_owned(), files, index: None });
     if meta(&names) && !has("config.json") {
         return found(shards(folder, &names, "consolidated.", ".pth")?);
     }
@@ -57,7 +85,7 @@ fn in_folder(folder: &Path) -> Result<Found> {
         ("pytorch_model.bin.index.json", "pytorch_model.bin", "pytorch_model-", ".bin"),
     ] {
         if has(index) {
-            return found(from_index(&folder.join(index), folder)?);
+            return from_index(&folder.join(index), folder);
         }
         if has(whole) {
             return found(vec![folder.join(whole)]);
@@ -147,13 +175,16 @@ fn shards(folder: &Path, names: &BTreeSet<String>, stem: &str, tail: &str) -> Re
 }
 
 /// The shards that an index names, each once, in the order of their names.
-fn from_index(index: &Path, folder: &Path) -> Result<Vec<PathBuf>> {
+fn from_index(index: &Path, folder: &Path) -> Result<Found> {
     let Some(parsed) = json::read(index)? else {
         return Err(Error::io(index, "open", std::io::ErrorKind::NotFound.into()));
     };
     let map = parsed.get("weight_map").and_then(serde_json::Value::as_object);
-    let names: Option<BTreeSet<&str>> = map.and_then(|m| m.values().map(|v| v.as_str()).collect());
-    let Some(names) = names.filter(|n| !n.is_empty()) else {
+    let pair = |(name, shard): (&String, &serde_json::Value)| {
+        Some((name.clone(), shard.as_str()?.to_owned()))
+    };
+    let map: Option<BTreeMap<String, String>> = map.and_then(|m| m.iter().map(pair).collect());
+    let Some(map) = map.filter(|m| !m.is_empty()) else {
         return Err(json::malformed(
             index,
             "weight_map",
@@ -161,6 +192,7 @@ fn from_index(index: &Path, folder: &Path) -> Result<Vec<PathBuf>> {
             "a file for each tensor",
         ));
     };
+    let names: BTreeSet<&str> = map.values().map(String::as_str).collect();
     for name in &names {
         if Path::new(name).file_name().is_none_or(|n| n != Path::new(name)) || name.contains('\\') {
             let wanted = "the name of a file beside the index";
@@ -174,5 +206,6 @@ fn from_index(index: &Path, folder: &Path) -> Result<Vec<PathBuf>> {
             });
         }
     }
-    Ok(names.into_iter().map(|name| folder.join(name)).collect())
+    let files = names.into_iter().map(|name| folder.join(name)).collect();
+    Ok(Found { folder: folder.to_owned(), files, index: Some((index.to_owned(), map)) })
 }

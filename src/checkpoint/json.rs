@@ -1,4 +1,4 @@
-//! Small JSON files beside the weights.
+//! Small files beside the weights, most of them JSON.
 
 use std::path::Path;
 
@@ -9,18 +9,25 @@ use crate::{
     error::{Error, Malformed, Result},
 };
 
-/// The longest that is read: a tokenizer.json with its merges has some ten million bytes.
-const LONGEST: u64 = 256 << 20;
+/// The longest file that is read: the largest tokenizer.json published has 33 million bytes.
+const LONGEST: u64 = 40 << 20;
+/// The longest that is read whatever it holds, which takes many times its size: indexes and settings
+/// have up to a million bytes.
+const LONGEST_ANY: u64 = 4 << 20;
 
 /// The bytes of a file, or nothing where there is none.
 pub fn bytes(path: &Path) -> Result<Option<Vec<u8>>> {
+    bytes_up_to(path, LONGEST)
+}
+
+fn bytes_up_to(path: &Path, longest: u64) -> Result<Option<Vec<u8>>> {
     if !path.is_file() {
         return Ok(None);
     }
     let input = Input::open(path)?;
-    if input.len() > LONGEST {
-        let found = format!("{} bytes", input.len());
-        return Err(malformed(path, "length", &found, "a small file beside the weights"));
+    if input.len() > longest {
+        let (found, wanted) = (format!("{} bytes", input.len()), format!("at most {longest}"));
+        return Err(malformed(path, "length", &found, &wanted));
     }
     let mut bytes = vec![0; usize::try_from(input.len()).unwrap_or(0)];
     input.read_at(0, &mut bytes)?;
@@ -29,7 +36,7 @@ pub fn bytes(path: &Path) -> Result<Option<Vec<u8>>> {
 
 /// A file's JSON, or nothing where there is none.
 pub fn read(path: &Path) -> Result<Option<Value>> {
-    let Some(bytes) = bytes(path)? else { return Ok(None) };
+    let Some(bytes) = bytes_up_to(path, LONGEST_ANY)? else { return Ok(None) };
     let parsed = serde_json::from_slice(&bytes);
     parsed.map(Some).map_err(|e| malformed(path, "json", &e.to_string(), "JSON"))
 }

@@ -14,12 +14,16 @@ use super::{
     is_constant, json, role,
 };
 use crate::{
+    bytes::Input,
     error::{Error, Result},
     model::{Join, Model, Naming, Piece, Role},
 };
 
 /// LLaMA's heads have this many rows in every size.
 const HEAD_DIM: u32 = 128;
+
+/// Bytes of a vector that are compared between shards.
+const LONGEST: u64 = 1 << 20;
 
 /// Reads a checkpoint in Meta's layout.
 pub fn open(mut draft: Draft, shards: &[Vec<Stored>], options: &Options) -> Result<Model> {
@@ -45,6 +49,10 @@ pub fn open(mut draft: Draft, shards: &[Vec<Stored>], options: &Options) -> Resu
                 return Err(Error::refused(what, "check the download: the shards differ"));
             };
             same.push(stored);
+        }
+        if !copies_agree(&draft.files, &same)? {
+            let note = format!("{} differs between the shards: the first's is taken", stored.name);
+            draft.notes.push(note);
         }
         parts.push(join(role, &same, width)?);
     }
@@ -81,6 +89,23 @@ fn width(draft: &Draft, params: Option<&Json>, shards: &[Vec<Stored>]) -> Result
     }
 }
 
+/// Whether a vector, which stands in every shard, is the same in all.
+fn copies_agree(files: &[Input], shards: &[&Stored]) -> Result<bool> {
+    let Some((first, rest)) = shards.split_first().filter(|(s, _)| s.shape.len() == 1) else {
+        return Ok(true);
+    };
+    let bytes = |stored: &Stored| {
+        let piece = stored.piece()?;
+        let mut bytes = vec![0; usize::try_from(piece.row_bytes.min(LONGEST)).unwrap_or(0)];
+        if let Some(file) = files.get(piece.file).filter(|_| piece.is_dense()) {
+            file.read_at(piece.at, &mut bytes)?;
+        }
+        Ok(bytes)
+    };
+    let wanted = bytes(first)?;
+    rest.iter().try_fold(true, |same, shard| Ok(same && bytes(shard)? == wanted))
+}
+
 /// One tensor from its shards.
 fn join(role: Role, shards: &[&Stored], width: u64) -> Result<Part> {
     let Some(first) = shards.first() else {
@@ -89,7 +114,7 @@ fn join(role: Role, shards: &[&Stored], width: u64) -> Result<Part> {
     let odd = |why: &str| {
         let shapes: Vec<_> = shards.iter().map(|s| format!("{:?}", s.shape)).collect();
         let what = format!("{}: {why}: shapes {}", first.name, shapes.join(", "));
-        Error::unsupported(what, "check that all shards are of one model, and none is missing")
+        Error::refused(what, "check that all shards are of one model, and none is missing")
     };
     if shards.iter().any(|s| s.dtype != first.dtype || s.shape.len() != role.names.shape.len()) {
         return Err(odd("the shards differ"));

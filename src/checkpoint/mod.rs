@@ -46,9 +46,20 @@ use crate::{
 /// What the person asked for.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
-    /// Fit a vocabulary to the rows of the embedding: unused tokens added, tokens without a row
-    /// left out.
-    pub pad_vocab: bool,
+    /// What becomes of a vocabulary that does not fit the rows of the embedding.
+    pub misfit: Misfit,
+}
+
+/// What becomes of a vocabulary that does not fit the rows of the embedding.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Misfit {
+    /// It is an error.
+    #[default]
+    Refuse,
+    /// Unused tokens are added, tokens without a row left out.
+    Mend,
+    /// Nothing: whoever asked looks at it.
+    Leave,
 }
 
 /// The directory of one file of weights.
@@ -165,6 +176,7 @@ pub fn open(path: &Path, options: &Options) -> Result<Model> {
     let mut format = "";
     for file in &found.files {
         let mut weights = weights(file)?;
+        found.check_shard(file, &weights.tensors)?;
         weights.tensors.iter_mut().for_each(|t| t.file += files.len());
         files.append(&mut weights.files);
         shards.push(weights.tensors);

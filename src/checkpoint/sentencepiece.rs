@@ -94,8 +94,8 @@ impl SentencePiece {
         whole.each("model", |number, at, value| {
             match (number, value) {
                 (1, Field::Bytes(bytes, at)) => {
-                    if model.pieces.len() as u64 >= Limits::DEFAULT.array {
-                        let most = format!("at most {} pieces", Limits::DEFAULT.array);
+                    if model.pieces.len() as u64 >= Limits::DEFAULT.tokens {
+                        let most = format!("at most {} pieces", Limits::DEFAULT.tokens);
                         return Err(whole.malformed(at, "pieces", &"more", &most));
                     }
                     let field = format!("pieces[{}]", model.pieces.len());

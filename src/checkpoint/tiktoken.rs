@@ -49,6 +49,10 @@ const SPECIAL_3_1: [&str; 11] = [
     "<|python_tag|>",
 ];
 
+/// The longest list that is read; every cut of every token is tried.
+const LONGEST: usize = 8 << 20;
+/// The longest token that is read; LLaMA 3's has 128 bytes, all spaces.
+const LONGEST_TOKEN: usize = 256;
 /// How many special tokens there are.
 const SPECIALS: usize = 256;
 
@@ -65,6 +69,13 @@ pub fn is_tiktoken(bytes: &[u8]) -> bool {
 pub fn parse(file: &str, bytes: &[u8], later: bool) -> Result<Vocab> {
     let mut ranks = HashMap::new();
     let mut at = 0;
+    if bytes.len() > LONGEST {
+        let what = format!("{file}: a list of {} bytes", bytes.len());
+        return Err(Error::unsupported(
+            what,
+            "LLaMA 3's has 2 million; at most 8 million are read",
+        ));
+    }
     for (id, line) in (0u32..).zip(bytes.split_inclusive(|b| *b == b'\n')) {
         let malformed = |found: &str, wanted: &str| {
             Error::Malformed(Box::new(Malformed {
@@ -87,8 +98,12 @@ pub fn parse(file: &str, bytes: &[u8], later: bool) -> Result<Vocab> {
             let found = String::from_utf8_lossy(text.get(..40).unwrap_or(text)).into_owned();
             return Err(malformed(&format!("{found:?}"), "a token in base64 and its rank"));
         };
-        if rank != id || u64::from(id) >= Limits::DEFAULT.array {
+        if rank != id || u64::from(id) >= Limits::DEFAULT.tokens {
             return Err(malformed(&format!("rank {rank}"), "ranks from 0 on, one a line"));
+        }
+        if token.len() > LONGEST_TOKEN {
+            let wanted = format!("at most {LONGEST_TOKEN}");
+            return Err(malformed(&format!("a token of {} bytes", token.len()), &wanted));
         }
         if ranks.insert(token, rank).is_some() {
             return Err(malformed("a token for the second time", "each token once"));
@@ -195,6 +210,9 @@ mod tests {
             let error = parse("t", list.as_bytes(), false).unwrap_err().to_string();
             assert!(error.contains(what), "{list:?}: {error}");
         }
+        let long = format!("{} 0\n", "YWJj".repeat(LONGEST_TOKEN / 3 + 1));
+        let error = parse("t", long.as_bytes(), false).unwrap_err().to_string();
+        assert!(error.contains("a token of 258 bytes") && error.len() < 200, "{error}");
         assert!(!is_tiktoken(b"\n\x0e\n\x05<unk>\x15\0\0\0\0\x18\x02"));
     }
 }

@@ -37,14 +37,59 @@ pub struct TokenizerJson {
 #[derive(Deserialize)]
 struct File {
     model: ModelPart,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "bounded")]
     added_tokens: Vec<Added>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "short")]
     normalizer: Json,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "short")]
     pre_tokenizer: Json,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "short")]
     post_processor: Json,
+}
+
+/// The longest description of steps that is read.
+const LONGEST_STEPS: usize = 1 << 20;
+
+/// JSON of any kind, which takes many times its length in memory, if it is not long.
+fn short<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Json, D::Error> {
+    let raw = <&serde_json::value::RawValue>::deserialize(deserializer)?.get();
+    if raw.len() > LONGEST_STEPS {
+        let found = format!("{} bytes of steps, of at most {LONGEST_STEPS}", raw.len());
+        return Err(de::Error::custom(found));
+    }
+    serde_json::from_str(raw).map_err(de::Error::custom)
+}
+
+/// A list of no more items than a tokenizer has tokens.
+fn bounded<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Vec<T>, D::Error> {
+    struct Visitor<T>(std::marker::PhantomData<T>);
+    impl<'de, T: Deserialize<'de>> de::Visitor<'de> for Visitor<T> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list")
+        }
+
+        fn visit_seq<A: de::SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<T>, A::Error> {
+            let mut items = Vec::new();
+            while let Some(item) = seq.next_element()? {
+                push(&mut items, item)?;
+            }
+            Ok(items)
+        }
+    }
+    deserializer.deserialize_seq(Visitor(std::marker::PhantomData))
+}
+
+fn push<T, E: de::Error>(items: &mut Vec<T>, item: T) -> Result<(), E> {
+    let most = Limits::DEFAULT.tokens;
+    if items.len() as u64 >= most {
+        return Err(E::custom(format_args!("more than {most} tokens or merges")));
+    }
+    items.push(item);
+    Ok(())
 }
 
 #[derive(Deserialize)]
@@ -52,7 +97,7 @@ struct ModelPart {
     #[serde(default, rename = "type")]
     kind: Option<String>,
     vocab: Pieces,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "bounded")]
     merges: Vec<Merge>,
     #[serde(default)]
     byte_fallback: Option<bool>,
@@ -98,7 +143,7 @@ impl<'de> Deserialize<'de> for Pieces {
             fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Pieces, A::Error> {
                 let mut ids = Vec::new();
                 while let Some(entry) = map.next_entry()? {
-                    ids.push(entry);
+                    push(&mut ids, entry)?;
                 }
                 Ok(Pieces::Ids(ids))
             }
@@ -106,7 +151,7 @@ impl<'de> Deserialize<'de> for Pieces {
             fn visit_seq<A: de::SeqAccess<'de>>(self, mut seq: A) -> Result<Pieces, A::Error> {
                 let mut scores = Vec::new();
                 while let Some(entry) = seq.next_element()? {
-                    scores.push(entry);
+                    push(&mut scores, entry)?;
                 }
                 Ok(Pieces::Scores(scores))
             }
@@ -154,7 +199,7 @@ impl TokenizerJson {
             return Err(malformed(0, "model.vocab", "no tokens".into(), "a vocabulary"));
         };
         // Ids may have holes, but not more than some reserved ranges.
-        let most = Limits::DEFAULT.array.min(count as u64 + (1 << 20));
+        let most = Limits::DEFAULT.tokens.min(count as u64 + (1 << 17));
         if u64::from(*last) >= most {
             let found = format!("id {last} among {count} tokens");
             return Err(malformed(0, "model.vocab", found, &format!("ids below {most}")));

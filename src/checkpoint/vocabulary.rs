@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, path::Path};
 use serde_json::Value as Json;
 
 use super::{
-    Options, find,
+    Misfit, Options, find,
     hyper::{Hyper, Scaling},
     json,
     sentencepiece::SentencePiece,
@@ -278,7 +278,7 @@ fn fit(rows: u32, options: &Options, read: &mut Read) -> Result<()> {
     let rows = usize::try_from(rows).unwrap_or(usize::MAX);
     let vocab = &mut read.vocab;
     let tokens = vocab.len();
-    if tokens == rows {
+    if tokens == rows || options.misfit == Misfit::Leave {
         return Ok(());
     }
     let how = if tokens < rows {
@@ -286,7 +286,7 @@ fn fit(rows: u32, options: &Options, read: &mut Read) -> Result<()> {
     } else {
         format!("{} tokens have no row; they would be left out", tokens - rows)
     };
-    if !options.pad_vocab {
+    if options.misfit == Misfit::Refuse {
         return Err(Error::refused(
             format!("the vocabulary has {tokens} tokens, the embedding {rows} rows: {how}"),
             "look for an added_tokens.json that is missing, or allow it with --pad-vocab",

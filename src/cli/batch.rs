@@ -139,7 +139,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     if args.json {
         print(&json(&summary)?)?;
     } else if people {
-        eprint!("{}", closing(&summary));
+        print(&closing(&summary))?;
     }
     if summary.interrupted {
         return Err(Error::Interrupted);
@@ -211,7 +211,7 @@ fn table(plan: &BatchPlan, takes: &[bool]) -> String {
         rows.push(vec![
             job.model.name.clone(),
             job.from.clone(),
-            if why_not.is_some() { "-".to_owned() } else { to.join(" ") },
+            if why_not.is_some() { "-".to_owned() } else { to.join(", ") },
             size::text(if size == 0 { job.model.bytes } else { size }),
             format!("{:.0}", job.seconds.ceil()),
             why_not.cloned().unwrap_or_else(|| job.risk.clone()),
@@ -220,7 +220,7 @@ fn table(plan: &BatchPlan, takes: &[bool]) -> String {
         bytes += size;
     }
     let models = rows.len() - 1;
-    let head = format!("{}: {models} models", plan.task.name());
+    let head = format!("{}: {}", plan.task.name(), text::counted(models, "model", "models"));
     let tail = if bytes > 0 {
         format!("{head}, {} to write, about {:.0} s\n", size::text(bytes), seconds.ceil())
     } else {

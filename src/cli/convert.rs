@@ -11,7 +11,8 @@ use crate::{
         report::Report,
     },
     check::prove::proof,
-    checkpoint, container,
+    checkpoint::{self, Misfit},
+    container,
     error::{Error, Result},
 };
 
@@ -25,10 +26,10 @@ Examples:
   regguf convert pytorch_model.bin.index.json --dry-run
   regguf convert ggml-model-q4_0.bin --to safetensors -o llama-hf/
 
-IN is a folder with consolidated.*.pth, *.safetensors or pytorch_model*.bin, an index, one shard, or any
-model file that regguf reads. OUT is a file, or a folder for names by GGUF's naming convention; by
-default such a name in the folder of IN. Types are auto (as stored), f32, f16, bf16, q8_0 and those of
-quantize. Formats are gguf-v3, gguf-v3-be, gguf-v2, gguf-v1, ggjt-v3, ggjt-v2, ggjt-v1, ggmf-v1, ggml
+IN is a folder with consolidated.*.pth, *.safetensors or pytorch_model*.bin, an index, one shard, or any \
+model file that regguf reads. OUT is a file, or a folder for names by GGUF's naming convention; by \
+default such a name in the folder of IN. Types are auto (as stored), f32, f16, bf16, q8_0 and those of \
+quantize. Formats are gguf-v3, gguf-v3-be, gguf-v2, gguf-v1, ggjt-v3, ggjt-v2, ggjt-v1, ggmf-v1, ggml \
 and safetensors.")]
 pub struct Args {
     /// What to convert
@@ -53,7 +54,8 @@ pub struct Args {
 pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let raw = checkpoint::is_checkpoint(&args.input)?;
     let model = if raw {
-        checkpoint::open(&args.input, &checkpoint::Options { pad_vocab: args.pad_vocab })?
+        let misfit = if args.pad_vocab { Misfit::Mend } else { Misfit::Refuse };
+        checkpoint::open(&args.input, &checkpoint::Options { misfit })?
     } else {
         container::open(&args.input, &args.open.options())?
     };

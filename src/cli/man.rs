@@ -28,6 +28,7 @@ pub fn run(args: &Args, _: &Globals) -> Result<ExitCode> {
     let mut command = Cli::command();
     command.build();
     if let Some(dir) = &args.dir {
+        std::fs::create_dir_all(dir).map_err(|error| Error::io(dir, "create", error))?;
         for command in std::iter::once(&command).chain(command.get_subcommands()) {
             let name = command.get_display_name().unwrap_or_else(|| command.get_name());
             write_small(&dir.join(format!("{name}.1")), &page(command)?, true)?;

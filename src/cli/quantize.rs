@@ -42,7 +42,12 @@ Types, by name in any case or by number:
 pub struct Args {
     /// The model or the folder of a checkpoint, the file to write [default: ggml-model-TYPE.gguf beside the model], the type, and
     /// the number of threads
-    #[arg(value_name = "MODEL [OUT] TYPE [NTHREADS]", required = true, num_args = 1..=4)]
+    #[arg(
+        value_name = "MODEL [OUT] TYPE [NTHREADS]",
+        required = true,
+        num_args = 1..=4,
+        allow_negative_numbers = true
+    )]
     words: Vec<OsString>,
     /// Types to make in one pass over the model, instead of TYPE; OUT is a folder if there are several
     #[arg(long = "type", value_name = "TYPE,TYPE", value_delimiter = ',')]
@@ -98,7 +103,7 @@ pub struct Args {
     #[arg(long)]
     dry_run: bool,
     /// Accepted for llama-quantize's sake: memory stays small at any size
-    #[arg(long, value_name = "MiB", hide = true)]
+    #[arg(long, value_name = "MiB", hide = true, value_parser = clap::value_parser!(u64).range(1..))]
     max_buffer_size: Option<u64>,
     /// Run the source and every new file over a text before any gets its name, and print the verdicts. It
     /// fails, and no file is kept, where one answers with NaN, differs though nothing was rounded, or
@@ -289,11 +294,11 @@ impl Call {
             rest = next;
         }
         if let [threads, next @ ..] = rest {
-            let count = threads.to_str().and_then(|w| w.parse::<usize>().ok());
+            let count = threads.to_str().and_then(|w| w.parse::<isize>().ok());
             let count = count.ok_or_else(|| {
                 usage(&format!("{}: the number of threads is wanted here", threads.display()))
             })?;
-            call.threads = (count > 0).then_some(count);
+            call.threads = usize::try_from(count).ok().filter(|n| *n > 0);
             rest = next;
         }
         match rest {
@@ -334,6 +339,9 @@ fn key_value(text: &str) -> Result<(String, Value), String> {
     let wanted = || format!("{text}: wanted KEY=TYPE:VALUE with int, float, bool or str");
     let (key, value) = text.split_once('=').ok_or_else(wanted)?;
     let (kind, value) = value.split_once(':').ok_or_else(wanted)?;
+    if key.is_empty() {
+        return Err(wanted());
+    }
     let bad = |e: &dyn std::fmt::Display| format!("{text}: {e}");
     let value = match kind {
         "int" => {
@@ -372,6 +380,7 @@ mod tests {
         assert_eq!(read(&["in.gguf", "15", "4"]), some(None, "15", Some(4)));
         assert_eq!(read(&["in.gguf", "out.gguf", "q8_0"]), some(Some("out.gguf"), "q8_0", None));
         assert_eq!(read(&["in.gguf", "o.gguf", "2", "8"]), some(Some("o.gguf"), "2", Some(8)));
+        assert_eq!(read(&["in.gguf", "q8_0", "-1"]), some(None, "q8_0", None));
         assert_eq!(read(&["in.gguf"]), None);
         assert_eq!(read(&["in.gguf", "out.gguf", "q8_0", "x"]), None);
         assert_eq!(read(&["in.gguf", "q8_0", "2", "3"]), None);
@@ -403,5 +412,6 @@ mod tests {
         assert_eq!(read("k=bool:true"), Ok(Value::Bool(true)));
         assert_eq!(read("k=str:a=b:c"), Ok(Value::String(b"a=b:c".to_vec())));
         assert!(read("k=bool:1").is_err() && read("k=7").is_err() && read("k").is_err());
+        assert!(read("=int:5").is_err());
     }
 }

@@ -20,7 +20,7 @@ use crate::{
 #[command(after_help = "\
 Examples:
   regguf run -m ggml-model-q4_0.bin -p \"Building a website can be done in 10 simple steps:\" -n 512
-  regguf run -m model.gguf -f prompt.txt --temp 0 -n 64     the likeliest tokens, the same every time
+  regguf run -m model.gguf -f prompt.txt --temp 0 -n 64     the likeliest tokens, always
   regguf run -m model.gguf --interactive                    a conversation")]
 pub struct Args {
     /// The model: a file of any era, the first of a set, or a folder

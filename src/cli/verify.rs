@@ -10,7 +10,7 @@ use crate::check::lists;
 use crate::check::verify::{Checked, Options, Progress, Status, Verification, verify};
 use crate::error::{Error, Result};
 
-use super::{Globals, may_draw, print};
+use super::{Globals, may_draw, print, text::counted};
 
 /// What the person typed.
 #[derive(Debug, clap::Args)]
@@ -145,8 +145,8 @@ fn summary(result: &Verification, args: &Args, quiet: bool) -> String {
     let failed = result.count(Status::Failed);
     if failed > 0 {
         say(format!(
-            "WARNING: {} not what they should be",
-            counted(failed, "file is", "files are")
+            "WARNING: {} should be",
+            counted(failed, "file is not what it", "files are not what they")
         ));
     }
     let good = result.count(Status::Ok);
@@ -164,10 +164,6 @@ fn summary(result: &Verification, args: &Args, quiet: bool) -> String {
         say(format!("{good} OK ({confirmed} by digest), {} not", failed + unreadable));
     }
     out
-}
-
-fn counted(n: usize, one: &str, many: &str) -> String {
-    format!("{n} {}", if n == 1 { one } else { many })
 }
 
 /// A bar on standard error, on terminals only.

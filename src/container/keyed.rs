@@ -291,22 +291,32 @@ impl Walk<'_> {
     /// Infos with rows as many times longer as a float has bytes, where only so the data fills the file
     /// without gaps.
     fn widened(&self, infos: &[Info], align: u64) -> Option<Vec<Info>> {
-        let data = self.at.next_multiple_of(align);
-        let mut next = 0;
-        let mut out = Vec::new();
-        for info in infos {
-            let quant = self.quant(info.id).filter(|q| q.layout().elements == 1)?;
+        let floats =
+            infos.iter().all(|i| self.quant(i.id).is_some_and(|q| q.layout().elements == 1));
+        if infos.is_empty() || !floats || self.fill(infos, align).is_some() {
+            return None;
+        }
+        let widen = |info: &Info| {
             let mut shape = info.shape.clone();
             let last = shape.last_mut()?;
-            *last = last.checked_mul(quant.layout().bytes as u64)?;
-            let whole = Tensor::whole(info.name.clone(), shape.clone(), quant, 0, info.offset)?;
-            if info.offset != next {
-                return None;
-            }
+            *last = last.checked_mul(self.quant(info.id)?.layout().bytes as u64)?;
+            Some(Info { shape, name: info.name.clone(), ..*info })
+        };
+        let wide: Vec<Info> = infos.iter().map(widen).collect::<Option<_>>()?;
+        self.fill(&wide, align).map(|()| wide)
+    }
+
+    /// Whether tensors of these shapes follow each other without gaps up to the end of the file.
+    fn fill(&self, infos: &[Info], align: u64) -> Option<()> {
+        let mut next = 0u64;
+        for info in infos {
+            let whole =
+                Tensor::whole(String::new(), info.shape.clone(), self.quant(info.id)?, 0, 0)?;
+            (info.offset == next).then_some(())?;
             next = next.checked_add(whole.bytes())?.checked_next_multiple_of(align)?;
-            out.push(Info { shape, name: info.name.clone(), ..*info });
         }
-        (!out.is_empty() && data.checked_add(next)? == self.source.len()).then_some(out)
+        let data = self.at.next_multiple_of(align);
+        (data.checked_add(next)? == self.source.len()).then_some(())
     }
 
     /// Turns infos into tensors; answers whether they fill the data section without gaps, in order.

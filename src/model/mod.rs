@@ -61,6 +61,11 @@ impl Model {
         self.tensors.iter().map(Tensor::bytes).sum()
     }
 
+    /// Whether a tensor's rows can only be read one after the other, as from a compressed archive.
+    pub fn only_forward(&self, tensor: &Tensor) -> bool {
+        tensor.pieces.iter().any(|p| self.files.get(p.file).is_some_and(|f| !f.is_random()))
+    }
+
     /// Reads rows `first .. first + n` of `tensor` into `out`, `n * tensor.row_bytes()` long, joined
     /// from their pieces, in the tensor's row order, little-endian.
     ///

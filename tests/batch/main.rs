@@ -46,7 +46,7 @@ fn batch(folder: &Path, words: &[&str]) -> Output {
 
 fn text(output: &Output) -> String {
     let of = |bytes| String::from_utf8_lossy(bytes).into_owned();
-    of(&output.stdout) + &of(&output.stderr)
+    of(&output.stderr) + &of(&output.stdout)
 }
 
 /// Every file below a folder, by name.
@@ -315,6 +315,24 @@ fn targets_that_cannot_be_written_are_named() {
 }
 
 #[test]
+fn models_that_differ_in_storage_alone_keep_their_names_apart() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (from, to) in [
+        ("T/E2/ggml-model-f16.bin", "m-f16.bin"),
+        ("T/E3/ggml-model-f16.bin", "m-f32.bin"),
+        ("T/E2/ggml-model-f16.bin", "m.f16.bin"),
+        ("T/E3/ggml-model-f16.bin", "m-f32.gguf"),
+    ] {
+        fs::copy(golden(from), folder.path().join(to)).expect("writable");
+    }
+    let output = batch(folder.path(), &["quantize", ".", "--types", "q8_0", "--out", "out"]);
+    assert!(output.status.success(), "{}", text(&output));
+    let made = outputs(&folder.path().join("out"));
+    let names: Vec<&String> = made.keys().collect();
+    assert_eq!(names, ["m-Q8_0.gguf", "m-f32-Q8_0.gguf", "m-f32.gguf-Q8_0.gguf", "m.Q8_0.gguf"]);
+}
+
+#[test]
 fn machines_hear_events() {
     let folder = tree();
     let output = batch(folder.path(), &[&UPGRADE[..], &["--events"]].concat());
@@ -387,6 +405,11 @@ fn a_checkpoint_folder_is_one_model() {
     let made = outputs(&folder.path().join("out"));
     let names: Vec<&str> = made.keys().map(String::as_str).collect();
     assert_eq!(names, ["T/T-172K-F16.gguf", "T/T-172K-Q8_0.gguf"]);
+    let quantize = ["quantize", "models", "--types", "q8_0", "--out", "quantized"];
+    let output = batch(folder.path(), &quantize);
+    assert!(output.status.success(), "{}", text(&output));
+    let quantized = outputs(&folder.path().join("quantized"));
+    assert_eq!(quantized["T/T-172K-Q8_0.gguf"], made["T/T-172K-Q8_0.gguf"]);
     // The tokenizer above the folder is an input as well.
     fs::write(folder.path().join("models/tokenizer.model"), [&tokenizer[..], &[0x1a, 0]].concat())
         .expect("writable");

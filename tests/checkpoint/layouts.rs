@@ -4,7 +4,7 @@
 use std::{fs, path::Path};
 
 use regguf::{
-    checkpoint::{self, Options},
+    checkpoint::{self, Misfit, Options},
     error::Result,
     model::{Model, Naming, Role},
 };
@@ -266,7 +266,7 @@ fn a_vocabulary_that_does_not_fit_is_explained_and_mended_when_told() {
         error.contains("4 tokens, the embedding 6 rows") && error.contains("--pad-vocab"),
         "{error}"
     );
-    let model = checkpoint::open(folder.path(), &Options { pad_vocab: true }).unwrap();
+    let model = checkpoint::open(folder.path(), &Options { misfit: Misfit::Mend }).unwrap();
     assert_eq!(model.vocab.tokens[3..], [b"ab".to_vec(), b"[PAD4]".to_vec(), b"[PAD5]".to_vec()]);
 }
 

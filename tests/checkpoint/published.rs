@@ -105,29 +105,69 @@ fn differences(ours: &Model, theirs: &Model) -> Vec<(String, Option<String>, Opt
         .collect()
 }
 
+/// Why our metadata may differ from an original converter's.
+const FOLDER: &str = "models without a name are named after their folder";
+const SHARDED: &str = "the folder is called hf-st-2shard, whose last part reads as a fine-tune";
+const NO_CONFIG: &str = "Meta's release has no tokenizer_config.json, so nothing says whether tokens go \
+    around a text, and tokenizer.model has no padding";
+const IN_MODEL: &str = "tokenizer.model states its special tokens; without a config.json they are taken from \
+    there, or readers would assume them";
+const LATER: &str = "convert.py of 2023 did not write it yet; convert_hf_to_gguf does";
+
+/// Every difference in metadata to the files of the original converters, with its reason; the keys
+/// that both have stand in one order where the converter is convert_hf_to_gguf.
 #[test]
-fn metadata_is_what_convert_hf_to_gguf_writes() {
-    let theirs = converted("T/E10/model-f16.convert-hf.gguf");
-    assert_eq!(differences(&checkpoint("T/hf-st"), &theirs), []);
-    // The name of the folder.
-    let found = differences(&checkpoint("T/hf-bin"), &theirs);
-    let keys = |found: &[(String, Option<String>, Option<String>)]| -> Vec<String> {
-        found.iter().map(|(key, ..)| key.clone()).collect()
-    };
-    assert_eq!(keys(&found), ["general.name"]);
-    // Meta's release has no config.json: special tokens are those of tokenizer.model, which has no
-    // padding and does not say whether they go around a text.
-    let found = differences(&checkpoint("T/meta/T"), &theirs);
-    assert_eq!(
-        keys(&found),
-        [
-            "general.name",
-            "tokenizer.ggml.add_bos_token",
-            "tokenizer.ggml.add_eos_token",
-            "tokenizer.ggml.padding_token_id",
-            "tokenizer.ggml.unknown_token_id",
-        ]
-    );
+fn metadata_is_what_the_original_converters_write_but_for_these_keys() {
+    let e9 = "T/E9/ggml-model-f16.gguf";
+    let e10 = "T/E10/model-f16.convert-hf.gguf";
+    let name = ("general.name", FOLDER);
+    let later = [
+        ("general.quantization_version", LATER),
+        ("general.size_label", LATER),
+        ("general.type", LATER),
+        ("llama.vocab_size", LATER),
+        ("tokenizer.ggml.bos_token_id", IN_MODEL),
+        ("tokenizer.ggml.eos_token_id", IN_MODEL),
+        ("tokenizer.ggml.pre", LATER),
+        ("tokenizer.ggml.unknown_token_id", IN_MODEL),
+    ];
+    let from_meta = [
+        ("tokenizer.ggml.add_bos_token", NO_CONFIG),
+        ("tokenizer.ggml.add_eos_token", NO_CONFIG),
+        ("tokenizer.ggml.padding_token_id", NO_CONFIG),
+        ("tokenizer.ggml.unknown_token_id", IN_MODEL),
+    ];
+    let sharded = [("general.basename", SHARDED), ("general.finetune", SHARDED), name];
+    let with_name = |rest: &[(&'static str, &'static str)]| [&[name], rest].concat();
+    for (source, original, allowed) in [
+        ("T/hf-st", e10, vec![]),
+        ("T/hf-bin", e10, vec![name]),
+        ("T/hf-st-2shard", e10, sharded.to_vec()),
+        ("T/meta/T", e10, with_name(&from_meta)),
+        ("T/meta-2shard/T", e10, with_name(&from_meta)),
+        ("T/meta/T", e9, with_name(&later)),
+        ("T/meta-2shard/T", e9, with_name(&later)),
+    ] {
+        let (ours, theirs) = (checkpoint(source), converted(original));
+        let found = differences(&ours, &theirs);
+        let keys: Vec<&str> = found.iter().map(|(key, ..)| key.as_str()).collect();
+        let mut wanted: Vec<&str> = allowed.iter().map(|(key, _)| *key).collect();
+        wanted.sort_unstable();
+        assert_eq!(keys, wanted, "{source} against {original}: {found:#?}");
+        // What a later converter added, the older one lacks; it has no other value.
+        let lacking =
+            |key: &str| allowed.contains(&(key, LATER)) || allowed.contains(&(key, IN_MODEL));
+        for (key, _, theirs) in found.iter().filter(|(key, ..)| lacking(key)) {
+            assert_eq!(*theirs, None, "{source} against {original}: {key}");
+        }
+        if original == e10 {
+            let order = |model: &Model, other: &Model| -> Vec<String> {
+                let both = model.metadata.iter().filter(|(k, _)| other.metadata.get(k).is_some());
+                both.map(|(key, _)| key.to_owned()).collect()
+            };
+            assert_eq!(order(&ours, &theirs), order(&theirs, &ours), "{source}");
+        }
+    }
 }
 
 #[test]

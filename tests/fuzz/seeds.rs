@@ -13,7 +13,7 @@ use regguf::{
     bytes::Input,
     container::{self, Layout, OpenOptions, TensorHead, keyed, stream},
     format::{catalog, container::Skeleton},
-    model::{Metadata, Model, Tensor, Value, Vocab},
+    model::{Metadata, Model, Tensor, Value, Vocab, printable},
     quant::QuantType,
 };
 use zip::{CompressionMethod::Deflated, ZipArchive, ZipWriter, write::SimpleFileOptions};
@@ -171,7 +171,8 @@ fn sets(golden: &Path) {
         ),
     ] {
         let first = if name == "shards" { 'e' } else { 'a' };
-        let files = (first..).zip(files).map(|(l, f)| (l, shrunk(&golden.join("T").join(f)).unwrap()));
+        let files =
+            (first..).zip(files).map(|(l, f)| (l, shrunk(&golden.join("T").join(f)).unwrap()));
         put("set", name, &joined(&files.collect::<Vec<_>>()));
     }
 }
@@ -269,15 +270,41 @@ fn checkpoints(golden: &Path) {
     put("checkpoint", "hf", &joined(&hf));
     put("checkpoint", "json", &joined(&[('a', config), ('c', json.to_vec()), ('j', weights)]));
     let pth = packed(&golden.join("T/meta/T/consolidated.00.pth"));
-    let meta = [('f', read("T/meta/T/params.json")), ('e', pieces(&read("T/meta/tokenizer.model")))];
+    let meta =
+        [('f', read("T/meta/T/params.json")), ('e', pieces(&read("T/meta/tokenizer.model")))];
     put("checkpoint", "meta", &joined(&[meta.to_vec(), vec![('l', pth)]].concat()));
-    put("tokenizer_json", "bpe", &small_json(&read("tokenizers/bpe-1100.json")));
-    put("tokenizer_json", "llama", &small_json(&read("tokenizers/llama-512.json")));
+    let json = |name: &str| -> serde_json::Value { serde_json::from_slice(&read(name)).unwrap() };
+    let bpe = json("tokenizers/bpe-1100.json")["tokenizer"].take();
+    put("tiktoken", "bpe", &byte_ranks(&bpe));
+    put("tokenizer_json", "bpe", &small_json(bpe));
+    put("tokenizer_json", "llama", &small_json(json("tokenizers/llama-512.json")));
+}
+
+/// The tokens of a byte-level `tokenizer.json` as tiktoken lists them.
+fn byte_ranks(json: &serde_json::Value) -> Vec<u8> {
+    let vocab = json["model"]["vocab"].as_object().unwrap();
+    let mut tokens: Vec<(u64, &String)> =
+        vocab.iter().map(|(token, id)| (id.as_u64().unwrap(), token)).collect();
+    tokens.sort();
+    let lines = tokens.iter().enumerate().map(|(rank, (_, token))| {
+        format!("{} {rank}\n", base64(&printable::bytes_of(token.as_bytes())))
+    });
+    lines.collect::<String>().into_bytes()
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let four = |three: &[u8]| {
+        let at = |i: usize| u32::from(three.get(i).copied().unwrap_or(0));
+        let bits = at(0) << 16 | at(1) << 8 | at(2);
+        let digit = |i: usize| char::from(DIGITS[(bits >> (18 - 6 * i)) as usize & 63]);
+        (0..4).map(move |i| if i <= three.len() { digit(i) } else { '=' }).collect::<String>()
+    };
+    bytes.chunks(3).map(four).collect()
 }
 
 /// A `tokenizer.json` with its steps and a few of its tokens and merges.
-fn small_json(bytes: &[u8]) -> Vec<u8> {
-    let mut json: serde_json::Value = serde_json::from_slice(bytes).unwrap();
+fn small_json(mut json: serde_json::Value) -> Vec<u8> {
     let model = &mut json["model"];
     if let Some(vocab) = model["vocab"].as_object_mut() {
         vocab.retain(|_, id| id.as_u64().unwrap() < 16);
@@ -317,7 +344,11 @@ fn texts() {
         [&int(name.len() as u32)[..], name.as_bytes(), &int(4), &int(2), &numbers].concat()
     };
     let old = [&2u32.to_le_bytes()[..], &entry("a.weight"), &entry("b.weight")].concat();
-    put("imatrix", "old", &[old.as_slice(), &7u32.to_le_bytes(), &1u32.to_le_bytes(), b"t"].concat());
+    put(
+        "imatrix",
+        "old",
+        &[old.as_slice(), &7u32.to_le_bytes(), &1u32.to_le_bytes(), b"t"].concat(),
+    );
     imatrix_gguf();
 }
 

@@ -15,7 +15,7 @@ use regguf::{
         tensors, vocabulary,
     },
     checkpoint::{
-        self, Weights, pickle, safetensors, sentencepiece::SentencePiece,
+        self, Misfit, Weights, pickle, safetensors, sentencepiece::SentencePiece, tiktoken,
         tokenizer_json::TokenizerJson, torch,
     },
     container::{self, OpenOptions},
@@ -29,7 +29,7 @@ use regguf::{
 pub type Target = fn(&[u8]);
 
 /// Every target by the name of its program and of its corpus.
-pub const ALL: [(&str, Target); 12] = [
+pub const ALL: [(&str, Target); 13] = [
     ("detect", detect),
     ("model", model),
     ("set", set),
@@ -38,6 +38,7 @@ pub const ALL: [(&str, Target); 12] = [
     ("safetensors", safetensors_file),
     ("checkpoint", folder),
     ("sentencepiece", sentencepiece),
+    ("tiktoken", byte_ranks),
     ("tokenizer_json", tokenizer_json),
     ("lists", lists),
     ("imatrix", imatrix),
@@ -197,9 +198,8 @@ pub const CHECKPOINT: [&str; 13] = [
 
 fn folder(bytes: &[u8]) {
     with_files(bytes, &CHECKPOINT, |folder| {
-        for pad_vocab in [false, true] {
-            if let Some(model) = taken(checkpoint::open(folder, &checkpoint::Options { pad_vocab }))
-            {
+        for misfit in [Misfit::Refuse, Misfit::Mend, Misfit::Leave] {
+            if let Some(model) = taken(checkpoint::open(folder, &checkpoint::Options { misfit })) {
                 used(&model);
             }
         }
@@ -234,6 +234,14 @@ fn one_pickle(bytes: &[u8]) {
 fn sentencepiece(bytes: &[u8]) {
     if let Some(model) = taken(SentencePiece::parse("tokenizer.model", bytes)) {
         encode(&model.vocab());
+    }
+}
+
+fn byte_ranks(bytes: &[u8]) {
+    if tiktoken::is_tiktoken(bytes)
+        && let Some(vocab) = taken(tiktoken::parse("tokenizer.model", bytes, bytes.len() % 2 == 1))
+    {
+        encode(&vocab);
     }
 }
 
