@@ -2,7 +2,7 @@
 //! as the plan promised.
 
 use crate::{
-    change::{Loss, Plan, Step},
+    change::{Act, Loss, Plan, Step},
     error::{Error, Result},
     infer::{Outputs, outputs},
     model::Model,
@@ -14,6 +14,8 @@ website can be done in 10 simple steps: first choose a name, then write down wha
 who they are, and how they will come back to it.";
 /// Tokens of it.
 pub const TOKENS: usize = 64;
+/// Mean divergence, in nats, of the same weights in another type: K-quants have sums of their own.
+const DECODED: f64 = 1e-8;
 /// Mean divergence, in nats, that rounded scales stay below.
 const ROUNDED: f64 = 0.01;
 
@@ -32,6 +34,7 @@ pub fn prove(model: &Model, plan: &Plan, written: &Model) -> Result<String> {
     let said = words(&found);
     let most = match plan.steps.iter().map(Step::loss).max().unwrap_or(Loss::Exact) {
         Loss::Exact if found.identical == found.positions => return Ok(format!("proved: {said}")),
+        Loss::Exact if plan.steps.iter().any(|s| matches!(s.act, Act::Recode { .. })) => DECODED,
         Loss::Exact => 0.0,
         Loss::Rounded => ROUNDED,
         Loss::Recoded => explained(plan, written.vocab.len()),

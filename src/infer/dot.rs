@@ -1,6 +1,6 @@
 //! Rows times vectors: the arithmetic under every matrix of the model.
 //!
-//! One order of addition for everything. Element `i` of a row goes to lane `i % 16`, each lane adds
+//! One order of addition for everything but K-quants ([`super::whole`]). Element `i` of a row goes to lane `i % 16`, each lane adds
 //! its products from left to right, and at the end the lanes are added in halves:
 //!
 //! ```text

@@ -11,7 +11,7 @@ use crate::{
     per_isa,
     quant::{
         QuantType,
-        decode::{kquant, legacy, plain},
+        decode::{legacy, plain},
         isa::Isa,
     },
 };
@@ -120,9 +120,6 @@ fused! {
     "q5_0_halves" q5_0 22 32 = legacy::q5_0_halves;
     "q5_1_halves" q5_1 24 32 = legacy::q5_1_halves;
     "q8_0_f16" q8_0 34 32 = legacy::q8_0_f16;
-    "q4_k_256" q4_k 144 256 = kquant::q4_k_256;
-    "q5_k_256" q5_k 176 256 = kquant::q5_k_256;
-    "q6_k_256" q6_k 210 256 = kquant::q6_k_256;
 }
 
 #[cfg(test)]
@@ -152,6 +149,6 @@ mod tests {
                 }
             }
         }
-        assert_eq!(KERNELS.len(), 12);
+        assert_eq!(KERNELS.len(), 9);
     }
 }

@@ -5,10 +5,7 @@ use std::{ops::Range, sync::Arc};
 use memmap2::Mmap;
 use rayon::prelude::*;
 
-use super::{
-    fused::{self, Fused},
-    panel,
-};
+use super::{fused, panel, whole};
 use crate::quant::{QuantType, decode_rows, isa::Isa};
 
 /// A matrix of `rows` by `cols` weights in any block type.
@@ -56,7 +53,7 @@ impl Bytes {
     }
 }
 
-/// Rows that a thread multiplies with one vector before it asks for more.
+/// Rows that a thread multiplies before it asks for more.
 const SHARE: usize = 64;
 
 impl Matrix {
@@ -139,13 +136,19 @@ impl Matrix {
 
     /// `[rows][count]` out.
     fn products(&self, xs: &[f32], out: &mut [f32]) {
-        let count = xs.len() / self.cols;
-        if count == 1
-            && let Some(kernel) = fused::kernel(self.quant, self.cols)
-        {
-            return self.fused(kernel, xs, out);
+        let (isa, count) = (Isa::best(), xs.len() / self.cols);
+        if let Some(multiply) = whole::kernel(self.quant, self.cols) {
+            let xs = whole::lay_out(isa, xs, self.cols);
+            return self.in_shares(out, count, |rows, out| {
+                multiply(isa, rows, self.row_bytes, &xs, out);
+            });
         }
-        let isa = Isa::best();
+        if count == 1
+            && let Some(multiply) = fused::kernel(self.quant, self.cols)
+        {
+            return self
+                .in_shares(out, 1, |rows, out| multiply(isa, rows, self.row_bytes, xs, out));
+        }
         let xs = panel::lay_out(isa, xs, self.cols);
         let bands = out.par_chunks_mut(panel::ROWS * count).enumerate();
         bands.for_each_init(Vec::new, |weights, (band, out)| {
@@ -156,14 +159,18 @@ impl Matrix {
         });
     }
 
-    /// One vector times all rows, decoded in registers.
-    fn fused(&self, kernel: Fused, x: &[f32], out: &mut [f32]) {
+    /// Hands rows and the places of their `count` products each to `multiply`.
+    fn in_shares(
+        &self,
+        out: &mut [f32],
+        count: usize,
+        multiply: impl Fn(&[u8], &mut [f32]) + Sync,
+    ) {
         for part in &self.parts {
             let bytes = part.bytes.get().par_chunks(SHARE * self.row_bytes);
-            let out = out[part.rows.clone()].par_chunks_mut(SHARE);
-            bytes.zip(out).for_each(|(rows, out)| {
-                kernel(Isa::best(), rows, self.row_bytes, x, out);
-            });
+            let places = part.rows.start * count..part.rows.end * count;
+            let out = out[places].par_chunks_mut(SHARE * count);
+            bytes.zip(out).for_each(|(rows, out)| multiply(rows, out));
         }
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! [`Weights`] points at a model's tensors where they lie in the mapped files; [`Session`] evaluates
 //! tokens against them and keeps keys and values; [`Tokenizer`] turns text into tokens and back.
-//! Every number is computed in one fixed order, whatever the threads, the batch or the block type:
-//! two files with the same weights give the same bits.
+//! Every number is computed in one fixed order, whatever the threads or the batch: two files with the
+//! same weights give the same bits, whatever types hold them; K-quants alone are summed otherwise
+//! ([`whole`]).
 
 pub mod cache;
 pub mod config;
@@ -21,6 +22,7 @@ pub mod template;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::cast_sign_loss))]
 pub mod tokenizer;
 pub mod weights;
+pub mod whole;
 
 pub use config::Config;
 pub use forward::{Session, Want};

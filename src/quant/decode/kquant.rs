@@ -33,7 +33,7 @@ fn scale_min(scales: &[u8], i: usize) -> (u8, u8) {
 
 /// The six-bit scale of block `i`, less its bias.
 #[inline(always)]
-fn q3_scale(scales: &[u8], i: usize) -> i8 {
+pub(super) fn q3_scale(scales: &[u8], i: usize) -> i8 {
     let low = if i < 8 { scales[i] & 15 } else { scales[i - 8] >> 4 };
     let high = scales[8 + i % 4] >> (2 * (i / 4)) & 3;
     (low | high << 4) as i8 - 32
@@ -84,7 +84,7 @@ fn scales_mins(isa: Isa, b: &[u8], at: usize) -> ([f32; 8], [f32; 8]) {
 
 /// `d * s * w - dmin * m`; blocks lie in pairs, one in the low nibbles and one in the high ones.
 #[inline(always)]
-pub(crate) fn q4_k_256(isa: Isa, b: &[u8; 144], out: &mut [f32; 256]) {
+fn q4_k_256(isa: Isa, b: &[u8; 144], out: &mut [f32; 256]) {
     let (d, m) = scales_mins(isa, b, 0);
     let pairs = b[16..].as_chunks::<32>().0.iter().zip(out.as_chunks_mut::<64>().0);
     for (i, (qs, out)) in pairs.enumerate() {
@@ -99,7 +99,7 @@ pub(crate) fn q4_k_256(isa: Isa, b: &[u8; 144], out: &mut [f32; 256]) {
 
 /// As Q4_K, with a fifth bit in `qh`.
 #[inline(always)]
-pub(crate) fn q5_k_256(isa: Isa, b: &[u8; 176], out: &mut [f32; 256]) {
+fn q5_k_256(isa: Isa, b: &[u8; 176], out: &mut [f32; 256]) {
     let (d, m) = scales_mins(isa, b, 0);
     let high = b[16..48].as_chunks::<16>().0;
     let pairs = b[48..].as_chunks::<32>().0.iter().zip(out.as_chunks_mut::<64>().0);
@@ -118,7 +118,7 @@ pub(crate) fn q5_k_256(isa: Isa, b: &[u8; 176], out: &mut [f32; 256]) {
 /// `d * s * (w - 32)`, four bits of `w` in `ql` and two in `qh`: of each half of the super-block, the
 /// quarters stand in the low nibbles of `ql`, then in the high ones, and up through the bytes of `qh`.
 #[inline(always)]
-pub(crate) fn q6_k_256(isa: Isa, b: &[u8; 210], out: &mut [f32; 256]) {
+fn q6_k_256(isa: Isa, b: &[u8; 210], out: &mut [f32; 256]) {
     let d = half_at(isa, b, 208);
     let halves = out.as_chunks_mut::<128>().0.iter_mut().zip(b[..128].as_chunks::<64>().0);
     let halves = halves.zip(b[128..192].as_chunks::<32>().0).zip(b[192..208].as_chunks::<8>().0);

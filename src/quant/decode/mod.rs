@@ -9,6 +9,7 @@ pub(crate) mod kquant;
 pub(crate) mod legacy;
 mod levels;
 pub(crate) mod plain;
+pub(crate) mod whole;
 
 use crate::quant::{QuantType, isa::Isa};
 use std::sync::LazyLock;
