@@ -88,7 +88,8 @@ fn every_original_has_the_shapes_of_its_family() {
         }
         let naming = if path.ends_with(".gguf") { Naming::Gguf } else { Naming::Old };
         if !model.tensors.is_empty() {
-            let all = Role::all(llama, 2, false).filter(|r| model.tensor(&r.name(naming)).is_some());
+            let all =
+                Role::all(llama, 2, false).filter(|r| model.tensor(&r.name(naming)).is_some());
             assert_eq!(all.count(), model.tensors.len(), "{path}");
             assert_eq!(model.tensors.len(), 21, "{path}");
         }
