@@ -95,11 +95,12 @@ pub(super) fn check_folder(folder: &Path) -> Option<Vec<Finding>> {
         Err(error) => return Some(vec![fault(folder, &error)]),
     };
     let mut findings = structure::meaning(&model);
+    let files = model.files.iter().filter(|file| file.file().is_some()).count();
     let message = format!(
-        "a model of {} tensors and {} tokens; its weights stand in {}",
+        "a model of {} tensors and {} tokens in {files} file{}",
         model.tensors.len(),
         model.vocab.len(),
-        model.files.iter().filter(|file| file.file().is_some()).count(),
+        if files == 1 { "" } else { "s" },
     );
     findings.push(Finding::note("model", message));
     findings.extend(model.notes.iter().map(|note| Finding::note("note", note.as_str())));
