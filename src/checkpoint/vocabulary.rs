@@ -90,6 +90,10 @@ pub fn read(
             read.vocab.unknown = None;
             special_tokens(settings.as_ref(), config, &added, &mut read.vocab);
         }
+        (_, None) if folder.join("tekken.json").is_file() => {
+            let what = format!("{}: not yet: tekken.json as a tokenizer", folder.display());
+            return Err(Error::unsupported(what, "put the model's tokenizer.json beside it"));
+        }
         (_, None) => {
             let note = "no tokenizer.model or tokenizer.json: there is no vocabulary";
             read.notes.push(note.to_owned());
