@@ -193,10 +193,10 @@ fn compare_vocabs(first: &Model, second: &Model) -> (Vec<String>, Vec<String>) {
     if !a.kinds.is_empty() && !b.kinds.is_empty() {
         count("kind", &|id| a.kind(id) != b.kind(id));
     }
-    let says: [(&str, fn(&Model) -> bool); 2] =
-        [("kinds", |m| !m.vocab.kinds.is_empty()), ("scores", scored)];
-    let one_sided = says.into_iter().filter_map(|(what, says)| {
-        let side = match (says(first), says(second)) {
+    let says =
+        |model: &Model| [("kinds", !model.vocab.kinds.is_empty()), ("scores", scored(model))];
+    let one_sided = says(first).into_iter().zip(says(second)).filter_map(|((what, a), (_, b))| {
+        let side = match (a, b) {
             (true, false) => "first",
             (false, true) => "second",
             _ => return None,

@@ -1,7 +1,7 @@
 //! Super-blocks of K-quants in whole numbers, for products that are summed without rounding.
 //!
-//! Weight `i` is `d * v[i] - dmin * min`, with a `min` for each block of 16. `v` is the stored number times the scale of its block, of 13
-//! bits and a sign at most (Q6_K: -32 to 31 times -128 to 127).
+//! Weight `i` is `d * v[i] - dmin * min`, with a `min` for each block of 16. `v` is the stored number times
+//! the scale of its block, of 13 bits and a sign at most (Q6_K: -32 to 31 times -128 to 127).
 
 use super::{half_at, kquant::q3_scale};
 use crate::quant::isa::Isa;
