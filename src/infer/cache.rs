@@ -3,10 +3,12 @@
 /// Room for `context` positions in every layer, in float32.
 #[derive(Clone, Debug)]
 pub struct Cache {
-    /// Numbers of one position in one layer: all key heads.
-    width: usize,
+    /// Key heads of a layer.
+    heads: usize,
+    /// Numbers of one position in one head.
+    head: usize,
     context: usize,
-    /// Keys of each layer, position after position.
+    /// Keys of each head of each layer, position after position, as attention reads them.
     keys: Vec<Vec<f32>>,
     values: Vec<Vec<f32>>,
     len: usize,
@@ -14,9 +16,9 @@ pub struct Cache {
 
 impl Cache {
     /// An empty cache. Memory is taken as positions fill.
-    pub fn new(layers: usize, width: usize, context: usize) -> Cache {
-        let (keys, values) = (vec![Vec::new(); layers], vec![Vec::new(); layers]);
-        Cache { width, context, keys, values, len: 0 }
+    pub fn new(layers: usize, heads: usize, head: usize, context: usize) -> Cache {
+        let empty = vec![Vec::new(); layers * heads];
+        Cache { heads, head, context, keys: empty.clone(), values: empty, len: 0 }
     }
 
     /// Positions filled.
@@ -34,11 +36,15 @@ impl Cache {
         self.context - self.len
     }
 
-    /// Adds keys and values of new positions to `layer`.
+    /// Adds keys and values of new positions to `layer`: `[position][heads * head]` each.
     pub fn extend(&mut self, layer: usize, keys: &[f32], values: &[f32]) {
-        for (all, new) in [(&mut self.keys[layer], keys), (&mut self.values[layer], values)] {
-            all.truncate(self.len * self.width);
-            all.extend_from_slice(new);
+        for (all, new) in [(&mut self.keys, keys), (&mut self.values, values)] {
+            for (h, all) in all[layer * self.heads..][..self.heads].iter_mut().enumerate() {
+                all.truncate(self.len * self.head);
+                for position in new.chunks_exact(self.heads * self.head) {
+                    all.extend_from_slice(&position[h * self.head..][..self.head]);
+                }
+            }
         }
     }
 
@@ -52,14 +58,14 @@ impl Cache {
         self.len = self.len.min(len);
     }
 
-    /// The key of `position`, `head` numbers from `at`.
-    pub fn key(&self, layer: usize, position: usize, at: usize, head: usize) -> &[f32] {
-        &self.keys[layer][position * self.width + at..][..head]
+    /// The keys of key head `h` of `layer`: `[position][head]`.
+    pub fn keys(&self, layer: usize, h: usize) -> &[f32] {
+        &self.keys[layer * self.heads + h]
     }
 
-    /// The value of `position`, `head` numbers from `at`.
-    pub fn value(&self, layer: usize, position: usize, at: usize, head: usize) -> &[f32] {
-        &self.values[layer][position * self.width + at..][..head]
+    /// The values of key head `h` of `layer`: `[position][head]`.
+    pub fn values(&self, layer: usize, h: usize) -> &[f32] {
+        &self.values[layer * self.heads + h]
     }
 
     /// Bytes in use.

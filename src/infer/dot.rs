@@ -1,7 +1,8 @@
 //! Rows times vectors: the arithmetic under every matrix of the model.
 //!
-//! One order of addition for everything but K-quants ([`super::whole`]). Element `i` of a row goes to lane `i % 16`, each lane adds
-//! its products from left to right, and at the end the lanes are added in halves:
+//! One order of addition for everything but K-quants times one vector ([`super::whole`]). Element `i` of a
+//! row goes to lane `i % 16`, each lane adds its products from left to right, and at the end the lanes are
+//! added in halves:
 //!
 //! ```text
 //! lane[l] = w[l]*x[l] + w[l+16]*x[l+16] + w[l+32]*x[l+32] + …        (left to right)
@@ -10,7 +11,7 @@
 //!
 //! Since the order is that of elements, not of blocks, a file and its lossless upgrade give the same
 //! bits; since a row and a vector meet in one thread, so does any number of threads; and since every
-//! pair of row and vector has its own lanes, so does any batch.
+//! pair of row and vector has its own lanes, so does any batch of several.
 
 use crate::per_isa;
 

@@ -57,7 +57,7 @@ impl<'w> Session<'w> {
     /// An empty text of at most `context` tokens.
     pub fn new(weights: &'w Weights, context: usize) -> Session<'w> {
         let Config { layers, kv_heads, head, .. } = weights.config;
-        Session { weights, cache: Cache::new(layers, kv_heads * head, context), tap: None }
+        Session { weights, cache: Cache::new(layers, kv_heads, head, context), tap: None }
     }
 
     /// The same, with `tap` at every matrix.
@@ -161,14 +161,15 @@ impl<'w> Session<'w> {
         let each = mixed.par_chunks_exact_mut(head).zip(queries.par_chunks_exact(head)).enumerate();
         each.for_each_init(Vec::new, |scores: &mut Vec<f32>, (i, (out, query))| {
             let (t, h) = (i / heads, i % heads);
-            let at = h / (heads / kv_heads) * head;
+            let shared = h / (heads / kv_heads);
+            let (keys, values) = (cache.keys(n, shared), cache.values(n, shared));
             let seen = past + t + 1;
             scores.clear();
-            let score = |p| dot::dot_of(Isa::best(), query, cache.key(n, p, at, head)) * scale;
-            scores.extend((0..seen).map(score)); // [seen]
+            let score = |key| dot::dot_of(Isa::best(), query, key) * scale;
+            scores.extend(keys.chunks_exact(head).take(seen).map(score)); // [seen]
             softmax(scores);
-            for (p, score) in scores.iter().enumerate() {
-                for (out, value) in out.iter_mut().zip(cache.value(n, p, at, head)) {
+            for (score, value) in scores.iter().zip(values.chunks_exact(head)) {
+                for (out, value) in out.iter_mut().zip(value) {
                     *out += score * value;
                 }
             }

@@ -137,17 +137,16 @@ impl Matrix {
     /// `[rows][count]` out.
     fn products(&self, xs: &[f32], out: &mut [f32]) {
         let (isa, count) = (Isa::best(), xs.len() / self.cols);
-        if let Some(multiply) = whole::kernel(self.quant, self.cols) {
-            let xs = whole::lay_out(isa, xs, self.cols);
-            return self.in_shares(out, count, |rows, out| {
-                multiply(isa, rows, self.row_bytes, &xs, out);
-            });
-        }
-        if count == 1
-            && let Some(multiply) = fused::kernel(self.quant, self.cols)
-        {
-            return self
-                .in_shares(out, 1, |rows, out| multiply(isa, rows, self.row_bytes, xs, out));
+        if count == 1 {
+            if let Some(multiply) = whole::kernel(self.quant, self.cols) {
+                let x = whole::lay_out(isa, xs);
+                return self
+                    .in_shares(out, |rows, out| multiply(isa, rows, self.row_bytes, &x, out));
+            }
+            if let Some(multiply) = fused::kernel(self.quant, self.cols) {
+                return self
+                    .in_shares(out, |rows, out| multiply(isa, rows, self.row_bytes, xs, out));
+            }
         }
         let xs = panel::lay_out(isa, xs, self.cols);
         let bands = out.par_chunks_mut(panel::ROWS * count).enumerate();
@@ -159,17 +158,11 @@ impl Matrix {
         });
     }
 
-    /// Hands rows and the places of their `count` products each to `multiply`.
-    fn in_shares(
-        &self,
-        out: &mut [f32],
-        count: usize,
-        multiply: impl Fn(&[u8], &mut [f32]) + Sync,
-    ) {
+    /// Hands rows and the places of their products to `multiply`.
+    fn in_shares(&self, out: &mut [f32], multiply: impl Fn(&[u8], &mut [f32]) + Sync) {
         for part in &self.parts {
             let bytes = part.bytes.get().par_chunks(SHARE * self.row_bytes);
-            let places = part.rows.start * count..part.rows.end * count;
-            let out = out[places].par_chunks_mut(SHARE * count);
+            let out = out[part.rows.clone()].par_chunks_mut(SHARE);
             bytes.zip(out).for_each(|(rows, out)| multiply(rows, out));
         }
     }

@@ -2,9 +2,9 @@
 //!
 //! [`Weights`] points at a model's tensors where they lie in the mapped files; [`Session`] evaluates
 //! tokens against them and keeps keys and values; [`Tokenizer`] turns text into tokens and back.
-//! Every number is computed in one fixed order, whatever the threads or the batch: two files with the
-//! same weights give the same bits, whatever types hold them; K-quants alone are summed otherwise
-//! ([`whole`]).
+//! Every number is computed in one fixed order, whatever the threads: two files with the same weights
+//! give the same bits. Several tokens at once do so whatever types hold the weights; one token alone is
+//! summed otherwise where those are K-quants ([`whole`]).
 
 pub mod cache;
 pub mod config;

@@ -1,8 +1,8 @@
-//! Rows of K-quants times vectors, in whole numbers.
+//! Rows of K-quants times one vector, in whole numbers: what every new token costs.
 //!
 //! A super-block is `d` times whole numbers `v` less `dmin` times another for every 16 weights
-//! ([`crate::quant::decode::whole`]). The vectors are brought to whole numbers too: a power of two `step`
-//! for each 256 numbers, such that the largest of them has 28 bits, in two parts of which products with
+//! ([`crate::quant::decode::whole`]). The vector is brought to whole numbers too: a power of two `step` for
+//! each 256 numbers, such that the largest of them has 28 bits, in two parts of which products with
 //! `v` can be summed in 32 bits:
 //!
 //! ```text
@@ -13,7 +13,8 @@
 //! That keeps every bit of the numbers next to the largest and more of the others than a sum in `f32`
 //! does; it rounds nothing before the end of a super-block, and costs a third of decoding each weight.
 //! Sums of whole numbers are the same in every order; lane `l` has weights `2l` and `2l + 1` of each 32,
-//! and super-blocks are added from left to right: threads, batches and instruction sets change no bit.
+//! and super-blocks are added from left to right: threads and instruction sets change no bit. Many vectors
+//! at once share decoded rows instead ([`super::panel`]), in the order of sums of every other type.
 
 use super::dot::{LANES, total};
 use crate::{
@@ -25,18 +26,10 @@ use crate::{
     },
 };
 
-/// Vectors in whole numbers.
-#[derive(Debug)]
-pub struct Vectors {
-    count: usize,
-    /// `[super-block][count]`
-    packs: Vec<Pack>,
-}
-
 /// One super-block's part of a vector.
 #[derive(Clone, Debug)]
 #[repr(C, align(64))]
-struct Pack {
+pub struct Pack {
     high: [i16; SUPER],
     low: [i16; SUPER],
     /// Sums of 16 numbers each, those of even blocks first.
@@ -44,9 +37,8 @@ struct Pack {
     step: f32,
 }
 
-/// Multiplies whole rows of `row_bytes` bytes with vectors: those of the first row, then those of the
-/// second, ….
-pub type Multiply = fn(isa: Isa, rows: &[u8], row_bytes: usize, xs: &Vectors, out: &mut [f32]);
+/// Multiplies whole rows of `row_bytes` bytes with a vector.
+pub type Multiply = fn(isa: Isa, rows: &[u8], row_bytes: usize, x: &[Pack], out: &mut [f32]);
 
 const KERNELS: &[(&str, Multiply)] = &[
     ("q2_k_256", q2_k),
@@ -63,21 +55,18 @@ pub fn kernel(quant: QuantType, cols: usize) -> Option<Multiply> {
     found.filter(|_| cols.is_multiple_of(SUPER))
 }
 
-/// Vectors of `cols` numbers in whole numbers; a part that is not finite makes NaN of its products.
-pub fn lay_out(isa: Isa, xs: &[f32], cols: usize) -> Vectors {
-    let count = xs.len() / cols;
-    let parts = |s: usize| xs.chunks_exact(cols).map(move |x| &x.as_chunks().0[s]);
-    let packs = (0..cols / SUPER).flat_map(parts).map(|x| pack_of(isa, x)).collect();
-    Vectors { count, packs }
+/// A vector in whole numbers; a part that is not finite makes NaN of its products.
+pub fn lay_out(isa: Isa, x: &[f32]) -> Vec<Pack> {
+    x.as_chunks().0.iter().map(|part| pack_of(isa, part)).collect()
 }
 
 per_isa! {
     fn pack_of(x: &[f32; SUPER]) -> Pack = pack;
-    fn q2_k(rows: &[u8], row_bytes: usize, xs: &Vectors, out: &mut [f32]) = multiply::<Q2K, 84>[isa];
-    fn q3_k(rows: &[u8], row_bytes: usize, xs: &Vectors, out: &mut [f32]) = multiply::<Q3K, 110>[isa];
-    fn q4_k(rows: &[u8], row_bytes: usize, xs: &Vectors, out: &mut [f32]) = multiply::<Q4K, 144>[isa];
-    fn q5_k(rows: &[u8], row_bytes: usize, xs: &Vectors, out: &mut [f32]) = multiply::<Q5K, 176>[isa];
-    fn q6_k(rows: &[u8], row_bytes: usize, xs: &Vectors, out: &mut [f32]) = multiply::<Q6K, 210>[isa];
+    fn q2_k(rows: &[u8], row_bytes: usize, x: &[Pack], out: &mut [f32]) = multiply::<Q2K, 84>[isa];
+    fn q3_k(rows: &[u8], row_bytes: usize, x: &[Pack], out: &mut [f32]) = multiply::<Q3K, 110>[isa];
+    fn q4_k(rows: &[u8], row_bytes: usize, x: &[Pack], out: &mut [f32]) = multiply::<Q4K, 144>[isa];
+    fn q5_k(rows: &[u8], row_bytes: usize, x: &[Pack], out: &mut [f32]) = multiply::<Q5K, 176>[isa];
+    fn q6_k(rows: &[u8], row_bytes: usize, x: &[Pack], out: &mut [f32]) = multiply::<Q6K, 210>[isa];
 }
 
 #[inline(always)]
@@ -120,76 +109,26 @@ impl Block {
     }
 }
 
+/// Bytes between what is read and what is asked for.
+const AHEAD: usize = 2048;
+
 #[inline(always)]
 fn multiply<W: Whole<BYTES>, const BYTES: usize>(
     isa: Isa,
     rows: &[u8],
     row_bytes: usize,
-    xs: &Vectors,
-    out: &mut [f32],
-) {
-    if xs.count == 1 {
-        one::<W, BYTES>(isa, rows, row_bytes, xs, out);
-    } else {
-        many::<W, BYTES>(isa, rows, row_bytes, xs, out);
-    }
-}
-
-#[inline(always)]
-fn one<W: Whole<BYTES>, const BYTES: usize>(
-    isa: Isa,
-    rows: &[u8],
-    row_bytes: usize,
-    xs: &Vectors,
+    x: &[Pack],
     out: &mut [f32],
 ) {
     let mut block = Block::ZERO;
     for (row, out) in rows.chunks_exact(row_bytes).zip(out) {
         let mut lanes = [0.0; LANES];
-        for (bytes, x) in row.as_chunks().0.iter().zip(&xs.packs) {
+        for (bytes, x) in row.as_chunks().0.iter().zip(x) {
             isa.prefetch(bytes, AHEAD);
             block.fill::<W, BYTES>(isa, bytes);
             add_products(isa, &block, x, &mut lanes);
         }
         *out = total(lanes);
-    }
-}
-
-/// Bytes between what is read and what is asked for.
-const AHEAD: usize = 2048;
-/// Rows decoded together, so that each serves many vectors while those are in the nearest cache.
-const BAND: usize = 16;
-/// Vectors taken together for the same reason.
-const TILE: usize = 16;
-
-#[inline(always)]
-fn many<W: Whole<BYTES>, const BYTES: usize>(
-    isa: Isa,
-    rows: &[u8],
-    row_bytes: usize,
-    xs: &Vectors,
-    out: &mut [f32],
-) {
-    let count = xs.count;
-    let mut lanes = vec![[0f32; LANES]; BAND * count];
-    let mut blocks = [Block::ZERO; BAND];
-    for (rows, out) in rows.chunks(BAND * row_bytes).zip(out.chunks_mut(BAND * count)) {
-        lanes.fill([0.0; LANES]);
-        for (s, xs) in xs.packs.chunks_exact(count).enumerate() {
-            for (row, block) in rows.chunks_exact(row_bytes).zip(&mut blocks) {
-                block.fill::<W, BYTES>(isa, &row.as_chunks().0[s]);
-            }
-            for (tile, xs) in xs.chunks(TILE).enumerate() {
-                for (lanes, block) in lanes.chunks_exact_mut(count).zip(&blocks) {
-                    for (lanes, x) in lanes[tile * TILE..].iter_mut().zip(xs) {
-                        add_products(isa, block, x, lanes);
-                    }
-                }
-            }
-        }
-        for (out, lanes) in out.iter_mut().zip(&lanes) {
-            *out = total(*lanes);
-        }
     }
 }
 
@@ -240,7 +179,7 @@ mod tests {
 
     #[test]
     fn products_are_those_of_the_decoded_weights() {
-        let (height, cols, count) = (BAND + 3, 512, TILE + 2);
+        let (height, cols, count) = (19, 512, 18);
         let number = |i: usize| ((i * 7919) % 1013) as f32 / 97.0 - 5.0;
         let xs: Vec<f32> =
             (0..count * cols).map(|i| number(i) * 2f32.powi((i * 31 % 40) as i32 - 20)).collect();
@@ -252,26 +191,22 @@ mod tests {
             let row_bytes = rows.len() / height;
             let mut weights = vec![0.0; height * cols];
             decode_rows(quant, Isa::PORTABLE, &rows, cols, &mut weights);
-            let run = |isa, xs: &[f32]| {
-                let mut out = vec![0.0; height * xs.len() / cols];
-                multiply(isa, &rows, row_bytes, &lay_out(isa, xs, cols), &mut out);
+            let run = |isa, x: &[f32]| {
+                let mut out = vec![0.0; height];
+                multiply(isa, &rows, row_bytes, &lay_out(isa, x), &mut out);
                 out
             };
-            let all = run(Isa::PORTABLE, &xs);
-            for (row, products) in weights.chunks(cols).zip(all.chunks(count)) {
-                for (x, product) in xs.chunks(cols).zip(products) {
+            let bits = |out: &[f32]| out.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+            for x in xs.chunks(cols) {
+                let products = run(Isa::PORTABLE, x);
+                for (row, product) in weights.chunks(cols).zip(&products) {
                     let terms = || row.iter().zip(x).map(|(w, x)| f64::from(*w) * f64::from(*x));
                     let (exact, size) = (terms().sum::<f64>(), terms().map(f64::abs).sum::<f64>());
                     let apart = (f64::from(*product) - exact).abs();
                     assert!(apart <= 1e-6 * size, "{quant}: {product} for {exact} of {size}");
                 }
-            }
-            let bits = |out: &[f32]| out.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
-            for isa in Isa::available() {
-                assert_eq!(bits(&run(isa, &xs)), bits(&all), "{quant} on {}", isa.name());
-                for (t, x) in xs.chunks(cols).enumerate() {
-                    let one: Vec<f32> = all.chunks(count).map(|row| row[t]).collect();
-                    assert_eq!(bits(&run(isa, x)), bits(&one), "{quant}, alone");
+                for isa in Isa::available() {
+                    assert_eq!(bits(&run(isa, x)), bits(&products), "{quant} on {}", isa.name());
                 }
             }
         }
@@ -288,13 +223,13 @@ mod tests {
         for x in [1.999_999_9f32, 1e30, 1e-30] {
             for isa in Isa::available() {
                 let mut out = [0.0];
-                multiply(isa, &row, 210, &lay_out(isa, &[x; SUPER], SUPER), &mut out);
+                multiply(isa, &row, 210, &lay_out(isa, &[x; SUPER]), &mut out);
                 assert!((out[0] / (x * 4096.0 * 256.0) - 1.0).abs() < 1e-6, "{} of {x}", out[0]);
             }
         }
         for x in [f32::NAN, f32::INFINITY] {
             let mut out = [0.0];
-            multiply(Isa::best(), &row, 210, &lay_out(Isa::best(), &[x; SUPER], SUPER), &mut out);
+            multiply(Isa::best(), &row, 210, &lay_out(Isa::best(), &[x; SUPER]), &mut out);
             assert!(out[0].is_nan());
         }
     }
