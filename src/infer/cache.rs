@@ -1,5 +1,8 @@
 //! Keys and values of the tokens so far, which later tokens attend to.
 
+/// Positions of a block.
+const BLOCK: usize = 64;
+
 /// Room for `context` positions in every layer, in float32.
 #[derive(Clone, Debug)]
 pub struct Cache {
@@ -8,16 +11,17 @@ pub struct Cache {
     /// Numbers of one position in one head.
     head: usize,
     context: usize,
-    /// Keys of each head of each layer, position after position, as attention reads them.
-    keys: Vec<Vec<f32>>,
-    values: Vec<Vec<f32>>,
+    /// Keys of each layer in blocks of `[heads][BLOCK][head]`: attention reads one head from end to end,
+    /// and what is there never moves.
+    keys: Vec<Vec<Vec<f32>>>,
+    values: Vec<Vec<Vec<f32>>>,
     len: usize,
 }
 
 impl Cache {
     /// An empty cache. Memory is taken as positions fill.
     pub fn new(layers: usize, heads: usize, head: usize, context: usize) -> Cache {
-        let empty = vec![Vec::new(); layers * heads];
+        let empty = vec![Vec::new(); layers];
         Cache { heads, head, context, keys: empty.clone(), values: empty, len: 0 }
     }
 
@@ -38,11 +42,15 @@ impl Cache {
 
     /// Adds keys and values of new positions to `layer`: `[position][heads * head]` each.
     pub fn extend(&mut self, layer: usize, keys: &[f32], values: &[f32]) {
-        for (all, new) in [(&mut self.keys, keys), (&mut self.values, values)] {
-            for (h, all) in all[layer * self.heads..][..self.heads].iter_mut().enumerate() {
-                all.truncate(self.len * self.head);
-                for position in new.chunks_exact(self.heads * self.head) {
-                    all.extend_from_slice(&position[h * self.head..][..self.head]);
+        for (blocks, new) in [(&mut self.keys[layer], keys), (&mut self.values[layer], values)] {
+            for (position, new) in (self.len..).zip(new.chunks_exact(self.heads * self.head)) {
+                let (block, place) = (position / BLOCK, position % BLOCK);
+                if block == blocks.len() {
+                    blocks.push(vec![0.0; self.heads * BLOCK * self.head]);
+                }
+                for (h, new) in new.chunks_exact(self.head).enumerate() {
+                    let at = (h * BLOCK + place) * self.head;
+                    blocks[block][at..at + self.head].copy_from_slice(new);
                 }
             }
         }
@@ -58,18 +66,24 @@ impl Cache {
         self.len = self.len.min(len);
     }
 
-    /// The keys of key head `h` of `layer`: `[position][head]`.
-    pub fn keys(&self, layer: usize, h: usize) -> &[f32] {
-        &self.keys[layer * self.heads + h]
+    /// The keys of key head `h` of `layer`, one a position, `head` numbers each; after the last filled
+    /// position come others that mean nothing.
+    pub fn keys(&self, layer: usize, h: usize) -> impl Iterator<Item = &[f32]> {
+        self.of_head(&self.keys[layer], h)
     }
 
-    /// The values of key head `h` of `layer`: `[position][head]`.
-    pub fn values(&self, layer: usize, h: usize) -> &[f32] {
-        &self.values[layer * self.heads + h]
+    /// The values, as [`Cache::keys`].
+    pub fn values(&self, layer: usize, h: usize) -> impl Iterator<Item = &[f32]> {
+        self.of_head(&self.values[layer], h)
+    }
+
+    fn of_head<'a>(&self, blocks: &'a [Vec<f32>], h: usize) -> impl Iterator<Item = &'a [f32]> {
+        let (size, head) = (BLOCK * self.head, self.head);
+        blocks.iter().flat_map(move |block| block[h * size..][..size].chunks_exact(head))
     }
 
     /// Bytes in use.
     pub fn bytes(&self) -> usize {
-        self.keys.iter().chain(&self.values).map(|v| v.capacity() * size_of::<f32>()).sum()
+        self.keys.iter().chain(&self.values).flatten().map(|block| size_of_val(&block[..])).sum()
     }
 }

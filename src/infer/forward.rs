@@ -166,9 +166,9 @@ impl<'w> Session<'w> {
             let seen = past + t + 1;
             scores.clear();
             let score = |key| dot::dot_of(Isa::best(), query, key) * scale;
-            scores.extend(keys.chunks_exact(head).take(seen).map(score)); // [seen]
+            scores.extend(keys.take(seen).map(score)); // [seen]
             softmax(scores);
-            for (score, value) in scores.iter().zip(values.chunks_exact(head)) {
+            for (score, value) in scores.iter().zip(values) {
                 for (out, value) in out.iter_mut().zip(value) {
                     *out += score * value;
                 }
