@@ -1,7 +1,7 @@
 //! Rows of K-quants times one vector, in whole numbers: what every new token costs.
 //!
 //! A super-block is `d` times whole numbers `v` less `dmin` times another for every 16 weights
-//! ([`crate::quant::decode::whole`]). The vector is brought to whole numbers too: a power of two `step` for
+//! (`quant::decode::whole`). The vector is brought to whole numbers too: a power of two `step` for
 //! each 256 numbers, such that the largest of them has 28 bits, in two parts of which products with
 //! `v` can be summed in 32 bits:
 //!
