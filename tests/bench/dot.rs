@@ -5,7 +5,7 @@
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use regguf::{
-    infer::{fused, panel},
+    infer::{fused, panel, whole},
     quant::{QuantType, isa::Isa},
 };
 use std::{hint::black_box, time::Duration};
@@ -29,8 +29,12 @@ fn memory(c: &mut Criterion) {
 fn one(c: &mut Criterion) {
     let mut group = c.benchmark_group("one");
     let x: Vec<f32> = (0..ROW_LEN).map(|i| (i % 17) as f32 - 8.0).collect();
+    let packs = whole::lay_out(Isa::best(), &x);
     for q in QuantType::all() {
-        let Some(kernel) = fused::kernel(q, ROW_LEN) else { continue };
+        let (whole, fused) = (whole::kernel(q, ROW_LEN), fused::kernel(q, ROW_LEN));
+        if whole.is_none() && fused.is_none() {
+            continue;
+        }
         let row_bytes = q.row_bytes(ROW_LEN as u64).unwrap_or(0) as usize;
         let rows = BYTES / row_bytes;
         // Bytes below 0x50 are finite in every kind of number.
@@ -39,9 +43,14 @@ fn one(c: &mut Criterion) {
             .collect();
         let mut out = vec![0.0; rows];
         group.throughput(Throughput::Bytes(bytes.len() as u64));
+        let mut multiply = |isa| match (whole, fused) {
+            (Some(kernel), _) => kernel(isa, black_box(&bytes), row_bytes, &packs, &mut out),
+            (_, Some(kernel)) => kernel(isa, black_box(&bytes), row_bytes, &x, &mut out),
+            _ => {}
+        };
         for isa in Isa::available() {
             group.bench_function(BenchmarkId::new(q.to_string(), isa.name()), |b| {
-                b.iter(|| kernel(isa, black_box(&bytes), row_bytes, &x, black_box(&mut out)));
+                b.iter(|| multiply(isa));
             });
         }
     }

@@ -23,20 +23,40 @@ pub(crate) trait Whole<const BYTES: usize> {
     fn decode(isa: Isa, block: &[u8; BYTES], v: &mut [i16; SUPER]) -> Head;
 }
 
+/// Halves of a super-block, and which 16 of every 32 weights.
+const SIDES: [(usize, usize); 4] = [(0, 0), (0, 1), (1, 0), (1, 1)];
+
+#[inline(always)]
+fn cut<const N: usize>(bytes: &[u8]) -> &[u8; N] {
+    bytes.first_chunk().unwrap_or(&[0; N])
+}
+
+/// Four runs of 16 weights, 32 apart.
+#[inline(always)]
+fn cut_mut(v: &mut [i16]) -> &mut [i16] {
+    &mut v[..112]
+}
+
 /// Scales and minima in the two nibbles of a byte, numbers of two bits.
 pub(crate) struct Q2K;
 
 impl Whole<84> for Q2K {
     #[inline(always)]
     fn decode(isa: Isa, b: &[u8; 84], v: &mut [i16; SUPER]) -> Head {
-        let mut mins = [0.0; 16];
-        for (i, v) in v.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-            let (at, shift) = (16 + 32 * (i / 8) + 16 * (i % 2), 2 * (i % 8 / 2));
-            let s = i16::from(b[i] & 15);
-            for (v, q) in v.iter_mut().zip(&b[at..at + 16]) {
-                *v = i16::from(q >> shift & 3) * s;
+        for (half, side) in SIDES {
+            let (at, to) = (16 + 32 * half + 16 * side, 128 * half + 16 * side);
+            let (q, v) = (cut::<16>(&b[at..]), cut_mut(&mut v[to..]));
+            let s = [0, 2, 4, 6].map(|n| i16::from(b[8 * half + side + n] & 15));
+            for j in 0..16 {
+                v[j] = i16::from(q[j] & 3) * s[0];
+                v[32 + j] = i16::from(q[j] >> 2 & 3) * s[1];
+                v[64 + j] = i16::from(q[j] >> 4 & 3) * s[2];
+                v[96 + j] = i16::from(q[j] >> 6) * s[3];
             }
-            mins[i / 2 + i % 2 * 8] = f32::from(b[i] >> 4);
+        }
+        let mut mins = [0.0; 16];
+        for (i, b) in b[..16].iter().enumerate() {
+            mins[i / 2 + i % 2 * 8] = f32::from(b >> 4);
         }
         Head { d: half_at(isa, b, 80), dmin: half_at(isa, b, 82), mins }
     }
@@ -48,12 +68,17 @@ pub(crate) struct Q3K;
 impl Whole<110> for Q3K {
     #[inline(always)]
     fn decode(isa: Isa, b: &[u8; 110], v: &mut [i16; SUPER]) -> Head {
-        for (i, v) in v.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-            let s = i16::from(q3_scale(&b[96..108], i));
-            let (side, shift, bit) = (16 * (i % 2), 2 * (i % 8 / 2), i / 2);
-            let at = 32 + 32 * (i / 8) + side;
-            for ((v, q), h) in v.iter_mut().zip(&b[at..at + 16]).zip(&b[side..side + 16]) {
-                *v = (i16::from(q >> shift & 3 | (h >> bit & 1) << 2) - 4) * s;
+        for (half, side) in SIDES {
+            let (at, to) = (32 + 32 * half + 16 * side, 128 * half + 16 * side);
+            let (q, h, v) =
+                (cut::<16>(&b[at..]), cut::<16>(&b[16 * side..]), cut_mut(&mut v[to..]));
+            let s = [0, 2, 4, 6].map(|n| i16::from(q3_scale(&b[96..108], 8 * half + side + n)));
+            for j in 0..16 {
+                let h = h[j] >> (4 * half);
+                v[j] = (i16::from(q[j] & 3 | (h & 1) << 2) - 4) * s[0];
+                v[32 + j] = (i16::from(q[j] >> 2 & 3 | (h >> 1 & 1) << 2) - 4) * s[1];
+                v[64 + j] = (i16::from(q[j] >> 4 & 3 | (h >> 2 & 1) << 2) - 4) * s[2];
+                v[96 + j] = (i16::from(q[j] >> 6 | (h >> 3 & 1) << 2) - 4) * s[3];
             }
         }
         Head { d: half_at(isa, b, 108), dmin: 0.0, mins: [0.0; 16] }
@@ -116,13 +141,17 @@ pub(crate) struct Q6K;
 impl Whole<210> for Q6K {
     #[inline(always)]
     fn decode(isa: Isa, b: &[u8; 210], v: &mut [i16; SUPER]) -> Head {
-        for (i, v) in v.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-            let (half, quarter, side) = (i / 8, i % 8 / 2, 16 * (i % 2));
-            let s = i16::from(b[192 + i] as i8);
-            let (low, high) = (64 * half + 32 * (quarter % 2) + side, 128 + 32 * half + side);
-            let (low_shift, high_shift) = (4 * (quarter / 2), 2 * quarter);
-            for ((v, l), h) in v.iter_mut().zip(&b[low..low + 16]).zip(&b[high..high + 16]) {
-                *v = (i16::from(l >> low_shift & 15 | (h >> high_shift & 3) << 4) - 32) * s;
+        for (half, side) in SIDES {
+            let (low, high) = (64 * half + 16 * side, 128 + 32 * half + 16 * side);
+            let (l, h) = (cut::<48>(&b[low..]), cut::<16>(&b[high..]));
+            let v = cut_mut(&mut v[128 * half + 16 * side..]);
+            let s = [0, 2, 4, 6].map(|n| i16::from(b[192 + 8 * half + side + n] as i8));
+            for j in 0..16 {
+                let (l, next, h) = (l[j], l[32 + j], h[j]);
+                v[j] = (i16::from(l & 15 | (h & 3) << 4) - 32) * s[0];
+                v[32 + j] = (i16::from(next & 15 | (h >> 2 & 3) << 4) - 32) * s[1];
+                v[64 + j] = (i16::from(l >> 4 | (h >> 4 & 3) << 4) - 32) * s[2];
+                v[96 + j] = (i16::from(next >> 4 | (h >> 6) << 4) - 32) * s[3];
             }
         }
         Head { d: half_at(isa, b, 208), dmin: 0.0, mins: [0.0; 16] }
