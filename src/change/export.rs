@@ -21,7 +21,7 @@ use crate::{
     checkpoint::{
         family,
         hyper::{Hyper, Scaling},
-        tokenizer_files,
+        tokenizer,
     },
     error::{Error, Result},
     model::{Metadata, Model, Naming, Order, Role, Tensor, Vocab},
@@ -119,7 +119,7 @@ pub fn plan(model: Model, folder: PathBuf, dtype: &str) -> Result<Export> {
     let dtype = weights.iter().max_by_key(|w| w.to.layout().bytes).map_or("f16", |w| w.to.name());
     let config = config(&model, &hyper, dtype, &mut notes);
     let mut files = vec![("config.json", pretty(&config))];
-    files.extend(tokenizer_files::files(&model.vocab, &mut notes));
+    files.extend(tokenizer::files::files(&model.vocab, &mut notes));
     Ok(Export { folder, files, notes, model, weights, header, total })
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::Value as Json;
 
-use super::{Options, card, family, hyper::Hyper, vocabulary};
+use super::{Options, card, family, hyper::Hyper, tokenizer::vocabulary};
 use crate::{
     bytes::Input,
     error::{Error, Result},

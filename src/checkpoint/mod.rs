@@ -16,20 +16,11 @@ pub mod find;
 pub mod huggingface;
 pub mod hyper;
 pub mod json;
-pub mod legacy;
 pub mod meta;
-pub mod node;
-pub mod pickle;
 pub mod safetensors;
-pub mod sentencepiece;
-pub mod tar;
-pub mod tiktoken;
-pub mod tokenizer_files;
-pub mod tokenizer_json;
+pub mod tokenizer;
 pub mod torch;
-pub mod vocabulary;
 pub mod yaml;
-pub mod zip;
 
 use std::path::Path;
 
@@ -104,7 +95,7 @@ impl Stored {
 
     /// Its rows as one piece of a tensor.
     pub fn piece(&self) -> Result<Piece> {
-        let width = torch::width(self.dtype);
+        let width = torch::storage::width(self.dtype);
         let odd = |what: &str| {
             let what =
                 format!("{}: {what}: shape {:?}, strides {:?}", self.name, self.shape, self.stride);

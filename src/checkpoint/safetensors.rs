@@ -16,7 +16,7 @@ use serde::{
     de::{Error as _, MapAccess, Visitor},
 };
 
-use super::{Stored, Weights, torch::width};
+use super::{Stored, Weights, torch::storage::width};
 use crate::{
     bytes::{Input, Source},
     error::{Error, Result},

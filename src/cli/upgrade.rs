@@ -10,7 +10,7 @@ use crate::{
     bytes::Input,
     change::{self, Plan, report::Report, upgrade::Options},
     check::prove::{TEXT, TOKENS, proof, running},
-    checkpoint::sentencepiece::SentencePiece,
+    checkpoint::tokenizer::sentencepiece::SentencePiece,
     container,
     error::{Error, Result},
     infer::outputs,

@@ -15,8 +15,9 @@ use regguf::{
         tensors, vocabulary,
     },
     checkpoint::{
-        self, Misfit, Weights, pickle, safetensors, sentencepiece::SentencePiece, tiktoken,
-        tokenizer_json::TokenizerJson, torch,
+        self, Misfit, Weights, safetensors,
+        tokenizer::{json::TokenizerJson, sentencepiece::SentencePiece, tiktoken},
+        torch::{self, pickle, storage},
     },
     container::{self, OpenOptions},
     error::{Error, Result},
@@ -226,8 +227,8 @@ fn safetensors_file(bytes: &[u8]) {
 fn one_pickle(bytes: &[u8]) {
     let input = memory(bytes);
     if let Some((node, _)) = taken(pickle::read(&Source::new(&input, "pickle"), 0, input.len())) {
-        taken(torch::views(&input, "pickle", &node));
-        torch::storages(&node);
+        taken(storage::views(&input, "pickle", &node));
+        storage::storages(&node);
     }
 }
 

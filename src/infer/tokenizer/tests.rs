@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use serde_json::Value as Json;
 
 use super::*;
-use crate::checkpoint::{sentencepiece::SentencePiece, tokenizer_json::TokenizerJson};
+use crate::checkpoint::tokenizer::{json::TokenizerJson, sentencepiece::SentencePiece};
 
 fn golden(name: &str) -> Vec<u8> {
     let path = format!("{}/golden/tokenizers/{name}", env!("CARGO_MANIFEST_DIR"));

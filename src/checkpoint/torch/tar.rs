@@ -12,13 +12,13 @@
 use std::collections::HashMap;
 
 use super::{
-    Weights,
     node::Node,
     pickle,
-    torch::{Storage, View, dtype},
+    storage::{Storage, View, dtype},
 };
 use crate::{
     bytes::{Input, Source},
+    checkpoint::Weights,
     error::{Error, Result},
 };
 

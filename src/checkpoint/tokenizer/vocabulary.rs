@@ -7,15 +7,13 @@ use std::{collections::BTreeSet, path::Path};
 
 use serde_json::Value as Json;
 
-use super::{
-    Misfit, Options, find,
-    hyper::{Hyper, Scaling},
-    json,
-    sentencepiece::SentencePiece,
-    tiktoken,
-    tokenizer_json::TokenizerJson,
-};
+use super::{json::TokenizerJson, sentencepiece::SentencePiece, tiktoken};
 use crate::{
+    checkpoint::{
+        Misfit, Options, find,
+        hyper::{Hyper, Scaling},
+        json,
+    },
     error::{Error, Result},
     model::{TokenKind, Value, Vocab},
 };

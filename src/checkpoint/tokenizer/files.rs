@@ -147,8 +147,8 @@ fn bytes(out: &mut Vec<u8>, field: u64, bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::{
-        sentencepiece::SentencePiece, tiktoken, tokenizer_json::TokenizerJson,
+    use crate::checkpoint::tokenizer::{
+        json::TokenizerJson, sentencepiece::SentencePiece, tiktoken,
     };
 
     #[test]

@@ -11,9 +11,10 @@
 
 use std::collections::HashMap;
 
-use super::{Weights, node::Node, pickle, torch};
+use super::{node::Node, pickle, storage};
 use crate::{
     bytes::{Input, Source},
+    checkpoint::Weights,
     error::Result,
 };
 
@@ -40,7 +41,7 @@ pub fn open(input: &Input) -> Result<Weights> {
     let big_endian = system.get("little_endian") == Some(&Node::Bool(false));
     let (root, at) = next(at)?;
     let (keys, mut at) = next(at)?;
-    let storages = torch::storages(&root);
+    let storages = storage::storages(&root);
     let mut places = HashMap::new();
     for key in keys.list().unwrap_or_default() {
         let Some(storage) = key.text().and_then(|key| storages.get(key)) else {
@@ -63,7 +64,7 @@ pub fn open(input: &Input) -> Result<Weights> {
         at += 8 + bytes;
     }
     let mut tensors = Vec::new();
-    for view in torch::views(input, FORMAT, &root)? {
+    for view in storage::views(input, FORMAT, &root)? {
         let Some(at) = places.get(&view.storage.key) else {
             let found = format!("no storage {:?}", view.storage.key);
             return Err(source.malformed(at, &view.name, found, "its storage in the file"));

@@ -1,0 +1,19 @@
+//! Files of `torch.save`: which tensors they hold and where the numbers of each stand.
+//!
+//! Three layouts, told apart by their first bytes:
+//!
+//! | layout | written by | what stands where |
+//! |---|---|---|
+//! | zip | torch 1.6 and later | `NAME/data.pkl`, `NAME/data/KEY` for each storage |
+//! | legacy | torch 0.1.11 to 1.5 | five pickles one after the other, then the storages ([`legacy`]) |
+//! | tar | torch before 0.1.11 | `storages`, `tensors` and `pickle` ([`tar`]) |
+
+pub mod legacy;
+pub mod node;
+mod open;
+pub mod pickle;
+pub mod storage;
+pub mod tar;
+pub mod zip;
+
+pub use open::{is_torch, open};

@@ -1,0 +1,83 @@
+//! Opens a file of `torch.save` in whichever layout it has, and reads the layout of today: a zip archive.
+
+use std::collections::HashMap;
+
+use super::{legacy, pickle, storage::views, tar, zip::Archive};
+use crate::{
+    bytes::{Input, Source},
+    checkpoint::Weights,
+    error::Result,
+};
+
+/// Whether a file begins as one of the three layouts does.
+pub fn is_torch(head: &[u8]) -> bool {
+    head.starts_with(b"PK\x03\x04") || legacy::is_legacy(head) || tar::is_tar(head)
+}
+
+/// Reads the directory of a file written by `torch.save`.
+///
+/// # Errors
+/// [`crate::error::Error::Malformed`] naming the rule that the file breaks.
+pub fn open(input: &Input) -> Result<Weights> {
+    let mut head = vec![0; usize::try_from(input.len().min(512)).unwrap_or(0)];
+    input.read_at(0, &mut head)?;
+    if legacy::is_legacy(&head) {
+        legacy::open(input)
+    } else if tar::is_tar(&head) {
+        tar::open(input)
+    } else {
+        open_zip(input)
+    }
+}
+
+fn open_zip(input: &Input) -> Result<Weights> {
+    let archive = Archive::open(input)?;
+    let bad = |field: &str, found: String, wanted: &str| {
+        Source::new(input, "pth-zip").malformed(0, field, found, wanted)
+    };
+    let mut pickles =
+        archive.entries().iter().filter_map(|e| Some((e, e.name.strip_suffix("data.pkl")?)));
+    let (Some((entry, folder)), None) = (pickles.next(), pickles.next()) else {
+        let names: Vec<_> = archive.entries().iter().take(3).map(|e| e.name.as_str()).collect();
+        let found = format!("an archive of {}", names.join(", "));
+        return Err(bad("directory", found, "one data.pkl, as torch.save writes"));
+    };
+    let (root, _) = if entry.stored {
+        pickle::read(&Source::new(input, "pth-zip"), entry.at, entry.at + entry.len)?
+    } else {
+        let small =
+            Input::memory(format!("{}!{}", input.name(), entry.name), archive.small(entry)?);
+        pickle::read(&Source::new(&small, "pth-zip"), 0, small.len())?
+    };
+    let order =
+        archive.entry(&format!("{folder}byteorder")).map(|e| archive.small(e)).transpose()?;
+    let big_endian = order.is_some_and(|o| o == b"big");
+    let mut files = vec![input.clone()];
+    let mut unpacked = HashMap::new();
+    let mut tensors = Vec::new();
+    for view in views(input, "pth-zip", &root)? {
+        let name = format!("{folder}data/{}", view.storage.key);
+        let Some(entry) = archive.entry(&name) else {
+            return Err(bad(
+                &view.name,
+                format!("no entry {name:?}"),
+                "its storage (is the file whole?)",
+            ));
+        };
+        let bytes = view.storage.bytes().unwrap_or(u64::MAX);
+        if entry.len != bytes {
+            return Err(bad(&name, format!("{} bytes", entry.len), &format!("{bytes} bytes")));
+        }
+        let (file, at) = if entry.stored {
+            (0, entry.at)
+        } else {
+            let file = *unpacked.entry(name).or_insert_with(|| {
+                files.push(archive.unpacked(entry));
+                files.len() - 1
+            });
+            (file, 0)
+        };
+        tensors.push(view.stored(input, "pth-zip", file, at, big_endian)?);
+    }
+    Ok(Weights { format: "pth-zip", files, tensors })
+}
