@@ -40,6 +40,13 @@ pub enum Error {
         /// What to do instead.
         next: String,
     },
+    /// The file is known and is nothing that is converted: another family, an adapter, a session.
+    Foreign {
+        /// The file and what it is.
+        what: String,
+        /// What reads it.
+        next: String,
+    },
     /// Something would lose data, overwrite a file or go beyond a bound, and was not done.
     Refused {
         /// What was refused and why.
@@ -85,7 +92,7 @@ impl Error {
         match self {
             Error::Usage(_) => 2,
             Error::Malformed(_) | Error::Unknown { .. } => 3,
-            Error::Refused { .. } | Error::Unsupported { .. } => 4,
+            Error::Refused { .. } | Error::Unsupported { .. } | Error::Foreign { .. } => 4,
             Error::Io { .. } | Error::Changed { .. } => 5,
             Error::Interrupted => 130,
         }
@@ -107,6 +114,11 @@ impl Error {
     /// A refusal with the step that would allow it.
     pub fn refused(what: impl Into<String>, next: impl Into<String>) -> Error {
         Error::Refused { what: what.into(), next: next.into() }
+    }
+
+    /// A file that is known and is nothing that is converted, and what reads it.
+    pub fn foreign(what: impl Into<String>, next: impl Into<String>) -> Error {
+        Error::Foreign { what: what.into(), next: next.into() }
     }
 
     /// Something understood that cannot be done.
@@ -147,7 +159,9 @@ impl fmt::Display for Error {
             Error::Unknown { file, looks, next } => {
                 write!(f, "{}: {}{}", named(Path::new(file)), Plain(looks, LONG), then(next))
             }
-            Error::Unsupported { what, next } | Error::Refused { what, next } => {
+            Error::Unsupported { what, next }
+            | Error::Refused { what, next }
+            | Error::Foreign { what, next } => {
                 write!(f, "{}{}", Plain(what, LONG), then(next))
             }
             Error::Changed { path, how } => write!(

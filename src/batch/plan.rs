@@ -14,7 +14,7 @@ use super::task::{Settings, Task};
 use crate::change::ftype::FileType;
 use crate::change::{Act, Loss, Plan, convert};
 use crate::checkpoint::card;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Bytes a second of a job that moves rows, for the estimate only.
 pub const MOVED_PER_SECOND: f64 = 400e6;
@@ -115,6 +115,7 @@ fn plan_job(task: Task, settings: &Settings, model: Found) -> Job {
         problem: None,
     };
     match task.plans(settings, &job.model) {
+        Err(error @ Error::Foreign { .. }) => job.skip = Some(error.to_string()),
         Err(error) => job.problem = Some(error.to_string()),
         Ok(None) => {
             job.seconds = job.model.bytes as f64 / MOVED_PER_SECOND;

@@ -25,8 +25,11 @@ impl Target {
         let wanted = name.to_ascii_lowercase();
         let named =
             |c: &&Container| c.id() == wanted || c.id().strip_suffix("-llama") == Some(&wanted);
-        let writable =
-            |c: &&Container| matches!(c.format.skeleton, Skeleton::Stream | Skeleton::Keyed);
+        // A family says what stands in a header.
+        let writable = |c: &&Container| match c.format.skeleton {
+            Skeleton::Stream => catalog::family(&c.format.family).is_some(),
+            skeleton => skeleton == Skeleton::Keyed,
+        };
         let usual = |c: &&Container| {
             c.detect.after.is_none() && c.detect.against.is_none() && !c.detect.asked
         };
@@ -39,7 +42,7 @@ impl Target {
             None => {
                 let short = |c: &'static Container| c.id().strip_suffix("-llama").unwrap_or(c.id());
                 let all = catalog::containers().iter().filter(writable).filter(usual).map(short);
-                let all = all.filter(|id| !id.starts_with("ggla")).collect::<Vec<_>>().join(", ");
+                let all = all.collect::<Vec<_>>().join(", ");
                 Err(Error::Usage(format!("--to {name}: no such format; there are {all}")))
             }
         }

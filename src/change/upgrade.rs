@@ -14,6 +14,7 @@ use super::{
 use crate::{
     bytes::Input,
     error::{Error, Result},
+    format::family::Family,
     model::{Model, Tensor, Vocab},
     quant::{
         QuantType,
@@ -49,16 +50,18 @@ pub struct Options {
 /// Plans an upgrade. Answers the model as the plan refers to it, and the plan.
 ///
 /// # Errors
-/// Where the target cannot hold a tensor, or the file is not a whole model.
+/// Where the target cannot hold a tensor, the file is not a whole model or not of a family that is
+/// carried.
 pub fn plan(model: Model, options: &Options) -> Result<(Model, Plan)> {
     let target = Target::find(options.to.as_deref().unwrap_or("gguf-v3"))?;
     if model.tensors.iter().any(|t| t.name.contains(".lora")) {
         let name = model.files.first().map(Input::name).unwrap_or_default();
-        return Err(Error::unsupported(
+        return Err(Error::foreign(
             format!("{name}: is an adapter, not a model"),
             "regguf reads and inspects it; llama.cpp took such files until July 2024 (--lora)",
         ));
     }
+    Family::of(&model)?;
     let from_gguf = keys::are_gguf(&model);
     let mut notes = model.notes.clone();
     let model = prepare::prepare(model, target.is_keyed(), options.repair_key_rows, &mut notes)?;

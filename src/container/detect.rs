@@ -69,14 +69,17 @@ impl Detected {
             Verdict::Sure(format) => {
                 let found = self.found.into_iter().find(|f| f.format == format);
                 found.and_then(|f| f.model).ok_or_else(|| {
-                    let next = match format.format.skeleton {
-                        Skeleton::Checkpoint => {
-                            "it holds raw weights, which `regguf convert` reads"
-                        }
-                        _ => "it is known, but holds no model that can be converted",
-                    };
                     let what = format!("{}: {}", input.name(), format.format.title);
-                    Error::unsupported(what, next)
+                    match format.format.skeleton {
+                        Skeleton::Checkpoint => {
+                            let next = "it holds raw weights, which `regguf convert` reads";
+                            Error::unsupported(what, next)
+                        }
+                        _ => Error::foreign(
+                            what,
+                            "it is known, but holds no model that can be converted",
+                        ),
+                    }
                 })
             }
             Verdict::Either(formats, next) => {

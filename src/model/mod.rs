@@ -4,6 +4,7 @@
 //! file, at which offset and in which order its rows stand, so that a multi-part set, a sharded
 //! checkpoint and a single file are read by the same lines.
 
+pub mod family;
 pub mod metadata;
 pub mod pretokenizer;
 pub mod printable;

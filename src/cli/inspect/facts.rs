@@ -15,6 +15,7 @@ use crate::{
     format::{
         catalog,
         container::{Container, Skeleton},
+        family::Family,
     },
     model::{Model, Symbols},
     size,
@@ -245,10 +246,10 @@ fn next(path: &Path, format: &Container, model: &Model) -> String {
     let broken = model.notes.iter().any(|note| note.contains("an upgrade mends it"))
         || change::has_single_experts(model);
     let word = shell_word(&path.display().to_string());
-    let known = format.format.family.is_empty();
+    let foreign = Family::of(model).is_err();
     match format.id() {
         "ggla-v1" => "nothing: adapters are read and shown, not converted".to_owned(),
-        _ if known => "nothing: it is known, and regguf does not convert it".to_owned(),
+        _ if foreign => "nothing: it is known, and regguf does not convert it".to_owned(),
         "gguf-v3" if today && !broken => "nothing to do: today's llama.cpp reads it".to_owned(),
         "gguf-v2" if today && !broken => {
             format!("nothing to do: today's llama.cpp reads it (regguf upgrade {word} makes it v3)")

@@ -1,0 +1,114 @@
+//! Which families are carried: what no family describes is refused by every verb that writes, by name.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use regguf::format::{
+    catalog,
+    container::{Container, Skeleton, WordKind},
+};
+
+fn regguf(words: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_regguf")).args(words).output().unwrap()
+}
+
+fn says(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(name)
+}
+
+/// The smallest file that the walk of a stream accepts: the least header, empty tokens, one tensor.
+fn smallest(format: &Container) -> Vec<u8> {
+    let mut out = format.detect.begins.clone();
+    out.extend(format.detect.version.iter().flat_map(|v| v.to_le_bytes()));
+    for word in &format.header.fields {
+        match word.kind {
+            WordKind::F32 => out.extend(1f32.to_le_bytes()),
+            _ => out.extend(i32::try_from(word.min.max(0)).unwrap().to_le_bytes()),
+        }
+    }
+    if let Some(vocab) = &format.vocab {
+        let count = format.header.fields.iter().find(|w| w.name == vocab.count).unwrap().min;
+        if vocab.repeat {
+            out.extend(i32::try_from(count).unwrap().to_le_bytes());
+        }
+        let record = if vocab.score { 8 } else { 4 };
+        out.resize(out.len() + usize::try_from(count).unwrap() * record, 0);
+    }
+    let name = format.detect.signature.first().map_or("a.weight", String::as_str);
+    let length = u32::try_from(name.len()).unwrap();
+    out.extend([1, length, format.type_id("f32").unwrap(), 4].iter().flat_map(|n| n.to_le_bytes()));
+    out.extend(name.as_bytes());
+    out.resize(out.len().next_multiple_of(usize::try_from(format.tensors.align).unwrap()), 0);
+    out.extend([0; 16]);
+    out
+}
+
+#[test]
+fn every_container_without_a_family_is_refused_by_every_verb_that_writes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (file, out) = (path("in.bin"), path("out"));
+    let mut tried = 0;
+    for format in catalog::containers() {
+        let identity = &format.format;
+        let carried = catalog::family(&identity.family).is_some();
+        if carried || identity.skeleton != Skeleton::Stream {
+            let known =
+                carried || matches!(identity.skeleton, Skeleton::Checkpoint | Skeleton::None);
+            assert!(known, "{}: the family {:?} is not described", identity.name, identity.family);
+            continue;
+        }
+        tried += 1;
+        fs::write(&file, smallest(format)).unwrap();
+        for words in [
+            &["upgrade", &file, "-o", &out][..],
+            &["upgrade", &file, "-o", &out, "--prove"],
+            &["upgrade", &file, "-o", &out, "--to", "ggjt-v3"],
+            &["convert", &file, "-o", &out],
+            &["convert", &file, "-o", &out, "--type", "f16,q8_0"],
+            &["convert", &file, "-o", &out, "--to", "safetensors"],
+            &["quantize", &file, &out, "q8_0"],
+        ] {
+            let output = regguf(&[words, &["--format", &identity.name]].concat());
+            let (said, at) = (says(&output), format!("{words:?} {}", identity.name));
+            assert_eq!(output.status.code(), Some(4), "{at}: {said}");
+            assert!(said.contains(&identity.title) && said.lines().count() == 1, "{at}: {said}");
+            assert!(!Path::new(&out).exists(), "{at}");
+        }
+        let output = regguf(&["upgrade", &path("a"), "--to", &identity.name]);
+        assert_ne!(output.status.code(), Some(0), "{}", identity.name);
+        let output = regguf(&["inspect", &file, "--format", &identity.name]);
+        assert!(says(&output).contains("next        nothing: "), "{}", says(&output));
+    }
+    assert!(tried > 0);
+}
+
+#[test]
+fn a_batch_passes_over_what_no_family_describes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let foreign = catalog::container("ggml-bert").unwrap();
+    fs::write(path("bert.bin"), smallest(foreign)).unwrap();
+    fs::copy(golden("T/E4/ggml-model-q4_0.bin"), path("llama.bin")).unwrap();
+    let tasks =
+        [&["upgrade"][..], &["convert"], &["quantize", "--types", "q8_0", "--allow-requantize"]];
+    for task in tasks {
+        let root = folder.path().display().to_string();
+        let out = path(task[0]);
+        let output = regguf(&[&["batch"], task, &[&root, "--out", &out]].concat());
+        let said = says(&output);
+        assert_eq!(output.status.code(), Some(0), "{said}");
+        assert!(said.contains("1 done, 1 skipped, 0 failed"), "{said}");
+        assert!(said.contains(&foreign.format.title), "{said}");
+        let dry = regguf(&[&["batch"], task, &[&root, "--out", &out, "--dry-run"]].concat());
+        assert_eq!(dry.status.code(), Some(0), "{}", says(&dry));
+        fs::remove_dir_all(out).unwrap();
+    }
+}
