@@ -121,6 +121,7 @@ impl Draft {
             metadata,
             vocab: read.vocab,
             tensors,
+            tails: Vec::new(),
             notes: self.notes,
         })
     }

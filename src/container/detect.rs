@@ -240,12 +240,12 @@ impl Detected {
     }
 
     fn decide(&self, input: &Input) -> Result<Verdict> {
-        // A format that was walked to the end outweighs one that was only recognised.
-        let walked = self.found.iter().filter(|f| f.model.is_some());
-        let mut formats: Vec<_> = walked.map(|f| f.format).collect();
-        if formats.is_empty() {
-            formats = self.found.iter().map(|f| f.format).collect();
-        }
+        // A format that was walked to the last byte outweighs one that leaves gaps or bytes over, and
+        // that one a format that was only recognised.
+        let rank = |f: &&Found| f.model.is_some().then_some(f.exact);
+        let best = self.found.iter().map(|f| rank(&f)).max();
+        let found = self.found.iter().filter(|f| Some(rank(f)) == best);
+        let formats: Vec<_> = found.map(|f| f.format).collect();
         Ok(match formats.as_slice() {
             [] => Verdict::Unknown(looks::like(input)?),
             [format] => Verdict::Sure(format),
@@ -256,7 +256,11 @@ impl Detected {
 
 fn walk(format: &'static Container, input: &Input, options: &OpenOptions) -> Result<Found> {
     let (model, exact) = match format.format.skeleton {
-        Stream => (Some(stream::read(format, input, options)?), true),
+        Stream => {
+            let model = stream::read(format, input, options)?;
+            let exact = model.tails.is_empty();
+            (Some(model), exact)
+        }
         Keyed => {
             let read = keyed::read(format, input, options)?;
             (Some(read.model), read.exact)

@@ -20,7 +20,7 @@ use crate::{
     error::{Error, Result},
     format::{catalog, container::Container},
     limits::Limits,
-    model::{Kind, Metadata, Model, Tensor, Value, Vocab},
+    model::{Kind, Metadata, Model, Tail, Tensor, Value, Vocab},
     quant::QuantType,
 };
 
@@ -88,6 +88,7 @@ pub(super) fn read(
         vocab: Vocab::from_metadata(&metadata),
         metadata,
         tensors: Vec::new(),
+        tails: Vec::new(),
         notes: Vec::new(),
     };
     if let Some(widened) = walk.widened(&infos, align) {
@@ -319,10 +320,11 @@ impl Walk<'_> {
         (data.checked_add(next)? == self.source.len()).then_some(())
     }
 
-    /// Turns infos into tensors; answers whether they fill the data section without gaps, in order.
+    /// Turns infos into tensors; answers whether they fill the data section without gaps, in
+    /// order, to the end of the file.
     fn place(&self, infos: Vec<Info>, align: u64, model: &mut Model) -> Result<bool> {
         let data = if infos.is_empty() { self.at } else { self.at.next_multiple_of(align) };
-        let (mut exact, mut next) = (true, data);
+        let (mut in_order, mut next) = (true, data);
         let mut ends = Vec::new();
         for (index, info) in infos.into_iter().enumerate() {
             let [sizes_at, type_at, offset_at] = info.fields;
@@ -354,24 +356,36 @@ impl Walk<'_> {
                 return wrong(sizes_at, "ne[1]", tensor.rows().to_string(), wanted);
             }
             tensor.big_endian = self.format.detect.big_endian;
-            exact &= place == next;
+            in_order &= place == next;
             next = (place + tensor.bytes()).checked_next_multiple_of(align).unwrap_or(u64::MAX);
             ends.push((place, place + tensor.bytes(), index));
             model.tensors.push(tensor);
         }
-        self.check_ends(&mut ends, model)?;
-        if !exact {
+        let end = self.check_ends(&mut ends, model)?.unwrap_or(data);
+        model.tails.extend(self.tail(end, align)?);
+        if !in_order {
             model.notes.push(
                 "tensor data has gaps or another order than the infos: today's llama.cpp refuses such a \
                  file, an upgrade mends it"
                     .to_owned(),
             );
         }
-        Ok(exact)
+        Ok(in_order && model.tails.is_empty())
     }
 
-    /// Checks that no tensor reaches into another or beyond the end.
-    fn check_ends(&self, ends: &mut [(u64, u64, usize)], model: &Model) -> Result<()> {
+    /// What follows the data that ends at `end`, but for the padding of its last tensor.
+    fn tail(&self, end: u64, align: u64) -> Result<Option<Tail>> {
+        let (len, padded) = (self.source.len(), end.next_multiple_of(align));
+        if len <= padded {
+            return Ok(None);
+        }
+        let padding = self.source.bytes_at(end, padded - end, align, "padding")?;
+        let at = if padding.iter().all(|byte| *byte == 0) { padded } else { end };
+        Ok(Some(Tail { file: 0, at, bytes: len - at }))
+    }
+
+    /// Checks that no tensor reaches into another or beyond the end; returns where the last one ends.
+    fn check_ends(&self, ends: &mut [(u64, u64, usize)], model: &Model) -> Result<Option<u64>> {
         ends.sort_unstable();
         let name = |index: usize| model.tensors.get(index).map_or("", |t| t.name.as_str());
         for pair in ends.windows(2) {
@@ -400,7 +414,7 @@ impl Walk<'_> {
             );
             return Err(Error::Malformed(malformed));
         }
-        Ok(())
+        Ok(ends.last().map(|(_, end, _)| *end))
     }
 
     fn quant(&self, id: u32) -> Option<QuantType> {

@@ -38,6 +38,13 @@ pub(super) fn check_whole(source: &Source, end: u64, model: &Model) -> Result<()
     Err(Error::Malformed(malformed))
 }
 
+/// Whether a model holds every tensor of its family; never of a family that is not described.
+pub(super) fn is_whole(model: &Model) -> bool {
+    catalog::family(&model.family).is_some()
+        && !model.tensors.is_empty()
+        && absent(model, &[]).names.is_empty()
+}
+
 struct Absent {
     names: Vec<String>,
     bytes: u64,

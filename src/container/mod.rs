@@ -12,6 +12,7 @@ mod parts;
 mod settle;
 mod shards;
 pub mod stream;
+pub mod tail;
 
 use std::path::Path;
 
@@ -66,6 +67,9 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Model> {
     let mut model = shards::complete(model, options)?;
     settle::byte_order(&mut model)?;
     model.notes.extend(looks::wrong_extension(&first, &model));
+    let tails: Vec<String> =
+        model.tails.iter().map(|tail| tail::sentence(&model, tail)).collect::<Result<_>>()?;
+    model.notes.extend(tails);
     stream::fill_metadata(&mut model);
     Ok(model)
 }
@@ -90,9 +94,14 @@ pub fn has_magic(path: &Path) -> Result<bool> {
     let input = Input::open(path)?;
     let mut head = vec![0; usize::try_from(input.len().min(16)).unwrap_or(0)];
     input.read_at(0, &mut head)?;
+    Ok(is_start(&head))
+}
+
+/// Whether bytes begin as a model of some known format does.
+fn is_start(head: &[u8]) -> bool {
     let model = |c: &&Container| matches!(c.format.skeleton, Skeleton::Stream | Skeleton::Keyed);
     let begins = |c: &Container| head.starts_with(&c.detect.begins);
-    Ok(catalog::containers().iter().filter(model).any(begins))
+    catalog::containers().iter().filter(model).any(begins)
 }
 
 /// Where everything of a file goes, before the first byte is written.

@@ -11,7 +11,7 @@ use crate::{
     bytes::Input,
     error::{Error, Result},
     format::{catalog, family::Split},
-    model::{Join, Model, Naming, Piece, Role, Tensor},
+    model::{Join, Model, Naming, Piece, Role, Tail, Tensor},
 };
 
 /// The most parts that a set may have; the largest LLaMA had eight.
@@ -185,7 +185,10 @@ fn join(mut all: Vec<Model>) -> Result<Model> {
             add(tensor, other, axis, file);
         }
     }
-    whole.files.extend(rest.into_iter().flat_map(|part| part.files));
+    for (file, part) in (1..).zip(rest) {
+        whole.tails.extend(part.tails.into_iter().map(|tail| Tail { file, ..tail }));
+        whole.files.extend(part.files);
+    }
     whole.notes.push(format!("joined from {} parts", whole.files.len()));
     Ok(whole)
 }

@@ -6,7 +6,11 @@
 use std::path::{Path, PathBuf};
 
 use super::{OpenOptions, detect, incomplete};
-use crate::{bytes::Input, error::Result, model::Model};
+use crate::{
+    bytes::Input,
+    error::Result,
+    model::{Model, Tail},
+};
 
 const NUMBER: &str = "split.no";
 const COUNT: &str = "split.count";
@@ -77,11 +81,13 @@ fn join(shards: Vec<Model>, count: u64) -> Result<Model> {
         }
         if index == 0 {
             stated = shard.metadata.u64(TENSORS);
-            whole = Model { tensors: Vec::new(), files: Vec::new(), ..shard.clone() };
+            let (tensors, files, tails) = (Vec::new(), Vec::new(), Vec::new());
+            whole = Model { tensors, files, tails, ..shard.clone() };
         } else {
             whole.notes.extend(shard.notes);
         }
         whole.files.push(input);
+        whole.tails.extend(shard.tails.into_iter().map(|tail| Tail { file: index, ..tail }));
         whole.tensors.extend(shard.tensors.into_iter().map(|mut tensor| {
             tensor.pieces.iter_mut().for_each(|piece| piece.file = index);
             tensor

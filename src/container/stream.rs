@@ -13,6 +13,8 @@
 //! Reading and writing are two functions: a walk that serves both would hide which checks belong to
 //! which. Round-trip tests keep them together.
 
+use std::collections::HashSet;
+
 use super::{Layout, OpenOptions, TensorHead, missing};
 use crate::{
     bytes::{Input, Source},
@@ -22,7 +24,7 @@ use crate::{
         container::{Container, VocabShape, Word, WordKind},
     },
     limits::Limits,
-    model::{Model, Naming, Role, Symbols, Tensor, Value, Vocab},
+    model::{Model, Naming, Role, Symbols, Tail, Tensor, Value, Vocab},
     quant::QuantType,
 };
 
@@ -162,24 +164,37 @@ impl Walk<'_> {
     }
 
     fn tensors(&self, mut at: u64, model: &mut Model) -> Result<()> {
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         while self.source.left(at) > 0 {
             let index = model.tensors.len();
             if index as u64 >= self.limits.tensors {
                 let wanted = format!("at most {} tensors", self.limits.tensors);
                 return Err(self.source.malformed(at, "tensors", "more", wanted));
             }
-            let head = self.head(at, index)?;
-            if !seen.insert(head.name.clone()) {
-                let (field, found) =
-                    (Field { index, name: "name" }, format!("{} again", head.name));
-                return Err(self.source.malformed(at, field, found, "it once"));
-            }
+            let head = match self.record(at, index, &mut seen) {
+                Ok(head) => head,
+                // Whatever stands after the last tensor of a whole model is none of it.
+                Err(Error::Malformed(_)) if missing::is_whole(model) => {
+                    model.tails.push(Tail { file: 0, at, bytes: self.source.left(at) });
+                    break;
+                }
+                Err(error) => return Err(error),
+            };
             let (tensor, end) = self.tensor(&head, index, model)?;
             model.tensors.push(tensor);
             at = end;
         }
         self.check_names(at, model)
+    }
+
+    /// Reads the head of a tensor that has not stood in the file before.
+    fn record(&self, at: u64, index: usize, seen: &mut HashSet<String>) -> Result<Head> {
+        let head = self.head(at, index)?;
+        if !seen.insert(head.name.clone()) {
+            let (field, found) = (Field { index, name: "name" }, format!("{} again", head.name));
+            return Err(self.source.malformed(at, field, found, "it once"));
+        }
+        Ok(head)
     }
 
     /// Reads the head of a tensor record.

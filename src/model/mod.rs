@@ -42,8 +42,21 @@ pub struct Model {
     pub vocab: Vocab,
     /// The tensors in file order, under the names that the file gives them.
     pub tensors: Vec<Tensor>,
+    /// Where files go on after the end of their data; what stands there, `container::tail` tells.
+    pub tails: Vec<Tail>,
     /// What the reader noticed and a person should know, as sentences.
     pub notes: Vec<String>,
+}
+
+/// Bytes of a file after the last byte that its model needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tail {
+    /// Index in [`Model::files`].
+    pub file: usize,
+    /// Where the model ends and the tail begins: the size that the file should have.
+    pub at: u64,
+    /// How many bytes follow.
+    pub bytes: u64,
 }
 
 impl Model {
