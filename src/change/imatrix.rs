@@ -206,7 +206,7 @@ fn numbers(model: &Model, tensor: &Tensor) -> Result<Vec<f32>> {
 mod tests {
     use super::*;
     use crate::{
-        model::{Metadata, Value, Vocab},
+        model::{Metadata, Value},
         quant::QuantType,
     };
 
@@ -281,13 +281,10 @@ mod tests {
         metadata.set("imatrix.chunk_count", 9);
         let mut model = Model {
             format: "gguf-v3".into(),
-            family: String::new(),
             files: vec![Input::memory("i.gguf", bytes)],
-            header: Vec::new(),
             metadata,
-            vocab: Vocab::default(),
             tensors: vec![tensor("w.in_sum2", &[3, 2], 0), tensor("w.counts", &[3, 1], 20)],
-            notes: Vec::new(),
+            ..Model::default()
         };
         let all = Importance::from_gguf(&model).unwrap();
         assert_eq!(

@@ -219,16 +219,8 @@ mod tests {
         let quant = QuantType::today(name).expect("a type");
         let rows = bytes.len() as u64 / quant.row_bytes(row_len).expect("whole blocks");
         let tensor = Tensor::whole("w".into(), vec![rows, row_len], quant, 0, 0).expect("a tensor");
-        Model {
-            format: String::new(),
-            family: String::new(),
-            files: vec![Input::memory("w", bytes)],
-            header: Vec::new(),
-            metadata: Default::default(),
-            vocab: Default::default(),
-            tensors: vec![tensor],
-            notes: Vec::new(),
-        }
+        let files = vec![Input::memory("w", bytes)];
+        Model { files, tensors: vec![tensor], ..Model::default() }
     }
 
     fn f32_model(rows: &[[f32; 4]]) -> Model {
