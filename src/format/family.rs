@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::catalog;
+use super::{arithmetic::Arithmetic, catalog};
 
 /// One `formats/family/*.toml`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -21,6 +21,9 @@ pub struct Family {
     /// GGUF keys that files before GGUF never stored, and what every loader took for them.
     #[serde(default)]
     pub assumed: BTreeMap<String, toml::Value>,
+    /// What is computed with the tensors; none where the runner does not know.
+    #[serde(default)]
+    pub arithmetic: Option<Arithmetic>,
     /// The tensors by what they do.
     pub roles: BTreeMap<String, Names>,
 }

@@ -1,5 +1,6 @@
 //! Descriptions of every format that ever lived, embedded from `formats/` and parsed once.
 
+pub mod arithmetic;
 pub mod block;
 pub mod catalog;
 pub mod container;

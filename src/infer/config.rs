@@ -1,9 +1,13 @@
-//! The sizes and constants of a model, checked against each other before anything is computed.
+//! The sizes and choices of a model, checked against each other before anything is computed.
 
-use super::rope::Rope;
+use super::{layer::position::slopes, rope::Rope};
 use crate::{
     error::{Error, Result},
-    model::{Model, role::Symbols},
+    format::{
+        arithmetic::{self, Activation, Arithmetic, MlpKind, Norm, Pairs, Qkv, Residual},
+        family::Family,
+    },
+    model::{Metadata, Model, Value},
 };
 
 /// What the forward pass needs to know beside the weights.
@@ -21,85 +25,238 @@ pub struct Config {
     pub head: usize,
     /// Tokens in the vocabulary.
     pub vocab: usize,
-    /// Added under the root of RMS norm.
-    pub epsilon: f32,
     /// Positions that the model was made for.
     pub context: usize,
+    /// Which norm.
+    pub norm: Norm,
+    /// Added under the root of the norm.
+    pub epsilon: f32,
+    /// Whether both parts of a layer see the same stream.
+    pub parallel: bool,
+    /// Whether queries, keys and values come from one matrix or from three.
+    pub qkv: Qkv,
+    /// The bound of queries, keys and values; infinity for none.
+    pub clamp: f32,
+    /// How attention learns of positions.
+    pub position: Position,
+    /// Whether the feed-forward part has a gate.
+    pub mlp: MlpKind,
+    /// The function in it.
+    pub activation: Activation,
     /// Experts that a token is sent to; 0 where there are none.
     pub experts_used: usize,
-    /// Rotary position embedding.
-    pub rope: Rope,
     /// What was assumed or is left out, as sentences.
     pub notes: Vec<String>,
 }
 
-/// Values that no file before GGUF stores; every loader of the time had them in its code.
-const EPSILON: f32 = 1e-6;
-const CONTEXT: usize = 2048;
+/// How attention learns of positions.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Position {
+    /// Queries and keys turn.
+    Rotary {
+        /// By which angles.
+        rope: Rope,
+        /// Which numbers together.
+        pairs: Pairs,
+    },
+    /// Scores fall with the distance, by a slope for each head.
+    Alibi(Vec<f32>),
+    /// By what the stream holds.
+    Stream,
+}
 
-impl Config {
-    /// The sizes of `model`.
+impl Position {
+    /// The same with the angle of each pair divided by its factor; what does not turn stays.
     ///
     /// # Errors
-    /// Where the model is not of the LLaMA architecture, or a size is missing or does not fit others.
-    pub fn new(model: &Model) -> Result<Config> {
-        let architecture = model.metadata.str("general.architecture").unwrap_or("llama");
-        if architecture != "llama" || model.family != "llama" {
-            let what = if architecture == "llama" { model.family.as_str() } else { architecture };
-            return Err(Error::unsupported(
-                format!("the runner computes the LLaMA architecture; this model is {what:?}"),
-                "inspect and upgrade work without running",
-            ));
-        }
+    /// Where there is not one factor for each pair.
+    pub fn divided(&self, factors: &[f32]) -> Result<Position> {
+        Ok(match self.clone() {
+            Position::Rotary { rope, pairs } => {
+                Position::Rotary { rope: rope.divided(factors)?, pairs }
+            }
+            other => other,
+        })
+    }
+}
+
+impl Config {
+    /// The sizes and choices of `model`, which is of `family`; `rows` counts the rows of a role's tensor.
+    ///
+    /// # Errors
+    /// Where the family has no arithmetic, or a size is missing or does not fit others.
+    pub fn new(
+        model: &Model,
+        family: &Family,
+        rows: impl Fn(&str) -> Option<u64>,
+    ) -> Result<Config> {
+        let Some(choices) = &family.arithmetic else { return Err(not_run(&family.family.gguf)) };
+        let numbers = Numbers { family, metadata: &model.metadata };
         let mut notes = Vec::new();
-        let symbols = Symbols::of(model);
-        let size = |name: &str, most: u64| -> Result<usize> {
-            let found = symbols.get(name);
-            found.filter(|v| (1..=most).contains(v)).and_then(|v| v.try_into().ok()).ok_or_else(
-                || {
-                    let found = found.map_or("not said".to_owned(), |v| v.to_string());
-                    let what = format!("{name} is {found}; the runner takes 1 to {most}");
-                    Error::unsupported(what, "check the file with regguf verify")
-                },
-            )
+        let (width, heads) = (
+            numbers.size("embedding_length", 1 << 20)?,
+            numbers.size("attention.head_count", 1 << 16)?,
+        );
+        let head = match numbers.u64("attention.key_length") {
+            Some(_) => numbers.size("attention.key_length", 1 << 16)?,
+            None => width / heads,
         };
-        let number = |key: &str| model.metadata.u64(&format!("llama.{key}"));
-        let (width, heads) = (size("n_embd", 1 << 20)?, size("n_head", 1 << 16)?);
-        let (layers, kv_heads) = (size("n_layer", 1 << 12)?, size("n_head_kv", 1 << 16)?);
-        let stated = number("attention.key_length").and_then(|v| v.try_into().ok());
-        let head = stated.unwrap_or(width / heads);
-        if head == 0 || head % 2 != 0 || !heads.is_multiple_of(kv_heads) {
+        let measured = rows("key").and_then(|rows| rows.checked_div(head as u64));
+        let kv_heads = numbers.u64("attention.head_count_kv").or(measured).unwrap_or(heads as u64);
+        let kv_heads = usize::try_from(kv_heads).unwrap_or(0);
+        if head == 0 || kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
             let what = format!("{heads} heads of {head} over {kv_heads} key heads do not fit");
             return Err(Error::unsupported(what, "check the file with regguf verify"));
         }
-        let epsilon = model.metadata.f32("llama.attention.layer_norm_rms_epsilon");
-        if epsilon.is_none() {
-            notes.push(format!(
-                "the file does not say the epsilon of its norm; {EPSILON:e} is taken"
-            ));
-        }
-        if let Some(window) = number("attention.sliding_window") {
+        let vocab = rows("token_embedding").and_then(|rows| rows.try_into().ok()).unwrap_or(0);
+        if let Some(window) = numbers.u64("attention.sliding_window") {
             notes.push(format!(
                 "attention reaches over the whole context; the model was made for the last {window} \
                  tokens"
             ));
         }
-        let experts_used = match number("expert_count").unwrap_or(0) {
+        let experts_used = match numbers.u64("expert_count").unwrap_or(0) {
             0 => 0,
-            count => number("expert_used_count").unwrap_or(2).min(count),
+            count => numbers.u64("expert_used_count").unwrap_or(2).min(count),
         };
         Ok(Config {
             width,
-            layers,
+            layers: numbers.size("block_count", 1 << 12)?,
             heads,
             kv_heads,
             head,
-            vocab: size("n_vocab", 1 << 24)?,
-            epsilon: epsilon.unwrap_or(EPSILON),
-            context: number("context_length").and_then(|v| v.try_into().ok()).unwrap_or(CONTEXT),
+            vocab,
+            context: numbers.size("context_length", 1 << 32)?,
+            norm: choices.norm,
+            epsilon: epsilon(&numbers, choices.norm, &mut notes)?,
+            parallel: parallel(&numbers, choices)?,
+            qkv: choices.attention.qkv,
+            clamp: clamp(&numbers, choices),
+            position: position(&numbers, choices.position, heads, head)?,
+            mlp: choices.mlp.kind,
+            activation: choices.mlp.activation,
             experts_used: usize::try_from(experts_used).unwrap_or(0),
-            rope: Rope::new(&model.metadata, head)?,
             notes,
         })
+    }
+}
+
+/// The error for a model whose arithmetic is not described.
+pub fn not_run(name: &str) -> Error {
+    Error::unsupported(
+        format!("the runner does not compute models of the architecture {name:?}"),
+        "inspect, verify and compare work without running",
+    )
+}
+
+fn epsilon(numbers: &Numbers, norm: Norm, notes: &mut Vec<String>) -> Result<f32> {
+    let key = norm.epsilon_key();
+    if let Some(epsilon) = numbers.f64(key) {
+        return Ok(epsilon as f32);
+    }
+    let epsilon = numbers.assumed(key).and_then(toml::Value::as_float);
+    let epsilon = epsilon.ok_or_else(|| numbers.missing(key))? as f32;
+    notes.push(format!("the file does not say the epsilon of its norm; {epsilon:e} is taken"));
+    Ok(epsilon)
+}
+
+fn parallel(numbers: &Numbers, choices: &Arithmetic) -> Result<bool> {
+    match &choices.residual {
+        Residual::Sequential => Ok(false),
+        Residual::Parallel => Ok(true),
+        Residual::ParallelIf(key) => numbers.bool(key).ok_or_else(|| numbers.missing(key)),
+    }
+}
+
+fn clamp(numbers: &Numbers, choices: &Arithmetic) -> f32 {
+    let clamp = choices.attention.clamp.as_ref().and_then(|key| numbers.f64(key));
+    clamp.filter(|clamp| *clamp > 0.0).map_or(f32::INFINITY, |clamp| clamp as f32)
+}
+
+fn position(
+    numbers: &Numbers,
+    choice: arithmetic::Position,
+    heads: usize,
+    head: usize,
+) -> Result<Position> {
+    Ok(match choice {
+        arithmetic::Position::Rotary(pairs) => {
+            Position::Rotary { rope: Rope::new(numbers, head)?, pairs }
+        }
+        arithmetic::Position::Learned => Position::Stream,
+        arithmetic::Position::Alibi { most } => {
+            match numbers.f64("attention.max_alibi_bias").unwrap_or(f64::from(most)) {
+                most if most > 0.0 => Position::Alibi(slopes(heads, most as f32)),
+                _ => Position::Stream,
+            }
+        }
+    })
+}
+
+/// The numbers of a model by GGUF's keys, behind its architecture.
+#[derive(Clone, Copy, Debug)]
+pub struct Numbers<'m> {
+    family: &'m Family,
+    metadata: &'m Metadata,
+}
+
+impl Numbers<'_> {
+    /// The key with its architecture, as messages show it.
+    pub fn key(&self, key: &str) -> String {
+        format!("{}.{key}", self.family.family.gguf)
+    }
+
+    fn get(&self, key: &str) -> Option<&Value> {
+        self.metadata.get(&self.key(key))
+    }
+
+    /// An integer.
+    pub fn u64(&self, key: &str) -> Option<u64> {
+        self.get(key).and_then(Value::as_u64)
+    }
+
+    /// A number.
+    pub fn f64(&self, key: &str) -> Option<f64> {
+        self.get(key).and_then(Value::as_f64)
+    }
+
+    /// A text.
+    pub fn str(&self, key: &str) -> Option<&str> {
+        self.get(key).and_then(Value::as_str)
+    }
+
+    fn bool(&self, key: &str) -> Option<bool> {
+        self.get(key).and_then(Value::as_bool)
+    }
+
+    /// What readers took for a key that no file of the time stores.
+    fn assumed(&self, key: &str) -> Option<&toml::Value> {
+        self.family.assumed.get(&self.key(key))
+    }
+
+    fn size(&self, key: &str, most: u64) -> Result<usize> {
+        let assumed = || self.assumed(key)?.as_integer()?.try_into().ok();
+        let found = self.u64(key).or_else(assumed);
+        let fits = found.filter(|v| (1..=most).contains(v)).and_then(|v| v.try_into().ok());
+        fits.ok_or_else(|| match found {
+            None => self.missing(key),
+            Some(found) => {
+                let what = format!("{} is {found}; the runner takes 1 to {most}", self.key(key));
+                Error::unsupported(what, "check the file with regguf verify")
+            }
+        })
+    }
+
+    fn missing(&self, key: &str) -> Error {
+        let what = format!("the model cannot be run: {} is not said", self.key(key));
+        Error::unsupported(what, "check the file with regguf verify")
+    }
+}
+
+#[cfg(test)]
+impl<'m> Numbers<'m> {
+    /// Those of `metadata`, for tests.
+    pub fn of(family: &'m Family, metadata: &'m Metadata) -> Numbers<'m> {
+        Numbers { family, metadata }
     }
 }

@@ -11,15 +11,12 @@
 
 use std::collections::BTreeMap;
 
-use super::forward::Tap;
+use super::layer::Tap;
 use crate::{
     container::{TensorHead, keyed},
     error::{Error, Result},
     format::catalog,
-    model::{
-        Metadata, Value,
-        role::{Naming, Role},
-    },
+    model::{Metadata, Value},
     quant::QuantType,
 };
 
@@ -39,17 +36,8 @@ struct Entry {
 }
 
 impl Tap for Importance {
-    fn see(
-        &mut self,
-        role: &'static str,
-        layer: Option<usize>,
-        (expert, experts): (usize, usize),
-        cols: usize,
-        xs: &[f32],
-    ) {
-        // The output matrix is left out, as llama-imatrix leaves it out.
-        let Some(name) = layer.and_then(|n| name(role, n, experts)) else { return };
-        let entry = self.entries.entry(name).or_default();
+    fn see(&mut self, name: &str, (expert, experts): (usize, usize), cols: usize, xs: &[f32]) {
+        let entry = self.entries.entry(name.to_owned()).or_default();
         entry.counts.resize(experts, 0);
         entry.sums.resize(experts * cols, 0.0);
         let sums = &mut entry.sums[expert * cols..(expert + 1) * cols];
@@ -60,18 +48,6 @@ impl Tap for Importance {
             }
         }
     }
-}
-
-/// The GGUF name of the tensor of `role` in layer `n`, stacked where there are several experts.
-fn name(role: &str, n: usize, experts: usize) -> Option<String> {
-    if role == "router" {
-        return Some(format!("blk.{n}.ffn_gate_inp.weight"));
-    }
-    if experts > 1 {
-        return Some(format!("blk.{n}.ffn_{role}_exps.weight"));
-    }
-    let (id, names) = catalog::family("llama")?.roles.get_key_value(role)?;
-    Some(Role { id, names, layer: Some(n as u64) }.name(Naming::Gguf))
 }
 
 impl Importance {

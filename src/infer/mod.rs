@@ -1,4 +1,4 @@
-//! Runs any LLaMA-family model that can be read, old or new, in plain float32.
+//! Runs any model whose family says what is computed, old or new, in plain float32.
 //!
 //! [`Weights`] points at a model's tensors where they lie in the mapped files; [`Session`] evaluates
 //! tokens against them and keeps keys and values; [`Tokenizer`] turns text into tokens and back.
@@ -12,6 +12,7 @@ pub mod dot;
 pub mod forward;
 pub mod fused;
 pub mod imatrix;
+pub mod layer;
 pub mod matrix;
 pub mod outputs;
 pub mod panel;

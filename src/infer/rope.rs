@@ -10,10 +10,8 @@
 //! factor; `llama3` divides each by its own (`rope_freqs.weight`); `yarn` divides the slow ones and
 //! leaves the fast ones (Peng and others 2023; ggml, rope_yarn).
 
-use crate::{
-    error::{Error, Result},
-    model::{Metadata, Value},
-};
+use super::config::Numbers;
+use crate::error::{Error, Result};
 
 /// The angle of every pair for one step of position.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,12 +26,12 @@ const FAST: f64 = 32.0;
 const SLOW: f64 = 1.0;
 
 impl Rope {
-    /// The embedding that `metadata` describes, for heads of `head` numbers.
+    /// The embedding that a model's `rope.*` keys describe, for heads of `head` numbers.
     ///
     /// # Errors
     /// Where the kind of stretching is not known or the sizes do not fit.
-    pub fn new(metadata: &Metadata, head: usize) -> Result<Rope> {
-        let number = |key: &str| metadata.get(&format!("llama.rope.{key}")).and_then(Value::as_f64);
+    pub fn new(numbers: &Numbers, head: usize) -> Result<Rope> {
+        let number = |key: &str| numbers.f64(&format!("rope.{key}"));
         let dims = number("dimension_count").unwrap_or(head as f64);
         if !(2.0..=head as f64).contains(&dims) || dims % 2.0 != 0.0 {
             let what = format!("{dims} rotated dimensions in a head of {head}");
@@ -45,9 +43,9 @@ impl Rope {
         let factor = number("scaling.factor").or_else(|| number("scale_linear"));
         let factor = factor.filter(|factor| *factor > 0.0).unwrap_or(1.0);
         let trained = number("scaling.original_context_length")
-            .unwrap_or_else(|| metadata.u64("llama.context_length").unwrap_or(2048) as f64);
+            .unwrap_or_else(|| numbers.u64("context_length").unwrap_or(2048) as f64);
         let mut rope = Rope { steps: plain, magnitude: 1.0 };
-        match metadata.str("llama.rope.scaling.type").unwrap_or("linear") {
+        match numbers.str("rope.scaling.type").unwrap_or("linear") {
             "none" => {}
             "linear" => rope.steps.iter_mut().for_each(|step| *step /= factor),
             "yarn" => {
@@ -75,7 +73,7 @@ impl Rope {
             }
             other => {
                 return Err(Error::unsupported(
-                    format!("llama.rope.scaling.type {other:?} is not known here"),
+                    format!("{} {other:?} is not known here", numbers.key("rope.scaling.type")),
                     "known are none, linear, yarn and llama3",
                 ));
             }
@@ -108,18 +106,17 @@ impl Rope {
     }
 }
 
-/// Turns the heads in `vector`, `head` numbers each, by `turns`.
-pub fn rotate(vector: &mut [f32], head: usize, turns: &[(f32, f32)]) {
-    for head in vector.chunks_exact_mut(head) {
-        for ([a, b], (cos, sin)) in head.as_chunks_mut::<2>().0.iter_mut().zip(turns) {
-            (*a, *b) = (*a * cos - *b * sin, *a * sin + *b * cos);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        format::catalog,
+        model::{Metadata, Value},
+    };
+
+    fn rope(metadata: &Metadata, head: usize) -> Rope {
+        Rope::new(&Numbers::of(catalog::family("llama").unwrap(), metadata), head).unwrap()
+    }
 
     fn metadata(pairs: &[(&str, Value)]) -> Metadata {
         let mut out = Metadata::new();
@@ -131,10 +128,10 @@ mod tests {
 
     #[test]
     fn plain_and_linear() {
-        let plain = Rope::new(&Metadata::new(), 8).unwrap();
+        let plain = rope(&Metadata::new(), 8);
         assert_eq!(plain.at(0), [(1.0, 0.0); 4]);
         assert!((plain.at(3)[1].1 - 0.3f32.sin()).abs() < 1e-7);
-        let half = Rope::new(&metadata(&[("rope.scaling.factor", Value::F32(2.0))]), 8).unwrap();
+        let half = rope(&metadata(&[("rope.scaling.factor", Value::F32(2.0))]), 8);
         assert_eq!(half.at(6), plain.at(3));
     }
 
@@ -145,8 +142,7 @@ mod tests {
             ("rope.scaling.factor", Value::F32(4.0)),
             ("rope.scaling.original_context_length", Value::U32(4096)),
         ];
-        let (plain, yarn) =
-            (Rope::new(&Metadata::new(), 128).unwrap(), Rope::new(&metadata(&yarn), 128).unwrap());
+        let (plain, yarn) = (rope(&Metadata::new(), 128), rope(&metadata(&yarn), 128));
         assert_eq!(yarn.steps[0], plain.steps[0]);
         assert!((yarn.steps[63] * 4.0 - plain.steps[63]).abs() < 1e-12);
         assert!((yarn.magnitude - 1.138_629_4).abs() < 1e-6);
@@ -160,8 +156,8 @@ mod tests {
             ("rope.scaling.factor", Value::F32(8.0)),
             ("rope.scaling.original_context_length", Value::U32(8192)),
         ];
-        let stretched = Rope::new(&metadata(&keys), 128).unwrap();
-        let plain = Rope::new(&metadata(&keys[..1]), 128).unwrap();
+        let stretched = rope(&metadata(&keys), 128);
+        let plain = rope(&metadata(&keys[..1]), 128);
         let factors: Vec<f32> =
             plain.steps.iter().zip(&stretched.steps).map(|(a, b)| (a / b) as f32).collect();
         assert_eq!((factors[0], factors[63]), (1.0, 8.0));

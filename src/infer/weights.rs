@@ -1,17 +1,23 @@
 //! The tensors of a model by what they do, at the place where they lie.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use memmap2::Mmap;
 
 use super::{
     Config,
+    config::not_run,
+    layer::{Linear, attention::Attention, experts::Mlp, mlp::FeedForward, norm::Norm},
     matrix::{Bytes, Matrix},
 };
 use crate::{
     bytes::{Input, map},
     error::{Error, Result},
-    format::catalog,
+    format::{
+        arithmetic::{MlpKind, Qkv},
+        catalog,
+        family::Family,
+    },
     model::{
         Join, Model, Order, Piece, Tensor,
         role::{Naming, Role},
@@ -22,16 +28,20 @@ use crate::{
 /// All weights of a model. Matrices stay in the mapped files; vectors are copied.
 #[derive(Debug)]
 pub struct Weights {
-    /// Sizes and constants.
+    /// Sizes and choices.
     pub config: Config,
     /// A row for each token.
     pub embedding: Matrix,
+    /// A row for each position, where positions are learned.
+    pub positions: Option<Matrix>,
+    /// Norm of the embedding, where there is one.
+    pub embedding_norm: Option<Norm>,
     /// The layers, first to last.
     pub layers: Vec<Layer>,
-    /// Weights of the last norm.
-    pub norm: Vec<f32>,
+    /// The last norm.
+    pub norm: Norm,
     /// A row for each token; the embedding again where a file has no `output.weight`.
-    pub output: Matrix,
+    pub output: Linear,
     /// The files that are mapped.
     files: Vec<Input>,
 }
@@ -40,72 +50,83 @@ pub struct Weights {
 #[derive(Debug)]
 pub struct Layer {
     /// Norm before attention.
-    pub attention_norm: Vec<f32>,
-    /// To queries.
-    pub query: Matrix,
-    /// To keys.
-    pub key: Matrix,
-    /// To values.
-    pub value: Matrix,
-    /// From heads back to the stream.
-    pub attention_out: Matrix,
-    /// Norm before the feed-forward part.
-    pub ffn_norm: Vec<f32>,
-    /// Without experts one feed-forward part, else one for each.
-    pub experts: Vec<FeedForward>,
-    /// A row for each expert; none where there is one part for all.
-    pub router: Option<Matrix>,
-}
-
-/// A feed-forward part.
-#[derive(Debug)]
-pub struct FeedForward {
-    /// Stream to the gate.
-    pub gate: Matrix,
-    /// Stream to what is gated.
-    pub up: Matrix,
-    /// Back to the stream.
-    pub down: Matrix,
+    pub attention_norm: Norm,
+    /// Attention.
+    pub attention: Attention,
+    /// Norm before the feed-forward part; none where it shares that of attention.
+    pub mlp_norm: Option<Norm>,
+    /// What follows attention.
+    pub mlp: Mlp,
 }
 
 /// Finds tensors of one model.
 struct Finder<'m> {
     model: &'m Model,
     maps: Vec<Option<Arc<Mmap>>>,
+    family: &'static Family,
     naming: Naming,
+    config: Config,
 }
 
 impl Weights {
     /// The weights of `model`.
     ///
     /// # Errors
-    /// Where a tensor is missing, has another shape than the model's sizes say, or cannot be mapped.
+    /// Where its family is not one that is run; where a tensor is missing, has another shape than the
+    /// model's sizes say, or cannot be mapped.
     pub fn new(model: &Model) -> Result<Weights> {
-        let mut config = Config::new(model)?;
-        let llama = catalog::family("llama").ok_or_else(|| missing("the family llama"))?;
+        let said = model.metadata.str("general.architecture").unwrap_or(&model.family);
+        let family = catalog::family(&model.family).ok_or_else(|| not_run(said))?;
+        Weights::of(model, family)
+    }
+
+    /// The weights of `model`, which is of `family`.
+    ///
+    /// # Errors
+    /// As [`Weights::new`].
+    pub fn of(model: &Model, family: &'static Family) -> Result<Weights> {
         // `output.weight` has one name in two namings; the tensors of layers tell them apart.
         let naming = |t: &Tensor| {
-            let (naming, role) = Role::find(llama, &t.name)?;
+            let (naming, role) = Role::find(family, &t.name)?;
             role.layer.map(|_| naming)
         };
-        let naming = model.tensors.iter().find_map(naming).ok_or_else(|| missing("known names"))?;
-        let mut finder = Finder { model, maps: vec![None; model.files.len()], naming };
+        let naming = model.tensors.iter().find_map(naming).unwrap_or(Naming::Gguf);
+        let rows = |id: &str| {
+            let (id, names) = family.roles.get_key_value(id)?;
+            let layer = names.gguf.contains("{n}").then_some(0);
+            Some(model.tensor(&Role { id, names, layer }.name(naming))?.rows())
+        };
+        let config = Config::new(model, family, rows)?;
         let Config { width, vocab, layers, .. } = config;
-        let layers: Vec<Layer> =
-            (0..layers).map(|n| finder.layer(&config, n)).collect::<Result<_>>()?;
+        let maps = vec![None; model.files.len()];
+        let mut finder = Finder { model, maps, family, naming, config };
+        let layers = (0..layers).map(|n| finder.layer(n)).collect::<Result<_>>()?;
         let embedding = finder.matrix("token_embedding", None, vocab, width)?;
+        let positions = match finder.has("position_embedding", None) {
+            true => {
+                let tensor = finder.found("position_embedding", None)?;
+                let rows = usize::try_from(tensor.rows()).unwrap_or(0);
+                Some(finder.load(&tensor, rows, width)?)
+            }
+            false => None,
+        };
         let output = match finder.tensor("output", None) {
             Some(tensor) => finder.load(&tensor, vocab, width)?,
             None => embedding.clone(),
         };
-        let norm = finder.vector("final_norm", None, width)?;
+        let bias = finder.bias("output", None, vocab)?;
+        // The output matrix is left out of importance, as llama-imatrix leaves it out.
+        let output = Linear { name: None, expert: (0, 1), matrix: output, bias };
+        let embedding_norm = finder.some_norm("embedding_norm", None)?;
+        let norm = finder.norm("final_norm", None)?;
         if let Some(tensor) = model.tensor("rope_freqs.weight") {
             let factors = finder.numbers(tensor)?;
-            config.rope = config.rope.divided(&factors)?;
+            finder.config.position = finder.config.position.divided(&factors)?;
         }
         let mapped = model.files.iter().zip(&finder.maps).filter(|(_, map)| map.is_some());
         let files = mapped.map(|(file, _)| file.clone()).collect();
-        Ok(Weights { config, embedding, layers, norm, output, files })
+        let config = finder.config;
+        Ok(Weights { config, embedding, positions, embedding_norm, layers, norm, output, files })
     }
 
     /// Whether the files still hold what they held; asked before anything computed is handed out.
@@ -118,54 +139,95 @@ impl Weights {
 }
 
 impl Finder<'_> {
-    fn layer(&mut self, config: &Config, n: usize) -> Result<Layer> {
-        let Config { width, heads, kv_heads, head, .. } = *config;
+    fn layer(&mut self, n: usize) -> Result<Layer> {
+        let Config { width, heads, head, .. } = self.config;
         let at = Some(n as u64);
-        for bias in ["attn_q", "attn_k", "attn_v", "attn_output"] {
-            let name = format!("blk.{n}.{bias}.bias");
-            if self.model.tensor(&name).is_some() {
-                let what = format!("{name}: the runner does not add biases");
-                return Err(Error::unsupported(what, "convert and upgrade work without running"));
-            }
-        }
-        let router = format!("blk.{n}.ffn_gate_inp.weight");
-        let (router, experts) = match self.model.tensor(&router).cloned() {
-            Some(tensor) => {
-                let count = usize::try_from(tensor.rows()).unwrap_or(0);
-                let router = self.load(&tensor, count, width)?;
-                (Some(router), self.experts(n, count, width)?)
-            }
+        let [query, key, value] = self.query_key_value(at)?;
+        let out = self.linear("attention_out", at, width, heads * head)?;
+        // Falcon of 40 billion weights has a norm for each part, and calls the one of attention the second.
+        let (attention_norm, mlp_norm) = match self.some_norm("attention_norm_2", at)? {
+            Some(norm) => (norm, Some(self.norm("attention_norm", at)?)),
             None => {
-                let gate = self.free_matrix("gate", at, width)?;
-                let up = self.matrix("up", at, gate.rows, width)?;
-                let down = self.matrix("down", at, width, gate.rows)?;
-                (None, vec![FeedForward { gate, up, down }])
+                let norm = self.norm("attention_norm", at)?;
+                (norm, self.some_norm("ffn_norm", at)?)
             }
         };
+        if !self.config.parallel && mlp_norm.is_none() {
+            return Err(missing(&format!("the tensor ffn_norm of layer {n}")));
+        }
         Ok(Layer {
-            attention_norm: self.vector("attention_norm", at, width)?,
-            query: self.matrix("query", at, heads * head, width)?,
-            key: self.matrix("key", at, kv_heads * head, width)?,
-            value: self.matrix("value", at, kv_heads * head, width)?,
-            attention_out: self.matrix("attention_out", at, width, heads * head)?,
-            ffn_norm: self.vector("ffn_norm", at, width)?,
-            experts,
-            router,
+            attention_norm,
+            attention: Attention { query, key, value, out },
+            mlp_norm,
+            mlp: self.mlp(n)?,
         })
+    }
+
+    /// Queries, keys and values, each a matrix: three of their own, or bands of one.
+    fn query_key_value(&mut self, at: Option<u64>) -> Result<[Linear; 3]> {
+        let Config { width, heads, kv_heads, head, .. } = self.config;
+        let (q, kv) = (heads * head, kv_heads * head);
+        if self.config.qkv == Qkv::Separate {
+            return Ok([
+                self.linear("query", at, q, width)?,
+                self.linear("key", at, kv, width)?,
+                self.linear("value", at, kv, width)?,
+            ]);
+        }
+        let all = self.linear("query_key_value", at, q + 2 * kv, width)?;
+        let group = all.matrix.quant().row_group();
+        if q % group != 0 || kv % group != 0 {
+            let what = format!("rows of {} are coded {group} together", all.matrix.quant());
+            return Err(Error::unsupported(what, "convert it to another type to run it"));
+        }
+        let band = |name, rows: Range<usize>| Linear {
+            name,
+            expert: (0, 1),
+            bias: all.bias.get(rows.clone()).unwrap_or_default().to_vec(),
+            matrix: all.matrix.band(rows),
+        };
+        // What goes into the three is counted once.
+        Ok([band(all.name.clone(), 0..q), band(None, q..q + kv), band(None, q + kv..q + 2 * kv)])
+    }
+
+    fn mlp(&mut self, n: usize) -> Result<Mlp> {
+        let (width, at) = (self.config.width, Some(n as u64));
+        if let Some(router) = self.tensor("router", at) {
+            let count = usize::try_from(router.rows()).unwrap_or(0);
+            let router = self.linear("router", at, count, width)?;
+            return Ok(Mlp { router: Some(router), parts: self.experts(n, count)? });
+        }
+        let up = self.found("up", at)?;
+        let between = usize::try_from(up.rows()).unwrap_or(0);
+        let gate = match self.config.mlp {
+            MlpKind::Gated => Some(self.linear("gate", at, between, width)?),
+            MlpKind::Plain => None,
+        };
+        let up = self.linear("up", at, between, width)?;
+        let down = self.linear("down", at, width, between)?;
+        Ok(Mlp { router: None, parts: vec![FeedForward { gate, up, down }] })
     }
 
     /// The experts of layer `n`: stacked in one tensor of three dimensions, or (until April 2024) one
     /// tensor each.
-    fn experts(&mut self, n: usize, count: usize, width: usize) -> Result<Vec<FeedForward>> {
-        let mut parts: [Vec<Matrix>; 3] = Default::default();
+    fn experts(&mut self, n: usize, count: usize) -> Result<Vec<FeedForward>> {
+        let width = self.config.width;
+        let mut parts: [Vec<Linear>; 3] = Default::default();
         for (out, kind) in parts.iter_mut().zip(["gate", "up", "down"]) {
-            let stacked = format!("blk.{n}.ffn_{kind}_exps.weight");
-            if let Some(tensor) = self.model.tensor(&stacked).cloned() {
+            let name = format!("blk.{n}.ffn_{kind}_exps.weight");
+            let linear = |expert, matrix| Linear {
+                name: Some(name.clone()),
+                expert: (expert, count),
+                matrix,
+                bias: Vec::new(),
+            };
+            let stacked = self.tensor(&format!("{kind}_experts"), Some(n as u64));
+            if let Some(tensor) = stacked {
                 let cols = usize::try_from(tensor.row_len()).unwrap_or(0);
                 let rows = usize::try_from(tensor.rows()).unwrap_or(0);
                 let all = self.load(&tensor, rows, cols)?;
                 let each = rows / count.max(1);
-                out.extend((0..count).map(|e| all.band(e * each..(e + 1) * each)));
+                out.extend((0..count).map(|e| linear(e, all.band(e * each..(e + 1) * each))));
             } else {
                 for e in 0..count {
                     let name = format!("blk.{n}.ffn_{kind}.{e}.weight");
@@ -173,39 +235,44 @@ impl Finder<'_> {
                     let tensor = tensor.ok_or_else(|| missing(&name))?;
                     let rows = usize::try_from(tensor.rows()).unwrap_or(0);
                     let cols = usize::try_from(tensor.row_len()).unwrap_or(0);
-                    out.push(self.load(&tensor, rows, cols)?);
+                    out.push(linear(e, self.load(&tensor, rows, cols)?));
                 }
             }
         }
         let [gates, ups, downs] = parts;
         let mut experts = Vec::with_capacity(count);
         for ((gate, up), down) in gates.into_iter().zip(ups).zip(downs) {
-            let shapes = [gate.cols, up.cols, down.rows, up.rows, down.cols];
-            if shapes != [width, width, width, gate.rows, gate.rows] {
+            let [g, u, d] = [&gate, &up, &down].map(|l| (l.matrix.rows, l.matrix.cols));
+            if (g, u, d) != ((g.0, width), (g.0, width), (width, g.0)) {
                 return Err(missing(&format!("experts of fitting shapes in layer {n}")));
             }
-            experts.push(FeedForward { gate, up, down });
+            experts.push(FeedForward { gate: Some(gate), up, down });
         }
         Ok(experts)
     }
 
-    /// The tensor of a role, in the row order of ggml.
+    /// The tensor of a role, in the row order of ggml; its heads, where those are asked for, are turned.
     fn tensor(&self, role: &str, layer: Option<u64>) -> Option<Tensor> {
-        let (id, names) = catalog::family("llama")?.roles.get_key_value(role)?;
-        let role = Role { id, names, layer };
+        let role = self.role(role, layer)?;
         let mut tensor = self.model.tensor(&role.name(self.naming))?.clone();
-        if self.naming == Naming::Hf && names.rotary && tensor.orders.is_empty() {
-            let heads = crate::model::role::Symbols::of(self.model);
-            let heads = if role.id == "query" { heads.n_head } else { heads.n_head_kv };
-            let rows_per_head = tensor.rows().checked_div(heads?)?;
+        if self.naming == Naming::Hf && role.names.rotary && tensor.orders.is_empty() {
+            let Config { heads, kv_heads, .. } = self.config;
+            let heads = if role.id == "query" { heads } else { kv_heads };
+            let rows_per_head = tensor.rows().checked_div(heads as u64)?;
             tensor.orders.push(Order::PairsFromHalves { rows_per_head });
         }
         Some(tensor)
     }
 
+    fn role(&self, role: &str, layer: Option<u64>) -> Option<Role> {
+        let (id, names) = self.family.roles.get_key_value(role)?;
+        Some(Role { id, names, layer })
+    }
+
     fn found(&self, role: &str, layer: Option<u64>) -> Result<Tensor> {
         let place = layer.map_or(String::new(), |n| format!(" of layer {n}"));
-        self.tensor(role, layer).ok_or_else(|| missing(&format!("the tensor {role}{place}")))
+        let tensor = self.tensor(role, layer);
+        tensor.ok_or_else(|| missing(&format!("the tensor {role}{place}")))
     }
 
     fn matrix(
@@ -219,11 +286,29 @@ impl Finder<'_> {
         self.load(&tensor, rows, cols)
     }
 
-    /// A matrix of which only the row length is known.
-    fn free_matrix(&mut self, role: &str, layer: Option<u64>, cols: usize) -> Result<Matrix> {
-        let tensor = self.found(role, layer)?;
-        let rows = usize::try_from(tensor.rows()).unwrap_or(0);
-        self.load(&tensor, rows, cols)
+    /// A matrix with its bias, where the file has one.
+    fn linear(
+        &mut self,
+        role: &str,
+        layer: Option<u64>,
+        rows: usize,
+        cols: usize,
+    ) -> Result<Linear> {
+        Ok(Linear {
+            name: self.role(role, layer).map(|role| role.name(Naming::Gguf)),
+            expert: (0, 1),
+            matrix: self.matrix(role, layer, rows, cols)?,
+            bias: self.bias(role, layer, rows)?,
+        })
+    }
+
+    fn bias(&self, role: &str, layer: Option<u64>, len: usize) -> Result<Vec<f32>> {
+        let name = self.role(role, layer).map(|role| role.name(self.naming)).unwrap_or_default();
+        let name = name.strip_suffix("weight").map(|stem| format!("{stem}bias"));
+        match name.and_then(|name| self.model.tensor(&name)) {
+            Some(tensor) => self.vector(tensor, len),
+            None => Ok(Vec::new()),
+        }
     }
 
     /// `tensor` as a matrix: in the mapped files where its rows stand in order there, else copied.
@@ -269,9 +354,24 @@ impl Finder<'_> {
         Ok(map)
     }
 
-    fn vector(&mut self, role: &str, layer: Option<u64>, len: usize) -> Result<Vec<f32>> {
-        let tensor = self.found(role, layer)?;
-        let numbers = self.numbers(&tensor)?;
+    fn norm(&self, role: &str, layer: Option<u64>) -> Result<Norm> {
+        let weight = self.vector(&self.found(role, layer)?, self.config.width)?;
+        Ok(Norm { weight, bias: self.bias(role, layer, self.config.width)? })
+    }
+
+    /// A norm that some families or models have.
+    fn some_norm(&self, role: &str, layer: Option<u64>) -> Result<Option<Norm>> {
+        self.has(role, layer).then(|| self.norm(role, layer)).transpose()
+    }
+
+    /// Whether the tensor of a role is there, or must be.
+    fn has(&self, role: &str, layer: Option<u64>) -> bool {
+        self.tensor(role, layer).is_some()
+            || self.role(role, layer).is_some_and(|role| !role.names.optional)
+    }
+
+    fn vector(&self, tensor: &Tensor, len: usize) -> Result<Vec<f32>> {
+        let numbers = self.numbers(tensor)?;
         if numbers.len() != len {
             let what = format!("{} has {} numbers; {len} are needed", tensor.name, numbers.len());
             return Err(Error::unsupported(what, "check the file with regguf verify"));

@@ -1,0 +1,138 @@
+//! What a family computes with its tensors: a choice for each part of a decoder.
+//!
+//! Decoder families differ in a few independent choices. Each is a closed set here, and each value is one
+//! function of the runner; a description picks. What a file itself shows is not said: a second norm, biases,
+//! learned positions and fewer key heads are there where their tensors or keys are.
+
+use serde::Deserialize;
+
+/// The choices of a family, `[arithmetic]` in `formats/family/*.toml`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Arithmetic {
+    /// What stands before each part of a layer and before the logits.
+    pub norm: Norm,
+    /// How the parts of a layer meet the stream.
+    pub residual: Residual,
+    /// Where queries, keys and values come from.
+    pub attention: Attention,
+    /// How attention learns of positions.
+    pub position: Position,
+    /// What follows attention.
+    pub mlp: Mlp,
+}
+
+/// How a vector is brought to one size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Norm {
+    /// `x / sqrt(mean(x²) + epsilon) * weight`.
+    Rms,
+    /// `(x - mean(x)) / sqrt(variance(x) + epsilon) * weight + bias`.
+    Layer,
+}
+
+impl Norm {
+    /// The GGUF key of its epsilon, behind the architecture.
+    pub fn epsilon_key(self) -> &'static str {
+        match self {
+            Norm::Rms => "attention.layer_norm_rms_epsilon",
+            Norm::Layer => "attention.layer_norm_epsilon",
+        }
+    }
+}
+
+/// How the two parts of a layer meet the stream.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Residual {
+    /// `x += attention(norm(x))`, then `x += mlp(norm(x))`.
+    Sequential,
+    /// `x += attention(norm(x)) + mlp(norm(x))`: both see the same `x`, through one norm or two.
+    Parallel,
+    /// Parallel where the key of this name, behind the architecture, is true.
+    ParallelIf(String),
+}
+
+/// Where queries, keys and values come from.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Attention {
+    /// From three matrices or from one.
+    pub qkv: Qkv,
+    /// The key, behind the architecture, of a bound for queries, keys and values.
+    #[serde(default)]
+    pub clamp: Option<String>,
+}
+
+/// The matrices of queries, keys and values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Qkv {
+    /// One each.
+    Separate,
+    /// One: all rows of queries, then of keys, then of values.
+    Joined,
+}
+
+/// How attention learns of positions.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Position {
+    /// Pairs of a query's and a key's numbers turn by angles that grow with the position. Which two
+    /// numbers are a pair is said here; how many turn, the key `rope.dimension_count` says.
+    Rotary(Pairs),
+    /// A vector for each position is added to the token's.
+    Learned,
+    /// Scores fall with the distance, in each head by its own slope.
+    Alibi {
+        /// The largest exponent of a slope where no key `attention.max_alibi_bias` says it.
+        most: f32,
+    },
+}
+
+/// Which two numbers of a head turn together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pairs {
+    /// `2i` and `2i + 1`.
+    Neighbours,
+    /// `i` and `i + dims / 2`.
+    Halves,
+}
+
+/// What follows attention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mlp {
+    /// With a gate or without.
+    pub kind: MlpKind,
+    /// The function between its matrices.
+    pub activation: Activation,
+}
+
+/// With a gate or without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MlpKind {
+    /// `down(activation(gate(x)) * up(x))`.
+    Gated,
+    /// `down(activation(up(x)))`.
+    Plain,
+}
+
+/// A function of one number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Activation {
+    /// `x / (1 + e^-x)`.
+    Silu,
+    /// `x / 2 * (1 + tanh(sqrt(2/π) * (x + 0.044715 x³)))`.
+    GeluTanh,
+    /// `x / 2 * (1 + erf(x / sqrt(2)))`, of which the other is an approximation.
+    GeluErf,
+    /// `max(x, 0)`.
+    Relu,
+    /// `max(x, 0)²`.
+    Relu2,
+}

@@ -1,0 +1,91 @@
+//! Attention: each token looks at those before it and at itself.
+
+use rayon::prelude::*;
+
+use super::{Linear, Tapped, position::rotate, softmax};
+use crate::{
+    infer::{
+        cache::Cache,
+        config::{Config, Position},
+        dot,
+    },
+    quant::isa::Isa,
+};
+
+/// The matrices of one layer's attention.
+#[derive(Debug)]
+pub struct Attention {
+    /// To queries.
+    pub query: Linear,
+    /// To keys.
+    pub key: Linear,
+    /// To values.
+    pub value: Linear,
+    /// From heads back to the stream.
+    pub out: Linear,
+}
+
+impl Attention {
+    /// `[T][width]` in and out; keys and values go into layer `n` of `cache`.
+    pub fn of(
+        &self,
+        config: &Config,
+        n: usize,
+        x: &[f32],
+        cache: &mut Cache,
+        tap: &mut Tapped,
+    ) -> Vec<f32> {
+        let Config { heads, kv_heads, head, clamp, .. } = *config;
+        let mut queries = self.query.of(x, tap); // [T][heads * head]
+        let mut keys = self.key.of(x, tap); // [T][kv_heads * head]
+        let mut values = self.value.of(x, tap); // [T][kv_heads * head]
+        if clamp < f32::INFINITY {
+            for vectors in [&mut queries, &mut keys, &mut values] {
+                vectors.iter_mut().for_each(|v| *v = v.clamp(-clamp, clamp));
+            }
+        }
+        if let Position::Rotary { rope, pairs } = &config.position {
+            let past = cache.len();
+            let turn = |vectors: &mut [f32], width: usize| {
+                vectors.par_chunks_exact_mut(width).enumerate().for_each(|(t, vector)| {
+                    rotate(*pairs, vector, head, &rope.at(past + t));
+                });
+            };
+            turn(&mut queries, heads * head);
+            turn(&mut keys, kv_heads * head);
+        }
+        cache.extend(n, &keys, &values);
+        let mixed = mix(config, &queries, cache, n); // [T][heads * head]
+        self.out.of(&mixed, tap) // [T][width]
+    }
+}
+
+/// For each query the values so far, each as much as its key fits: `[T][heads * head]` in and out.
+fn mix(config: &Config, queries: &[f32], cache: &Cache, n: usize) -> Vec<f32> {
+    let Config { heads, kv_heads, head, .. } = *config;
+    let scale = 1.0 / (head as f32).sqrt();
+    let mut mixed = vec![0.0; queries.len()];
+    let each = mixed.par_chunks_exact_mut(head).zip(queries.par_chunks_exact(head)).enumerate();
+    each.for_each_init(Vec::new, |scores: &mut Vec<f32>, (i, (out, query))| {
+        let (t, h) = (i / heads, i % heads);
+        // Query head h shares key head h / (heads / kv_heads) with its neighbours.
+        let shared = h / (heads / kv_heads);
+        let (keys, values) = (cache.keys(n, shared), cache.values(n, shared));
+        let seen = cache.len() + t + 1;
+        scores.clear();
+        let score = |key| dot::dot_of(Isa::best(), query, key) * scale;
+        scores.extend(keys.take(seen).map(score)); // [seen]
+        if let Position::Alibi(slopes) = &config.position {
+            for (position, score) in scores.iter_mut().enumerate() {
+                *score += slopes[h] * position as f32;
+            }
+        }
+        softmax(scores);
+        for (score, value) in scores.iter().zip(values) {
+            for (out, value) in out.iter_mut().zip(value) {
+                *out += score * value;
+            }
+        }
+    });
+    mixed
+}
