@@ -1,18 +1,18 @@
 //! Models in a tree: files, multi-part sets, shard sets and checkpoint folders, each counted once.
 //!
-//! A file is a model by its first four bytes, not by its name. Outputs of earlier batches are known by
+//! A file is a model by its first bytes ([`search`]); one whose name promises a model and that begins as
+//! none is counted too, so that its job fails and nobody misses it. Outputs of earlier batches are known by
 //! their receipts and are no inputs again where what they were made from is found in the same tree.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
-use std::io::Read;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use walkdir::WalkDir;
 
 use super::receipt::{self, Receipt};
-use crate::error::{Error, Result};
+use crate::check::search::{self, Looks};
+use crate::error::Result;
 
 /// What a model consists of on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +24,8 @@ pub enum Kind {
     Parts,
     /// `model-00001-of-00003.gguf`, …
     Shards,
+    /// One file of raw weights without what describes them.
+    Weights,
     /// A folder with a checkpoint in Meta's or Hugging Face's layout.
     Checkpoint,
     /// `model.gguf.part-0-of-4`, …: what machines made of one output between them.
@@ -47,10 +49,6 @@ pub struct Found {
     pub bytes: u64,
 }
 
-/// The first four bytes of model files: `ggml`, `ggmf`, `ggjt`, `ggla` as little-endian words, and
-/// GGUF in both byte orders.
-const MAGICS: [&[u8; 4]; 6] = [b"lmgg", b"fmgg", b"tjgg", b"algg", b"GGUF", b"FUGG"];
-
 /// Finds the models below each of `roots`, a folder or a file, in the order of their names; with
 /// `outputs` also those that a batch made from others of them.
 ///
@@ -60,19 +58,17 @@ pub fn find(roots: &[PathBuf], outputs: bool) -> Result<Vec<Found>> {
     let (mut found, mut seen) = (Vec::new(), BTreeSet::new());
     for root in roots {
         let mut folders: BTreeMap<PathBuf, Vec<PathBuf>> = BTreeMap::new();
-        let hidden = |name: &std::ffi::OsStr| name.to_string_lossy().starts_with('.');
-        let visible = |e: &walkdir::DirEntry| e.depth() == 0 || !hidden(e.file_name());
-        for entry in WalkDir::new(root).sort_by_file_name().into_iter().filter_entry(visible) {
-            let entry = entry.map_err(|error| Error::walk(root, error))?;
-            let path = entry.into_path();
-            if path.is_file() {
-                let folder = path.parent().unwrap_or(root).to_path_buf();
-                folders.entry(folder).or_default().push(path);
-            }
+        let (files, unlisted) = search::files(root);
+        if let Some((_, error)) = unlisted.into_iter().next() {
+            return Err(error);
+        }
+        for path in files.into_iter().filter(|path| path.is_file()) {
+            let folder = path.parent().unwrap_or(root).to_path_buf();
+            folders.entry(folder).or_default().push(path);
         }
         for (folder, files) in &folders {
-            let wanted = |path: &Path| is_model(path) && (outputs || !is_output(path, root));
-            for (kind, path, files) in in_folder(folder, files, wanted) {
+            let look = |path: &Path| look(path).filter(|_| outputs || !is_output(path, root));
+            for (kind, path, files) in in_folder(folder, files, look) {
                 let place = fs::canonicalize(&path).unwrap_or_else(|_| path.clone());
                 if seen.insert(place) {
                     found.push(describe(root, kind, path, files));
@@ -100,7 +96,7 @@ fn file_name(path: &Path) -> String {
 fn in_folder(
     folder: &Path,
     files: &[PathBuf],
-    wanted: impl Fn(&Path) -> bool,
+    look: impl Fn(&Path) -> Option<Looks>,
 ) -> Vec<(Kind, PathBuf, Vec<PathBuf>)> {
     let mut found = Vec::new();
     let mut used: BTreeSet<&Path> = BTreeSet::new();
@@ -109,28 +105,33 @@ fn in_folder(
         used.extend(checkpoint.iter().map(PathBuf::as_path));
         found.push((Kind::Checkpoint, folder.to_path_buf(), checkpoint.clone()));
     }
+    let sets = sets(files);
     for path in files {
-        if used.contains(path.as_path()) || !wanted(path) {
+        if used.contains(path.as_path()) {
             continue;
         }
-        let set = set_of(path, files);
-        used.extend(files.iter().filter(|f| set.contains(f)).map(PathBuf::as_path));
-        let kind = match (set.len(), file_name(path).contains("-of-")) {
+        let kind = match look(path) {
+            None | Some(Looks::Unfinished) => continue,
+            Some(Looks::Weights) => Some(Kind::Weights),
+            Some(Looks::Model | Looks::Named) => None,
+        };
+        let alone = vec![path];
+        let set = sets.get(&place_in_set(&file_name(path)).0).unwrap_or(&alone);
+        used.extend(set.iter().map(|file| file.as_path()));
+        let kind = kind.unwrap_or_else(|| match (set.len(), file_name(path).contains("-of-")) {
             (0 | 1, _) => Kind::File,
             (_, true) => Kind::Shards,
             (_, false) => Kind::Parts,
-        };
-        let first = set.first().unwrap_or(path).clone();
-        found.push((kind, first, if set.is_empty() { vec![path.clone()] } else { set }));
+        });
+        let first = set.first().copied().unwrap_or(path).clone();
+        found.push((kind, first, set.iter().copied().cloned().collect()));
     }
     found
 }
 
-/// Whether a file is a model by its first bytes, and no part of one that is yet to be joined.
-fn is_model(path: &Path) -> bool {
-    let mut magic = [0; 4];
-    let read = File::open(path).and_then(|mut file| file.read_exact(&mut magic));
-    read.is_ok() && MAGICS.contains(&&magic) && receipt::whole_of(path).is_none()
+/// What a file looks like, if it is no part of an output that is yet to be joined.
+fn look(path: &Path) -> Option<Looks> {
+    search::look(path).filter(|_| receipt::whole_of(path).is_none())
 }
 
 /// Whether a file is what a batch made from files that are there below `root`.
@@ -167,32 +168,35 @@ fn checkpoint_files(folder: &Path, files: &[PathBuf]) -> Vec<PathBuf> {
     chosen
 }
 
-/// The set that a part or shard belongs to, first one first; just the file for all others.
-fn set_of(path: &Path, files: &[PathBuf]) -> Vec<PathBuf> {
-    let name = file_name(path);
-    let numbered = |name: &str| -> Option<(String, u32)> {
+/// The sets that files belong to by their names, first ones first; a file of its own is a set of one.
+fn sets(files: &[PathBuf]) -> HashMap<String, Vec<&PathBuf>> {
+    let mut sets: HashMap<String, Vec<(u32, &PathBuf)>> = HashMap::new();
+    for file in files.iter().filter(|file| !receipt::is_receipt(file)) {
+        let (stem, number) = place_in_set(&file_name(file));
+        sets.entry(stem).or_default().push((number, file));
+    }
+    for set in sets.values_mut() {
+        set.sort();
+    }
+    let of = |(stem, set): (String, Vec<(u32, _)>)| {
+        (stem, set.into_iter().map(|(_, file)| file).collect())
+    };
+    sets.into_iter().map(of).collect()
+}
+
+/// What a file of a set shares with the others' names, and its number.
+fn place_in_set(name: &str) -> (String, u32) {
+    let numbered = || {
         let (before, after) = name.split_once("-of-")?;
         let digits = before.len() - before.bytes().rev().take_while(u8::is_ascii_digit).count();
         let (stem, number) = before.split_at(digits);
         Some((format!("{stem}-of-{after}"), number.parse().ok()?))
     };
-    let part = |name: &str| -> (String, u32) {
-        match name.rsplit_once('.').and_then(|(stem, n)| Some((stem, n.parse::<u32>().ok()?))) {
-            Some((stem, n)) if n > 0 && n < 100 => (stem.to_owned(), n),
-            _ => (name.to_owned(), 0),
-        }
+    let part = || match name.rsplit_once('.').and_then(|(s, n)| Some((s, n.parse::<u32>().ok()?))) {
+        Some((stem, n)) if n > 0 && n < 100 => (stem.to_owned(), n),
+        _ => (name.to_owned(), 0),
     };
-    let key = |name: &str| numbered(name).unwrap_or_else(|| part(name));
-    let (stem, _) = key(&name);
-    let mut set: Vec<(u32, &PathBuf)> = files
-        .iter()
-        .filter_map(|file| {
-            let (other, number) = key(&file_name(file));
-            (other == stem && !receipt::is_receipt(file)).then_some((number, file))
-        })
-        .collect();
-    set.sort();
-    set.into_iter().map(|(_, file)| file.clone()).collect()
+    numbered().unwrap_or_else(part)
 }
 
 #[cfg(test)]

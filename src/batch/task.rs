@@ -116,7 +116,11 @@ impl Task {
 
     /// Whether it is done to models of this kind.
     pub fn takes(self, kind: Kind) -> bool {
-        kind != Kind::Checkpoint || self != Self::Upgrade
+        match kind {
+            Kind::Weights => self == Self::Verify,
+            Kind::Checkpoint => self != Self::Upgrade,
+            _ => true,
+        }
     }
 
     /// Opens a model and plans its outputs, one a type; `None` for a task that writes nothing.

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use super::digest::{Algorithm, Digest, of_bytes};
 use super::download::{Claim, Implied, Nature, implied_size, prefix, unfinished, written};
-use super::inside::is_model;
 use super::{Finding, Severity, known};
+use crate::container::has_magic;
 
 /// Text files up to this size are tried with the other kind of line end.
 const MAX_TEXT_BYTES: u64 = 1 << 20;
@@ -178,7 +178,10 @@ impl Mismatch<'_> {
         let found = self.found.iter().find(|d| d.algorithm == *algorithm);
         let found = found.map_or("nothing", |d| d.hex.as_str());
         let same_size = self.claims.iter().any(|c| c.size == Some(self.size));
-        let hint = if same_size || implied_size(self.path).is_some() || is_model(self.path) {
+        let hint = if same_size
+            || implied_size(self.path).is_some()
+            || has_magic(self.path).unwrap_or(false)
+        {
             "the size is right, so bytes were altered on the way"
         } else {
             "bytes were altered or are missing"

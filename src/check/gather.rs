@@ -8,20 +8,16 @@ use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use walkdir::{DirEntry, WalkDir};
-
 use super::Finding;
 use super::digest::Digest;
 use super::download::{self, Claim};
+use super::search;
 use super::sums::{self, List};
 use super::verify::ListChecked;
+use crate::container;
 
 /// Folders above a file in which a list may name it: llama.cpp's is two above `models/7B/`.
 const FOLDERS_ABOVE: usize = 3;
-
-/// Names of the model files that a folder is searched for.
-const MODEL_EXTENSIONS: [&str; 9] =
-    ["gguf", "ggml", "bin", "pth", "pt", "ckpt", "safetensors", "ggjt", "model"];
 
 /// One file and everything claimed of it.
 #[derive(Debug)]
@@ -34,6 +30,8 @@ pub(super) struct Subject {
     pub(super) claims: Vec<Claim>,
     /// A list names it without knowing its digest.
     pub(super) placeholder: bool,
+    /// Somebody expects a model: it was named by hand, or its ending promises one.
+    pub(super) promised: bool,
     /// What was found while gathering.
     pub(super) findings: Vec<Finding>,
 }
@@ -59,7 +57,7 @@ pub(super) fn gather(paths: &[PathBuf]) -> Gathered {
         } else {
             all.lists_above(path);
             let name = path.display().to_string();
-            all.subject(name, path.clone());
+            all.subject(name, path.clone()).promised = true;
         }
     }
     for subject in &mut all.subjects {
@@ -76,13 +74,23 @@ fn is_list_by_content(path: &Path) -> bool {
 }
 
 impl Gathered {
+    /// Whether a file is a later one of a set whose first file is looked at as well.
+    pub(super) fn is_later(&self, path: &Path) -> bool {
+        let first = container::first_of_set(path);
+        first.is_some_and(|first| {
+            self.places.contains_key(&fs::canonicalize(&first).unwrap_or(first))
+        })
+    }
+
     /// The subject for a file, new or already met under another name.
     fn subject(&mut self, name: String, path: PathBuf) -> &mut Subject {
         let place = fs::canonicalize(&path).unwrap_or_else(|_| path.clone());
         let index = *self.places.entry(place).or_insert(self.subjects.len());
         if index == self.subjects.len() {
             let (claims, findings) = (Vec::new(), Vec::new());
-            self.subjects.push(Subject { name, path, claims, placeholder: false, findings });
+            let promised = search::has_model_ending(&path);
+            let subject = Subject { name, path, claims, placeholder: false, promised, findings };
+            self.subjects.push(subject);
         }
         #[expect(
             clippy::indexing_slicing,
@@ -92,24 +100,16 @@ impl Gathered {
     }
 
     fn folder(&mut self, folder: &Path) {
-        let (mut lists, mut files) = (Vec::new(), Vec::new());
-        for entry in WalkDir::new(folder).sort_by_file_name().into_iter().filter_entry(is_visible) {
-            match entry {
-                Ok(entry) if entry.file_type().is_dir() => {}
-                Ok(entry) if sums::is_list_name(entry.path()) => lists.push(entry.into_path()),
-                Ok(entry) => files.push(entry.into_path()),
-                Err(error) => {
-                    let path = error.path().unwrap_or(folder).to_path_buf();
-                    self.subject(path.display().to_string(), path);
-                }
-            }
-        }
+        let (found, unlisted) = search::files(folder);
+        let (lists, files): (Vec<PathBuf>, Vec<PathBuf>) =
+            found.into_iter().partition(|path| sums::is_list_name(path));
         self.lists_above(folder);
         for list in lists {
             self.list(&list, Some(folder));
         }
-        // Links first: a snapshot's name says more than the digest that names its blob.
-        files.sort_by_key(|path| !path.is_symlink());
+        for (path, _) in unlisted {
+            self.subject(path.display().to_string(), path);
+        }
         let is_subject =
             |path: &&PathBuf| is_model_like(path) || !download::claims(path).is_empty();
         for path in files.iter().filter(is_subject) {
@@ -189,25 +189,10 @@ impl Gathered {
     }
 }
 
-/// Version control and the download programs' own records are no subjects.
-fn is_visible(entry: &DirEntry) -> bool {
-    let name = entry.file_name().to_string_lossy();
-    entry.depth() == 0
-        || !(entry.file_type().is_dir()
-            && [".git", ".cache", ".huggingface", ".locks"].contains(&&*name))
-}
-
 fn is_model_like(path: &Path) -> bool {
-    let name =
-        path.file_name().map(|n| n.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
-    let extension = name.rsplit_once('.').map_or("", |(_, e)| e);
-    let is_part = extension.parse::<u8>().is_ok() && name.contains(".bin.");
     let in_blobs = path.parent().is_some_and(|p| p.file_name().is_some_and(|n| n == "blobs"));
-    MODEL_EXTENSIONS.contains(&extension)
-        || is_part
-        || in_blobs
-        || path.is_symlink()
-        || download::unfinished(path).is_some()
+    let tokenizer = path.extension().is_some_and(|e| e == "model");
+    search::look(path).is_some() || in_blobs || tokenizer || path.is_symlink()
 }
 
 /// Files that a set of shards must have and does not: by its index, or by its own numbering.

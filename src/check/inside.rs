@@ -1,25 +1,14 @@
 //! What a file holds, for a verification: opened as a model where it is one, its structure checked,
 //! its numbers where that was asked for, its tensors where a list knows them.
 
-use std::io::Read;
 use std::path::Path;
 
 use super::{Finding, numbers, structure, tensors};
-use crate::bytes::open_regular;
+use crate::bytes::{Input, open_regular};
 use crate::checkpoint::{self, Misfit};
-use crate::container::{OpenOptions, open};
+use crate::container::{OpenOptions, has_magic, open, open_alone};
 use crate::error::Error;
 use crate::model::Model;
-
-/// The first four bytes of the files that [`open`] reads.
-const MAGICS: [&[u8; 4]; 6] = [b"lmgg", b"fmgg", b"tjgg", b"algg", b"GGUF", b"FUGG"];
-
-/// Whether a file begins as a ggml, ggmf, ggjt or GGUF model does.
-pub fn is_model(path: &Path) -> bool {
-    let mut magic = [0; 4];
-    let read = open_regular(path).and_then(|mut file| file.read_exact(&mut magic));
-    read.is_ok() && MAGICS.contains(&&magic)
-}
 
 /// Whether a file is raw weights by its name and its first bytes; other archives and pickles, as a
 /// trainer's settings, are none.
@@ -31,24 +20,51 @@ pub(super) fn is_weights(path: &Path) -> bool {
     named && path.is_file() && checkpoint::is_weights(path).unwrap_or(false)
 }
 
-/// Opens a file that is a model, or the first file of a set; `None` for other files and for the later
-/// files of a set, which are checked with the first. Raw weights are opened each by itself.
-///
-/// # Errors
-/// What is wrong with it, as a finding.
-pub(super) fn open_first(path: &Path) -> Result<Option<Model>, Box<Finding>> {
+/// What a file turned out to be.
+pub(super) enum Held {
+    /// A model, or the first file of a set with the whole set.
+    Model(Box<Model>),
+    /// A later file of a set, by itself or with the set; its meaning is checked with the first.
+    Later(Box<Model>),
+    /// Something known that is not looked into, or a model with a fault.
+    Told(Finding),
+    /// No model: what it looks like, as `inspect` says it.
+    Other(String),
+}
+
+/// Opens a file, and with the first of a set the others; a later one by itself where the set is looked
+/// at elsewhere (`alone`). Raw weights are opened each by itself.
+pub(super) fn held(path: &Path, alone: bool) -> Held {
     if is_weights(path) {
-        return checkpoint::alone(path).map(Some).map_err(|error| Box::new(fault(path, &error)));
+        return match checkpoint::alone(path) {
+            Ok(model) => Held::Model(Box::new(model)),
+            Err(error) => Held::Told(fault(path, &error)),
+        };
     }
-    if !is_model(path) {
-        return Ok(None);
+    let options = OpenOptions::default();
+    if alone {
+        return match Input::open(path).and_then(|input| open_alone(&input, &options)) {
+            Ok(model) => Held::Later(Box::new(model)),
+            Err(error) => Held::Told(fault(path, &error)),
+        };
     }
-    match open(path, &OpenOptions::default()) {
-        Ok(model) => {
-            let first = model.files.first().is_some_and(|file| file.path() == path);
-            Ok(first.then_some(model))
+    match open(path, &options) {
+        Ok(model) if model.files.first().is_some_and(|file| file.path() == path) => {
+            Held::Model(Box::new(model))
         }
-        Err(error) => Err(Box::new(fault(path, &error))),
+        Ok(model) => Held::Later(Box::new(model)),
+        Err(Error::Unknown { looks, next, .. }) if !has_magic(path).unwrap_or(false) => {
+            Held::Other(if next.is_empty() { looks } else { format!("{looks}; {next}") })
+        }
+        Err(error) => Held::Told(fault(path, &error)),
+    }
+}
+
+/// The model that a file is or begins, where nothing is wrong with it.
+pub(super) fn model(path: &Path) -> Option<Box<Model>> {
+    match held(path, false) {
+        Held::Model(model) => Some(model),
+        _ => None,
     }
 }
 
@@ -68,22 +84,38 @@ fn fault(path: &Path, error: &Error) -> Finding {
     Finding::failure(code, said)
 }
 
-/// The structure of a model file, and its numbers with `deep`.
-pub(super) fn check(path: &Path, deep: bool, progress: &(dyn Fn(u64) + Sync)) -> Vec<Finding> {
-    let model = match open_first(path) {
-        Ok(Some(model)) => model,
-        Ok(None) => return Vec::new(),
-        Err(finding) => return vec![*finding],
-    };
-    let mut findings = structure::check(&model);
+/// The structure of a model, and its numbers with `deep`.
+pub(super) fn check(
+    path: &Path,
+    model: &Model,
+    deep: bool,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Vec<Finding> {
+    let mut findings = structure::check(model);
     findings.extend(model.notes.iter().map(|note| Finding::note("note", note.as_str())));
     if deep {
-        match numbers::check(&model, progress) {
+        match numbers::check(model, progress) {
             Ok(found) => findings.extend(found),
             Err(error) => findings.push(fault(path, &error)),
         }
     }
     findings
+}
+
+/// Where the tensors of a later file of a set lie.
+pub(super) fn check_later(path: &Path, model: &Model) -> Vec<Finding> {
+    let alone = model.files.first().is_some_and(|file| file.path() == path);
+    if alone { structure::extents(model) } else { Vec::new() }
+}
+
+/// Whether a file is one of those that stand beside weights: settings in JSON, a tokenizer.
+pub(super) fn is_companion(path: &Path) -> bool {
+    let ends = |ending: &str| path.extension().is_some_and(|e| e == ending);
+    let json = || {
+        let file = open_regular(path).map(std::io::BufReader::new);
+        file.is_ok_and(|f| serde_json::from_reader::<_, serde::de::IgnoredAny>(f).is_ok())
+    };
+    ends("model") || ends("json") && json()
 }
 
 /// A folder of raw weights as the model that it is, put together as a conversion would; `None` where it
@@ -110,7 +142,7 @@ pub(super) fn check_folder(folder: &Path) -> Option<Vec<Finding>> {
 /// Compares the tensors of a model with the list that knows them, if one does.
 pub(super) fn compare_tensors(path: &Path) -> Option<Finding> {
     let listed = tensors::listed(path)?;
-    let model = open_first(path).ok().flatten()?;
+    let model = model(path)?;
     Some(match tensors::sums(&model, &|_| ()) {
         Ok(found) => tensors::compare(&found, &listed),
         Err(error) => fault(path, &error),

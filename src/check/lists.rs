@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use walkdir::WalkDir;
 
 use super::digest::{self, Algorithm, Outcome};
-use super::inside::open_first;
+use super::inside;
 use super::sums::is_list_name;
 use super::tensors::{TENSORSUMS, TensorList, sums, to_text};
 use super::verify::Progress;
@@ -65,7 +65,7 @@ pub fn write(
     let mut tensors = TensorList::new();
     for path in &files {
         // What is no whole model has no tensors to list; verifying says why.
-        if let Ok(Some(model)) = open_first(path) {
+        if let Some(model) = inside::model(path) {
             tensors.insert(name_in(folder, path)?, sums(&model, &|_| ())?);
         }
     }

@@ -12,6 +12,7 @@ pub mod numbers;
 pub mod page;
 pub mod prove;
 pub mod report;
+pub mod search;
 pub mod structure;
 pub mod sums;
 pub mod tensors;
@@ -20,7 +21,7 @@ pub mod vocabulary;
 
 mod diagnose;
 mod gather;
-pub mod inside;
+mod inside;
 
 use std::fmt;
 

@@ -44,7 +44,7 @@ struct Extent<'a> {
 }
 
 /// Tensors beyond the end of their file, over each other, or far apart.
-fn extents(model: &Model) -> Vec<Finding> {
+pub(super) fn extents(model: &Model) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut files: BTreeMap<usize, Vec<Extent>> = BTreeMap::new();
     for tensor in &model.tensors {

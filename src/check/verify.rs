@@ -12,7 +12,8 @@ use serde::Serialize;
 
 use super::digest::{self, Digest, Outcome};
 use super::gather::{Gathered, Subject, gather};
-use super::{Finding, Severity, diagnose, inside, known, worst};
+use super::inside::{self, Held};
+use super::{Finding, Severity, diagnose, known, worst};
 
 /// How to verify.
 #[derive(Clone, Copy, Debug, Default)]
@@ -221,7 +222,13 @@ fn compare(
     checked: &mut Checked,
 ) {
     let path = &subject.path;
-    let inside = inside::check(path, options.deep, &|_| ());
+    let held = inside::held(path, all.is_later(path));
+    let inside = match &held {
+        Held::Model(model) => inside::check(path, model, options.deep, &|_| ()),
+        Held::Later(model) => inside::check_later(path, model),
+        Held::Told(finding) => vec![finding.clone()],
+        Held::Other(_) => Vec::new(),
+    };
     let wrong = subject.claims.iter().find(|claim| !found.contains(&claim.digest));
     if let Some(claim) = wrong {
         let mismatch = diagnose::Mismatch {
@@ -256,14 +263,20 @@ fn compare(
         checked.confirmed = true;
         checked.findings.push(Finding::note("known", known.describe()));
     }
+    if let Held::Other(looks) = &held
+        && subject.promised
+        && worst(&checked.findings) != Some(Severity::Failure)
+        && !inside::is_companion(path)
+    {
+        checked.findings.push(unknown(looks, checked.confirmed));
+    }
     checked.findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     let failed = worst(&checked.findings) == Some(Severity::Failure);
     checked.status = if failed { Status::Failed } else { Status::Ok };
     if !failed && !checked.confirmed {
-        let whole = if raw || inside::is_model(path) {
-            "its structure is whole"
-        } else {
-            "it was read whole"
+        let whole = match held {
+            Held::Model(_) | Held::Later(_) => "its structure is whole",
+            Held::Told(_) | Held::Other(_) => "it was read whole",
         };
         let message = if subject.placeholder {
             format!("the list names it without knowing its digest; {whole}")
@@ -272,6 +285,17 @@ fn compare(
         };
         checked.findings.push(Finding::note("unconfirmed", message));
     }
+}
+
+/// What is said of a file that somebody takes for a model and that is none.
+fn unknown(looks: &str, confirmed: bool) -> Finding {
+    if confirmed {
+        return Finding::note(
+            "unknown",
+            format!("no model, though its digest is right: it {looks}"),
+        );
+    }
+    Finding::failure("unknown", format!("no model: it {looks}"))
 }
 
 fn is_good(finding: &Finding) -> bool {

@@ -10,6 +10,7 @@ use std::{
 
 use super::{Globals, open::OpenArgs, print, text};
 use crate::{
+    check::search::{self, Looks},
     container::{self, Detected, OpenOptions, Verdict},
     error::{Error, Result},
     model::{Model, Symbols, Value},
@@ -167,28 +168,26 @@ fn doubts(model: &Model) -> String {
     out
 }
 
-/// Every model below a folder, in the order of names. Files that are no models are passed over.
+/// Every model below a folder, in the order of names; files that are no models are passed over.
 fn folder(path: &Path, args: &Args) -> Result<Vec<(PathBuf, Facts)>> {
     let mut out = Vec::new();
-    let walk = walkdir::WalkDir::new(path).sort_by_file_name().follow_links(true);
-    for entry in
-        walk.into_iter().filter_map(std::result::Result::ok).filter(|e| e.file_type().is_file())
-    {
+    let (files, unlisted) = search::files(path);
+    for (path, error) in unlisted {
+        let facts = Facts::broken(&path, &error)?;
+        out.push((path, facts));
+    }
+    for file in files {
         crate::bytes::replace::check_interrupt()?;
-        if container::is_later_part(entry.path()) {
+        let looks = search::look(&file);
+        if matches!(looks, None | Some(Looks::Unfinished)) || container::is_later_part(&file) {
             continue;
         }
-        match inspect(entry.path(), args) {
-            Ok((facts, _)) => out.push((entry.into_path(), facts)),
-            Err(error @ (Error::Malformed(_) | Error::Unknown { .. })) => {
-                if container::has_magic(entry.path())? {
-                    let facts = Facts::broken(entry.path(), &error)?;
-                    out.push((entry.into_path(), facts));
-                }
-            }
+        let facts = match inspect(&file, args) {
+            Ok((facts, _)) => facts,
             Err(Error::Interrupted) => return Err(Error::Interrupted),
-            Err(error) => out.push((entry.path().to_owned(), Facts::broken(entry.path(), &error)?)),
-        }
+            Err(error) => Facts::broken(&file, &error)?,
+        };
+        out.push((file, facts));
     }
     Ok(out)
 }

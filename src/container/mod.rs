@@ -14,7 +14,7 @@ mod shards;
 pub mod stream;
 pub mod tail;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub use detect::{Detected, Verdict, detect};
 
@@ -86,7 +86,13 @@ pub fn open_alone(input: &Input, options: &OpenOptions) -> Result<Model> {
 
 /// Whether `path` is a later file of a set whose first file exists: `x.bin.1`, `x-00002-of-00003.gguf`.
 pub fn is_later_part(path: &Path) -> bool {
-    parts::first(path) != path || shards::is_later(path)
+    first_of_set(path).is_some()
+}
+
+/// The first file of the set that `path` is a later file of, where it exists.
+pub fn first_of_set(path: &Path) -> Option<PathBuf> {
+    let first = parts::first(path);
+    if first != path { Some(first) } else { shards::first(path) }
 }
 
 /// Whether a file begins as a model of some known format does.

@@ -50,13 +50,13 @@ fn siblings(path: &Path, number: u64, count: u64) -> Option<Vec<PathBuf>> {
     Some((1..=count.min(99_999)).map(sibling).collect())
 }
 
-/// Whether `path` is named as a later shard of a set whose first shard exists.
-pub(super) fn is_later(path: &Path) -> bool {
-    let Some(name) = path.file_name().and_then(|n| n.to_str()) else { return false };
-    let Some((stem, rest)) = name.rsplit_once("-of-") else { return false };
-    let Some((stem, number)) = stem.rsplit_once('-') else { return false };
+/// The first shard of the set that `path` is named as a later shard of, where it exists.
+pub(super) fn first(path: &Path) -> Option<PathBuf> {
+    let (stem, rest) = path.file_name()?.to_str()?.rsplit_once("-of-")?;
+    let (stem, number) = stem.rsplit_once('-')?;
     let later = number.len() == 5 && number.parse::<u32>().is_ok_and(|n| n > 1);
-    later && path.with_file_name(format!("{stem}-00001-of-{rest}")).is_file()
+    let first = path.with_file_name(format!("{stem}-00001-of-{rest}"));
+    (later && first.is_file()).then_some(first)
 }
 
 fn join(shards: Vec<Model>, count: u64) -> Result<Model> {

@@ -119,11 +119,16 @@ impl Facts {
         let name = path.display().to_string();
         let what = message.strip_prefix(&format!("{name}: ")).unwrap_or(&message).to_owned();
         let findings = vec![Finding::failure("unreadable", what.clone())];
-        let format = "damaged".to_owned();
+        let format = match error {
+            Error::Unknown { .. } => "unknown",
+            Error::Unsupported { .. } => "known",
+            Error::Io { .. } => "unreadable",
+            _ => "damaged",
+        };
         Ok(Facts {
             file: name,
-            format,
-            bytes: size(path)?,
+            format: format.to_owned(),
+            bytes: size(path).unwrap_or(0),
             findings,
             next: what,
             ..Facts::default()
