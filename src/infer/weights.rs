@@ -75,7 +75,7 @@ impl Weights {
     /// Where its family is not one that is run; where a tensor is missing, has another shape than the
     /// model's sizes say, or cannot be mapped.
     pub fn new(model: &Model) -> Result<Weights> {
-        let said = model.metadata.str("general.architecture").unwrap_or(&model.family);
+        let said = model.metadata.str("general.architecture").unwrap_or(&model.format);
         let family = catalog::family(&model.family).ok_or_else(|| not_run(said))?;
         Weights::of(model, family)
     }
@@ -193,6 +193,9 @@ impl Finder<'_> {
     fn mlp(&mut self, n: usize) -> Result<Mlp> {
         let (width, at) = (self.config.width, Some(n as u64));
         if let Some(router) = self.tensor("router", at) {
+            if self.config.experts_used == 0 {
+                return Err(missing("the number of experts, which is not said"));
+            }
             let count = usize::try_from(router.rows()).unwrap_or(0);
             let router = self.linear("router", at, count, width)?;
             return Ok(Mlp { router: Some(router), parts: self.experts(n, count)? });
@@ -251,7 +254,7 @@ impl Finder<'_> {
         Ok(experts)
     }
 
-    /// The tensor of a role, in the row order of ggml; its heads, where those are asked for, are turned.
+    /// The tensor of a role, in the row order of ggml.
     fn tensor(&self, role: &str, layer: Option<u64>) -> Option<Tensor> {
         let role = self.role(role, layer)?;
         let mut tensor = self.model.tensor(&role.name(self.naming))?.clone();
@@ -302,11 +305,15 @@ impl Finder<'_> {
         })
     }
 
+    /// What is added to the products of a role's tensor: what the file has, and must have where the
+    /// family says so.
     fn bias(&self, role: &str, layer: Option<u64>, len: usize) -> Result<Vec<f32>> {
         let name = self.role(role, layer).map(|role| role.name(self.naming)).unwrap_or_default();
         let name = name.strip_suffix("weight").map(|stem| format!("{stem}bias"));
+        let known = format!("{role}_bias");
         match name.and_then(|name| self.model.tensor(&name)) {
             Some(tensor) => self.vector(tensor, len),
+            None if self.has(&known, layer) => self.vector(&self.found(&known, layer)?, len),
             None => Ok(Vec::new()),
         }
     }
@@ -364,10 +371,17 @@ impl Finder<'_> {
         self.has(role, layer).then(|| self.norm(role, layer)).transpose()
     }
 
-    /// Whether the tensor of a role is there, or must be.
+    /// Whether the tensor of a role must be there: where the family or any layer says so.
     fn has(&self, role: &str, layer: Option<u64>) -> bool {
-        self.tensor(role, layer).is_some()
-            || self.role(role, layer).is_some_and(|role| !role.names.optional)
+        let Some(needed) = self.role(role, layer).map(|role| !role.names.optional) else {
+            return false;
+        };
+        let layers = 0..self.config.layers as u64;
+        needed
+            || match layer {
+                Some(_) => layers.into_iter().any(|n| self.tensor(role, Some(n)).is_some()),
+                None => self.tensor(role, None).is_some(),
+            }
     }
 
     fn vector(&self, tensor: &Tensor, len: usize) -> Result<Vec<f32>> {

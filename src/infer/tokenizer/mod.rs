@@ -1,6 +1,7 @@
 //! Text to tokens and back, as a file's own vocabulary says.
 //!
-//! Two algorithms cover the LLaMA family: SentencePiece (`spm`) and byte-level BPE (`bpe`).
+//! Three algorithms cover the families that are run: SentencePiece's byte pairs (`spm`) and unigrams
+//! (`unigram`), and byte-level BPE (`bpe`).
 //! Vocabularies of files before GGUF lack kinds, and the oldest lack scores; what is missing is put
 //! back here, and [`Tokenizer::notes`] says so.
 
@@ -9,6 +10,7 @@ mod pretokenize;
 mod spm;
 #[cfg(test)]
 mod tests;
+mod unigram;
 
 use std::collections::HashMap;
 
@@ -19,6 +21,7 @@ use crate::{
 use bpe::Bpe;
 use pretokenize::Splitter;
 use spm::Spm;
+use unigram::Unigram;
 
 /// An encoder and decoder for one vocabulary.
 #[derive(Debug)]
@@ -44,6 +47,7 @@ pub struct Tokenizer {
 enum Algorithm {
     Spm(Box<Spm>),
     Bpe(Box<Bpe>),
+    Unigram(Box<Unigram>),
 }
 
 /// Whether the names of control tokens in a text stand for those tokens.
@@ -86,9 +90,11 @@ impl Tokenizer {
         match vocab.model.as_str() {
             "llama" | "" => Ok(Tokenizer::sentencepiece(vocab)),
             "gpt2" => Tokenizer::byte_level(vocab),
+            "t5" => Ok(Tokenizer::unigram(vocab)),
             other => Err(Error::unsupported(
                 format!("tokenizer.ggml.model {other:?} is not known here"),
-                "known are \"llama\" (SentencePiece BPE) and \"gpt2\" (byte-level BPE)",
+                "known are \"llama\" (SentencePiece BPE), \"t5\" (SentencePiece unigram) and \"gpt2\" \
+                 (byte-level BPE)",
             )),
         }
     }
@@ -210,6 +216,34 @@ impl Tokenizer {
         })
     }
 
+    fn unigram(vocab: &Vocab) -> Tokenizer {
+        let token = |(id, stored): (usize, &Vec<u8>)| {
+            (with_spaces(stored), vocab.score(id), vocab.kind(id))
+        };
+        let tokens: Vec<_> = vocab.tokens.iter().enumerate().map(token).collect();
+        let shown = |(text, _, kind): &(Vec<u8>, f32, TokenKind)| match kind {
+            TokenKind::Unknown => (UNKNOWN.as_bytes().to_vec(), *kind),
+            _ => (text.clone(), *kind),
+        };
+        let pieces: Vec<_> = tokens.iter().map(shown).collect();
+        let unknown = pieces.iter().position(|(_, kind)| *kind == TokenKind::Unknown);
+        let unknown = vocab.unknown.or(unknown.and_then(|id| id.try_into().ok())).unwrap_or(0);
+        let special = by_kind(&pieces, &[TokenKind::UserDefined, TokenKind::Control]);
+        Tokenizer {
+            algorithm: Algorithm::Unigram(Box::new(Unigram::new(&tokens, unknown))),
+            special: Matcher::new(special),
+            user: Matcher::new(by_kind(&pieces, &[TokenKind::UserDefined])),
+            add_space: vocab.add_space_prefix.unwrap_or(false),
+            bos: vocab.bos,
+            eos: vocab.eos,
+            add_bos: vocab.add_bos.unwrap_or(false),
+            add_eos: vocab.add_eos.unwrap_or(true),
+            ends: ends(vocab.eos, &pieces),
+            pieces,
+            notes: Vec::new(),
+        }
+    }
+
     /// Number of tokens.
     pub fn len(&self) -> usize {
         self.pieces.len()
@@ -283,6 +317,10 @@ impl Tokenizer {
                 let space = if self.add_space { " " } else { "" };
                 spm.encode(&format!("{space}{}", text.replace(LOWER_BLOCK, " ")), out);
             }
+            Algorithm::Unigram(unigram) => {
+                let space = if self.add_space { " " } else { "" };
+                unigram.encode(&format!("{space}{}", text.replace(LOWER_BLOCK, " ")), out);
+            }
             Algorithm::Bpe(bpe) if self.add_space && !text.starts_with(' ') => {
                 bpe.encode(&format!(" {text}"), out);
             }
@@ -319,7 +357,7 @@ impl Tokenizer {
 
     /// A decoder for a text that comes token by token.
     pub fn decoder(&self) -> StreamDecoder {
-        let drop_space = self.add_space && matches!(self.algorithm, Algorithm::Spm(_));
+        let drop_space = self.add_space && !matches!(self.algorithm, Algorithm::Bpe(_));
         StreamDecoder { held: Vec::new(), drop_space }
     }
 }

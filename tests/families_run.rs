@@ -1,0 +1,165 @@
+//! The runner on families beside LLaMA, against PyTorch's float32 pass over the checkpoint and against what
+//! the programs of the time wrote: golden/families, of which golden/README.md says where each is from.
+
+use std::{fs, path::Path};
+
+use regguf::{
+    container::{self, OpenOptions},
+    infer::{Sampler, Sampling, Session, Special, Tokenizer, Want, Weights},
+    model::Model,
+};
+use serde_json::Value as Json;
+
+/// A model, and what is known of it.
+fn families() -> Vec<(String, Model, Json)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/families");
+    let mut out = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|e| e == "json") {
+            let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+            let known = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+            let model = container::open(&path.with_extension("gguf"), &OpenOptions::default());
+            out.push((name, model.unwrap(), known));
+        }
+    }
+    out.sort_by(|a, b| a.0.cmp(&b.0));
+    assert!(out.len() >= 10, "{} models", out.len());
+    out
+}
+
+fn numbers<T: From<u16>>(json: &Json, of: impl Fn(&Json) -> T) -> Vec<T> {
+    json.as_array().unwrap().iter().map(of).collect()
+}
+
+fn tokens(json: &Json) -> Vec<u32> {
+    numbers(json, |v| v.as_u64().unwrap() as u32)
+}
+
+fn likeliest(logits: &[f32]) -> u32 {
+    Sampler::new(Sampling::GREEDY).choose(logits)
+}
+
+/// How far apart the likeliest tokens are.
+fn lead(logits: &[f32]) -> f32 {
+    let mut sorted = logits.to_vec();
+    sorted.sort_by(|a, b| b.total_cmp(a));
+    sorted[0] - sorted[1]
+}
+
+#[test]
+fn logits_are_those_of_float32() {
+    for (name, model, known) in families() {
+        let weights = Weights::new(&model).unwrap_or_else(|error| panic!("{name}: {error}"));
+        for case in known["float32"].as_array().unwrap() {
+            let (read, argmax) = (tokens(&case["tokens"]), tokens(&case["argmax"]));
+            let (mut last, mut at) = (Vec::new(), 0);
+            Session::new(&weights, read.len())
+                .read(&read, Want::All, |i, logits| {
+                    let wanted = argmax[i];
+                    assert!(
+                        likeliest(logits) == wanted || lead(logits) < 0.02,
+                        "{name}: position {i}: {} instead of {wanted}, {} ahead",
+                        likeliest(logits),
+                        lead(logits)
+                    );
+                    (last, at) = (logits.to_vec(), i + 1);
+                })
+                .unwrap();
+            assert_eq!(at, read.len(), "{name}");
+            let expected = numbers(&case["last_logits"], |v| v.as_f64().unwrap() as f32);
+            let largest = expected.iter().fold(0f32, |most, v| most.max(v.abs()));
+            let apart = last.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
+            println!("{name}: {:.1e} of the largest logit, {apart:.1e}", apart / largest);
+            assert_eq!(last.len(), expected.len(), "{name}");
+            // Other checkpoints than these hold numbers that halves round.
+            let exact = ["bloom", "falcon"].iter().any(|exact| name.starts_with(exact));
+            let most = if exact { 1e-5 } else { 1e-3 } * largest;
+            assert!(apart <= most, "{name}: {apart} apart, largest {largest}");
+        }
+    }
+}
+
+/// What greedy sampling goes on with, token for token.
+#[test]
+fn greedy_text_is_that_of_the_programs() {
+    for (name, model, known) in families() {
+        let weights = Weights::new(&model).unwrap();
+        let cases = known["float32"].as_array().unwrap().iter();
+        for case in cases.chain(known["programs"].as_array().unwrap()) {
+            let Some(expected) = case.get("continuation").map(tokens) else { continue };
+            let mut read = tokens(&case["tokens"]);
+            let mut session = Session::new(&weights, read.len() + expected.len());
+            let mut said = Vec::new();
+            while said.len() < expected.len() {
+                let mut token = 0;
+                let mut ahead = 0.0;
+                session
+                    .read(&read, Want::Last, |_, l| (token, ahead) = (likeliest(l), lead(l)))
+                    .unwrap();
+                if token != expected[said.len()] && ahead < 0.05 {
+                    println!("{name}: parts after {} tokens at a tie, {ahead}", said.len());
+                    break;
+                }
+                said.push(token);
+                read = vec![token];
+            }
+            assert_eq!(said, expected[..said.len()], "{name}: {}", case["program"]);
+        }
+    }
+}
+
+/// The vocabularies cut texts into the tokens that the original tokenizers cut them into, and back.
+#[test]
+fn texts_become_the_known_tokens() {
+    for (name, model, known) in families() {
+        let tokenizer = Tokenizer::new(&model.vocab).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let of_programs = known["programs"].as_array().unwrap();
+        let mut compared = 0;
+        for case in known["float32"].as_array().unwrap().iter().chain(of_programs) {
+            let text = case.get("text").or(case.get("prompt")).and_then(Json::as_str);
+            let Some(text) = text else { continue };
+            let wanted = tokens(&case["tokens"]);
+            let found = tokenizer.encode_whole(text, Special::Text);
+            for tokens in [&found, &wanted] {
+                assert_eq!(tokenizer.decode(tokens), text, "{name}");
+            }
+            // The programs took the longest token at each place, which differs inside long words.
+            if text != "distribute them as separate" {
+                assert_eq!(found, wanted, "{name}: {text:?}");
+            }
+            compared += 1;
+        }
+        assert!(compared > 0, "{name}");
+    }
+}
+
+/// A model of learned positions has no vector for the next one.
+#[test]
+fn learned_positions_end() {
+    let (_, model, _) = families().into_iter().find(|(name, ..)| name == "gpt2").unwrap();
+    let weights = Weights::new(&model).unwrap();
+    let mut session = Session::new(&weights, 1000);
+    session.read(&[1; 128], Want::Last, |_, _| {}).unwrap();
+    let error = session.read(&[1], Want::Last, |_, _| {}).unwrap_err();
+    assert_eq!(error.exit_code(), 4);
+    assert!(error.to_string().contains("128 positions"), "{error}");
+}
+
+/// Every tensor that the families describe as needed is: without it the model is refused, not run on less.
+#[test]
+fn no_tensor_is_done_without() {
+    for (name, model, _) in families() {
+        for lost in 0..model.tensors.len() {
+            let mut less = model.clone();
+            let tensor = less.tensors.remove(lost).name;
+            // Outputs may be tied; a second norm of Falcon's is where it is.
+            if ["output.weight", "blk.0.attn_norm_2.weight"].contains(&tensor.as_str()) {
+                continue;
+            }
+            let found = Weights::new(&less).map(|_| ());
+            let error = found.expect_err(&format!("{name} runs without {tensor}"));
+            assert_eq!(error.exit_code(), 4, "{name} without {tensor}: {error}");
+        }
+    }
+}
