@@ -7,7 +7,7 @@ use regguf::{
     bytes::Input,
     container::{self, Layout, OpenOptions, TensorHead, detect, keyed, stream},
     format::{catalog, container::Skeleton},
-    model::{Kind, Metadata, Model, Naming, Role, Symbols, Value, Vocab},
+    model::{Array, Kind, Metadata, Model, Naming, Role, Symbols, Value, Vocab},
     quant::QuantType,
 };
 
@@ -128,8 +128,11 @@ fn value() -> impl Strategy<Value = Value> {
             bytes.push(1);
             Value::String(bytes)
         }),
-        prop::collection::vec(any::<i8>().prop_map(Value::I8), 0..9)
-            .prop_map(|items| Value::Array(Kind::I8, items)),
+        prop::collection::vec(any::<i8>().prop_map(Value::I8), 0..9).prop_map(|items| Array::of(
+            Kind::I8,
+            items
+        )
+        .into()),
     ]
 }
 
@@ -172,7 +175,8 @@ fn model(id: &'static str) -> impl Strategy<Value = Model> {
                 }
                 let scored = format.vocab.as_ref().is_some_and(|v| v.score);
                 let scores = if scored { scores } else { Vec::new() };
-                model.vocab = Vocab { tokens, scores, ..Vocab::default() };
+                model.vocab =
+                    Vocab { tokens: tokens.into_iter().collect(), scores, ..Vocab::default() };
             } else {
                 let mut metadata = Metadata::new();
                 metadata.set("general.architecture", "llama");
@@ -256,7 +260,7 @@ fn small(format: &regguf::format::container::Container) -> Vec<u8> {
         }
     }
     if let Some(vocab) = &format.vocab {
-        model.vocab.tokens = vec![b"a".to_vec(), b"bc".to_vec(), Vec::new()];
+        model.vocab.tokens = ["a", "bc", ""].into_iter().collect();
         model.vocab.scores = if vocab.score { vec![0.5; 3] } else { Vec::new() };
     }
     let names = format.detect.signature.iter().take(1).cloned();

@@ -23,7 +23,7 @@ use crate::{
     container::{self, OpenOptions},
     error::{Error, Result},
     limits::Limits,
-    model::{Model, Tensor},
+    model::{Array, Model, Tensor, Texts},
 };
 
 /// The importances of a model's matrices.
@@ -128,8 +128,8 @@ impl Importance {
         };
         let mut all = Importance::default();
         let texts = model.metadata.get("imatrix.datasets").and_then(|v| v.as_array());
-        let texts = texts.unwrap_or_default().iter().filter_map(|v| v.as_str());
-        all.datasets = texts.map(str::to_owned).collect();
+        let texts = texts.and_then(Array::texts).into_iter().flat_map(Texts::iter);
+        all.datasets = texts.filter_map(|t| String::from_utf8(t.to_vec()).ok()).collect();
         let chunks = model.metadata.u64("imatrix.chunk_count");
         all.chunks = chunks.and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
         let by_name: HashMap<&str, &Tensor> =

@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    model::{Metadata, Model, Value},
+    model::{Array, Metadata, Model, Value},
     quant::{
         QuantType,
         encode::{EncodeRows, encoder},
@@ -511,8 +511,7 @@ fn shape_of(metadata: &Metadata) -> Shape {
     let architecture = metadata.str("general.architecture").unwrap_or("llama").to_owned();
     let word = |name: &str| {
         let value = metadata.get(&format!("{architecture}.{name}"))?;
-        let value = value.as_array().map_or(Some(value), <[Value]>::first)?;
-        value.as_u64()
+        value.as_array().map_or(Some(value.clone()), Array::first)?.as_u64()
     };
     let heads = word("attention.head_count").unwrap_or(0);
     Shape {

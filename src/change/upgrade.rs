@@ -103,7 +103,7 @@ fn set_vocab(rebuilt: &Rebuilt, plan: &mut Plan, options: &Options) {
             let mut whole = given.clone();
             // Tokens that were added after training are not in tokenizer.model.
             for (id, token) in rebuilt.vocab.tokens.iter().enumerate().skip(given.len()) {
-                whole.tokens.push(token.clone());
+                whole.tokens.push(token);
                 whole.scores.push(rebuilt.vocab.score(id));
                 whole.kinds.push(crate::model::TokenKind::UserDefined);
             }

@@ -66,7 +66,7 @@ pub fn to_gguf(old: &Vocab, n_vocab: usize) -> Rebuilt {
             2 => (b"</s>".to_vec(), TokenKind::Control, score),
             FIRST_BYTE..FIRST_PIECE if bytes => (byte_token(id), TokenKind::Byte, score),
             _ if id >= first_added => {
-                (text.clone(), TokenKind::UserDefined, if scored { score } else { ADDED_SCORE })
+                (text.to_vec(), TokenKind::UserDefined, if scored { score } else { ADDED_SCORE })
             }
             _ if text.is_empty() => (Vec::new(), TokenKind::Control, score),
             _ => (separated(text), TokenKind::Normal, score),
@@ -107,10 +107,9 @@ pub fn mend(old: &Vocab) -> Option<Rebuilt> {
     let mut vocab = old.clone();
     vocab.kinds.resize(old.len(), TokenKind::Normal);
     if lossy {
-        let both = vocab.tokens.iter_mut().zip(&mut vocab.kinds).enumerate();
-        for (id, (token, kind)) in both.take(FIRST_PIECE).skip(FIRST_BYTE) {
-            (*token, *kind) = (byte_token(id), TokenKind::Byte);
-        }
+        let bytes = FIRST_BYTE..FIRST_PIECE.min(old.len());
+        vocab.tokens = old.tokens.with(&bytes.clone().map(|id| (id, byte_token(id))).collect());
+        vocab.kinds.get_mut(bytes).into_iter().flatten().for_each(|kind| *kind = TokenKind::Byte);
     }
     if bare {
         let score = |id| if old.kind(id) == TokenKind::Normal { canonical_score(id) } else { 0.0 };
@@ -184,11 +183,11 @@ pub fn from_gguf(vocab: &Vocab) -> Option<Vocab> {
     if vocab.model != "llama" {
         return None;
     }
-    let text = |id: usize, token: &Vec<u8>| match vocab.kind(id) {
+    let text = |id: usize, token: &[u8]| match vocab.kind(id) {
         TokenKind::Unknown => " \u{2047} ".as_bytes().to_vec(),
         TokenKind::Control => Vec::new(),
-        TokenKind::Byte => byte_of(token).map_or_else(|| token.clone(), |b| vec![b]),
-        TokenKind::UserDefined => token.clone(),
+        TokenKind::Byte => byte_of(token).map_or_else(|| token.to_vec(), |b| vec![b]),
+        TokenKind::UserDefined => token.to_vec(),
         TokenKind::Normal | TokenKind::Unused => spaced(token),
     };
     let tokens = vocab.tokens.iter().enumerate().map(|(id, t)| text(id, t)).collect();
@@ -255,9 +254,9 @@ mod tests {
     #[test]
     fn ids_decide_between_bytes_and_pieces() {
         let new = to_gguf(&old_vocab(&[]), 262).vocab;
-        assert_eq!(new.tokens[100], b"<0x61>");
-        assert_eq!(new.tokens[261], b"a");
-        assert_eq!(new.tokens[260], "\u{2581}t".as_bytes());
+        assert_eq!(new.tokens.get(100).unwrap(), b"<0x61>");
+        assert_eq!(new.tokens.get(261).unwrap(), b"a");
+        assert_eq!(new.tokens.get(260).unwrap(), "\u{2581}t".as_bytes());
         assert_eq!(new.kinds[100], TokenKind::Byte);
         assert_eq!(new.kinds[261], TokenKind::Normal);
         assert_eq!(new.kinds[..3], [TokenKind::Unknown, TokenKind::Control, TokenKind::Control]);
@@ -274,14 +273,14 @@ mod tests {
     #[test]
     fn added_tokens_keep_their_spaces() {
         let new = to_gguf(&old_vocab(&[("<im start>", -1000.0), ("<end>", 0.0)]), 264).vocab;
-        assert_eq!(new.tokens[262], b"<im start>");
+        assert_eq!(new.tokens.get(262).unwrap(), b"<im start>");
         assert_eq!(new.kinds[262..], [TokenKind::UserDefined, TokenKind::UserDefined]);
     }
 
     #[test]
     fn a_missing_record_becomes_padding() {
         let new = to_gguf(&old_vocab(&[]), 263);
-        assert_eq!(new.vocab.tokens[262], b"<pad>");
+        assert_eq!(new.vocab.tokens.get(262).unwrap(), b"<pad>");
         assert_eq!(new.vocab.kinds[262], TokenKind::UserDefined);
         assert_eq!(new.notes.len(), 1);
     }

@@ -58,7 +58,7 @@ fn raw_bytes(vocab: &Vocab) -> usize {
 /// Byte tokens by their kind, or written `<0x0A>`.
 fn byte_tokens(vocab: &Vocab) -> usize {
     let written = |t: &[u8]| t.len() == 6 && t.starts_with(b"<0x") && t.ends_with(b">");
-    let one = |(id, t): &(usize, &Vec<u8>)| vocab.kind(*id) == TokenKind::Byte || written(t);
+    let one = |(id, t): &(usize, &[u8])| vocab.kind(*id) == TokenKind::Byte || written(t);
     vocab.tokens.iter().enumerate().filter(one).count()
 }
 

@@ -261,7 +261,7 @@ fn add_lists(json: &mut serde_json::Value, model: Option<&Model>, args: &Args) {
         json.insert("tensors".into(), model.tensors.iter().map(tensor).collect());
     }
     if args.vocab {
-        let token = |(id, token): (usize, &Vec<u8>)| {
+        let token = |(id, token): (usize, &[u8])| {
             let text = String::from_utf8_lossy(token);
             let kind = model.vocab.kinds.get(id).map(|kind| *kind as i32);
             let score = model.vocab.scores.get(id);
@@ -277,7 +277,7 @@ fn value(v: &Value) -> serde_json::Value {
     match v {
         Value::Bool(v) => (*v).into(),
         Value::String(bytes) => String::from_utf8_lossy(bytes).into_owned().into(),
-        Value::Array(_, items) => items.iter().map(value).collect(),
+        Value::Array(items) => items.iter().map(|item| value(&item)).collect(),
         Value::F32(v) => serde_json::Number::from_f64((*v).into()).map_or_else(
             || v.to_string().into(),
             |_| v.to_string().parse::<f64>().map_or(serde_json::Value::Null, Into::into),

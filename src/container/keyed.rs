@@ -20,7 +20,7 @@ use crate::{
     error::{Error, Result},
     format::{catalog, container::Container},
     limits::Limits,
-    model::{Kind, Metadata, Model, Tail, Tensor, Value, Vocab},
+    model::{Array, Kind, Metadata, Model, Tail, Tensor, Texts, Value, Vocab},
     quant::QuantType,
 };
 
@@ -32,6 +32,9 @@ const NAME: u64 = 64;
 
 /// The longest key, as the specification sets it.
 const KEY: u64 = 65_535;
+
+/// Arrays may stand in arrays, so many in each other.
+const DEEPEST: u32 = 4;
 
 /// The header word that is 1 where every string ends in a NUL.
 pub const NUL: &str = "strings_end_in_nul";
@@ -190,7 +193,7 @@ impl Walk<'_> {
             }
             let kind = self.kind(&key)?;
             let value = match kind {
-                Kind::Array => self.array(&key)?,
+                Kind::Array => self.array(&key, 1)?.into(),
                 kind => self.value(kind, &key)?,
             };
             if key == ALIGNMENT && !matches!(value, Value::U32(n) if is_alignment(n.into())) {
@@ -209,26 +212,57 @@ impl Walk<'_> {
         Kind::from_id(id).ok_or_else(|| self.source.malformed(at, field, id, "0 to 12"))
     }
 
-    fn array(&mut self, key: &str) -> Result<Value> {
+    /// An array, itself in `depth` others.
+    fn array(&mut self, key: &str, depth: u32) -> Result<Array> {
         let at = self.at;
         let kind = self.kind(key)?;
-        if kind == Kind::Array {
-            return Err(self.source.malformed(at, key, "an array of arrays", "an array of values"));
+        if kind == Kind::Array && depth == DEEPEST {
+            let wanted = format!("at most {DEEPEST} arrays in each other");
+            return Err(self.source.malformed(at, key, "one more", wanted));
         }
         let n = self.count(key, self.limits.array)?;
-        let least = match kind {
-            Kind::String if self.wide => 8,
-            Kind::String => 4,
-            kind => width(kind),
+        // What an item takes at least in the file, and of that beside its bytes in memory.
+        let (least, beside) = match kind {
+            Kind::String => (if self.wide { 8 } else { 4 }, size_of::<u32>()),
+            Kind::Array => (if self.wide { 12 } else { 8 }, 4 * size_of::<Array>()),
+            kind => (width(kind), kind.width()),
         };
         let (left, needed) = (self.source.left(self.at), n.saturating_mul(least));
         if needed > left {
             let wanted = format!("{needed} bytes for {n} items");
             return Err(self.source.malformed(self.at, key, format!("{left} bytes"), wanted));
         }
-        self.spend(n.saturating_mul(size_of::<Value>() as u64), key)?;
-        let items = (0..n).map(|_| self.value(kind, key)).collect::<Result<_>>()?;
-        Ok(Value::Array(kind, items))
+        self.spend(n.saturating_mul(beside as u64), key)?;
+        Ok(match kind {
+            Kind::String => {
+                let mut texts = Texts::default();
+                for _ in 0..n {
+                    texts.push(self.string(self.limits.string, key)?);
+                }
+                texts.shrink();
+                texts.into()
+            }
+            Kind::Array => {
+                Array::of_arrays((0..n).map(|_| self.array(key, depth + 1)).collect::<Result<_>>()?)
+            }
+            kind => Array::of_bytes(kind, self.numbers(kind, needed, key)?),
+        })
+    }
+
+    /// The little-endian bytes of numbers or booleans that fill `len` bytes.
+    fn numbers(&mut self, kind: Kind, len: u64, key: &str) -> Result<Vec<u8>> {
+        let too_many = || self.source.malformed(self.at, key, len, "a size that fits in memory");
+        let mut bytes = vec![0; usize::try_from(len).map_err(|_| too_many())?];
+        self.source.input().read_at(self.at, &mut bytes)?;
+        if self.format.detect.big_endian {
+            bytes.chunks_exact_mut(kind.width()).for_each(<[u8]>::reverse);
+        }
+        let odd = bytes.iter().zip(self.at..).find(|(byte, _)| **byte > 1);
+        if let Some((byte, at)) = odd.filter(|_| kind == Kind::Bool) {
+            return Err(self.source.malformed(at, key, byte, "0 or 1"));
+        }
+        self.at += len;
+        Ok(bytes)
     }
 
     fn value(&mut self, kind: Kind, key: &str) -> Result<Value> {
@@ -441,15 +475,9 @@ fn is_alignment(n: u64) -> bool {
     n.is_power_of_two() && n <= 1 << 20
 }
 
-/// Bytes of a value of this kind; none of a string's, which says so itself.
+/// Bytes of a value of this kind in a file.
 fn width(kind: Kind) -> u64 {
-    match kind {
-        Kind::U8 | Kind::I8 | Kind::Bool => 1,
-        Kind::U16 | Kind::I16 => 2,
-        Kind::U32 | Kind::I32 | Kind::F32 => 4,
-        Kind::U64 | Kind::I64 | Kind::F64 => 8,
-        Kind::String | Kind::Array => 0,
-    }
+    kind.width() as u64
 }
 
 /// The alignment of tensor data where the file says nothing else.
@@ -571,9 +599,7 @@ impl Out<'_> {
     }
 
     fn value(&mut self, value: &Value) -> Result<()> {
-        if !self.wide && matches!(value.kind(), Kind::U64 | Kind::I64 | Kind::F64) {
-            return Err(cannot(self.id, &format!("it has no {} values", value.kind().name())));
-        }
+        self.allow(value.kind())?;
         match value {
             Value::U8(v) => self.put([*v]),
             Value::I8(v) => self.put(v.to_le_bytes()),
@@ -587,13 +613,34 @@ impl Out<'_> {
             Value::I64(v) => self.put(v.to_le_bytes()),
             Value::F64(v) => self.put(v.to_le_bytes()),
             Value::String(bytes) => self.string(bytes)?,
-            Value::Array(kind, items) => {
-                self.u32(*kind as u32);
-                self.size(items.len() as u64)?;
-                for item in items {
-                    self.value(item)?;
-                }
-            }
+            Value::Array(array) => self.array(array)?,
+        }
+        Ok(())
+    }
+
+    fn array(&mut self, array: &Array) -> Result<()> {
+        self.allow(array.kind())?;
+        self.u32(array.kind() as u32);
+        self.size(array.len() as u64)?;
+        if let Some(texts) = array.texts() {
+            return texts.iter().try_for_each(|text| self.string(text));
+        }
+        for array in array.arrays().unwrap_or_default() {
+            self.array(array)?;
+        }
+        let (start, bytes) = (self.bytes.len(), array.bytes().unwrap_or_default());
+        self.bytes.extend_from_slice(bytes);
+        if self.big_endian {
+            let fresh = self.bytes.get_mut(start..).unwrap_or_default();
+            fresh.chunks_exact_mut(array.kind().width().max(1)).for_each(<[u8]>::reverse);
+        }
+        Ok(())
+    }
+
+    /// Refuses the kinds that came with version 2.
+    fn allow(&self, kind: Kind) -> Result<()> {
+        if !self.wide && matches!(kind, Kind::U64 | Kind::I64 | Kind::F64) {
+            return Err(cannot(self.id, &format!("it has no {} values", kind.name())));
         }
         Ok(())
     }

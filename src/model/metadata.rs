@@ -1,6 +1,8 @@
 //! Metadata: ordered keys and typed values, with the thirteen kinds that GGUF has.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
+
+use super::{Array, Texts};
 
 /// The kind of a value; the numbers are GGUF's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +46,17 @@ impl Kind {
         Kind::ALL.into_iter().find(|k| *k as u32 == id)
     }
 
+    /// Bytes of a value of this kind; none of strings and arrays, which say so themselves.
+    pub fn width(self) -> usize {
+        match self {
+            Kind::U8 | Kind::I8 | Kind::Bool => 1,
+            Kind::U16 | Kind::I16 => 2,
+            Kind::U32 | Kind::I32 | Kind::F32 => 4,
+            Kind::U64 | Kind::I64 | Kind::F64 => 8,
+            Kind::String | Kind::Array => 0,
+        }
+    }
+
     /// GGUF's name of it, lower case: `u32`, `str`, `arr`.
     #[expect(clippy::indexing_slicing, reason = "as many names as kinds, in order")]
     pub fn name(self) -> &'static str {
@@ -67,7 +80,7 @@ pub enum Value {
     /// Bytes, as a rule UTF-8; nothing in the format promises it.
     String(Vec<u8>),
     /// Values of one kind.
-    Array(Kind, Vec<Value>),
+    Array(Array),
     U64(u64),
     I64(i64),
     F64(f64),
@@ -94,8 +107,8 @@ impl Value {
     }
 
     /// An array of strings.
-    pub fn strings<S: Into<Vec<u8>>>(items: impl IntoIterator<Item = S>) -> Value {
-        Value::Array(Kind::String, items.into_iter().map(|s| Value::String(s.into())).collect())
+    pub fn strings<S: AsRef<[u8]>>(items: impl IntoIterator<Item = S>) -> Value {
+        items.into_iter().collect::<Texts>().into()
     }
 
     /// Its value, where it is a whole number that is not negative.
@@ -142,9 +155,9 @@ impl Value {
     }
 
     /// Its items, where it is an array.
-    pub fn as_array(&self) -> Option<&[Value]> {
+    pub fn as_array(&self) -> Option<&Array> {
         match self {
-            Value::Array(_, items) => Some(items),
+            Value::Array(items) => Some(items),
             _ => None,
         }
     }
@@ -174,6 +187,18 @@ impl From<&str> for Value {
     }
 }
 
+impl From<Array> for Value {
+    fn from(v: Array) -> Value {
+        Value::Array(v)
+    }
+}
+
+impl From<Texts> for Value {
+    fn from(v: Texts) -> Value {
+        Value::Array(v.into())
+    }
+}
+
 impl fmt::Display for Value {
     /// One line; long arrays are cut after a few items.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -190,8 +215,8 @@ impl fmt::Display for Value {
             Value::I64(v) => write!(f, "{v}"),
             Value::F64(v) => write!(f, "{v}"),
             Value::String(bytes) => write!(f, "{:?}", String::from_utf8_lossy(bytes)),
-            Value::Array(kind, items) => {
-                write!(f, "{}[{}]", kind.name(), items.len())?;
+            Value::Array(items) => {
+                write!(f, "{}[{}]", items.kind().name(), items.len())?;
                 for (i, item) in items.iter().take(6).enumerate() {
                     write!(f, "{}{item}", if i == 0 { " " } else { ", " })?;
                 }
@@ -201,9 +226,9 @@ impl fmt::Display for Value {
     }
 }
 
-/// Keys and values in their order in the file.
+/// Keys and values in their order in the file. Clones share them.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Metadata(Vec<(String, Value)>);
+pub struct Metadata(Vec<Arc<(String, Value)>>);
 
 impl Metadata {
     /// No keys.
@@ -213,7 +238,7 @@ impl Metadata {
 
     /// The value of `key`.
     pub fn get(&self, key: &str) -> Option<&Value> {
-        self.0.iter().find(|(k, _)| k == key).map(|(_, v)| v)
+        self.iter().find(|(k, _)| *k == key).map(|(_, v)| v)
     }
 
     /// The value of `key` as a whole number.
@@ -234,27 +259,27 @@ impl Metadata {
 
     /// Sets `key`, in its place where it exists, else at the end.
     pub fn set(&mut self, key: impl Into<String>, value: impl Into<Value>) {
-        let (key, value) = (key.into(), value.into());
-        match self.0.iter_mut().find(|(k, _)| *k == key) {
-            Some((_, old)) => *old = value,
-            None => self.0.push((key, value)),
+        let pair = Arc::new((key.into(), value.into()));
+        match self.0.iter_mut().find(|old| old.0 == pair.0) {
+            Some(old) => *old = pair,
+            None => self.0.push(pair),
         }
     }
 
     /// Appends without looking for the key, for readers that check duplicates themselves.
     pub fn push(&mut self, key: String, value: Value) {
-        self.0.push((key, value));
+        self.0.push(Arc::new((key, value)));
     }
 
     /// Removes `key` and answers its value.
     pub fn remove(&mut self, key: &str) -> Option<Value> {
-        let at = self.0.iter().position(|(k, _)| k == key)?;
-        Some(self.0.remove(at).1)
+        let at = self.iter().position(|(k, _)| k == key)?;
+        Some(Arc::unwrap_or_clone(self.0.remove(at)).1)
     }
 
     /// Keys and values in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Value)> {
-        self.0.iter().map(|(k, v)| (k.as_str(), v))
+        self.0.iter().map(|pair| (pair.0.as_str(), &pair.1))
     }
 
     /// Number of keys.

@@ -6,6 +6,7 @@
 
 pub mod family;
 pub mod metadata;
+pub mod packed;
 pub mod pretokenizer;
 pub mod printable;
 pub mod role;
@@ -13,6 +14,7 @@ pub mod tensor;
 pub mod vocab;
 
 pub use metadata::{Kind, Metadata, Value};
+pub use packed::{Array, Texts};
 pub use role::{Naming, Role, Symbols};
 pub use tensor::{Join, Order, Piece, Tensor};
 pub use vocab::{TokenKind, Vocab};

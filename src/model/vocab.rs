@@ -1,6 +1,6 @@
 //! A vocabulary: tokens as bytes, with scores, kinds and merges where the file has them.
 
-use super::{Metadata, Value, metadata};
+use super::{Array, Metadata, Texts, Value, metadata};
 
 /// What a token is; the numbers are those of `tokenizer.ggml.token_type` and of SentencePiece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,13 +33,13 @@ impl TokenKind {
 pub struct Vocab {
     /// The tokens' texts as stored. GGUF keeps U+2581 for spaces and `<0x0A>` for bytes; older files
     /// keep a plain space and the raw byte.
-    pub tokens: Vec<Vec<u8>>,
+    pub tokens: Texts,
     /// Scores of a SentencePiece vocabulary.
     pub scores: Vec<f32>,
     /// Kinds of tokens.
     pub kinds: Vec<TokenKind>,
     /// Merges of a byte-pair vocabulary, `left right`.
-    pub merges: Vec<Vec<u8>>,
+    pub merges: Texts,
     /// `tokenizer.ggml.model`: `llama` (SentencePiece), `gpt2` (byte-level BPE), …; empty if not said.
     pub model: String,
     /// `tokenizer.ggml.pre`: the name of the pre-tokenizer; empty if not said.
@@ -87,26 +87,26 @@ impl Vocab {
     #[expect(clippy::cast_possible_truncation, reason = "rounded or cut, as readers do")]
     pub fn from_metadata(metadata: &Metadata) -> Vocab {
         let key = |name: &str| metadata.get(&format!("tokenizer.ggml.{name}"));
-        let bytes = |name: &str| -> Vec<Vec<u8>> {
-            let items = key(name).and_then(Value::as_array).unwrap_or_default();
-            let text = |v: &Value| if let Value::String(s) = v { s.clone() } else { Vec::new() };
-            items.iter().map(text).collect()
+        let array = |name: &str| key(name).and_then(Value::as_array);
+        let texts = |name: &str| match array(name) {
+            None => Texts::default(),
+            Some(array) => match array.texts() {
+                Some(texts) => texts.clone(),
+                // As many empty texts as there are values of another kind.
+                None => (0..array.len()).map(|_| "").collect(),
+            },
         };
-        let numbers = |name: &str| -> Vec<f64> {
-            let items = key(name).and_then(Value::as_array).unwrap_or_default();
-            items.iter().map(|v| v.as_f64().unwrap_or(0.0)).collect()
+        let numbers = |name: &str| {
+            array(name).into_iter().flat_map(Array::iter).map(|v| v.as_f64().unwrap_or(0.0))
         };
         let text = |name: &str| key(name).and_then(Value::as_str).unwrap_or_default().to_owned();
         let id = |name: &str| key(name).and_then(Value::as_u64).and_then(|v| v.try_into().ok());
         let flag = |name: &str| key(name).and_then(Value::as_bool);
         Vocab {
-            tokens: bytes("tokens"),
-            scores: numbers("scores").into_iter().map(|v| v as f32).collect(),
-            kinds: numbers("token_type")
-                .into_iter()
-                .map(|v| TokenKind::from_id(v as i64))
-                .collect(),
-            merges: bytes("merges"),
+            tokens: texts("tokens"),
+            scores: numbers("scores").map(|v| v as f32).collect(),
+            kinds: numbers("token_type").map(|v| TokenKind::from_id(v as i64)).collect(),
+            merges: texts("merges"),
             model: text("model"),
             pre: text("pre"),
             bos: id("bos_token_id"),
@@ -132,18 +132,18 @@ impl Vocab {
         set("model", text(&self.model));
         set("pre", text(&self.pre));
         if !self.tokens.is_empty() {
-            set("tokens", Some(Value::strings(self.tokens.iter().cloned())));
+            set("tokens", Some(self.tokens.clone().into()));
         }
         if !self.scores.is_empty() {
-            let scores = self.scores.iter().map(|s| Value::F32(*s)).collect();
-            set("scores", Some(Value::Array(Kind::F32, scores)));
+            let scores = self.scores.iter().map(|s| Value::F32(*s));
+            set("scores", Some(Array::of(Kind::F32, scores).into()));
         }
         if !self.kinds.is_empty() {
-            let kinds = self.kinds.iter().map(|k| Value::I32(*k as i32)).collect();
-            set("token_type", Some(Value::Array(Kind::I32, kinds)));
+            let kinds = self.kinds.iter().map(|k| Value::I32(*k as i32));
+            set("token_type", Some(Array::of(Kind::I32, kinds).into()));
         }
         if !self.merges.is_empty() {
-            set("merges", Some(Value::strings(self.merges.iter().cloned())));
+            set("merges", Some(self.merges.clone().into()));
         }
         set("bos_token_id", self.bos.map(Value::U32));
         set("eos_token_id", self.eos.map(Value::U32));

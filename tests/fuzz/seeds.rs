@@ -13,7 +13,7 @@ use regguf::{
     bytes::Input,
     container::{self, Layout, OpenOptions, TensorHead, keyed, stream},
     format::{catalog, container::Skeleton},
-    model::{Metadata, Model, Tensor, Value, Vocab, printable},
+    model::{Array, Metadata, Model, Tensor, Value, Vocab, printable},
     quant::QuantType,
 };
 use zip::{CompressionMethod::Deflated, ZipArchive, ZipWriter, write::SimpleFileOptions};
@@ -72,7 +72,7 @@ fn shrunk(path: &Path) -> Option<Vec<u8>> {
     let format = catalog::container(&model.format)?;
     let heads: Vec<TensorHead> = model.tensors.iter().map(head).collect();
     let vocab = Vocab {
-        tokens: model.vocab.tokens.iter().take(KEPT).cloned().collect(),
+        tokens: model.vocab.tokens.iter().take(KEPT).collect(),
         scores: model.vocab.scores.iter().take(KEPT).copied().collect(),
         ..Vocab::default()
     };
@@ -85,9 +85,7 @@ fn shrunk(path: &Path) -> Option<Vec<u8>> {
     let mut metadata = Metadata::new();
     for (key, value) in model.metadata.iter() {
         let value = match value {
-            Value::Array(kind, items) => {
-                Value::Array(*kind, items.iter().take(KEPT).cloned().collect())
-            }
+            Value::Array(items) => Array::of(items.kind(), items.iter().take(KEPT)).into(),
             other => other.clone(),
         };
         metadata.push(key.to_owned(), value);

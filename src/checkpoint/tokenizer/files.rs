@@ -75,7 +75,7 @@ fn byte_level(vocab: &Vocab, pre: &PreTokenizer) -> Json {
             })
         },
     );
-    let merges: Vec<String> = vocab.merges.iter().map(|m| text(m)).collect();
+    let merges: Vec<String> = vocab.merges.iter().map(text).collect();
     json!({
         "version": "1.0",
         "added_tokens": added,
@@ -154,7 +154,7 @@ mod tests {
     #[test]
     fn a_written_model_reads_as_the_same_vocabulary() {
         let vocab = Vocab {
-            tokens: vec![b"<unk>".to_vec(), b"<s>".to_vec(), b"\xe2\x96\x81a".to_vec()],
+            tokens: ["<unk>", "<s>", "\u{2581}a"].into_iter().collect(),
             scores: vec![0.0, 0.0, -3.5],
             kinds: vec![TokenKind::Unknown, TokenKind::Control, TokenKind::Normal],
             model: "llama".to_owned(),

@@ -3,7 +3,10 @@
 //!
 //! Compare: llama.cpp, conversion/base.py: _create_vocab_sentencepiece, gguf-py vocab.py: SpecialVocab.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{
+    collections::{BTreeSet, HashMap},
+    path::Path,
+};
 
 use serde_json::Value as Json;
 
@@ -163,6 +166,7 @@ fn add_tokens(folder: &Path, settings: Option<&Json>, rows: u32, read: &mut Read
         });
     }
     let mut beyond = 0u32;
+    let mut texts = HashMap::new();
     for (id, text, kind) in added {
         if id >= u64::from(rows) {
             beyond += 1;
@@ -172,16 +176,13 @@ fn add_tokens(folder: &Path, settings: Option<&Json>, rows: u32, read: &mut Read
         while read.vocab.len() <= id {
             push_unused(&mut read.vocab);
         }
-        if let (Some(t), Some(s), Some(k)) = (
-            read.vocab.tokens.get_mut(id),
-            read.vocab.scores.get_mut(id),
-            read.vocab.kinds.get_mut(id),
-        ) {
-            *t = text.into_bytes();
+        if let (Some(s), Some(k)) = (read.vocab.scores.get_mut(id), read.vocab.kinds.get_mut(id)) {
+            texts.insert(id, text.into_bytes());
             *s = ADDED_SCORE;
             *k = kind;
         }
     }
+    read.vocab.tokens = read.vocab.tokens.with(&texts);
     if beyond > 0 {
         read.notes.push(format!(
             "{beyond} added tokens left out: the embedding has {rows} rows and none for them"

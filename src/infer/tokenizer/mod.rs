@@ -118,7 +118,7 @@ impl Tokenizer {
         let mut bytes = vec![None; 256];
         let mut pieces = Vec::with_capacity(vocab.len());
         let mut scored_tokens = Vec::with_capacity(vocab.len());
-        for (id, (number, stored)) in (0u32..).zip(&vocab.tokens).enumerate() {
+        for (id, (number, stored)) in (0u32..).zip(vocab.tokens.iter()).enumerate() {
             let kind = kind(id);
             let text = with_spaces(stored);
             let piece = match kind {
@@ -184,10 +184,10 @@ impl Tokenizer {
         }
         let mut pieces = Vec::with_capacity(vocab.len());
         let mut ids = HashMap::with_capacity(vocab.len());
-        for (id, (number, stored)) in (0u32..).zip(&vocab.tokens).enumerate() {
+        for (id, (number, stored)) in (0u32..).zip(vocab.tokens.iter()).enumerate() {
             let kind = vocab.kind(id);
             let plain = matches!(kind, TokenKind::Normal | TokenKind::Byte | TokenKind::Unused);
-            let piece = if plain { bytes_of(stored) } else { stored.clone() };
+            let piece = if plain { bytes_of(stored) } else { stored.to_vec() };
             if plain && !piece.is_empty() {
                 ids.entry(piece.clone().into_boxed_slice()).or_insert(number);
             }
@@ -217,9 +217,8 @@ impl Tokenizer {
     }
 
     fn unigram(vocab: &Vocab) -> Tokenizer {
-        let token = |(id, stored): (usize, &Vec<u8>)| {
-            (with_spaces(stored), vocab.score(id), vocab.kind(id))
-        };
+        let token =
+            |(id, stored): (usize, &[u8])| (with_spaces(stored), vocab.score(id), vocab.kind(id));
         let tokens: Vec<_> = vocab.tokens.iter().enumerate().map(token).collect();
         let shown = |(text, _, kind): &(Vec<u8>, f32, TokenKind)| match kind {
             TokenKind::Unknown => (UNKNOWN.as_bytes().to_vec(), *kind),
@@ -494,6 +493,6 @@ fn byte_of(stored: &[u8]) -> Option<u8> {
 /// Whether tokens 3 to 258 are the 256 bytes, as in every LLaMA vocabulary. Those below 128 decide:
 /// files of early March 2023 lost the others.
 fn bytes_at_three(vocab: &Vocab) -> bool {
-    let is = |(byte, stored): (u8, &Vec<u8>)| byte_of(stored) == Some(byte);
+    let is = |(byte, stored): (u8, &[u8])| byte_of(stored) == Some(byte);
     vocab.len() >= 259 && (0..128).zip(vocab.tokens.iter().skip(3)).all(is)
 }

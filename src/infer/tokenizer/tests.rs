@@ -48,7 +48,7 @@ fn a_vocabulary_of_march_2023_encodes_alike() {
                 TokenKind::Control => Vec::new(),
                 TokenKind::Byte if id - 3 > 127 => "\u{fffd}".as_bytes().to_vec(),
                 TokenKind::Byte => vec![u8::try_from(id - 3).unwrap()],
-                _ => with_spaces(&new.tokens[id]),
+                _ => with_spaces(new.tokens.get(id).unwrap()),
             })
             .collect(),
         ..Vocab::default()
@@ -87,7 +87,7 @@ fn slow_spm(vocab: &Vocab, text: &str) -> Vec<u32> {
     let text = format!(" {text}").replace(' ', LOWER_BLOCK);
     let normal = |id: &usize| vocab.kind(*id) == TokenKind::Normal;
     let find: HashMap<&[u8], usize> =
-        (0..vocab.len()).filter(normal).map(|id| (vocab.tokens[id].as_slice(), id)).collect();
+        (0..vocab.len()).filter(normal).map(|id| (vocab.tokens.get(id).unwrap(), id)).collect();
     let parts = text.chars().map(|c| c.to_string().into_bytes()).collect();
     let parts = slow_merge(parts, |whole| find.get(whole).map(|id| vocab.score(*id)));
     let mut out = Vec::new();
@@ -118,7 +118,7 @@ proptest! {
     fn spm_with_equal_scores_merges_the_leftmost(text in "[ab ]{0,30}") {
         let mut vocab = sentencepiece("tok512.model");
         for (i, token) in ["aa", "aba", "baa", "aab", "aaa", "bb"].iter().enumerate() {
-            vocab.tokens[300 + i] = token.as_bytes().to_vec();
+            vocab.tokens = vocab.tokens.with(&HashMap::from([(300 + i, token.as_bytes().to_vec())]));
             vocab.scores[300 + i] = 7.0;
         }
         let fast = Tokenizer::new(&vocab).unwrap().encode(&text, Special::Text);
@@ -144,9 +144,9 @@ proptest! {
 #[test]
 fn user_defined_tokens_come_first_and_control_tokens_when_asked() {
     let mut vocab = sentencepiece("tok512.model");
-    vocab.tokens[400] = b"re free".to_vec();
+    vocab.tokens = vocab.tokens.with(&HashMap::from([(400, b"re free".to_vec())]));
     vocab.kinds[400] = TokenKind::UserDefined;
-    vocab.tokens[401] = b"re".to_vec();
+    vocab.tokens = vocab.tokens.with(&HashMap::from([(401, b"re".to_vec())]));
     vocab.kinds[401] = TokenKind::UserDefined;
     let tokenizer = Tokenizer::new(&vocab).unwrap();
     let tokens = tokenizer.encode("are free re</s>x", Special::Text);
@@ -273,7 +273,7 @@ proptest! {
             (pair.concat(), -(rank as f32))
         }).collect();
         let find: HashMap<Vec<u8>, u32> =
-            (0..1100).map(|id| (bytes_of(&vocab.tokens[id as usize]), id)).collect();
+            (0..1100).map(|id| (bytes_of(vocab.tokens.get(id as usize).unwrap()), id)).collect();
         let pre = PreTokenizer::named("gpt-2").unwrap();
         let mut slow = Vec::new();
         for piece in Splitter::new(pre).unwrap().split(&text) {
