@@ -13,7 +13,7 @@ use regguf::{
     },
     checkpoint,
     container::{self, OpenOptions},
-    model::{Model, Tensor},
+    model::{Model, Stated, Tensor},
 };
 
 fn golden(name: &str) -> PathBuf {
@@ -110,7 +110,8 @@ fn safetensors_written_from_a_gguf_read_as_the_same_model() {
     {
         let original = file(&golden(source));
         let target = folder.path().join(source.replace(['/', '.'], "-"));
-        export::plan(original.clone(), target.clone(), "f32").unwrap().write(false, &()).unwrap();
+        let export = export::plan(original.clone(), target.clone(), "f32", &Stated::default());
+        export.unwrap().write(false, &()).unwrap();
         let back = raw(&target);
         for tensor in &back.tensors {
             let from = original.tensor(&tensor.name).unwrap();

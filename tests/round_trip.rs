@@ -7,7 +7,7 @@ use regguf::{
     bytes::Input,
     container::{self, Layout, OpenOptions, TensorHead, detect, keyed, stream},
     format::{catalog, container::Skeleton},
-    model::{Array, Kind, Metadata, Model, Naming, Role, Symbols, Value, Vocab},
+    model::{Array, Kind, Metadata, Model, Naming, Role, Sizes, Value, Vocab},
     quant::QuantType,
 };
 
@@ -149,16 +149,15 @@ fn model(id: &'static str) -> impl Strategy<Value = Model> {
             let stream = format.format.skeleton == Skeleton::Stream;
             let naming = if stream { Naming::Old } else { Naming::Gguf };
             let n = tokens.len() as u64;
-            let symbols = Symbols {
-                n_vocab: Some(n),
-                n_embd: Some(256),
-                n_head: Some(heads),
-                n_head_kv: Some(1),
-                n_layer: Some(layers),
-                n_ff: Some(512),
-                n_expert: None,
-                n_rot: Some(256 / heads),
-            };
+            let stated = [
+                ("n_vocab", n),
+                ("n_embd", 256),
+                ("n_head", heads),
+                ("n_head_kv", 1),
+                ("n_layer", layers),
+                ("n_ff", 512),
+            ];
+            let sizes = Sizes::with(llama, &stated);
             let scores = vec![score; tokens.len()];
             let mut model = Model { format: id.into(), family: "llama".into(), ..Model::default() };
             if stream {
@@ -184,12 +183,12 @@ fn model(id: &'static str) -> impl Strategy<Value = Model> {
                 model.metadata = metadata;
             }
             for (role, pick) in Role::all(llama, layers, false).zip(pick.into_iter().cycle()) {
-                let shape = role.shape(&symbols).unwrap();
+                let shape = role.shape(&sizes).unwrap();
                 let rows: u64 = shape.iter().rev().skip(1).product();
                 let fits = |q: &QuantType| rows.is_multiple_of(q.row_group() as u64);
                 let f32 = QuantType::today("f32").unwrap();
                 let quant = kinds.get(pick).copied().filter(fits).unwrap_or(f32);
-                let name = role.name(naming);
+                let name = role.name(naming).unwrap();
                 let tensor = regguf::model::Tensor::whole(name, shape, quant, 0, 0).unwrap();
                 model.tensors.push(tensor);
             }

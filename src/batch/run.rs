@@ -17,12 +17,13 @@ use super::lock::Lock;
 use super::plan::{BatchPlan, Job, Output};
 use super::receipt::{FileState, Receipt, Standing, State, part_of, standing};
 use super::shard::Shard;
-use super::task::Task;
+use super::task::{Settings, Task};
 use crate::bytes::replace::{check_interrupt, check_target, folder_of, free_space};
 use crate::change::{self, Plan, Progress};
 use crate::check::Severity;
 use crate::check::verify::{self, verify};
 use crate::error::{Error, Result};
+use crate::model::Stated;
 use crate::size;
 
 /// Memory that one job needs besides the buffers that all jobs share: headers and vocabularies.
@@ -84,6 +85,16 @@ struct Run<'a> {
     summary: Mutex<Summary>,
 }
 
+/// What decides the bytes of every output; what a person states only where there is something, so that
+/// receipts from before count.
+fn options(settings: &Settings) -> Value {
+    let mut options = json!({ "to": settings.to, "allow_requantize": settings.allow_requantize });
+    if let (true, Some(options)) = (settings.stated != Stated::default(), options.as_object_mut()) {
+        options.insert("stated".to_owned(), json!(settings.stated));
+    }
+    options
+}
+
 /// Works through the jobs of `plan` that `takes` says; of every output only one part, where `part`
 /// says so.
 pub fn run(
@@ -105,7 +116,7 @@ pub fn run(
         limits,
         observer,
         // Where outputs go does not change them.
-        options: json!({ "to": settings.to, "allow_requantize": settings.allow_requantize }),
+        options: options(settings),
         stop: AtomicBool::new(false),
         reserved: Mutex::new(0),
         summary: Mutex::new(Summary::default()),

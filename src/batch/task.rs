@@ -10,7 +10,7 @@ use crate::change::{Plan, convert, quantize, upgrade};
 use crate::checkpoint;
 use crate::container::{OpenOptions, open};
 use crate::error::{Error, Result};
-use crate::model::Model;
+use crate::model::{Model, Stated};
 
 /// What is done to every model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -45,6 +45,9 @@ pub struct Settings {
     pub allow_requantize: bool,
     /// Decode every row when verifying.
     pub deep: bool,
+    /// What the person says of every model beside what its file says.
+    #[serde(default)]
+    pub stated: Stated,
 }
 
 impl Settings {
@@ -79,22 +82,29 @@ impl Settings {
     /// Plans a conversion as `regguf convert` does.
     fn convert(&self, found: &Found) -> Result<(Model, Vec<Plan>)> {
         let model = match found.kind {
-            Kind::Checkpoint => checkpoint::open(&found.path, &checkpoint::Options::default())?,
+            Kind::Checkpoint => {
+                checkpoint::open(&found.path, &checkpoint::Options::of(&self.stated))?
+            }
             _ => open(&found.path, &OpenOptions::default())?,
         };
-        if found.kind == Kind::Checkpoint && model.vocab.is_empty() {
+        if found.kind == Kind::Checkpoint && model.vocab.is_empty() && self.stated.vocab.is_none() {
             let what = format!("{}: no tokenizer.model or tokenizer.json", found.path.display());
             return Err(Error::refused(what, "put the model's tokenizer beside its weights"));
         }
         let auto = || vec!["auto".to_owned()];
         let options = convert::Options {
             types: if self.types.is_empty() { auto() } else { self.types.clone() },
-            upgrade: upgrade::Options { to: self.to.clone(), ..Default::default() },
+            upgrade: self.upgrade(),
             folder: convert::folder_of(&found.path),
             allow_requantize: self.allow_requantize,
             ..Default::default()
         };
         convert::plan(model, &options)
+    }
+
+    fn upgrade(&self) -> upgrade::Options {
+        let (to, stated) = (self.to.clone(), self.stated.clone());
+        upgrade::Options { to, stated, ..Default::default() }
     }
 
     fn file_types(&self) -> Result<Vec<FileType>> {
@@ -136,13 +146,13 @@ impl Task {
         }
         let model = open(&found.path, &OpenOptions::default())?;
         if settings.types.is_empty() {
-            let options = upgrade::Options { to: settings.to.clone(), ..Default::default() };
-            let (model, plan) = upgrade::plan(model, &options)?;
+            let (model, plan) = upgrade::plan(model, &settings.upgrade())?;
             return Ok(Some((model, vec![plan])));
         }
         let options = quantize::Options {
             types: settings.file_types()?,
             to: settings.to.clone(),
+            stated: settings.stated.clone(),
             allow_requantize: settings.allow_requantize,
             ..Default::default()
         };

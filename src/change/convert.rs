@@ -139,6 +139,7 @@ fn mixture(model: Model, file_type: FileType, options: &Options) -> Result<Plan>
     let wanted = quantize::Options {
         types: vec![file_type],
         to: options.upgrade.to.clone(),
+        stated: options.upgrade.stated.clone(),
         allow_requantize: options.allow_requantize,
         ..quantize::Options::default()
     };

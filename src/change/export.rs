@@ -18,13 +18,9 @@ use crate::{
         Input, Replace,
         replace::{check_interrupt, check_target, write_small},
     },
-    checkpoint::{
-        family,
-        hyper::{Hyper, Scaling},
-        tokenizer,
-    },
+    checkpoint::{family, tokenizer},
     error::{Error, Result},
-    model::{Metadata, Model, Naming, Order, Role, Tensor, Vocab},
+    model::{Hyper, Model, Naming, Order, Role, Scaling, Stated, Vocab},
     quant::{
         QuantType, decode_rows,
         encode::{EncodeRows, encoder},
@@ -59,18 +55,30 @@ struct Weight {
 /// Weights of a chunk; about one megabyte of f32.
 const CHUNK: u64 = 256 << 10;
 
-/// Plans the export of a model into `folder`, its weights as `dtype` (f16, bf16, f32; as stored where
-/// `auto`, quantized ones f16).
+/// Plans the export of a model, of which a person says what is `stated`, into `folder`, its weights as
+/// `dtype` (f16, bf16, f32; as stored where `auto`, quantized ones f16).
 ///
 /// # Errors
 /// Where the model has tensors that transformers' LLaMA has no place for.
-pub fn plan(model: Model, folder: PathBuf, dtype: &str) -> Result<Export> {
-    let stated = upgrade::Options { output: Some(folder.join("x")), ..upgrade::Options::default() };
-    let (mut model, plan) = upgrade::plan(model, &stated)?;
+pub fn plan(model: Model, folder: PathBuf, dtype: &str, stated: &Stated) -> Result<Export> {
+    let options = upgrade::Options {
+        output: Some(folder.join("x")),
+        stated: stated.clone(),
+        ..upgrade::Options::default()
+    };
+    let (mut model, plan) = upgrade::plan(model, &options)?;
     model.metadata = plan.metadata;
     model.vocab = Vocab::from_metadata(&model.metadata);
     let mut notes = plan.notes;
-    let hyper = hyper(&model)?;
+    notes.extend(plan.assumed.iter().map(ToString::to_string));
+    let hyper = Hyper::of(&model, &Stated::default())?;
+    if hyper.family != family() {
+        let what = format!("not yet: {} as safetensors", hyper.family.family.title);
+        return Err(Error::unsupported(what, "only LLaMA and Mistral go back"));
+    }
+    // Every number is there, or the upgrade's metadata are not whole.
+    hyper.keys(Naming::Hf)?;
+    let head = hyper.sizes.get("head").unwrap_or(0);
     let mut weights = Vec::new();
     let mut entries = Map::new();
     entries.insert("__metadata__".to_owned(), json!({"format": "pt"}));
@@ -81,12 +89,13 @@ pub fn plan(model: Model, folder: PathBuf, dtype: &str) -> Result<Export> {
             continue;
         }
         let role = Role::of(family(), Naming::Gguf, &step.name);
-        let Some(role) = role.filter(|role| role.names.experts != Some(true)) else {
+        let role = role.filter(|role| role.names.experts != Some(true));
+        let Some((role, name)) = role.and_then(|role| Some((role, role.name(Naming::Hf)?))) else {
             let what = format!("{}: transformers' LLaMA has no place for it", step.name);
             return Err(Error::unsupported(what, "not yet: only LLaMA and Mistral go back"));
         };
         if role.names.rotary {
-            let (rows, head) = (tensor.rows(), u64::from(hyper.head_dim));
+            let rows = tensor.rows();
             if head == 0 || head % 2 != 0 || !rows.is_multiple_of(head) {
                 let what = format!("{}: {rows} rows in heads of {head}", step.name);
                 return Err(Error::unsupported(
@@ -97,18 +106,18 @@ pub fn plan(model: Model, folder: PathBuf, dtype: &str) -> Result<Export> {
             tensor.orders.push(Order::HalvesFromPairs { rows_per_head: head });
         }
         let stored = tensor.quant.name();
-        let name = match dtype {
+        let to = match dtype {
             "auto" if matches!(stored, "f32" | "f16" | "bf16") => stored,
             "auto" => "f16",
             other => other,
         };
-        let (Some(to), Some(encode)) = (QuantType::today(name), encoder(name)) else {
-            return Err(Error::Usage(format!("--type {name}: safetensors get f32, f16 or bf16")));
+        let (Some(to), Some(encode)) = (QuantType::today(to), encoder(to)) else {
+            return Err(Error::Usage(format!("--type {to}: safetensors get f32, f16 or bf16")));
         };
         let bytes = tensor.elements() * to.layout().bytes as u64;
         entries.insert(
-            role.name(Naming::Hf),
-            json!({"dtype": name.to_uppercase(), "shape": step.shape, "data_offsets": [at, at + bytes]}),
+            name,
+            json!({"dtype": to.name().to_uppercase(), "shape": step.shape, "data_offsets": [at, at + bytes]}),
         );
         weights.push(Weight { tensor: step.source, to, encode, at });
         at += bytes;
@@ -202,108 +211,47 @@ impl Export {
     }
 }
 
-/// The hyperparameters that metadata states.
-fn hyper(model: &Model) -> Result<Hyper> {
-    let metadata = &model.metadata;
-    let architecture = metadata.str("general.architecture").unwrap_or("llama");
-    if architecture != "llama" {
-        let what = format!("not yet: {architecture} as safetensors");
-        return Err(Error::unsupported(what, "only LLaMA and Mistral go back"));
-    }
-    let number =
-        |key: &str| metadata.u64(&format!("llama.{key}")).and_then(|v| u32::try_from(v).ok());
-    let need = |key: &str| {
-        let missing =
-            || Error::unsupported(format!("llama.{key} is missing"), "upgrade the file first");
-        number(key).filter(|v| *v > 0).ok_or_else(missing)
-    };
-    let (width, heads) = (need("embedding_length")?, need("attention.head_count")?);
-    let head_dim = number("attention.key_length");
-    let rows = model.tensors.iter().find(|t| t.name == "token_embd.weight").map(Tensor::rows);
-    Ok(Hyper {
-        layers: need("block_count")?,
-        context: number("context_length"),
-        width,
-        feed_forward: need("feed_forward_length")?,
-        heads,
-        kv_heads: number("attention.head_count_kv").unwrap_or(heads),
-        head_dim: head_dim.unwrap_or(width / heads),
-        states_head_dim: head_dim.is_some_and(|dim| dim != width / heads),
-        experts: None,
-        vocab: rows
-            .and_then(|n| u32::try_from(n).ok())
-            .or(u32::try_from(model.vocab.len()).ok())
-            .unwrap_or(0),
-        eps: metadata.f32("llama.attention.layer_norm_rms_epsilon").unwrap_or(1e-5),
-        rope_base: metadata.f32("llama.rope.freq_base"),
-        scaling: Scaling::None,
-    })
-}
-
 fn config(model: &Model, hyper: &Hyper, dtype: &str, notes: &mut Vec<String>) -> Json {
-    // As people write it: the shortest decimal that is the same f32.
-    let decimal = |v: f32| v.to_string().parse::<f64>().unwrap_or_else(|_| v.into());
     let torch = match dtype {
         "f32" => "float32",
         "bf16" => "bfloat16",
         _ => "float16",
     };
-    let mut config = json!({
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "hidden_act": "silu",
-        "hidden_size": hyper.width,
-        "intermediate_size": hyper.feed_forward,
-        "max_position_embeddings": hyper.context,
-        "num_attention_heads": hyper.heads,
-        "num_hidden_layers": hyper.layers,
-        "num_key_value_heads": hyper.kv_heads,
-        "rms_norm_eps": decimal(hyper.eps),
-        "rope_scaling": rope_scaling(model, hyper, notes),
-        "tie_word_embeddings": model.tensor("output.weight").is_none(),
-        "torch_dtype": torch,
-        "bos_token_id": model.vocab.bos,
-        "eos_token_id": model.vocab.eos,
-        "pad_token_id": model.vocab.padding,
-        "vocab_size": hyper.vocab,
-    });
-    let head_dim = hyper.states_head_dim.then(|| hyper.head_dim.into());
-    let rope_theta = hyper.rope_base.map(|base| decimal(base).into());
-    for (key, value) in [("head_dim", head_dim), ("rope_theta", rope_theta)] {
-        if let (Some(value), Some(map)) = (value, config.as_object_mut()) {
-            map.insert(key.to_owned(), value);
-        }
+    let mut config = hyper.config_json();
+    for (key, value) in [
+        ("architectures", json!([hyper.family.family.hf.first()])),
+        ("tie_word_embeddings", model.tensor("output.weight").is_none().into()),
+        ("torch_dtype", torch.into()),
+        ("bos_token_id", model.vocab.bos.into()),
+        ("eos_token_id", model.vocab.eos.into()),
+        ("pad_token_id", model.vocab.padding.into()),
+    ] {
+        config.insert(key.to_owned(), value);
     }
-    config
+    if hyper.scaling == Scaling::None {
+        config.insert("rope_scaling".to_owned(), stored_scaling(model, hyper, notes));
+    }
+    // As transformers writes it.
+    config.sort_keys();
+    Json::Object(config)
 }
 
-/// Rope scaling from its keys, or from the tensor of divisors if one of LLaMA 3's factors gives it.
-fn rope_scaling(model: &Model, hyper: &Hyper, notes: &mut Vec<String>) -> Json {
-    let metadata: &Metadata = &model.metadata;
-    let factor = metadata.f32("llama.rope.scaling.factor");
-    match (metadata.str("llama.rope.scaling.type"), factor) {
-        (Some("linear"), Some(factor)) => return json!({"type": "linear", "factor": factor}),
-        (Some("yarn"), Some(factor)) => {
-            let original = metadata.u64("llama.rope.scaling.original_context_length");
-            return json!({"type": "yarn", "factor": factor, "original_max_position_embeddings": original});
-        }
-        _ => {}
-    }
+/// Rope scaling from the tensor of divisors, if one of LLaMA 3's factors gives it.
+fn stored_scaling(model: &Model, hyper: &Hyper, notes: &mut Vec<String>) -> Json {
     let Some(tensor) = model.tensor("rope_freqs.weight") else { return Json::Null };
     let mut bytes = vec![0; usize::try_from(tensor.bytes().min(1 << 20)).unwrap_or(0)];
     let stored: Vec<f32> = match model.read_rows(tensor, 0, tensor.rows(), &mut bytes) {
         Ok(()) => bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
         Err(_) => Vec::new(),
     };
+    let base = hyper.sizes.f32("rope_base").unwrap_or(10_000.0);
+    let head = hyper.sizes.get("head").and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
     for factor in [8.0, 32.0] {
         let scaling = Scaling::Llama3 { factor, low: 1.0, high: 4.0, original: 8192.0 };
-        let made = Hyper { scaling, ..hyper.clone() }.rope_divisors().unwrap_or_default();
+        let made = scaling.divisors(base, head).unwrap_or_default();
         let near = |(a, b): (&f32, &f32)| (a - b).abs() <= b.abs() * 1e-4;
         if made.len() == stored.len() && made.iter().zip(&stored).all(near) {
-            return json!({
-                "rope_type": "llama3", "factor": factor, "low_freq_factor": 1.0,
-                "high_freq_factor": 4.0, "original_max_position_embeddings": 8192
-            });
+            return scaling.config_json();
         }
     }
     notes.push(

@@ -21,8 +21,9 @@ mod trouble;
 pub mod upgrade;
 pub mod vocabulary;
 
+pub use crate::model::Assumed;
 pub use carry::{Outcome, Progress, StepOutcome, carry, carry_proved};
-pub use plan::{Act, Assumed, Loss, Plan, Step};
+pub use plan::{Act, Loss, Plan, Step};
 pub use prepare::has_single_experts;
 pub use recode::Distance;
 pub use target::Target;

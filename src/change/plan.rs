@@ -6,7 +6,7 @@ use super::Target;
 use crate::{
     container::{Layout, TensorHead, keyed, stream},
     error::Result,
-    model::{Metadata, Vocab},
+    model::{Assumed, Metadata, Vocab},
     quant::{QuantType, encode::EncodeRows, permute::Transform},
 };
 
@@ -83,19 +83,6 @@ pub enum Loss {
     Rounded,
     /// The weights are encoded anew.
     Recoded,
-}
-
-/// A value that had to be assumed.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Assumed {
-    /// The key, as `llama.context_length`.
-    pub key: String,
-    /// The value taken.
-    pub value: String,
-    /// Why this one.
-    pub because: String,
-    /// The flag that overrides it.
-    pub flag: String,
 }
 
 impl Plan {

@@ -4,8 +4,8 @@ use crate::{
     error::{Error, Result},
     format::catalog,
     model::{
-        Join, Model, Order, Tensor,
-        role::{Naming, Role, Symbols, expert_of},
+        Join, Model, Order, Sizes, Tensor,
+        role::{Naming, Role, expert_of},
     },
 };
 
@@ -24,8 +24,9 @@ pub(super) fn prepare(
     if let Some(family) = catalog::family(&model.family) {
         let naming = if to_gguf { Naming::Gguf } else { Naming::Old };
         for tensor in &mut model.tensors {
-            match Role::find(family, &tensor.name) {
-                Some((_, role)) => tensor.name = role.name(naming),
+            let role = Role::find(family, &tensor.name);
+            match role.and_then(|(_, role)| role.name(naming)) {
+                Some(name) => tensor.name = name,
                 None if to_gguf => {}
                 None => {
                     let what =
@@ -102,8 +103,8 @@ pub fn has_single_experts(model: &Model) -> bool {
 /// convert.py from 7c529cede (2023-07-27) to e51962101 (2023-09-28) permuted key rows of Hugging Face
 /// checkpoints by `n_head / n_kv` heads where `n_kv` was meant: the same only where both are equal.
 fn confused_heads(model: &Model) -> Option<(u64, u64)> {
-    let symbols = Symbols::of(model);
-    let (heads, kv) = (symbols.n_head?, symbols.n_head_kv?);
+    let sizes = Sizes::of(model);
+    let (heads, kv) = (sizes.get("n_head")?, sizes.get("n_head_kv")?);
     let wrong = heads.checked_div(kv)?;
     (heads > kv && heads.is_multiple_of(kv) && wrong != kv).then_some((wrong, kv))
 }

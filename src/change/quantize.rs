@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    model::{Array, Metadata, Model, Value},
+    model::{Array, Metadata, Model, Stated, Value},
     quant::{
         QuantType,
         encode::{EncodeRows, encoder},
@@ -45,6 +45,8 @@ pub struct Options {
     pub output: Option<PathBuf>,
     /// The container as a person names it (`ggjt-v1`); today's GGUF by default.
     pub to: Option<String>,
+    /// What the person says of the model beside what its file says.
+    pub stated: Stated,
     /// The way in which an older container's type is made, where there were several.
     pub recipe: Option<String>,
     /// Every tensor in the base type, no mixture.
@@ -82,7 +84,8 @@ pub fn plan(model: Model, options: &Options) -> Result<(Model, Vec<Plan>)> {
     let to = options.to.clone().unwrap_or_else(|| "gguf-v3".into());
     let input = model.files.first().map(|f| f.path().to_owned()).unwrap_or_default();
     let from_gguf = keys::are_gguf(&model);
-    let upgrade = upgrade::Options { to: Some(to), ..upgrade::Options::default() };
+    let stated = options.stated.clone();
+    let upgrade = upgrade::Options { to: Some(to), stated, ..upgrade::Options::default() };
     let original = model.metadata.clone();
     let (model, mut base) = upgrade::plan(model, &upgrade)?;
     base.keep_nan = options.keep_nan;
@@ -508,9 +511,8 @@ fn output(input: &Path, options: &Options, name: &str, extension: &str) -> PathB
 
 /// The hyperparameters that the rules look at.
 fn shape_of(metadata: &Metadata) -> Shape {
-    let architecture = metadata.str("general.architecture").unwrap_or("llama").to_owned();
     let word = |name: &str| {
-        let value = metadata.get(&format!("{architecture}.{name}"))?;
+        let value = metadata.own(name)?;
         value.as_array().map_or(Some(value.clone()), Array::first)?.as_u64()
     };
     let heads = word("attention.head_count").unwrap_or(0);
@@ -520,7 +522,7 @@ fn shape_of(metadata: &Metadata) -> Shape {
         heads,
         kv_heads: word("attention.head_count_kv").unwrap_or(heads),
         experts: word("expert_count").unwrap_or(0),
-        architecture,
+        architecture: metadata.architecture().to_owned(),
     }
 }
 

@@ -13,9 +13,10 @@ use super::{
 };
 use crate::{
     bytes::Input,
+    checkpoint::tokenizer::sentencepiece::SentencePiece,
     error::{Error, Result},
     format::family::Family,
-    model::{Model, Tensor, Vocab},
+    model::{Model, Sizes, Stated, Tensor, Vocab},
     quant::{
         QuantType,
         encode::encoder,
@@ -33,14 +34,8 @@ pub struct Options {
     pub to: Option<String>,
     /// Never round: tensors that would be rounded become F32.
     pub exact: bool,
-    /// The vocabulary of a `tokenizer.model` to use instead of the file's records.
-    pub vocab: Option<Vocab>,
-    /// `llama.attention.layer_norm_rms_epsilon`.
-    pub eps: Option<f32>,
-    /// `llama.context_length`.
-    pub context: Option<u32>,
-    /// `llama.rope.freq_base`.
-    pub rope_base: Option<f32>,
+    /// What the person says of the model beside what its file says.
+    pub stated: Stated,
     /// Take the nearest f16 for scales outside its range.
     pub clamp_scales: bool,
     /// Undo the key-row order that convert.py of 27 July to 28 September 2023 got wrong.
@@ -77,15 +72,18 @@ pub fn plan(model: Model, options: &Options) -> Result<(Model, Plan)> {
         measure: true,
         ..Plan::new(output, target)
     };
+    let given = options.stated.vocab.as_deref().map(SentencePiece::open).transpose()?;
+    let given = given.map(|model| model.vocab());
     match (from_gguf, target.is_keyed()) {
-        (true, true) => keys::modernise(&model, &mut plan, options),
+        (true, true) => keys::modernise(&model, &mut plan, options, given.as_ref())?,
         (false, true) => {
             let rebuilt = vocabulary::to_gguf(&model.vocab, n_vocab(&model));
             keys::from_header(&model, &mut plan, options)?;
-            set_vocab(&rebuilt, &mut plan, options);
+            set_vocab(&rebuilt, &mut plan, given);
         }
-        (_, false) => keys::to_header(&model, from_gguf, target, &mut plan)?,
+        (_, false) => keys::to_header(&model, &mut plan, options, given.as_ref())?,
     }
+    fit_vocab(&model, &mut plan, options)?;
     plan.lay_out()?;
     Ok((model, plan))
 }
@@ -95,14 +93,13 @@ fn n_vocab(model: &Model) -> usize {
 }
 
 /// Puts the vocabulary into the plan, and says where it comes from.
-fn set_vocab(rebuilt: &Rebuilt, plan: &mut Plan, options: &Options) {
+fn set_vocab(rebuilt: &Rebuilt, plan: &mut Plan, given: Option<Vocab>) {
     plan.notes.extend(rebuilt.notes.iter().cloned());
-    match &options.vocab {
-        Some(given) => {
-            plan.notes.extend(vocabulary::differences(given, rebuilt));
-            let mut whole = given.clone();
+    match given {
+        Some(mut whole) => {
+            plan.notes.extend(vocabulary::differences(&whole, rebuilt));
             // Tokens that were added after training are not in tokenizer.model.
-            for (id, token) in rebuilt.vocab.tokens.iter().enumerate().skip(given.len()) {
+            for (id, token) in rebuilt.vocab.tokens.iter().enumerate().skip(whole.len()) {
                 whole.tokens.push(token);
                 whole.scores.push(rebuilt.vocab.score(id));
                 whole.kinds.push(crate::model::TokenKind::UserDefined);
@@ -116,6 +113,41 @@ fn set_vocab(rebuilt: &Rebuilt, plan: &mut Plan, options: &Options) {
             rebuilt.vocab.to_metadata(&mut plan.metadata);
         }
     }
+}
+
+/// As many tokens as the embedding has rows, which every reader wants: fitted where a person asks for it.
+///
+/// # Errors
+/// Where they differ and nobody asked.
+fn fit_vocab(model: &Model, plan: &mut Plan, options: &Options) -> Result<()> {
+    let sizes = Sizes::of(model);
+    let rows = sizes.get("n_vocab").filter(|_| !sizes.is_stated("n_vocab"));
+    let Some(rows) = rows.and_then(|rows| usize::try_from(rows).ok()) else { return Ok(()) };
+    let keyed = plan.target.is_keyed();
+    let mut vocab = if keyed { Vocab::from_metadata(&plan.metadata) } else { plan.vocab.clone() };
+    // The last record of some old files is not there (GPT4All); its row is.
+    let lacks_one = !keyed && n_vocab(model) == rows && vocab.len() + 1 == rows;
+    if vocab.is_empty() || vocab.len() == rows || lacks_one {
+        return Ok(());
+    }
+    if !options.stated.pad_vocab {
+        let name = model.files.first().map(Input::name).unwrap_or_default();
+        return Err(Error::refused(
+            format!("{name}: {}", vocab.misfit(rows, "would be")),
+            "give the model's own tokenizer with --vocab tokenizer.model, or allow it with --pad-vocab",
+        ));
+    }
+    plan.notes.push(vocab.misfit(rows, "are"));
+    vocab.fit(rows);
+    if keyed {
+        vocab.to_metadata(&mut plan.metadata);
+        return Ok(());
+    }
+    if let Some((_, word)) = plan.header.iter_mut().find(|(name, _)| name == "n_vocab") {
+        *word = i64::try_from(rows).unwrap_or(i64::MAX);
+    }
+    plan.vocab = vocab;
+    Ok(())
 }
 
 /// How one tensor reaches the target.

@@ -138,7 +138,7 @@ pub fn compare(first: &Model, second: &Model) -> Result<Comparison> {
 /// A tensor's GGUF name, so that files from before it can be compared with later ones.
 fn common_name(model: &Model, name: &str) -> String {
     let role = catalog::family(&model.family).and_then(|f| Role::find(f, name));
-    role.map_or_else(|| name.to_owned(), |(_, role)| role.name(Naming::Gguf))
+    role.and_then(|(_, role)| role.name(Naming::Gguf)).unwrap_or_else(|| name.to_owned())
 }
 
 fn compare_keys(first: &Model, second: &Model) -> Vec<KeyDifference> {

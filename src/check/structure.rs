@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Finding;
 use crate::format::catalog;
-use crate::model::{Model, Naming, Piece, Role, Symbols, Tensor, role::expert_of};
+use crate::model::{Model, Piece, Role, Sizes, Tensor, role::expert_of};
 
 /// Padding between tensors up to this is alignment; more is a hole.
 const MOST_PADDING: u64 = 4096;
@@ -108,7 +108,7 @@ fn roles(model: &Model) -> Vec<Finding> {
     if model.tensors.is_empty() {
         return vec![Finding::note("no-tensors", "holds no weights, only what describes them")];
     }
-    let symbols = Symbols::of(model);
+    let sizes = Sizes::of(model);
     let mut findings = Vec::new();
     let (mut unknown, mut misshapen) = (Vec::new(), Vec::new());
     let mut present = BTreeSet::new();
@@ -118,11 +118,11 @@ fn roles(model: &Model) -> Vec<Finding> {
             unknown.push(tensor.name.as_str());
             continue;
         };
-        present.insert((role.id, role.layer));
+        present.insert((role.id, role.layer, role.bias));
         if stack.is_some() {
             continue;
         }
-        if let Some(wanted) = role.shape(&symbols).filter(|wanted| *wanted != tensor.shape) {
+        if let Some(wanted) = role.shape(&sizes).filter(|wanted| *wanted != tensor.shape) {
             misshapen.push((tensor, wanted));
         }
     }
@@ -137,13 +137,14 @@ fn roles(model: &Model) -> Vec<Finding> {
         };
         findings.push(Finding::failure("shape", message).about(&tensor.name));
     }
-    let layers = symbols.n_layer.unwrap_or(0).min(MOST_LAYERS);
-    let wanted =
-        Role::all(family, layers, symbols.n_expert.is_some()).filter(|r| !r.names.optional);
-    let missing: Vec<Role> = wanted.filter(|r| !present.contains(&(r.id, r.layer))).collect();
+    let layers = sizes.get("n_layer").unwrap_or(0).min(MOST_LAYERS);
+    let experts = sizes.get("n_expert").is_some_and(|n| n > 0);
+    let wanted = Role::all(family, layers, experts).filter(|r| !r.is_optional());
+    let missing: Vec<Role> =
+        wanted.filter(|r| !present.contains(&(r.id, r.layer, r.bias))).collect();
     let partial = unknown.len() > model.tensors.len() / 2;
     if let Some(first) = missing.first().filter(|_| !partial) {
-        let name = first.name(Naming::Gguf);
+        let name = first.title();
         let message = format!("{} tensors are missing, the first is {name}", missing.len());
         findings.push(Finding::failure("missing-tensors", message));
     }
@@ -168,7 +169,7 @@ fn vocabulary(model: &Model) -> Vec<Finding> {
         return findings;
     }
     let tokens = vocab.len() as u64;
-    if let Some(rows) = Symbols::of(model).n_vocab.filter(|rows| *rows != tokens) {
+    if let Some(rows) = Sizes::of(model).get("n_vocab").filter(|rows| *rows != tokens) {
         let message = format!("{tokens} tokens, but the embedding has {rows} rows");
         let finding = if tokens > rows {
             Finding::failure("vocabulary", message)

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 
 use serde_json::Value as Json;
 
-use super::{Options, card, family, hyper::Hyper, tokenizer::vocabulary};
+use super::{Options, card, family, tokenizer::vocabulary};
 use crate::{
     bytes::Input,
     error::{Error, Result},
-    model::{Join, Metadata, Model, Naming, Order, Piece, Role, Tensor},
+    model::{Hyper, Join, Metadata, Model, Naming, Order, Piece, Role, Tensor, Value},
     quant::QuantType,
 };
 
@@ -78,7 +78,9 @@ impl Draft {
     ) -> Result<Model> {
         self.check(&parts, hyper, naming)?;
         let mut tensors = Vec::new();
-        if let Some(divisors) = hyper.rope_divisors() {
+        let base = hyper.sizes.f32("rope_base").unwrap_or(ROPE_BASE);
+        let head = hyper.sizes.get("head").and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
+        if let Some(divisors) = hyper.scaling.divisors(base, head) {
             let bytes = divisors.iter().flat_map(|d| d.to_le_bytes()).collect();
             self.files.push(Input::memory("rope_freqs.weight", bytes));
             let shape = vec![divisors.len() as u64];
@@ -88,7 +90,7 @@ impl Draft {
             tensors.extend(f32.and_then(|f32| Tensor::whole(name, shape, f32, file, 0)));
         }
         tensors.extend(parts.into_iter().map(|p| Tensor {
-            name: p.role.name(Naming::Gguf),
+            name: p.role.title(),
             shape: p.shape,
             quant: p.quant,
             big_endian: p.big_endian,
@@ -100,12 +102,16 @@ impl Draft {
         let elements = tensors.iter().map(Tensor::elements).sum();
         let experts =
             tensors.iter().filter(|t| t.name.contains("_exps.")).map(Tensor::elements).sum();
-        let size = card::Size { elements, experts, of: hyper.experts.map_or(1, |(n, _)| n.into()) };
+        let size = card::Size { elements, experts, of: experts_of(hyper).unwrap_or(1) };
         let mut metadata = Metadata::new();
-        metadata.set("general.architecture", "llama");
+        metadata.set("general.architecture", family().family.gguf.as_str());
         metadata.set("general.type", "model");
         card::write(&mut metadata, &self.folder, config, size, naming)?;
-        hyper.write(&mut metadata, file_type(&tensors));
+        let mut hyper = hyper.clone();
+        hyper.sizes.set("ftype", Value::U32(file_type(&tensors)));
+        let keys = hyper.keys(Naming::Hf)?;
+        keys.iter().for_each(|(key, value)| metadata.set(key, value.clone()));
+        let hyper = &hyper;
         let read = vocabulary::read(&self.folder, config, hyper, options)?;
         self.notes.extend(read.notes);
         read.vocab.to_metadata(&mut metadata);
@@ -115,7 +121,7 @@ impl Draft {
         metadata.set("general.quantization_version", 2u32);
         Ok(Model {
             format: self.format.to_owned(),
-            family: "llama".to_owned(),
+            family: family().family.name.clone(),
             files: self.files,
             header: self.header,
             metadata,
@@ -128,13 +134,13 @@ impl Draft {
 
     /// Every tensor of every layer once, each of the right shape.
     fn check(&mut self, parts: &[Part], hyper: &Hyper, naming: Naming) -> Result<()> {
-        let symbols = hyper.symbols();
-        for role in Role::all(family(), hyper.layers.into(), hyper.experts.is_some()) {
-            let wanted = role.shape(&symbols).unwrap_or_default();
-            let name = || role.name(naming);
+        let layers = hyper.sizes.get("n_layer").unwrap_or(0);
+        for role in Role::all(family(), layers, experts_of(hyper).is_some()) {
+            let wanted = role.shape(&hyper.sizes).unwrap_or_default();
+            let name = || role.name(naming).unwrap_or_default();
             let mut found = parts.iter().filter(|p| p.role == role);
             match (found.next(), found.next()) {
-                (None, _) if role.names.optional => {
+                (None, _) if role.is_optional() => {
                     self.notes.push(format!("no {}: the output is the token embedding", name()));
                 }
                 (None, _) => {
@@ -158,10 +164,10 @@ impl Draft {
                 (Some(_), None) => {}
             }
         }
-        let beyond = |p: &&Part| p.role.layer.is_some_and(|l| l >= hyper.layers.into());
+        let beyond = |p: &&Part| p.role.layer.is_some_and(|l| l >= layers);
         if let Some(part) = parts.iter().find(beyond) {
-            let what =
-                format!("{}: {}, but {} layers", self.name(), part.role.name(naming), hyper.layers);
+            let tensor = part.role.name(naming).unwrap_or_default();
+            let what = format!("{}: {tensor}, but {layers} layers", self.name());
             return Err(Error::refused(
                 what,
                 "check that config.json or params.json is of this model",
@@ -169,6 +175,14 @@ impl Draft {
         }
         Ok(())
     }
+}
+
+/// The base of rotary positions where nothing states one.
+const ROPE_BASE: f32 = 10_000.0;
+
+/// The experts of a layer, in models that have them.
+fn experts_of(hyper: &Hyper) -> Option<u64> {
+    hyper.sizes.get("n_expert").filter(|n| *n > 0)
 }
 
 /// `general.file_type` of weights as they are stored: by the type of most matrices' elements.

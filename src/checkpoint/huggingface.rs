@@ -5,22 +5,15 @@
 
 use std::collections::HashMap;
 
-use serde_json::Value as Json;
-
 use super::{
     Options, Stored,
     assemble::{Draft, Part},
-    hyper::{Hyper, Scaling},
-    is_constant, json, role, safetensors,
+    family, hyper, is_constant, json, role, safetensors,
 };
 use crate::{
     error::{Error, Result},
     model::{Join, Model, Naming, Order},
 };
-
-/// The architectures that GGUF calls `llama` and whose tensors the family names.
-const ARCHITECTURES: [&str; 4] =
-    ["LlamaForCausalLM", "LLaMAForCausalLM", "MistralForCausalLM", "MixtralForCausalLM"];
 
 /// Reads a checkpoint in Hugging Face's layout.
 pub fn open(mut draft: Draft, mut shards: Vec<Vec<Stored>>, options: &Options) -> Result<Model> {
@@ -40,7 +33,7 @@ pub fn open(mut draft: Draft, mut shards: Vec<Vec<Stored>>, options: &Options) -
     let role = |name: &str| role(Naming::Hf, name);
     let unknown: Vec<&str> =
         all.iter().map(|(name, _)| name.as_str()).filter(|name| role(name).is_none()).collect();
-    let known = ARCHITECTURES.contains(&architecture.as_str());
+    let known = family().family.hf.contains(&architecture);
     if !unknown.is_empty() || all.is_empty() || (config.is_some() && !known) {
         return Err(draft.unknown_tensors(&unknown, &architecture));
     }
@@ -48,16 +41,21 @@ pub fn open(mut draft: Draft, mut shards: Vec<Vec<Stored>>, options: &Options) -
         let what = format!("{}: no config.json beside it", draft.name());
         return Err(Error::unsupported(what, "copy config.json and the tokenizer files there"));
     };
-    let hyper = hyper(&mut draft, &config, &all)?;
+    let shape = |wanted: &str| {
+        let (_, stack) = all.iter().find(|(name, _)| name == wanted)?;
+        Some(stack.first()?.1.shape.clone())
+    };
+    let hyper = hyper::of_config(&mut draft, &config, &shape)?;
+    let head = hyper.sizes.get("head").unwrap_or(0);
     let mut parts = Vec::new();
     for (name, stack) in &all {
         let (Some(role), Some((_, stored))) = (role(name), stack.first()) else { continue };
-        let heads = role.names.rotary.then_some(u64::from(hyper.head_dim));
+        let heads = role.names.rotary.then_some(head);
         let turns = |n: &u64| {
             stored.shape.first().is_some_and(|rows| rows.is_multiple_of(*n)) && n.is_multiple_of(2)
         };
         if heads.is_some_and(|n| n == 0 || !turns(&n)) {
-            let what = format!("{}: {name} with heads of {} rows", draft.name(), hyper.head_dim);
+            let what = format!("{}: {name} with heads of {head} rows", draft.name());
             return Err(Error::refused(what, "check that config.json is of this model"));
         }
         let odd = |(i, (expert, other)): (u64, &(u64, Stored))| {
@@ -115,108 +113,4 @@ fn expert_of(name: &str) -> Option<(String, u64)> {
     let (before, rest) = name.split_once(".block_sparse_moe.experts.")?;
     let (expert, matrix) = rest.split_once('.')?;
     Some((format!("{before}.block_sparse_moe.experts.{matrix}"), expert.parse().ok()?))
-}
-
-fn hyper(
-    draft: &mut Draft,
-    config: &Json,
-    tensors: &[(String, Vec<(u64, Stored)>)],
-) -> Result<Hyper> {
-    let path = draft.folder.join("config.json");
-    let stated = |key: &str| config.get(key).filter(|v| !v.is_null());
-    let number = |key: &str| match stated(key) {
-        None => Ok(None),
-        Some(v) => match v.as_u64().and_then(|v| u32::try_from(v).ok()).filter(|v| *v > 0) {
-            Some(v) => Ok(Some(v)),
-            None => Err(json::malformed(&path, key, &v.to_string(), "a whole number above 0")),
-        },
-    };
-    let need = |key: &str| {
-        let missing = || json::malformed(&path, key, "nothing", "a whole number above 0");
-        number(key)?.ok_or_else(missing)
-    };
-    let float = |key: &str| stated(key).and_then(json::float);
-    let (width, heads) = (need("hidden_size")?, need("num_attention_heads")?);
-    let head_dim = number("head_dim")?;
-    let states_head_dim = head_dim.is_some();
-    let head_dim = match head_dim {
-        Some(dim) => dim,
-        None if width.is_multiple_of(heads) => width / heads,
-        None => {
-            let found = format!("{heads} for a width of {width}");
-            return Err(json::malformed(&path, "num_attention_heads", &found, "a divisor of it"));
-        }
-    };
-    let embedding = tensors.iter().find(|(name, _)| name == "model.embed_tokens.weight");
-    let rows = embedding.and_then(|(_, t)| u32::try_from(*t.first()?.1.shape.first()?).ok());
-    let stated_vocab = number("vocab_size")?;
-    let vocab = rows.or(stated_vocab).unwrap_or(0);
-    if let Some(stated) = stated_vocab.filter(|v| *v != vocab) {
-        draft.notes.push(format!(
-            "config.json says {stated} tokens, the embedding has {vocab} rows: the rows count"
-        ));
-    }
-    let rope = ["rope_parameters", "rope_scaling"].into_iter().find_map(stated);
-    let rope_base = rope.and_then(|r| json::float(r.get("rope_theta")?));
-    let eps = float("rms_norm_eps")
-        .ok_or_else(|| json::malformed(&path, "rms_norm_eps", "nothing", "a small number"))?;
-    Ok(Hyper {
-        layers: need("num_hidden_layers")?,
-        context: number("max_position_embeddings")?,
-        width,
-        feed_forward: need("intermediate_size")?,
-        heads,
-        kv_heads: number("num_key_value_heads")?.unwrap_or(heads),
-        head_dim,
-        states_head_dim,
-        experts: number("num_local_experts")?.zip(number("num_experts_per_tok")?),
-        vocab,
-        eps,
-        rope_base: rope_base.or_else(|| float("rope_theta")),
-        scaling: rope.map_or(Ok(Scaling::None), |rope| scaling(draft, config, rope))?,
-    })
-}
-
-fn scaling(draft: &mut Draft, config: &Json, rope: &Json) -> Result<Scaling> {
-    let float = |key: &str| rope.get(key).and_then(Json::as_f64);
-    let single = |key: &str| rope.get(key).and_then(json::float);
-    let kind = ["rope_type", "type"].into_iter().find_map(|k| rope.get(k)?.as_str());
-    let original = float("original_max_position_embeddings")
-        .or_else(|| config.get("original_max_position_embeddings")?.as_f64());
-    Ok(match (kind, single("factor")) {
-        (None | Some("default"), _) => Scaling::None,
-        (Some("linear"), Some(factor)) => Scaling::Linear(factor),
-        (Some("yarn"), Some(factor)) => {
-            let Some(original) = original.filter(|n| *n >= 1.0 && *n <= f64::from(u32::MAX)) else {
-                let path = draft.folder.join("config.json");
-                let field = "rope_scaling.original_max_position_embeddings";
-                return Err(json::malformed(&path, field, "nothing", "a context length"));
-            };
-            let more = [
-                ("yarn_ext_factor", "extrapolation_factor"),
-                ("yarn_attn_factor", "attention_factor"),
-                ("yarn_beta_fast", "beta_fast"),
-                ("yarn_beta_slow", "beta_slow"),
-            ];
-            let more = more.into_iter().filter_map(|(gguf, key)| Some((gguf, single(key)?)));
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                reason = "checked above; a fraction of a token is none"
-            )]
-            Scaling::Yarn { factor, original: original as u32, more: more.collect() }
-        }
-        (Some("llama3"), _) => Scaling::Llama3 {
-            factor: float("factor").unwrap_or(8.0),
-            low: float("low_freq_factor").unwrap_or(1.0),
-            high: float("high_freq_factor").unwrap_or(4.0),
-            original: original.unwrap_or(8192.0),
-        },
-        (Some(other), _) => {
-            draft.notes.push(format!(
-                "rope scaling {other:?} is computed by readers or not at all: nothing is stored for it"
-            ));
-            Scaling::None
-        }
-    })
 }

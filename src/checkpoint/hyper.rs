@@ -1,155 +1,162 @@
-//! The hyperparameters of a LLaMA-like model, from wherever a checkpoint states them, and the GGUF
-//! keys that hold them, in the order of llama.cpp's converter.
+//! The numbers of a checkpoint: `config.json` under the names that the family gives, checked against the
+//! shapes of tensors.
 //!
 //! Compare: llama.cpp, conversion/base.py: set_gguf_parameters, conversion/llama.py.
 
-use crate::model::{Metadata, Symbols, Value};
+use std::path::Path;
 
-/// What decides a model's shapes and arithmetic.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Hyper {
-    /// Number of layers.
-    pub layers: u32,
-    /// Tokens that it was trained to attend over.
-    pub context: Option<u32>,
-    /// Width of the residual stream.
-    pub width: u32,
-    /// Width of the feed-forward layers.
-    pub feed_forward: u32,
-    /// Query heads.
-    pub heads: u32,
-    /// Key and value heads.
-    pub kv_heads: u32,
-    /// Rows of one head.
-    pub head_dim: u32,
-    /// Whether `head_dim` is stated and not the quotient of width and heads.
-    pub states_head_dim: bool,
-    /// Experts of a layer and how many of them a token takes, in Mixtral.
-    pub experts: Option<(u32, u32)>,
-    /// Rows of the token embedding.
-    pub vocab: u32,
-    /// Epsilon of the RMS norm.
-    pub eps: f32,
-    /// Base of the rotary frequencies, where stated.
-    pub rope_base: Option<f32>,
-    /// How rotary frequencies are stretched.
-    pub scaling: Scaling,
+use serde_json::Value as Json;
+
+use super::{assemble::Draft, family, json};
+use crate::{
+    error::Result,
+    format::family::{Kind, Names, Size},
+    model::{Hyper, Naming, Role, Scaling, Sizes, Value, sizes::Facts},
+};
+
+/// What a `config.json` and the tensors beside it say.
+struct OfConfig<'a> {
+    config: &'a Json,
+    /// What it says about rotary positions.
+    rope: Option<&'a Json>,
+    shape: &'a dyn Fn(&str) -> Option<Vec<u64>>,
 }
 
-/// Ways to stretch rotary frequencies over longer texts.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Scaling {
-    /// Not at all.
-    None,
-    /// All by one factor.
-    Linear(f32),
-    /// By frequency, with optional fine tuning under GGUF's names after `rope.scaling.`.
-    Yarn {
-        /// The factor of the lowest frequencies.
-        factor: f32,
-        /// Context before stretching.
-        original: u32,
-        /// Further parameters.
-        more: Vec<(&'static str, f32)>,
-    },
-    /// LLaMA 3.1's rule, stored as a tensor of divisors.
-    Llama3 {
-        /// The divisor of the lowest frequencies.
-        factor: f64,
-        /// Wavelengths above `original / low` are divided by `factor`.
-        low: f64,
-        /// Wavelengths below `original / high` are left alone.
-        high: f64,
-        /// Context before stretching.
-        original: f64,
-    },
+impl OfConfig<'_> {
+    /// A field under the first of its names that is there.
+    fn field<'n>(&self, size: &'n Size) -> Option<(&'n str, &Json)> {
+        size.config.iter().find_map(|name| {
+            let field = |json: &'_ Json| json.get(name).filter(|v| !v.is_null()).is_some();
+            let from = self.rope.filter(|rope| field(rope)).or(Some(self.config))?;
+            Some((name.as_str(), from.get(name).filter(|v| !v.is_null())?))
+        })
+    }
+
+    /// A field as what it is meant to be.
+    fn value(size: &Size, field: &Json) -> Option<Value> {
+        match size.kind {
+            Kind::Whole => {
+                let number = field.as_u64().and_then(|v| u32::try_from(v).ok());
+                number.filter(|v| *v > 0).map(|v| Value::U64(v.into()))
+            }
+            Kind::Float => json::float(field).map(Value::F32),
+            Kind::Flag => field.as_bool().map(Value::Bool),
+        }
+    }
 }
 
-impl Hyper {
-    /// The symbols in which the family gives the shapes of tensors.
-    pub fn symbols(&self) -> Symbols {
-        Symbols {
-            n_vocab: Some(self.vocab.into()),
-            n_embd: Some(self.width.into()),
-            n_head: Some(self.heads.into()),
-            n_head_kv: Some(self.kv_heads.into()),
-            n_layer: Some(self.layers.into()),
-            n_ff: Some(self.feed_forward.into()),
-            n_expert: self.experts.map(|(n, _)| n.into()),
-            n_rot: Some(self.head_dim.into()),
-        }
+impl Facts for OfConfig<'_> {
+    fn stated(&self, _: &str, size: &Size) -> Option<Value> {
+        OfConfig::value(size, self.field(size)?.1)
     }
 
-    /// Writes the keys.
-    pub fn write(&self, metadata: &mut Metadata, file_type: u32) {
-        let mut set = |key: &str, value: Value| metadata.set(format!("llama.{key}"), value);
-        set("block_count", self.layers.into());
-        if let Some(context) = self.context {
-            set("context_length", context.into());
-        }
-        set("embedding_length", self.width.into());
-        set("feed_forward_length", self.feed_forward.into());
-        set("attention.head_count", self.heads.into());
-        set("attention.head_count_kv", self.kv_heads.into());
-        match &self.scaling {
-            Scaling::None | Scaling::Llama3 { .. } => {}
-            Scaling::Linear(factor) => {
-                set("rope.scaling.type", "linear".into());
-                set("rope.scaling.factor", (*factor).into());
-            }
-            Scaling::Yarn { factor, original, more } => {
-                set("rope.scaling.type", "yarn".into());
-                set("rope.scaling.factor", (*factor).into());
-                set("rope.scaling.original_context_length", (*original).into());
-                for (key, value) in more {
-                    set(&format!("rope.scaling.{key}"), (*value).into());
-                }
-            }
-        }
-        if let Some(base) = self.rope_base {
-            set("rope.freq_base", base.into());
-        }
-        set("attention.layer_norm_rms_epsilon", self.eps.into());
-        if let Some((count, used)) = self.experts {
-            set("expert_count", count.into());
-            set("expert_used_count", used.into());
-        }
-        if self.states_head_dim {
-            set("attention.key_length", self.head_dim.into());
-            set("attention.value_length", self.head_dim.into());
-        }
-        metadata.set("general.file_type", file_type);
-        metadata.set("llama.vocab_size", self.vocab);
-        metadata.set("llama.rope.dimension_count", self.head_dim);
+    fn shape(&self, names: &'static Names) -> Option<Vec<u64>> {
+        (self.shape)(&Role::first(names).name(Naming::Hf)?)
     }
 
-    /// The divisors of the rotary frequencies, one for each pair of rows of a head, where the scaling
-    /// is stored as a tensor.
-    ///
-    /// ```text
-    /// f = 1 / base^(2i / head_dim)      w = 2π / f
-    /// w < original / high               1
-    /// w > original / low                factor
-    /// else                              1 / ((1 - s) / factor + s),  s = (original / w - low) / (high - low)
-    /// ```
-    #[expect(clippy::cast_possible_truncation, reason = "the converter rounds to f32 here")]
-    pub fn rope_divisors(&self) -> Option<Vec<f32>> {
-        let Scaling::Llama3 { factor, low, high, original } = self.scaling else { return None };
-        let base = f64::from(self.rope_base.unwrap_or(10_000.0));
-        let dim = f64::from(self.head_dim);
-        let divisor = |i: u32| {
-            // The converter computes in f32 from here on, and divides by multiplying with reciprocals.
-            let frequency = (base.powf(f64::from((f64::from(2 * i) / dim) as f32)) as f32).recip();
-            let wavelength = frequency.recip() * std::f32::consts::TAU;
-            if f64::from(wavelength) < original / high {
-                1.0
-            } else if f64::from(wavelength) > original / low {
-                factor as f32
-            } else {
-                let s = (wavelength.recip() * original as f32 - low as f32) / (high - low) as f32;
-                ((1.0 - s) / factor as f32 + s).recip()
-            }
+    fn layers(&self) -> Option<u64> {
+        None
+    }
+
+    fn word(&self, _: &str) -> Option<u64> {
+        None
+    }
+}
+
+/// The numbers that `config` states; `shape` is that of the tensor of a name.
+///
+/// # Errors
+/// Where a field is missing, is something else than a number or fits no other.
+pub fn of_config(
+    draft: &mut Draft,
+    config: &Json,
+    shape: &dyn Fn(&str) -> Option<Vec<u64>>,
+) -> Result<Hyper> {
+    let path = draft.folder.join("config.json");
+    let stated = |key: &str| config.get(key).filter(|v| !v.is_null());
+    let rope = ["rope_parameters", "rope_scaling"].into_iter().find_map(stated);
+    let facts = OfConfig { config, rope, shape };
+    check(&path, &facts)?;
+    let sizes = Sizes::from(family(), &facts);
+    if let (Some(width), Some(heads)) = (sizes.get("n_embd"), sizes.get("n_head"))
+        && !sizes.is_stated("head")
+        && !width.is_multiple_of(heads)
+    {
+        let found = format!("{heads} for a width of {width}");
+        return Err(json::malformed(&path, "num_attention_heads", &found, "a divisor of it"));
+    }
+    let said = stated("vocab_size").and_then(Json::as_u64);
+    if let Some((said, rows)) = said.zip(sizes.get("n_vocab")).filter(|(said, rows)| said != rows) {
+        draft.notes.push(format!(
+            "config.json says {said} tokens, the embedding has {rows} rows: the rows count"
+        ));
+    }
+    let scaling = rope.map_or(Ok(Scaling::None), |rope| scaling(draft, config, rope))?;
+    Ok(Hyper::new(family(), sizes, scaling))
+}
+
+/// Whether every field is what it is meant to be, and none is missing that no model does without.
+fn check(path: &Path, facts: &OfConfig) -> Result<()> {
+    for size in family().sizes.values() {
+        let wanted = match size.kind {
+            Kind::Whole => "a whole number above 0",
+            Kind::Float => "a number",
+            Kind::Flag => "true or false",
         };
-        Some((0..self.head_dim / 2).map(divisor).collect())
+        match (facts.field(size), size.config.first()) {
+            (Some((name, field)), _) if OfConfig::value(size, field).is_none() => {
+                return Err(json::malformed(path, name, &field.to_string(), wanted));
+            }
+            (None, Some(name)) if size.needed.is_some() => {
+                return Err(json::malformed(path, name, "nothing", wanted));
+            }
+            _ => {}
+        }
     }
+    Ok(())
+}
+
+/// How `rope`, which stands in `config`, says that rotary frequencies are stretched.
+fn scaling(draft: &mut Draft, config: &Json, rope: &Json) -> Result<Scaling> {
+    let float = |key: &str| rope.get(key).and_then(Json::as_f64);
+    let single = |key: &str| rope.get(key).and_then(json::float);
+    let kind = ["rope_type", "type"].into_iter().find_map(|k| rope.get(k)?.as_str());
+    let original = float("original_max_position_embeddings")
+        .or_else(|| config.get("original_max_position_embeddings")?.as_f64());
+    Ok(match (kind, single("factor")) {
+        (None | Some("default"), _) => Scaling::None,
+        (Some("linear"), Some(factor)) => Scaling::Linear(factor),
+        (Some("yarn"), Some(factor)) => {
+            let Some(original) = original.filter(|n| *n >= 1.0 && *n <= f64::from(u32::MAX)) else {
+                let path = draft.folder.join("config.json");
+                let field = "rope_scaling.original_max_position_embeddings";
+                return Err(json::malformed(&path, field, "nothing", "a context length"));
+            };
+            let more = [
+                ("yarn_ext_factor", "extrapolation_factor"),
+                ("yarn_attn_factor", "attention_factor"),
+                ("yarn_beta_fast", "beta_fast"),
+                ("yarn_beta_slow", "beta_slow"),
+            ];
+            let more = more.into_iter().filter_map(|(gguf, key)| Some((gguf, single(key)?)));
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "checked above; a fraction of a token is none"
+            )]
+            Scaling::Yarn { factor, original: Some(original as u32), more: more.collect() }
+        }
+        (Some("llama3"), _) => Scaling::Llama3 {
+            factor: float("factor").unwrap_or(8.0),
+            low: float("low_freq_factor").unwrap_or(1.0),
+            high: float("high_freq_factor").unwrap_or(4.0),
+            original: original.unwrap_or(8192.0),
+        },
+        (Some(other), _) => {
+            draft.notes.push(format!(
+                "rope scaling {other:?} is computed by readers or not at all: nothing is stored for it"
+            ));
+            Scaling::None
+        }
+    })
 }

@@ -10,13 +10,12 @@ use serde_json::Value as Json;
 use super::{
     Options, Stored,
     assemble::{Draft, Part},
-    hyper::{Hyper, Scaling},
-    is_constant, json, role,
+    family, is_constant, json, role,
 };
 use crate::{
     bytes::Input,
     error::{Error, Result},
-    model::{Join, Model, Naming, Piece, Role},
+    model::{Hyper, Join, Model, Naming, Piece, Role, Scaling, Sizes},
 };
 
 /// LLaMA's heads have this many rows in every size.
@@ -172,7 +171,7 @@ fn hyper(draft: &mut Draft, params: Option<&Json>, width: u64, parts: &[Part]) -
     };
     let float = |key: &str| stated(key).and_then(json::float);
     let rows = |name: &str| {
-        let part = parts.iter().find(|p| p.role.name(Naming::Gguf) == name);
+        let part = parts.iter().find(|p| p.role.name(Naming::Gguf).as_deref() == Some(name));
         part.and_then(|p| u32::try_from(*p.shape.first()?).ok())
     };
     let mut assumed = Vec::new();
@@ -249,21 +248,25 @@ fn hyper(draft: &mut Draft, params: Option<&Json>, width: u64, parts: &[Part]) -
     if !assumed.is_empty() {
         draft.notes.push(format!("assumed: {}", assumed.join("; ")));
     }
-    Ok(Hyper {
-        layers,
-        context: Some(context),
-        width,
-        feed_forward,
-        heads,
-        kv_heads,
-        head_dim,
-        states_head_dim,
-        experts: None,
-        vocab,
-        eps,
-        rope_base,
-        scaling,
-    })
+    let whole = |number: u32| u64::from(number);
+    let mut stated = vec![
+        ("n_layer", whole(layers)),
+        ("n_ctx", whole(context)),
+        ("n_embd", whole(width)),
+        ("n_ff", whole(feed_forward)),
+        ("n_head", whole(heads)),
+        ("n_head_kv", whole(kv_heads)),
+        ("n_vocab", whole(vocab)),
+    ];
+    if states_head_dim {
+        stated.extend([("head", whole(head_dim)), ("head_v", whole(head_dim))]);
+    }
+    let mut sizes = Sizes::with(family(), &stated);
+    sizes.set("eps", eps);
+    if let Some(base) = rope_base {
+        sizes.set("rope_base", base);
+    }
+    Ok(Hyper::new(family(), sizes, scaling))
 }
 
 /// What no params.json says: how long the texts were that the model was trained on.

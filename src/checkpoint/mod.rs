@@ -30,7 +30,7 @@ use crate::{
     bytes::Input,
     error::{Error, Result},
     format::{catalog, family::Family},
-    model::{Join, Model, Naming, Piece, Role, Tensor},
+    model::{Join, Model, Naming, Piece, Role, Stated, Tensor},
     quant::QuantType,
 };
 
@@ -39,6 +39,18 @@ use crate::{
 pub struct Options {
     /// What becomes of a vocabulary that does not fit the rows of the embedding.
     pub misfit: Misfit,
+}
+
+impl Options {
+    /// How a checkpoint is read of which a person says this.
+    pub fn of(stated: &Stated) -> Options {
+        let misfit = match (&stated.vocab, stated.pad_vocab) {
+            (Some(_), _) => Misfit::Leave,
+            (None, true) => Misfit::Mend,
+            (None, false) => Misfit::Refuse,
+        };
+        Options { misfit }
+    }
 }
 
 /// What becomes of a vocabulary that does not fit the rows of the embedding.

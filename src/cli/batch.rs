@@ -18,6 +18,7 @@ use crate::batch::shard::Shard;
 use crate::batch::task::{Settings, Task};
 use crate::bytes::replace::write_small;
 use crate::error::{Error, Result};
+use crate::model::Stated;
 use crate::size;
 
 /// What the person typed.
@@ -59,6 +60,8 @@ pub struct Args {
     /// Decode every row (verify)
     #[arg(long)]
     deep: bool,
+    #[command(flatten)]
+    stated: super::stated::StatedArgs,
     /// Print the plan and do nothing
     #[arg(long)]
     dry_run: bool,
@@ -167,6 +170,7 @@ fn make_plan(args: &Args) -> Result<BatchPlan> {
         name: args.name.clone(),
         allow_requantize: args.allow_requantize,
         deep: args.deep,
+        stated: args.stated.stated(),
     };
     BatchPlan::make(task, settings, &args.paths)
 }
@@ -175,7 +179,13 @@ fn read_plan(args: &Args) -> Result<BatchPlan> {
     let [path] = args.paths.as_slice() else {
         return Err(Error::Usage("run takes one plan".to_owned()));
     };
-    if !args.types.is_empty() || args.to.is_some() || args.out.is_some() || args.plan.is_some() {
+    let states = args.stated.stated() != Stated::default();
+    if states
+        || !args.types.is_empty()
+        || args.to.is_some()
+        || args.out.is_some()
+        || args.plan.is_some()
+    {
         let what = "a saved plan is run unchanged: leave out --types, --to, --out and --plan";
         return Err(Error::Usage(what.to_owned()));
     }

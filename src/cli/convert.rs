@@ -11,9 +11,9 @@ use crate::{
         report::Report,
     },
     check::prove::proof,
-    checkpoint::{self, Misfit},
-    container,
+    checkpoint, container,
     error::{Error, Result},
+    model::{Model, Stated},
 };
 
 /// Convert raw weights, or any model, to GGUF, an older container or safetensors
@@ -38,9 +38,6 @@ pub struct Args {
     /// The type of the weights; several make several files from one reading
     #[arg(long = "type", value_name = "TYPE,TYPE", value_delimiter = ',', default_value = "auto")]
     types: Vec<String>,
-    /// Fit a vocabulary to the rows of the embedding: add unused tokens, leave out those without a row
-    #[arg(long)]
-    pad_vocab: bool,
     /// Quantize again what is quantized already
     #[arg(long)]
     allow_requantize: bool,
@@ -52,20 +49,20 @@ pub struct Args {
 
 /// Runs it.
 pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
+    let stated = args.write.stated.stated();
     let raw = checkpoint::is_checkpoint(&args.input)?;
     let model = if raw {
-        let misfit = if args.pad_vocab { Misfit::Mend } else { Misfit::Refuse };
-        checkpoint::open(&args.input, &checkpoint::Options { misfit })?
+        checkpoint::open(&args.input, &checkpoint::Options::of(&stated))?
     } else {
         container::open(&args.input, &args.open.options())?
     };
     if args.write.to == "safetensors" {
-        return export(args, model, globals);
+        return export(args, model, &stated, globals);
     }
-    if raw && model.vocab.is_empty() {
+    if raw && model.vocab.is_empty() && stated.vocab.is_none() {
         return Err(Error::refused(
             format!("{}: no tokenizer.model or tokenizer.json", args.input.display()),
-            "put the model's tokenizer beside its weights",
+            "put the model's tokenizer beside its weights, or name it with --vocab",
         ));
     }
     let options = Options {
@@ -104,7 +101,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
 }
 
 /// A Hugging Face checkpoint.
-fn export(args: &Args, model: crate::model::Model, globals: &Globals) -> Result<ExitCode> {
+fn export(args: &Args, model: Model, stated: &Stated, globals: &Globals) -> Result<ExitCode> {
     let [dtype] = args.types.as_slice() else {
         return Err(Error::Usage("--to safetensors: one --type at a time".to_owned()));
     };
@@ -114,7 +111,7 @@ fn export(args: &Args, model: crate::model::Model, globals: &Globals) -> Result<
         ));
     }
     let folder = args.write.output.clone().unwrap_or_else(|| export::folder_beside(&args.input));
-    let export = export::plan(model, folder, &dtype.to_lowercase())?;
+    let export = export::plan(model, folder, &dtype.to_lowercase(), stated)?;
     export.notes.iter().for_each(|note| remark(globals, note));
     if !args.write.dry_run {
         export.write(args.write.force, &Bar::new(globals, export.total()))?;

@@ -13,7 +13,7 @@ use crate::{
     check::search::{self, Looks},
     container::{self, Detected, OpenOptions, Verdict},
     error::{Error, Result},
-    model::{Model, Symbols, Value},
+    model::{Model, Sizes, Value},
     size,
 };
 use facts::Facts;
@@ -156,9 +156,10 @@ fn doubts(model: &Model) -> String {
              gguf-v3-iq3_s-v1",
         );
     }
-    let symbols = Symbols::of(model);
-    let grouped = symbols.n_head_kv.filter(|kv| Some(*kv) != symbols.n_head);
-    let scrambled = grouped.zip(symbols.n_head).is_some_and(|(kv, n)| n / kv != kv);
+    let sizes = Sizes::of(model);
+    let (heads, kv) = (sizes.get("n_head"), sizes.get("n_head_kv"));
+    let grouped = kv.filter(|kv| Some(*kv) != heads).zip(heads);
+    let scrambled = grouped.is_some_and(|(kv, n)| n.checked_div(kv) != Some(kv));
     if scrambled && matches!(model.format.as_str(), "gguf-v1" | "gguf-v2") {
         doubt(
             "converters scrambled key matrices of such heads from 27 July to 28 September 2023 where they \

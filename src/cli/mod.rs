@@ -27,6 +27,7 @@ mod progress;
 mod quantize;
 mod run;
 mod runner;
+mod stated;
 pub mod text;
 mod upgrade;
 mod verify;

@@ -123,6 +123,8 @@ pub struct Args {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    stated: super::stated::StatedArgs,
+    #[command(flatten)]
     open: super::open::OpenArgs,
 }
 
@@ -218,8 +220,9 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         importance = Importance::read(path)?;
         importance.retain(&args.include_weights, &args.exclude_weights);
     }
+    let stated = args.stated.stated();
     let model = match checkpoint::is_checkpoint(&call.input)? {
-        true => checkpoint::open(&call.input, &checkpoint::Options::default())?,
+        true => checkpoint::open(&call.input, &checkpoint::Options::of(&stated))?,
         false => container::open(&call.input, &args.open.options())?,
     };
     let types = call.types.iter().map(|word| FileType::parse(word)).collect::<Result<_>>()?;
@@ -228,6 +231,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         goal,
         output: call.output,
         to: args.to.clone(),
+        stated,
         recipe: args.recipe.clone(),
         pure: args.pure,
         leave_output: args.leave_output_tensor,

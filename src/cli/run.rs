@@ -71,6 +71,8 @@ pub struct Args {
     /// Number of threads, as --threads
     #[arg(short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     t: Option<u16>,
+    #[command(flatten)]
+    stated: super::stated::StatedArgs,
 }
 
 /// What was spent on what.
@@ -88,7 +90,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
 
 fn write(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let begun = Instant::now();
-    let loaded = Loaded::open(&args.model, globals)?;
+    let loaded = Loaded::open(&args.model, &args.stated.stated(), globals)?;
     let seed = args.seed.unwrap_or_else(clock);
     let context = args.context.unwrap_or(loaded.weights.config.context);
     let prompt = match &args.file {

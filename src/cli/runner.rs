@@ -7,10 +7,11 @@ use std::{
 
 use super::{Globals, remark};
 use crate::{
-    checkpoint,
+    checkpoint::{self, tokenizer::sentencepiece::SentencePiece},
     container::{self, OpenOptions},
     error::{Error, Result},
     infer::{Special, Tokenizer, Weights},
+    model::{Hyper, Stated},
 };
 
 /// A model that is ready to run.
@@ -24,12 +25,18 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// Opens the model at `path` and remarks what was assumed.
-    pub fn open(path: &Path, globals: &Globals) -> Result<Loaded> {
-        let model = match checkpoint::is_checkpoint(path)? {
-            true => checkpoint::open(path, &checkpoint::Options::default())?,
+    /// Opens the model at `path`, of which a person says what is `stated`, and remarks what was assumed.
+    pub fn open(path: &Path, stated: &Stated, globals: &Globals) -> Result<Loaded> {
+        let mut model = match checkpoint::is_checkpoint(path)? {
+            true => checkpoint::open(path, &checkpoint::Options::of(stated))?,
             false => container::open(path, &OpenOptions::default())?,
         };
+        if stated.has_numbers() {
+            Hyper::of(&model, stated)?.amend(&mut model.metadata);
+        }
+        if let Some(path) = &stated.vocab {
+            model.vocab = SentencePiece::open(path)?.vocab();
+        }
         let weights = Weights::new(&model)?;
         let tokenizer = Tokenizer::new(&model.vocab)?;
         for note in model.notes.iter().chain(&weights.config.notes).chain(tokenizer.notes()) {
@@ -68,7 +75,7 @@ impl WindowArgs {
     pub fn open(&self, globals: &Globals) -> Result<(Loaded, Vec<u32>)> {
         let path = self.model.as_ref().or(self.named.as_ref());
         let path = path.ok_or_else(|| Error::Usage("which model?".to_owned()))?;
-        let loaded = Loaded::open(path, globals)?;
+        let loaded = Loaded::open(path, &Stated::default(), globals)?;
         let text = fs::read_to_string(&self.file).map_err(|e| Error::io(&self.file, "read", e))?;
         let tokens = loaded.tokenizer.encode_whole(&text, Special::Text);
         Ok((loaded, tokens))

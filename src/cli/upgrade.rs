@@ -1,20 +1,15 @@
 //! `regguf upgrade`: any old file to today's GGUF, and to older versions for those held on old builds.
 
-use std::{
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::{path::PathBuf, process::ExitCode};
 
 use super::{Globals, print, progress::Bar};
 use crate::{
-    bytes::Input,
     change::{self, Plan, report::Report, upgrade::Options},
     check::prove::{TEXT, TOKENS, proof, running},
-    checkpoint::tokenizer::sentencepiece::SentencePiece,
     container,
     error::{Error, Result},
     infer::outputs,
-    model::{Model, Vocab},
+    model::Model,
 };
 
 #[derive(Debug, clap::Args)]
@@ -29,9 +24,6 @@ Formats are gguf-v3, gguf-v3-be, gguf-v2, gguf-v1, ggjt-v3, ggjt-v2, ggjt-v1, gg
 pub struct Args {
     /// The model file; of a multi-part or sharded set, its first file
     input: PathBuf,
-    /// Take the vocabulary from this tokenizer.model
-    #[arg(long, value_name = "tokenizer.model")]
-    vocab: Option<PathBuf>,
     /// Never round: what would be rounded becomes F32
     #[arg(long, conflicts_with = "clamp_scales")]
     exact: bool,
@@ -50,10 +42,8 @@ pub struct Args {
 /// Runs it.
 pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let model = container::open(&args.input, &args.open.options())?;
-    let vocab = args.vocab.as_deref().map(read_vocab).transpose()?;
     let options = Options {
         exact: args.exact,
-        vocab,
         clamp_scales: args.clamp_scales,
         repair_key_rows: args.repair_key_rows,
         ..args.write.options()
@@ -77,17 +67,6 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     }
     Ok(ExitCode::SUCCESS)
 }
-
-/// The vocabulary of a `tokenizer.model`.
-fn read_vocab(path: &Path) -> Result<Vocab> {
-    let input = Input::open(path)?;
-    let mut bytes = vec![0; usize::try_from(input.len().min(MODEL_FILE)).unwrap_or(0)];
-    input.read_at(0, &mut bytes)?;
-    Ok(SentencePiece::parse(&input.name(), &bytes)?.vocab())
-}
-
-/// No `tokenizer.model` is larger than this.
-const MODEL_FILE: u64 = 64 << 20;
 
 /// What a text costs with the key rows as stored and as repaired; an error where repair makes it worse.
 fn evidence(repaired: &Model, plan: &Plan) -> Result<String> {

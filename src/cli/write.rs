@@ -27,15 +27,8 @@ pub struct WriteArgs {
     /// Replace outputs that exist
     #[arg(long)]
     pub force: bool,
-    /// The epsilon of the RMS norms [default: as stored, else 1e-6, LLaMA 1's]
-    #[arg(long, value_name = "X")]
-    pub eps: Option<f32>,
-    /// The context length in tokens [default: as stored, else 2048, LLaMA 1's]
-    #[arg(long, value_name = "N")]
-    pub context: Option<u32>,
-    /// The base of the rotary embeddings [default: as stored, else 10000]
-    #[arg(long, value_name = "X")]
-    pub rope_base: Option<f32>,
+    #[command(flatten)]
+    pub stated: super::stated::StatedArgs,
 }
 
 impl WriteArgs {
@@ -44,9 +37,7 @@ impl WriteArgs {
         Options {
             output: self.output.clone(),
             to: Some(self.to.clone()),
-            eps: self.eps,
-            context: self.context,
-            rope_base: self.rope_base,
+            stated: self.stated.stated(),
             ..Options::default()
         }
     }

@@ -4,7 +4,7 @@ use crate::{
     bytes::Source,
     error::{Error, Result},
     format::catalog,
-    model::{Model, Naming, Role, Tensor},
+    model::{Model, Naming, Role, Sizes, Tensor},
 };
 
 /// Adds to an error about a tensor cut short what else is missing.
@@ -55,7 +55,7 @@ struct Absent {
 fn absent(model: &Model, known: &[&str]) -> Absent {
     let mut out = Absent { names: Vec::new(), bytes: 0 };
     let Some(family) = catalog::family(&model.family) else { return out };
-    let layers = model.header("n_layer").and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
+    let layers = Sizes::of(model).get("n_layer").unwrap_or(0);
     let sizes: Vec<(&str, u64)> = model
         .tensors
         .iter()
@@ -64,7 +64,7 @@ fn absent(model: &Model, known: &[&str]) -> Absent {
     let names: std::collections::HashSet<&str> =
         model.tensors.iter().map(|t| t.name.as_str()).chain(known.iter().copied()).collect();
     for role in Role::all(family, layers, false) {
-        let name = role.name(Naming::Old);
+        let Some(name) = role.name(Naming::Old) else { continue };
         if !names.contains(name.as_str()) {
             let size = sizes.iter().find(|(id, _)| *id == role.id).map_or(0, |(_, bytes)| *bytes);
             out.bytes = out.bytes.saturating_add(size);

@@ -24,7 +24,7 @@ use crate::{
         container::{Container, VocabShape, Word, WordKind},
     },
     limits::Limits,
-    model::{Model, Naming, Role, Symbols, Tail, Tensor, Value, Vocab},
+    model::{Hyper, Model, Naming, Role, Scaling, Sizes, Tail, Tensor, Value, Vocab},
     quant::QuantType,
 };
 
@@ -286,20 +286,9 @@ pub(super) fn fill_metadata(model: &mut Model) {
         return;
     }
     let Some(family) = catalog::family(&model.family) else { return };
-    let symbols = Symbols::of(model);
+    let hyper = Hyper::new(family, Sizes::of(model), Scaling::None);
     model.metadata.set("general.architecture", family.family.gguf.as_str());
-    let mut set = |key: &str, value: Option<u64>| {
-        if let Some(value) = value.and_then(|v| u32::try_from(v).ok()) {
-            model.metadata.set(key, value);
-        }
-    };
-    for (word, key) in &family.header {
-        let stated = model.header.iter().find(|(name, _)| name == word);
-        set(key, stated.and_then(|(_, value)| u64::try_from(*value).ok()));
-    }
-    for (key, symbol) in &family.derived {
-        set(key, symbols.get(symbol));
-    }
+    hyper.sizes.symbols().for_each(|symbol| hyper.put(symbol, &mut model.metadata));
 }
 
 #[derive(Clone, Copy)]

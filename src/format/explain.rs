@@ -4,7 +4,7 @@ use super::{
     block::{Block, Field, Storage},
     catalog,
     container::{Blocks, Container, Skeleton, WordKind},
-    family::{Family, Split},
+    family::{Assumed, Family, Size, Split},
     schema::Lived,
 };
 
@@ -250,23 +250,33 @@ fn family(f: &Family) -> Vec<Section> {
         row(["title", &f.family.title]),
         row(["general.architecture", &f.family.gguf]),
     ];
-    let words = f.header.iter().map(|(word, key)| row([word, key])).collect();
-    let derived = f.derived.iter().map(|(key, symbol)| row([key, symbol])).collect();
-    let assumed = f.assumed.iter().map(|(key, value)| row([key, &value.to_string()])).collect();
+    let size = |(symbol, size): (&String, &Size)| {
+        let text = |name: &Option<String>| name.clone().unwrap_or_default();
+        let key = size.gguf_key(&f.family.gguf);
+        row([symbol, &text(&size.word), &text(&key), &size.config.join(", ")])
+    };
+    let assumed = |a: &Assumed| {
+        let when = a.when.iter().map(|(symbol, value)| format!("where {symbol} is {value}"));
+        let when = when.collect::<Vec<_>>().join(" and ");
+        row([&a.symbol, &a.value.to_string(), &when, &a.because, &a.flag])
+    };
     let role = |(id, n): (&String, &super::family::Names)| {
         let split = match n.split {
             Split::Rows => "by rows",
             Split::Columns => "by columns",
             Split::Copies => "in every part",
         };
-        row([id, &n.old, &n.gguf, &n.hf, &n.shape.join(" × "), split])
+        let name = |name: &Option<String>| name.clone().unwrap_or_default();
+        let (old, gguf, hf) = (name(&n.old), name(&n.gguf), name(&n.hf));
+        row([id, &old, &gguf, &hf, &n.shape.join(" × "), split])
     };
     let roles = f.roles.iter().map(role).collect();
+    let sizes = f.sizes.iter().map(size).collect();
+    let taken = f.assumed.iter().map(assumed).collect();
     vec![
         Section::new("", about),
-        Section::new("header words and their GGUF keys", words),
-        Section::new("keys that follow from shapes", derived),
-        Section::new("keys that no file before GGUF stores, and what loaders took", assumed),
+        Section::new("numbers: symbol, header word, GGUF key, key of config.json", sizes),
+        Section::new("what no file before GGUF stores, and what loaders took", taken),
         Section::new("tensors: role, old name, GGUF name, Hugging Face name, shape, parts", roles),
     ]
 }

@@ -1,4 +1,8 @@
-//! Descriptions of families: what header words and tensor names mean, whatever holds them.
+//! Descriptions of families: what numbers and tensor names mean, whatever holds them.
+//!
+//! A number of a model is a *symbol* (`n_embd`); its [`Size`] says under which names header words, GGUF
+//! and `config.json` state it, and what it follows from where none does. Shapes of tensors are given in
+//! symbols.
 
 use std::collections::BTreeMap;
 
@@ -12,15 +16,14 @@ use super::{arithmetic::Arithmetic, catalog};
 pub struct Family {
     /// What it is.
     pub family: Identity,
-    /// Header word to GGUF key.
+    /// The numbers of a model by symbol.
+    pub sizes: BTreeMap<String, Size>,
+    /// In which order converters write them.
     #[serde(default)]
-    pub header: BTreeMap<String, String>,
-    /// GGUF keys whose values follow from shapes: key to symbol.
+    pub order: Order,
+    /// What files before GGUF never stored, and what every loader took for it.
     #[serde(default)]
-    pub derived: BTreeMap<String, String>,
-    /// GGUF keys that files before GGUF never stored, and what every loader took for them.
-    #[serde(default)]
-    pub assumed: BTreeMap<String, toml::Value>,
+    pub assumed: Vec<Assumed>,
     /// What is computed with the tensors; none where the runner does not know.
     #[serde(default)]
     pub arithmetic: Option<Arithmetic>,
@@ -38,24 +41,148 @@ pub struct Identity {
     pub title: String,
     /// `general.architecture`.
     pub gguf: String,
+    /// `architectures` in `config.json`; the first is what is written.
+    #[serde(default)]
+    pub hf: Vec<String>,
+    /// What else `config.json` says of every model of it.
+    #[serde(default)]
+    pub config: BTreeMap<String, String>,
+    /// The project, commit and file that defined it.
+    #[serde(default)]
+    pub source: String,
     /// Tensors that no reader needs: names that end so.
     #[serde(default)]
     pub ignored: Vec<String>,
 }
 
-/// A tensor by what it does. Names hold `{n}` where the layer's number stands.
+/// Where a number of a model is found: what is stated first, then what it follows from.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Size {
+    /// The header word that states it.
+    pub word: Option<String>,
+    /// Its GGUF key without the architecture before it; whole where it begins `general.`.
+    pub key: Option<String>,
+    /// Its names in `config.json`; the first is what is written.
+    #[serde(default)]
+    pub config: Vec<String>,
+    /// What it follows from; the first that can be had counts.
+    #[serde(default)]
+    pub from: Vec<Origin>,
+    /// What it is.
+    #[serde(default)]
+    pub kind: Kind,
+    /// Whether what it follows from counts before what is stated.
+    #[serde(default)]
+    pub measured: bool,
+    /// Whether only what is stated is written, and nothing where it follows from others.
+    #[serde(default)]
+    pub only_stated: bool,
+    /// Whether no file can be written without it, and why a model may not have it.
+    pub needed: Option<String>,
+}
+
+/// What a number is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A whole number.
+    #[default]
+    Whole,
+    /// A 32-bit float.
+    Float,
+    /// True or false; 0 and 1 in a header.
+    Flag,
+}
+
+/// What a number follows from.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Origin {
+    /// The outermost dimension of a role's tensor.
+    Rows(String),
+    /// The innermost dimension of a role's tensor.
+    Columns(String),
+    /// The rows of a role over a symbol.
+    RowsPer(String, String),
+    /// The number of layers that have tensors.
+    Layers,
+    /// The product of these.
+    Product(Vec<Term>),
+    /// The sum of these.
+    Sum(Vec<Term>),
+    /// The first over the second.
+    Quotient(Term, Term),
+    /// The same number as another symbol.
+    Same(String),
+    /// Whether two symbols differ.
+    Differ(String, String),
+    /// A function of `src/model/sizes.rs` that is named so.
+    Rule(String),
+}
+
+/// A number or a symbol.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(untagged)]
+pub enum Term {
+    /// This number.
+    Number(u64),
+    /// What this symbol is.
+    Symbol(String),
+}
+
+/// The order in which symbols are written as GGUF keys. `scaling` is that of rotary positions, which has
+/// several keys.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Order {
+    /// For files from before GGUF.
+    #[serde(default)]
+    pub old: Vec<String>,
+    /// For checkpoints, as llama.cpp's converter has it.
+    #[serde(default)]
+    pub hf: Vec<String>,
+}
+
+/// A value that files before GGUF never stored. Of several for one symbol the first counts whose `when`
+/// holds.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Assumed {
+    /// The symbol; `scaling` for that of rotary positions.
+    pub symbol: String,
+    /// What is taken for it.
+    pub value: toml::Value,
+    /// What symbols must be.
+    #[serde(default)]
+    pub when: BTreeMap<String, toml::Value>,
+    /// Why this value.
+    pub because: String,
+    /// The flag that overrides it.
+    pub flag: String,
+    /// Whether no reader of GGUF does without it, so that a GGUF without it gets it too.
+    #[serde(default)]
+    pub required: bool,
+    /// Words in a file's name that speak against it.
+    #[serde(default)]
+    pub unless_named: Vec<String>,
+}
+
+/// A tensor by what it does. Names hold `{n}` where the layer's number stands; a naming without such a
+/// tensor lacks the name.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Names {
-    /// Its name before GGUF, which is that of Meta's checkpoints.
-    pub old: String,
+    /// Its name before GGUF, which is that of Meta's checkpoints for LLaMA.
+    pub old: Option<String>,
     /// Its name in GGUF.
-    pub gguf: String,
+    pub gguf: Option<String>,
     /// Its name in Hugging Face checkpoints.
-    pub hf: String,
+    pub hf: Option<String>,
     /// Its shape in symbols, outermost dimension first.
     pub shape: Vec<String>,
     /// How it is cut where a model is cut into parts.
+    #[serde(default)]
     pub split: Split,
     /// Whether Hugging Face stores its rows in halves instead of pairs (rotary embedding).
     #[serde(default)]
@@ -63,13 +190,30 @@ pub struct Names {
     /// Whether a model may lack it.
     #[serde(default)]
     pub optional: bool,
+    /// Whether a vector of as many numbers as it has rows is added to what it makes: the same name with
+    /// `.bias` for `.weight`, or `/b` for `/w` and `/g`.
+    #[serde(default)]
+    pub bias: Bias,
     /// Whether only models with experts have it, or only those without; all have it where not said.
     #[serde(default)]
     pub experts: Option<bool>,
 }
 
+/// Whether a tensor has a bias.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Bias {
+    /// It has none.
+    #[default]
+    None,
+    /// It has one.
+    Always,
+    /// It has one in some models.
+    Optional,
+}
+
 /// How a tensor is cut where a model is cut into parts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Split {
     /// Each part has some of the rows.
@@ -77,7 +221,39 @@ pub enum Split {
     /// Each part has a piece of every row.
     Columns,
     /// Every part has all of it.
+    #[default]
     Copies,
+}
+
+impl Names {
+    /// Its names in the namings that have it.
+    pub fn all(&self) -> impl Iterator<Item = &str> {
+        [&self.old, &self.gguf, &self.hf].into_iter().filter_map(Option::as_deref)
+    }
+
+    /// Whether every layer has one.
+    pub fn is_layered(&self) -> bool {
+        self.all().any(|name| name.contains("{n}"))
+    }
+}
+
+impl Size {
+    /// Its whole GGUF key in `architecture`.
+    pub fn gguf_key(&self, architecture: &str) -> Option<String> {
+        let key = self.key.as_ref()?;
+        Some(if key.starts_with("general.") {
+            key.clone()
+        } else {
+            format!("{architecture}.{key}")
+        })
+    }
+}
+
+impl Family {
+    /// The whole GGUF key of a symbol.
+    pub fn key(&self, symbol: &str) -> Option<String> {
+        self.sizes.get(symbol)?.gguf_key(&self.family.gguf)
+    }
 }
 
 /// Parses and checks one description; `stem` is its file's name without `.toml`.
@@ -87,11 +263,18 @@ pub(crate) fn parse(stem: &str, text: &str) -> Result<Family, String> {
         return Err(format!("describes {}: the file must be named so", family.family.name));
     }
     for (role, names) in &family.roles {
-        let layered = |name: &str| name.contains("{n}");
-        if layered(&names.old) != layered(&names.gguf) || layered(&names.old) != layered(&names.hf)
-        {
+        let layered = names.is_layered();
+        if names.all().next().is_none() || names.all().any(|n| n.contains("{n}") != layered) {
             return Err(format!("roles.{role}: {{n}} must stand in all names or in none"));
         }
+    }
+    let known = |symbol: &str| symbol == "scaling" || family.sizes.contains_key(symbol);
+    let shapes = family.roles.values().flat_map(|names| &names.shape);
+    let orders = family.order.old.iter().chain(&family.order.hf);
+    let assumed = family.assumed.iter().flat_map(|a| a.when.keys().chain([&a.symbol]));
+    let named = shapes.chain(orders).chain(assumed);
+    if let Some(symbol) = named.into_iter().find(|symbol| !known(symbol)) {
+        return Err(format!("{symbol}: no such symbol among the sizes"));
     }
     Ok(family)
 }

@@ -7,7 +7,7 @@ use crate::{
         arithmetic::{self, Activation, Arithmetic, MlpKind, Norm, Pairs, Qkv, Residual},
         family::Family,
     },
-    model::{Metadata, Model, Value},
+    model::{Hyper, Metadata, Model, Stated, Value},
 };
 
 /// What the forward pass needs to know beside the weights.
@@ -87,12 +87,15 @@ impl Config {
     /// Where the family has no arithmetic, or a size is missing or does not fit others.
     pub fn new(
         model: &Model,
-        family: &Family,
+        family: &'static Family,
         rows: impl Fn(&str) -> Option<u64>,
     ) -> Result<Config> {
         let Some(choices) = &family.arithmetic else { return Err(not_run(&family.family.gguf)) };
-        let numbers = Numbers { family, metadata: &model.metadata };
-        let mut notes = Vec::new();
+        let hyper = Hyper::within(family, model, &Stated::default());
+        let mut notes: Vec<String> = hyper.assumed().iter().map(ToString::to_string).collect();
+        let mut metadata = model.metadata.clone();
+        hyper.amend(&mut metadata);
+        let numbers = Numbers { family, metadata: &metadata };
         let (width, heads) = (
             numbers.size("embedding_length", 1 << 20)?,
             numbers.size("attention.head_count", 1 << 16)?,
@@ -128,7 +131,7 @@ impl Config {
             vocab,
             context: numbers.size("context_length", 1 << 32)?,
             norm: choices.norm,
-            epsilon: epsilon(&numbers, choices.norm, &mut notes)?,
+            epsilon: epsilon(&numbers, choices.norm)?,
             parallel: parallel(&numbers, choices)?,
             qkv: choices.attention.qkv,
             clamp: clamp(&numbers, choices),
@@ -149,15 +152,9 @@ pub fn not_run(name: &str) -> Error {
     )
 }
 
-fn epsilon(numbers: &Numbers, norm: Norm, notes: &mut Vec<String>) -> Result<f32> {
+fn epsilon(numbers: &Numbers, norm: Norm) -> Result<f32> {
     let key = norm.epsilon_key();
-    if let Some(epsilon) = numbers.f64(key) {
-        return Ok(epsilon as f32);
-    }
-    let epsilon = numbers.assumed(key).and_then(toml::Value::as_float);
-    let epsilon = epsilon.ok_or_else(|| numbers.missing(key))? as f32;
-    notes.push(format!("the file does not say the epsilon of its norm; {epsilon:e} is taken"));
-    Ok(epsilon)
+    numbers.f64(key).map(|epsilon| epsilon as f32).ok_or_else(|| numbers.missing(key))
 }
 
 fn parallel(numbers: &Numbers, choices: &Arithmetic) -> Result<bool> {
@@ -229,14 +226,8 @@ impl Numbers<'_> {
         self.get(key).and_then(Value::as_bool)
     }
 
-    /// What readers took for a key that no file of the time stores.
-    fn assumed(&self, key: &str) -> Option<&toml::Value> {
-        self.family.assumed.get(&self.key(key))
-    }
-
     fn size(&self, key: &str, most: u64) -> Result<usize> {
-        let assumed = || self.assumed(key)?.as_integer()?.try_into().ok();
-        let found = self.u64(key).or_else(assumed);
+        let found = self.u64(key);
         let fits = found.filter(|v| (1..=most).contains(v)).and_then(|v| v.try_into().ok());
         fits.ok_or_else(|| match found {
             None => self.missing(key),

@@ -16,7 +16,7 @@ use crate::{
     format::{
         arithmetic::{MlpKind, Qkv},
         catalog,
-        family::Family,
+        family::{Bias, Family},
     },
     model::{
         Join, Model, Order, Piece, Tensor,
@@ -92,9 +92,8 @@ impl Weights {
         };
         let naming = model.tensors.iter().find_map(naming).unwrap_or(Naming::Gguf);
         let rows = |id: &str| {
-            let (id, names) = family.roles.get_key_value(id)?;
-            let layer = names.gguf.contains("{n}").then_some(0);
-            Some(model.tensor(&Role { id, names, layer }.name(naming))?.rows())
+            let role = Role::first(family.roles.get(id)?);
+            Some(model.tensor(&role.name(naming)?)?.rows())
         };
         let config = Config::new(model, family, rows)?;
         let Config { width, vocab, layers, .. } = config;
@@ -257,7 +256,7 @@ impl Finder<'_> {
     /// The tensor of a role, in the row order of ggml.
     fn tensor(&self, role: &str, layer: Option<u64>) -> Option<Tensor> {
         let role = self.role(role, layer)?;
-        let mut tensor = self.model.tensor(&role.name(self.naming))?.clone();
+        let mut tensor = self.model.tensor(&role.name(self.naming)?)?.clone();
         if self.naming == Naming::Hf && role.names.rotary && tensor.orders.is_empty() {
             let Config { heads, kv_heads, .. } = self.config;
             let heads = if role.id == "query" { heads } else { kv_heads };
@@ -269,7 +268,7 @@ impl Finder<'_> {
 
     fn role(&self, role: &str, layer: Option<u64>) -> Option<Role> {
         let (id, names) = self.family.roles.get_key_value(role)?;
-        Some(Role { id, names, layer })
+        Some(Role { id, names, layer, bias: false })
     }
 
     fn found(&self, role: &str, layer: Option<u64>) -> Result<Tensor> {
@@ -298,7 +297,7 @@ impl Finder<'_> {
         cols: usize,
     ) -> Result<Linear> {
         Ok(Linear {
-            name: self.role(role, layer).map(|role| role.name(Naming::Gguf)),
+            name: self.role(role, layer).and_then(|role| role.name(Naming::Gguf)),
             expert: (0, 1),
             matrix: self.matrix(role, layer, rows, cols)?,
             bias: self.bias(role, layer, rows)?,
@@ -308,12 +307,11 @@ impl Finder<'_> {
     /// What is added to the products of a role's tensor: what the file has, and must have where the
     /// family says so.
     fn bias(&self, role: &str, layer: Option<u64>, len: usize) -> Result<Vec<f32>> {
-        let name = self.role(role, layer).map(|role| role.name(self.naming)).unwrap_or_default();
-        let name = name.strip_suffix("weight").map(|stem| format!("{stem}bias"));
-        let known = format!("{role}_bias");
-        match name.and_then(|name| self.model.tensor(&name)) {
+        let Some(role) = self.role(role, layer) else { return Ok(Vec::new()) };
+        let bias = Role { bias: true, ..role };
+        match bias.name(self.naming).and_then(|name| self.model.tensor(&name)) {
             Some(tensor) => self.vector(tensor, len),
-            None if self.has(&known, layer) => self.vector(&self.found(&known, layer)?, len),
+            None if bias.names.bias == Bias::Always => Err(missing(&bias.title())),
             None => Ok(Vec::new()),
         }
     }

@@ -257,6 +257,16 @@ impl Metadata {
         self.get(key).and_then(Value::as_str)
     }
 
+    /// The architecture that these are of; llama where they name none.
+    pub fn architecture(&self) -> &str {
+        self.str("general.architecture").unwrap_or("llama")
+    }
+
+    /// The value of the key of this name behind the architecture.
+    pub fn own(&self, name: &str) -> Option<&Value> {
+        self.get(&format!("{}.{name}", self.architecture()))
+    }
+
     /// Sets `key`, in its place where it exists, else at the end.
     pub fn set(&mut self, key: impl Into<String>, value: impl Into<Value>) {
         let pair = Arc::new((key.into(), value.into()));

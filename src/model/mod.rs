@@ -5,17 +5,21 @@
 //! checkpoint and a single file are read by the same lines.
 
 pub mod family;
+pub mod hyper;
 pub mod metadata;
 pub mod packed;
 pub mod pretokenizer;
 pub mod printable;
 pub mod role;
+pub mod sizes;
 pub mod tensor;
 pub mod vocab;
 
+pub use hyper::{Assumed, Hyper, Scaling, Stated};
 pub use metadata::{Kind, Metadata, Value};
 pub use packed::{Array, Texts};
-pub use role::{Naming, Role, Symbols};
+pub use role::{Naming, Role};
+pub use sizes::Sizes;
 pub use tensor::{Join, Order, Piece, Tensor};
 pub use vocab::{TokenKind, Vocab};
 

@@ -28,6 +28,9 @@ impl TokenKind {
     }
 }
 
+/// Tokens that fill rows without a name must never be chosen.
+const UNUSED_SCORE: f32 = -10_000.0;
+
 /// The tokens of a model. `scores` and `kinds` are either empty or as long as `tokens`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Vocab {
@@ -81,6 +84,39 @@ impl Vocab {
     /// The score of token `id`.
     pub fn score(&self, id: usize) -> f32 {
         self.scores.get(id).copied().unwrap_or(0.0)
+    }
+
+    /// Adds a token that no text becomes and that is never chosen.
+    pub fn push_unused(&mut self) {
+        self.tokens.push(format!("[PAD{}]", self.tokens.len()).into_bytes());
+        if !self.scores.is_empty() {
+            self.scores.push(UNUSED_SCORE);
+        }
+        if !self.kinds.is_empty() {
+            self.kinds.push(TokenKind::Unused);
+        }
+    }
+
+    /// Adds unused tokens, or leaves out the last, so that there are as many as `rows`.
+    pub fn fit(&mut self, rows: usize) {
+        while self.len() < rows {
+            self.push_unused();
+        }
+        self.tokens.truncate(rows);
+        self.scores.truncate(rows);
+        self.kinds.truncate(rows);
+    }
+
+    /// How tokens and rows of the embedding differ, and what [`Vocab::fit`] does about it: what `would be` done or
+    /// what `are`.
+    pub fn misfit(&self, rows: usize, done: &str) -> String {
+        let tokens = self.len();
+        let how = if tokens < rows {
+            format!("{} rows have no token, which {done} filled with unused ones", rows - tokens)
+        } else {
+            format!("{} tokens have no row and {done} left out", tokens - rows)
+        };
+        format!("the vocabulary has {tokens} tokens, the embedding {rows} rows: {how}")
     }
 
     /// The vocabulary that GGUF metadata describes.

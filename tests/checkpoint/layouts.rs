@@ -81,7 +81,7 @@ fn check(model: &Model) {
     assert_eq!(model.tensors.len(), SHAPES.len());
     for (i, (name, _, shape)) in SHAPES.iter().enumerate() {
         let role = Role::of(checkpoint::family(), Naming::Old, name).unwrap();
-        assert_eq!(values(model, &role.name(Naming::Gguf)), numbers(i, shape), "{name}");
+        assert_eq!(values(model, &role.name(Naming::Gguf).unwrap()), numbers(i, shape), "{name}");
     }
     assert_eq!(model.metadata.u64("llama.attention.head_count_kv"), Some(1));
     assert_eq!(model.metadata.u64("llama.feed_forward_length"), Some(12));

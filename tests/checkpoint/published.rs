@@ -66,7 +66,8 @@ fn every_layout_holds_the_bytes_that_the_converters_wrote() {
                 assert_eq!(theirs.shape, tensor.shape, "{name}: {}", tensor.name);
                 assert!(ours == rows(reference, theirs), "{name}: {}", tensor.name);
             }
-            let meta = Role::of(family(), Naming::Gguf, &tensor.name).unwrap().name(Naming::Old);
+            let meta =
+                Role::of(family(), Naming::Gguf, &tensor.name).unwrap().name(Naming::Old).unwrap();
             let theirs = e4.tensor(&meta).unwrap();
             assert!(ours == rows(&e4, theirs), "{name}: {meta}");
         }

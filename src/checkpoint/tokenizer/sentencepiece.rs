@@ -13,9 +13,10 @@
 //!
 //! Source: sentencepiece, sentencepiece_model.proto.
 
-use std::fmt::Display;
+use std::{fmt::Display, path::Path};
 
 use crate::{
+    bytes::Input,
     error::{Error, Malformed, Result},
     limits::Limits,
     model::{TokenKind, Vocab},
@@ -72,7 +73,21 @@ struct Message<'a> {
     at: usize,
 }
 
+/// No `tokenizer.model` is larger than this.
+const LONGEST: u64 = 64 << 20;
+
 impl SentencePiece {
+    /// Reads the file at `path`.
+    ///
+    /// # Errors
+    /// As [`SentencePiece::parse`], or where it cannot be read.
+    pub fn open(path: &Path) -> Result<SentencePiece> {
+        let input = Input::open(path)?;
+        let mut bytes = vec![0; usize::try_from(input.len().min(LONGEST)).unwrap_or(0)];
+        input.read_at(0, &mut bytes)?;
+        SentencePiece::parse(&input.name(), &bytes)
+    }
+
     /// Reads the protobuf `bytes` of the file called `file`.
     ///
     /// # Errors

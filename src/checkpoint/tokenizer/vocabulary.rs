@@ -12,13 +12,9 @@ use serde_json::Value as Json;
 
 use super::{json::TokenizerJson, sentencepiece::SentencePiece, tiktoken};
 use crate::{
-    checkpoint::{
-        Misfit, Options, find,
-        hyper::{Hyper, Scaling},
-        json,
-    },
+    checkpoint::{Misfit, Options, find, json},
     error::{Error, Result},
-    model::{TokenKind, Value, Vocab},
+    model::{Hyper, Scaling, TokenKind, Value, Vocab},
 };
 
 /// A vocabulary and what else its files say.
@@ -34,14 +30,13 @@ pub struct Read {
 
 /// Tokens that were added by hand rank after all others.
 const ADDED_SCORE: f32 = -1000.0;
-/// Tokens that fill rows without a name must never be chosen.
-const UNUSED_SCORE: f32 = -10_000.0;
 /// Code Llama's vocabulary has tokens for infilling at fixed places.
 const CODE_LLAMA: u32 = 32_016;
 /// A vocabulary of this size wants no token before a text, says the converter.
 const WITHOUT_BOS: u32 = 49_152;
 
-/// Reads the vocabulary of the checkpoint in `folder`; its embedding has `hyper.vocab` rows.
+/// Reads the vocabulary of the checkpoint in `folder`; its embedding has as many rows as
+/// `hyper` says.
 ///
 /// # Errors
 /// Where a file is broken, or the tokens do not fit the rows and nobody asked to make them.
@@ -51,7 +46,7 @@ pub fn read(
     hyper: &Hyper,
     options: &Options,
 ) -> Result<Read> {
-    let rows = hyper.vocab;
+    let rows = hyper.sizes.get("n_vocab").and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
     let mut read = Read::default();
     let from_json = tokenizer_json(folder)?;
     let settings = json::read(&folder.join("tokenizer_config.json"))?;
@@ -67,6 +62,7 @@ pub fn read(
         (Some((name, bytes)), from_json) if !ranks => {
             read.vocab = SentencePiece::parse(&name, &bytes)?.vocab();
             read.vocab.pre = "default".to_owned();
+            let own = read.vocab.clone();
             if config.is_some() {
                 // There, config.json and its neighbours say which tokens are special.
                 let vocab = &mut read.vocab;
@@ -81,6 +77,7 @@ pub fn read(
             }
             let added = from_json.map(|t| t.added).unwrap_or_default();
             special_tokens(settings.as_ref(), config, &added, &mut read.vocab);
+            overrule(&own, &mut read);
         }
         (_, Some(from_json)) => {
             let TokenizerJson { vocab, added, notes } = from_json?;
@@ -174,7 +171,7 @@ fn add_tokens(folder: &Path, settings: Option<&Json>, rows: u32, read: &mut Read
         }
         let id = usize::try_from(id).unwrap_or(usize::MAX);
         while read.vocab.len() <= id {
-            push_unused(&mut read.vocab);
+            read.vocab.push_unused();
         }
         if let (Some(s), Some(k)) = (read.vocab.scores.get_mut(id), read.vocab.kinds.get_mut(id)) {
             texts.insert(id, text.into_bytes());
@@ -189,14 +186,6 @@ fn add_tokens(folder: &Path, settings: Option<&Json>, rows: u32, read: &mut Read
         ));
     }
     Ok(())
-}
-
-fn push_unused(vocab: &mut Vocab) {
-    vocab.tokens.push(format!("[PAD{}]", vocab.tokens.len()).into_bytes());
-    if !vocab.scores.is_empty() {
-        vocab.scores.push(UNUSED_SCORE);
-    }
-    vocab.kinds.push(TokenKind::Unused);
 }
 
 /// Whether a token is for control though not marked so, as the converter guesses.
@@ -231,6 +220,30 @@ fn special_tokens(
     let flag = |name: &str| settings.and_then(|s| s.get(format!("add_{name}_token"))?.as_bool());
     vocab.add_bos = vocab.add_bos.or_else(|| flag("bos"));
     vocab.add_eos = vocab.add_eos.or_else(|| flag("eos"));
+}
+
+/// Takes the ids of `tokenizer.model` where others say that a text begins with the unknown token or ends
+/// with the one that begins it, as the first conversions of LLaMA did (bos 0, eos 1).
+fn overrule(own: &Vocab, read: &mut Read) {
+    let vocab = &mut read.vocab;
+    let (Some(bos), Some(eos)) = (own.bos, own.eos) else { return };
+    let wrong =
+        |said: Option<u32>, others: [Option<u32>; 2]| said.is_some() && others.contains(&said);
+    if !wrong(vocab.bos, [own.unknown, own.eos]) && !wrong(vocab.eos, [own.unknown, own.bos]) {
+        return;
+    }
+    let name = |id: Option<u32>| {
+        let token = id.and_then(|id| vocab.tokens.get(usize::try_from(id).ok()?));
+        let text = token.map_or("nothing".into(), |token| String::from_utf8_lossy(token));
+        id.map_or_else(|| "none".to_owned(), |id| format!("{id} ({text})"))
+    };
+    read.notes.push(format!(
+        "config.json begins texts with token {} and ends them with {}; tokenizer.model knows better: {bos} and \
+         {eos} are taken",
+        name(vocab.bos),
+        name(vocab.eos)
+    ));
+    (vocab.bos, vocab.eos) = (Some(bos), Some(eos));
 }
 
 /// The chat template: in `tokenizer_config.json`, one or several by name, or in files of their own.
@@ -284,23 +297,13 @@ fn fit(rows: u32, options: &Options, read: &mut Read) -> Result<()> {
     if tokens == rows || options.misfit == Misfit::Leave {
         return Ok(());
     }
-    let how = if tokens < rows {
-        format!("{} rows have no token; they would be filled with unused ones", rows - tokens)
-    } else {
-        format!("{} tokens have no row; they would be left out", tokens - rows)
-    };
     if options.misfit == Misfit::Refuse {
         return Err(Error::refused(
-            format!("the vocabulary has {tokens} tokens, the embedding {rows} rows: {how}"),
+            vocab.misfit(rows, "would be"),
             "look for an added_tokens.json that is missing, or allow it with --pad-vocab",
         ));
     }
-    while vocab.len() < rows {
-        push_unused(vocab);
-    }
-    vocab.tokens.truncate(rows);
-    vocab.scores.truncate(rows);
-    vocab.kinds.truncate(rows);
+    vocab.fit(rows);
     read.notes.push(format!("vocabulary of {tokens} tokens fitted to {rows} rows"));
     Ok(())
 }

@@ -17,7 +17,7 @@ use crate::{
         container::{Container, Skeleton},
         family::Family,
     },
-    model::{Model, Symbols},
+    model::{Model, Sizes},
     size,
 };
 
@@ -59,14 +59,14 @@ impl Facts {
     pub fn of(path: &Path, model: &Model) -> Result<Facts> {
         let format = catalog::container(&model.format)
             .ok_or_else(|| Error::unsupported(format!("no format {:?}", model.format), ""))?;
-        let symbols = Symbols::of(model);
+        let known = Sizes::of(model);
         let mut sizes = Vec::new();
         for (name, value) in [
-            ("layers", symbols.n_layer),
-            ("width", symbols.n_embd),
-            ("heads", symbols.n_head),
-            ("key-value heads", symbols.n_head_kv.filter(|n| Some(*n) != symbols.n_head)),
-            ("feed-forward width", symbols.n_ff),
+            ("layers", known.get("n_layer")),
+            ("width", known.get("n_embd")),
+            ("heads", known.get("n_head")),
+            ("key-value heads", known.get("n_head_kv").filter(|n| Some(*n) != known.get("n_head"))),
+            ("feed-forward width", known.get("n_ff")),
             ("rank", word(model, "r")),
             ("alpha", word(model, "lora_alpha")),
         ] {

@@ -1,0 +1,476 @@
+//! The numbers of a model in one view: what its file says, what a person states, what must be assumed.
+
+use std::{fmt, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value as Json, json};
+
+use super::{Metadata, Model, Naming, Sizes, Value, sizes::of_kind};
+use crate::{
+    bytes::Input,
+    error::{Error, Result},
+    format::{
+        catalog,
+        container::{Container, Skeleton},
+        family::{self, Family, Kind},
+    },
+};
+
+/// What a person says about a model that its file does not, or says wrong.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Stated {
+    /// The epsilon of the norms.
+    pub eps: Option<f32>,
+    /// The context length in tokens.
+    pub context: Option<u32>,
+    /// The base of rotary positions.
+    pub rope_base: Option<f32>,
+    /// The factor by which positions are scaled down.
+    pub rope_scale: Option<f32>,
+    /// The `tokenizer.model` whose vocabulary counts.
+    pub vocab: Option<PathBuf>,
+    /// Whether a vocabulary is fitted to the rows of the embedding.
+    pub pad_vocab: bool,
+}
+
+/// A value that had to be assumed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Assumed {
+    /// The key, as `llama.context_length`.
+    pub key: String,
+    /// The value taken.
+    pub value: String,
+    /// Why this one.
+    pub because: String,
+    /// The flag that overrides it.
+    pub flag: String,
+}
+
+impl fmt::Display for Assumed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Assumed { key, value, because, flag } = self;
+        write!(f, "assumed: {key} = {value} ({because}; change with {flag})")
+    }
+}
+
+/// Ways to stretch rotary frequencies over longer texts.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Scaling {
+    /// Not at all.
+    #[default]
+    None,
+    /// All by one factor.
+    Linear(f32),
+    /// By frequency, with optional fine tuning under GGUF's names after `rope.scaling.`.
+    Yarn {
+        /// The factor of the lowest frequencies.
+        factor: f32,
+        /// Context before stretching.
+        original: Option<u32>,
+        /// Further parameters.
+        more: Vec<(&'static str, f32)>,
+    },
+    /// LLaMA 3.1's rule, stored as a tensor of divisors.
+    Llama3 {
+        /// The divisor of the lowest frequencies.
+        factor: f64,
+        /// Wavelengths above `original / low` are divided by `factor`.
+        low: f64,
+        /// Wavelengths below `original / high` are left alone.
+        high: f64,
+        /// Context before stretching.
+        original: f64,
+    },
+}
+
+/// The numbers of a model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Hyper {
+    /// The family in whose symbols they are given.
+    pub family: &'static Family,
+    /// The numbers by symbol: stated, following from others, or assumed.
+    pub sizes: Sizes,
+    /// How rotary positions are stretched.
+    pub scaling: Scaling,
+    assumed: Vec<Assumed>,
+    /// What was noticed, as sentences.
+    notes: Vec<String>,
+    /// The symbols that a file gets beside what it has: those stated by a person, and those assumed.
+    added: Vec<&'static str>,
+}
+
+impl Hyper {
+    /// The numbers of `model`, of which a person states some.
+    ///
+    /// # Errors
+    /// Where no family describes the model.
+    pub fn of(model: &Model, stated: &Stated) -> Result<Hyper> {
+        let Some(family) = Family::of(model)? else {
+            let architecture = model.metadata.architecture();
+            let what = format!("the architecture {architecture:?} has no description here");
+            return Err(Error::unsupported(what, "keep it as GGUF"));
+        };
+        Ok(Hyper::within(family, model, stated))
+    }
+
+    /// The numbers of `model`, which is of `family`, of which a person states some.
+    pub fn within(family: &'static Family, model: &Model, stated: &Stated) -> Hyper {
+        let sizes = Sizes::within(family, model);
+        let mut hyper = Hyper::new(family, sizes, Scaling::of(&model.metadata));
+        let before_gguf = catalog::container(&model.format)
+            .is_some_and(|c| c.format.skeleton == Skeleton::Stream);
+        hyper.state(stated);
+        hyper.assume(model, before_gguf);
+        hyper
+    }
+
+    /// These numbers and nothing assumed.
+    pub fn new(family: &'static Family, sizes: Sizes, scaling: Scaling) -> Hyper {
+        let (assumed, notes, added) = (Vec::new(), Vec::new(), Vec::new());
+        Hyper { family, sizes, scaling, assumed, notes, added }
+    }
+
+    fn state(&mut self, stated: &Stated) {
+        for (symbol, value) in stated.values() {
+            if self.family.sizes.contains_key(symbol) {
+                self.sizes.set(symbol, value);
+                self.added.push(symbol);
+            }
+        }
+        if let Some(factor) = stated.rope_scale {
+            self.scaling = Scaling::Linear(factor);
+            self.added.push("scaling");
+        }
+    }
+
+    /// Assumes what is not known: of a file from before GGUF all that those never stored, else only what no
+    /// reader does without.
+    fn assume(&mut self, model: &Model, before_gguf: bool) {
+        for entry in &self.family.assumed {
+            let symbol = entry.symbol.as_str();
+            let known = match symbol {
+                "scaling" => self.scaling != Scaling::None,
+                symbol => self.sizes.value(symbol).is_some(),
+            };
+            let wanted = before_gguf || entry.required && !model.tensors.is_empty();
+            if known || !wanted || !entry.when.iter().all(|(s, v)| self.holds(s, v)) {
+                continue;
+            }
+            let value = match self.family.sizes.get(symbol) {
+                Some(size) => of_toml(size.kind, &entry.value),
+                None => entry.value.as_str().map(Value::from),
+            };
+            let Some(value) = value else { continue };
+            let key = self.family.key(symbol);
+            self.assumed.push(Assumed {
+                key: key
+                    .unwrap_or_else(|| format!("{}.rope.scaling.type", self.family.family.gguf)),
+                value: written(&value),
+                because: entry.because.clone(),
+                flag: entry.flag.clone(),
+            });
+            if symbol == "scaling" {
+                self.notes.extend(speaks_against(model, entry));
+            } else {
+                self.sizes.set(symbol, value);
+                self.added.push(symbol);
+            }
+        }
+    }
+
+    /// Whether a symbol is what a description says.
+    fn holds(&self, symbol: &str, wanted: &toml::Value) -> bool {
+        let kind = self.family.sizes.get(symbol).map_or(Kind::Whole, |size| size.kind);
+        let wanted = of_toml(kind, wanted);
+        wanted.is_some() && wanted.as_ref() == self.sizes.value(symbol)
+    }
+
+    /// What had to be assumed.
+    pub fn assumed(&self) -> &[Assumed] {
+        &self.assumed
+    }
+
+    /// What a person should know.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// All numbers as keys of GGUF, in the order in which converters from `naming` write them.
+    ///
+    /// # Errors
+    /// Where a number is missing that no file does without.
+    pub fn keys(&self, naming: Naming) -> Result<Metadata> {
+        for (symbol, size) in &self.family.sizes {
+            if let Some(what) = size.needed.as_ref().filter(|_| self.sizes.value(symbol).is_none())
+            {
+                let what = format!("{symbol}, {what}, is nowhere said");
+                return Err(Error::unsupported(what, "get a whole copy of the model"));
+            }
+        }
+        let order =
+            if naming == Naming::Hf { &self.family.order.hf } else { &self.family.order.old };
+        let mut keys = Metadata::new();
+        order.iter().for_each(|symbol| self.put(symbol, &mut keys));
+        Ok(keys)
+    }
+
+    /// Sets in `keys` what a person states and what had to be assumed.
+    pub fn amend(&self, keys: &mut Metadata) {
+        self.added.iter().for_each(|symbol| self.put(symbol, keys));
+    }
+
+    /// Sets the keys of one symbol.
+    pub(crate) fn put(&self, symbol: &str, keys: &mut Metadata) {
+        let architecture = &self.family.family.gguf;
+        if symbol == "scaling" {
+            return self.scaling.put(architecture, keys);
+        }
+        let Some(size) = self.family.sizes.get(symbol) else { return };
+        let (Some(key), Some(value)) = (size.gguf_key(architecture), self.sizes.value(symbol))
+        else {
+            return;
+        };
+        if size.only_stated && !self.sizes.is_stated(symbol) {
+            return;
+        }
+        keys.set(key, narrow(value));
+    }
+
+    /// The header words of a file from before GGUF, with so many tokens and this file type.
+    ///
+    /// # Errors
+    /// Where the container is of another family, or a word cannot be had.
+    pub fn words(
+        &self,
+        format: &Container,
+        tokens: usize,
+        ftype: i64,
+    ) -> Result<Vec<(String, i64)>> {
+        if format.format.family != self.family.family.name {
+            let what =
+                format!("{} does not hold {}", format.format.title, self.family.family.title);
+            return Err(Error::unsupported(what, "keep it as GGUF"));
+        }
+        let word = |name: &str| -> Option<i64> {
+            match name {
+                "n_vocab" => i64::try_from(tokens).ok(),
+                "ftype" => Some(ftype),
+                _ => {
+                    let mut sizes = self.family.sizes.iter();
+                    let named = sizes.find(|(_, size)| size.word.as_deref() == Some(name));
+                    let symbol = named.map_or(name, |(symbol, _)| symbol);
+                    self.sizes.get(symbol).and_then(|v| v.try_into().ok())
+                }
+            }
+        };
+        let fields = format.header.fields.iter().map(|field| &field.name);
+        let words = fields.map(|name| match word(name) {
+            Some(value) => Ok((name.clone(), value)),
+            None => {
+                let what = format!("{}: nothing gives its header word {name}", format.format.title);
+                Err(Error::unsupported(what, "keep it as GGUF"))
+            }
+        });
+        words.collect()
+    }
+
+    /// The numbers as `config.json` of Hugging Face states them.
+    pub fn config_json(&self) -> Map<String, Json> {
+        let mut config = Map::new();
+        for (name, value) in &self.family.family.config {
+            config.insert(name.clone(), value.as_str().into());
+        }
+        for (symbol, size) in &self.family.sizes {
+            let (Some(name), Some(value)) = (size.config.first(), self.sizes.value(symbol)) else {
+                continue;
+            };
+            if size.only_stated && !self.sizes.is_own(symbol) {
+                continue;
+            }
+            let json = match *value {
+                Value::Bool(flag) => flag.into(),
+                // As people write it: the shortest decimal that is the same f32.
+                Value::F32(v) => v.to_string().parse::<f64>().unwrap_or_else(|_| v.into()).into(),
+                ref other => other.as_u64().into(),
+            };
+            config.insert(name.clone(), json);
+        }
+        config.insert("rope_scaling".to_owned(), self.scaling.config_json());
+        config
+    }
+}
+
+impl Stated {
+    /// Whether any of it is a number.
+    pub fn has_numbers(&self) -> bool {
+        self.rope_scale.is_some() || self.values().next().is_some()
+    }
+
+    /// The numbers that a person states, by symbol.
+    fn values(&self) -> impl Iterator<Item = (&'static str, Value)> {
+        let all = [
+            ("eps", self.eps.map(Value::F32)),
+            ("n_ctx", self.context.map(Value::U32)),
+            ("rope_base", self.rope_base.map(Value::F32)),
+        ];
+        all.into_iter().filter_map(|(symbol, value)| Some((symbol, value?)))
+    }
+
+    /// Sets in the keys of a GGUF of an architecture without a description what a person states. All
+    /// architectures name these alike but for the epsilon, whose name is that of the norm.
+    pub fn amend(&self, keys: &mut Metadata) {
+        let architecture = keys.architecture().to_owned();
+        let layer_norm = format!("{architecture}.attention.layer_norm_epsilon");
+        for (symbol, value) in self.values() {
+            let key = match symbol {
+                "eps" if keys.get(&layer_norm).is_some() => layer_norm.clone(),
+                "eps" => format!("{architecture}.attention.layer_norm_rms_epsilon"),
+                "n_ctx" => format!("{architecture}.context_length"),
+                _ => format!("{architecture}.rope.freq_base"),
+            };
+            keys.set(key, value);
+        }
+        if let Some(factor) = self.rope_scale {
+            Scaling::Linear(factor).put(&architecture, keys);
+        }
+    }
+}
+
+/// GGUF's names of what `yarn` may be tuned by.
+const YARN: [&str; 4] = ["yarn_ext_factor", "yarn_attn_factor", "yarn_beta_fast", "yarn_beta_slow"];
+
+impl Scaling {
+    /// The scaling that keys of GGUF state.
+    pub fn of(keys: &Metadata) -> Scaling {
+        let key = |name: &str| format!("{}.rope.scaling.{name}", keys.architecture());
+        let number = |name: &str| keys.f32(&key(name));
+        let first = keys.f32(&format!("{}.rope.scale_linear", keys.architecture()));
+        match (keys.str(&key("type")), number("factor").or(first)) {
+            (Some("linear") | None, Some(factor)) => Scaling::Linear(factor),
+            (Some("yarn"), Some(factor)) => Scaling::Yarn {
+                factor,
+                original: keys.u64(&key("original_context_length")).and_then(|n| n.try_into().ok()),
+                more: YARN.into_iter().filter_map(|name| Some((name, number(name)?))).collect(),
+            },
+            _ => Scaling::None,
+        }
+    }
+
+    fn put(&self, architecture: &str, keys: &mut Metadata) {
+        let mut set = |key: &str, value: Value| {
+            keys.set(format!("{architecture}.rope.scaling.{key}"), value);
+        };
+        match self {
+            Scaling::None | Scaling::Llama3 { .. } => {}
+            Scaling::Linear(factor) => {
+                set("type", "linear".into());
+                set("factor", (*factor).into());
+            }
+            Scaling::Yarn { factor, original, more } => {
+                set("type", "yarn".into());
+                set("factor", (*factor).into());
+                if let Some(original) = original {
+                    set("original_context_length", (*original).into());
+                }
+                for (key, value) in more {
+                    set(key, (*value).into());
+                }
+            }
+        }
+    }
+
+    /// `rope_scaling` of `config.json`.
+    pub fn config_json(&self) -> Json {
+        // A float without a fraction as a whole number.
+        let whole = |v: f64| format!("{v}").parse::<u64>().map_or_else(|_| v.into(), Json::from);
+        match self {
+            Scaling::None => Json::Null,
+            Scaling::Linear(factor) => json!({"type": "linear", "factor": factor}),
+            Scaling::Yarn { factor, original, .. } => json!({
+                "type": "yarn", "factor": factor, "original_max_position_embeddings": original
+            }),
+            Scaling::Llama3 { factor, low, high, original } => json!({
+                "rope_type": "llama3", "factor": factor, "low_freq_factor": low,
+                "high_freq_factor": high, "original_max_position_embeddings": whole(*original)
+            }),
+        }
+    }
+
+    /// The divisors of the rotary frequencies, one for each pair of `head` rows, where the scaling is stored
+    /// as a tensor.
+    ///
+    /// ```text
+    /// f = 1 / base^(2i / head)          w = 2π / f
+    /// w < original / high               1
+    /// w > original / low                factor
+    /// else                              1 / ((1 - s) / factor + s),  s = (original / w - low) / (high - low)
+    /// ```
+    #[expect(clippy::cast_possible_truncation, reason = "the converter rounds to f32 here")]
+    pub fn divisors(&self, base: f32, head: u32) -> Option<Vec<f32>> {
+        let Scaling::Llama3 { factor, low, high, original } = *self else { return None };
+        let (base, dim) = (f64::from(base), f64::from(head));
+        let divisor = |i: u32| {
+            // The converter computes in f32 from here on, and divides by multiplying with reciprocals.
+            let frequency = (base.powf(f64::from((f64::from(2 * i) / dim) as f32)) as f32).recip();
+            let wavelength = frequency.recip() * std::f32::consts::TAU;
+            if f64::from(wavelength) < original / high {
+                1.0
+            } else if f64::from(wavelength) > original / low {
+                factor as f32
+            } else {
+                let s = (wavelength.recip() * original as f32 - low as f32) / (high - low) as f32;
+                ((1.0 - s) / factor as f32 + s).recip()
+            }
+        };
+        Some((0..head / 2).map(divisor).collect())
+    }
+}
+
+/// A value of a description as what its symbol is.
+fn of_toml(kind: Kind, value: &toml::Value) -> Option<Value> {
+    let value = match value {
+        toml::Value::Integer(number) => Value::I64(*number),
+        toml::Value::Float(number) => Value::F64(*number),
+        toml::Value::Boolean(flag) => Value::Bool(*flag),
+        _ => return None,
+    };
+    of_kind(kind, &value)
+}
+
+/// Whole numbers as GGUF has them, in 32 bits.
+fn narrow(value: &Value) -> Value {
+    match *value {
+        Value::U64(v) => u32::try_from(v).map_or(Value::U64(v), Value::U32),
+        ref other => other.clone(),
+    }
+}
+
+/// As people write it, and as the flag takes it.
+fn written(value: &Value) -> String {
+    match value {
+        Value::F32(small) if *small < 1e-3 => format!("{small:e}"),
+        Value::String(text) => String::from_utf8_lossy(text).into_owned(),
+        value => value.to_string(),
+    }
+}
+
+/// A sentence about a file whose name speaks against what is assumed.
+fn speaks_against(model: &Model, entry: &family::Assumed) -> Option<String> {
+    let path = model.files.first().map(Input::path)?;
+    let name = path.file_name()?.to_string_lossy().to_lowercase();
+    // `superhot`, `-16k` and `8k.`, but not the 8k of 128k.
+    let stands = |word: &&String| {
+        name.match_indices(word.as_str()).any(|(at, _)| {
+            let (before, after) = (name.get(..at), name.get(at + word.len()..));
+            !before.is_some_and(|text| text.ends_with(|c: char| c.is_ascii_digit()))
+                && !after.is_some_and(|text| text.starts_with(|c: char| c.is_alphabetic()))
+        })
+    };
+    let word = entry.unless_named.iter().find(stands)?;
+    Some(format!(
+        "the file's name says {word}: such models were trained with scaled positions; say {} with the factor \
+         that its makers name, and --context with the length that it reaches",
+        entry.flag
+    ))
+}

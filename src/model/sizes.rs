@@ -1,0 +1,262 @@
+//! The numbers of a model by symbol: stated, or following from others and from the shapes of tensors.
+
+use std::collections::BTreeMap;
+
+use super::{Model, Naming, Role, Value};
+use crate::format::{
+    catalog,
+    family::{Family, Kind, Names, Origin, Size, Term},
+};
+
+/// The numbers of a model by the symbols of its family.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Sizes(BTreeMap<&'static str, Known>);
+
+/// A number and whence it comes.
+#[derive(Clone, Debug, PartialEq)]
+struct Known {
+    value: Value,
+    stated: bool,
+    /// Whether it is stated and would follow all the same.
+    follows: bool,
+}
+
+/// What is known of a model before its sizes are.
+pub trait Facts {
+    /// What is stated for a symbol: by a header word, a key of GGUF or of `config.json`.
+    fn stated(&self, symbol: &str, size: &Size) -> Option<Value>;
+    /// The shape of a role's tensor, in the first layer where every layer has one.
+    fn shape(&self, names: &'static Names) -> Option<Vec<u64>>;
+    /// The number of layers that have tensors.
+    fn layers(&self) -> Option<u64>;
+    /// A header word.
+    fn word(&self, name: &str) -> Option<u64>;
+}
+
+impl Sizes {
+    /// The sizes of `model`; none where no family describes it.
+    pub fn of(model: &Model) -> Sizes {
+        catalog::family(&model.family)
+            .map_or_else(Sizes::default, |family| Sizes::within(family, model))
+    }
+
+    /// The sizes of `model`, which is of `family`.
+    pub fn within(family: &'static Family, model: &Model) -> Sizes {
+        Sizes::from(family, &OfModel { family, model })
+    }
+
+    /// What follows from these, which are stated.
+    pub fn with(family: &'static Family, stated: &[(&str, u64)]) -> Sizes {
+        Sizes::from(family, &Given(stated))
+    }
+
+    /// The sizes that follow from `facts`.
+    pub fn from(family: &'static Family, facts: &dyn Facts) -> Sizes {
+        let search = Search { family, facts };
+        let known = |symbol: &'static String| Some((symbol.as_str(), search.known(symbol)?));
+        Sizes(family.sizes.keys().filter_map(known).collect())
+    }
+
+    /// A whole number.
+    pub fn get(&self, symbol: &str) -> Option<u64> {
+        self.value(symbol)?.as_u64()
+    }
+
+    /// A float.
+    #[expect(clippy::cast_possible_truncation, reason = "rounded, as readers do")]
+    pub fn f32(&self, symbol: &str) -> Option<f32> {
+        self.value(symbol)?.as_f64().map(|v| v as f32)
+    }
+
+    /// True or false.
+    pub fn flag(&self, symbol: &str) -> Option<bool> {
+        self.value(symbol)?.as_bool()
+    }
+
+    /// A number of any kind.
+    pub fn value(&self, symbol: &str) -> Option<&Value> {
+        self.0.get(symbol).map(|known| &known.value)
+    }
+
+    /// Whether a number is stated, and does not only follow from others.
+    pub fn is_stated(&self, symbol: &str) -> bool {
+        self.0.get(symbol).is_some_and(|known| known.stated)
+    }
+
+    /// Whether a number is stated and another one than would follow.
+    pub fn is_own(&self, symbol: &str) -> bool {
+        self.0.get(symbol).is_some_and(|known| known.stated && !known.follows)
+    }
+
+    /// The symbols that are known.
+    pub fn symbols(&self) -> impl Iterator<Item = &'static str> {
+        self.0.keys().copied()
+    }
+
+    /// States a number; what follows from it does not change.
+    pub fn set(&mut self, symbol: &'static str, value: impl Into<Value>) {
+        self.0.insert(symbol, Known { value: value.into(), stated: true, follows: false });
+    }
+}
+
+/// What a model file says.
+struct OfModel<'a> {
+    family: &'static Family,
+    model: &'a Model,
+}
+
+impl Facts for OfModel<'_> {
+    fn stated(&self, _: &str, size: &Size) -> Option<Value> {
+        if let Some(word) = size.word.as_ref().and_then(|word| self.model.header(word)) {
+            return of_word(size.kind, word);
+        }
+        let value = self.model.metadata.get(&size.gguf_key(&self.family.family.gguf)?)?;
+        of_kind(size.kind, value)
+    }
+
+    fn shape(&self, names: &'static Names) -> Option<Vec<u64>> {
+        let tensor = Naming::ALL.into_iter().find_map(|naming| {
+            let name = Role::first(names).name(naming)?;
+            self.model.tensor(&name)
+        });
+        tensor.map(|tensor| tensor.shape.clone())
+    }
+
+    fn layers(&self) -> Option<u64> {
+        let layer = |name: &str| Role::find(self.family, name)?.1.layer;
+        self.model.tensors.iter().filter_map(|t| layer(&t.name)).max()?.checked_add(1)
+    }
+
+    fn word(&self, name: &str) -> Option<u64> {
+        self.model.header(name)?.try_into().ok()
+    }
+}
+
+/// Numbers that somebody states.
+struct Given<'a>(&'a [(&'a str, u64)]);
+
+impl Facts for Given<'_> {
+    fn stated(&self, symbol: &str, _: &Size) -> Option<Value> {
+        self.0.iter().find(|(known, _)| *known == symbol).map(|(_, value)| Value::U64(*value))
+    }
+
+    fn shape(&self, _: &'static Names) -> Option<Vec<u64>> {
+        None
+    }
+
+    fn layers(&self) -> Option<u64> {
+        None
+    }
+
+    fn word(&self, _: &str) -> Option<u64> {
+        None
+    }
+}
+
+/// A header word as what it means; a float stands there as its bits.
+fn of_word(kind: Kind, word: i64) -> Option<Value> {
+    match kind {
+        Kind::Whole => u64::try_from(word).ok().map(Value::U64),
+        Kind::Float => u32::try_from(word).ok().map(|bits| Value::F32(f32::from_bits(bits))),
+        Kind::Flag => Some(Value::Bool(word != 0)),
+    }
+}
+
+/// A key's value as what it means; none where it is something else.
+#[expect(clippy::cast_possible_truncation, reason = "rounded, as readers do")]
+pub(crate) fn of_kind(kind: Kind, value: &Value) -> Option<Value> {
+    match kind {
+        Kind::Whole => value.as_u64().map(Value::U64),
+        Kind::Float => value.as_f64().map(|v| Value::F32(v as f32)),
+        Kind::Flag => value.as_bool().map(Value::Bool),
+    }
+}
+
+struct Search<'a> {
+    family: &'static Family,
+    facts: &'a dyn Facts,
+}
+
+impl Search<'_> {
+    fn known(&self, symbol: &str) -> Option<Known> {
+        let size = self.family.sizes.get(symbol)?;
+        let follows = || size.from.iter().find_map(|origin| self.follow(origin));
+        if size.measured
+            && let Some(value) = follows()
+        {
+            return Some(Known { value, stated: false, follows: true });
+        }
+        match self.facts.stated(symbol, size) {
+            Some(value) => {
+                let follows = size.only_stated && follows().as_ref() == Some(&value);
+                Some(Known { value, stated: true, follows })
+            }
+            None => Some(Known { value: follows()?, stated: false, follows: true }),
+        }
+    }
+
+    fn number(&self, symbol: &str) -> Option<u64> {
+        self.known(symbol)?.value.as_u64()
+    }
+
+    fn term(&self, term: &Term) -> Option<u64> {
+        match term {
+            Term::Number(number) => Some(*number),
+            Term::Symbol(symbol) => self.number(symbol),
+        }
+    }
+
+    fn shape(&self, role: &str) -> Option<Vec<u64>> {
+        self.facts.shape(self.family.roles.get(role)?)
+    }
+
+    fn follow(&self, origin: &Origin) -> Option<Value> {
+        let number = match origin {
+            Origin::Rows(role) => self.shape(role)?.first().copied(),
+            Origin::Columns(role) => self.shape(role)?.last().copied(),
+            Origin::RowsPer(role, symbol) => {
+                self.shape(role)?.first()?.checked_div(self.number(symbol)?)
+            }
+            Origin::Layers => self.facts.layers(),
+            Origin::Product(terms) => {
+                terms.iter().try_fold(1u64, |all, term| all.checked_mul(self.term(term)?))
+            }
+            Origin::Sum(terms) => {
+                terms.iter().try_fold(0u64, |all, term| all.checked_add(self.term(term)?))
+            }
+            Origin::Quotient(a, b) => self.term(a)?.checked_div(self.term(b)?),
+            Origin::Same(symbol) => return Some(self.known(symbol)?.value),
+            Origin::Differ(a, b) => {
+                return Some(Value::Bool(self.known(a)?.value != self.known(b)?.value));
+            }
+            Origin::Rule(name) => RULES.iter().find(|(known, _)| known == name)?.1(self),
+        };
+        number.map(Value::U64)
+    }
+}
+
+/// A rule and its name in descriptions.
+type Rule = (&'static str, fn(&Search) -> Option<u64>);
+
+/// What some numbers follow from that no description can say.
+const RULES: [Rule; 2] =
+    [("llama-feed-forward", feed_forward), ("llama-multiple", feed_forward_multiple)];
+
+/// Meta's rule: two thirds of four times the width, rounded up to a multiple of `n_mult`.
+fn rounded_up(width: u64, multiple: u64) -> Option<u64> {
+    (width.checked_mul(8)? / 3).checked_next_multiple_of(multiple)
+}
+
+/// The feed-forward width by Meta's rule, for files without tensors.
+fn feed_forward(search: &Search) -> Option<u64> {
+    let multiple = search.facts.word("n_mult").filter(|multiple| *multiple > 0)?;
+    rounded_up(search.number("n_embd")?, multiple)
+}
+
+/// `n_mult`, from which old loaders compute the feed-forward width; 256 is LLaMA's own.
+fn feed_forward_multiple(search: &Search) -> Option<u64> {
+    let (width, n_ff) = (search.number("n_embd")?, search.number("n_ff")?);
+    let likely = search.facts.word("n_mult").into_iter().chain([256]);
+    let fits = |multiple: &u64| *multiple > 0 && rounded_up(width, *multiple) == Some(n_ff);
+    likely.chain((1..8192).rev()).find(fits)
+}
