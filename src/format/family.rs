@@ -257,7 +257,7 @@ impl Family {
 }
 
 /// Parses and checks one description; `stem` is its file's name without `.toml`.
-pub(crate) fn parse(stem: &str, text: &str) -> Result<Family, String> {
+pub fn parse(stem: &str, text: &str) -> Result<Family, String> {
     let family: Family = catalog::toml(text)?;
     if family.family.name != stem {
         return Err(format!("describes {}: the file must be named so", family.family.name));
