@@ -109,6 +109,23 @@ fn files_stay_readable() {
     }
 }
 
+/// What is read through [`regguf::bytes`] is known as an input, and so never a target.
+#[test]
+fn inputs_are_read_in_one_way() {
+    let src = root().join("src");
+    let mut files = Vec::new();
+    for room in ["batch", "change", "checkpoint", "cli", "container", "infer", "model"] {
+        sources(&src.join(room), &mut files);
+    }
+    for path in files {
+        let text = fs::read_to_string(&path).unwrap();
+        for call in ["fs::read(", "read_to_string(", "File::open("] {
+            let own = path.ends_with("batch/find.rs") || path.ends_with("tests.rs");
+            assert!(own || !code(&text).contains(call), "{}: {call}", path.display());
+        }
+    }
+}
+
 #[test]
 fn unsafe_code_stays_on_its_islands() {
     // Maps, loads and stores of kernels, calls into code compiled for another instruction set.

@@ -116,7 +116,7 @@ pub fn agreed(parts: &[PathBuf]) -> Result<(Receipt, Vec<FileState>)> {
         if let Some(options) = receipt.options.as_object_mut() {
             options.remove("part");
         }
-        receipt.state = State::Started;
+        (receipt.state, receipt.replaces) = (State::Started, None);
         match &whole {
             None => whole = Some(receipt),
             Some(first) if first.makes_the_same(&receipt) => {}
@@ -127,20 +127,21 @@ pub fn agreed(parts: &[PathBuf]) -> Result<(Receipt, Vec<FileState>)> {
     Ok((whole.ok_or_else(none)?, states))
 }
 
-/// Lays the parts end to end under the name of the output, checked.
+/// Lays the parts end to end, checked, ready to get the name of the output.
 ///
 /// # Errors
 /// Where a part is not what its receipt says, or the result is not a whole model file.
-pub fn seal(
+pub fn lay(
     output: &Path,
     parts: &[PathBuf],
     states: &[FileState],
     options: &Value,
+    force: bool,
     progress: &dyn Progress,
-) -> Result<()> {
+) -> Result<Replace> {
     let inputs: Vec<Input> = parts.iter().map(Input::open).collect::<Result<_>>()?;
     let total = inputs.iter().map(Input::len).sum();
-    let out = Replace::begin(output, total, true, &inputs.iter().collect::<Vec<_>>())?;
+    let out = Replace::begin(output, total, force, &inputs.iter().collect::<Vec<_>>())?;
     let mut buffer = vec![0; PIECE];
     let mut to = 0;
     for (input, state) in inputs.iter().zip(states) {
@@ -163,17 +164,22 @@ pub fn seal(
         }
     }
     let format = Some(Target::find(target(options))?.id().to_owned());
-    let written = Input::open(out.temp_path())?;
+    let written = Input::look(out.temp_path())?;
     container::detect(&written, &OpenOptions { format, ..Default::default() })?.sure(&written)?;
-    out.commit()
+    Ok(out)
 }
 
-/// Removes the parts of an output, of any number of machines, with their receipts.
-pub fn remove_parts(output: &Path) {
+/// Removes the parts of an output, of any number of machines, with their receipts: what is still as a
+/// batch made it.
+pub fn remove_parts(output: &Path, threads: usize) {
     for entry in fs::read_dir(folder_of(output)).into_iter().flatten().flatten() {
         let part = receipt::subject(&entry.path());
         let ours = receipt::whole_of(&part).filter(|(w, _)| w.file_name() == output.file_name());
-        if ours.is_some() && Receipt::of(&part).is_some() {
+        let receipt = ours.and_then(|_| Receipt::of(&part));
+        // Of a part that is gone already only the receipt is left.
+        let made =
+            receipt.and_then(|r| r.output).filter(|o| !part.exists() || o.is_still(&part, threads));
+        if made.is_some() {
             // What cannot be removed is found, and proved joined, by the next run.
             let _ = fs::remove_file(&part);
             let _ = fs::remove_file(receipt::path_of(&part));

@@ -45,12 +45,7 @@ impl Lock {
     fn take_with(output: &Path, lock: impl Fn(&File) -> io::Result<bool>) -> Result<Option<Self>> {
         let path = lock_path(output);
         loop {
-            let file = File::options()
-                .create(true)
-                .truncate(false)
-                .write(true)
-                .open(&path)
-                .map_err(|error| Error::io(&path, "create", error))?;
+            let file = open(&path).map_err(|error| Error::io(&path, "create", error))?;
             if !lock(&file).map_err(|error| Error::io(&path, "lock", error))? {
                 return Ok(None);
             }
@@ -72,6 +67,25 @@ impl Drop for Lock {
 pub fn lock_path(output: &Path) -> PathBuf {
     let name = output.file_name().unwrap_or_default().to_string_lossy();
     output.with_file_name(format!(".{name}.lock"))
+}
+
+/// Opens a lock file, or makes it. What is no file is refused, and without waiting: a pipe would wait for
+/// its reader.
+fn open(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.create(true).truncate(false).write(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
+    }
+    let no_file = || io::Error::other("it is a pipe or a device: remove it");
+    match options.open(path) {
+        Ok(file) if file.metadata()?.is_file() => Ok(file),
+        Ok(_) => Err(no_file()),
+        Err(_) if path.metadata().is_ok_and(|there| !there.is_file()) => Err(no_file()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Whether the file of this name is the one that was locked.

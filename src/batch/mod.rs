@@ -83,7 +83,6 @@
 pub mod events;
 pub mod find;
 pub mod join;
-mod leftovers;
 pub mod lock;
 pub mod plan;
 pub mod receipt;

@@ -1,6 +1,6 @@
 //! Works through a plan: jobs side by side, each output locked, written whole, and given a receipt.
 
-use std::fs;
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -12,14 +12,13 @@ use serde_json::{Value, json};
 
 use super::events::{Event, Made, Observer};
 use super::join;
-use super::leftovers;
 use super::lock::Lock;
 use super::plan::{BatchPlan, Job, Output};
-use super::receipt::{FileState, Receipt, Standing, State, part_of, standing};
+use super::receipt::{FileState, Receipt, Standing, Work, part_of, path_of, standing};
 use super::shard::Shard;
 use super::task::{Settings, Task};
-use crate::bytes::replace::{check_interrupt, check_target, folder_of, free_space};
-use crate::change::{self, Plan, Progress};
+use crate::bytes::replace::{check_interrupt, check_target, folder_of, free_space, make_folder};
+use crate::change::{self, Plan, Progress, Writing};
 use crate::check::Severity;
 use crate::check::verify::{self, verify};
 use crate::error::{Error, Result};
@@ -219,18 +218,18 @@ impl Run<'_> {
             .collect();
         let mut outputs = job.outputs.clone();
         if let Some(part) = self.part {
-            let joined = outputs.iter().all(|output| {
-                let options = self.options_of(output, None);
-                self.standing(output, &options, &inputs) == Standing::Proved
-            });
-            if joined {
+            let joined = |output: &Output| {
+                let work = self.work(job, output, None, &inputs);
+                Ok(standing(&output.path, &work)? == Standing::Proved)
+            };
+            if outputs.iter().map(joined).collect::<Result<Vec<bool>>>()?.into_iter().all(|yes| yes)
+            {
                 return Ok(Done::Skipped("joined already: the output matches its receipt".into()));
             }
             outputs.iter_mut().for_each(|output| output.path = part_of(&output.path, part));
         }
         for output in &outputs {
-            let folder = output.path.parent().unwrap_or(Path::new(""));
-            fs::create_dir_all(folder).map_err(|error| Error::io(folder, "create", error))?;
+            make_folder(folder_of(&output.path))?;
         }
         // In one order everywhere, so that two batches cannot wait for each other.
         let mut paths: Vec<&Path> = outputs.iter().map(|output| output.path.as_path()).collect();
@@ -245,22 +244,18 @@ impl Run<'_> {
         let mut due = Vec::new();
         let mut why = String::new();
         for (n, output) in outputs.iter().enumerate() {
-            let options = self.options_of(output, self.part);
-            match self.standing(output, &options, &inputs) {
+            match standing(&output.path, &self.work(job, output, self.part, &inputs))? {
                 Standing::Proved => {}
-                Standing::Foreign if !self.limits.force => {
-                    let what = format!(
-                        "{}: exists already and no receipt says that a batch made it",
-                        output.path.display()
-                    );
+                Standing::Foreign(what) if !self.limits.force => {
+                    let what = format!("{}: {what}", output.path.display());
                     return Err(Error::refused(what, "move it away, or add --force"));
                 }
-                Standing::Foreign => {
-                    due.push(n);
+                Standing::Foreign(_) => {
+                    due.push((n, None));
                     "replaces what was there".clone_into(&mut why);
                 }
-                Standing::Due(reason) => {
-                    due.push(n);
+                Standing::Due(reason, replaces) => {
+                    due.push((n, replaces));
                     why = reason;
                 }
             }
@@ -273,20 +268,37 @@ impl Run<'_> {
         self.make(i, job, &outputs, &due, &inputs).map(Done::Finished)
     }
 
+    /// What is to be done for an output, or for a part of it.
+    fn work<'b>(
+        &'b self,
+        job: &Job,
+        output: &Output,
+        part: Option<Shard>,
+        inputs: &'b [(String, PathBuf)],
+    ) -> Work<'b> {
+        let path = &job.model.path;
+        let source = path.canonicalize().unwrap_or_else(|_| path.clone());
+        Work {
+            task: self.plan.task.name(),
+            options: self.options_of(output, part),
+            source: source.display().to_string(),
+            inputs,
+            threads: self.limits.threads,
+        }
+    }
+
     /// Everything that decides the bytes of an output, or of a part of it, besides its inputs.
     #[expect(clippy::indexing_slicing, reason = "options are an object, which gets the key")]
     fn options_of(&self, output: &Output, part: Option<Shard>) -> Value {
         let mut options = self.options.clone();
+        if self.plan.settings.keep_nan {
+            options["keep_nan"] = json!(true);
+        }
         options["type"] = json!(output.kind);
         if let Some(part) = part {
             options["part"] = json!(part.to_string());
         }
         options
-    }
-
-    fn standing(&self, output: &Output, options: &Value, inputs: &[(String, PathBuf)]) -> Standing {
-        let (task, threads) = (self.plan.task.name(), self.limits.threads);
-        standing(&output.path, task, options, inputs, threads)
     }
 
     /// Makes the outputs that are due; their locks are held.
@@ -295,14 +307,11 @@ impl Run<'_> {
         i: usize,
         job: &Job,
         outputs: &[Output],
-        due: &[usize],
+        due: &[(usize, Option<FileState>)],
         inputs: &[(String, PathBuf)],
     ) -> Result<Vec<Made>> {
-        for output in outputs {
-            leftovers::remove(folder_of(&output.path));
-        }
         let threads = self.limits.threads;
-        let written: u64 = due.iter().filter_map(|n| outputs.get(*n)).map(|o| o.bytes).sum();
+        let written: u64 = due.iter().filter_map(|(n, _)| outputs.get(*n)).map(|o| o.bytes).sum();
         let written = self.part.map_or(written, |part| written / part.count() as u64);
         let telling = self.telling(i, job.model.bytes + 2 * written);
         let read =
@@ -314,52 +323,54 @@ impl Run<'_> {
             let what = format!("{}: planned for other outputs", job.model.name);
             return Err(Error::unsupported(what, "plan the batch again"));
         }
-        let cut = |plan: Plan| match self.part {
-            Some(part) => plan.part(part.index(), part.count()),
-            None => plan,
-        };
-        let (outputs, mut plans): (Vec<&Output>, Vec<Plan>) = outputs
+        let plans: Vec<Plan> = due
             .iter()
-            .zip(plans)
-            .enumerate()
-            .filter(|(n, _)| due.contains(n))
-            .map(|(_, (output, plan))| (output, cut(plan)))
-            .unzip();
-        for (plan, output) in plans.iter_mut().zip(&outputs) {
-            plan.output.clone_from(&output.path);
-        }
+            .filter_map(|(n, _)| {
+                let plan = Plan { output: outputs.get(*n)?.path.clone(), ..plans.get(*n)?.clone() };
+                Some(self.part.map_or(plan.clone(), |part| plan.part(part.index(), part.count())))
+            })
+            .collect();
         let total = plans.iter().map(|plan| plan.layout.total).sum();
-        let _reserved = self.reserve(outputs.first().map(|o| o.path.as_path()), total)?;
+        let _reserved = self.reserve(plans.first().map(|plan| plan.output.as_path()), total)?;
         let mut receipts = Vec::new();
-        for output in &outputs {
-            let (task, options) = (self.plan.task.name(), self.options_of(output, self.part));
-            let receipt = Receipt::start(task, options, states.clone());
+        for (n, replaces) in due {
+            let Some(output) = outputs.get(*n) else { continue };
+            let work = self.work(job, output, self.part, inputs);
+            let receipt = Receipt::start(&work, states.clone(), replaces.clone());
             receipt.write(&output.path)?;
-            receipts.push(receipt);
+            receipts.push((output, receipt));
         }
-        change::carry(&model, &plans, true, &telling)?;
-        for (state, (_, path)) in states.iter().zip(inputs) {
-            if !state.is_unmoved(path) {
-                let how = "it was written to between reading and digesting it".to_owned();
-                return Err(Error::Changed { path: path.clone(), how });
+        let receipts = RefCell::new(receipts);
+        let sealed = |i: usize, place: &Path| {
+            for (state, (_, path)) in states.iter().zip(inputs).filter(|_| i == 0) {
+                if !state.is_unmoved(path) {
+                    let how = "it was written to between reading and digesting it".to_owned();
+                    return Err(Error::Changed { path: path.clone(), how });
+                }
             }
-        }
-        let pairs = receipts.into_iter().zip(outputs);
-        pairs.map(|(receipt, output)| self.finish(job, receipt, &output.path, &telling)).collect()
+            let mut receipts = receipts.borrow_mut();
+            let Some((output, receipt)) = receipts.get_mut(i) else { return Ok(()) };
+            self.seal(job, receipt, place, &output.path, &telling)
+        };
+        // What appeared meanwhile is nobody's to replace.
+        let force = self.limits.force || due.iter().any(|(_, replaces)| replaces.is_some());
+        let how = Writing { force, progress: &telling, proof: &|_, _| Ok(None), sealed: &sealed };
+        change::carry_with(&model, &plans, &how)?;
+        let receipts = receipts.into_inner().into_iter();
+        receipts.map(|(output, receipt)| made(receipt, &output.path)).collect()
     }
 
-    /// Reads an output back and completes its receipt.
-    fn finish(
+    /// Reads an output back that is to get its name, and says so in its receipt.
+    fn seal(
         &self,
         job: &Job,
-        receipt: Receipt,
+        receipt: &mut Receipt,
+        place: &Path,
         output: &Path,
         telling: &Telling,
-    ) -> Result<Made> {
+    ) -> Result<()> {
         let name = relative(output, self.plan.settings.out.as_ref().unwrap_or(&job.model.root));
-        let state = receipt.finish(output, &name, self.limits.threads, telling)?;
-        let path = output.display().to_string();
-        Ok(Made { path, bytes: state.size, sha256: state.sha256 })
+        receipt.seal(place, output, &name, self.limits.threads, telling)
     }
 
     fn telling(&self, job: usize, total: u64) -> Telling<'_> {
@@ -371,35 +382,43 @@ impl Run<'_> {
         let output = job.model.path.as_path();
         let lock = if wait { Some(Lock::wait(output)?) } else { Lock::try_take(output)? };
         let Some(lock) = lock else { return Ok(Done::Busy(output.to_owned())) };
-        let parts = &job.model.files;
+        let (parts, threads) = (&job.model.files, self.limits.threads);
         let agreed = join::agreed(parts);
         let there = Receipt::of(output);
-        if let (Ok((whole, _)), Some(Receipt { output: Some(made), .. })) = (&agreed, &there)
-            && there.as_ref().is_some_and(|r| r.state == State::Finished && r.makes_the_same(whole))
-            && made.has_digest_of(output, self.limits.threads)
+        if there.is_none() {
+            check_target(&path_of(output), self.limits.force, &[])?;
+        }
+        let replaces =
+            there.as_ref().and_then(|r| r.owned(output, threads)).map(|(o, _)| o.clone());
+        if let (Ok((whole, _)), Some(receipt)) = (&agreed, there)
+            && receipt.makes_the_same(whole)
+            && receipt.output.is_some()
+            && replaces == receipt.output
         {
+            receipt.finish(output)?;
             drop(lock);
-            join::remove_parts(output);
+            join::remove_parts(output, threads);
             return Ok(Done::Skipped("joined already; its parts are removed".into()));
         }
         if let Some(problem) = &job.problem {
             return Err(Error::unsupported(format!("{}: {problem}", output.display()), ""));
         }
-        let (receipt, states) = agreed?;
-        if there.is_none() && !self.limits.force {
-            check_target(output, false, &[])?;
-        }
+        let (mut receipt, states) = agreed?;
+        let force = self.limits.force || replaces.is_some();
+        check_target(output, force, &[])?;
         let (input, bytes) = (job.model.name.as_str(), job.model.bytes);
         self.observer.hear(&Event::Started { job: i, input, bytes, why: "all parts are there" });
-        leftovers::remove(folder_of(output));
         let _reserved = self.reserve(Some(output), bytes)?;
+        receipt.replaces = replaces;
         receipt.write(output)?;
         let telling = self.telling(i, 2 * bytes);
-        join::seal(output, parts, &states, &receipt.options, &telling)?;
-        let made = self.finish(job, receipt, output, &telling)?;
+        let out = join::lay(output, parts, &states, &receipt.options, force, &telling)?;
+        self.seal(job, &mut receipt, out.temp_path(), output, &telling)?;
+        out.commit()?;
+        let made = made(receipt, output)?;
         // The parts go after the lock: where one is left, the next run finds the job and tidies up.
         drop(lock);
-        join::remove_parts(output);
+        join::remove_parts(output, threads);
         Ok(Done::Finished(vec![made]))
     }
 
@@ -439,6 +458,13 @@ impl Run<'_> {
             None => Ok(Done::Finished(Vec::new())),
         }
     }
+}
+
+/// Completes the receipt of an output that has its name.
+fn made(receipt: Receipt, output: &Path) -> Result<Made> {
+    let state = receipt.finish(output)?;
+    let path = output.display().to_string();
+    Ok(Made { path, bytes: state.size, sha256: state.sha256 })
 }
 
 /// A path relative to a folder, with `/`.

@@ -1,6 +1,6 @@
 //! What a batch does to every model: the same library calls as the single commands.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +43,9 @@ pub struct Settings {
     pub name: Option<String>,
     /// What is quantized already may be quantized again.
     pub allow_requantize: bool,
+    /// Infinite and NaN weights are written as they are.
+    #[serde(default)]
+    pub keep_nan: bool,
     /// Decode every row when verifying.
     pub deep: bool,
     /// What the person says of every model beside what its file says.
@@ -79,13 +82,18 @@ impl Settings {
         Err(Error::Usage(wrong.to_owned()))
     }
 
+    fn upgrade(&self) -> upgrade::Options {
+        let (to, stated) = (self.to.clone(), self.stated.clone());
+        upgrade::Options { to, stated, keep_nan: self.keep_nan, ..Default::default() }
+    }
+
     /// Plans a conversion as `regguf convert` does.
     fn convert(&self, found: &Found) -> Result<(Model, Vec<Plan>)> {
         let model = match found.kind {
             Kind::Checkpoint => {
                 checkpoint::open(&found.path, &checkpoint::Options::of(&self.stated))?
             }
-            _ => open(&found.path, &OpenOptions::default())?,
+            _ => open_model(&found.path)?,
         };
         if found.kind == Kind::Checkpoint && model.vocab.is_empty() && self.stated.vocab.is_none() {
             let what = format!("{}: no tokenizer.model or tokenizer.json", found.path.display());
@@ -102,14 +110,24 @@ impl Settings {
         convert::plan(model, &options)
     }
 
-    fn upgrade(&self) -> upgrade::Options {
-        let (to, stated) = (self.to.clone(), self.stated.clone());
-        upgrade::Options { to, stated, ..Default::default() }
-    }
-
     fn file_types(&self) -> Result<Vec<FileType>> {
         self.types.iter().map(|word| FileType::parse(word)).collect()
     }
+}
+
+/// Opens a model. Files that are read like models and are none are passed over, with the reason.
+fn open_model(path: &Path) -> Result<Model> {
+    let model = open(path, &OpenOptions::default())?;
+    let kind = model.metadata.str("general.type").unwrap_or_default();
+    let is_adapter = kind == "adapter" || model.tensors.iter().any(|t| t.name.contains(".lora"));
+    let (what, next) = match model.metadata.str("general.architecture") {
+        _ if is_adapter => ("is an adapter, not a model", ""),
+        Some("controlvector") => ("is a control vector, not a model", "it is used as it is"),
+        _ if kind == "imatrix" => ("is an importance matrix", "`quantize --imatrix` takes it"),
+        _ if model.tensors.is_empty() => ("holds a vocabulary only", "name it to `regguf upgrade`"),
+        _ => return Ok(model),
+    };
+    Err(Error::foreign(format!("{}: {what}", path.display()), next))
 }
 
 impl Task {
@@ -144,9 +162,11 @@ impl Task {
         if self == Self::Convert || found.kind == Kind::Checkpoint {
             return settings.convert(found).map(Some);
         }
-        let model = open(&found.path, &OpenOptions::default())?;
+        let model = open_model(&found.path)?;
         if settings.types.is_empty() {
-            let (model, plan) = upgrade::plan(model, &settings.upgrade())?;
+            let (model, mut plan) = upgrade::plan(model, &settings.upgrade())?;
+            // Nobody reads what is told of each of a thousand models.
+            plan.tells_nan = false;
             return Ok(Some((model, vec![plan])));
         }
         let options = quantize::Options {
@@ -154,6 +174,7 @@ impl Task {
             to: settings.to.clone(),
             stated: settings.stated.clone(),
             allow_requantize: settings.allow_requantize,
+            keep_nan: settings.keep_nan,
             ..Default::default()
         };
         quantize::plan(model, &options).map(Some)

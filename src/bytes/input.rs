@@ -8,6 +8,7 @@ use std::{
     time::SystemTime,
 };
 
+use super::inputs;
 use crate::error::{Error, Result};
 
 /// Something that can be read at any position and never written.
@@ -50,8 +51,17 @@ impl std::fmt::Debug for Stream {
 }
 
 impl Input {
-    /// Opens a file for reading.
+    /// Opens a file for reading: from now on it is an input, which nothing writes to.
     pub fn open(path: impl AsRef<Path>) -> Result<Input> {
+        let input = Input::look(path)?;
+        if let Some(Ok(metadata)) = input.file().map(File::metadata) {
+            inputs::opened(input.path(), &metadata);
+        }
+        Ok(input)
+    }
+
+    /// Opens a file to look at it, as at what was just written: it is no input.
+    pub fn look(path: impl AsRef<Path>) -> Result<Input> {
         let path = path.as_ref();
         let file = open_regular(path).map_err(|e| Error::io(path, "open", e))?;
         let meta = file.metadata().map_err(|e| Error::io(path, "read", e))?;
@@ -201,12 +211,37 @@ impl Stream {
     }
 }
 
-/// Opens a file on a disk for reading. What has no length is refused, and without waiting: a pipe
+/// No text that a person gives is larger.
+const TEXT: u64 = 1 << 30;
+
+/// The whole of a text that a person gives, as an [`Input`] is read.
+///
+/// # Errors
+/// Where it cannot be read, is larger than any such text or no text at all.
+pub fn read_text(path: &Path) -> Result<String> {
+    let input = Input::open(path)?;
+    if input.len() > TEXT {
+        let what = format!("{}: is {} bytes, at most {TEXT} are read", input.name(), input.len());
+        return Err(Error::unsupported(what, "name a text file"));
+    }
+    let mut bytes = vec![0; usize::try_from(input.len()).unwrap_or(0)];
+    input.read_at(0, &mut bytes)?;
+    String::from_utf8(bytes).map_err(|e| {
+        let odd = io::Error::new(io::ErrorKind::InvalidData, format!("no UTF-8 text: {e}"));
+        Error::io(path, "read", odd)
+    })
+}
+
+/// Opens a file on a disk to look at it. What has no length is refused, and without waiting: a pipe
 /// whose writer never comes would be waited for without end.
 ///
 /// # Errors
 /// The system's, and one that says what `path` is where it is no file.
 pub fn open_regular(path: &Path) -> io::Result<File> {
+    if path == Path::new("-") {
+        let what = "standard input is not read: save it to a file and name that (./- for one of that name)";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+    }
     let mut options = File::options();
     options.read(true);
     #[cfg(unix)]

@@ -5,12 +5,14 @@
 //! Only the reference runner maps weights ([`map`]).
 
 pub mod input;
+pub mod inputs;
 pub mod map;
 pub mod paged;
+pub mod partial;
 pub mod replace;
 pub mod source;
 
-pub use input::{Input, open_regular};
+pub use input::{Input, open_regular, read_text};
 pub use paged::Paged;
 pub use replace::Replace;
 pub use source::Source;

@@ -9,7 +9,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::File,
+    fs::{self, File},
     io,
     path::{Path, PathBuf},
     sync::{
@@ -20,7 +20,7 @@ use std::{
 
 use tempfile::NamedTempFile;
 
-use super::{Input, Paged};
+use super::{Input, Paged, inputs, partial};
 use crate::error::{Error, Result};
 
 /// Set by the Ctrl-C handler; long loops ask [`check_interrupt`].
@@ -29,16 +29,6 @@ pub static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 /// An error once the person has pressed Ctrl-C.
 pub fn check_interrupt() -> Result<()> {
     if INTERRUPTED.load(Ordering::Relaxed) { Err(Error::Interrupted) } else { Ok(()) }
-}
-
-/// Temporary files are named `.regguf-….partial`.
-const PREFIX: &str = ".regguf-";
-const SUFFIX: &str = ".partial";
-
-/// Whether a file is a temporary one of this module by its name.
-pub fn is_partial(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    name.starts_with(PREFIX) && name.ends_with(SUFFIX)
 }
 
 /// Smaller files are written through the page cache.
@@ -59,27 +49,24 @@ pub struct Replace {
 impl Replace {
     /// Begins a new file of `size` bytes, all zero, at `target`.
     ///
+    /// What dead processes left in the folder is removed. The file will be readable by nobody who may not
+    /// read `inputs`, or what it replaces.
+    ///
     /// # Errors
-    /// [`Error::Refused`] where `target` exists and `force` is not given, where it is one of `inputs`
-    /// (also through links), or where the file system has less than `size` bytes free.
+    /// [`Error::Refused`] where [`check_target`] refuses `target`, or where the file system has less than
+    /// `size` bytes free.
     pub fn begin(target: &Path, size: u64, force: bool, inputs: &[&Input]) -> Result<Replace> {
         check_target(target, force, inputs)?;
         let folder = folder_of(target);
+        partial::remove_dead(folder);
         check_space(folder, size, target)?;
-        let temp = loop {
-            let temp = tempfile::Builder::new()
-                .prefix(PREFIX)
-                .suffix(SUFFIX)
-                .permissions_if_unix()
-                .tempfile_in(folder)
-                .map_err(|e| Error::io(target, "create", without_path(&e)))?;
-            // Says that the file has a living writer; whoever took it for a leftover just before has
-            // removed its name. File systems without locks have no such visitors either.
-            let _ = temp.as_file().lock();
-            if temp.path().exists() {
-                break temp;
-            }
-        };
+        let readers = access::readers(inputs);
+        let temp = partial::create(folder, access::new(readers).as_ref())
+            .map_err(|e| Error::io(target, "create", without_path(&e)))?;
+        if let Ok(replaced) = target.metadata() {
+            access::keep(temp.as_file(), &replaced, readers)
+                .map_err(|e| Error::io(target, "create", e))?;
+        }
         let direct = if size < LARGE { None } else { open_direct(temp.path()) };
         let (edges, target) = (Mutex::default(), target.to_owned());
         let replace = Replace { temp, direct, edges, target, force };
@@ -163,6 +150,8 @@ impl Replace {
         self.temp.as_file().sync_all().map_err(|e| self.failed(e))?;
         check_interrupt()?;
         let done = if self.force {
+            // What it is now counts, not what it was when the work began.
+            check_target(&self.target, true, &[])?;
             self.temp.persist(&self.target)
         } else {
             self.temp.persist_noclobber(&self.target)
@@ -171,12 +160,29 @@ impl Replace {
             io::ErrorKind::AlreadyExists => exists(&self.target),
             _ => Error::io(&self.target, "rename", e.error),
         })?;
-        if let Ok(folder) = File::open(folder_of(&self.target)) {
-            // Some file systems cannot flush a folder; the file itself is safe by then.
-            let _ = folder.sync_all();
-        }
+        sync(folder_of(&self.target));
         Ok(())
     }
+}
+
+/// Flushes the names in a folder to disk.
+fn sync(folder: &Path) {
+    if let Ok(folder) = File::open(folder) {
+        // Some file systems cannot flush a folder; the files in it are safe by then.
+        let _ = folder.sync_all();
+    }
+}
+
+/// Makes a folder, with those above it, so that it is there after a power cut too.
+///
+/// # Errors
+/// Where it cannot be made.
+pub fn make_folder(folder: &Path) -> Result<()> {
+    let missing = |folder: &&Path| **folder != *Path::new("") && !folder.exists();
+    let new: Vec<&Path> = folder.ancestors().take_while(missing).collect();
+    fs::create_dir_all(folder).map_err(|e| Error::io(folder, "create", e))?;
+    new.into_iter().for_each(|folder| sync(folder_of(folder)));
+    Ok(())
 }
 
 /// Writes a small file whole or not at all.
@@ -186,16 +192,40 @@ pub fn write_small(target: &Path, bytes: &[u8], force: bool) -> Result<()> {
     replace.commit()
 }
 
-/// Refuses a target that exists (unless `force`) or is one of the inputs.
+/// Refuses a target that is an input, of this call or named in `inputs`, or no file on a disk; and one
+/// that exists, unless `force`.
+///
+/// # Errors
+/// [`Error::Refused`], which says why.
 pub fn check_target(target: &Path, force: bool, inputs: &[&Input]) -> Result<()> {
-    if inputs.iter().any(|input| same_file(target, input)) {
+    if target == Path::new("-") {
+        let next = "name a file with -o (./- for one of that name)";
+        return Err(Error::refused("-: nothing is written to standard output", next));
+    }
+    if inputs::holds(target) || inputs.iter().any(|input| same_file(target, input)) {
         let what = format!("{}: is the input itself", target.display());
         return Err(Error::refused(what, "name another output with -o"));
+    }
+    let refused =
+        |what: &str, next: &str| Err(Error::refused(format!("{}: {what}", target.display()), next));
+    match target.metadata() {
+        Ok(there) if there.is_dir() => return refused("is a folder", "name a file in it"),
+        Ok(there) if !there.is_file() || is_in_system_folder(target) => {
+            return refused("is a device or a pipe, which is never replaced", "name a file");
+        }
+        _ => {}
     }
     if !force && target.symlink_metadata().is_ok() {
         return Err(exists(target));
     }
     Ok(())
+}
+
+/// Whether a file is one of those that the system makes: `/dev/stdout` is a link to what it is now.
+fn is_in_system_folder(target: &Path) -> bool {
+    let folder = folder_of(target).canonicalize().unwrap_or_default();
+    let within = |system: &str| folder.starts_with(system);
+    cfg!(unix) && (within("/dev") && !within("/dev/shm") || within("/proc") || within("/sys"))
 }
 
 fn exists(target: &Path) -> Error {
@@ -249,7 +279,7 @@ fn open_direct(path: &Path) -> Option<File> {
     {
         use std::os::unix::fs::OpenOptionsExt;
         let flag = i32::try_from(rustix::fs::OFlags::DIRECT.bits()).ok()?;
-        std::fs::OpenOptions::new().write(true).custom_flags(flag).open(path).ok()
+        File::options().write(true).custom_flags(flag).open(path).ok()
     }
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     {
@@ -293,19 +323,67 @@ fn write_all_at(mut file: &File, at: u64, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)
 }
 
-/// Output files get the permissions that any new file gets, not the private ones of temporary files.
-trait Permissions {
-    fn permissions_if_unix(&mut self) -> &mut Self;
+/// Who may read an output.
+#[cfg(unix)]
+mod access {
+    use std::{
+        fs::{File, Metadata, Permissions},
+        io,
+        os::unix::fs::{MetadataExt, PermissionsExt, fchown},
+    };
+
+    use super::super::{Input, inputs};
+
+    /// Permissions of those who may read every one of `sources`, or every input of this call where there
+    /// are none.
+    pub(super) fn readers(sources: &[&Input]) -> u32 {
+        let of = |input: &&Input| {
+            let metadata = input.file().and_then(|file| file.metadata().ok());
+            metadata.map_or(inputs::shared(), |metadata| inputs::permissions(&metadata))
+        };
+        let shared = match sources {
+            [] => inputs::shared(),
+            some => some.iter().map(of).fold(0o777, |all, one| all & one),
+        };
+        let also = |bit: u32, all: u32| if shared & bit == 0 { 0 } else { all };
+        0o700 | also(0o040, 0o070) | also(0o004, 0o007)
+    }
+
+    /// What a new file gets, less what the process's umask takes.
+    pub(super) fn new(readers: u32) -> Option<Permissions> {
+        Some(Permissions::from_mode(0o666 & readers))
+    }
+
+    /// Gives a new file what the one that it replaces has.
+    pub(super) fn keep(file: &File, replaced: &Metadata, readers: u32) -> io::Result<()> {
+        let mut mode = replaced.permissions().mode() & readers;
+        let moved = file.metadata()?.gid() != replaced.gid();
+        if moved && fchown(file, None, Some(replaced.gid())).is_err() {
+            // What was meant for one group is not for another.
+            mode &= 0o707;
+        }
+        file.set_permissions(Permissions::from_mode(mode))
+    }
 }
 
-impl Permissions for tempfile::Builder<'_, '_> {
-    fn permissions_if_unix(&mut self) -> &mut Self {
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            self.permissions(std::fs::Permissions::from_mode(0o666))
-        }
-        #[cfg(not(unix))]
-        self
+#[cfg(not(unix))]
+mod access {
+    use std::{
+        fs::{File, Metadata, Permissions},
+        io,
+    };
+
+    use super::super::Input;
+
+    pub(super) fn readers(_: &[&Input]) -> u32 {
+        0o777
+    }
+
+    pub(super) fn new(_: u32) -> Option<Permissions> {
+        None
+    }
+
+    pub(super) fn keep(_: &File, _: &Metadata, _: u32) -> io::Result<()> {
+        Ok(())
     }
 }

@@ -6,6 +6,7 @@
 
 use std::{
     collections::HashMap,
+    path::Path,
     sync::{Condvar, Mutex, PoisonError},
     time::Instant,
 };
@@ -14,14 +15,14 @@ use rayon::prelude::*;
 
 use super::{
     plan::{Act, Plan, Step},
-    recode::{Distance, Recode, Weights},
+    recode::{Distance, Recode, Weights, check_made},
 };
 use crate::{
     bytes::{
         Input, Paged, Replace,
         replace::{check_interrupt, check_target},
     },
-    container::{self, OpenOptions},
+    container::{self, OpenOptions, Verdict},
     error::{Error, Result},
     model::{Model, Tensor},
     quant::{QuantType, isa::Isa, permute::ScaleLoss},
@@ -58,6 +59,8 @@ pub struct StepOutcome {
     pub scales: ScaleLoss,
     /// How far encoded weights are from their source.
     pub distance: Distance,
+    /// Whether a number that is infinite or NaN was written.
+    pub kept_odd: bool,
 }
 
 /// Some rows of one source tensor.
@@ -100,6 +103,28 @@ pub fn carry_proved(
     progress: &dyn Progress,
     proof: Proof,
 ) -> Result<Vec<Outcome>> {
+    carry_with(model, plans, &Writing { force, progress, proof, sealed: &|_, _| Ok(()) })
+}
+
+/// How the files of plans are written.
+#[derive(Clone, Copy)]
+pub struct Writing<'a> {
+    /// Outputs that exist are replaced.
+    pub force: bool,
+    /// Hears how far it is.
+    pub progress: &'a dyn Progress,
+    /// Looks at each file.
+    pub proof: Proof<'a>,
+    /// Called for each file, before any gets its name, with the number of its plan and its place so far.
+    pub sealed: &'a dyn Fn(usize, &Path) -> Result<()>,
+}
+
+/// As [`carry_proved`], and the caller sees each whole file before it gets its name.
+///
+/// # Errors
+/// As [`carry`], and those of the caller.
+pub fn carry_with(model: &Model, plans: &[Plan], how: &Writing) -> Result<Vec<Outcome>> {
+    let Writing { force, progress, proof, sealed } = *how;
     let began = Instant::now();
     let inputs: Vec<&Input> = model.files.iter().collect();
     for plan in plans {
@@ -148,15 +173,17 @@ pub fn carry_proved(
         if let Some(sum) = outcomes.get_mut(plan).and_then(|o| o.steps.get_mut(step)) {
             sum.scales = sum.scales.merge(part.scales);
             sum.distance.merge(part.distance);
+            sum.kept_odd |= part.kept_odd;
         }
     }
     model.files.iter().try_for_each(Input::check_unchanged)?;
     for ((plan, out), outcome) in plans.iter().zip(&outputs).zip(&mut outcomes) {
         out.finish()?;
         if !plan.is_part {
-            outcome.verdict = proof(plan, check_written(plan, out)?)?;
+            outcome.verdict = proof(plan, check_written(plan, out, plans.len())?)?;
         }
     }
+    outputs.iter().enumerate().try_for_each(|(i, out)| sealed(i, out.temp_path()))?;
     for out in outputs {
         out.commit()?;
     }
@@ -311,9 +338,13 @@ impl Job<'_> {
             self.progress.advance(size);
             let mut part = StepOutcome::default();
             let swap = plan.target.big_endian();
-            if matches!(step.act, Act::Copy) && !swap && at == place && copy.is_none() {
-                copy = Some(out);
-                continue;
+            if matches!(step.act, Act::Copy) {
+                part.kept_odd = check_made(plan, tensor, step, first, raw, &[])?;
+                if !swap && at == place && copy.is_none() {
+                    copy = Some(out);
+                    parts.push((p, s, part));
+                    continue;
+                }
             }
             let (raw, made) = (&*raw, buffers.made.place(at, in_memory(size)?));
             let turn = self.turns.take();
@@ -322,6 +353,7 @@ impl Job<'_> {
                 Act::Transform(transform) => {
                     part.scales = transform.run(self.isa, row_len, raw, made);
                     check_scales(plan, tensor, step.quant, &part.scales)?;
+                    part.kept_odd = check_made(plan, tensor, step, first, made, &[])?;
                 }
                 Act::Recode { encode, weights } => {
                     let recode = Recode {
@@ -332,7 +364,8 @@ impl Job<'_> {
                         importance: weights.as_deref(),
                         isa: self.isa,
                     };
-                    part.distance = recode.run(first, raw, made, &mut buffers.weights)?;
+                    (part.distance, part.kept_odd) =
+                        recode.run(first, raw, made, &mut buffers.weights)?;
                 }
             }
             if swap {
@@ -367,17 +400,27 @@ fn check_scales(plan: &Plan, tensor: &Tensor, to: QuantType, scales: &ScaleLoss)
 }
 
 /// Opens the finished file and compares it with the plan before it gets its name.
-fn check_written(plan: &Plan, out: &Replace) -> Result<Model> {
+fn check_written(plan: &Plan, out: &Replace, files: usize) -> Result<Model> {
     let wrong = |what: String| {
         let what =
-            format!("{}: the written file does not match its plan: {what}", plan.output.display());
-        Error::unsupported(what, "the file was not kept; please report this")
+            format!("{}: the file would not be what was asked for: {what}", plan.output.display());
+        Error::unsupported(what, "it was not kept")
     };
     let options =
         OpenOptions { format: Some(plan.target.id().to_owned()), ..OpenOptions::default() };
     // This file alone: as a shard it would ask for the others, which have no names yet.
-    let written = Input::open(out.temp_path())?;
+    let written = Input::look(out.temp_path())?;
     let found = container::open_alone(&written, &options)?;
+    // Whoever opens it next is not told what it is.
+    let untold = container::detect(&written, &OpenOptions::default())?;
+    if let Verdict::Unknown(_) = untold.verdict {
+        let why = untold.sure(&written).err().map_or(String::new(), |why| format!(": {why}"));
+        return Err(wrong(format!("nothing would read it{why}")));
+    }
+    let shards = found.metadata.u64("split.count").unwrap_or(1);
+    if usize::try_from(shards).map_or(true, |shards| shards > files.max(1)) {
+        return Err(wrong(format!("split.count says {shards} shards, {files} are written")));
+    }
     if found.tensors.len() != plan.steps.len() {
         return Err(wrong(format!("{} tensors", found.tensors.len())));
     }

@@ -8,7 +8,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Act, Plan, Step, ftype::FileType, quantize, upgrade};
+use super::{Act, Plan, Step, ftype::FileType, output::place, quantize, upgrade};
 use crate::{
     checkpoint::card,
     error::{Error, Result},
@@ -42,8 +42,9 @@ pub struct Options {
 pub fn plan(model: Model, options: &Options) -> Result<(Model, Vec<Plan>)> {
     let source = model.clone();
     let place = Some(options.folder.join("model"));
-    let (model, base) =
+    let (model, mut base) =
         upgrade::plan(model, &upgrade::Options { output: place, ..options.upgrade.clone() })?;
+    base.tells_nan = false;
     let mut plans = Vec::new();
     for word in &options.types {
         let mut plan = if word.eq_ignore_ascii_case("auto") {
@@ -75,7 +76,9 @@ pub fn plan(model: Model, options: &Options) -> Result<(Model, Vec<Plan>)> {
 
 /// What a plan's file type is called in file names; empty where it states none.
 pub fn encoding(plan: &Plan) -> &'static str {
-    let number = plan.metadata.u64("general.file_type");
+    let word = || plan.header.iter().find(|(name, _)| name == "ftype").map(|(_, n)| *n);
+    let word = || word().and_then(|n| u64::try_from(n).ok());
+    let number = plan.metadata.u64("general.file_type").or_else(word);
     let known = FileType::all().find(|f| Some(u64::from(f.number)) == number && !f.copy);
     known.map_or("", |known| known.rule_name())
 }
@@ -141,6 +144,7 @@ fn mixture(model: Model, file_type: FileType, options: &Options) -> Result<Plan>
         to: options.upgrade.to.clone(),
         stated: options.upgrade.stated.clone(),
         allow_requantize: options.allow_requantize,
+        keep_nan: options.upgrade.keep_nan,
         ..quantize::Options::default()
     };
     let (_, plans) = quantize::plan(model, &wanted)?;
@@ -172,13 +176,15 @@ fn become_type(step: &mut Step, to: QuantType, encode: EncodeRows) {
 
 /// The output as named, or by GGUF's naming convention in the folder.
 fn output(plan: &Plan, encoding: &str, options: &Options) -> PathBuf {
-    let ending = if plan.target.is_keyed() { "gguf" } else { "bin" };
-    let name = || format!("{}.{ending}", card::file_name(&plan.metadata, encoding));
-    match &options.output {
-        Some(folder) if folder.is_dir() || options.types.len() > 1 => folder.join(name()),
-        Some(file) => file.clone(),
-        None => options.folder.join(name()),
-    }
+    let name = match plan.target.is_keyed() {
+        true => format!("{}.gguf", card::file_name(&plan.metadata, encoding)),
+        // Older files state no name; their programs called them so.
+        false => format!(
+            "{}.bin",
+            format!("ggml-model-{}", encoding.to_lowercase()).trim_end_matches('-')
+        ),
+    };
+    place(options.output.as_deref(), options.types.len() > 1, &options.folder, &name)
 }
 
 /// Where the outputs of `input` go by default: into it, if it is a folder, else beside it.

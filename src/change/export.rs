@@ -4,21 +4,18 @@
 //! Query and key rows go back into halves, and quantized weights are decoded: transformers knows
 //! neither pairs nor blocks.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use serde_json::{Map, Value as Json, json};
 
-use super::{Progress, upgrade};
+use super::{Progress, recode::check_rows, upgrade};
 use crate::{
     bytes::{
         Input, Replace,
-        replace::{check_interrupt, check_target, write_small},
+        replace::{check_interrupt, check_target, make_folder, write_small},
     },
-    checkpoint::{family, tokenizer},
+    checkpoint::{self, family, tokenizer},
     error::{Error, Result},
     model::{Hyper, Model, Naming, Order, Role, Scaling, Stated, Vocab},
     quant::{
@@ -37,6 +34,8 @@ pub struct Export {
     pub files: Vec<(&'static str, Vec<u8>)>,
     /// What a person should know.
     pub notes: Vec<String>,
+    /// Infinite and NaN weights are written as they are.
+    pub keep_nan: bool,
     model: Model,
     weights: Vec<Weight>,
     header: Vec<u8>,
@@ -129,7 +128,8 @@ pub fn plan(model: Model, folder: PathBuf, dtype: &str, stated: &Stated) -> Resu
     let config = config(&model, &hyper, dtype, &mut notes);
     let mut files = vec![("config.json", pretty(&config))];
     files.extend(tokenizer::files::files(&model.vocab, &mut notes));
-    Ok(Export { folder, files, notes, model, weights, header, total })
+    let keep_nan = false;
+    Ok(Export { folder, files, notes, keep_nan, model, weights, header, total })
 }
 
 fn pretty(value: &Json) -> Vec<u8> {
@@ -154,7 +154,7 @@ impl Export {
         for (name, _) in &self.files {
             check_target(&path(name), force, &inputs)?;
         }
-        fs::create_dir_all(&self.folder).map_err(|e| Error::io(&self.folder, "create", e))?;
+        make_folder(&self.folder)?;
         let out = Replace::begin(&self.target(), self.total, force, &inputs)?;
         out.write_at(0, &(self.header.len() as u64).to_le_bytes())?;
         out.write_at(8, &self.header)?;
@@ -163,6 +163,11 @@ impl Export {
             self.carry(weight, first, rows, &out, progress)
         })?;
         self.model.files.iter().try_for_each(Input::check_unchanged)?;
+        let written = checkpoint::weights(out.temp_path())?;
+        if written.tensors.len() != self.weights.len() {
+            let what = format!("{}: does not hold what was written", self.target().display());
+            return Err(Error::unsupported(what, "it was not kept"));
+        }
         out.commit()?;
         self.files.iter().try_for_each(|(name, bytes)| write_small(&path(name), bytes, force))
     }
@@ -177,6 +182,17 @@ impl Export {
             chunks.extend(firsts.map(|first| (weight, first, step.min(tensor.rows() - first))));
         }
         chunks
+    }
+
+    /// Refuses rows with numbers that are none.
+    fn check(&self, weight: &Weight, first: u64, made: &[u8], before: &[f32]) -> Result<()> {
+        match self.model.tensors.get(weight.tensor).filter(|_| !self.keep_nan) {
+            Some(tensor) => {
+                let row_len = usize::try_from(tensor.row_len()).unwrap_or(usize::MAX);
+                check_rows(tensor, (weight.to, row_len), first, made, before)
+            }
+            None => Ok(()),
+        }
     }
 
     fn carry(
@@ -200,6 +216,7 @@ impl Export {
         let at = 8 + self.header.len() as u64 + weight.at + first * tensor.row_len() * width;
         progress.advance(rows * tensor.row_len() * width);
         if tensor.quant == weight.to {
+            self.check(weight, first, &raw, &[])?;
             return out.write_at(at, &raw);
         }
         let isa = Isa::best();
@@ -207,6 +224,7 @@ impl Export {
         decode_rows(tensor.quant, isa, &raw, row_len, &mut numbers);
         let mut made = vec![0; size(rows * tensor.row_len() * width)?];
         (weight.encode)(isa, &numbers, row_len, None, &mut made);
+        self.check(weight, first, &made, &numbers)?;
         out.write_at(at, &made)
     }
 }

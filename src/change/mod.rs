@@ -10,6 +10,7 @@ pub mod ftype;
 pub mod imatrix;
 mod keys;
 pub mod mix;
+pub mod output;
 pub mod plan;
 mod prepare;
 pub mod quantize;
@@ -22,7 +23,7 @@ pub mod upgrade;
 pub mod vocabulary;
 
 pub use crate::model::Assumed;
-pub use carry::{Outcome, Progress, StepOutcome, carry, carry_proved};
+pub use carry::{Outcome, Progress, StepOutcome, Writing, carry, carry_proved, carry_with};
 pub use plan::{Act, Loss, Plan, Step};
 pub use prepare::has_single_experts;
 pub use recode::Distance;

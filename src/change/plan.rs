@@ -4,6 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use super::Target;
 use crate::{
+    bytes::Input,
     container::{Layout, TensorHead, keyed, stream},
     error::Result,
     model::{Assumed, Metadata, Vocab},
@@ -31,8 +32,10 @@ pub struct Plan {
     pub notes: Vec<String>,
     /// Where everything stands in the output; filled in by [`Plan::lay_out`].
     pub layout: Layout,
-    /// Whether a NaN in weights that are to be encoded passes instead of ending the job.
+    /// Whether infinite and NaN weights pass instead of ending the job.
     pub keep_nan: bool,
+    /// Whether those that the source has are copied and told, where nothing is encoded.
+    pub tells_nan: bool,
     /// Whether scales that leave the range of f16 are clamped instead of ending the job.
     pub clamp_scales: bool,
     /// Whether encoded weights are decoded again to say how far they are from their source.
@@ -99,6 +102,7 @@ impl Plan {
             notes: Vec::new(),
             layout: Layout::default(),
             keep_nan: false,
+            tells_nan: false,
             clamp_scales: false,
             measure: false,
             is_part: false,
@@ -123,6 +127,24 @@ impl Plan {
             false => stream::layout(format, &self.header, &self.vocab, &heads)?,
         };
         Ok(())
+    }
+
+    /// Whether a file has the size of this one, and all that is no weight.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn describes(&self, file: &Input) -> Result<bool> {
+        if file.len() != self.layout.total {
+            return Ok(false);
+        }
+        for (at, bytes) in &self.layout.chunks {
+            let mut there = vec![0; bytes.len()];
+            file.read_at(*at, &mut there)?;
+            if there != *bytes {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Part `index` of `count` of a plan that is laid out: a file with the bytes of some tensors that

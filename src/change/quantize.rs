@@ -20,6 +20,7 @@ use super::{
     imatrix::Importance,
     keys,
     mix::{self, Choice, Rules, Shape, TypeName, Weight},
+    output::place,
     target_size::{self, Goal},
     trouble::Trouble,
     upgrade,
@@ -88,7 +89,7 @@ pub fn plan(model: Model, options: &Options) -> Result<(Model, Vec<Plan>)> {
     let upgrade = upgrade::Options { to: Some(to), stated, ..upgrade::Options::default() };
     let original = model.metadata.clone();
     let (model, mut base) = upgrade::plan(model, &upgrade)?;
-    base.keep_nan = options.keep_nan;
+    (base.keep_nan, base.tells_nan) = (options.keep_nan, false);
     base.measure = options.measure;
     if !model.format.starts_with("gg") {
         vectors_to_f32(&mut base.steps);
@@ -501,12 +502,9 @@ fn short(text: &str) -> Vec<u8> {
 
 /// Where an output stands: as asked for, in the folder asked for, or beside the input.
 fn output(input: &Path, options: &Options, name: &str, extension: &str) -> PathBuf {
-    let own = || format!("{name}.{extension}");
-    match &options.output {
-        Some(folder) if options.types.len() > 1 || folder.is_dir() => folder.join(own()),
-        Some(file) => file.clone(),
-        None => input.with_file_name(own()),
-    }
+    let (named, several) = (options.output.as_deref(), options.types.len() > 1);
+    let folder = input.parent().unwrap_or(Path::new(""));
+    place(named, several, folder, &format!("{name}.{extension}"))
 }
 
 /// The hyperparameters that the rules look at.

@@ -35,14 +35,15 @@ pub(super) struct Weights {
 
 impl Recode<'_> {
     /// Encodes the rows from `first` on, `raw`, into `made`, and measures them if the plan says so.
+    /// Answers too whether a number that is none was kept.
     pub(super) fn run(
         &self,
         first: u64,
         raw: &[u8],
         made: &mut [u8],
         weights: &mut Weights,
-    ) -> Result<Distance> {
-        let mut distance = Distance::default();
+    ) -> Result<(Distance, bool)> {
+        let (mut distance, mut kept) = (Distance::default(), false);
         let (row_len, row_bytes) = (of(self.tensor.row_len()), of(self.tensor.row_bytes()).max(1));
         let rows = raw.len() / row_bytes;
         let row_made = made.len() / rows.max(1);
@@ -57,13 +58,14 @@ impl Recode<'_> {
                 check_numbers(self.tensor, first, row_len, before, self.step.quant)?;
             }
             self.encode(first, before, made);
+            kept |= check_made(self.plan, self.tensor, self.step, first, made, before)?;
             if self.plan.measure {
                 after.resize(before.len(), 0.0);
                 decode_rows(self.step.quant, self.isa, made, of(self.step.row_len()), after);
                 distance.add(before, after);
             }
         }
-        Ok(distance)
+        Ok((distance, kept))
     }
 
     /// Encodes rows with the importance that belongs to their matrix of a stack.
@@ -101,21 +103,87 @@ fn check_numbers(
     weights: &[f32],
     to: QuantType,
 ) -> Result<()> {
-    if matches!(to.name(), "f32" | "f16" | "bf16") || all_finite(Isa::best(), weights) {
+    // Each plain number stays by itself: those are looked at once they are encoded.
+    if to.layout().elements == 1 || all_finite(Isa::best(), weights) {
         return Ok(());
     }
     let Some(bad) = weights.iter().position(|w| !w.is_finite()) else { return Ok(()) };
-    let what = format!(
-        "{}: weight at row {}, column {} is {}",
-        tensor.name,
-        first + (bad / row_len) as u64,
-        bad % row_len,
-        weights.get(bad).copied().unwrap_or(f32::NAN),
-    );
-    Err(Error::refused(
-        what,
-        "get a sound copy of the source, or add --keep-nan to encode it as it is",
-    ))
+    let value = weights.get(bad).copied().unwrap_or(f32::NAN);
+    Err(odd(tensor, first + (bad / row_len) as u64, bad % row_len, value, ""))
+}
+
+/// As [`check_rows`] for rows of a step, unless the plan keeps what they find; answers whether it does.
+pub(super) fn check_made(
+    plan: &Plan,
+    tensor: &Tensor,
+    step: &Step,
+    first: u64,
+    made: &[u8],
+    before: &[f32],
+) -> Result<bool> {
+    let row_bytes = of(step.row_bytes()).max(1);
+    if step.quant.layout().first_unsound(made, row_bytes).is_none() {
+        return Ok(false);
+    }
+    let is_source_s = || before.is_empty() || !all_finite(Isa::best(), before);
+    if plan.keep_nan || plan.tells_nan && is_source_s() {
+        return Ok(true);
+    }
+    check_rows(tensor, (step.quant, of(step.row_len())), first, made, before).map(|()| true)
+}
+
+/// Refuses rows of `tensor` from `first` on, in a type and of a length, with an infinite or NaN number.
+/// `before` are the weights that were encoded, if any were.
+pub(super) fn check_rows(
+    tensor: &Tensor,
+    (quant, row_len): (QuantType, usize),
+    first: u64,
+    made: &[u8],
+    before: &[f32],
+) -> Result<()> {
+    let layout = quant.layout();
+    let row_bytes = quant.row_bytes(row_len as u64).map_or(1, of).max(1);
+    let Some(unit) = layout.first_unsound(made, row_bytes) else { return Ok(()) };
+    // Where rows are coded together a unit has columns of each.
+    let group = quant.row_group();
+    let per_group = (row_bytes * group / layout.bytes).max(1);
+    let top = unit / per_group * group;
+    let columns = unit % per_group * layout.elements;
+    let mut weights = vec![0.0; group * row_len];
+    let rows = made.get(top * row_bytes..(top + group) * row_bytes).unwrap_or_default();
+    decode_rows(quant, Isa::best(), rows, row_len, &mut weights);
+    let decoded = weights.iter().position(|w| !w.is_finite());
+    let (row, column) = decoded.map_or((top, columns), |n| (top + n / row_len, n % row_len));
+    // What was encoded says more than what became of it: a block takes its scale from its largest.
+    let begin = row * row_len + column / layout.elements * layout.elements;
+    let block = before.get(begin..begin + layout.elements).unwrap_or_default();
+    let largest = block.iter().enumerate().max_by(|a, b| a.1.abs().total_cmp(&b.1.abs()));
+    let (at, value, why) = match largest {
+        Some((n, value)) if value.is_finite() => {
+            (begin + n, *value, format!(", which {quant} cannot hold"))
+        }
+        Some((n, value)) => (begin + n, *value, String::new()),
+        None => {
+            let value = decoded.and_then(|n| weights.get(n)).copied().unwrap_or(f32::NAN);
+            (row * row_len + column, value, String::new())
+        }
+    };
+    let (source_row, row_len) = (of(tensor.row_len()).max(1), row_len);
+    let first = first * (source_row / row_len).max(1) as u64;
+    let (row, column) = (first + (at / row_len) as u64, at % row_len);
+    Err(odd(tensor, row, column, value, &why))
+}
+
+/// The refusal of one weight.
+fn odd(tensor: &Tensor, row: u64, column: usize, value: f32, why: &str) -> Error {
+    let what = format!("{}: weight at row {row}, column {column} is {value}{why}", tensor.name);
+    let next = match why {
+        "" => "get a sound copy of the source, or add --keep-nan to write it as it is",
+        _ => {
+            "choose a type of its range, as bf16 or f32, or add --keep-nan to write what comes out"
+        }
+    };
+    Error::refused(what, next)
 }
 
 /// Sums over weights before and after.
@@ -129,6 +197,8 @@ pub struct Distance {
     pub squared_source: f64,
     /// Largest absolute difference.
     pub max_error: f32,
+    /// Weights that are infinite or NaN, before or after: they are in no sum.
+    pub not_finite: u64,
 }
 
 impl Distance {
@@ -136,6 +206,10 @@ impl Distance {
     pub fn add(&mut self, source: &[f32], copy: &[f32]) {
         for (a, b) in source.iter().zip(copy) {
             let d = a - b;
+            if !(a.is_finite() && b.is_finite()) {
+                self.not_finite += 1;
+                continue;
+            }
             self.squared_error += f64::from(d) * f64::from(d);
             self.squared_source += f64::from(*a) * f64::from(*a);
             self.max_error = self.max_error.max(d.abs());
@@ -149,6 +223,7 @@ impl Distance {
         self.squared_error += other.squared_error;
         self.squared_source += other.squared_source;
         self.max_error = self.max_error.max(other.max_error);
+        self.not_finite += other.not_finite;
     }
 
     /// Root of the mean squared difference.

@@ -67,6 +67,9 @@ pub struct Group {
     /// Signal-to-noise ratio of encoded weights in decibels.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub snr_db: Option<f64>,
+    /// Weights that are infinite or NaN, before or after; no figure counts them.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub not_finite: u64,
 }
 
 /// One tensor.
@@ -95,6 +98,9 @@ pub struct Line {
     /// Signal-to-noise ratio in decibels, once encoded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub snr_db: Option<f64>,
+    /// Weights that are infinite or NaN, before or after; no figure counts them.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub not_finite: u64,
 }
 
 /// An assumed value.
@@ -110,16 +116,24 @@ pub struct Assumption {
     pub flag: String,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
 impl Report {
     /// The report of a plan; `outcome` once it has been carried out.
     pub fn new(model: &Model, plan: &Plan, outcome: Option<&Outcome>) -> Report {
         let mut groups: Vec<(Group, StepOutcome)> = Vec::new();
-        let mut lines = Vec::new();
+        let (mut lines, mut odd) = (Vec::new(), Vec::new());
         for (i, step) in plan.steps.iter().enumerate() {
             let Some(source) = model.tensors.get(step.source) else { continue };
             let done = outcome.and_then(|o| o.steps.get(i)).copied().unwrap_or_default();
             let (from, to, how) = (source.quant.to_string(), step.quant.to_string(), step.how());
             let measured = done.distance.weights > 0;
+            if done.kept_odd {
+                odd.push(step.name.as_str());
+            }
             lines.push(Line {
                 name: step.name.clone(),
                 shape: step.shape.clone(),
@@ -131,6 +145,7 @@ impl Report {
                 rmse: measured.then(|| done.distance.rmse()),
                 max_error: measured.then_some(done.distance.max_error),
                 snr_db: done.distance.snr_db(),
+                not_finite: done.distance.not_finite,
             });
             let at = groups.iter().position(|(g, _)| g.from == from && g.to == to && g.how == how);
             let at = at.unwrap_or_else(|| {
@@ -153,9 +168,14 @@ impl Report {
             if sum.distance.weights > 0 {
                 group.rmse = Some(sum.distance.rmse());
                 group.snr_db = sum.distance.snr_db();
+                group.not_finite = sum.distance.not_finite;
             }
             group
         });
+        let mut notes = plan.notes.clone();
+        if !odd.is_empty() {
+            notes.push(format!("infinite or NaN weights were written: {}", odd.join(", ")));
+        }
         let assumed = plan.assumed.iter().map(|a| Assumption {
             key: a.key.clone(),
             value: a.value.clone(),
@@ -175,7 +195,7 @@ impl Report {
             tensors: tensors.collect(),
             steps: lines,
             assumed: assumed.collect(),
-            notes: plan.notes.clone(),
+            notes,
             verdict: outcome.and_then(|o| o.verdict.clone()),
         }
     }
@@ -204,6 +224,9 @@ impl Report {
                     line.at, line.name, line.shape, line.from, line.to, line.how
                 );
                 let _ = match (line.rmse, line.max_error, line.snr_db) {
+                    _ if line.not_finite > 0 => {
+                        writeln!(out, ": {} weights are infinite or NaN", line.not_finite)
+                    }
                     (Some(rmse), Some(max), Some(snr)) => {
                         writeln!(out, ": rmse {rmse:.3e}, max {max:.3e}, snr {snr:.1} dB")
                     }
@@ -242,6 +265,9 @@ impl Report {
                 group.rounded_blocks, group.blocks, group.max_relative_change
             ),
             "rescaled" => "rounds: f32 scales become f16 (at most 4.9e-4 relative)".to_owned(),
+            _ if group.not_finite > 0 => {
+                format!("encoded anew: {} weights are infinite or NaN", group.not_finite)
+            }
             _ => match (group.rmse, group.snr_db) {
                 (Some(rmse), Some(snr)) => {
                     format!("encoded anew: rmse {rmse:.3e}, snr {snr:.1} dB")
@@ -267,5 +293,6 @@ impl Group {
         max_relative_change: 0.0,
         rmse: None,
         snr_db: None,
+        not_finite: 0,
     };
 }

@@ -5,10 +5,12 @@
 //! that holds a removed one best ([`successors`]). What an old file never stored is derived from shapes
 //! where it can be and assumed aloud where not.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{
-    Act, Plan, Step, Target, keys, prepare,
+    Act, Plan, Step, Target, keys,
+    output::place,
+    prepare,
     vocabulary::{self, Rebuilt},
 };
 use crate::{
@@ -38,6 +40,8 @@ pub struct Options {
     pub stated: Stated,
     /// Take the nearest f16 for scales outside its range.
     pub clamp_scales: bool,
+    /// Write infinite and NaN weights as they are, instead of refusing.
+    pub keep_nan: bool,
     /// Undo the key-row order that convert.py of 27 July to 28 September 2023 got wrong.
     pub repair_key_rows: bool,
 }
@@ -64,11 +68,13 @@ pub fn plan(model: Model, options: &Options) -> Result<(Model, Plan)> {
     for (source, tensor) in model.tensors.iter().enumerate() {
         steps.push(step(source, tensor, target, options, &mut notes)?);
     }
-    let output = options.output.clone().unwrap_or_else(|| default_output(&model, target));
+    let output = output(&model, target, options.output.as_deref());
     let mut plan = Plan {
         steps,
         notes,
         clamp_scales: options.clamp_scales,
+        keep_nan: options.keep_nan,
+        tells_nan: true,
         measure: true,
         ..Plan::new(output, target)
     };
@@ -218,14 +224,19 @@ fn wider() -> Vec<(QuantType, Fidelity)> {
     types.into_iter().filter_map(|(name, fit)| Some((QuantType::today(name)?, fit))).collect()
 }
 
-/// The output beside the input: the same name with the target's ending.
-fn default_output(model: &Model, target: Target) -> PathBuf {
+/// The output as named; by default beside the input, with its name and the target's ending.
+fn output(model: &Model, target: Target, named: Option<&Path>) -> PathBuf {
     let input = model.files.first().map(|f| f.path().to_owned()).unwrap_or_default();
     let stem = input.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
     let stem = stem.trim_end_matches(".bin");
     // A shard's number does not belong to the whole.
     let stem = stem.split_once("-00001-of-").map_or(stem, |(whole, _)| whole);
     let ending = if target.is_keyed() { "gguf" } else { "bin" };
-    let plain = input.with_file_name(format!("{stem}.{ending}"));
-    if plain.exists() { input.with_file_name(format!("{stem}-upgraded.{ending}")) } else { plain }
+    let folder = input.parent().unwrap_or(Path::new(""));
+    let at = |name: String| place(named, false, folder, &name);
+    let plain = at(format!("{stem}.{ending}"));
+    match model.files.iter().any(|file| file.path() == plain) {
+        true => at(format!("{stem}-upgraded.{ending}")),
+        false => plain,
+    }
 }

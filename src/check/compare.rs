@@ -70,6 +70,8 @@ pub struct TensorDifference {
     pub snr_db: Option<f64>,
     /// Cosine of the angle between the two.
     pub cosine: f64,
+    /// Weights that are infinite or NaN on either side; no figure counts them.
+    pub not_finite: u64,
 }
 
 /// How alike two tensors are.
@@ -217,6 +219,7 @@ struct Sums {
     max_relative: f64,
     bits_differ: bool,
     bytes_differ: bool,
+    not_finite: u64,
 }
 
 impl Sums {
@@ -229,12 +232,17 @@ impl Sums {
         self.max_relative = self.max_relative.max(other.max_relative);
         self.bits_differ |= other.bits_differ;
         self.bytes_differ |= other.bytes_differ;
+        self.not_finite += other.not_finite;
         self
     }
 
     fn add(&mut self, a: &[f32], b: &[f32]) {
         for (x, y) in a.iter().zip(b) {
             self.bits_differ |= x.to_bits() != y.to_bits();
+            if !(x.is_finite() && y.is_finite()) {
+                self.not_finite += 1;
+                continue;
+            }
             let (x, y) = (f64::from(*x), f64::from(*y));
             let d = (x - y).abs();
             self.squared_error += d * d;
@@ -264,6 +272,7 @@ fn compare_tensors(
         max_error: s.max_error,
         snr_db: (s.squared_error > 0.0).then(|| 10.0 * (s.aa / s.squared_error).log10()),
         cosine: if s.bits_differ { s.ab / (s.aa * s.bb).sqrt() } else { 1.0 },
+        not_finite: s.not_finite,
     };
     if a.shape != b.shape {
         return Ok(difference(Verdict::OtherShape, Sums::default()));
@@ -288,7 +297,10 @@ fn compare_tensors(
     let verdict = match sums {
         s if !s.bits_differ && !s.bytes_differ && a.quant == b.quant => Verdict::SameBytes,
         s if !s.bits_differ => Verdict::SameWeights,
-        s if a.quant.name() == b.quant.name() && s.max_relative <= SCALE_ROUNDING => {
+        s if a.quant.name() == b.quant.name()
+            && s.max_relative <= SCALE_ROUNDING
+            && s.not_finite == 0 =>
+        {
             Verdict::Rounded
         }
         _ => Verdict::Different,

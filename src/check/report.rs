@@ -52,13 +52,13 @@ pub struct Candidate {
 }
 
 impl Candidate {
-    /// Whether nothing that matters differs: weights, vocabulary and, where run, outputs.
+    /// Whether nothing that matters differs: weights, vocabulary and, where run, outputs. Weights that are
+    /// no numbers are never the same.
     pub fn same(&self) -> bool {
         let c = &self.comparison;
-        let weights = c
-            .tensors
-            .iter()
-            .all(|t| matches!(t.verdict, Verdict::SameBytes | Verdict::SameWeights));
+        let weights = c.tensors.iter().all(|t| {
+            matches!(t.verdict, Verdict::SameBytes | Verdict::SameWeights) && t.not_finite == 0
+        });
         let outputs = self.outputs.as_ref().is_none_or(|o| o.identical == o.positions);
         weights
             && outputs
@@ -87,6 +87,16 @@ pub fn verdict(comparison: &Comparison, outputs: Option<&Outputs>) -> String {
             let kinds =
                 |pick: fn(&super::compare::TensorDifference) -> &str| main_kind(comparison, pick);
             format!("differs as {} differs from {}", kinds(|t| &t.second), kinds(|t| &t.first))
+        }
+    };
+    let odd: Vec<&str> =
+        comparison.tensors.iter().filter(|t| t.not_finite > 0).map(|t| t.name.as_str()).collect();
+    let weights = match odd.as_slice() {
+        [] => weights,
+        [first, rest @ ..] => {
+            let more =
+                if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) };
+            format!("{weights}, and infinite or NaN weights in {first}{more}")
         }
     };
     let vocab = if comparison.vocab.is_empty() { "" } else { ", another vocabulary" };

@@ -1,6 +1,5 @@
 //! `regguf batch`: whole folders of models, resumable, split over machines.
 
-use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -16,7 +15,7 @@ use crate::batch::plan::BatchPlan;
 use crate::batch::run::{Limits, Summary, run as run_plan};
 use crate::batch::shard::Shard;
 use crate::batch::task::{Settings, Task};
-use crate::bytes::replace::write_small;
+use crate::bytes::{inputs, read_text, replace::write_small};
 use crate::error::{Error, Result};
 use crate::model::Stated;
 use crate::size;
@@ -57,6 +56,9 @@ pub struct Args {
     /// Quantize what is quantized already
     #[arg(long)]
     allow_requantize: bool,
+    /// Write infinite and NaN weights as they are, instead of refusing
+    #[arg(long)]
+    keep_nan: bool,
     /// Decode every row (verify)
     #[arg(long)]
     deep: bool,
@@ -101,6 +103,8 @@ pub struct Args {
 /// Plans, and unless told otherwise runs.
 pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let plan = make_plan(args)?;
+    // Also those that are opened later, or by other machines.
+    plan.jobs.iter().flat_map(|job| &job.model.files).for_each(|file| inputs::note(file));
     let items: Vec<(&str, u64)> =
         plan.jobs.iter().map(|job| (job.model.name.as_str(), job.model.bytes)).collect();
     let part = args.shard.filter(|_| args.tensors);
@@ -169,6 +173,7 @@ fn make_plan(args: &Args) -> Result<BatchPlan> {
         out: args.out.clone(),
         name: args.name.clone(),
         allow_requantize: args.allow_requantize,
+        keep_nan: args.keep_nan,
         deep: args.deep,
         stated: args.stated.stated(),
     };
@@ -189,12 +194,12 @@ fn read_plan(args: &Args) -> Result<BatchPlan> {
         let what = "a saved plan is run unchanged: leave out --types, --to, --out and --plan";
         return Err(Error::Usage(what.to_owned()));
     }
-    let bytes = fs::read(path).map_err(|error| Error::io(path, "read", error))?;
-    let plan: BatchPlan = serde_json::from_slice(&bytes).map_err(|error| Error::Unknown {
-        file: path.display().to_string(),
-        looks: format!("is no plan of a batch: {error}"),
-        next: "make one with `regguf batch TASK DIR --plan FILE`".to_owned(),
-    })?;
+    let plan: BatchPlan =
+        serde_json::from_str(&read_text(path)?).map_err(|error| Error::Unknown {
+            file: path.display().to_string(),
+            looks: format!("is no plan of a batch: {error}"),
+            next: "make one with `regguf batch TASK DIR --plan FILE`".to_owned(),
+        })?;
     if plan.schema_version != 1 {
         let what = format!("{}: a plan of version {}", path.display(), plan.schema_version);
         return Err(Error::unsupported(what, "plan the batch again"));

@@ -1,21 +1,20 @@
 //! `regguf compare`: the same or different, and how.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::{path::PathBuf, process::ExitCode};
 
 use super::{Globals, print, remark};
 use crate::{
-    bytes::replace::write_small,
+    bytes::{
+        read_text,
+        replace::{check_target, write_small},
+    },
     check::{
         compare::compare,
         page::page,
         report::{Candidate, CompareReport, Side, verdict},
     },
     container::{self, OpenOptions},
-    error::{Error, Result},
+    error::Result,
     infer::outputs,
     model::Model,
 };
@@ -57,9 +56,10 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let reference = open(&args.reference)?;
     let mut reference_side = side(&reference);
     let text = args.text.as_ref().map(|p| read_text(p)).transpose()?;
+    let models = args.models.iter().map(open).collect::<Result<Vec<_>>>()?;
+    args.html.iter().try_for_each(|page| check_target(page, args.force, &[]))?;
     let mut candidates = Vec::new();
-    for path in &args.models {
-        let model = open(path)?;
+    for model in models {
         let comparison = compare(&reference, &model)?;
         let outputs = match &text {
             Some(text) => Some(outputs::compare(&reference, &model, text, args.tokens)?),
@@ -93,8 +93,4 @@ fn side(model: &Model) -> Side {
         bytes: model.data_bytes(),
         perplexity: None,
     }
-}
-
-fn read_text(path: &Path) -> Result<String> {
-    fs::read_to_string(path).map_err(|e| Error::io(path, "read", e))
 }

@@ -1,8 +1,8 @@
 //! `regguf convert`: raw weights and any other model into GGUF or an older container, and back.
 
-use std::{fs, path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode};
 
-use super::{Globals, print, progress::Bar, remark};
+use super::{Globals, print, progress::Bar, remark, write::make_output_folder};
 use crate::{
     change::{
         self, Plan,
@@ -36,7 +36,13 @@ pub struct Args {
     #[arg(value_name = "IN")]
     input: PathBuf,
     /// The type of the weights; several make several files from one reading
-    #[arg(long = "type", value_name = "TYPE,TYPE", value_delimiter = ',', default_value = "auto")]
+    #[arg(
+        long = "type",
+        alias = "outtype",
+        value_name = "TYPE,TYPE",
+        value_delimiter = ',',
+        default_value = "auto"
+    )]
     types: Vec<String>,
     /// Quantize again what is quantized already
     #[arg(long)]
@@ -76,9 +82,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let outcomes = if args.write.dry_run {
         Vec::new()
     } else {
-        if let (Some(folder), 2..) = (&args.write.output, plans.len()) {
-            fs::create_dir_all(folder).map_err(|e| Error::io(folder, "create", e))?;
-        }
+        make_output_folder(args.write.output.as_deref(), plans.len())?;
         let bar = Bar::new(globals, plans.iter().map(|p| p.layout.total).sum());
         change::carry_proved(
             &model,
@@ -111,7 +115,8 @@ fn export(args: &Args, model: Model, stated: &Stated, globals: &Globals) -> Resu
         ));
     }
     let folder = args.write.output.clone().unwrap_or_else(|| export::folder_beside(&args.input));
-    let export = export::plan(model, folder, &dtype.to_lowercase(), stated)?;
+    let mut export = export::plan(model, folder, &dtype.to_lowercase(), stated)?;
+    export.keep_nan = args.write.keep_nan;
     export.notes.iter().for_each(|note| remark(globals, note));
     if !args.write.dry_run {
         export.write(args.write.force, &Bar::new(globals, export.total()))?;

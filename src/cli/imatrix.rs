@@ -7,7 +7,11 @@ use super::{
     runner::{WindowArgs, with_threads},
 };
 use crate::{
-    bytes::replace::{check_interrupt, check_target, write_small},
+    bytes::{
+        Input,
+        replace::{check_interrupt, check_target, write_small},
+    },
+    change,
     error::{Error, Result},
     infer::{Importance, Session, Want, perplexity::windows},
 };
@@ -36,8 +40,8 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
 }
 
 fn collect(args: &Args, globals: &Globals) -> Result<ExitCode> {
-    check_target(&args.output, args.force, &[])?;
     let (loaded, tokens) = args.windows.open(globals)?;
+    check_target(&args.output, args.force, &[])?;
     let context = args.windows.window();
     let bos = loaded.tokenizer.leading_bos();
     let windows: Vec<_> = windows(&tokens, context, bos).take(args.windows.most()).collect();
@@ -62,6 +66,8 @@ fn collect(args: &Args, globals: &Globals) -> Result<ExitCode> {
         true => importance.to_dat(&dataset, count, args.windows.context),
         false => importance.to_gguf(&dataset, count, args.windows.context)?,
     };
+    // As quantize will read it.
+    change::imatrix::Importance::of(&Input::memory(&args.output, bytes.clone()))?;
     write_small(&args.output, &bytes, args.force)?;
     let (matrices, output) = (importance.len(), args.output.display());
     remark(globals, &format!("{output}: {matrices} matrices over {count} windows"));

@@ -31,6 +31,7 @@ mod stated;
 pub mod text;
 mod upgrade;
 mod verify;
+mod words2023;
 mod write;
 
 use std::{
@@ -42,7 +43,7 @@ use std::{
 use clap::{ArgAction, Parser, Subcommand};
 
 use crate::{
-    bytes::replace::INTERRUPTED,
+    bytes::{inputs, replace::INTERRUPTED},
     error::{Error, Result},
 };
 
@@ -149,7 +150,13 @@ pub fn main() -> ExitCode {
         let _ = writeln!(io::stderr(), "{head}\n\n{EXAMPLES}\n{tail}");
         return ExitCode::from(2);
     }
-    let cli = Cli::parse();
+    let (words, note) = match words2023::translate(std::env::args_os().collect()) {
+        Ok(translated) => translated,
+        Err(error) => return failed(&error),
+    };
+    let cli = Cli::parse_from(words);
+    note.iter().for_each(|note| remark(&cli.globals, note));
+    inputs::watch();
     // A second handler or a second thread pool cannot exist in this process, so neither call fails.
     let _ = ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed));
     let threads = cli.globals.threads.map_or(0, usize::from);
@@ -159,11 +166,14 @@ pub fn main() -> ExitCode {
         Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => {
             ExitCode::SUCCESS
         }
-        Err(error) => {
-            let _ = writeln!(io::stderr(), "{} {error}", text::red(&io::stderr(), "error:"));
-            ExitCode::from(error.exit_code())
-        }
+        Err(error) => failed(&error),
     }
+}
+
+/// Says what went wrong; answers the exit code.
+fn failed(error: &Error) -> ExitCode {
+    let _ = writeln!(io::stderr(), "{} {error}", text::red(&io::stderr(), "error:"));
+    ExitCode::from(error.exit_code())
 }
 
 fn flush(code: ExitCode) -> Result<ExitCode> {

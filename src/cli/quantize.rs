@@ -5,8 +5,9 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 use clap::{Arg, ArgAction, ArgMatches};
 use regex::Regex;
 
-use super::{Globals, print, progress::Bar};
+use super::{Globals, print, progress::Bar, write::make_output_folder};
 use crate::{
+    bytes::read_text,
     change::{
         self, Plan,
         ftype::FileType,
@@ -113,7 +114,7 @@ pub struct Args {
     /// Measure the error of every tensor (always done when requantizing)
     #[arg(long)]
     measure: bool,
-    /// Encode weights that are no finite numbers, instead of refusing
+    /// Write infinite and NaN weights as they are, instead of refusing
     #[arg(long)]
     keep_nan: bool,
     /// Replace outputs that exist
@@ -146,9 +147,7 @@ impl TensorTypes {
             match item {
                 TensorType::Pair(pattern, quant) => all.push((pattern.clone(), *quant)),
                 TensorType::File(path) => {
-                    let text =
-                        std::fs::read_to_string(path).map_err(|e| Error::io(path, "read", e))?;
-                    for pair in text.split_whitespace() {
+                    for pair in read_text(path)?.split_whitespace() {
                         all.push(tensor_type(pair).map_err(Error::Usage)?);
                     }
                 }
@@ -250,6 +249,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let outcomes = match args.dry_run {
         true => Vec::new(),
         false => {
+            make_output_folder(options.output.as_deref(), options.types.len())?;
             let total = plans.iter().map(|plan| plan.layout.total).sum();
             let bar = Bar::new(globals, total);
             with_threads(call.threads, || {

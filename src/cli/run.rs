@@ -1,7 +1,6 @@
 //! `regguf run`: text from any model file, old or new.
 
 use std::{
-    fs,
     io::{self, BufRead, IsTerminal, Write},
     path::PathBuf,
     process::ExitCode,
@@ -10,7 +9,7 @@ use std::{
 
 use super::{Globals, print_raw, remark, runner::Loaded};
 use crate::{
-    bytes::replace::check_interrupt,
+    bytes::{read_text, replace::check_interrupt},
     error::{Error, Result},
     infer::{Sampler, Sampling, Session, Special, Template, Want, tokenizer::StreamDecoder},
 };
@@ -96,7 +95,7 @@ fn write(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let prompt = match &args.file {
         Some(path) => {
             // Editors end a file with a line break; llama.cpp's main drops one too.
-            let text = fs::read_to_string(path).map_err(|e| Error::io(path, "read", e))?;
+            let text = read_text(path)?;
             text.strip_suffix('\n').unwrap_or(&text).to_owned()
         }
         None => args.prompt.clone(),

@@ -1,12 +1,10 @@
 //! What the verbs that run models share: opening one, reading a text by windows, the number of threads.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use super::{Globals, remark};
 use crate::{
+    bytes::read_text,
     checkpoint::{self, tokenizer::sentencepiece::SentencePiece},
     container::{self, OpenOptions},
     error::{Error, Result},
@@ -63,8 +61,8 @@ pub struct WindowArgs {
           value_parser = clap::value_parser!(u32).range(1..))]
     pub context: u32,
     /// Read only the first N windows
-    #[arg(long, value_name = "N")]
-    chunks: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    chunks: Option<u32>,
     /// Number of threads, as --threads
     #[arg(short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub t: Option<u16>,
@@ -76,7 +74,7 @@ impl WindowArgs {
         let path = self.model.as_ref().or(self.named.as_ref());
         let path = path.ok_or_else(|| Error::Usage("which model?".to_owned()))?;
         let loaded = Loaded::open(path, &Stated::default(), globals)?;
-        let text = fs::read_to_string(&self.file).map_err(|e| Error::io(&self.file, "read", e))?;
+        let text = read_text(&self.file)?;
         let tokens = loaded.tokenizer.encode_whole(&text, Special::Text);
         Ok((loaded, tokens))
     }
@@ -88,7 +86,7 @@ impl WindowArgs {
 
     /// The most windows to read.
     pub fn most(&self) -> usize {
-        self.chunks.unwrap_or(usize::MAX)
+        self.chunks.and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX)
     }
 }
 

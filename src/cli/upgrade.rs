@@ -1,12 +1,19 @@
 //! `regguf upgrade`: any old file to today's GGUF, and to older versions for those held on old builds.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
-use super::{Globals, print, progress::Bar};
+use super::{
+    Globals, print,
+    progress::Bar,
+    write::{check_not_made, make_output_folder},
+};
 use crate::{
     change::{self, Plan, report::Report, upgrade::Options},
     check::prove::{TEXT, TOKENS, proof, running},
-    container,
+    checkpoint, container,
     error::{Error, Result},
     infer::outputs,
     model::Model,
@@ -24,6 +31,9 @@ Formats are gguf-v3, gguf-v3-be, gguf-v2, gguf-v1, ggjt-v3, ggjt-v2, ggjt-v1, gg
 pub struct Args {
     /// The model file; of a multi-part or sharded set, its first file
     input: PathBuf,
+    /// Nothing: what stands here was meant for -o or for a batch
+    #[arg(hide = true)]
+    rest: Vec<PathBuf>,
     /// Never round: what would be rounded becomes F32
     #[arg(long, conflicts_with = "clamp_scales")]
     exact: bool,
@@ -41,6 +51,7 @@ pub struct Args {
 
 /// Runs it.
 pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
+    one_file(&args.input, &args.rest)?;
     let model = container::open(&args.input, &args.open.options())?;
     let options = Options {
         exact: args.exact,
@@ -55,6 +66,10 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let outcome = match args.write.dry_run {
         true => None,
         false => {
+            if args.write.output.is_none() && !args.write.force {
+                check_not_made(&plan, &args.input)?;
+            }
+            make_output_folder(args.write.output.as_deref(), 1)?;
             let bar = Bar::new(globals, plan.layout.total);
             let (plans, proof) = (std::slice::from_ref(&plan), proof(&model, args.write.prove));
             change::carry_proved(&model, plans, args.write.force, &bar, &proof)?.pop()
@@ -66,6 +81,32 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         false => print(&report.text(globals.verbose > 0))?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Refuses several words and folders, with what was meant.
+fn one_file(input: &Path, rest: &[PathBuf]) -> Result<()> {
+    let shown = input.display();
+    if let [second, ..] = rest {
+        let all: Vec<String> = rest.iter().map(|path| path.display().to_string()).collect();
+        let next = match rest.iter().all(|path| path.is_file()) {
+            true => {
+                format!("`regguf batch upgrade {shown} {}` upgrades all of them", all.join(" "))
+            }
+            false => format!("`regguf upgrade {shown} -o {}` names the output", second.display()),
+        };
+        return Err(Error::Usage(format!("upgrade takes one model: {next}")));
+    }
+    if !input.is_dir() {
+        return Ok(());
+    }
+    let verb = match checkpoint::is_checkpoint(input)? {
+        true => "convert",
+        false => "batch upgrade",
+    };
+    Err(Error::refused(
+        format!("{shown}: is a folder"),
+        format!("`regguf {verb} {shown}` takes one"),
+    ))
 }
 
 /// What a text costs with the key rows as stored and as repaired; an error where repair makes it worse.

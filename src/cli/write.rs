@@ -1,14 +1,18 @@
 //! Flags of the verbs that write a model file: where to, in which container, saying how much.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use crate::change::upgrade::Options;
+use crate::{
+    bytes::{Input, replace::make_folder},
+    change::{Plan, output::is_written_as_folder, upgrade::Options},
+    error::{Error, Result},
+};
 
 /// Where a model goes, and what is known of it beside what its file says.
 #[derive(Clone, Debug, clap::Args)]
 pub struct WriteArgs {
     /// Where to write [default: beside the input]
-    #[arg(short, long, value_name = "OUT")]
+    #[arg(short, long, alias = "outfile", value_name = "OUT")]
     pub output: Option<PathBuf>,
     /// The container to write, gguf-v3 or an older one
     #[arg(long, value_name = "FORMAT", default_value = "gguf-v3")]
@@ -24,6 +28,9 @@ pub struct WriteArgs {
     /// Print the report as JSON
     #[arg(long)]
     pub json: bool,
+    /// Write infinite and NaN weights as they are, instead of refusing
+    #[arg(long)]
+    pub keep_nan: bool,
     /// Replace outputs that exist
     #[arg(long)]
     pub force: bool,
@@ -38,7 +45,30 @@ impl WriteArgs {
             output: self.output.clone(),
             to: Some(self.to.clone()),
             stated: self.stated.stated(),
+            keep_nan: self.keep_nan,
             ..Options::default()
         }
+    }
+}
+
+/// Makes the folder that outputs were named to go to, where it is not there.
+pub fn make_output_folder(named: Option<&Path>, outputs: usize) -> Result<()> {
+    let folder = named.filter(|named| outputs > 1 || is_written_as_folder(named));
+    folder.map_or(Ok(()), make_folder)
+}
+
+/// Refuses to write once more, beside the input, what is there already.
+pub fn check_not_made(plan: &Plan, input: &Path) -> Result<()> {
+    let (output, input) = (plan.output.display(), input.display());
+    match Input::look(&plan.output).and_then(|there| plan.describes(&there)) {
+        Ok(true) => Err(Error::refused(
+            format!("{output}: is there already, with the header and size of this upgrade"),
+            format!(
+                "`regguf compare {input} {output}` compares the weights; --force writes it anew, -o NAME \
+                 another"
+            ),
+        )),
+        // Whatever else is there, is said when the output begins.
+        _ => Ok(()),
     }
 }

@@ -74,10 +74,12 @@ pub enum Kind {
     Bf16,
     F32,
     F64,
+    /// A power of two, by its exponent (the scales of OCP's MX types).
+    E8m0,
 }
 
 impl Kind {
-    const ALL: [(Kind, &str, usize); 11] = [
+    const ALL: [(Kind, &str, usize); 12] = [
         (Kind::U8, "u8", 1),
         (Kind::I8, "i8", 1),
         (Kind::U16, "u16", 2),
@@ -89,6 +91,7 @@ impl Kind {
         (Kind::Bf16, "bf16", 2),
         (Kind::F32, "f32", 4),
         (Kind::F64, "f64", 8),
+        (Kind::E8m0, "e8m0", 1),
     ];
 
     /// Its name in a description.

@@ -2,6 +2,7 @@
 
 pub mod decode;
 pub mod encode;
+mod finite;
 pub mod grid;
 pub mod isa;
 pub mod layout;

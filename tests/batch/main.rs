@@ -107,7 +107,12 @@ fn a_rerun_does_only_what_is_due() {
     let mut bytes = fs::read(&one).expect("readable");
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
-    fs::write(&one, bytes).expect("writable");
+    fs::write(&one, &bytes).expect("writable");
+    let output = batch(folder.path(), &[&UPGRADE[..], &["--keep-going"]].concat());
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    assert!(text(&output).contains("was changed since a batch made it"), "{}", text(&output));
+    assert_eq!(fs::read(&one).expect("readable"), bytes, "what somebody edited is theirs");
+    fs::remove_file(&one).expect("removable");
     again("1 done, 4 skipped");
     assert_eq!(files(&folder.path().join("models")), before, "inputs are never written to");
 
@@ -155,6 +160,85 @@ fn files_that_no_batch_made_are_left_alone() {
     let words = [&UPGRADE[..], &["--force"]].concat();
     assert!(batch(folder.path(), &words).status.success());
     assert_ne!(fs::read(&mine).expect("readable"), b"mine");
+}
+
+#[test]
+fn another_folder_s_outputs_are_left_alone() {
+    let folder = tree();
+    let (a, b) = (["upgrade", "models/e4", "--out", "out"], ["upgrade", "b", "--out", "out"]);
+    fs::create_dir(folder.path().join("b")).expect("a folder");
+    let name = "ggml-model-q4_0";
+    fs::copy(golden("T/E6/ggml-model-q5_0.bin"), folder.path().join(format!("b/{name}.bin")))
+        .expect("writable");
+    assert!(batch(folder.path(), &a).status.success());
+    let made = outputs(&folder.path().join("out"));
+    let output = batch(folder.path(), &b);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    assert!(text(&output).contains("was made from /"), "{}", text(&output));
+    assert_eq!(outputs(&folder.path().join("out")), made);
+    // Its own input may change.
+    fs::copy(
+        golden("T/E6/ggml-model-q5_0.bin"),
+        folder.path().join(format!("models/e4/{name}.bin")),
+    )
+    .expect("writable");
+    assert!(text(&batch(folder.path(), &a)).contains("1 done"));
+    assert_ne!(outputs(&folder.path().join("out")), made);
+    // A receipt of work that began owns no file that it did not make.
+    let receipt = folder.path().join(format!("out/{name}.gguf.receipt.json"));
+    let said = fs::read_to_string(&receipt).expect("readable").replace("finished", "started");
+    fs::write(&receipt, said).expect("writable");
+    fs::write(folder.path().join(format!("out/{name}.gguf")), "mine").expect("writable");
+    assert_eq!(batch(folder.path(), &a).status.code(), Some(1));
+    assert_eq!(outputs(&folder.path().join("out"))[&format!("{name}.gguf")], b"mine");
+}
+
+/// What is no file where a batch looks for its own: named at once, never waited for.
+#[cfg(unix)]
+#[test]
+fn pipes_and_endless_links_are_no_receipts_or_locks() {
+    let folder = tree();
+    let out = folder.path().join("out");
+    for (name, fails) in [
+        (".regguf-a.partial", false),
+        (".ggml-model-q4_0.gguf.lock", true),
+        ("ggml-model-q4_0.gguf.receipt.json", true),
+    ] {
+        for endless in [false, true] {
+            fs::create_dir(&out).expect("a folder");
+            let path = out.join(name);
+            if endless {
+                std::os::unix::fs::symlink("/dev/zero", &path).expect("a link");
+            } else {
+                assert!(Command::new("mkfifo").arg(&path).status().expect("mkfifo").success());
+            }
+            let began = Instant::now();
+            let output = batch(folder.path(), &["upgrade", "models/e4", "--out", "out"]);
+            assert_eq!(output.status.success(), !fails, "{name}: {}", text(&output));
+            assert!(began.elapsed() < Duration::from_secs(60));
+            assert!(path.symlink_metadata().is_ok(), "{name} is not ours to remove");
+            fs::remove_dir_all(&out).expect("removable");
+        }
+    }
+}
+
+#[test]
+fn what_is_no_model_is_passed_over_with_the_reason() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let here = folder.path();
+    fs::copy(golden("T/E7/ggml-vocab.gguf"), here.join("vocab.gguf")).expect("writable");
+    fs::copy(golden("T/E8/ggml-model-f16.gguf"), here.join("m.gguf")).expect("writable");
+    fs::write(here.join("text"), "Building a website. ".repeat(40)).expect("writable");
+    let mut imatrix = Command::new(env!("CARGO_BIN_EXE_regguf"));
+    imatrix.current_dir(here).args(["imatrix", "m.gguf", "-f", "text", "-c", "32"]);
+    assert!(imatrix.output().expect("the program runs").status.success());
+    let output = batch(here, &["quantize", ".", "--types", "q8_0", "--out", "out"]);
+    assert!(output.status.success(), "{}", text(&output));
+    let said = text(&output);
+    for reason in ["vocab.gguf: holds a vocabulary only", "imatrix.gguf: is an importance matrix"] {
+        assert!(said.contains(reason), "{said}");
+    }
+    assert!(said.contains("1 done, 2 skipped, 0 failed"), "{said}");
 }
 
 #[test]
