@@ -195,7 +195,22 @@ pub fn file(
     threads: usize,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Outcome {
-    match read(path, algorithms, threads, progress) {
+    file_watched(path, algorithms, threads, progress, &mut |_| ())
+}
+
+/// Digests one file as [`file()`] does, and shows `watch` its bytes in order, in pieces of 256 KiB or more
+/// but for the last.
+pub fn file_watched(
+    path: &Path,
+    algorithms: &[Algorithm],
+    threads: usize,
+    progress: &(dyn Fn(u64) + Sync),
+    watch: &mut dyn FnMut(&[u8]),
+) -> Outcome {
+    match read(path, algorithms, threads, &mut |bytes| {
+        watch(bytes);
+        progress(bytes.len() as u64);
+    }) {
         Ok(Some((size, digests))) => Outcome::Read { size, digests },
         Ok(None) => Outcome::Changed,
         Err(error) => Outcome::Failed(error),
@@ -208,7 +223,7 @@ fn read(
     path: &Path,
     algorithms: &[Algorithm],
     threads: usize,
-    progress: &(dyn Fn(u64) + Sync),
+    watch: &mut dyn FnMut(&[u8]),
 ) -> io::Result<Option<(u64, Digests)>> {
     let mut file = open_regular(path)?;
     let before = file.metadata()?;
@@ -217,9 +232,9 @@ fn read(
     let hashers: Vec<Hasher> = algorithms.iter().map(|&a| Hasher::new(a, size)).collect();
     let alone = threads < 2 || size <= 2 * BUFFER_BYTES as u64;
     let (total, digests) = if alone {
-        read_alone(&mut file, hashers, progress)?
+        read_alone(&mut file, hashers, watch)?
     } else {
-        read_ahead(&mut file, hashers, progress)?
+        read_ahead(&mut file, hashers, watch)?
     };
     let after = file.metadata()?;
     if total != size || stamp(&before) != stamp(&after) {
@@ -255,7 +270,7 @@ fn fill(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
 fn read_alone(
     file: &mut File,
     mut hashers: Vec<Hasher>,
-    progress: &(dyn Fn(u64) + Sync),
+    watch: &mut dyn FnMut(&[u8]),
 ) -> io::Result<(u64, Vec<Digest>)> {
     // A quarter of a buffer stays in the second-level cache between the copy and the digests.
     let mut buffer = vec![0; BUFFER_BYTES / 4];
@@ -267,7 +282,7 @@ fn read_alone(
             hasher.update(bytes);
         }
         total += filled as u64;
-        progress(filled as u64);
+        watch(bytes);
         if filled < buffer.len() {
             return Ok((total, hashers.into_iter().map(Hasher::finish).collect()));
         }
@@ -280,7 +295,7 @@ type Shared = Arc<(Vec<u8>, usize)>;
 fn read_ahead(
     file: &mut File,
     hashers: Vec<Hasher>,
-    progress: &(dyn Fn(u64) + Sync),
+    watch: &mut dyn FnMut(&[u8]),
 ) -> io::Result<(u64, Vec<Digest>)> {
     let (give_back, returned) = sync_channel::<Shared>(RING * hashers.len().max(1));
     thread::scope(|scope| {
@@ -300,7 +315,7 @@ fn read_ahead(
             }));
         }
         drop(give_back);
-        let total = feed(file, &lanes, &returned, progress);
+        let total = feed(file, &lanes, &returned, watch);
         drop(lanes);
         let digests: io::Result<Vec<Digest>> =
             workers.into_iter().map(|w| w.join().map_err(|_| broken())).collect();
@@ -317,7 +332,7 @@ fn feed(
     file: &mut File,
     lanes: &[SyncSender<Shared>],
     returned: &Receiver<Shared>,
-    progress: &(dyn Fn(u64) + Sync),
+    watch: &mut dyn FnMut(&[u8]),
 ) -> io::Result<u64> {
     let mut made = 0;
     let mut total = 0;
@@ -335,7 +350,7 @@ fn feed(
             lane.send(Arc::clone(&shared)).map_err(|_| broken())?;
         }
         total += filled as u64;
-        progress(filled as u64);
+        watch(shared.0.get(..filled).unwrap_or_default());
         if last {
             return Ok(total);
         }

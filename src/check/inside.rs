@@ -3,12 +3,16 @@
 
 use std::path::Path;
 
-use super::{Finding, numbers, structure, tensors};
+use super::{Finding, Severity, numbers, structure, tensors};
 use crate::bytes::{Input, open_regular};
 use crate::checkpoint::{self, Misfit};
+use crate::container::tail::{self, Kind};
 use crate::container::{OpenOptions, has_magic, open, open_alone};
 use crate::error::Error;
-use crate::model::Model;
+use crate::model::{Model, Tail};
+
+/// Zeros after the data up to this are padding.
+const MOST_PADDING: u64 = 4096;
 
 /// Whether a file is raw weights by its name and its first bytes; other archives and pickles, as a
 /// trainer's settings, are none.
@@ -92,7 +96,10 @@ pub(super) fn check(
     progress: &(dyn Fn(u64) + Sync),
 ) -> Vec<Finding> {
     let mut findings = structure::check(model);
-    findings.extend(model.notes.iter().map(|note| Finding::note("note", note.as_str())));
+    let tails = tails(model);
+    let notes = model.notes.iter().filter(|note| tails.iter().all(|tail| tail.message != **note));
+    findings.extend(notes.map(|note| Finding::note("note", note.as_str())));
+    findings.extend(tails);
     if deep {
         match numbers::check(model, progress) {
             Ok(found) => findings.extend(found),
@@ -102,10 +109,26 @@ pub(super) fn check(
     findings
 }
 
+/// What follows the data of a model's files. So few zeros as fill a page are no more than padding.
+fn tails(model: &Model) -> Vec<Finding> {
+    let said = |tail: &Tail| {
+        let message = tail::sentence(model, tail).ok()?;
+        let input = model.files.get(tail.file)?;
+        let padding = tail.bytes < MOST_PADDING && tail::kind(input, tail.at).ok()? == Kind::Zeros;
+        let severity = if padding { Severity::Note } else { Severity::Failure };
+        Some(Finding::new(severity, "too-long", message))
+    };
+    model.tails.iter().filter_map(said).collect()
+}
+
 /// Where the tensors of a later file of a set lie.
 pub(super) fn check_later(path: &Path, model: &Model) -> Vec<Finding> {
     let alone = model.files.first().is_some_and(|file| file.path() == path);
-    if alone { structure::extents(model) } else { Vec::new() }
+    if alone {
+        structure::extents(model).into_iter().chain(tails(model)).collect()
+    } else {
+        Vec::new()
+    }
 }
 
 /// Whether a file is one of those that stand beside weights: settings in JSON, a tokenizer.

@@ -21,6 +21,7 @@ pub mod vocabulary;
 
 mod diagnose;
 mod gather;
+mod holes;
 mod inside;
 
 use std::fmt;

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::digest::{self, Digest, Outcome};
 use super::gather::{Gathered, Subject, gather};
+use super::holes::{self, Zeros};
 use super::inside::{self, Held};
 use super::{Finding, Severity, diagnose, known, worst};
 
@@ -123,10 +124,13 @@ pub fn verify(paths: &[PathBuf], options: &Options, progress: &dyn Progress) -> 
     progress.total(gathered.subjects.iter().map(size).sum());
     let outcomes = digest::spread(&gathered.subjects, threads, size, |subject, threads| {
         let algorithms = diagnose::algorithms(&subject.claims);
-        digest::file(&subject.path, &algorithms, threads, &|n| progress.read(n))
+        let (mut zeros, read) = (Zeros::default(), |n| progress.read(n));
+        let watch = &mut |bytes: &[u8]| zeros.take(bytes);
+        let outcome = digest::file_watched(&subject.path, &algorithms, threads, &read, watch);
+        (outcome, zeros.finish())
     });
     let judged = gathered.subjects.iter().zip(outcomes);
-    let files = judged.map(|(subject, outcome)| judge(subject, outcome, &gathered, options));
+    let files = judged.map(|(subject, read)| judge(subject, read, &gathered, options));
     let mut files: Vec<Checked> = files.collect();
     files.extend(models(paths, &files));
     Verification { schema_version: 1, files, lists: gathered.lists }
@@ -159,7 +163,10 @@ fn models(paths: &[PathBuf], files: &[Checked]) -> Vec<Checked> {
     folders.into_iter().filter(sound).filter_map(model).collect()
 }
 
-fn judge(subject: &Subject, outcome: Outcome, all: &Gathered, options: &Options) -> Checked {
+/// What came of reading a file, and the stretches of zeros in it.
+type Read = (Outcome, Vec<(u64, u64)>);
+
+fn judge(subject: &Subject, (outcome, zeros): Read, all: &Gathered, options: &Options) -> Checked {
     let mut checked = Checked {
         name: subject.name.clone(),
         path: subject.path.clone(),
@@ -186,7 +193,8 @@ fn judge(subject: &Subject, outcome: Outcome, all: &Gathered, options: &Options)
             checked.size = Some(size);
             let found: Vec<Digest> = digests.into_values().collect();
             checked.digests = found.iter().map(|d| (d.algorithm.name(), d.hex.clone())).collect();
-            compare(subject, size, &found, all, options, &mut checked);
+            let found = Found { size, digests: &found, zeros: &zeros };
+            compare(subject, &found, all, options, &mut checked);
         }
     }
     checked
@@ -212,24 +220,41 @@ fn unreadable(path: &Path, error: &io::Error) -> Finding {
     Finding::failure(code, text)
 }
 
+/// What a file that could be read turned out to have.
+struct Found<'a> {
+    size: u64,
+    digests: &'a [Digest],
+    zeros: &'a [(u64, u64)],
+}
+
 /// Compares a file that could be read with everything claimed of it.
 fn compare(
     subject: &Subject,
-    size: u64,
-    found: &[Digest],
+    found: &Found,
     all: &Gathered,
     options: &Options,
     checked: &mut Checked,
 ) {
     let path = &subject.path;
     let held = inside::held(path, all.is_later(path));
-    let inside = match &held {
+    let &Found { size, digests: found, zeros } = found;
+    let mut inside = match &held {
         Held::Model(model) => inside::check(path, model, options.deep, &|_| ()),
         Held::Later(model) => inside::check_later(path, model),
         Held::Told(finding) => vec![finding.clone()],
         Held::Other(_) => Vec::new(),
     };
     let wrong = subject.claims.iter().find(|claim| !found.contains(&claim.digest));
+    let as_claimed = !subject.claims.is_empty() && wrong.is_none();
+    if let Held::Model(model) | Held::Later(model) = &held {
+        inside.extend(holes::check(path, model, zeros));
+    }
+    if as_claimed {
+        // Whoever published the file published these zeros and these bytes after its data.
+        let published = |f: &&mut Finding| ["hole", "zero-norm", "too-long"].contains(&f.code);
+        let soften = |f: &mut Finding| f.severity = f.severity.min(Severity::Warning);
+        inside.iter_mut().filter(published).for_each(soften);
+    }
     if let Some(claim) = wrong {
         let mismatch = diagnose::Mismatch {
             path,
@@ -253,7 +278,7 @@ fn compare(
     });
     let fresh: Vec<Finding> = fresh.collect();
     checked.findings.extend(fresh);
-    checked.confirmed = !subject.claims.is_empty() && wrong.is_none();
+    checked.confirmed = as_claimed;
     if !checked.confirmed {
         let compared = inside::compare_tensors(path);
         checked.confirmed = wrong.is_none() && compared.as_ref().is_some_and(is_good);
