@@ -43,6 +43,14 @@ pub enum Algorithm {
     GitBlob,
     /// SHA-256.
     Sha256,
+    /// SHA-384.
+    Sha384,
+    /// SHA-512.
+    Sha512,
+    /// BLAKE2b of 512 bits, as `b2sum` makes it.
+    Blake2b,
+    /// XXH64 with the seed 0, as llama-gguf-hash makes it.
+    Xxh64,
 }
 
 impl Algorithm {
@@ -53,6 +61,31 @@ impl Algorithm {
             Self::Sha1 => "sha1",
             Self::GitBlob => "git-blob",
             Self::Sha256 => "sha256",
+            Self::Sha384 => "sha384",
+            Self::Sha512 => "sha512",
+            Self::Blake2b => "blake2b",
+            Self::Xxh64 => "xxh64",
+        }
+    }
+
+    /// The algorithm of a name as lists write it: `SHA256`, `SHA2-256`, `sha-256`, `BLAKE2b`, `b2`.
+    pub fn named(name: &str) -> Option<Self> {
+        let name = name.to_ascii_lowercase().replace("sha2-", "sha").replace(['-', '_'], "");
+        let name = name.strip_suffix("sums").or_else(|| name.strip_suffix("sum")).unwrap_or(&name);
+        let all = [Self::Md5, Self::Sha1, Self::Sha256, Self::Sha384, Self::Sha512, Self::Xxh64];
+        let blake = ["b2", "blake2", "blake2b", "blake2b512"].contains(&name);
+        if blake { Some(Self::Blake2b) } else { all.into_iter().find(|a| a.name() == name) }
+    }
+
+    /// How many hexadecimal digits its digests have.
+    pub fn digits(self) -> usize {
+        match self {
+            Self::Md5 => 32,
+            Self::Sha1 | Self::GitBlob => 40,
+            Self::Sha256 => 64,
+            Self::Sha384 => 96,
+            Self::Sha512 | Self::Blake2b => 128,
+            Self::Xxh64 => 16,
         }
     }
 
@@ -62,6 +95,8 @@ impl Algorithm {
             32 => Some(Self::Md5),
             40 => Some(Self::Sha1),
             64 => Some(Self::Sha256),
+            96 => Some(Self::Sha384),
+            128 => Some(Self::Sha512),
             _ => None,
         }
     }
@@ -90,6 +125,12 @@ impl Digest {
         is_hex.then(|| Self { algorithm, hex: hex.to_ascii_lowercase() })
     }
 
+    /// Reads a hexadecimal digest made by `algorithm`.
+    pub fn tagged(algorithm: Algorithm, hex: &str) -> Option<Self> {
+        let fits = hex.len() == algorithm.digits() && hex.bytes().all(|b| b.is_ascii_hexdigit());
+        fits.then(|| Self { algorithm, hex: hex.to_ascii_lowercase() })
+    }
+
     /// Whether this is the placeholder of 64 `f` that llama.cpp's list uses for *not known*.
     pub fn is_placeholder(&self) -> bool {
         self.hex.bytes().all(|b| b == b'f')
@@ -116,6 +157,14 @@ pub enum Hasher {
     Sha1(Algorithm, sha1::Sha1),
     /// SHA-256.
     Sha256(sha2::Sha256),
+    /// SHA-384.
+    Sha384(sha2::Sha384),
+    /// SHA-512.
+    Sha512(sha2::Sha512),
+    /// BLAKE2b.
+    Blake2b(Box<blake2::Blake2b512>),
+    /// XXH64.
+    Xxh64(Box<xxhash_rust::xxh64::Xxh64>),
 }
 
 impl Hasher {
@@ -130,6 +179,10 @@ impl Hasher {
                 Self::Sha1(algorithm, state)
             }
             Algorithm::Sha256 => Self::Sha256(sha2::Sha256::new()),
+            Algorithm::Sha384 => Self::Sha384(sha2::Sha384::new()),
+            Algorithm::Sha512 => Self::Sha512(sha2::Sha512::new()),
+            Algorithm::Blake2b => Self::Blake2b(Box::new(blake2::Blake2b512::new())),
+            Algorithm::Xxh64 => Self::Xxh64(Box::new(xxhash_rust::xxh64::Xxh64::new(0))),
         }
     }
 
@@ -139,18 +192,25 @@ impl Hasher {
             Self::Md5(state) => state.update(bytes),
             Self::Sha1(_, state) => state.update(bytes),
             Self::Sha256(state) => state.update(bytes),
+            Self::Sha384(state) => state.update(bytes),
+            Self::Sha512(state) => state.update(bytes),
+            Self::Blake2b(state) => state.update(bytes),
+            Self::Xxh64(state) => state.update(bytes),
         }
     }
 
     /// The digest of everything taken.
     pub fn finish(self) -> Digest {
-        match self {
-            Self::Md5(state) => Digest { algorithm: Algorithm::Md5, hex: hex(&state.finalize()) },
-            Self::Sha1(algorithm, state) => Digest { algorithm, hex: hex(&state.finalize()) },
-            Self::Sha256(state) => {
-                Digest { algorithm: Algorithm::Sha256, hex: hex(&state.finalize()) }
-            }
-        }
+        let (algorithm, hex) = match self {
+            Self::Md5(state) => (Algorithm::Md5, hex(&state.finalize())),
+            Self::Sha1(algorithm, state) => (algorithm, hex(&state.finalize())),
+            Self::Sha256(state) => (Algorithm::Sha256, hex(&state.finalize())),
+            Self::Sha384(state) => (Algorithm::Sha384, hex(&state.finalize())),
+            Self::Sha512(state) => (Algorithm::Sha512, hex(&state.finalize())),
+            Self::Blake2b(state) => (Algorithm::Blake2b, hex(&state.finalize())),
+            Self::Xxh64(state) => (Algorithm::Xxh64, hex(&state.digest().to_be_bytes())),
+        };
+        Digest { algorithm, hex }
     }
 }
 
@@ -430,6 +490,25 @@ mod tests {
         ];
         assert_eq!(digests(b"abc", 1), expected);
         assert_eq!(digests(b"abc", 4), expected);
+    }
+
+    #[test]
+    fn longer_digests_of_abc() {
+        // From FIPS 180, RFC 7693 and `xxhsum`.
+        let starts = [
+            (Algorithm::Sha384, "cb00753f45a35e8bb5a03d699ac65007272c32ab0eded163"),
+            (Algorithm::Sha512, "ddaf35a193617abacc417349ae20413112e6fa4e89a97ea2"),
+            (Algorithm::Blake2b, "ba80a53f981c4d0d6a2797b69f12f6e94c212f14685ac4b7"),
+            (Algorithm::Xxh64, "44bc2cf5ad770999"),
+        ];
+        for (algorithm, start) in starts {
+            let digest = of_bytes(algorithm, b"abc");
+            assert!(digest.hex.starts_with(start), "{digest}");
+            assert_eq!(digest.hex.len(), algorithm.digits());
+            assert_eq!(Algorithm::named(&algorithm.name().to_uppercase()), Some(algorithm));
+        }
+        assert_eq!(Algorithm::named("SHA2-256"), Some(Algorithm::Sha256));
+        assert_eq!(Algorithm::named("B2SUMS"), Some(Algorithm::Blake2b));
     }
 
     #[test]

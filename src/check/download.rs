@@ -226,11 +226,14 @@ pub struct Claim {
     pub by: String,
     /// The list or record that says so, if one does: it may be older than the file.
     pub record: Option<PathBuf>,
+    /// Whether it may be of the data of all tensors instead of the file's bytes.
+    pub data: bool,
 }
 
 impl Claim {
-    fn new(digest: Digest, by: &str) -> Self {
-        Self { digest, size: None, by: by.to_owned(), record: None }
+    /// A claim of whoever `by` names.
+    pub fn new(digest: Digest, by: &str) -> Self {
+        Self { digest, size: None, by: by.to_owned(), record: None, data: false }
     }
 }
 
@@ -241,7 +244,25 @@ pub fn claims(path: &Path) -> Vec<Claim> {
     claims.extend(by_blob_name(&resolved));
     claims.extend(by_local_dir(path));
     claims.extend(by_pointer_beside(path));
+    claims.extend(by_llama_cache(path));
     claims
+}
+
+/// llama.cpp's own cache: `NAME.gguf.etag`, or `NAME.gguf.json` with the tag in it. Only a tag that is a
+/// SHA-256 is of the file's bytes.
+fn by_llama_cache(path: &Path) -> Option<Claim> {
+    let name = path.file_name()?.to_str()?;
+    ["etag", "json"].iter().find_map(|ending| {
+        let record = path.with_file_name(format!("{name}.{ending}"));
+        let bytes = fs::metadata(&record).ok()?.len();
+        let text = (bytes < 1 << 16).then(|| fs::read_to_string(&record).ok())??;
+        let json: Option<serde_json::Value> = serde_json::from_str(&text).ok();
+        let tag = json.as_ref().and_then(|j| j.get("etag")?.as_str());
+        let tag = tag.unwrap_or(&text).trim().trim_matches('"');
+        let digest = Digest::parse(tag).filter(|d| d.algorithm == Algorithm::Sha256)?;
+        let by = format!("llama.cpp's record {}", shown(&record));
+        Some(Claim { record: Some(record), ..Claim::new(digest, &by) })
+    })
 }
 
 /// Files whose name is their digest: Hugging Face caches, Ollama's store, Git LFS objects.
@@ -283,7 +304,7 @@ fn by_local_dir(path: &Path) -> Option<Claim> {
                 digest.algorithm = Algorithm::GitBlob;
             }
             let by = format!("the download's own record of commit {commit}");
-            return Some(Claim { digest, size: None, by, record: Some(record) });
+            return Some(Claim { record: Some(record), ..Claim::new(digest, &by) });
         }
     }
     None
@@ -297,10 +318,9 @@ fn by_pointer_beside(path: &Path) -> Vec<Claim> {
         .map(|extension| path.with_file_name(format!("{name}.{extension}")))
         .filter_map(|beside| Some((Pointer::open(&beside)?, beside)))
         .map(|(pointer, beside)| Claim {
-            digest: pointer.digest,
             size: Some(pointer.size),
-            by: format!("the Git LFS pointer {}", shown(&beside)),
-            record: Some(beside),
+            record: Some(beside.clone()),
+            ..Claim::new(pointer.digest, &format!("the Git LFS pointer {}", shown(&beside)))
         })
         .collect()
 }
@@ -314,9 +334,19 @@ fn shown(path: &Path) -> String {
 pub fn unfinished(path: &Path) -> Option<PathBuf> {
     let name = path.file_name()?.to_str()?;
     let is_partial = |name: &str| {
-        [".part", ".partial", ".incomplete", ".crdownload", ".aria2", ".download", ".!qb"]
-            .iter()
-            .any(|e| name.to_ascii_lowercase().ends_with(e))
+        [
+            ".part",
+            ".partial",
+            ".incomplete",
+            ".crdownload",
+            ".aria2",
+            ".download",
+            ".!qb",
+            ".downloadinprogress",
+            "-partial",
+        ]
+        .iter()
+        .any(|e| name.to_ascii_lowercase().ends_with(e))
     };
     if is_partial(name) {
         return Some(path.to_path_buf());

@@ -4,7 +4,7 @@
 //! no list names, and every other file whose download left a record. A file reached by two names (a
 //! Hugging Face snapshot links to its blob) counts once.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -12,8 +12,8 @@ use super::Finding;
 use super::digest::Digest;
 use super::download::{self, Claim};
 use super::search;
-use super::sums::{self, List};
-use super::verify::ListChecked;
+use super::sums::{self, List, NotAList};
+use super::verify::{ListChecked, Options};
 use crate::container;
 
 /// Folders above a file in which a list may name it: llama.cpp's is two above `models/7B/`.
@@ -32,6 +32,8 @@ pub(super) struct Subject {
     pub(super) placeholder: bool,
     /// Somebody expects a model: it was named by hand, or its ending promises one.
     pub(super) promised: bool,
+    /// What digests of its tensors should be, and who says so.
+    pub(super) tensors: Vec<(String, Claim)>,
     /// What was found while gathering.
     pub(super) findings: Vec<Finding>,
 }
@@ -44,20 +46,30 @@ pub(super) struct Gathered {
     /// Every digest that a list gives, with the name it gives it to: tells swapped parts.
     pub(super) listed: Vec<(Digest, String)>,
     places: HashMap<PathBuf, usize>,
+    /// What each list has claimed already: long lists repeat themselves.
+    claimed: HashSet<(usize, Digest, Option<String>, PathBuf)>,
 }
 
 /// Gathers what the paths, files, lists or folders, hold.
-pub(super) fn gather(paths: &[PathBuf]) -> Gathered {
+pub(super) fn gather(paths: &[PathBuf], options: &Options) -> Gathered {
     let mut all = Gathered::default();
+    for list in &options.lists {
+        all.list(list, None);
+    }
     for path in paths {
         if path.is_dir() {
             all.folder(path);
+        } else if path == Path::new("-") {
+            all.list(path, None);
         } else if sums::is_list_name(path) || is_list_by_content(path) {
             all.list(path, None);
         } else {
             all.lists_above(path);
             let name = path.display().to_string();
-            all.subject(name, path.clone()).promised = true;
+            let subject = all.subject(name, path.clone());
+            subject.promised = true;
+            let given = |digest: &Digest| Claim::new(digest.clone(), "the digest given");
+            subject.claims.extend(options.digests.iter().map(given));
         }
     }
     for subject in &mut all.subjects {
@@ -69,8 +81,14 @@ pub(super) fn gather(paths: &[PathBuf]) -> Gathered {
 /// Whether a file given by hand is a list under an unusual name: every line of it is.
 fn is_list_by_content(path: &Path) -> bool {
     let small = fs::metadata(path).is_ok_and(|m| m.is_file() && m.len() < 1 << 20);
-    let is_text = small && fs::read(path).is_ok_and(|bytes| std::str::from_utf8(&bytes).is_ok());
-    is_text && List::open(path).is_ok_and(|list| list.malformed.is_empty())
+    if !small || search::has_model_ending(path) {
+        return false;
+    }
+    match List::open(path) {
+        Ok(list) => list.malformed.is_empty() || sums::may_be_list(path),
+        Err(NotAList::NoForm) => sums::may_be_list(path),
+        Err(_) => false,
+    }
 }
 
 impl Gathered {
@@ -84,19 +102,23 @@ impl Gathered {
 
     /// The subject for a file, new or already met under another name.
     fn subject(&mut self, name: String, path: PathBuf) -> &mut Subject {
+        let index = self.index(name, path);
+        #[expect(clippy::indexing_slicing, reason = "an index of this list")]
+        &mut self.subjects[index]
+    }
+
+    /// The number of the subject for a file.
+    fn index(&mut self, name: String, path: PathBuf) -> usize {
         let place = fs::canonicalize(&path).unwrap_or_else(|_| path.clone());
         let index = *self.places.entry(place).or_insert(self.subjects.len());
         if index == self.subjects.len() {
             let (claims, findings) = (Vec::new(), Vec::new());
             let promised = search::has_model_ending(&path);
-            let subject = Subject { name, path, claims, placeholder: false, promised, findings };
+            let (placeholder, tensors) = (false, Vec::new());
+            let subject = Subject { name, path, claims, placeholder, promised, tensors, findings };
             self.subjects.push(subject);
         }
-        #[expect(
-            clippy::indexing_slicing,
-            reason = "an index of this list, or the one just pushed"
-        )]
-        &mut self.subjects[index]
+        index
     }
 
     fn folder(&mut self, folder: &Path) {
@@ -106,6 +128,9 @@ impl Gathered {
         self.lists_above(folder);
         for list in lists {
             self.list(&list, Some(folder));
+        }
+        for list in files.iter().filter(|path| sums::may_be_list(path)) {
+            self.list_of_others(list, folder);
         }
         for (path, _) in unlisted {
             self.subject(path.display().to_string(), path);
@@ -126,7 +151,8 @@ impl Gathered {
             return;
         }
         let mut used = ListChecked { path: path.to_path_buf(), ..ListChecked::default() };
-        match List::open(path) {
+        let opened = if path == Path::new("-") { List::from_stdin() } else { List::open(path) };
+        match opened {
             Ok(list) => {
                 used.entries = list.entries.len();
                 used.malformed_lines.clone_from(&list.malformed);
@@ -141,19 +167,47 @@ impl Gathered {
         self.lists.push(used);
     }
 
+    /// Takes from a file that may be a list what it says of files that are there.
+    fn list_of_others(&mut self, path: &Path, folder: &Path) {
+        let Ok(list) = List::open(path) else { return };
+        let located = list.entries.iter().map(|entry| (entry, list.locate(entry)));
+        let there: Vec<_> = located.filter(|(_, file)| file.is_file()).collect();
+        let below = |file: &Path| file.starts_with(folder);
+        for (entry, file) in there.iter().filter(|(_, file)| below(file)) {
+            self.claim(&list, entry, file.display().to_string(), file.clone());
+        }
+        if !there.is_empty() {
+            let (path, entries) = (path.to_path_buf(), there.len());
+            self.lists.push(ListChecked { path, entries, ..ListChecked::default() });
+        }
+    }
+
     fn claim(&mut self, list: &List, entry: &sums::Entry, name: String, file: PathBuf) {
-        let subject = self.subject(name, file);
+        let index = self.index(name, file);
         let Some(digest) = entry.digest.clone() else {
-            subject.placeholder = true;
+            if let Some(subject) = self.subjects.get_mut(index) {
+                subject.placeholder = true;
+            }
             return;
         };
-        let by = format!("{} line {}", list.path.display(), entry.line);
-        let record = Some(list.path.clone());
-        let claim = Claim { digest: digest.clone(), size: None, by, record };
-        if !subject.claims.contains(&claim) {
-            subject.claims.push(claim);
+        let key = (index, digest.clone(), entry.tensor.clone(), list.path.clone());
+        if !self.claimed.insert(key) {
+            return;
         }
-        self.listed.push((digest, entry.name.clone()));
+        let by = match list.path.extension() {
+            Some(ending) if ending == "json" => list.path.display().to_string(),
+            _ => format!("{} line {}", list.path.display(), entry.line),
+        };
+        let (record, size, data) = (Some(list.path.clone()), entry.size, entry.data);
+        let claim = Claim { record, size, data, ..Claim::new(digest.clone(), &by) };
+        let Some(subject) = self.subjects.get_mut(index) else { return };
+        match &entry.tensor {
+            Some(tensor) => subject.tensors.push((tensor.clone(), claim)),
+            None => {
+                subject.claims.push(claim);
+                self.listed.push((digest, entry.name.clone()));
+            }
+        }
     }
 
     /// Uses what lists above a file (in its folder as well) or above a folder say of it.
@@ -163,7 +217,10 @@ impl Gathered {
         for folder in real.ancestors().skip(1).take(FOLDERS_ABOVE) {
             let Ok(entries) = fs::read_dir(folder) else { continue };
             let mut lists: Vec<PathBuf> = entries.filter_map(|e| Some(e.ok()?.path())).collect();
-            lists.retain(|path| sums::is_list_name(path) && path.is_file());
+            let own = real.parent() == Some(folder);
+            lists.retain(|path| {
+                (sums::is_list_name(path) || own && sums::may_be_list(path)) && path.is_file()
+            });
             lists.sort();
             for list in lists.iter().filter_map(|path| List::open(path).ok()) {
                 let located = list.entries.iter().map(|entry| (entry, list.locate(entry)));

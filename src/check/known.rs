@@ -48,7 +48,7 @@ pub fn find(digest: &Digest) -> Option<&'static Known> {
     all().iter().find(|known| match digest.algorithm {
         Algorithm::Sha256 => known.sha256 == hex,
         Algorithm::Md5 => known.md5 == Some(hex),
-        Algorithm::Sha1 | Algorithm::GitBlob => false,
+        _ => false,
     })
 }
 

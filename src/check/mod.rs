@@ -20,6 +20,7 @@ pub mod verify;
 pub mod vocabulary;
 
 mod diagnose;
+mod forms;
 mod gather;
 mod holes;
 mod inside;

@@ -18,8 +18,9 @@
 use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
 
-use super::digest::Digest;
+use super::digest::{Algorithm, Digest};
 use super::download::Nature;
+use super::forms::{self, Line, Record, Said};
 use crate::bytes::{open_regular, replace::folder_of};
 
 /// No list of digests is larger; a larger file is something else under its name.
@@ -32,6 +33,12 @@ pub struct Entry {
     pub name: String,
     /// What the file should digest to; `None` where the list says that it does not know.
     pub digest: Option<Digest>,
+    /// The tensor of the file that the digest is of, where it is not of the whole.
+    pub tensor: Option<String>,
+    /// Whether the digest may be of the data of all tensors instead of the file's bytes.
+    pub data: bool,
+    /// The size of the file, where the list gives it.
+    pub size: Option<u64>,
     /// The line, counted from 1.
     pub line: usize,
 }
@@ -54,6 +61,8 @@ pub enum NotAList {
     Is(Nature),
     /// No line of it is in any known form.
     NoLines,
+    /// It holds what look like digests, and no line is in any known form.
+    NoForm,
     /// It could not be read.
     Unreadable(io::Error),
 }
@@ -67,6 +76,14 @@ impl List {
         Self::parse(&bytes, path)
     }
 
+    /// Reads a list from standard input; names are relative to the folder that one is in.
+    pub fn from_stdin() -> Result<Self, NotAList> {
+        let mut bytes = Vec::new();
+        let read = io::stdin().lock().take(MAX_LIST_BYTES).read_to_end(&mut bytes);
+        read.map_err(NotAList::Unreadable)?;
+        Self::parse(&bytes, Path::new("-"))
+    }
+
     /// Reads a list from bytes; `path` names bare digests and is what names are relative to.
     pub fn parse(bytes: &[u8], path: &Path) -> Result<Self, NotAList> {
         if let Some(nature) = Nature::of(bytes, bytes.len() as u64) {
@@ -74,7 +91,39 @@ impl List {
         }
         let text = decode(bytes);
         let mut list = Self { path: path.to_path_buf(), ..Self::default() };
+        if text.trim_start().starts_with(['{', '[']) {
+            list.take_json(&text);
+        } else {
+            list.take_lines(&text);
+        }
+        let long = |word: &str| word.len() >= 32 && word.bytes().all(|b| b.is_ascii_hexdigit());
+        let hex = || text.split(|c: char| !c.is_ascii_alphanumeric()).any(long);
+        match list.entries.is_empty() {
+            false => Ok(list),
+            true if hex() => Err(NotAList::NoForm),
+            true => Err(NotAList::NoLines),
+        }
+    }
+
+    /// Takes the digests of a record in JSON: a receipt of a batch, GPT4All's models.json.
+    fn take_json(&mut self, text: &str) {
+        let (mut found, value) = (Vec::new(), serde_json::from_str(text).unwrap_or_default());
+        forms::json(&value, &mut found);
+        self.entries.extend(found.into_iter().map(|(name, digest, size)| Entry {
+            name,
+            digest: Some(digest),
+            tensor: None,
+            data: false,
+            size,
+            line: 1,
+        }));
+    }
+
+    fn take_lines(&mut self, text: &str) {
         let mut header = Header::default();
+        let mut record = Record::default();
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+        let (blake, prose) = (is_blake(&name), is_prose(&name));
         for (number, line) in (1..).zip(text.lines()) {
             let line = line.trim_end_matches('\r');
             let trimmed = line.trim();
@@ -85,18 +134,26 @@ impl List {
                 header = Header::named(name.trim().trim_matches('"'));
                 continue;
             }
-            match parse_line(line).and_then(|(name, digest)| {
-                let name = header.apply(name).or_else(|| named_after(path))?;
-                Some(Entry { name, digest: Some(digest), line: number })
-            }) {
-                Some(mut entry) => {
-                    entry.digest = entry.digest.filter(|digest| !digest.is_placeholder());
-                    list.entries.push(entry);
+            let said = match record.take(trimmed) {
+                Line::Taken => continue,
+                Line::Ends(said) => Some(said),
+                Line::Other => parse_line(line).or_else(|| forms::line(line)),
+            };
+            let entry = said.and_then(|said| {
+                let name = header.apply(said.name).or_else(|| named_after(&self.path))?;
+                let (tensor, data, mut digest) = (said.tensor, said.data, said.digest);
+                if blake && digest.algorithm == Algorithm::Sha512 {
+                    digest.algorithm = Algorithm::Blake2b;
                 }
-                None => list.malformed.push(number),
+                let digest = Some(digest).filter(|digest| !digest.is_placeholder());
+                Some(Entry { name, digest, tensor, data, size: None, line: number })
+            });
+            match entry {
+                Some(entry) => self.entries.push(entry),
+                None if !prose => self.malformed.push(number),
+                None => {}
             }
         }
-        if list.entries.is_empty() { Err(NotAList::NoLines) } else { Ok(list) }
     }
 
     /// Where the file of an entry is: beside the list; or, since llama.cpp's list names files from
@@ -163,8 +220,8 @@ pub fn is_list_name(path: &Path) -> bool {
     let extension = name.rsplit_once('.').map_or("", |(_, e)| e);
     let stem = name.strip_suffix(".txt").unwrap_or(&name);
     let stem = stem.rsplit(['.', '-', '_']).next().unwrap_or(stem);
-    // Lists of the last three are none that can be read, which is said of them.
-    let kinds = ["md5", "sha1", "sha256", "sha224", "sha384", "sha512"];
+    // Lists of SHA-224 are none that can be read, which is said of them.
+    let kinds = ["md5", "sha1", "sha256", "sha224", "sha384", "sha512", "b2", "blake2b"];
     let sums = kinds.iter().any(|k| {
         stem.strip_prefix(k).is_some_and(|rest| ["sum", "sums", "checksums"].contains(&rest))
     });
@@ -173,13 +230,35 @@ pub fn is_list_name(path: &Path) -> bool {
     sums || listed || extension == "chk" || kinds.contains(&extension) || stem == "checksums"
 }
 
+/// Whether a list's name says that its digests of 512 bits are of BLAKE2.
+fn is_blake(name: &str) -> bool {
+    ["b2sum", "b2", "blake2b", "blake2"].iter().any(|kind| {
+        name.split(['.', '-', '_']).any(|word| word.strip_prefix(kind).is_some_and(|r| r.len() < 2))
+    })
+}
+
+/// Whether a list stands among other text, as in a model card: its other lines are none of it.
+fn is_prose(name: &str) -> bool {
+    name.ends_with(".md") || name == "huggingface-metadata.txt"
+}
+
+/// Whether a file may be a list though its name does not say so: a model card, a manifest, the records
+/// of download programs and of `batch`.
+pub(super) fn may_be_list(path: &Path) -> bool {
+    const LARGEST: u64 = 1 << 20;
+    let Some(name) = path.file_name().and_then(|n| n.to_str()) else { return false };
+    let name = name.to_ascii_lowercase();
+    let json =
+        name.ends_with(".json") && name.starts_with("models") || name.ends_with(".receipt.json");
+    let text = [".txt", ".md", ".manifest"].iter().any(|ending| name.ends_with(ending));
+    (json || text) && path.metadata().is_ok_and(|m| m.is_file() && m.len() <= LARGEST)
+}
+
 /// The file that a list of one bare digest is about: `model.gguf` for `model.gguf.sha256`.
 fn named_after(list: &Path) -> Option<String> {
     let name = list.file_name()?.to_str()?;
     let (file, extension) = name.rsplit_once('.')?;
-    let is_kind = ["md5", "sha1", "sha256", "md5sum", "sha1sum", "sha256sum"]
-        .contains(&extension.to_ascii_lowercase().as_str());
-    is_kind.then(|| file.to_owned())
+    Algorithm::named(extension).map(|_| file.to_owned())
 }
 
 /// A name of a list as a path; Windows separators count where no such file exists.
@@ -205,8 +284,9 @@ fn decode(bytes: &[u8]) -> String {
 }
 
 /// Reads one line; the name is `None` for a bare digest.
-fn parse_line(line: &str) -> Option<(Option<String>, Digest)> {
-    gnu(line).or_else(|| bsd(line.trim()))
+fn parse_line(line: &str) -> Option<Said> {
+    let (name, digest) = gnu(line).or_else(|| bsd(line.trim()))?;
+    Some(Said::of(name, digest))
 }
 
 fn gnu(line: &str) -> Option<(Option<String>, Digest)> {
@@ -247,9 +327,8 @@ pub(super) fn unescape(name: &str) -> Option<String> {
 fn bsd(line: &str) -> Option<(Option<String>, Digest)> {
     let (tag, rest) = line.split_once('(')?;
     let (name, hex) = rest.rsplit_once(')')?;
-    let digest = Digest::parse(hex.trim_start().strip_prefix('=')?.trim())?;
-    let tag = tag.trim().to_ascii_lowercase().replace("sha2-", "sha").replace('-', "");
-    (tag == digest.algorithm.name()).then(|| (Some(name.to_owned()), digest))
+    let hex = hex.trim_start().strip_prefix('=')?.trim();
+    Some((Some(name.to_owned()), Digest::tagged(Algorithm::named(tag.trim())?, hex)?))
 }
 
 impl NotAList {
@@ -265,8 +344,11 @@ impl NotAList {
                 }
             ),
             Self::NoLines => {
-                "no properly formatted checksum lines found (of MD5, SHA-1 or SHA-256)".to_owned()
+                "no properly formatted checksum lines found (of MD5, SHA-1 or SHA-2)".to_owned()
             }
+            Self::NoForm => "it holds digests in no known form: nothing was compared with them; \
+                             `sha256sum` writes one that is known"
+                .to_owned(),
             Self::Unreadable(error) => error.to_string(),
         }
     }

@@ -16,6 +16,7 @@ use rayon::prelude::*;
 
 use super::Finding;
 use super::digest::{Algorithm, Digest, Hasher};
+use super::download::Claim;
 use super::lists::escape;
 use super::sums::unescape;
 use crate::bytes::replace::check_interrupt;
@@ -49,26 +50,10 @@ impl TensorSum {
     /// # Errors
     /// Where a file cannot be read or changes meanwhile.
     pub fn of(model: &Model, tensor: &Tensor, progress: &(dyn Fn(u64) + Sync)) -> Result<Self> {
-        let row = tensor.row_bytes().max(1);
-        let group = tensor.quant.row_group().max(1) as u64;
-        let piece = (PIECE_BYTES / row).max(1).next_multiple_of(group);
-        let mut hasher = Hasher::new(Algorithm::Sha256, tensor.bytes());
-        let (mut first, mut buffer) = (0, Vec::new());
-        while first < tensor.rows() {
-            check_interrupt()?;
-            let n = piece.min(tensor.rows() - first);
-            let size = usize::try_from(n.saturating_mul(row)).map_err(|_| {
-                Error::unsupported(format!("{}: a row is too long", tensor.name), "")
-            })?;
-            buffer.resize(size, 0);
-            model.read_rows(tensor, first, n, &mut buffer)?;
-            hasher.update(&buffer);
-            progress(size as u64);
-            first += n;
-        }
+        let digest = digest_of(model, &[tensor], Algorithm::Sha256, progress)?;
         let shape: Vec<String> = tensor.shape.iter().map(u64::to_string).collect();
         Ok(Self {
-            digest: hasher.finish(),
+            digest,
             quant: tensor.quant.to_string(),
             shape: shape.join("x"),
             name: tensor.name.clone(),
@@ -89,6 +74,81 @@ impl TensorSum {
             name: unescape(fields.next()?)?,
         })
     }
+}
+
+/// Digests the data of some tensors one after another, as they are stored.
+fn digest_of(
+    model: &Model,
+    tensors: &[&Tensor],
+    algorithm: Algorithm,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<Digest> {
+    let mut hasher = Hasher::new(algorithm, tensors.iter().map(|tensor| tensor.bytes()).sum());
+    let mut buffer = Vec::new();
+    for tensor in tensors {
+        let row = tensor.row_bytes().max(1);
+        let group = tensor.quant.row_group().max(1) as u64;
+        let piece = (PIECE_BYTES / row).max(1).next_multiple_of(group);
+        let mut first = 0;
+        while first < tensor.rows() {
+            check_interrupt()?;
+            let n = piece.min(tensor.rows() - first);
+            let size = usize::try_from(n.saturating_mul(row)).map_err(|_| {
+                Error::unsupported(format!("{}: a row is too long", tensor.name), "")
+            })?;
+            buffer.resize(size, 0);
+            model.read_rows(tensor, first, n, &mut buffer)?;
+            hasher.update(&buffer);
+            progress(size as u64);
+            first += n;
+        }
+    }
+    Ok(hasher.finish())
+}
+
+/// The digest of one tensor's data, or of all tensors' in the order of the file, as llama-gguf-hash
+/// makes it.
+///
+/// # Errors
+/// Where there is no such tensor, where a file cannot be read or changes meanwhile.
+pub(super) fn digest(model: &Model, name: Option<&str>, algorithm: Algorithm) -> Result<Digest> {
+    let wanted = |tensor: &&Tensor| name.is_none_or(|name| tensor.name == name);
+    let tensors: Vec<&Tensor> = model.tensors.iter().filter(wanted).collect();
+    if tensors.is_empty() {
+        return Err(Error::unsupported(name.unwrap_or("no tensors"), ""));
+    }
+    digest_of(model, &tensors, algorithm, &|_| ())
+}
+
+/// Compares tensors with digests that a manifest gives of each. Where the whole file is as claimed, it is
+/// the manifest that is wrong.
+pub(super) fn compare_claims(
+    model: Option<&Model>,
+    claims: &[(String, Claim)],
+    confirmed: bool,
+) -> Vec<Finding> {
+    let Some(model) = model else { return Vec::new() };
+    let wrong = |(name, claim): &&(String, Claim)| {
+        digest(model, Some(name), claim.digest.algorithm).ok().as_ref() != Some(&claim.digest)
+    };
+    let differ: Vec<&(String, Claim)> = claims.iter().filter(wrong).collect();
+    let Some((name, claim)) = differ.first() else {
+        let message = format!("{} tensors are as a manifest gives them", claims.len());
+        let told = !claims.is_empty();
+        return told.then(|| Finding::note("tensors-as-listed", message)).into_iter().collect();
+    };
+    let more = if differ.len() > 1 {
+        format!(", and {} more tensors", differ.len() - 1)
+    } else {
+        String::new()
+    };
+    let message = format!("{name} is not what {} gives{more}", claim.by);
+    vec![if confirmed {
+        let message = format!("{message}; the digest of the whole is right, so the list is wrong");
+        Finding::warning("stale-list", message)
+    } else {
+        Finding::failure("tensors-differ", message)
+    }]
 }
 
 /// Digests every tensor of a model, several at a time.

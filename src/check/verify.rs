@@ -11,14 +11,19 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::digest::{self, Digest, Outcome};
+use super::download::Claim;
 use super::gather::{Gathered, Subject, gather};
 use super::holes::{self, Zeros};
 use super::inside::{self, Held};
-use super::{Finding, Severity, diagnose, known, worst};
+use super::{Finding, Severity, diagnose, known, tensors, worst};
 
 /// How to verify.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Options {
+    /// Lists under whatever name; `-` is standard input.
+    pub lists: Vec<PathBuf>,
+    /// Digests that the files named by hand should have.
+    pub digests: Vec<Digest>,
     /// Files that lists name and that are not there are no failure.
     pub ignore_missing: bool,
     /// Also decode every row and look at the numbers.
@@ -115,7 +120,7 @@ impl Progress for () {}
 
 /// Verifies files, lists and folders.
 pub fn verify(paths: &[PathBuf], options: &Options, progress: &dyn Progress) -> Verification {
-    let gathered = gather(paths);
+    let gathered = gather(paths, options);
     let threads = match options.threads {
         0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         n => n,
@@ -244,7 +249,18 @@ fn compare(
         Held::Told(finding) => vec![finding.clone()],
         Held::Other(_) => Vec::new(),
     };
-    let wrong = subject.claims.iter().find(|claim| !found.contains(&claim.digest));
+    let model = match &held {
+        Held::Model(model) => Some(&**model),
+        _ => None,
+    };
+    let of_data = |claim: &Claim| {
+        let digest = tensors::digest(model?, None, claim.digest.algorithm).ok()?;
+        Some(digest == claim.digest)
+    };
+    let stands = |claim: &&Claim| {
+        found.contains(&claim.digest) || claim.data && of_data(claim) == Some(true)
+    };
+    let wrong = subject.claims.iter().find(|claim| !stands(claim));
     let as_claimed = !subject.claims.is_empty() && wrong.is_none();
     if let Held::Model(model) | Held::Later(model) = &held {
         inside.extend(holes::check(path, model, zeros));
@@ -284,6 +300,7 @@ fn compare(
         checked.confirmed = wrong.is_none() && compared.as_ref().is_some_and(is_good);
         checked.findings.extend(compared);
     }
+    checked.findings.extend(tensors::compare_claims(model, &subject.tensors, checked.confirmed));
     if let Some(known) = found.iter().find_map(known::find) {
         checked.confirmed = true;
         checked.findings.push(Finding::note("known", known.describe()));

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::check::Severity;
+use crate::check::digest::Digest;
 use crate::check::lists;
 use crate::check::verify::{Checked, Options, Progress, Status, Verification, verify};
 use crate::error::{Error, Result};
@@ -18,13 +19,21 @@ use super::{Globals, may_draw, print, text::counted};
 Examples:
   regguf verify models/                        everything below a folder
   regguf verify models/7B/checklist.chk        like md5sum -c, and says why a file fails
+  regguf verify model.gguf --sha256 6a03…      against a digest from a web page
+  cat sums | regguf verify -c -                a list from elsewhere
   regguf verify ~/.cache/huggingface/hub       every cached file by its own name
   regguf verify --deep model.gguf              also decodes every row: NaN, infinities
   regguf verify --write models/7B              makes SHA256SUMS and checklist.chk")]
 pub struct Args {
     /// Lists, files or folders
-    #[arg(required = true, value_name = "PATH")]
+    #[arg(required_unless_present = "lists", value_name = "PATH")]
     paths: Vec<PathBuf>,
+    /// A list under whatever name; `-` reads one from standard input
+    #[arg(short = 'c', long = "check", value_name = "LIST")]
+    lists: Vec<PathBuf>,
+    /// The digest that the file should have: MD5, SHA-1, SHA-256 or SHA-512 by its length
+    #[arg(long = "digest", visible_aliases = ["sha256", "md5", "sha1", "sha512"], value_name = "HEX")]
+    digests: Vec<String>,
     /// Decode every row and look at the numbers: NaN, infinity, absurd scales, rows of zeros
     #[arg(long)]
     deep: bool,
@@ -58,7 +67,13 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     if args.write {
         return write_lists(args, threads, &bar);
     }
-    let options = Options { ignore_missing: args.ignore_missing, deep: args.deep, threads };
+    let options = Options {
+        lists: args.lists.clone(),
+        digests: digests(args)?,
+        ignore_missing: args.ignore_missing,
+        deep: args.deep,
+        threads,
+    };
     let result = verify(&args.paths, &options, &bar);
     bar.0.finish_and_clear();
     let malformed = result.lists.iter().any(|list| !list.malformed_lines.is_empty());
@@ -70,6 +85,23 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         eprint!("{}", summary(&result, args, globals.quiet));
     }
     Ok(ExitCode::from(u8::from(!good)))
+}
+
+/// The digests that were typed, which must be of one file.
+fn digests(args: &Args) -> Result<Vec<Digest>> {
+    let one = args.paths.iter().filter(|path| !path.is_dir()).count();
+    if !args.digests.is_empty() && (args.paths.len(), one) != (1, 1) {
+        return Err(Error::Usage("a digest is of one file: name that file alone".to_owned()));
+    }
+    let read = |text: &String| {
+        let hex = text.trim();
+        let hex = hex.split_once(':').map_or(hex, |(_, hex)| hex);
+        Digest::parse(hex).ok_or_else(|| {
+            let n = hex.len();
+            Error::Usage(format!("{text}: no digest: {n} characters, not 32, 40, 64 or 128 of hex"))
+        })
+    };
+    args.digests.iter().map(read).collect()
 }
 
 fn write_lists(args: &Args, threads: usize, bar: &Bar) -> Result<ExitCode> {
