@@ -59,9 +59,7 @@ pub(super) fn gather(paths: &[PathBuf], options: &Options) -> Gathered {
     for path in paths {
         if path.is_dir() {
             all.folder(path);
-        } else if path == Path::new("-") {
-            all.list(path, None);
-        } else if sums::is_list_name(path) || is_list_by_content(path) {
+        } else if path == Path::new("-") || sums::is_list_name(path) || is_list_by_content(path) {
             all.list(path, None);
         } else {
             all.lists_above(path);

@@ -92,10 +92,9 @@ impl Covered<'_> {
 
 /// The holes of one file of a model, by the stretches of zeros in it.
 pub(super) fn check(path: &Path, model: &Model, runs: &[(u64, u64)]) -> Vec<Finding> {
-    let mut findings = norms(path, model);
     let mut extents = extents(path, model);
     extents.sort_by_key(|(from, to, _)| (*from, *to));
-    let Some(end) = extents.iter().map(|(_, to, _)| *to).max() else { return findings };
+    let Some(end) = extents.iter().map(|(_, to, _)| *to).max() else { return Vec::new() };
     let covers = |run: &(u64, u64)| {
         let from = extents.partition_point(|(_, to, _)| *to <= run.0);
         let after = extents.get(from..).unwrap_or_default();
@@ -110,7 +109,15 @@ pub(super) fn check(path: &Path, model: &Model, runs: &[(u64, u64)]) -> Vec<Find
         let message = "every matrix is zero: whatever wrote this file did not work";
         return vec![Finding::failure("all-zero", message)];
     }
-    findings.extend(all.iter().filter_map(|(run, covered)| judge(*run, covered, end)));
+    let mut findings = Vec::new();
+    let mut holes = Vec::new();
+    for (run, covered) in &all {
+        if let Some(finding) = judge(*run, covered, end) {
+            findings.push(finding);
+            holes.push(*run);
+        }
+    }
+    findings.extend(norms(path, model, &holes));
     findings
 }
 
@@ -176,8 +183,8 @@ fn judge((from, to): (u64, u64), covered: &[Covered], end: u64) -> Option<Findin
 }
 
 /// Norms of nothing but zeros: whatever passes one is lost. Raw weights may have them where a family
-/// adds one to every norm.
-fn norms(path: &Path, model: &Model) -> Vec<Finding> {
+/// adds one to every norm; those in `holes` are told of already.
+fn norms(path: &Path, model: &Model, holes: &[(u64, u64)]) -> Vec<Finding> {
     let raw = model.header.is_empty() && model.metadata.is_empty();
     let is_norm = |t: &Tensor| t.dims() == 1 && t.name.ends_with("norm.weight");
     let is_zero = |from: u64, to: u64| {
@@ -188,7 +195,8 @@ fn norms(path: &Path, model: &Model) -> Vec<Finding> {
     };
     let mut findings = Vec::new();
     for (from, to, tensor) in extents(path, model) {
-        if !is_norm(tensor) || to - from > LONGEST_NORM || is_zero(from, to).is_none() {
+        let told = holes.iter().any(|hole| hole.0 <= from && to <= hole.1);
+        if told || !is_norm(tensor) || to - from > LONGEST_NORM || is_zero(from, to).is_none() {
             continue;
         }
         let message = format!(
