@@ -1,72 +1,283 @@
-//! Sound files that are not quite as llama.cpp writes them: read, named and told from damage.
+//! Files of ggml's other families, as their original programs wrote them, are read as an independent
+//! reader read them: format, header words, tokens, types, shapes, weights.
 
-use std::{fs, path::Path};
+use std::path::{Path, PathBuf};
 
 use regguf::{
     bytes::Input,
-    container::{self, OpenOptions, tail},
+    container::{self, OpenOptions, Verdict},
+    error::Error,
+    model::{Model, Tensor, TokenKind, Value},
+    quant::{QuantType, decode_rows, isa::Isa},
 };
+use sha2::{Digest, Sha256};
 
-fn golden(name: &str) -> Vec<u8> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(name);
-    fs::read(path).unwrap()
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/families")
 }
 
-/// A container of each walk: record after record, and counted.
-const WALKS: [&str; 2] = ["T/E4b/ggml-model-q4_0.bin", "T/E10/model-Q4_0.gguf"];
+fn facts() -> Vec<serde_json::Value> {
+    let text = std::fs::read(folder().join("facts.json")).unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    json["files"].as_array().unwrap().clone()
+}
 
-/// What opening `bytes` says of the tail, and where it begins.
-fn tail_of(bytes: &[u8]) -> (tail::Kind, u64, String) {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("model.bin");
-    fs::write(&path, bytes).unwrap();
+fn text<'a>(json: &'a serde_json::Value, key: &str) -> &'a str {
+    json[key].as_str().unwrap()
+}
+
+/// Opens a file as its facts say; the person decides what no file can tell.
+fn open(facts: &serde_json::Value) -> Model {
+    let (path, format) = (folder().join(text(facts, "path")), text(facts, "format"));
+    let mut options = OpenOptions::default();
+    if facts["either"].as_bool() == Some(true) {
+        let detected = container::detect(&Input::open(&path).unwrap(), &options).unwrap();
+        let Verdict::Either(formats, flags) = detected.verdict else { panic!("{facts}") };
+        assert!(formats.iter().any(|f| f.id() == format), "{}", path.display());
+        assert!(flags.contains(&format!("--format {format}")), "{flags}");
+        options.format = Some(format.to_owned());
+    }
+    container::open(&path, &options).unwrap()
+}
+
+fn digest(bytes: impl IntoIterator<Item = impl AsRef<[u8]>>) -> String {
+    let mut sum = Sha256::new();
+    bytes.into_iter().for_each(|bytes| sum.update(bytes));
+    sum.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn floats<'a>(all: impl IntoIterator<Item = &'a f32>) -> String {
+    digest(all.into_iter().map(|number| number.to_le_bytes()))
+}
+
+fn weights(model: &Model, tensor: &Tensor) -> Vec<f32> {
+    let mut bytes = vec![0; usize::try_from(tensor.bytes()).unwrap()];
+    model.read_rows(tensor, 0, tensor.rows(), &mut bytes).unwrap();
+    let mut out = vec![0.0; usize::try_from(tensor.elements()).unwrap()];
+    let len = usize::try_from(tensor.row_len()).unwrap();
+    decode_rows(tensor.quant, Isa::best(), &bytes, len, &mut out);
+    out
+}
+
+#[test]
+fn every_file_is_read_as_an_independent_reader_read_it() {
+    for facts in facts() {
+        let model = open(&facts);
+        let path = text(&facts, "path");
+        assert_eq!(model.format, text(&facts, "format"), "{path}");
+        let header = facts["header"].as_object().unwrap();
+        assert_eq!(model.header.len(), header.len(), "{path}: {:?}", model.header);
+        for (word, value) in header {
+            assert_eq!(model.header(word), value.as_i64(), "{path}: {word}");
+        }
+        let tensors = facts["tensors"].as_array().unwrap();
+        assert_eq!(model.tensors.len(), tensors.len(), "{path}");
+        for (tensor, wanted) in model.tensors.iter().zip(tensors) {
+            let shape = serde_json::to_value(&tensor.shape).unwrap();
+            let quant = format!("{}/{}", tensor.quant.name(), tensor.quant.dialect());
+            let sum = floats(&weights(&model, tensor))[..32].to_owned();
+            let found = serde_json::json!([tensor.name, shape, quant, sum]);
+            assert_eq!(found, *wanted, "{path}");
+        }
+    }
+}
+
+#[test]
+fn every_vocabulary_keeps_its_bytes() {
+    for facts in facts() {
+        let model = open(&facts);
+        let (path, vocab) = (text(&facts, "path"), &model.vocab);
+        assert_eq!(vocab.len() as u64, facts["tokens"].as_u64().unwrap(), "{path}");
+        let record = |token: &[u8]| {
+            let len = u32::try_from(token.len()).unwrap().to_le_bytes();
+            [&len, token].concat()
+        };
+        let tokens = digest(vocab.tokens.iter().map(record));
+        assert_eq!(tokens, text(&facts, "tokens_sha256"), "{path}");
+        match facts["scores_sha256"].as_str() {
+            Some(scores) => assert_eq!(floats(&vocab.scores), scores, "{path}"),
+            None => assert!(vocab.scores.is_empty(), "{path}"),
+        }
+        assert_eq!(vocab.merges.len() as u64, facts["merges"].as_u64().unwrap_or(0), "{path}");
+        if let Some(merges) = facts["merges_sha256"].as_str() {
+            assert_eq!(
+                digest([vocab.merges.iter().collect::<Vec<_>>().join(&b'\n')]),
+                merges,
+                "{path}"
+            );
+        }
+        if let Some(special) = facts["special"].as_array() {
+            let ids: Vec<usize> =
+                (0..vocab.len()).filter(|id| vocab.kind(*id) == TokenKind::Control).collect();
+            assert_eq!(serde_json::json!(ids), serde_json::json!(special), "{path}");
+        }
+        if let Some(filters) = facts["filters_sha256"].as_str() {
+            let items = model.metadata.get("filters").and_then(Value::as_array).unwrap();
+            let number = |item: Value| if let Value::F32(v) = item { v } else { panic!("{item}") };
+            let numbers: Vec<f32> = items.iter().map(number).collect();
+            assert_eq!(floats(&numbers), filters, "{path}");
+        }
+    }
+}
+
+/// The weights of one model under two layouts that store them in different orders are the same.
+#[test]
+fn orders_of_rows_and_transposes_lead_to_the_same_weights() {
+    let all = facts();
+    let find = |part: &str| all.iter().find(|f| text(f, "path").contains(part)).unwrap();
+    let (old, new) = (open(find("hf-order/gqa-q4_0")), open(find("regrouped/gqa-q4_0")));
+    assert!(old.tensors.iter().any(|t| t.pieces.len() > 1));
+    for (a, b) in old.tensors.iter().zip(&new.tensors) {
+        assert_eq!(weights(&old, a), weights(&new, b), "{}", a.name);
+    }
+    // A part of the rows, begun inside a group, is a part of the whole.
+    let tensor = old.tensors.iter().find(|t| t.pieces.len() > 1).unwrap();
+    let row = usize::try_from(tensor.row_bytes()).unwrap();
+    let mut whole = vec![0; row * usize::try_from(tensor.rows()).unwrap()];
+    old.read_rows(tensor, 0, tensor.rows(), &mut whole).unwrap();
+    let mut part = vec![0; row * 40];
+    old.read_rows(tensor, 13, 40, &mut part).unwrap();
+    assert_eq!(part, whole[row * 13..row * 53]);
+}
+
+/// Where the records of every file end.
+fn ends(model: &Model) -> Vec<u64> {
+    let end = |t: &Tensor| {
+        let piece = t.pieces.iter().map(|p| p.at).min().unwrap();
+        piece + t.bytes()
+    };
+    model.tensors.iter().map(end).collect()
+}
+
+#[test]
+fn a_file_cut_at_any_record_is_no_model() {
+    let mut seen = std::collections::BTreeSet::new();
+    for facts in facts() {
+        // Adapters have as many tensors as a person wants.
+        if text(&facts, "format") == "ggla-v1" || !seen.insert(text(&facts, "format").to_owned()) {
+            continue;
+        }
+        let (model, path) = (open(&facts), text(&facts, "path"));
+        let bytes = std::fs::read(folder().join(path)).unwrap();
+        let ends = ends(&model);
+        assert_eq!(ends.last(), Some(&(bytes.len() as u64)), "{path}");
+        for end in &ends[..ends.len() - 1] {
+            for cut in [*end, end + 6, end - 1] {
+                let part = bytes[..usize::try_from(cut).unwrap()].to_vec();
+                let error = read(path, part).expect_err(&format!("{path} cut at {cut}"));
+                assert!(matches!(error, Error::Malformed(_)), "{path} cut at {cut}: {error}");
+            }
+        }
+    }
+}
+
+fn read(name: &str, bytes: Vec<u8>) -> regguf::error::Result<Model> {
+    let input = Input::memory(name, bytes);
+    container::detect(&input, &OpenOptions::default())?.sure(&input)
+}
+
+#[test]
+fn a_flipped_byte_never_panics() {
+    let mut seen = std::collections::BTreeSet::new();
+    for facts in facts() {
+        if !seen.insert(text(&facts, "format").to_owned()) {
+            continue;
+        }
+        let (model, path) = (open(&facts), text(&facts, "path"));
+        let whole = std::fs::read(folder().join(path)).unwrap();
+        let first = model.tensors.iter().flat_map(|t| &t.pieces).map(|p| p.at).min().unwrap();
+        let first = usize::try_from(first).unwrap();
+        for at in (0..first.min(96)).chain((96..first).step_by(211)) {
+            for mask in [0xff, 0x80, 0x01] {
+                let mut broken = whole.clone();
+                broken[at] ^= mask;
+                let result = read(path, broken);
+                let fits = matches!(
+                    result,
+                    Ok(_)
+                        | Err(Error::Malformed(_)
+                            | Error::Unknown { .. }
+                            | Error::Unsupported { .. }
+                            | Error::Foreign { .. })
+                );
+                assert!(fits, "{path}: byte {at} ^ {mask:#x}: {:?}", result.err());
+            }
+        }
+    }
+}
+
+/// RedPajama under the old header: the same bytes as StableLM's, and no word for its residuals.
+#[test]
+fn redpajama_under_the_old_header_is_either() {
+    let words: [i32; 7] = [50432, 2048, 2560, 32, 32, 80, 1];
+    let mut bytes = b"lmgg".to_vec();
+    bytes.extend(words.iter().flat_map(|w| w.to_le_bytes()));
+    bytes.resize(bytes.len() + 50432 * 4, 0);
+    let last = ["gpt_neox.final_layer_norm.weight", "embed_out.weight"];
+    let named = ["gpt_neox.embed_in.weight".to_owned()].into_iter();
+    let filler = (0..4 + 12 * 32 - 3).map(|i| format!("gpt_neox.layers.{}.x{i}", i / 12));
+    for name in named.chain(filler).chain(last.map(str::to_owned)) {
+        bytes.extend([1, u32::try_from(name.len()).unwrap(), 0, 1].map(u32::to_le_bytes).concat());
+        bytes.extend(name.as_bytes());
+        bytes.extend(1f32.to_le_bytes());
+    }
+    let input = Input::memory("x", bytes);
+    let detected = container::detect(&input, &OpenOptions::default()).unwrap();
+    let Verdict::Either(formats, flags) = &detected.verdict else { panic!("{detected:?}") };
+    let ids: Vec<&str> = formats.iter().map(|f| f.id()).collect();
+    assert_eq!(ids, ["ggml-gptneox-old", "ggml-redpajama"]);
+    assert!(flags.contains("residuals") && flags.contains("--format ggml-redpajama"), "{flags}");
+    for (id, parallel) in [("ggml-gptneox-old", 1), ("ggml-redpajama", 0)] {
+        let options = OpenOptions { format: Some(id.to_owned()), ..OpenOptions::default() };
+        let model = container::detect(&input, &options).unwrap().sure(&input).unwrap();
+        assert_eq!(model.header("par_res"), Some(parallel));
+    }
+}
+
+/// A StarCoder without its tokens is told by its rows; a GPT-2 has neither.
+#[test]
+fn repeated_heads_tell_starcoder_from_gpt_2() {
+    let all = facts();
+    let fact = all.iter().find(|f| text(f, "format") == "ggml-starcoder").unwrap();
+    let mut bytes = std::fs::read(folder().join(text(fact, "path"))).unwrap();
+    for token in [&b"<fim_prefix>"[..], b"<fim-prefix>"] {
+        while let Some(at) = bytes.windows(token.len()).position(|w| w == token) {
+            bytes[at] = b'(';
+        }
+    }
+    assert_eq!(read("x", bytes.clone()).unwrap().format, "ggml-starcoder");
+    // One key row of one copy made another.
+    let model = read("x", bytes.clone()).unwrap();
+    let tensor = model.tensor("model/h0/attn/c_attn/w").unwrap();
+    let row = tensor.rows() / 2;
+    let at = usize::try_from(tensor.pieces[0].at + row * tensor.row_bytes()).unwrap();
+    bytes[at + 8] ^= 0x11;
+    assert_eq!(read("x", bytes).unwrap().format, "ggml-gpt-2");
+}
+
+/// Quantizers of March 2023 left nothing of F16 weights: every scale is zero.
+#[test]
+fn a_wreck_of_zeros_is_named() {
+    let all = facts();
+    let path =
+        all.iter().map(|f| text(f, "path")).find(|p| p.contains("03-29") && p.contains("gpt-j"));
+    let path = folder().join(path.unwrap());
+    let mut bytes = std::fs::read(&path).unwrap();
     let model = container::open(&path, &OpenOptions::default()).unwrap();
-    let [tail] = model.tails.as_slice() else { panic!("{:?}", model.tails) };
-    let kind = tail::kind(&Input::open(&path).unwrap(), tail.at).unwrap();
-    (kind, tail.at, tail::sentence(&model, tail).unwrap())
-}
-
-#[test]
-fn bytes_after_the_data_are_told_apart() {
-    for name in WALKS {
-        let whole = golden(name);
-        let len = whole.len();
-        let with = |tail: &[u8]| tail_of(&[&whole, tail].concat());
-        for (tail, kind) in [
-            (&b"\n"[..], tail::Kind::Other),
-            (&[0; 700], tail::Kind::Zeros),
-            (&whole, tail::Kind::Model),
-            (&whole[len - 5000..], tail::Kind::OwnEnd),
-        ] {
-            let (found, at, said) = with(tail);
-            assert_eq!((found, at), (kind, len as u64), "{name}: {said}");
-            assert!(said.contains(&format!("truncate -s {len} ")), "{name}: {said}");
-            assert!(said.contains("tensors are whole"), "{name}: {said}");
+    assert!(model.notes.is_empty(), "{:?}", model.notes);
+    for tensor in
+        model.tensors.iter().filter(|t| t.quant == QuantType::find("q4_0", "pairs-f32").unwrap())
+    {
+        let (at, len) = (tensor.pieces[0].at, tensor.bytes());
+        let range = usize::try_from(at).unwrap()..usize::try_from(at + len).unwrap();
+        for block in bytes[range].chunks_exact_mut(20) {
+            block[..4].fill(0);
+            block[4..].fill(0x88);
         }
     }
-}
-
-#[test]
-fn a_download_that_began_again_is_told() {
-    let whole = golden(WALKS[1]);
-    let half = whole.len() / 2;
-    let (kind, _, said) = tail_of(&[&whole[..half], &whole].concat());
-    assert_eq!(kind, tail::Kind::Restarted(half as u64), "{said}");
-    assert!(said.contains(&format!("tail -c +{} ", half + 1)), "{said}");
-}
-
-#[test]
-fn whole_files_have_no_tail_and_short_ones_stay_short() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("model.bin");
-    for name in WALKS {
-        let whole = golden(name);
-        fs::write(&path, &whole).unwrap();
-        assert!(container::open(&path, &OpenOptions::default()).unwrap().tails.is_empty());
-        for cut in [1, 100, 5000] {
-            fs::write(&path, &whole[..whole.len() - cut]).unwrap();
-            let error = container::open(&path, &OpenOptions::default()).unwrap_err();
-            assert!(error.to_string().contains("short"), "{name}: {error}");
-        }
-    }
+    let wreck = folder.path().join("wreck.bin");
+    std::fs::write(&wreck, bytes).unwrap();
+    let model = container::open(&wreck, &OpenOptions::default()).unwrap();
+    assert!(model.notes.iter().any(|n| n.contains("every quantized weight")), "{:?}", model.notes);
 }

@@ -32,13 +32,21 @@ const LOST: &[u8] = "\u{fffd}".as_bytes();
 pub fn health(model: &Model) -> Health {
     let vocab = &model.vocab;
     let old = !model.header.is_empty() && vocab.kinds.is_empty();
-    let bytes = if old { raw_bytes(vocab) } else { byte_tokens(vocab) };
+    // What follows for ids and scores is so in LLaMA's vocabulary only.
+    let foreign = old && model.family != "llama";
+    let bytes = match (old, foreign) {
+        (_, true) => vocab.tokens.iter().filter(|token| token.len() == 1).count(),
+        (true, _) => raw_bytes(vocab),
+        _ => byte_tokens(vocab),
+    };
     let scores = vocab.scores.iter().any(|s| Some(s) != vocab.scores.first());
     let mut findings = Vec::new();
     if vocab.is_empty() {
         findings.push(Finding::note("no-vocabulary", "no vocabulary is stored"));
     } else {
-        if old {
+        if foreign {
+            look_at_foreign(vocab, &mut findings);
+        } else if old {
             look_at_old(vocab, scores, &mut findings);
         } else {
             look_at_new(vocab, bytes, &mut findings);
@@ -60,6 +68,15 @@ fn byte_tokens(vocab: &Vocab) -> usize {
     let written = |t: &[u8]| t.len() == 6 && t.starts_with(b"<0x") && t.ends_with(b">");
     let one = |(id, t): &(usize, &[u8])| vocab.kind(*id) == TokenKind::Byte || written(t);
     vocab.tokens.iter().enumerate().filter(one).count()
+}
+
+fn look_at_foreign(vocab: &Vocab, findings: &mut Vec<Finding>) {
+    let lost = |token: &[u8]| token.windows(LOST.len()).any(|part| part == LOST);
+    let lost = vocab.tokens.iter().filter(|token| lost(token)).count();
+    if lost > 0 {
+        let message = format!("{lost} tokens hold U+FFFD where bytes were no text by themselves");
+        findings.push(Finding::note("lost-bytes", message));
+    }
 }
 
 fn look_at_old(vocab: &Vocab, scores: bool, findings: &mut Vec<Finding>) {

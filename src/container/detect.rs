@@ -3,6 +3,8 @@
 //! Nothing is decided by a file's name or size. A candidate that is refused says why, at which offset;
 //! candidates of equal sizes are decided by the weights, or stay two.
 
+use std::collections::BTreeMap;
+
 use super::{OpenOptions, RowStorage, keyed, looks, settle, stream};
 use crate::{
     bytes::{Input, Source},
@@ -199,13 +201,14 @@ impl Detected {
     ) -> Result<()> {
         if self.attempt(other, input, options)? {
             self.found.retain(|f| f.format != first);
-        } else {
+        } else if self.found.iter().any(|f| f.format == first) {
             self.found.retain(|f| f.format != other);
         }
         Ok(())
     }
 
-    /// Where `rival` has the same sizes as the format `against`: asks the person, then the weights.
+    /// Where `rival` has the same sizes as the format `against`: asks its tokens and rows, or the person,
+    /// or the weights.
     fn settle(
         &mut self,
         against: &str,
@@ -216,27 +219,39 @@ impl Detected {
         let Some(base) = self.found.iter().find(|f| f.format.id() == against) else {
             return Ok(None);
         };
-        let Ok(other) = walk(rival, input, options) else { return Ok(None) };
-        let (Some(one), Some(two)) = (&base.model, &other.model) else { return Ok(None) };
-        let differ = one.tensors.iter().zip(&two.tensors).any(|(a, b)| a.quant != b.quant);
-        if !differ {
+        let Some(one) = &base.model else { return Ok(None) };
+        let says =
+            |words: &BTreeMap<String, i64>| words.iter().all(|(n, v)| one.header(n) == Some(*v));
+        let only = &rival.detect.only;
+        if !only.is_empty() && !only.iter().any(says) {
             return Ok(None);
         }
+        let Ok(other) = walk(rival, input, options) else { return Ok(None) };
+        let Some(two) = &other.model else { return Ok(None) };
+        let differ = one.tensors.iter().zip(&two.tensors).any(|(a, b)| a.quant != b.quant);
         let base = base.format;
-        let choice = match options.blocks {
-            Some(RowStorage::Planar) => Some(rival),
-            Some(RowStorage::Blocked) => Some(base),
-            None => settle::by_weights(one, two)?.map(|second| if second { rival } else { base }),
+        let flags = format!("say --format {} or --format {}", base.id(), rival.id());
+        let (choice, next) = if !rival.detect.tokens.is_empty() {
+            let rival = if settle::bears_signs(rival, two)? { rival } else { base };
+            (Some(rival), flags)
+        } else if differ {
+            let choice = match options.blocks {
+                Some(RowStorage::Planar) => Some(rival),
+                Some(RowStorage::Blocked) => Some(base),
+                None => {
+                    settle::by_weights(one, two)?.map(|second| if second { rival } else { base })
+                }
+            };
+            let next = "the weights do not tell: say --blocks planar or --blocks blocked";
+            (choice, next.to_owned())
+        } else if one.tensors != two.tensors || one.header != two.header {
+            (None, format!("nothing in the file tells: {}: {flags}", rival.detect.doubt))
+        } else {
+            return Ok(None);
         };
         self.tried.push(Tried { format: rival, refused: None });
         self.found.push(other);
-        Ok(Some(choice.map_or_else(
-            || {
-                let next = "the weights do not tell: say --blocks planar or --blocks blocked";
-                Verdict::Either(vec![base, rival], next.to_owned())
-            },
-            Verdict::Sure,
-        )))
+        Ok(Some(choice.map_or(Verdict::Either(vec![base, rival], next), Verdict::Sure)))
     }
 
     fn decide(&self, input: &Input) -> Result<Verdict> {

@@ -458,7 +458,7 @@ impl Walk<'_> {
 
 /// What a stored type number means in `format`.
 fn quant_of(format: &Container, id: u32) -> Option<QuantType> {
-    match format.type_name(id) {
+    match format.type_name(id, &[]) {
         Some(name) => name.split_once('/').and_then(|(name, d)| QuantType::find(name, d)),
         None => QuantType::from_gguf(id),
     }

@@ -66,6 +66,7 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Model> {
     let model = parts::complete(model, options)?;
     let mut model = shards::complete(model, options)?;
     settle::byte_order(&mut model)?;
+    settle::all_zero(&mut model)?;
     model.notes.extend(looks::wrong_extension(&first, &model));
     let tails: Vec<String> =
         model.tails.iter().map(|tail| tail::sentence(&model, tail)).collect::<Result<_>>()?;

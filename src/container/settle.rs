@@ -6,7 +6,10 @@
 
 use crate::{
     error::Result,
-    format::block::{Kind, Storage},
+    format::{
+        block::{Kind, Storage},
+        container::Container,
+    },
     model::{Model, Tensor},
     quant::{decode_rows, isa::Isa},
 };
@@ -45,6 +48,77 @@ pub(super) fn by_weights(one: &Model, two: &Model) -> Result<Option<bool>> {
         (one, two) if two >= 0.999 && one < 0.95 => Some(true),
         _ => None,
     })
+}
+
+/// Whether `model` has what tells `format` from the one it stands against: one of its tokens, or a
+/// matrix whose key and value rows stand once for every head.
+pub(super) fn bears_signs(format: &Container, model: &Model) -> Result<bool> {
+    let known = |token: &[u8]| format.detect.tokens.iter().any(|t| t.as_bytes() == token);
+    if model.vocab.tokens.iter().any(known) {
+        return Ok(true);
+    }
+    let ends = |t: &&Tensor| format.tensors.repeated.iter().any(|end| t.name.ends_with(end));
+    let (Some(tensor), Some(heads)) = (model.tensors.iter().find(ends), model.header("n_head"))
+    else {
+        return Ok(false);
+    };
+    are_repeated(model, tensor, u64::try_from(heads).unwrap_or(0))
+}
+
+/// Whether the second and last third of the rows are one head each, `heads` times. Heads whose rows are
+/// all the same are no proof: those of a matrix of zeros are.
+fn are_repeated(model: &Model, tensor: &Tensor, heads: u64) -> Result<bool> {
+    let rows = tensor.rows();
+    let head = rows.checked_div(heads.saturating_mul(3)).unwrap_or(0);
+    if heads < 2 || head == 0 || rows != head * heads * 3 || tensor.row_bytes() > LONGEST {
+        return Ok(false);
+    }
+    let row = usize::try_from(tensor.row_bytes()).unwrap_or(0);
+    let read = |first: u64| -> Result<Vec<u8>> {
+        let mut out = vec![0; row * usize::try_from(head).unwrap_or(0)];
+        model.read_rows(tensor, first, head, &mut out)?;
+        Ok(out)
+    };
+    for third in [rows / 3, rows / 3 * 2] {
+        let first = read(third)?;
+        if first.chunks_exact(row).all(|r| Some(r) == first.get(..row)) {
+            return Ok(false);
+        }
+        for n in 1..heads {
+            if read(third + n * head)? != first {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(true)
+}
+
+/// Says where every scale of the quantized matrices is zero: some quantizers of spring 2023 left
+/// nothing of the weights.
+pub(super) fn all_zero(model: &mut Model) -> Result<()> {
+    let scaled = |t: &&Tensor| t.quant.layout().elements > 1 && t.row_bytes() <= LONGEST;
+    let mut looked = 0;
+    for tensor in model.tensors.iter().filter(scaled) {
+        let rows = tensor.rows().min(SAMPLES);
+        for sample in 0..rows {
+            let mut bytes = vec![0; usize::try_from(tensor.row_bytes()).unwrap_or(0)];
+            model.read_rows(tensor, sample * (tensor.rows() / rows), 1, &mut bytes)?;
+            let mut weights = vec![0.0; usize::try_from(tensor.row_len()).unwrap_or(0)];
+            decode_rows(tensor.quant, Isa::PORTABLE, &bytes, weights.len(), &mut weights);
+            if weights.iter().any(|w| *w != 0.0) {
+                return Ok(());
+            }
+            looked += 1;
+        }
+    }
+    if looked > 0 {
+        model.notes.push(
+            "every quantized weight that was looked at is zero, as the quantizers of ggml acd4aeee to \
+             42cbb07a (March and April 2023) left them where they read F16: nothing is there to convert"
+                .to_owned(),
+        );
+    }
+    Ok(())
 }
 
 /// Sees to it that the floats of a big-endian file are read in the order in which they stand:

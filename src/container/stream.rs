@@ -10,26 +10,32 @@
 //! | 4 each | per tensor: sizes, innermost dimension first |
 //! | n | per tensor: name, then zeros up to the alignment, then data |
 //!
+//! A few formats have a matrix of floats before the vocabulary, a tokenizer's own file in its place or
+//! merges behind it, or tell a tensor's name first: their descriptions say so.
+//!
 //! Reading and writing are two functions: a walk that serves both would hide which checks belong to
 //! which. Round-trip tests keep them together.
 
+mod record;
+mod vocab;
+mod write;
+
+pub use write::{layout, type_id};
+
 use std::collections::HashSet;
 
-use super::{Layout, OpenOptions, TensorHead, missing};
+use super::{OpenOptions, missing};
 use crate::{
     bytes::{Input, Source},
     error::{Error, Result},
     format::{
         catalog,
-        container::{Container, VocabShape, Word, WordKind},
+        container::{Container, Matrix, Word, WordKind},
     },
     limits::Limits,
-    model::{Hyper, Model, Naming, Role, Scaling, Sizes, Tail, Tensor, Value, Vocab},
-    quant::QuantType,
+    model::{Array, Hyper, Kind, Model, Naming, Role, Scaling, Sizes, Tail, Value},
 };
-
-/// The longest tensor name that a record may state.
-const NAME: u64 = 256;
+use record::{Head, named};
 
 /// Reads `input` by the rules of `format`.
 pub(super) fn read(
@@ -46,6 +52,9 @@ pub(super) fn read(
         ..Model::default()
     };
     let mut at = walk.header(&mut model)?;
+    if let Some(matrix) = &format.header.matrix {
+        at = walk.matrix(matrix, at, &mut model)?;
+    }
     if let Some(shape) = &format.vocab {
         at = walk.vocab(shape, at, &mut model)?;
     }
@@ -80,11 +89,23 @@ impl Walk<'_> {
     /// Reads magic, version and header words; answers where they end.
     fn header(&self, model: &mut Model) -> Result<u64> {
         let mut at = super::check_start(self.source, self.format)?;
-        for word in &self.format.header.fields {
+        let header = &self.format.header;
+        for word in &header.fields {
             self.word(word, at, model)?;
             at += 4;
         }
+        model.header.extend(header.implied.iter().map(|(name, value)| (name.clone(), *value)));
         Ok(at)
+    }
+
+    /// Reads the floats at `at`; returns where they end.
+    fn matrix(&self, matrix: &Matrix, at: u64, model: &mut Model) -> Result<u64> {
+        let size = |name: &str| model.header(name).and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
+        let len = size(&matrix.rows).saturating_mul(size(&matrix.columns)).saturating_mul(4);
+        let bytes = self.source.bytes_at(at, len, self.limits.string, &matrix.name)?;
+        let floats = bytes.as_chunks().0.iter().map(|b| Value::F32(f32::from_le_bytes(*b)));
+        model.metadata.push(matrix.name.clone(), Array::of(Kind::F32, floats).into());
+        Ok(at + len)
     }
 
     fn word(&self, word: &Word, at: u64, model: &mut Model) -> Result<()> {
@@ -94,6 +115,9 @@ impl Walk<'_> {
             WordKind::I32 => i64::from(self.source.i32_at(at, name)?),
             WordKind::F32 => {
                 let value = self.source.f32_at(at, name)?;
+                if !value.is_finite() {
+                    return Err(self.source.malformed(at, name, value, "a number"));
+                }
                 model.metadata.push(name.clone(), Value::F32(value));
                 // Header words are whole numbers; a float stands there as its bits.
                 model.header.push((name.clone(), value.to_bits().into()));
@@ -105,6 +129,12 @@ impl Walk<'_> {
             let wanted = format!("{} to {max}", word.min);
             return Err(self.source.malformed(at, name, value, wanted));
         }
+        if let Some(equal) = &word.equals
+            && model.header(equal) != Some(value)
+        {
+            let wanted = format!("the value of {equal}");
+            return Err(self.source.malformed(at, name, value, wanted));
+        }
         match &word.split {
             Some(split) => {
                 model.header.push((split.high.clone(), value / split.base));
@@ -113,54 +143,6 @@ impl Walk<'_> {
             None => model.header.push((name.clone(), value)),
         }
         Ok(())
-    }
-
-    /// Reads the vocabulary at `at`; answers where it ends.
-    fn vocab(&self, shape: &VocabShape, mut at: u64, model: &mut Model) -> Result<u64> {
-        let count = model.header(&shape.count).and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
-        if shape.repeat {
-            let again = self.source.u32_at(at, "vocab.count")?;
-            if u64::from(again) != count {
-                let wanted = format!("{count}, as {} says", shape.count);
-                return Err(self.source.malformed(at, "vocab.count", again, wanted));
-            }
-            at += 4;
-        }
-        for i in 0..count {
-            if i + 1 == count && shape.may_lack_one && self.is_record(at) {
-                model.notes.push(format!(
-                    "the header counts {count} tokens, one more than are stored (as GPT4All's converter \
-                     did): token {i} has no text"
-                ));
-                break;
-            }
-            let len = self.source.u32_at(at, format_args!("vocab[{i}].len"))?;
-            at += 4;
-            let text = format_args!("vocab[{i}].text");
-            model.vocab.tokens.push(self.source.bytes_at(
-                at,
-                len.into(),
-                self.limits.string,
-                text,
-            )?);
-            at += u64::from(len);
-            if shape.score {
-                let score = self.source.f32_at(at, format_args!("vocab[{i}].score"))?;
-                model.vocab.scores.push(score);
-                at += 4;
-            }
-        }
-        Ok(at)
-    }
-
-    /// Whether a tensor record of the family stands at `at`, where a token was expected.
-    fn is_record(&self, at: u64) -> bool {
-        let (Some(family), Ok(head)) =
-            (catalog::family(&self.format.format.family), self.head(at, 0))
-        else {
-            return false;
-        };
-        Role::of(family, Naming::Old, &head.name).is_some()
     }
 
     fn tensors(&self, mut at: u64, model: &mut Model) -> Result<()> {
@@ -174,7 +156,7 @@ impl Walk<'_> {
             let head = match self.record(at, index, &mut seen) {
                 Ok(head) => head,
                 // Whatever stands after the last tensor of a whole model is none of it.
-                Err(Error::Malformed(_)) if missing::is_whole(model) => {
+                Err(Error::Malformed(_)) if self.is_whole(model) => {
                     model.tails.push(Tail { file: 0, at, bytes: self.source.left(at) });
                     break;
                 }
@@ -191,71 +173,29 @@ impl Walk<'_> {
     fn record(&self, at: u64, index: usize, seen: &mut HashSet<String>) -> Result<Head> {
         let head = self.head(at, index)?;
         if !seen.insert(head.name.clone()) {
-            let (field, found) = (Field { index, name: "name" }, format!("{} again", head.name));
+            let field = format!("tensors[{index}].name");
+            let found = format!("{} again", head.name);
             return Err(self.source.malformed(at, field, found, "it once"));
         }
         Ok(head)
     }
 
-    /// Reads the head of a tensor record.
-    fn head(&self, at: u64, index: usize) -> Result<Head> {
-        let field = |name: &'static str| Field { index, name };
-        let n_dims = self.source.u32_at(at, field("n_dims"))?;
-        let max = self.format.tensors.max_dims;
-        if n_dims == 0 || n_dims > max {
-            let wanted = format!("1 to {max}");
-            return Err(self.source.malformed(at, field("n_dims"), n_dims, wanted));
-        }
-        let len = u64::from(self.source.u32_at(at + 4, field("name_len"))?);
-        if len == 0 || len > NAME {
-            let wanted = format!("1 to {NAME}");
-            return Err(self.source.malformed(at + 4, field("name_len"), len, wanted));
-        }
-        let id = self.source.u32_at(at + 8, field("type"))?;
-        let mut shape = Vec::new();
-        for i in 0..u64::from(n_dims) {
-            let size = self.source.u32_at(at + 12 + 4 * i, field("ne"))?;
-            if size == 0 || size > i32::MAX as u32 {
-                let wanted = format!("1 to {}", i32::MAX);
-                return Err(self.source.malformed(at + 12 + 4 * i, field("ne"), size, wanted));
+    /// Whether everything came that a whole model has.
+    fn is_whole(&self, model: &Model) -> bool {
+        let needs = &self.format.detect.needs;
+        match self.format.tensors_of(&model.header) {
+            None if needs.is_empty() => missing::is_whole(model),
+            wanted => {
+                self.counted(model) >= wanted.unwrap_or(1)
+                    && needs.iter().all(|name| model.tensor(name).is_some())
             }
-            shape.insert(0, u64::from(size));
         }
-        let name_at = at + 12 + 4 * u64::from(n_dims);
-        let name = self.source.bytes_at(name_at, len, NAME, field("name"))?;
-        let name = String::from_utf8(name).map_err(|e| {
-            let found = format!("{:?}", String::from_utf8_lossy(e.as_bytes()));
-            self.source.malformed(name_at, field("name"), found, "text")
-        })?;
-        let data = (name_at + len).next_multiple_of(self.format.tensors.align);
-        Ok(Head { at, name, id, shape, data })
     }
 
-    /// Checks a record against the types of the format and the bytes that are left.
-    fn tensor(&self, head: &Head, index: usize, model: &Model) -> Result<(Tensor, u64)> {
-        let Head { at, name, id, shape, data } = head;
-        let field = |what: &str| format!("tensors[{index}] ({name}).{what}");
-        let quant = quant_of(self.format, *id, &model.header).ok_or_else(|| {
-            let known: std::collections::BTreeSet<u32> =
-                self.format.tensors.types.keys().filter_map(|id| id.parse().ok()).collect();
-            let wanted = format!("one of {known:?}");
-            self.source.malformed(at + 8, field("type"), id, wanted)
-        })?;
-        let whole = Tensor::whole(name.clone(), shape.clone(), quant, 0, *data);
-        let folded = || Tensor::folded(name.clone(), shape.clone(), quant, 0, *data);
-        let tensor = whole.or_else(folded).ok_or_else(|| {
-            let wanted = format!("a multiple of {} for {quant}", quant.layout().elements);
-            let found = shape.last().copied().unwrap_or(0);
-            self.source.malformed(at + 12, field("ne[0]"), found, wanted)
-        })?;
-        let (left, bytes) = (self.source.left(*data), tensor.bytes());
-        if bytes > left {
-            let wanted = format!("{bytes} bytes");
-            let error =
-                self.source.malformed(*data, field("data"), format!("{left} bytes"), wanted);
-            return Err(missing::advise(error, model, &tensor, left));
-        }
-        Ok((tensor, data + bytes))
+    /// How many tensors there are of those that a whole model has.
+    fn counted(&self, model: &Model) -> u64 {
+        let optional = &self.format.tensors.optional;
+        model.tensors.iter().filter(|t| !optional.contains(&t.name)).count() as u64
     }
 
     /// Checks that a model file holds the tensors of its family, all of them and once.
@@ -267,6 +207,7 @@ impl Walk<'_> {
             let found = format!("{:?} and others", first.name);
             return Err(self.source.malformed(end, "tensors", found, format!("{wanted:?}")));
         }
+        self.check_whole(end, model)?;
         let Some(family) = catalog::family(&model.family) else { return Ok(()) };
         for tensor in &model.tensors {
             let ignored = family.family.ignored.iter().any(|end| tensor.name.ends_with(end));
@@ -277,6 +218,43 @@ impl Walk<'_> {
             }
         }
         missing::check_whole(self.source, end, model)
+    }
+
+    /// Checks shapes that tell layouts apart, that the last tensors came and that all did.
+    fn check_whole(&self, end: u64, model: &mut Model) -> Result<()> {
+        let word = |name: &str| model.header(name).and_then(|n| u64::try_from(n).ok());
+        for (name, wanted) in &self.format.detect.shapes {
+            let Some(tensor) = model.tensor(name) else { continue };
+            let fits =
+                |(size, symbol): (&u64, &String)| symbol == "*" || word(symbol) == Some(*size);
+            if tensor.shape.len() != wanted.len() || !tensor.shape.iter().zip(wanted).all(fits) {
+                let at = tensor.pieces.first().map_or(end, |piece| piece.at);
+                let (field, wanted) = (format!("{name}.ne"), wanted.join(" × "));
+                return Err(self.source.malformed(
+                    at,
+                    field,
+                    format!("{:?}", tensor.shape),
+                    wanted,
+                ));
+            }
+        }
+        let stops = |wanted: String| {
+            let field = format!("tensors[{}]", model.tensors.len());
+            Err(self.source.malformed(end, field, "the end of the file", wanted))
+        };
+        if let Some(name) = self.format.detect.needs.iter().find(|n| model.tensor(n).is_none()) {
+            return stops(format!("{name} among the tensors"));
+        }
+        let Some(wanted) = self.format.tensors_of(&model.header) else { return Ok(()) };
+        let found = self.counted(model);
+        if found < wanted {
+            return stops(format!("{} more tensors ({wanted} in all)", wanted - found));
+        }
+        if found > wanted {
+            let note = format!("{found} tensors, where a whole model has {wanted}");
+            model.notes.push(note);
+        }
+        Ok(())
     }
 }
 
@@ -289,122 +267,4 @@ pub(super) fn fill_metadata(model: &mut Model) {
     let hyper = Hyper::new(family, Sizes::of(model), Scaling::None);
     model.metadata.set("general.architecture", family.family.gguf.as_str());
     hyper.sizes.symbols().for_each(|symbol| hyper.put(symbol, &mut model.metadata));
-}
-
-#[derive(Clone, Copy)]
-struct Field {
-    index: usize,
-    name: &'static str,
-}
-
-impl std::fmt::Display for Field {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "tensors[{}].{}", self.index, self.name)
-    }
-}
-
-struct Head {
-    at: u64,
-    name: String,
-    id: u32,
-    shape: Vec<u64>,
-    data: u64,
-}
-
-/// What a stored type number means in `format` under these header words.
-fn quant_of(format: &Container, id: u32, header: &[(String, i64)]) -> Option<QuantType> {
-    named(format.type_name(id)?, format.dialect(header)?)
-}
-
-fn named(name: &str, era: &str) -> Option<QuantType> {
-    match name.split_once('/') {
-        Some((name, dialect)) => QuantType::find(name, dialect),
-        None => QuantType::in_force(name, era),
-    }
-}
-
-/// The number that `format` stores for `quant` under these header words; none if it never had it.
-pub fn type_id(format: &Container, quant: QuantType, header: &[(String, i64)]) -> Option<u32> {
-    let era = format.dialect(header)?;
-    let fits = |(_, name): &(&String, &String)| named(name, era) == Some(quant);
-    format.tensors.types.iter().find(fits).and_then(|(id, _)| id.parse().ok())
-}
-
-/// Lays out a file of `format`: every byte but the weights, and where the weights go.
-///
-/// # Errors
-/// [`Error::Unsupported`] where a header word is missing, a type is not one of the format's, a tensor
-/// has too many dimensions or a number does not fit its field.
-pub fn layout(
-    format: &Container,
-    header: &[(String, i64)],
-    vocab: &Vocab,
-    heads: &[TensorHead],
-) -> Result<Layout> {
-    let mut layout = Layout::default();
-    let mut out = super::start(format);
-    let word = |name: &str| -> Result<i64> {
-        let found = header.iter().find(|(known, _)| known == name);
-        found.map(|(_, value)| *value).ok_or_else(|| cannot(format, &format!("no {name} is known")))
-    };
-    for field in &format.header.fields {
-        let value = match &field.split {
-            Some(split) => word(&split.high)? * split.base + word(&split.low)?,
-            None => word(&field.name)?,
-        };
-        let bytes = u32::try_from(value).map(u32::to_le_bytes);
-        out.extend(bytes.map_err(|_| cannot(format, &format!("{} is {value}", field.name)))?);
-    }
-    if let Some(shape) = &format.vocab {
-        if shape.repeat {
-            out.extend(number(format, word(&shape.count)?.unsigned_abs())?);
-        }
-        for (i, token) in vocab.tokens.iter().enumerate() {
-            out.extend(number(format, token.len() as u64)?);
-            out.extend(token);
-            if shape.score {
-                out.extend(vocab.score(i).to_le_bytes());
-            }
-        }
-    }
-    let mut base = 0;
-    for head in heads {
-        if head.shape.len() > format.tensors.max_dims as usize {
-            let what = format!("{} has {} dimensions", head.name, head.shape.len());
-            return Err(cannot(format, &what));
-        }
-        let id = type_id(format, head.quant, header).ok_or_else(|| {
-            let names: Vec<&str> = format.tensors.types.values().map(String::as_str).collect();
-            let what = format!("{} is {}; it has {}", head.name, head.quant, names.join(", "));
-            cannot(format, &what)
-        })?;
-        out.extend(number(format, head.shape.len() as u64)?);
-        out.extend(number(format, head.name.len() as u64)?);
-        out.extend(id.to_le_bytes());
-        for size in head.shape.iter().rev() {
-            out.extend(number(format, *size)?);
-        }
-        out.extend(head.name.as_bytes());
-        let at = (base + out.len() as u64).next_multiple_of(format.tensors.align);
-        out.resize(usize::try_from(at - base).unwrap_or(usize::MAX), 0);
-        layout.chunks.push((base, std::mem::take(&mut out)));
-        layout.data.push(at);
-        base = at + head.bytes;
-    }
-    layout.total = base + out.len() as u64;
-    if !out.is_empty() {
-        layout.chunks.push((base, out));
-    }
-    Ok(layout)
-}
-
-fn number(format: &Container, value: u64) -> Result<[u8; 4]> {
-    let fits = i32::try_from(value).ok().and_then(|v| u32::try_from(v).ok());
-    fits.map(u32::to_le_bytes)
-        .ok_or_else(|| cannot(format, &format!("{value} is too large a number")))
-}
-
-fn cannot(format: &Container, why: &str) -> Error {
-    let what = format!("{}: cannot be written: {why}", format.id());
-    Error::unsupported(what, "write gguf-v3 instead")
 }

@@ -105,6 +105,21 @@ pub struct Detect {
     pub after: Option<String>,
     /// Of the same sizes as this other format: the weights, or the person, decide.
     pub against: Option<String>,
+    /// Where the two differ and neither weights nor tokens tell: what a person must know to decide.
+    #[serde(default)]
+    pub doubt: String,
+    /// Against the other format only where the header says one of these: word to value.
+    #[serde(default)]
+    pub only: Vec<BTreeMap<String, i64>>,
+    /// Tokens of which one tells this format from the one it stands against.
+    #[serde(default)]
+    pub tokens: Vec<String>,
+    /// Tensors that must all be there, if there are any: the last that the programs wrote.
+    #[serde(default)]
+    pub needs: Vec<String>,
+    /// Shapes that tensors must have once read, outermost dimension first: header words, or `*`.
+    #[serde(default)]
+    pub shapes: BTreeMap<String, Vec<String>>,
     /// Tried only when the person names it.
     #[serde(default)]
     pub asked: bool,
@@ -129,6 +144,23 @@ fn bytes<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
 pub struct Header {
     /// The words.
     pub fields: Vec<Word>,
+    /// Words that this layout does not store and whose value its programs took for granted.
+    #[serde(default)]
+    pub implied: BTreeMap<String, i64>,
+    /// Floats behind the words.
+    pub matrix: Option<Matrix>,
+}
+
+/// 32-bit floats between header words and vocabulary, row by row; kept as metadata.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Matrix {
+    /// The original's name.
+    pub name: String,
+    /// The header word that counts its rows.
+    pub rows: String,
+    /// The header word that counts the floats of a row.
+    pub columns: String,
 }
 
 /// One header word.
@@ -145,6 +177,8 @@ pub struct Word {
     pub min: i64,
     /// The greatest legal value.
     pub max: Option<i64>,
+    /// A word before it whose value it repeats.
+    pub equals: Option<String>,
     /// Two values in one word: `value = high * base + low`.
     pub split: Option<Split>,
 }
@@ -188,6 +222,51 @@ pub struct VocabShape {
     /// Whether files exist with one record less than the count (GPT4All, spring 2023).
     #[serde(default)]
     pub may_lack_one: bool,
+    /// Whether files exist whose converter wrote only the tokenizer's own pieces.
+    #[serde(default)]
+    pub may_end_early: bool,
+    /// The name of a word before the records that counts those stored, fewer than `count`.
+    pub stored: Option<String>,
+    /// Whether bit 31 of a length marks a special token.
+    #[serde(default)]
+    pub special_bit: bool,
+    /// Whether one length and a tokenizer's own file (SentencePiece, tiktoken) stand for the records.
+    #[serde(default)]
+    pub file: bool,
+    /// The header word that counts the merges behind the records: again a count, then two texts each.
+    pub merges: Option<String>,
+    /// How texts were spelled; where more than one is named, the texts tell.
+    #[serde(default)]
+    pub spelling: Vec<Spelling>,
+}
+
+/// What the bytes of a stored token are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Spelling {
+    /// The token's own bytes.
+    Bytes,
+    /// What `decode([id])` gave: bytes that are no text by themselves became U+FFFD.
+    Decoded,
+    /// Every byte as the code point of that number, in UTF-8.
+    Latin1,
+    /// SentencePiece's pieces: U+2581 for a space.
+    Pieces,
+    /// The lines of a `vocab.txt`: `##` before what continues a word.
+    Wordpiece,
+}
+
+impl Spelling {
+    /// What it is, in words.
+    pub fn text(self) -> &'static str {
+        match self {
+            Spelling::Bytes => "the token's own bytes",
+            Spelling::Decoded => "decoded text: U+FFFD where bytes are no text by themselves",
+            Spelling::Latin1 => "every byte as a code point, in UTF-8",
+            Spelling::Pieces => "SentencePiece's piece, U+2581 for a space",
+            Spelling::Wordpiece => "a line of vocab.txt, ## before what continues a word",
+        }
+    }
 }
 
 /// The shape of tensor records.
@@ -207,6 +286,64 @@ pub struct Tensors {
     /// are GGUF's; what stands here replaces some.
     #[serde(default)]
     pub types: BTreeMap<String, String>,
+    /// Numbers that mean something else where a header word has this value.
+    #[serde(default)]
+    pub types_where: Vec<TypesWhere>,
+    /// In which order a record says what it is.
+    #[serde(default)]
+    pub record: Record,
+    /// Ends of names of matrices that are stored transposed.
+    #[serde(default)]
+    pub transposed: Vec<String>,
+    /// Ends of names of matrices whose rows are stored in groups, one per key-value head: its queries,
+    /// its key, its value.
+    #[serde(default)]
+    pub grouped: Vec<String>,
+    /// Ends of names of matrices that hold the one key head and the one value head once per query head.
+    #[serde(default)]
+    pub repeated: Vec<String>,
+    /// How many tensors a whole model has.
+    #[serde(default)]
+    pub whole: Vec<Count>,
+    /// Tensors that are not counted in `whole`.
+    #[serde(default)]
+    pub optional: Vec<String>,
+}
+
+/// Stored type numbers where a header word has a value.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TypesWhere {
+    /// The header word.
+    pub word: String,
+    /// Its value.
+    pub is: i64,
+    /// What numbers mean then.
+    pub types: BTreeMap<String, String>,
+}
+
+/// The order of a tensor record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Record {
+    /// Number of dimensions, length of the name, type, sizes with the innermost first, name.
+    #[default]
+    ShapeFirst,
+    /// Length of the name, name, number of dimensions, sizes with the outermost first, type.
+    NameFirst,
+}
+
+/// So many tensors, once or for each of what a header word counts.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Count {
+    /// How many.
+    pub tensors: u64,
+    /// The header word that says how often.
+    pub each: Option<String>,
+    /// Only where the header says so: word to value.
+    #[serde(default)]
+    pub when: BTreeMap<String, i64>,
 }
 
 /// Builds of llama.cpp that read a container.
@@ -238,8 +375,27 @@ impl Container {
     }
 
     /// What a stored type number means: a type's name, with its dialect where it is not the era's.
-    pub fn type_name(&self, id: u32) -> Option<&str> {
-        self.tensors.types.get(&id.to_string()).map(String::as_str)
+    pub fn type_name(&self, id: u32, header: &[(String, i64)]) -> Option<&str> {
+        let id = id.to_string();
+        let special = |w: &&TypesWhere| header.iter().any(|(n, v)| *n == w.word && *v == w.is);
+        let by_word = self.tensors.types_where.iter().find(special).and_then(|w| w.types.get(&id));
+        by_word.or_else(|| self.tensors.types.get(&id)).map(String::as_str)
+    }
+
+    /// How many tensors a whole model with these header words has; none where that is not described.
+    pub fn tensors_of(&self, header: &[(String, i64)]) -> Option<u64> {
+        let word = |name: &str| header.iter().find(|(n, _)| n == name).map(|(_, v)| *v);
+        let mut sum = None;
+        for count in &self.tensors.whole {
+            if count.when.iter().all(|(name, value)| word(name) == Some(*value)) {
+                let times = match &count.each {
+                    Some(each) => u64::try_from(word(each)?).ok()?,
+                    None => 1,
+                };
+                sum = Some(sum.unwrap_or(0) + count.tensors.checked_mul(times)?);
+            }
+        }
+        sum
     }
 
     /// The number of a type, by the name that the description gives it.

@@ -3,7 +3,7 @@
 use super::{
     block::{Block, Field, Storage},
     catalog,
-    container::{Blocks, Container, Skeleton, WordKind},
+    container::{Blocks, Container, Record, Skeleton, VocabShape, WordKind},
     family::{Assumed, Family, Size, Split},
     schema::Lived,
 };
@@ -149,31 +149,85 @@ fn start(c: &Container) -> Vec<Vec<String>> {
 
 fn stream(c: &Container) -> Vec<Vec<String>> {
     let mut rows = start(c);
-    if let Some(vocab) = &c.vocab {
-        if vocab.repeat {
-            rows.push(row(["4", "count", &format!("u32, {} again", vocab.count)]));
-        }
-        let times = format!("u32, {} times:", vocab.count);
-        rows.push(row(["4", "vocab.len", &times]));
-        rows.push(row(["len", "vocab.text", "the token's bytes"]));
-        if vocab.score {
-            rows.push(row(["4", "vocab.score", "f32"]));
-        }
+    for (name, value) in &c.header.implied {
+        rows.push(row(["0", name, &format!("not stored: {value}")]));
     }
+    if let Some(m) = &c.header.matrix {
+        let what = format!("f32, {} rows of {}", m.rows, m.columns);
+        rows.push(row(["4 each", &m.name, &what]));
+    }
+    rows.extend(c.vocab.iter().flat_map(vocab));
     let tensors = &c.tensors;
     let types: Vec<String> =
         tensors.types.iter().map(|(id, name)| format!("{id} {name}")).collect();
-    let dims = format!("u32, 1 to {}; to the end of the file:", tensors.max_dims);
-    rows.push(row(["4", "tensor.n_dims", &dims]));
-    rows.push(row(["4", "tensor.name_len", "u32"]));
-    rows.push(row(["4", "tensor.type", &types.join(", ")]));
-    rows.push(row(["4 each", "tensor.ne", "u32, innermost dimension first"]));
-    rows.push(row(["name_len", "tensor.name", "no NUL"]));
+    let dims = format!("u32, 1 to {}", tensors.max_dims);
+    let sizes =
+        |which: &str| row(["4 each", "tensor.ne", &format!("u32, {which} dimension first")]);
+    let dims = row(["4", "tensor.n_dims", &dims]);
+    let len = row(["4", "tensor.name_len", "u32"]);
+    let name = row(["name_len", "tensor.name", "no NUL"]);
+    let kind = row(["4", "tensor.type", &types.join(", ")]);
+    let mut record = match tensors.record {
+        Record::ShapeFirst => vec![dims, len, kind, sizes("innermost"), name],
+        Record::NameFirst => vec![len, name, dims, sizes("outermost"), kind],
+    };
+    if let Some(cell) = record.first_mut().and_then(|row| row.last_mut()) {
+        *cell += "; to the end of the file:";
+    }
+    rows.extend(record);
+    for special in &tensors.types_where {
+        let types: Vec<String> =
+            special.types.iter().map(|(id, name)| format!("{id} {name}")).collect();
+        let what = format!("where {} is {}: {}", special.word, special.is, types.join(", "));
+        rows.push(row(["", "", &what]));
+    }
     if tensors.align > 1 {
         let what = format!("zeros, to a multiple of {} in the file", tensors.align);
         rows.push(row(["0 or more", "padding", &what]));
     }
     rows.push(row(["by shape", "tensor.data", "rows, outermost dimension last"]));
+    for (names, what) in [
+        (&tensors.transposed, "transposed"),
+        (&tensors.grouped, "rows in groups: queries, key, value of one key-value head"),
+        (&tensors.repeated, "the one key head and value head once per query head"),
+    ] {
+        if !names.is_empty() {
+            rows.push(row(["", "", &format!("{}: {what}", names.join(", "))]));
+        }
+    }
+    rows
+}
+
+fn vocab(vocab: &VocabShape) -> Vec<Vec<String>> {
+    if vocab.file {
+        return vec![
+            row(["4", "tokenizer.len", "u32"]),
+            row(["len", "tokenizer", "SentencePiece's model"]),
+        ];
+    }
+    let mut rows = Vec::new();
+    let mut count = &vocab.count;
+    if vocab.repeat {
+        rows.push(row(["4", "count", &format!("u32, {count} again")]));
+    }
+    if let Some(stored) = &vocab.stored {
+        rows.push(row(["4", stored, &format!("u32, at most {count}")]));
+        count = stored;
+    }
+    let special = if vocab.special_bit { "; bit 31 marks a special token" } else { "" };
+    rows.push(row(["4", "vocab.len", &format!("u32, {count} times{special}:")]));
+    let spelling = vocab.spelling.iter().map(|spelling| spelling.text()).collect::<Vec<_>>();
+    let spelling =
+        if spelling.is_empty() { "the token's bytes".to_owned() } else { spelling.join(", or ") };
+    rows.push(row(["len", "vocab.text", &spelling]));
+    if vocab.score {
+        rows.push(row(["4", "vocab.score", "f32"]));
+    }
+    if let Some(merges) = &vocab.merges {
+        rows.push(row(["4", "merges.count", &format!("u32, {merges} again")]));
+        rows.push(row(["4", "merge.len", &format!("u32, {merges} times, left then right:")]));
+        rows.push(row(["len", "merge.text", "in GPT-2's alphabet"]));
+    }
     rows
 }
 

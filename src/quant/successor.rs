@@ -9,6 +9,7 @@
 //!   weights: as Q4_2.
 //! - The first lives of IQ1_S and IQ3_S are integers times a scale, which K-quants hold; an IQ3_S
 //!   whose scale is so small that half of it loses a bit is rounded by that bit.
+//! - Q4_1_O has a weight of its own in every block: F16 is the smallest that is near it.
 //! - Q8_1 is Q8_0 with a sum for dot products.
 //! - Row-interleaved packings are their plain types in another order.
 
@@ -33,6 +34,7 @@ pub fn successors(q: QuantType) -> Vec<(QuantType, Fidelity)> {
     }
     let names: &[&str] = match (q.name(), q.dialect()) {
         ("q4_2" | "q4_3", _) => &["q8_0", "f16"],
+        ("q4_1_o", _) => &["f16"],
         ("q8_1", _) => &["q8_0"],
         ("q4_k", "super-64") => &["q4_1", "f16"],
         (_, "super-64") => &["q8_0", "f16"],

@@ -37,6 +37,8 @@ pub(super) struct Facts {
     pub file_type: Option<String>,
     pub parameters: u64,
     pub sizes: Vec<(&'static str, u64)>,
+    /// The header as stored, where no family says what its words mean.
+    pub header: Vec<(String, String)>,
     pub types: Vec<Share>,
     pub vocabulary: Option<Health>,
     pub findings: Vec<Finding>,
@@ -90,6 +92,7 @@ impl Facts {
             file_type: if adapter { None } else { file_type(model) },
             parameters: model.tensors.iter().map(crate::model::Tensor::elements).sum(),
             sizes,
+            header: if adapter { Vec::new() } else { unexplained(model) },
             types: shares(model),
             read_by: readers(format, model),
             findings: notes.chain(vocabulary.findings.iter().cloned()).collect(),
@@ -168,6 +171,17 @@ fn size(path: &Path) -> Result<u64> {
 /// A header word of the file.
 fn word(model: &Model, name: &str) -> Option<u64> {
     model.header(name).and_then(|n| u64::try_from(n).ok())
+}
+
+/// The header words of a file of a family that is not described; a float as the number it is.
+fn unexplained(model: &Model) -> Vec<(String, String)> {
+    if catalog::family(&model.family).is_some() {
+        return Vec::new();
+    }
+    let text = |name: &str, value: i64| {
+        model.metadata.f32(name).map_or_else(|| value.to_string(), |float| float.to_string())
+    };
+    model.header.iter().map(|(name, value)| (name.clone(), text(name, *value))).collect()
 }
 
 /// The file type that the file states, by name; else the one of its largest matrices.
@@ -290,6 +304,10 @@ impl fmt::Display for Facts {
             line("adapter", &sizes.join(", "))?;
         } else if !self.family.is_empty() {
             line("model", &format!("{}: {}", self.family, sizes.join(", ")))?;
+        }
+        if !self.header.is_empty() {
+            let words: Vec<String> = self.header.iter().map(|(n, v)| format!("{n} {v}")).collect();
+            line("header", &words.join(", "))?;
         }
         if !self.types.is_empty() {
             let (parameters, bytes) = (text::count(self.parameters), size::text(self.bytes));

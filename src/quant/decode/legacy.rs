@@ -4,6 +4,7 @@
 //! ```text
 //! pairs:  byte j = w[2j] | w[2j+1] << 4        halves: byte j = w[j] | w[j+16] << 4
 //! Q4_0, Q4_2: d * (w - 8)   Q4_1, Q4_3, Q5_1: d * w + m   Q5_0: d * (w - 16)   Q8_0, Q8_1: d * w
+//! Q4_1_O: d * w + m, but for one weight of the block
 //! Q5: bit 4 of w[e] is bit e of qh, a little-endian u32, in either order of the nibbles
 //! ```
 
@@ -17,6 +18,7 @@ decoders!(
     q4_1_pairs_f32,
     q4_1_halves_f32,
     q4_1_halves_f16,
+    q4_1_o,
     q4_2,
     q4_3,
     q5_0_pairs,
@@ -93,6 +95,15 @@ pub(crate) fn q4_1_halves_f16(isa: Isa, b: &[u8; 20], out: &mut [f32; 32]) {
     let qs = b.last_chunk().unwrap_or(&[0; 16]);
     let (d, m) = (half_at(isa, b, 0), half_at(isa, b, 2));
     out.as_chunks_mut().0.copy_from_slice(&isa.nibbles(qs, 0, d, -m));
+}
+
+/// As Q4_1 but for one weight, which stands by itself.
+#[inline(always)]
+fn q4_1_o(isa: Isa, b: &[u8; 24], out: &mut [f32; 32]) {
+    pairs(&b[8..], out, offset(half_at(isa, b, 0), half_at(isa, b, 2)));
+    if let Some(outlier) = out.get_mut(usize::from(u16::from_le_bytes([b[4], b[5]]))) {
+        *outlier = half_at(isa, b, 6);
+    }
 }
 
 #[inline(always)]

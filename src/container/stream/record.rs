@@ -1,0 +1,208 @@
+//! One tensor record: what it says about itself, and where its rows stand.
+
+use super::Walk;
+use crate::{
+    container::missing,
+    error::Result,
+    format::container::{Container, Record},
+    model::{Model, Piece, Tensor},
+    quant::QuantType,
+};
+
+/// The longest tensor name that a record may state.
+const NAME: u64 = 256;
+
+/// What a record says before its data.
+pub(super) struct Head {
+    /// Where it begins.
+    pub at: u64,
+    pub name: String,
+    /// The stored type number and where it stands.
+    pub id: (u32, u64),
+    /// As stored, outermost dimension first.
+    pub shape: Vec<u64>,
+    pub data: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Field {
+    index: usize,
+    name: &'static str,
+}
+
+impl std::fmt::Display for Field {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "tensors[{}].{}", self.index, self.name)
+    }
+}
+
+impl Walk<'_> {
+    /// Reads the head of a tensor record.
+    pub(super) fn head(&self, at: u64, index: usize) -> Result<Head> {
+        let tensors = &self.format.tensors;
+        let (name, id, shape, end);
+        match tensors.record {
+            Record::ShapeFirst => {
+                let dims = self.dims(at, index)?;
+                let len = self.name_len(at + 4, index)?;
+                id = (self.source.u32_at(at + 8, Field { index, name: "type" })?, at + 8);
+                let mut sizes = self.sizes(at + 12, dims, index)?;
+                sizes.reverse();
+                shape = sizes;
+                name = self.name(at + 12 + 4 * dims, len, index)?;
+                end = at + 12 + 4 * dims + len;
+            }
+            Record::NameFirst => {
+                let len = self.name_len(at, index)?;
+                name = self.name(at + 4, len, index)?;
+                let dims = self.dims(at + 4 + len, index)?;
+                shape = self.sizes(at + 8 + len, dims, index)?;
+                let type_at = at + 8 + len + 4 * dims;
+                id = (self.source.u32_at(type_at, Field { index, name: "type" })?, type_at);
+                end = type_at + 4;
+            }
+        }
+        Ok(Head { at, name, id, shape, data: end.next_multiple_of(tensors.align) })
+    }
+
+    fn dims(&self, at: u64, index: usize) -> Result<u64> {
+        let field = Field { index, name: "n_dims" };
+        let (dims, max) = (self.source.u32_at(at, field)?, self.format.tensors.max_dims);
+        if dims == 0 || dims > max {
+            return Err(self.source.malformed(at, field, dims, format!("1 to {max}")));
+        }
+        Ok(dims.into())
+    }
+
+    fn name_len(&self, at: u64, index: usize) -> Result<u64> {
+        let field = Field { index, name: "name_len" };
+        let len = u64::from(self.source.u32_at(at, field)?);
+        if len == 0 || len > NAME {
+            return Err(self.source.malformed(at, field, len, format!("1 to {NAME}")));
+        }
+        Ok(len)
+    }
+
+    fn sizes(&self, at: u64, dims: u64, index: usize) -> Result<Vec<u64>> {
+        let field = Field { index, name: "ne" };
+        let mut sizes = Vec::new();
+        for at in (0..dims).map(|i| at + 4 * i) {
+            let size = self.source.u32_at(at, field)?;
+            if size == 0 || size > i32::MAX as u32 {
+                return Err(self.source.malformed(at, field, size, format!("1 to {}", i32::MAX)));
+            }
+            sizes.push(size.into());
+        }
+        Ok(sizes)
+    }
+
+    fn name(&self, at: u64, len: u64, index: usize) -> Result<String> {
+        let field = Field { index, name: "name" };
+        let name = self.source.bytes_at(at, len, NAME, field)?;
+        String::from_utf8(name).map_err(|e| {
+            let found = format!("{:?}", String::from_utf8_lossy(e.as_bytes()));
+            self.source.malformed(at, field, found, "text")
+        })
+    }
+
+    /// Checks a record against the types of the format and the bytes that are left.
+    pub(super) fn tensor(&self, head: &Head, index: usize, model: &Model) -> Result<(Tensor, u64)> {
+        let Head { at, name, id: (id, id_at), shape, data } = head;
+        let field = |what: &str| format!("tensors[{index}] ({name}).{what}");
+        let quant = quant_of(self.format, *id, &model.header).ok_or_else(|| {
+            let known: std::collections::BTreeSet<u32> =
+                self.format.tensors.types.keys().filter_map(|id| id.parse().ok()).collect();
+            let wanted = format!("one of {known:?}");
+            self.source.malformed(*id_at, field("type"), id, wanted)
+        })?;
+        let whole = Tensor::whole(name.clone(), shape.clone(), quant, 0, *data);
+        let folded = || Tensor::folded(name.clone(), shape.clone(), quant, 0, *data);
+        let mut tensor = whole.or_else(folded).ok_or_else(|| {
+            let wanted = format!("a multiple of {} for {quant}", quant.layout().elements);
+            let found = shape.last().copied().unwrap_or(0);
+            self.source.malformed(at + 12, field("ne[0]"), found, wanted)
+        })?;
+        let (left, bytes) = (self.source.left(*data), tensor.bytes());
+        if bytes > left {
+            let wanted = format!("{bytes} bytes");
+            let error =
+                self.source.malformed(*data, field("data"), format!("{left} bytes"), wanted);
+            return Err(missing::advise(error, model, &tensor, left));
+        }
+        let ends = |list: &[String]| list.iter().any(|end| name.ends_with(end));
+        if ends(&self.format.tensors.transposed) {
+            transpose(&mut tensor).ok_or_else(|| {
+                let found = format!("{quant} in {} dimensions", shape.len());
+                self.source.malformed(*id_at, field("type"), found, "a matrix of plain floats")
+            })?;
+        }
+        if ends(&self.format.tensors.grouped) {
+            let heads = (model.header("n_head"), model.header("n_head_kv"));
+            regroup(&mut tensor, heads).ok_or_else(|| {
+                let found = shape.first().copied().unwrap_or(0);
+                self.source.malformed(at + 12, field("ne[1]"), found, "rows of whole heads")
+            })?;
+        }
+        Ok((tensor, data + bytes))
+    }
+}
+
+/// Reads a stored matrix as its transpose; none where its elements cannot be told apart.
+fn transpose(tensor: &mut Tensor) -> Option<()> {
+    let [rows, columns] = *tensor.shape.as_slice() else { return None };
+    let layout = tensor.quant.layout();
+    let (width, [piece]) = (layout.bytes as u64, tensor.pieces.as_mut_slice()) else {
+        return None;
+    };
+    if layout.elements != 1 {
+        return None;
+    }
+    piece.rows = columns;
+    piece.row_bytes = rows.checked_mul(width)?;
+    piece.row_stride = width;
+    piece.element = Some((u8::try_from(width).ok()?, columns.checked_mul(width)?));
+    tensor.shape = vec![columns, rows];
+    Some(())
+}
+
+/// Reads rows that stand in groups, one for each key-value head (its queries, its key, its value), as
+/// all queries, all keys, all values; none where they are no whole heads.
+fn regroup(tensor: &mut Tensor, heads: (Option<i64>, Option<i64>)) -> Option<()> {
+    let heads_of = |n: Option<i64>| n.and_then(|n| u64::try_from(n).ok()).filter(|n| *n > 0);
+    let (queries, groups) = (heads_of(heads.0)?, heads_of(heads.1)?);
+    let [whole] = tensor.pieces.as_slice() else { return None };
+    let (all, rows) = (queries.checked_add(2 * groups)?, whole.rows);
+    if !rows.is_multiple_of(all) || !queries.is_multiple_of(groups) {
+        return None;
+    }
+    if groups == 1 {
+        // One group is in the wanted order.
+        return Some(());
+    }
+    let head = rows / all;
+    let group = (queries / groups + 2) * head;
+    let piece = |first: u64, rows: u64| Piece {
+        at: whole.at + first * whole.row_stride,
+        rows,
+        ..whole.clone()
+    };
+    let mut pieces = Vec::new();
+    pieces.extend((0..groups).map(|g| piece(g * group, group - 2 * head)));
+    pieces.extend((0..groups).map(|g| piece((g + 1) * group - 2 * head, head)));
+    pieces.extend((0..groups).map(|g| piece((g + 1) * group - head, head)));
+    tensor.pieces = pieces;
+    Some(())
+}
+
+/// What a stored type number means in `format` under these header words.
+fn quant_of(format: &Container, id: u32, header: &[(String, i64)]) -> Option<QuantType> {
+    named(format.type_name(id, header)?, format.dialect(header)?)
+}
+
+/// The type that a description calls `name` where blocks are of dialect `era`.
+pub(super) fn named(name: &str, era: &str) -> Option<QuantType> {
+    match name.split_once('/') {
+        Some((name, dialect)) => QuantType::find(name, dialect),
+        None => QuantType::in_force(name, era),
+    }
+}

@@ -1,0 +1,99 @@
+//! The way back: every byte of a stream but the weights.
+
+use super::named;
+use crate::{
+    container::{Layout, TensorHead},
+    error::{Error, Result},
+    format::container::{Container, WordKind},
+    model::Vocab,
+    quant::QuantType,
+};
+
+/// The number that `format` stores for `quant` under these header words; none if it never had it.
+pub fn type_id(format: &Container, quant: QuantType, header: &[(String, i64)]) -> Option<u32> {
+    let era = format.dialect(header)?;
+    let fits = |(_, name): &(&String, &String)| named(name, era) == Some(quant);
+    format.tensors.types.iter().find(fits).and_then(|(id, _)| id.parse().ok())
+}
+
+/// Lays out a file of `format`: every byte but the weights, and where the weights go.
+///
+/// # Errors
+/// [`Error::Unsupported`] where a header word is missing, a type is not one of the format's, a tensor
+/// has too many dimensions or a number does not fit its field.
+pub fn layout(
+    format: &Container,
+    header: &[(String, i64)],
+    vocab: &Vocab,
+    heads: &[TensorHead],
+) -> Result<Layout> {
+    let mut layout = Layout::default();
+    let mut out = crate::container::start(format);
+    let word = |name: &str| -> Result<i64> {
+        let found = header.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| *value).ok_or_else(|| cannot(format, &format!("no {name} is known")))
+    };
+    for field in &format.header.fields {
+        let value = match &field.split {
+            Some(split) => word(&split.high)? * split.base + word(&split.low)?,
+            None => word(&field.name)?,
+        };
+        let bytes = match field.kind {
+            WordKind::I32 => i32::try_from(value).map(i32::to_le_bytes),
+            WordKind::U32 | WordKind::F32 => u32::try_from(value).map(u32::to_le_bytes),
+        };
+        out.extend(bytes.map_err(|_| cannot(format, &format!("{} is {value}", field.name)))?);
+    }
+    if let Some(shape) = &format.vocab {
+        if shape.repeat {
+            out.extend(number(format, word(&shape.count)?.unsigned_abs())?);
+        }
+        for (i, token) in vocab.tokens.iter().enumerate() {
+            out.extend(number(format, token.len() as u64)?);
+            out.extend(token);
+            if shape.score {
+                out.extend(vocab.score(i).to_le_bytes());
+            }
+        }
+    }
+    let mut base = 0;
+    for head in heads {
+        if head.shape.len() > format.tensors.max_dims as usize {
+            let what = format!("{} has {} dimensions", head.name, head.shape.len());
+            return Err(cannot(format, &what));
+        }
+        let id = type_id(format, head.quant, header).ok_or_else(|| {
+            let names: Vec<&str> = format.tensors.types.values().map(String::as_str).collect();
+            let what = format!("{} is {}; it has {}", head.name, head.quant, names.join(", "));
+            cannot(format, &what)
+        })?;
+        out.extend(number(format, head.shape.len() as u64)?);
+        out.extend(number(format, head.name.len() as u64)?);
+        out.extend(id.to_le_bytes());
+        for size in head.shape.iter().rev() {
+            out.extend(number(format, *size)?);
+        }
+        out.extend(head.name.as_bytes());
+        let at = (base + out.len() as u64).next_multiple_of(format.tensors.align);
+        out.resize(usize::try_from(at - base).unwrap_or(usize::MAX), 0);
+        layout.chunks.push((base, std::mem::take(&mut out)));
+        layout.data.push(at);
+        base = at + head.bytes;
+    }
+    layout.total = base + out.len() as u64;
+    if !out.is_empty() {
+        layout.chunks.push((base, out));
+    }
+    Ok(layout)
+}
+
+fn number(format: &Container, value: u64) -> Result<[u8; 4]> {
+    let fits = i32::try_from(value).ok().and_then(|v| u32::try_from(v).ok());
+    fits.map(u32::to_le_bytes)
+        .ok_or_else(|| cannot(format, &format!("{value} is too large a number")))
+}
+
+fn cannot(format: &Container, why: &str) -> Error {
+    let what = format!("{}: cannot be written: {why}", format.id());
+    Error::unsupported(what, "write gguf-v3 instead")
+}
