@@ -198,9 +198,24 @@ impl fmt::Display for Plain<'_> {
     }
 }
 
-/// A path in a message, never cut.
-fn named(path: &Path) -> String {
-    Plain(&path.to_string_lossy(), usize::MAX).to_string()
+/// Text from outside for one line of a terminal: every control character, a line break too, escaped.
+pub fn plain(text: &str) -> String {
+    Plain(text, usize::MAX).to_string()
+}
+
+/// A path for one line of a terminal, never cut.
+pub fn named(path: &Path) -> String {
+    plain(&unicode(path))
+}
+
+/// A path as text in which no two paths are the same: bytes that are no Unicode as `\xff`.
+pub fn unicode(path: &Path) -> String {
+    let chunks = path.as_os_str().as_encoded_bytes().utf8_chunks();
+    let text = |chunk: std::str::Utf8Chunk| {
+        let odd: String = chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}")).collect();
+        chunk.valid().to_owned() + &odd
+    };
+    chunks.map(text).collect()
 }
 
 impl std::error::Error for Error {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::receipt::{self, Receipt};
 use crate::check::search::{self, Looks};
-use crate::error::Result;
+use crate::error::{Result, unicode};
 
 /// What a model consists of on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,7 +81,7 @@ pub fn find(roots: &[PathBuf], outputs: bool) -> Result<Vec<Found>> {
 
 fn describe(root: &Path, kind: Kind, path: PathBuf, files: Vec<PathBuf>) -> Found {
     let base = if root.is_file() { root.parent().unwrap_or(Path::new("")) } else { root };
-    let name = path.strip_prefix(base).unwrap_or(&path).to_string_lossy();
+    let name = unicode(path.strip_prefix(base).unwrap_or(&path));
     let name = name.replace(std::path::MAIN_SEPARATOR, "/");
     let name = if name.is_empty() { ".".to_owned() } else { name };
     let bytes = files.iter().filter_map(|f| fs::metadata(f).ok()).map(|m| m.len()).sum();
@@ -89,7 +89,7 @@ fn describe(root: &Path, kind: Kind, path: PathBuf, files: Vec<PathBuf>) -> Foun
 }
 
 fn file_name(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    unicode(Path::new(path.file_name().unwrap_or_default()))
 }
 
 /// The models that the files of one folder form.

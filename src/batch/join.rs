@@ -55,13 +55,13 @@ pub fn jobs(roots: &[PathBuf]) -> Result<Vec<Job>> {
     Ok(jobs)
 }
 
+/// So many missing parts are named.
+const NAMED: usize = 100;
+
 fn job(root: &Path, output: &Path, count: usize, there: &BTreeSet<Shard>) -> Job {
-    let missing: Vec<String> =
-        Shard::all(count).filter(|s| !there.contains(s)).map(|s| s.to_string()).collect();
-    let files: Vec<PathBuf> = Shard::all(count)
-        .filter(|s| there.contains(s))
-        .map(|shard| receipt::part_of(output, shard))
-        .collect();
+    let missing = Shard::all(count).filter(|s| !there.contains(s)).map(|s| s.to_string());
+    let missing: Vec<String> = missing.take(NAMED).collect();
+    let files: Vec<PathBuf> = there.iter().map(|shard| receipt::part_of(output, *shard)).collect();
     let bytes = files.iter().filter_map(|f| fs::metadata(f).ok()).map(|m| m.len()).sum();
     let name = output.strip_prefix(root).unwrap_or(output).to_string_lossy();
     let model = Found {

@@ -174,7 +174,8 @@ impl Run<'_> {
         };
         std::thread::scope(|scope| {
             for _ in 1..workers {
-                scope.spawn(work);
+                // What the system gives no thread for, this one does.
+                let _ = std::thread::Builder::new().spawn_scoped(scope, work);
             }
             work();
         });

@@ -4,7 +4,7 @@
 //! names and sizes decide, so every machine that sees the same tree comes to the same split, without
 //! talking to the others.
 
-use std::{fmt, str::FromStr};
+use std::{cmp::Reverse, collections::BinaryHeap, fmt, str::FromStr};
 
 use crate::error::Error;
 
@@ -57,15 +57,20 @@ impl Shard {
         let mut order: Vec<(usize, &str, u64)> =
             items.iter().enumerate().map(|(i, &(name, size))| (i, name, size)).collect();
         order.sort_by(|a, b| b.2.cmp(&a.2).then_with(|| a.1.cmp(b.1)));
-        let mut loads = vec![0u64; self.count];
+        // Machines that have something already, the lightest first; those from `idle` on have nothing.
+        let mut loads = BinaryHeap::new();
+        let mut idle = 0;
         let mut takes = vec![false; items.len()];
         for (i, _, size) in order {
-            let lightest = loads.iter().enumerate().min_by_key(|&(_, load)| *load);
-            let Some((machine, _)) = lightest else { break };
-            if let Some(load) = loads.get_mut(machine) {
-                // A model of no bytes still costs a start.
-                *load = load.saturating_add(size.max(1));
-            }
+            let (load, machine) = if idle < self.count {
+                idle += 1;
+                (0, idle - 1)
+            } else {
+                let Some(Reverse(lightest)) = loads.pop() else { break };
+                lightest
+            };
+            // A model of no bytes still costs a start.
+            loads.push(Reverse((size.max(1).saturating_add(load), machine)));
             if let Some(take) = takes.get_mut(i) {
                 *take = machine == self.index;
             }
@@ -104,6 +109,15 @@ mod tests {
             takes.reverse();
             assert_eq!(shard.takes(&items), takes);
         }
+    }
+
+    #[test]
+    fn machines_without_number_cost_nothing() {
+        let count = 100_000_000_000;
+        let shard = |index| Shard { index, count }.takes(&[("a", 5), ("b", 6)]);
+        assert_eq!(shard(0), [false, true]);
+        assert_eq!(shard(1), [true, false]);
+        assert_eq!(shard(count - 1), [false, false]);
     }
 
     #[test]

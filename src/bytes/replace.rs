@@ -263,7 +263,21 @@ fn without_path(error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), text.split(" at path ").next().unwrap_or(&text))
 }
 
+/// What a process may not write ends it with a signal, so its limit is asked beforehand.
+#[cfg(unix)]
+fn check_limit(size: u64, target: &Path) -> Result<()> {
+    match rustix::process::getrlimit(rustix::process::Resource::Fsize).current {
+        Some(most) if most < size => Err(Error::refused(
+            format!("{}: needs {size} bytes, this process may write {most}", target.display()),
+            "raise the limit (ulimit -f) and run again",
+        )),
+        _ => Ok(()),
+    }
+}
+
 fn check_space(folder: &Path, size: u64, target: &Path) -> Result<()> {
+    #[cfg(unix)]
+    check_limit(size, target)?;
     match free_space(folder) {
         Some(free) if free < size => Err(Error::refused(
             format!("{}: needs {size} bytes, the disk has {free} free", target.display()),

@@ -451,7 +451,8 @@ pub fn spread<T: Sync, R: Send>(
     };
     thread::scope(|scope| {
         for _ in 1..workers {
-            scope.spawn(run);
+            // What the system gives no thread for, this one does.
+            let _ = thread::Builder::new().spawn_scoped(scope, run);
         }
         run();
     });

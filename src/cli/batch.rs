@@ -9,14 +9,14 @@ use std::sync::PoisonError;
 use clap::ValueEnum;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-use super::{Globals, may_draw, print, text};
+use super::{Globals, json, may_draw, print, text};
 use crate::batch::events::{Event, Observer};
 use crate::batch::plan::BatchPlan;
 use crate::batch::run::{Limits, Summary, run as run_plan};
 use crate::batch::shard::Shard;
 use crate::batch::task::{Settings, Task};
 use crate::bytes::{inputs, read_text, replace::write_small};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, plain};
 use crate::model::Stated;
 use crate::size;
 
@@ -113,10 +113,13 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         _ => vec![true; items.len()],
     };
     if let Some(path) = &args.plan {
-        write_small(path, json(&plan)?.as_bytes(), args.force)?;
+        write_small(path, saved(&plan)?.as_bytes(), args.force)?;
     }
     if args.dry_run || args.plan.is_some() {
-        print(&if args.json { json(&plan)? } else { table(&plan, &takes) })?;
+        match args.json {
+            true => json::print(&plan)?,
+            false => print(&table(&plan, &takes))?,
+        }
         let bad = plan.jobs.iter().zip(&takes).any(|(job, take)| *take && job.problem.is_some());
         return Ok(ExitCode::from(u8::from(bad)));
     }
@@ -134,7 +137,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         min_free: args.min_free,
         keep_going: args.keep_going,
         force: args.force,
-        threads: globals.threads.map_or_else(cores, usize::from),
+        threads: globals.threads(),
     };
     let people = !args.events && !args.json;
     if people && !globals.quiet {
@@ -144,7 +147,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let summary = run_plan(&plan, &takes, part, limits, &telling);
     telling.over();
     if args.json {
-        print(&json(&summary)?)?;
+        json::print(&summary)?;
     } else if people {
         print(&closing(&summary))?;
     }
@@ -153,10 +156,6 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     }
     let failed = !summary.failures.is_empty() || summary.left > 0;
     Ok(ExitCode::from(u8::from(failed)))
-}
-
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 fn make_plan(args: &Args) -> Result<BatchPlan> {
@@ -207,9 +206,9 @@ fn read_plan(args: &Args) -> Result<BatchPlan> {
     Ok(plan)
 }
 
-fn json(value: &impl serde::Serialize) -> Result<String> {
-    let text = serde_json::to_string_pretty(value);
-    text.map(|t| t + "\n").map_err(|e| Error::io("<stdout>", "write", e.into()))
+fn saved(plan: &BatchPlan) -> Result<String> {
+    let text = serde_json::to_string_pretty(plan);
+    text.map(|t| t + "\n").map_err(|e| Error::io("the plan", "write", e.into()))
 }
 
 /// The plan for people: what, from, to, size, seconds, risk.
@@ -248,7 +247,7 @@ fn table(plan: &BatchPlan, takes: &[bool]) -> String {
 fn closing(summary: &Summary) -> String {
     let mut out = String::new();
     for (name, error) in &summary.failures {
-        out += &format!("failed: {name}: {error}\n");
+        out += &format!("failed: {}: {error}\n", plain(name));
     }
     let Summary { finished, skipped, failures, left, seconds, .. } = summary;
     out += &format!("{finished} done, {skipped} skipped, {} failed", failures.len());
@@ -294,6 +293,7 @@ impl<'a> Telling<'a> {
 
     /// A line for people, above the bars.
     fn say(&self, line: &str) {
+        let line = &plain(line);
         match &self.bars {
             Some(bars) => {
                 let bars = bars.lock().unwrap_or_else(PoisonError::into_inner);
@@ -316,7 +316,7 @@ impl<'a> Telling<'a> {
                 bar.set_style(
                     ProgressStyle::with_template(style).unwrap_or(ProgressStyle::default_bar()),
                 );
-                bar.set_prefix((*input).to_owned());
+                bar.set_prefix(plain(input));
                 bars.jobs.push((*job, bar));
             }
             Event::Progress { job, done, total } => {

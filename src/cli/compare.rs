@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use super::{Globals, print, remark};
+use super::{Globals, json, print, remark};
 use crate::{
     bytes::{
         read_text,
@@ -79,7 +79,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         remark(globals, &format!("wrote {}", path.display()));
     }
     match args.json {
-        true => print(&(serde_json::to_string_pretty(&report).unwrap_or_default() + "\n"))?,
+        true => json::print(&report)?,
         false => print(&report.text(globals.verbose > 0))?,
     }
     let same = report.candidates.iter().all(Candidate::same);

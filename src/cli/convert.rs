@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use super::{Globals, print, progress::Bar, remark, write::make_output_folder};
+use super::{Globals, json, print, progress::Bar, remark, write::make_output_folder};
 use crate::{
     change::{
         self, Plan,
@@ -95,7 +95,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let report = |(i, plan): (usize, &Plan)| Report::new(&model, plan, outcomes.get(i));
     let reports: Vec<Report> = plans.iter().enumerate().map(report).collect();
     if args.write.json {
-        print(&(serde_json::to_string_pretty(&reports).unwrap_or_default() + "\n"))?;
+        json::print(&reports)?;
     } else {
         for report in &reports {
             print(&report.text(globals.verbose > 0))?;
@@ -128,7 +128,7 @@ fn export(args: &Args, model: Model, stated: &Stated, globals: &Globals) -> Resu
             "schema_version": 1, "output": export.folder, "to": "safetensors", "files": names,
             "bytes": export.total(), "written": !args.write.dry_run, "notes": export.notes,
         });
-        return print(&format!("{report:#}\n")).map(|()| ExitCode::SUCCESS);
+        return json::print(&report).map(|()| ExitCode::SUCCESS);
     }
     let verb = if args.write.dry_run { "would write" } else { "wrote" };
     print(&format!(

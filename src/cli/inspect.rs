@@ -1,5 +1,6 @@
 //! `regguf inspect`: what a file is, what is in it, what to do next. Reads headers only.
 
+mod data;
 mod facts;
 
 use std::{
@@ -8,14 +9,15 @@ use std::{
     process::ExitCode,
 };
 
-use super::{Globals, open::OpenArgs, print, text};
+use super::{Globals, json, open::OpenArgs, print, text};
 use crate::{
     check::search::{self, Looks},
     container::{self, Detected, OpenOptions, Verdict},
     error::{Error, Result},
-    model::{Model, Sizes, Value},
+    model::{Model, Sizes},
     size,
 };
+use data::Data;
 use facts::Facts;
 
 /// What the person typed.
@@ -49,23 +51,27 @@ pub struct Args {
 /// Prints what every file is; the exit code is that of the first file that could not be told.
 pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let mut failed = None;
-    let mut all = Vec::new();
+    if args.json {
+        match args.paths.as_slice() {
+            [path] if !path.is_dir() => {
+                print_data(path, args, &mut failed, &mut |d| json::print(d))?;
+            }
+            paths => {
+                let mut list = json::List::new();
+                for path in paths {
+                    print_data(path, args, &mut failed, &mut |data| list.item(data))?;
+                }
+                list.end()?;
+            }
+        }
+        return Ok(failed.map_or(ExitCode::SUCCESS, ExitCode::from));
+    }
     for path in &args.paths {
         if path.is_dir() {
-            let found = folder(path, args)?;
-            if args.json {
-                all.extend(found.into_iter().map(|(_, facts)| facts.to_json()));
-            } else {
-                print(&lines(path, &found))?;
-            }
+            print(&lines(path, &folder(path, args)?))?;
             continue;
         }
         match inspect(path, args) {
-            Ok((facts, model)) if args.json => {
-                let mut json = facts.to_json();
-                add_lists(&mut json, model.as_ref(), args);
-                all.push(json);
-            }
             Ok((facts, model)) => {
                 let mut out = facts.to_string();
                 if globals.verbose > 0 {
@@ -77,32 +83,39 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
                 }
                 print(&out)?;
             }
-            Err(error) if args.paths.len() == 1 && !args.json => {
+            Err(error) if args.paths.len() == 1 => {
                 if globals.verbose > 0 {
                     print(&tried(path, args)?)?;
                 }
                 return Err(error);
             }
             Err(error) => {
-                let message = error.to_string();
-                if args.json {
-                    let file = path.display().to_string();
-                    all.push(serde_json::json!({ "file": file, "error": message }));
-                } else {
-                    print(&format!("error: {message}\n"))?;
-                }
+                print(&format!("error: {error}\n"))?;
                 failed.get_or_insert(error.exit_code());
             }
         }
     }
-    if args.json {
-        let json = match all.as_slice() {
-            [one] if matches!(args.paths.as_slice(), [path] if !path.is_dir()) => one.clone(),
-            _ => serde_json::Value::Array(all),
-        };
-        print(&format!("{json:#}\n"))?;
-    }
     Ok(failed.map_or(ExitCode::SUCCESS, ExitCode::from))
+}
+
+/// Prints a file, or every model of a folder, as data.
+fn print_data(
+    path: &Path,
+    args: &Args,
+    failed: &mut Option<u8>,
+    out: &mut dyn FnMut(&Data) -> Result<()>,
+) -> Result<()> {
+    if path.is_dir() {
+        let found = folder(path, args)?;
+        return found.iter().try_for_each(|(_, facts)| out(&Data::new(facts, None, args)));
+    }
+    match inspect(path, args) {
+        Ok((facts, model)) => out(&Data::new(&facts, model.as_ref(), args)),
+        Err(error) => {
+            failed.get_or_insert(error.exit_code());
+            out(&Data::failed(path, &error))
+        }
+    }
 }
 
 /// The facts about one file, and its model where it holds one.
@@ -239,56 +252,4 @@ fn lists(model: &Model, args: &Args) -> String {
         }
     }
     out
-}
-
-fn add_lists(json: &mut serde_json::Value, model: Option<&Model>, args: &Args) {
-    let (Some(model), Some(json)) = (model, json.as_object_mut()) else { return };
-    if args.metadata {
-        let header: serde_json::Map<_, _> =
-            model.header.iter().map(|(k, v)| (k.clone(), (*v).into())).collect();
-        let keys: serde_json::Map<_, _> =
-            model.metadata.iter().map(|(k, v)| (k.to_owned(), value(v))).collect();
-        json.insert("header".into(), header.into());
-        json.insert("metadata".into(), keys.into());
-    }
-    if args.tensors {
-        let tensor = |t: &crate::model::Tensor| {
-            serde_json::json!({
-                "name": t.name, "shape": t.shape, "type": t.quant.name(),
-                "dialect": t.quant.dialect(), "bytes": t.bytes(),
-                "pieces": t.pieces.iter().map(|p| (p.file, p.at)).collect::<Vec<_>>(),
-            })
-        };
-        json.insert("tensors".into(), model.tensors.iter().map(tensor).collect());
-    }
-    if args.vocab {
-        let token = |(id, token): (usize, &[u8])| {
-            let text = String::from_utf8_lossy(token);
-            let kind = model.vocab.kinds.get(id).map(|kind| *kind as i32);
-            let score = model.vocab.scores.get(id);
-            serde_json::json!({ "id": id, "text": text, "score": score, "kind": kind })
-        };
-        let tokens = model.vocab.tokens.iter().enumerate().map(token).collect();
-        json.insert("tokens".into(), tokens);
-    }
-}
-
-/// A metadata value as JSON; text that is no UTF-8 with U+FFFD in it.
-fn value(v: &Value) -> serde_json::Value {
-    match v {
-        Value::Bool(v) => (*v).into(),
-        Value::String(bytes) => String::from_utf8_lossy(bytes).into_owned().into(),
-        Value::Array(items) => items.iter().map(|item| value(&item)).collect(),
-        Value::F32(v) => serde_json::Number::from_f64((*v).into()).map_or_else(
-            || v.to_string().into(),
-            |_| v.to_string().parse::<f64>().map_or(serde_json::Value::Null, Into::into),
-        ),
-        Value::F64(v) => (*v).into(),
-        Value::U64(v) => (*v).into(),
-        Value::I64(v) => (*v).into(),
-        Value::I8(v) => (*v).into(),
-        Value::I16(v) => (*v).into(),
-        Value::I32(v) => (*v).into(),
-        other => other.as_u64().map_or(serde_json::Value::Null, Into::into),
-    }
 }

@@ -20,6 +20,7 @@ mod convert;
 mod explain;
 mod imatrix;
 pub mod inspect;
+mod json;
 mod man;
 mod open;
 mod perplexity;
@@ -36,8 +37,10 @@ mod write;
 
 use std::{
     io::{self, IsTerminal, Write},
+    num::NonZero,
     process::ExitCode,
-    sync::atomic::Ordering,
+    sync::{Mutex, atomic::Ordering},
+    thread,
 };
 
 use clap::{ArgAction, Parser, Subcommand};
@@ -159,8 +162,7 @@ pub fn main() -> ExitCode {
     inputs::watch();
     // A second handler or a second thread pool cannot exist in this process, so neither call fails.
     let _ = ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed));
-    let threads = cli.globals.threads.map_or(0, usize::from);
-    let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+    start_threads(cli.globals.threads());
     match cli.command.run(&cli.globals).and_then(flush) {
         Ok(code) => code,
         Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => {
@@ -176,6 +178,37 @@ fn failed(error: &Error) -> ExitCode {
     ExitCode::from(error.exit_code())
 }
 
+impl Globals {
+    /// How many threads work: as many as were asked for, but no more than there are processors, which
+    /// would only cost memory.
+    pub fn threads(&self) -> usize {
+        within_processors(self.threads.map(usize::from))
+    }
+}
+
+/// So many threads, or as many as there are processors where these are fewer.
+fn within_processors(asked: Option<usize>) -> usize {
+    let processors = thread::available_parallelism().map_or(1, NonZero::get);
+    asked.map_or(processors, |n| n.clamp(1, processors))
+}
+
+/// Starts the threads that work over rows and files; fewer where the system gives no more, and none but
+/// this one where it gives none. A pool that cannot start would end the program later.
+fn start_threads(wanted: usize) {
+    let gate = Mutex::new(());
+    let had = thread::scope(|scope| {
+        let closed = gate.lock();
+        let wait = || drop(gate.lock());
+        let spawn = |_: &usize| thread::Builder::new().spawn_scoped(scope, wait).is_ok();
+        let had = (0..wanted).take_while(spawn).count();
+        drop(closed);
+        had
+    });
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(had.max(1));
+    // This process has no other pool, so only threads could be missing.
+    let _ = if had == 0 { pool.use_current_thread() } else { pool }.build_global();
+}
+
 fn flush(code: ExitCode) -> Result<ExitCode> {
     io::stdout().flush().map_err(stdout_failed)?;
     Ok(code)
@@ -184,6 +217,11 @@ fn flush(code: ExitCode) -> Result<ExitCode> {
 /// Writes `text` to stdout; a closed pipe is an error that [`main`] takes for the reader's wish.
 /// Control characters in it, as a file's names and values may hold, are written as escapes.
 pub fn print(text: &str) -> Result<()> {
+    print_raw(&escaped(text))
+}
+
+/// `text` with its control characters as escapes, but for line breaks and tabs.
+pub fn escaped(text: &str) -> String {
     let odd = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
     let mut plain = String::with_capacity(text.len());
     for c in text.chars() {
@@ -192,10 +230,15 @@ pub fn print(text: &str) -> Result<()> {
             false => plain.push(c),
         }
     }
-    print_raw(&plain)
+    plain
 }
 
-/// Writes `text` to stdout as it is: what a model says, and scripts.
+/// Writes what a model says to stdout: as it is, but a terminal is not to obey it.
+pub fn print_said(text: &str) -> Result<()> {
+    if io::stdout().is_terminal() { print(text) } else { print_raw(text) }
+}
+
+/// Writes `text` to stdout as it is: what goes to other programs.
 pub fn print_raw(text: &str) -> Result<()> {
     io::stdout().write_all(text.as_bytes()).map_err(stdout_failed)
 }
@@ -203,7 +246,7 @@ pub fn print_raw(text: &str) -> Result<()> {
 /// Writes a remark to stderr, unless the person wants quiet.
 pub fn remark(globals: &Globals, text: &str) {
     if !globals.quiet {
-        let _ = writeln!(io::stderr(), "{text}");
+        let _ = writeln!(io::stderr(), "{}", escaped(text));
     }
 }
 

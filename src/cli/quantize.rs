@@ -5,7 +5,7 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 use clap::{Arg, ArgAction, ArgMatches};
 use regex::Regex;
 
-use super::{Globals, print, progress::Bar, write::make_output_folder};
+use super::{Globals, json, print, progress::Bar, write::make_output_folder};
 use crate::{
     bytes::read_text,
     change::{
@@ -261,7 +261,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let report = |(i, plan): (usize, &Plan)| Report::new(&model, plan, outcomes.get(i));
     let reports: Vec<Report> = plans.iter().enumerate().map(report).collect();
     match args.json {
-        true => print(&(serde_json::to_string_pretty(&reports).unwrap_or_default() + "\n"))?,
+        true => json::print(&reports)?,
         false => {
             for report in &reports {
                 print(&report.text(globals.verbose > 0 || args.dry_run))?;
@@ -314,7 +314,10 @@ impl Call {
 
 /// Runs `job` on so many threads.
 fn with_threads<T: Send>(count: Option<usize>, job: impl FnOnce() -> T + Send) -> T {
-    let pool = count.and_then(|n| rayon::ThreadPoolBuilder::new().num_threads(n).build().ok());
+    let pool = count.and_then(|n| {
+        let threads = super::within_processors(Some(n));
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build().ok()
+    });
     match pool {
         Some(pool) => pool.install(job),
         None => job(),

@@ -1,15 +1,15 @@
 //! `regguf run`: text from any model file, old or new.
 
 use std::{
-    io::{self, BufRead, IsTerminal, Write},
+    io::{self, BufRead, IsTerminal, Read, Write},
     path::PathBuf,
     process::ExitCode,
     time::{Duration, Instant},
 };
 
-use super::{Globals, print_raw, remark, runner::Loaded};
+use super::{Globals, print_said, remark, runner::Loaded};
 use crate::{
-    bytes::{read_text, replace::check_interrupt},
+    bytes::{input::TEXT, read_text, replace::check_interrupt},
     error::{Error, Result},
     infer::{Sampler, Sampling, Session, Special, Template, Want, tokenizer::StreamDecoder},
 };
@@ -123,7 +123,7 @@ fn write(args: &Args, globals: &Globals) -> Result<ExitCode> {
         true => writer.talk(&prompt),
         false => writer.go_on(&prompt),
     };
-    print_raw("\n")?;
+    print_said("\n")?;
     remark(globals, &writer.timing.to_string(begun.elapsed()));
     match done {
         Err(Error::Interrupted) => Ok(ExitCode::from(130)),
@@ -147,7 +147,7 @@ impl Writer<'_> {
         if tokens.is_empty() {
             tokens.extend(self.loaded.tokenizer.bos().or(self.loaded.tokenizer.eos()));
         }
-        print_raw(prompt)?;
+        print_said(prompt)?;
         self.answer(&tokens, StreamDecoder::continuing(), None).map(|_| ())
     }
 
@@ -156,10 +156,10 @@ impl Writer<'_> {
         let tokenizer = &self.loaded.tokenizer;
         let mut system = Some(system).filter(|text| !text.is_empty());
         let mut before: Vec<u32> = tokenizer.leading_bos().into_iter().collect();
-        let mut lines = io::stdin().lock().lines();
+        let mut lines = io::stdin().lock().take(TEXT).lines();
         loop {
             if io::stdin().is_terminal() {
-                print_raw("\n> ")?;
+                print_said("\n> ")?;
                 let _ = io::stdout().flush();
             }
             let Some(line) = lines.next() else { return Ok(()) };
@@ -170,7 +170,7 @@ impl Writer<'_> {
             before.extend(tokenizer.encode(&template.turn(system.take(), &line), Special::Token));
             let last = self.answer(&before, StreamDecoder::continuing(), template.stop())?;
             before = vec![last];
-            print_raw("\n")?;
+            print_said("\n")?;
         }
     }
 
@@ -199,7 +199,7 @@ impl Writer<'_> {
                 break;
             }
             let text = decoder.push(tokenizer, token);
-            print_raw(&text)?;
+            print_said(&text)?;
             let _ = io::stdout().flush();
             said += &text;
             self.sampler.accept(token);
@@ -211,7 +211,7 @@ impl Writer<'_> {
             token = self.sampler.choose(&logits);
             self.timing.eval.1 += 1;
         }
-        print_raw(&decoder.finish())?;
+        print_said(&decoder.finish())?;
         self.timing.eval.0 += begun.elapsed();
         Ok(token)
     }

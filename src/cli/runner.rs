@@ -96,7 +96,10 @@ pub fn with_threads<T: Send>(
     work: impl FnOnce() -> Result<T> + Send,
 ) -> Result<T> {
     let Some(threads) = threads else { return work() };
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build();
-    let pool = pool.map_err(|e| Error::Usage(format!("-t {threads}: {e}")))?;
-    pool.install(work)
+    let threads = super::within_processors(Some(threads.into()));
+    match rayon::ThreadPoolBuilder::new().num_threads(threads).build() {
+        Ok(pool) => pool.install(work),
+        // The system gives no more threads: those that are there do it.
+        Err(_) => work(),
+    }
 }

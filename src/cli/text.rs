@@ -2,6 +2,8 @@
 
 use std::{env, io::IsTerminal};
 
+use crate::error::plain;
+
 /// Whether `stream` may carry colour: a terminal, and NO_COLOR is not set.
 pub fn has_colour(stream: &impl IsTerminal) -> bool {
     stream.is_terminal() && env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
@@ -27,15 +29,27 @@ pub fn counted(n: usize, one: &str, many: &str) -> String {
     format!("{n} {}", if n == 1 { one } else { many })
 }
 
-/// Rows as lines with aligned columns, two spaces apart; the last column is not padded.
+/// The longest cell of a table, in characters.
+const CELL: usize = 4096;
+
+/// Rows as lines with aligned columns, two spaces apart; the last column is not padded. Control characters
+/// in cells are escaped, and what is too long for any screen is cut.
 pub fn table(rows: &[Vec<String>]) -> String {
+    let shown = |cell: &String| {
+        let cell = plain(cell);
+        match cell.char_indices().nth(CELL) {
+            Some((cut, _)) => format!("{}…", cell.get(..cut).unwrap_or_default()),
+            None => cell,
+        }
+    };
+    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(shown).collect()).collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         rows.iter().filter_map(|r| r.get(column)).map(|c| c.chars().count()).max().unwrap_or(0)
     };
     let widths: Vec<usize> = (0..columns).map(width).collect();
     let mut out = String::new();
-    for row in rows {
+    for row in &rows {
         let mut line = String::new();
         for (cell, width) in row.iter().zip(&widths) {
             line += &format!("{cell:<width$}  ");
@@ -49,6 +63,13 @@ pub fn table(rows: &[Vec<String>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cells_stay_on_their_line_whatever_their_length() {
+        let text = table(&[vec!["a\n\u{1b}b".into(), "x".repeat(70_000), "c".into()]]);
+        assert!(text.starts_with("a\\n\\u{1b}b  xx") && text.ends_with("x…  c\n"));
+        assert_eq!(text.lines().count(), 1);
+    }
 
     #[test]
     fn counts_and_tables_read_well() {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Globals, print,
+    Globals, json, print,
     progress::Bar,
     write::{check_not_made, make_output_folder},
 };
@@ -77,7 +77,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     };
     let report = Report::new(&model, &plan, outcome.as_ref());
     match args.write.json {
-        true => print(&(serde_json::to_string_pretty(&report).unwrap_or_default() + "\n"))?,
+        true => json::print(&report)?,
         false => print(&report.text(globals.verbose > 0))?,
     }
     Ok(ExitCode::SUCCESS)

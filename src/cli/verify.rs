@@ -11,7 +11,7 @@ use crate::check::lists;
 use crate::check::verify::{Checked, Options, Progress, Status, Verification, verify};
 use crate::error::{Error, Result};
 
-use super::{Globals, may_draw, print, text::counted};
+use super::{Globals, escaped, json, may_draw, print, text::counted};
 
 /// What the person typed.
 #[derive(Debug, clap::Args)]
@@ -63,7 +63,7 @@ pub struct Args {
 /// Verifies, or writes lists; `--quiet` leaves out the lines of files that are OK.
 pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let bar = Bar::new(may_draw(globals) && !args.status && !args.json);
-    let threads = globals.threads.map_or(0, usize::from);
+    let threads = globals.threads();
     if args.write {
         return write_lists(args, threads, &bar);
     }
@@ -79,10 +79,10 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let malformed = result.lists.iter().any(|list| !list.malformed_lines.is_empty());
     let good = result.is_good() && !(args.strict && malformed);
     if args.json {
-        print(&json(&result)?)?;
+        json::print(&result)?;
     } else if !args.status {
         print(&text(&result, globals.quiet))?;
-        eprint!("{}", summary(&result, args, globals.quiet));
+        eprint!("{}", escaped(&summary(&result, args, globals.quiet)));
     }
     Ok(ExitCode::from(u8::from(!good)))
 }
@@ -117,11 +117,6 @@ fn write_lists(args: &Args, threads: usize, bar: &Bar) -> Result<ExitCode> {
     bar.0.finish_and_clear();
     print(&out)?;
     Ok(ExitCode::SUCCESS)
-}
-
-fn json(result: &Verification) -> Result<String> {
-    let text = serde_json::to_string_pretty(result);
-    text.map(|t| t + "\n").map_err(|e| Error::io("standard output", "write", e.into()))
 }
 
 /// The lines for standard output: `name: OK` as `md5sum -c` prints them, the reasons indented.

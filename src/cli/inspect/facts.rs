@@ -11,7 +11,7 @@ use crate::{
         Finding,
         vocabulary::{Health, health},
     },
-    error::{Error, Result},
+    error::{Error, Result, plain, unicode},
     format::{
         catalog,
         container::{Container, Skeleton},
@@ -106,7 +106,7 @@ impl Facts {
     /// The facts about a file whose format is only recognised.
     pub fn recognised(path: &Path, format: &'static Container) -> Result<Facts> {
         let bytes = size(path)?;
-        let files = vec![path.display().to_string()];
+        let files = vec![unicode(path)];
         let next = match format.format.skeleton {
             Skeleton::Checkpoint => {
                 format!("regguf convert {}", path.display())
@@ -119,7 +119,7 @@ impl Facts {
     /// The facts about a file that could not be read.
     pub fn broken(path: &Path, error: &Error) -> Result<Facts> {
         let message = error.to_string();
-        let name = path.display().to_string();
+        let name = unicode(path);
         let what = message.strip_prefix(&format!("{name}: ")).unwrap_or(&message).to_owned();
         let findings = vec![Finding::failure("unreadable", what.clone())];
         let format = match error {
@@ -141,7 +141,7 @@ impl Facts {
     fn about(path: &Path, format: &'static Container) -> Facts {
         let lived = &format.format.lived;
         Facts {
-            file: path.display().to_string(),
+            file: unicode(path),
             format: format.id().to_owned(),
             title: format.format.title.clone(),
             written_from: lived.from.clone(),
@@ -157,10 +157,6 @@ impl Facts {
     pub fn types(&self) -> String {
         let names: Vec<String> = self.types.iter().map(|share| share.name.clone()).collect();
         names.join(", ")
-    }
-
-    pub fn to_json(&self) -> serde_json::Value {
-        serde_json::to_value(self).unwrap_or_default()
     }
 }
 
@@ -264,7 +260,7 @@ fn next(path: &Path, format: &Container, model: &Model) -> String {
     let today = model.tensors.iter().all(|t| t.quant.is_today() && t.fold == 1);
     let broken = model.notes.iter().any(|note| note.contains("an upgrade mends it"))
         || change::has_single_experts(model);
-    let word = shell_word(&path.display().to_string());
+    let word = shell_word(&unicode(path));
     let foreign = Family::of(model).is_err();
     match format.id() {
         "ggla-v1" => "nothing: adapters are read and shown, not converted".to_owned(),
@@ -288,8 +284,8 @@ fn shell_word(word: &str) -> String {
 
 impl fmt::Display for Facts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}", self.file)?;
-        let mut line = |name: &str, value: &str| writeln!(f, "  {name:<12}{value}");
+        writeln!(f, "{}", plain(&self.file))?;
+        let mut line = |name: &str, value: &str| writeln!(f, "  {name:<12}{}", plain(value));
         line("format", &format!("{} [{}]", self.title, self.format))?;
         let until = self.written_to.as_ref().map_or("on".to_owned(), |to| format!("to {to}"));
         line("written", &format!("{} {until}: {}", self.written_from, self.source))?;

@@ -1,0 +1,153 @@
+//! What `inspect --json` prints of one file, made while it is printed: a vocabulary may hold millions of
+//! tokens.
+
+use std::path::Path;
+
+use serde::{Serialize, Serializer, ser::SerializeMap};
+
+use super::{Args, facts::Facts};
+use crate::{
+    cli::json::VERSION,
+    error::{Error, unicode},
+    model::{Model, Tensor, Value},
+};
+
+/// What is known of a file: facts and the lists that were asked for, or why nothing is.
+#[derive(Serialize)]
+pub(super) struct Data<'a> {
+    schema_version: u32,
+    #[serde(flatten)]
+    known: Known<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Known<'a> {
+    Read {
+        #[serde(flatten)]
+        facts: &'a Facts,
+        #[serde(flatten)]
+        lists: Lists<'a>,
+    },
+    Failed {
+        file: String,
+        error: String,
+    },
+}
+
+struct Lists<'a>(Option<&'a Model>, &'a Args);
+
+impl<'a> Data<'a> {
+    pub fn new(facts: &'a Facts, model: Option<&'a Model>, args: &'a Args) -> Data<'a> {
+        let known = Known::Read { facts, lists: Lists(model, args) };
+        Data { schema_version: VERSION, known }
+    }
+
+    pub fn failed(path: &Path, error: &Error) -> Data<'a> {
+        let known = Known::Failed { file: unicode(path), error: error.to_string() };
+        Data { schema_version: VERSION, known }
+    }
+}
+
+impl Serialize for Lists<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let Lists(model, args) = self;
+        let mut map = to.serialize_map(None)?;
+        let Some(model) = model else { return map.end() };
+        if args.metadata {
+            map.serialize_entry("header", &Map(|| model.header.iter().map(|(k, v)| (k, v))))?;
+            let keys = || model.metadata.iter().map(|(k, v)| (k, Shown(v)));
+            map.serialize_entry("metadata", &Map(keys))?;
+        }
+        if args.tensors {
+            map.serialize_entry("tensors", &List(|| model.tensors.iter().map(tensor)))?;
+        }
+        if args.vocab {
+            let token = |(id, token)| Token {
+                id,
+                text: String::from_utf8_lossy(token).into_owned(),
+                score: model.vocab.scores.get(id).map(|score| Value::F32(*score)),
+                kind: model.vocab.kinds.get(id).map(|kind| *kind as i32),
+            };
+            let tokens = || model.vocab.tokens.iter().enumerate().map(token);
+            map.serialize_entry("tokens", &List(tokens))?;
+        }
+        map.end()
+    }
+}
+
+fn tensor(t: &Tensor) -> serde_json::Value {
+    serde_json::json!({
+        "name": t.name, "shape": t.shape, "type": t.quant.name(),
+        "dialect": t.quant.dialect(), "bytes": t.bytes(),
+        "pieces": t.pieces.iter().map(|p| (p.file, p.at)).collect::<Vec<_>>(),
+    })
+}
+
+struct Token {
+    id: usize,
+    text: String,
+    score: Option<Value>,
+    kind: Option<i32>,
+}
+
+impl Serialize for Token {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let mut map = to.serialize_map(Some(4))?;
+        map.serialize_entry("id", &self.id)?;
+        map.serialize_entry("text", &self.text)?;
+        map.serialize_entry("score", &self.score.as_ref().map(Shown))?;
+        map.serialize_entry("kind", &self.kind)?;
+        map.end()
+    }
+}
+
+/// What an iterator gives, as a list.
+struct List<F>(F);
+
+impl<F: Fn() -> I, I: Iterator<Item: Serialize>> Serialize for List<F> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(self.0())
+    }
+}
+
+/// What an iterator gives, as keys and values.
+struct Map<F>(F);
+
+impl<F: Fn() -> I, I: Iterator<Item = (K, V)>, K: Serialize, V: Serialize> Serialize for Map<F> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_map(self.0())
+    }
+}
+
+/// A metadata value: text that is no UTF-8 with U+FFFD in it, floats that are no numbers as text.
+struct Shown<'a>(&'a Value);
+
+impl Serialize for Shown<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Value::Bool(v) => to.serialize_bool(*v),
+            Value::String(bytes) => to.serialize_str(&String::from_utf8_lossy(bytes)),
+            Value::Array(items) => to.collect_seq(items.iter().map(Owned)),
+            Value::F32(v) if v.is_finite() => to.serialize_f32(*v),
+            Value::F64(v) if v.is_finite() => to.serialize_f64(*v),
+            Value::F32(_) | Value::F64(_) => to.serialize_str(&self.0.to_string()),
+            Value::U64(v) => to.serialize_u64(*v),
+            Value::I64(v) => to.serialize_i64(*v),
+            Value::I8(v) => to.serialize_i8(*v),
+            Value::I16(v) => to.serialize_i16(*v),
+            Value::I32(v) => to.serialize_i32(*v),
+            Value::U8(v) => to.serialize_u8(*v),
+            Value::U16(v) => to.serialize_u16(*v),
+            Value::U32(v) => to.serialize_u32(*v),
+        }
+    }
+}
+
+struct Owned(Value);
+
+impl Serialize for Owned {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        Shown(&self.0).serialize(to)
+    }
+}
