@@ -78,8 +78,10 @@ pub fn run(form: &[&str], bytes: &[u8], other: &[u8]) -> Result<usize, String> {
 }
 
 fn command(folder: &Path, words: &[&str]) -> Output {
+    let program = std::env::var("REGGUF_FUZZ_PROGRAM");
+    let program = program.unwrap_or_else(|_| env!("CARGO_BIN_EXE_regguf").to_owned());
     Command::new("sh")
-        .args(["-c", LIMITS, "sh", env!("CARGO_BIN_EXE_regguf")])
+        .args(["-c", LIMITS, "sh", &program])
         .args(words)
         .current_dir(folder)
         .env("REGGUF_THREADS", "1")
