@@ -1,8 +1,8 @@
 //! What a family computes with its tensors: a choice for each part of a decoder.
 //!
 //! Decoder families differ in a few independent choices. Each is a closed set here, and each value is one
-//! function of the runner; a description picks. What a file itself shows is not said: a second norm, biases,
-//! learned positions and fewer key heads are there where their tensors or keys are.
+//! function of the runner; a description picks. What a file itself shows is not said: a second norm, norms of queries and
+//! keys, biases, learned positions and fewer key heads are there where their tensors or keys are.
 
 use serde::Deserialize;
 
@@ -20,6 +20,20 @@ pub struct Arithmetic {
     pub position: Position,
     /// What follows attention.
     pub mlp: Mlp,
+    /// What becomes of a token's vector before the first layer.
+    #[serde(default)]
+    pub embedding: Embedding,
+}
+
+/// What becomes of a token's vector before the first layer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Embedding {
+    /// It is taken as it is.
+    #[default]
+    Plain,
+    /// It is multiplied with the root of its length.
+    Scaled,
 }
 
 /// How a vector is brought to one size.
@@ -52,6 +66,8 @@ pub enum Residual {
     Parallel,
     /// Parallel where the key of this name, behind the architecture, is true.
     ParallelIf(String),
+    /// Parallel where layers have one norm, sequential where they have two.
+    ParallelIfOneNorm,
 }
 
 /// Where queries, keys and values come from.
@@ -73,6 +89,8 @@ pub enum Qkv {
     Separate,
     /// One: all rows of queries, then of keys, then of values.
     Joined,
+    /// One where the file has it, else three.
+    Either,
 }
 
 /// How attention learns of positions.

@@ -4,7 +4,9 @@ use super::{layer::position::slopes, rope::Rope};
 use crate::{
     error::{Error, Result},
     format::{
-        arithmetic::{self, Activation, Arithmetic, MlpKind, Norm, Pairs, Qkv, Residual},
+        arithmetic::{
+            self, Activation, Arithmetic, Embedding, MlpKind, Norm, Pairs, Qkv, Residual,
+        },
         family::Family,
     },
     model::{Hyper, Metadata, Model, Stated, Value},
@@ -31,10 +33,12 @@ pub struct Config {
     pub norm: Norm,
     /// Added under the root of the norm.
     pub epsilon: f32,
+    /// What a token's vector is multiplied with.
+    pub embedding_scale: f32,
     /// Whether both parts of a layer see the same stream.
     pub parallel: bool,
-    /// Whether queries, keys and values come from one matrix or from three.
-    pub qkv: Qkv,
+    /// Whether queries, keys and values come from one matrix.
+    pub joined: bool,
     /// The bound of queries, keys and values; infinity for none.
     pub clamp: f32,
     /// How attention learns of positions.
@@ -132,8 +136,23 @@ impl Config {
             context: numbers.size("context_length", 1 << 32)?,
             norm: choices.norm,
             epsilon: epsilon(&numbers, choices.norm)?,
-            parallel: parallel(&numbers, choices)?,
-            qkv: choices.attention.qkv,
+            embedding_scale: match choices.embedding {
+                Embedding::Plain => 1.0,
+                Embedding::Scaled => (width as f32).sqrt(),
+            },
+            parallel: match &choices.residual {
+                Residual::Sequential => false,
+                Residual::Parallel => true,
+                Residual::ParallelIf(key) => {
+                    numbers.bool(key).ok_or_else(|| numbers.missing(key))?
+                }
+                Residual::ParallelIfOneNorm => rows("ffn_norm").is_none(),
+            },
+            joined: match choices.attention.qkv {
+                Qkv::Separate => false,
+                Qkv::Joined => true,
+                Qkv::Either => rows("query_key_value").is_some(),
+            },
             clamp: clamp(&numbers, choices),
             position: position(&numbers, choices.position, heads, head)?,
             mlp: choices.mlp.kind,
@@ -155,14 +174,6 @@ pub fn not_run(name: &str) -> Error {
 fn epsilon(numbers: &Numbers, norm: Norm) -> Result<f32> {
     let key = norm.epsilon_key();
     numbers.f64(key).map(|epsilon| epsilon as f32).ok_or_else(|| numbers.missing(key))
-}
-
-fn parallel(numbers: &Numbers, choices: &Arithmetic) -> Result<bool> {
-    match &choices.residual {
-        Residual::Sequential => Ok(false),
-        Residual::Parallel => Ok(true),
-        Residual::ParallelIf(key) => numbers.bool(key).ok_or_else(|| numbers.missing(key)),
-    }
 }
 
 fn clamp(numbers: &Numbers, choices: &Arithmetic) -> f32 {

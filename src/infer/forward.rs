@@ -144,6 +144,9 @@ fn embed(weights: &Weights, tokens: &[u32], past: usize) -> Vec<f32> {
     for (x, token) in stream.chunks_exact_mut(config.width).zip(tokens) {
         embedding.row(*token as usize, x);
     }
+    if config.embedding_scale != 1.0 {
+        stream.iter_mut().for_each(|x| *x *= config.embedding_scale);
+    }
     if let Some(positions) = positions {
         let mut vector = vec![0.0; config.width];
         for (position, x) in (past..).zip(stream.chunks_exact_mut(config.width)) {

@@ -14,13 +14,13 @@ use crate::{
     bytes::{Input, map},
     error::{Error, Result},
     format::{
-        arithmetic::{MlpKind, Qkv},
+        arithmetic::MlpKind,
         catalog,
         family::{Bias, Family},
     },
     model::{
         Join, Model, Order, Piece, Tensor,
-        role::{Naming, Role},
+        role::{Naming, Role, expert_of},
     },
     quant::{decode_rows, isa::Isa},
 };
@@ -91,6 +91,21 @@ impl Weights {
             role.layer.map(|_| naming)
         };
         let naming = model.tensors.iter().find_map(naming).unwrap_or(Naming::Gguf);
+        // What has a part in a model's arithmetic that is not known here must not be left out in silence.
+        let known = |t: &&Tensor| {
+            let ignored = |end: &String| t.name.ends_with(end.as_str());
+            Role::find(family, &t.name).is_some()
+                || expert_of(&t.name).is_some()
+                || family.family.ignored.iter().any(ignored)
+        };
+        if let Some(tensor) = model.tensors.iter().find(|t| !known(t)) {
+            let (name, title) = (&tensor.name, &family.family.title);
+            let what = format!("{name}: what {title} computes with it is not known here");
+            return Err(Error::unsupported(
+                what,
+                "inspect, verify and compare work without running",
+            ));
+        }
         let rows = |id: &str| {
             let role = Role::first(family.roles.get(id)?);
             Some(model.tensor(&role.name(naming)?)?.rows())
@@ -139,7 +154,7 @@ impl Weights {
 
 impl Finder<'_> {
     fn layer(&mut self, n: usize) -> Result<Layer> {
-        let Config { width, heads, head, .. } = self.config;
+        let Config { width, heads, kv_heads, head, .. } = self.config;
         let at = Some(n as u64);
         let [query, key, value] = self.query_key_value(at)?;
         let out = self.linear("attention_out", at, width, heads * head)?;
@@ -156,7 +171,14 @@ impl Finder<'_> {
         }
         Ok(Layer {
             attention_norm,
-            attention: Attention { query, key, value, out },
+            attention: Attention {
+                query,
+                key,
+                value,
+                query_norm: self.head_norm("query_norm", at, heads)?,
+                key_norm: self.head_norm("key_norm", at, kv_heads)?,
+                out,
+            },
             mlp_norm,
             mlp: self.mlp(n)?,
         })
@@ -166,7 +188,7 @@ impl Finder<'_> {
     fn query_key_value(&mut self, at: Option<u64>) -> Result<[Linear; 3]> {
         let Config { width, heads, kv_heads, head, .. } = self.config;
         let (q, kv) = (heads * head, kv_heads * head);
-        if self.config.qkv == Qkv::Separate {
+        if !self.config.joined {
             return Ok([
                 self.linear("query", at, q, width)?,
                 self.linear("key", at, kv, width)?,
@@ -367,6 +389,18 @@ impl Finder<'_> {
     /// A norm that some families or models have.
     fn some_norm(&self, role: &str, layer: Option<u64>) -> Result<Option<Norm>> {
         self.has(role, layer).then(|| self.norm(role, layer)).transpose()
+    }
+
+    /// A norm of queries or keys, as long as one head or as all of them.
+    fn head_norm(&self, role: &str, layer: Option<u64>, heads: usize) -> Result<Option<Norm>> {
+        if !self.has(role, layer) {
+            return Ok(None);
+        }
+        let tensor = self.found(role, layer)?;
+        let head = self.config.head;
+        let len = if tensor.elements() == head as u64 { head } else { heads * head };
+        let bias = self.bias(role, layer, len)?;
+        Ok(Some(Norm { weight: self.vector(&tensor, len)?, bias }))
     }
 
     /// Whether the tensor of a role must be there: where the family or any layer says so.

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::{Linear, Tapped, position::rotate, softmax};
+use super::{Linear, Tapped, norm::Norm, position::rotate, softmax};
 use crate::{
     infer::{
         cache::Cache,
@@ -21,6 +21,10 @@ pub struct Attention {
     pub key: Linear,
     /// To values.
     pub value: Linear,
+    /// Norm of each head's query, or of all of them as one vector.
+    pub query_norm: Option<Norm>,
+    /// The same of keys.
+    pub key_norm: Option<Norm>,
     /// From heads back to the stream.
     pub out: Linear,
 }
@@ -42,6 +46,11 @@ impl Attention {
         if clamp < f32::INFINITY {
             for vectors in [&mut queries, &mut keys, &mut values] {
                 vectors.iter_mut().for_each(|v| *v = v.clamp(-clamp, clamp));
+            }
+        }
+        for (norm, vectors) in [(&self.query_norm, &mut queries), (&self.key_norm, &mut keys)] {
+            if let Some(norm) = norm {
+                *vectors = norm.of(config.norm, config.epsilon, vectors);
             }
         }
         if let Position::Rotary { rope, pairs } = &config.position {

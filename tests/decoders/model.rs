@@ -2,6 +2,8 @@
 
 use regguf::format::family::{self, Family};
 
+use super::gguf::{self, Tensor, Value, numbers};
+
 /// What the family computes.
 #[derive(Clone, Copy, Debug)]
 pub struct Choices {
@@ -61,8 +63,7 @@ pub const CLAMP: f32 = 0.9;
 /// A model.
 pub struct Made {
     pub choices: Choices,
-    /// Name, shape with the outermost dimension first, numbers.
-    pub tensors: Vec<(String, Vec<usize>, Vec<f32>)>,
+    pub tensors: Vec<Tensor>,
 }
 
 impl Made {
@@ -172,71 +173,24 @@ impl Made {
         Box::leak(Box::new(family::parse("new", &self.description()).unwrap()))
     }
 
-    /// The bytes of a GGUF file, version 3.
+    /// The bytes of its file.
     pub fn gguf(&self) -> Vec<u8> {
-        let text = |out: &mut Vec<u8>, text: &str| {
-            out.extend((text.len() as u64).to_le_bytes());
-            out.extend(text.as_bytes());
-        };
-        let mut keys: Vec<(&str, u32, Vec<u8>)> = Vec::new();
-        let mut name = Vec::new();
-        text(&mut name, "new");
-        keys.push(("general.architecture", 8, name));
-        let sizes = [
-            ("new.embedding_length", WIDTH),
-            ("new.attention.head_count", HEADS),
-            ("new.attention.head_count_kv", self.choices.kv_heads()),
-            ("new.block_count", LAYERS),
-            ("new.context_length", CONTEXT),
-            ("new.rope.dimension_count", DIMS),
+        let key = |key: &str, value: Value| (format!("new.{key}"), value);
+        let size = |name: &str, size: usize| key(name, Value::Size(size as u32));
+        let keys = [
+            ("general.architecture".to_owned(), Value::Text("new".to_owned())),
+            size("embedding_length", WIDTH),
+            size("attention.head_count", HEADS),
+            size("attention.head_count_kv", self.choices.kv_heads()),
+            size("block_count", LAYERS),
+            size("context_length", CONTEXT),
+            size("rope.dimension_count", DIMS),
+            key("attention.layer_norm_epsilon", Value::Number(EPSILON)),
+            key("attention.layer_norm_rms_epsilon", Value::Number(EPSILON)),
+            key("rope.freq_base", Value::Number(BASE)),
+            key("bound", Value::Number(CLAMP)),
+            key("side_by_side", Value::Flag(self.choices.residual == "if_true")),
         ];
-        keys.extend(sizes.map(|(key, size)| (key, 4, (size as u32).to_le_bytes().to_vec())));
-        let floats = [
-            ("new.attention.layer_norm_epsilon", EPSILON),
-            ("new.attention.layer_norm_rms_epsilon", EPSILON),
-            ("new.rope.freq_base", BASE),
-            ("new.bound", CLAMP),
-        ];
-        keys.extend(floats.map(|(key, value)| (key, 6, value.to_le_bytes().to_vec())));
-        keys.push(("new.side_by_side", 7, vec![u8::from(self.choices.residual == "if_true")]));
-
-        let mut out = b"GGUF\x03\0\0\0".to_vec();
-        out.extend((self.tensors.len() as u64).to_le_bytes());
-        out.extend((keys.len() as u64).to_le_bytes());
-        for (key, kind, value) in keys {
-            text(&mut out, key);
-            out.extend(kind.to_le_bytes());
-            out.extend(value);
-        }
-        let mut at = 0u64;
-        for (name, shape, numbers) in &self.tensors {
-            text(&mut out, name);
-            out.extend((shape.len() as u32).to_le_bytes());
-            for size in shape.iter().rev() {
-                out.extend((*size as u64).to_le_bytes());
-            }
-            out.extend(0u32.to_le_bytes());
-            out.extend(at.to_le_bytes());
-            at = (at + numbers.len() as u64 * 4).next_multiple_of(32);
-        }
-        for (_, _, numbers) in &self.tensors {
-            out.resize(out.len().next_multiple_of(32), 0);
-            out.extend(numbers.iter().flat_map(|v| v.to_le_bytes()));
-        }
-        out.resize(out.len().next_multiple_of(32), 0);
-        out
+        gguf::bytes(&keys, &self.tensors)
     }
-}
-
-/// Numbers within a half of `around`, from a generator that the name seeds (splitmix64).
-fn numbers(name: &str, count: usize, around: f32) -> Vec<f32> {
-    let seed = name.bytes().fold(7u64, |s, b| s.wrapping_mul(31).wrapping_add(u64::from(b)));
-    let number = |i: u64| {
-        let mut z = seed.wrapping_add((i + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^= z >> 31;
-        around + (z >> 40) as f32 / (1u64 << 24) as f32 - 0.5
-    };
-    (0..count as u64).map(number).collect()
 }

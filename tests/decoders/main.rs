@@ -1,7 +1,10 @@
 //! A decoder family that the project does not have, made of choices that it has: one description, no Rust.
+//! And today's families against PyTorch: [`today`].
 
+mod gguf;
 mod model;
 mod slow;
+mod today;
 
 use model::{Choices, Made};
 use regguf::infer::{Session, Want, Weights};
