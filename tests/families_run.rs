@@ -16,10 +16,11 @@ fn families() -> Vec<(String, Model, Json)> {
     let mut out = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        if path.extension().is_some_and(|e| e == "json") {
+        if path.extension().is_some_and(|e| e == "gguf") {
             let name = path.file_stem().unwrap().to_string_lossy().into_owned();
-            let known = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-            let model = container::open(&path.with_extension("gguf"), &OpenOptions::default());
+            let known = fs::read(path.with_extension("json")).unwrap();
+            let known = serde_json::from_slice(&known).unwrap();
+            let model = container::open(&path, &OpenOptions::default());
             out.push((name, model.unwrap(), known));
         }
     }
