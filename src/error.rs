@@ -121,6 +121,15 @@ impl Error {
         Error::Foreign { what: what.into(), next: next.into() }
     }
 
+    /// The same, with what to do next in place of another copy of a malformed file.
+    #[must_use]
+    pub fn advising(mut self, step: impl Into<String>) -> Error {
+        if let Error::Malformed(malformed) = &mut self {
+            malformed.next = step.into();
+        }
+        self
+    }
+
     /// Something understood that cannot be done.
     pub fn unsupported(what: impl Into<String>, next: impl Into<String>) -> Error {
         Error::Unsupported { what: what.into(), next: next.into() }

@@ -9,13 +9,14 @@ use std::{
 };
 
 use super::inputs;
-use crate::error::{Error, Result};
+use super::sums::{Sum, Sums};
+use crate::error::{Error, Malformed, Result};
 
 /// Something that can be read at any position and never written.
 ///
 /// Cloning is cheap: clones share one open file.
 #[derive(Clone, Debug)]
-pub struct Input(Arc<Inner>);
+pub struct Input(Arc<Inner>, Option<Arc<Sums>>);
 
 #[derive(Debug)]
 struct Inner {
@@ -40,6 +41,9 @@ struct Stream {
     len: u64,
     recent: Vec<u8>,
 }
+
+/// Bytes that are read at a time where only their sum is wanted.
+const STEP: u64 = 1 << 20;
 
 /// How much of a stream is kept: more than the rows of a few heads.
 const RECENT: usize = 8 << 20;
@@ -66,13 +70,13 @@ impl Input {
         let file = open_regular(path).map_err(|e| Error::io(path, "open", e))?;
         let meta = file.metadata().map_err(|e| Error::io(path, "read", e))?;
         let kind = Kind::File { modified: meta.modified().ok(), file };
-        Ok(Input(Arc::new(Inner { path: path.to_owned(), len: meta.len(), kind })))
+        Ok(Input(Arc::new(Inner { path: path.to_owned(), len: meta.len(), kind }), None))
     }
 
     /// Bytes in memory under a name, for tests and small embedded files.
     pub fn memory(name: impl Into<PathBuf>, bytes: Vec<u8>) -> Input {
         let len = bytes.len() as u64;
-        Input(Arc::new(Inner { path: name.into(), len, kind: Kind::Memory(bytes) }))
+        Input(Arc::new(Inner { path: name.into(), len, kind: Kind::Memory(bytes) }), None)
     }
 
     /// Bytes that can only be had in order; `open` starts them from the beginning.
@@ -83,7 +87,12 @@ impl Input {
     ) -> Input {
         let stream = Stream { open: Box::new(open), now: None, at: 0, len, recent: Vec::new() };
         let kind = Kind::Stream(Mutex::new(stream));
-        Input(Arc::new(Inner { path: name.into(), len, kind }))
+        Input(Arc::new(Inner { path: name.into(), len, kind }), None)
+    }
+
+    /// The same input, whose stretches have these sums: each is compared when it has been read whole.
+    pub fn with_sums(&self, sums: Vec<Sum>) -> Input {
+        Input(Arc::clone(&self.0), Some(Arc::new(Sums::new(sums))))
     }
 
     /// The path it was opened by.
@@ -122,8 +131,25 @@ impl Input {
     /// Fills `out` with the bytes from `at` on.
     ///
     /// # Errors
-    /// [`Error::Changed`] where the file no longer holds them, [`Error::Io`] where reading fails.
+    /// [`Error::Changed`] where the file no longer holds them, [`Error::Io`] where reading fails,
+    /// [`Error::Malformed`] where they complete a stretch that has another sum than the file states.
     pub fn read_at(&self, at: u64, out: &mut [u8]) -> Result<()> {
+        self.fill(at, out)?;
+        match self.1.as_ref().and_then(|sums| sums.read(at, out)) {
+            None => Ok(()),
+            Some((sum, found)) => Err(Error::Malformed(Box::new(Malformed {
+                file: self.name(),
+                format: "zip".to_owned(),
+                field: sum.name.clone(),
+                at: sum.at,
+                found: format!("bytes with the CRC-32 {found:08x}"),
+                wanted: format!("{:08x}, which the archive states: they are damaged", sum.crc),
+                next: String::new(),
+            }))),
+        }
+    }
+
+    fn fill(&self, at: u64, out: &mut [u8]) -> Result<()> {
         let wanted = out.len();
         let short = || Error::Changed {
             path: self.0.path.clone(),
@@ -151,6 +177,27 @@ impl Input {
                 stream.read_at(at, out, &self.0.path)
             }
         }
+    }
+
+    /// Checks, after the last reading, that the file did not change and that every stretch with a sum was
+    /// read right; what was not read whole is read now.
+    ///
+    /// # Errors
+    /// As [`Input::check_unchanged`] and [`Input::read_at`].
+    pub fn check_read(&self) -> Result<()> {
+        self.check_unchanged()?;
+        let Some(sums) = &self.1 else { return Ok(()) };
+        let mut buffer = Vec::new();
+        for sum in sums.left() {
+            sums.restart(sum.at);
+            buffer.resize(usize::try_from(sum.len.min(STEP)).unwrap_or(0), 0);
+            for at in (0..sum.len).step_by(buffer.len().max(1)) {
+                let step =
+                    usize::try_from(sum.len - at).map_or(buffer.len(), |n| n.min(buffer.len()));
+                self.read_at(sum.at + at, buffer.get_mut(..step).unwrap_or_default())?;
+            }
+        }
+        Ok(())
     }
 
     /// Checks that the file is as it was when it was opened: same length, same modification time.

@@ -11,8 +11,10 @@ pub mod paged;
 pub mod partial;
 pub mod replace;
 pub mod source;
+pub mod sums;
 
 pub use input::{Input, open_regular, read_text};
 pub use paged::Paged;
 pub use replace::Replace;
 pub use source::Source;
+pub use sums::Sum;

@@ -176,7 +176,7 @@ pub fn carry_with(model: &Model, plans: &[Plan], how: &Writing) -> Result<Vec<Ou
             sum.kept_odd |= part.kept_odd;
         }
     }
-    model.files.iter().try_for_each(Input::check_unchanged)?;
+    model.files.iter().try_for_each(Input::check_read)?;
     for ((plan, out), outcome) in plans.iter().zip(&outputs).zip(&mut outcomes) {
         out.finish()?;
         if !plan.is_part {

@@ -162,7 +162,7 @@ impl Export {
             check_interrupt()?;
             self.carry(weight, first, rows, &out, progress)
         })?;
-        self.model.files.iter().try_for_each(Input::check_unchanged)?;
+        self.model.files.iter().try_for_each(Input::check_read)?;
         let written = checkpoint::weights(out.temp_path())?;
         if written.tensors.len() != self.weights.len() {
             let what = format!("{}: does not hold what was written", self.target().display());

@@ -96,6 +96,9 @@ pub(super) fn check(
     progress: &(dyn Fn(u64) + Sync),
 ) -> Vec<Finding> {
     let mut findings = structure::check(model);
+    // Archives state the sum of every entry: they are read once more for it.
+    let sums = model.files.iter().try_for_each(Input::check_read);
+    findings.extend(sums.err().map(|error| fault(path, &error)));
     let tails = tails(model);
     let notes = model.notes.iter().filter(|note| tails.iter().all(|tail| tail.message != **note));
     findings.extend(notes.map(|note| Finding::note("note", note.as_str())));
@@ -144,7 +147,10 @@ pub(super) fn is_companion(path: &Path) -> bool {
 /// A folder of raw weights as the model that it is, put together as a conversion would; `None` where it
 /// is no checkpoint.
 pub(super) fn check_folder(folder: &Path) -> Option<Vec<Finding>> {
-    let model = match checkpoint::open(folder, &checkpoint::Options { misfit: Misfit::Leave }) {
+    let model = match checkpoint::open(
+        folder,
+        &checkpoint::Options { misfit: Misfit::Leave, ..checkpoint::Options::default() },
+    ) {
         Ok(model) => model,
         Err(Error::Unknown { .. }) => return None,
         Err(error) => return Some(vec![fault(folder, &error)]),

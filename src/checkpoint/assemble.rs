@@ -26,6 +26,8 @@ pub struct Draft {
     pub header: Vec<(String, i64)>,
     /// What a person should know.
     pub notes: Vec<String>,
+    /// The model's settings, where they stand beside its tensors.
+    pub params: Option<Json>,
 }
 
 /// A tensor with its role.
@@ -50,6 +52,15 @@ impl Draft {
     /// The refusal of an architecture, naming what there is no place for.
     pub fn unknown_tensors(&self, names: &[&str], what: &str) -> Error {
         let some: Vec<_> = names.iter().take(3).copied().collect();
+        if !names.is_empty() && names.iter().all(|name| name.contains(".lora_")) {
+            let what = format!(
+                "{}: {} tensors of an adapter that were left in, as {}",
+                self.name(),
+                names.len(),
+                some.join(", ")
+            );
+            return Error::refused(what, "add --drop lora_ to convert the model without them");
+        }
         let more = names.len().saturating_sub(some.len());
         let found = match some.as_slice() {
             [] => "its tensors or its arithmetic are not LLaMA's".to_owned(),

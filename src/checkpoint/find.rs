@@ -111,6 +111,21 @@ fn in_folder(folder: &Path) -> Result<Found> {
     }
     let names = names_in(folder)?;
     let some: Vec<_> = names.iter().take(4).map(String::as_str).collect();
+    let others: Vec<&String> = names.iter().filter(|name| is_lone(folder, name)).collect();
+    match others.as_slice() {
+        [] => {}
+        [one] => {
+            let files = vec![folder.join(one)];
+            return Ok(Found { folder: folder.to_owned(), files, index: None });
+        }
+        [one, two, ..] => {
+            return Err(Error::Unknown {
+                file: folder.display().to_string(),
+                looks: format!("a folder with {} checkpoints: {one}, {two} …", others.len()),
+                next: "name the one that is meant".to_owned(),
+            });
+        }
+    }
     Err(Error::Unknown {
         file: folder.display().to_string(),
         looks: match some.as_slice() {
@@ -123,6 +138,16 @@ fn in_folder(folder: &Path) -> Result<Found> {
             below => format!("name the folder below it that has them: {}", below.join(", ")),
         },
     })
+}
+
+/// Whether a file is a checkpoint under a name that says nothing: `model.pt`, `consolidated.00 (1).pth`.
+/// What trainers save beside the weights is none.
+fn is_lone(folder: &Path, name: &str) -> bool {
+    let ends = [".pth", ".pt", ".ckpt", ".bin", ".safetensors"];
+    let beside = ["training_args", "optimizer", "scheduler", "rng_state", "adapter_model", "."];
+    ends.iter().any(|end| name.ends_with(end))
+        && !beside.iter().any(|start| name.starts_with(start))
+        && super::is_weights(&folder.join(name)).unwrap_or(false)
 }
 
 /// The folders in a folder that hold a checkpoint, as `7B` in `models`.

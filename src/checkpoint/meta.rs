@@ -21,26 +21,26 @@ use crate::{
 /// LLaMA's heads have this many rows in every size.
 const HEAD_DIM: u32 = 128;
 
-/// Bytes of a vector that are compared between shards.
-const LONGEST: u64 = 1 << 20;
+/// Bytes of a tensor that are compared between shards.
+const LONGEST: u64 = 64 << 10;
 
 /// Reads a checkpoint in Meta's layout.
 pub fn open(mut draft: Draft, shards: &[Vec<Stored>], options: &Options) -> Result<Model> {
     let params = json::read(&draft.folder.join("params.json"))?;
+    let own = params.is_none() && draft.params.is_some();
+    let params = params.or_else(|| draft.params.take());
     // Later releases put it one level deeper.
     let params = params.map(|p| p.get("model").filter(|m| m.is_object()).cloned().unwrap_or(p));
     let width = width(&draft, params.as_ref(), shards)?;
     let first = shards.first().map(Vec::as_slice).unwrap_or_default();
     let mut parts = Vec::new();
     let mut dropped = Vec::new();
+    let unknown = |t: &&Stored| !is_constant(&t.name) && role(Naming::Old, &t.name).is_none();
+    let unknown: Vec<&str> = first.iter().filter(unknown).map(|t| t.name.as_str()).collect();
+    if !unknown.is_empty() {
+        return Err(draft.unknown_tensors(&unknown, "Meta's LLaMA"));
+    }
     for stored in first {
-        if is_constant(&stored.name) {
-            dropped.push(stored.name.as_str());
-            continue;
-        }
-        let Some(role) = role(Naming::Old, &stored.name) else {
-            return Err(draft.unknown_tensors(&[&stored.name], "Meta's LLaMA"));
-        };
         let mut same = Vec::new();
         for (number, shard) in shards.iter().enumerate() {
             let Some(stored) = shard.iter().find(|t| t.name == stored.name) else {
@@ -49,11 +49,11 @@ pub fn open(mut draft: Draft, shards: &[Vec<Stored>], options: &Options) -> Resu
             };
             same.push(stored);
         }
-        if !copies_agree(&draft.files, &same)? {
-            let note = format!("{} differs between the shards: the first's is taken", stored.name);
-            draft.notes.push(note);
+        check_copies(&draft.files, &same)?;
+        match role(Naming::Old, &stored.name) {
+            Some(role) => parts.push(join(role, &same, width)?),
+            None => dropped.push(stored.name.as_str()),
         }
-        parts.push(join(role, &same, width)?);
     }
     if let [one, ..] = dropped.as_slice() {
         let more = if dropped.len() > 1 {
@@ -63,7 +63,7 @@ pub fn open(mut draft: Draft, shards: &[Vec<Stored>], options: &Options) -> Resu
         };
         draft.notes.push(format!("{one}{more} dropped: readers compute rotary frequencies"));
     }
-    let hyper = hyper(&mut draft, params.as_ref(), width, &parts)?;
+    let hyper = hyper(&mut draft, params.as_ref(), own, width, &parts)?;
     draft.finish(parts, &hyper, Naming::Old, None, options)
 }
 
@@ -88,21 +88,42 @@ fn width(draft: &Draft, params: Option<&Json>, shards: &[Vec<Stored>]) -> Result
     }
 }
 
-/// Whether a vector, which stands in every shard, is the same in all.
-fn copies_agree(files: &[Input], shards: &[&Stored]) -> Result<bool> {
-    let Some((first, rest)) = shards.split_first().filter(|(s, _)| s.shape.len() == 1) else {
-        return Ok(true);
-    };
-    let bytes = |stored: &Stored| {
+/// Checks that a vector, which stands whole in every shard, is the same in all, and that no shard's piece
+/// of a matrix is another's: then one was copied over the other.
+fn check_copies(files: &[Input], shards: &[&Stored]) -> Result<()> {
+    let [first, rest @ ..] = shards else { return Ok(()) };
+    if rest.is_empty() {
+        return Ok(());
+    }
+    let whole = first.shape.len() == 1;
+    let begin = |stored: &Stored| {
         let piece = stored.piece()?;
-        let mut bytes = vec![0; usize::try_from(piece.row_bytes.min(LONGEST)).unwrap_or(0)];
+        let len = piece.row_bytes.saturating_mul(piece.rows).min(LONGEST);
+        let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
         if let Some(file) = files.get(piece.file).filter(|_| piece.is_dense()) {
             file.read_at(piece.at, &mut bytes)?;
         }
-        Ok(bytes)
+        Ok::<_, Error>(bytes)
     };
-    let wanted = bytes(first)?;
-    rest.iter().try_fold(true, |same, shard| Ok(same && bytes(shard)? == wanted))
+    let name = |stored: &Stored| files.get(stored.file).map(Input::name).unwrap_or_default();
+    let mut seen = vec![(*first, begin(first)?)];
+    for shard in rest {
+        let bytes = begin(shard)?;
+        let blank = bytes.iter().all(|byte| Some(byte) == bytes.first());
+        let other = seen.iter().find(|(_, other)| (*other == bytes) != whole);
+        if let Some((other, _)) = other.filter(|_| whole || !blank) {
+            let how = if whole { "differs from that of" } else { "is the same as in" };
+            let what = format!(
+                "{}: {} {how} {}: these are parts of different models, or one part twice",
+                name(shard),
+                shard.name,
+                name(other)
+            );
+            return Err(Error::refused(what, "put the parts of one model into one folder"));
+        }
+        seen.push((shard, bytes));
+    }
+    Ok(())
 }
 
 /// One tensor from its shards.
@@ -159,7 +180,13 @@ fn join(role: Role, shards: &[&Stored], width: u64) -> Result<Part> {
     Ok(whole(shape, pieces?, if axis == 0 { Join::Rows } else { Join::Columns }))
 }
 
-fn hyper(draft: &mut Draft, params: Option<&Json>, width: u64, parts: &[Part]) -> Result<Hyper> {
+fn hyper(
+    draft: &mut Draft,
+    params: Option<&Json>,
+    own: bool,
+    width: u64,
+    parts: &[Part],
+) -> Result<Hyper> {
     let path = draft.folder.join("params.json");
     let stated = |key: &str| params.and_then(|p| p.get(key)).filter(|v| !v.is_null());
     let number = |key: &str| match stated(key) {
@@ -191,6 +218,11 @@ fn hyper(draft: &mut Draft, params: Option<&Json>, width: u64, parts: &[Part]) -
     let head_dim = number("head_dim")?;
     let states_head_dim = head_dim.is_some();
     if heads == 0 || width == 0 || (head_dim.is_none() && !width.is_multiple_of(heads)) {
+        if params.is_none() {
+            let what = format!("{}: no params.json beside it", draft.name());
+            let next = format!("copy it there: a width of {width} does not say how many heads");
+            return Err(Error::refused(what, next));
+        }
         let found = format!("{heads} heads for a width of {width}");
         return Err(json::malformed(&path, "n_heads", &found, "a divisor of the width"));
     }
@@ -203,8 +235,10 @@ fn hyper(draft: &mut Draft, params: Option<&Json>, width: u64, parts: &[Part]) -
     let eps = match float("norm_eps") {
         Some(eps) => eps,
         None => {
-            assumed.push("a norm epsilon of 1e-6, as LLaMA 1 has it".to_owned());
-            1e-6
+            // Scripts that save the settings with the weights have this one in their code.
+            let (eps, who) = if own { (1e-5, "llama2.c") } else { (1e-6, "LLaMA 1") };
+            assumed.push(format!("a norm epsilon of {eps:e}, as {who} has it"));
+            eps
         }
     };
     let scaling = match stated("use_scaled_rope") {

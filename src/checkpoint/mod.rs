@@ -12,11 +12,14 @@
 
 pub mod assemble;
 pub mod card;
+pub mod dtype;
 pub mod find;
 pub mod huggingface;
 pub mod hyper;
 pub mod json;
 pub mod meta;
+pub mod names;
+pub mod quantized;
 pub mod safetensors;
 pub mod tokenizer;
 pub mod torch;
@@ -24,7 +27,10 @@ pub mod yaml;
 
 use std::path::Path;
 
+use serde_json::Value as Json;
+
 use assemble::Draft;
+use dtype::Dtype;
 
 use crate::{
     bytes::Input,
@@ -35,10 +41,12 @@ use crate::{
 };
 
 /// What the person asked for.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Options {
     /// What becomes of a vocabulary that does not fit the rows of the embedding.
     pub misfit: Misfit,
+    /// Tensors whose names it finds are left out.
+    pub drop: Option<regex::Regex>,
 }
 
 impl Options {
@@ -49,7 +57,7 @@ impl Options {
             (None, true) => Misfit::Mend,
             (None, false) => Misfit::Refuse,
         };
-        Options { misfit }
+        Options { misfit, drop: None }
     }
 }
 
@@ -66,7 +74,7 @@ pub enum Misfit {
 }
 
 /// The directory of one file of weights.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Weights {
     /// The id of the file's format.
     pub format: &'static str,
@@ -74,6 +82,10 @@ pub struct Weights {
     pub files: Vec<Input>,
     /// Its tensors in file order.
     pub tensors: Vec<Stored>,
+    /// The model's settings, where they stand beside the tensors: what params.json has.
+    pub params: Option<Json>,
+    /// What a person should know.
+    pub notes: Vec<String>,
 }
 
 /// A tensor as a checkpoint stores it.
@@ -81,8 +93,8 @@ pub struct Weights {
 pub struct Stored {
     /// Its name in the checkpoint.
     pub name: String,
-    /// The type of its numbers, as `f16`.
-    pub dtype: &'static str,
+    /// The type of its numbers.
+    pub dtype: &'static Dtype,
     /// Its shape, outermost dimension first.
     pub shape: Vec<u64>,
     /// Elements from one index to the next, for each dimension.
@@ -98,16 +110,16 @@ pub struct Stored {
 impl Stored {
     /// The type of its rows.
     pub fn quant(&self) -> Result<QuantType> {
-        let float = self.dtype.contains('f');
-        QuantType::today(self.dtype).filter(|_| float).ok_or_else(|| {
-            let what = format!("{}: weights of type {}", self.name, self.dtype);
-            Error::unsupported(what, "not yet: f16, bf16, f32 and f64 are read")
+        let float = self.dtype.is_float();
+        QuantType::today(self.dtype.name).filter(|_| float).ok_or_else(|| {
+            let what = format!("{}: weights of type {}", self.name, self.dtype.name);
+            Error::unsupported(what, "not yet: f16, bf16, f32 and f64 are read as weights")
         })
     }
 
     /// Its rows as one piece of a tensor.
     pub fn piece(&self) -> Result<Piece> {
-        let width = torch::storage::width(self.dtype);
+        let width = self.dtype.width();
         let odd = |what: &str| {
             let what =
                 format!("{}: {what}: shape {:?}, strides {:?}", self.name, self.shape, self.stride);
@@ -174,25 +186,81 @@ pub fn is_weights(path: &Path) -> Result<bool> {
 /// Where a file is missing or broken, or the architecture is not one that is read yet.
 pub fn open(path: &Path, options: &Options) -> Result<Model> {
     let found = find::find(path)?;
-    let mut shards = Vec::new();
-    let mut files = Vec::new();
-    let mut format = "";
-    for file in &found.files {
-        let mut weights = weights(file)?;
-        found.check_shard(file, &weights.tensors)?;
-        weights.tensors.iter_mut().for_each(|t| t.file += files.len());
-        files.append(&mut weights.files);
-        shards.push(weights.tensors);
-        format = weights.format;
+    let (mut draft, mut shards) = gather(&found)?;
+    if let Some(drop) = &options.drop {
+        let mut dropped = 0;
+        shards.iter_mut().for_each(|shard| {
+            let before = shard.len();
+            shard.retain(|t| !drop.is_match(&t.name));
+            dropped += before - shard.len();
+        });
+        draft.notes.push(format!("{dropped} tensors left out, whose names match {drop}"));
+    }
+    if let Some(scheme) = quantized::scheme(&draft.folder, &shards.iter().flatten())? {
+        return Err(scheme.refused(&draft.name()));
     }
     let names = || shards.iter().flatten().map(|t| t.name.as_str());
     let is_meta = names().any(|n| role(Naming::Old, n).is_some_and(|r| r.layer.is_some()));
-    let draft = Draft { folder: found.folder, files, format, ..Draft::default() };
     if is_meta {
         meta::open(draft, &shards, options)
     } else {
         huggingface::open(draft, shards, options)
     }
+}
+
+/// What a checkpoint holds, whether or not it can be read as a model.
+#[derive(Debug)]
+pub struct Survey {
+    /// Its files with weights.
+    pub files: Vec<Input>,
+    /// Its tensors, file by file.
+    pub tensors: Vec<Stored>,
+    /// What it is where it is no plain model: quantized for another program, an adapter.
+    pub kind: Option<String>,
+    /// What a person should know.
+    pub notes: Vec<String>,
+}
+
+/// Lists what a file of raw weights holds, with the others of its set where all are there.
+///
+/// # Errors
+/// Where a directory is broken.
+pub fn survey(path: &Path) -> Result<Survey> {
+    let mut notes = Vec::new();
+    let found = find::find(path).unwrap_or_else(|error| {
+        notes.push(error.to_string());
+        let folder = crate::bytes::replace::folder_of(path).to_owned();
+        find::Found { folder, files: vec![path.to_owned()], index: None }
+    });
+    let (draft, shards) = gather(&found)?;
+    notes.extend(draft.notes);
+    let scheme = quantized::scheme(&draft.folder, &shards.iter().flatten())?;
+    let kind = scheme.map(|scheme| format!("weights quantized by {scheme}"));
+    let lora = || shards.iter().flatten().any(|t| t.name.contains(".lora_"));
+    let kind = kind.or_else(|| lora().then(|| "a LoRA adapter, or a model with one".to_owned()));
+    let files = draft.files.into_iter().filter(|file| file.file().is_some()).collect();
+    Ok(Survey { files, tensors: shards.into_iter().flatten().collect(), kind, notes })
+}
+
+/// Reads the directories of a checkpoint's files: its tensors file by file, under their own names without
+/// what training put before them.
+fn gather(found: &find::Found) -> Result<(Draft, Vec<Vec<Stored>>)> {
+    let mut draft = Draft { folder: found.folder.clone(), ..Draft::default() };
+    let mut shards = Vec::new();
+    for file in &found.files {
+        let mut weights = weights(file)?;
+        found.check_shard(file, &weights.tensors)?;
+        weights.tensors.iter_mut().for_each(|t| t.file += draft.files.len());
+        draft.files.append(&mut weights.files);
+        draft.notes.append(&mut weights.notes);
+        draft.params = draft.params.or(weights.params);
+        draft.format = weights.format;
+        shards.push(weights.tensors);
+    }
+    let names: Vec<&str> = shards.iter().flatten().map(|t: &Stored| t.name.as_str()).collect();
+    let plain = names::unwrapped(&names);
+    shards.iter_mut().flatten().zip(plain).for_each(|(stored, name)| stored.name = name);
+    Ok((draft, shards))
 }
 
 /// The family that checkpoints are read as.
@@ -211,7 +279,8 @@ fn is_constant(name: &str) -> bool {
     family().family.ignored.iter().any(|end| name.ends_with(end.as_str()))
 }
 
-/// One file of weights by itself: its floats under the names that it gives them.
+/// One file of weights by itself, its tensors under the names that it gives them. Numbers that are no
+/// block are taken as the bytes that they are.
 ///
 /// # Errors
 /// Where its directory is broken.
@@ -219,13 +288,18 @@ pub fn alone(path: &Path) -> Result<Model> {
     let weights = weights(path)?;
     let tensor = |stored: &Stored| {
         let (pieces, orders) = (vec![stored.piece().ok()?], Vec::new());
-        let (name, shape, join) = (stored.name.clone(), stored.shape.clone(), Join::Rows);
-        let (quant, big_endian) = (stored.quant().ok()?, stored.big_endian);
+        let (name, mut shape, join) = (stored.name.clone(), stored.shape.clone(), Join::Rows);
+        let block = QuantType::today(stored.dtype.name).filter(|q| q.block().elements == 1);
+        let (quant, big_endian) = (block.or(QuantType::today("i8"))?, stored.big_endian);
+        if let (None, Some(last)) = (block, shape.last_mut()) {
+            *last = stored.dtype.bytes(*last)?;
+        }
         Some(Tensor { name, shape, quant, big_endian, pieces, join, orders, fold: 1 })
     };
     let tensors = weights.tensors.iter().filter_map(tensor).collect();
     let format = weights.format.to_owned();
-    Ok(Model { format, files: weights.files, tensors, ..Model::default() })
+    let notes = weights.notes;
+    Ok(Model { format, files: weights.files, tensors, notes, ..Model::default() })
 }
 
 /// The directory of one file of weights, whatever its format.

@@ -16,7 +16,7 @@ use serde::{
     de::{Error as _, MapAccess, Visitor},
 };
 
-use super::{Stored, Weights, torch::storage::width};
+use super::{Stored, Weights, dtype::Dtype};
 use crate::{
     bytes::{Input, Source},
     error::{Error, Result},
@@ -65,27 +65,16 @@ pub fn open(input: &Input) -> Result<Weights> {
     let mut tensors = Vec::new();
     let mut ranges = Vec::new();
     for (name, entry) in header.0 {
-        let dtype = match entry.dtype.as_str() {
-            "F64" => "f64",
-            "F32" => "f32",
-            "F16" => "f16",
-            "BF16" => "bf16",
-            "I64" | "U64" => "i64",
-            "I32" | "U32" => "i32",
-            "I16" | "U16" => "i16",
-            "I8" | "U8" | "BOOL" => "i8",
-            other => {
-                let what = format!("{}: {name}: numbers of the dtype {other}", input.name());
-                let next = "not yet: F16, BF16, F32, F64 and integers are read";
-                return Err(Error::unsupported(what, next));
-            }
+        let Some(dtype) = Dtype::of_safetensors(&entry.dtype) else {
+            let what = format!("{}: {name}: numbers of the dtype {}", input.name(), entry.dtype);
+            return Err(Error::unsupported(what, "not yet: this version does not know it"));
         };
         // A zero must not hide the size of the other dimensions.
-        let most = entry.shape.iter().try_fold(width(dtype), |n, d| n.checked_mul((*d).max(1)));
-        let bytes = most.map(|n| if entry.shape.contains(&0) { 0 } else { n });
+        let most = entry.shape.iter().try_fold(dtype.bits, |n, d| n.checked_mul((*d).max(1)));
+        let bytes = most.and_then(|_| dtype.bytes(entry.shape.iter().product()));
         let (begin, end) = entry.data_offsets;
         if bytes.is_none() || end.checked_sub(begin) != bytes {
-            let found = format!("{begin}..{end} for {dtype} {:?}", entry.shape);
+            let found = format!("{begin}..{end} for {} {:?}", dtype.name, entry.shape);
             return Err(source.malformed(
                 8,
                 format!("{name}.data_offsets"),
@@ -118,7 +107,7 @@ pub fn open(input: &Input) -> Result<Weights> {
         let wanted = format!("tensors side by side over all {} bytes", source.left(data));
         return Err(source.malformed(data, "data", found, wanted));
     }
-    Ok(Weights { format: FORMAT, files: vec![input.clone()], tensors })
+    Ok(Weights { format: FORMAT, files: vec![input.clone()], tensors, ..Weights::default() })
 }
 
 /// The strides of a tensor without gaps.

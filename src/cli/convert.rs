@@ -44,6 +44,9 @@ pub struct Args {
         default_value = "auto"
     )]
     types: Vec<String>,
+    /// Leave out tensors of raw weights whose names this regular expression finds
+    #[arg(long, value_name = "REGEX")]
+    drop: Option<regex::Regex>,
     /// Quantize again what is quantized already
     #[arg(long)]
     allow_requantize: bool,
@@ -58,7 +61,9 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let stated = args.write.stated.stated();
     let raw = checkpoint::is_checkpoint(&args.input)?;
     let model = if raw {
-        checkpoint::open(&args.input, &checkpoint::Options::of(&stated))?
+        let drop = args.drop.clone();
+        let options = checkpoint::Options { drop, ..checkpoint::Options::of(&stated) };
+        checkpoint::open(&args.input, &options)?
     } else {
         container::open(&args.input, &args.open.options())?
     };

@@ -2,6 +2,7 @@
 
 mod data;
 mod facts;
+mod raw;
 
 use std::{
     fmt::Write as _,
@@ -14,6 +15,7 @@ use crate::{
     check::search::{self, Looks},
     container::{self, Detected, OpenOptions, Verdict},
     error::{Error, Result},
+    format::container::Skeleton,
     model::{Model, Sizes},
     size,
 };
@@ -80,6 +82,8 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
                 }
                 if let Some(model) = &model {
                     out += &lists(model, args);
+                } else if args.tensors && !facts.raw.is_empty() {
+                    out += &format!("tensors\n{}", raw::rows(&facts.raw));
                 }
                 print(&out)?;
             }
@@ -125,6 +129,9 @@ fn inspect(path: &Path, args: &Args) -> Result<(Facts, Option<Model>)> {
         Ok(model) => Ok((Facts::of(path, &model)?, Some(model))),
         // A format that is only recognised is an answer here, not an error.
         Err(error @ Error::Unsupported { .. }) => match detected(path, &options)?.verdict {
+            Verdict::Sure(format) if format.format.skeleton == Skeleton::Checkpoint => {
+                Ok((raw::facts(path, format)?, None))
+            }
             Verdict::Sure(format) => Ok((Facts::recognised(path, format)?, None)),
             _ => Err(error),
         },

@@ -109,11 +109,8 @@ fn check_part(all: &[Model], model: &Model, input: &Input) -> Result<()> {
     let Some(first) = all.first() else { return Ok(()) };
     let of = |model: &Model| model.files.first().map(Input::name).unwrap_or_default();
     let wrong = |looks: String| {
-        Err(incomplete(
-            input,
-            looks,
-            "its parts come from different runs: get or make the set again",
-        ))
+        let what = format!("{}: {looks}: these are parts of different models", input.name());
+        Err(Error::refused(what, "put the parts of one model into one folder"))
     };
     for ((name, one), (_, two)) in first.header.iter().zip(&model.header) {
         if one != two {
@@ -140,7 +137,33 @@ fn check_part(all: &[Model], model: &Model, input: &Input) -> Result<()> {
             return wrong(format!("is a copy of {}", of(other)));
         }
     }
-    Ok(())
+    match differing(first, model)? {
+        Some(name) => wrong(format!("{name} differs from that of {}", of(first))),
+        None => Ok(()),
+    }
+}
+
+/// The first tensor that every part repeats whole and that is not the same in two.
+fn differing<'a>(one: &'a Model, two: &Model) -> Result<Option<&'a str>> {
+    let family = catalog::family(&one.family);
+    for (a, b) in one.tensors.iter().zip(&two.tensors) {
+        let role = family.and_then(|f| Role::of(f, Naming::Old, &a.name));
+        if role.is_some_and(|r| r.split() != Split::Copies) {
+            continue;
+        }
+        let step = (SAMPLE / a.row_bytes().max(1)).max(1);
+        for first in (0..a.rows()).step_by(usize::try_from(step).unwrap_or(usize::MAX)) {
+            let rows = step.min(a.rows() - first);
+            let mut bytes = vec![0; usize::try_from(rows * a.row_bytes()).unwrap_or(0)];
+            let mut other = bytes.clone();
+            one.read_rows(a, first, rows, &mut bytes)?;
+            two.read_rows(b, first, rows, &mut other)?;
+            if bytes != other {
+                return Ok(Some(&a.name));
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// Whether two parts hold the same bytes where they must hold different pieces.

@@ -13,13 +13,13 @@ use zip::CompressionMethod::{Deflated, Stored};
 
 use crate::torch::{self, View};
 
-const WIDTH: usize = 8;
-const HEAD: usize = 4;
+pub(crate) const WIDTH: usize = 8;
+pub(crate) const HEAD: usize = 4;
 const FF: usize = 12;
 const VOCAB: usize = 6;
-const PARAMS: &str = r#"{"dim": 8, "n_layers": 1, "n_heads": 2, "n_kv_heads": 1, "norm_eps": 1e-5, "vocab_size": -1}"#;
+pub(crate) const PARAMS: &str = r#"{"dim": 8, "n_layers": 1, "n_heads": 2, "n_kv_heads": 1, "norm_eps": 1e-5, "vocab_size": -1}"#;
 
-const SHAPES: [(&str, &str, &[usize]); 12] = [
+pub(crate) const SHAPES: [(&str, &str, &[usize]); 12] = [
     ("tok_embeddings.weight", "model.embed_tokens.weight", &[VOCAB, WIDTH]),
     ("norm.weight", "model.norm.weight", &[WIDTH]),
     ("output.weight", "lm_head.weight", &[VOCAB, WIDTH]),
@@ -35,16 +35,16 @@ const SHAPES: [(&str, &str, &[usize]); 12] = [
 ];
 
 /// Numbers that tell every element of every tensor apart.
-fn numbers(tensor: usize, shape: &[usize]) -> Vec<f32> {
+pub(crate) fn numbers(tensor: usize, shape: &[usize]) -> Vec<f32> {
     (0..shape.iter().product()).map(|i| (tensor * 1000 + i) as f32).collect()
 }
 
-fn bytes(numbers: &[f32]) -> Vec<u8> {
+pub(crate) fn bytes(numbers: &[f32]) -> Vec<u8> {
     numbers.iter().flat_map(|v| v.to_le_bytes()).collect()
 }
 
 /// The model with one storage for each tensor.
-fn plain() -> (Vec<View>, Vec<(String, Vec<u8>)>) {
+pub(crate) fn plain() -> (Vec<View>, Vec<(String, Vec<u8>)>) {
     let mut views = Vec::new();
     let mut storages = Vec::new();
     for (i, (name, _, shape)) in SHAPES.iter().enumerate() {
@@ -54,7 +54,7 @@ fn plain() -> (Vec<View>, Vec<(String, Vec<u8>)>) {
     (views, storages)
 }
 
-fn borrowed(storages: &[(String, Vec<u8>)]) -> Vec<(&str, &[u8])> {
+pub(crate) fn borrowed(storages: &[(String, Vec<u8>)]) -> Vec<(&str, &[u8])> {
     storages.iter().map(|(k, b)| (k.as_str(), b.as_slice())).collect()
 }
 
@@ -62,14 +62,14 @@ fn read(folder: &Path) -> Result<Model> {
     checkpoint::open(folder, &Options::default())
 }
 
-fn meta(file: &[u8]) -> Result<Model> {
+pub(crate) fn meta(file: &[u8]) -> Result<Model> {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("consolidated.00.pth"), file).unwrap();
     fs::write(folder.path().join("params.json"), PARAMS).unwrap();
     read(folder.path())
 }
 
-fn values(model: &Model, name: &str) -> Vec<f32> {
+pub(crate) fn values(model: &Model, name: &str) -> Vec<f32> {
     let tensor = model.tensor(name).unwrap_or_else(|| panic!("no {name}"));
     let mut bytes = vec![0; tensor.bytes() as usize];
     model.read_rows(tensor, 0, tensor.rows(), &mut bytes).unwrap();
@@ -77,7 +77,7 @@ fn values(model: &Model, name: &str) -> Vec<f32> {
 }
 
 /// Checks every tensor against the numbers it was made of.
-fn check(model: &Model) {
+pub(crate) fn check(model: &Model) {
     assert_eq!(model.tensors.len(), SHAPES.len());
     for (i, (name, _, shape)) in SHAPES.iter().enumerate() {
         let role = Role::of(checkpoint::family(), Naming::Old, name).unwrap();
@@ -322,7 +322,9 @@ fn a_vocabulary_that_does_not_fit_is_explained_and_mended_when_told() {
         error.contains("4 tokens, the embedding 6 rows") && error.contains("--pad-vocab"),
         "{error}"
     );
-    let model = checkpoint::open(folder.path(), &Options { misfit: Misfit::Mend }).unwrap();
+    let model =
+        checkpoint::open(folder.path(), &Options { misfit: Misfit::Mend, ..Options::default() })
+            .unwrap();
     assert_eq!(
         model.vocab.tokens.iter().skip(3).collect::<Vec<_>>(),
         [&b"ab"[..], b"[PAD4]", b"[PAD5]"]

@@ -4,3 +4,4 @@ mod broken;
 mod layouts;
 mod published;
 mod torch;
+mod verdicts;

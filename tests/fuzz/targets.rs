@@ -200,7 +200,9 @@ pub const CHECKPOINT: [&str; 13] = [
 fn folder(bytes: &[u8]) {
     with_files(bytes, &CHECKPOINT, |folder| {
         for misfit in [Misfit::Refuse, Misfit::Mend, Misfit::Leave] {
-            if let Some(model) = taken(checkpoint::open(folder, &checkpoint::Options { misfit })) {
+            if let Some(model) =
+                taken(checkpoint::open(folder, &checkpoint::Options { misfit, drop: None }))
+            {
                 used(&model);
             }
         }

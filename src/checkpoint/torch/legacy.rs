@@ -64,12 +64,14 @@ pub fn open(input: &Input) -> Result<Weights> {
         at += 8 + bytes;
     }
     let mut tensors = Vec::new();
-    for view in storage::views(input, FORMAT, &root)? {
+    let found = storage::views(input, FORMAT, &root)?;
+    for view in found.views {
         let Some(at) = places.get(&view.storage.key) else {
             let found = format!("no storage {:?}", view.storage.key);
             return Err(source.malformed(at, &view.name, found, "its storage in the file"));
         };
         tensors.push(view.stored(input, FORMAT, 0, *at, big_endian)?);
     }
-    Ok(Weights { format: FORMAT, files: vec![input.clone()], tensors })
+    let (params, notes) = (found.params, found.notes);
+    Ok(Weights { format: FORMAT, files: vec![input.clone()], tensors, params, notes })
 }

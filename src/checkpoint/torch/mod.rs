@@ -8,6 +8,7 @@
 //! | legacy | torch 0.1.11 to 1.5 | five pickles one after the other, then the storages ([`legacy`]) |
 //! | tar | torch before 0.1.11 | `storages`, `tensors` and `pickle` ([`tar`]) |
 
+pub mod globals;
 pub mod legacy;
 pub mod node;
 mod open;

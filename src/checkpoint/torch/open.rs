@@ -42,20 +42,23 @@ fn open_zip(input: &Input) -> Result<Weights> {
         let found = format!("an archive of {}", names.join(", "));
         return Err(bad("directory", found, "one data.pkl, as torch.save writes"));
     };
-    let (root, _) = if entry.stored {
-        pickle::read(&Source::new(input, "pth-zip"), entry.at, entry.at + entry.len)?
+    let read = if entry.stored {
+        pickle::read(&Source::new(input, "pth-zip"), entry.at, entry.at + entry.len)
     } else {
         let small =
             Input::memory(format!("{}!{}", input.name(), entry.name), archive.small(entry)?);
-        pickle::read(&Source::new(&small, "pth-zip"), 0, small.len())?
+        pickle::read(&Source::new(&small, "pth-zip"), 0, small.len())
     };
+    // What is wrong with it may be damage, which its sum shows.
+    let (root, _) = read.or_else(|error| archive.small(entry).and(Err(error)))?;
     let order =
         archive.entry(&format!("{folder}byteorder")).map(|e| archive.small(e)).transpose()?;
     let big_endian = order.is_some_and(|o| o == b"big");
-    let mut files = vec![input.clone()];
+    let mut files = vec![archive.input().clone()];
     let mut unpacked = HashMap::new();
     let mut tensors = Vec::new();
-    for view in views(input, "pth-zip", &root)? {
+    let found = views(input, "pth-zip", &root)?;
+    for view in found.views {
         let name = format!("{folder}data/{}", view.storage.key);
         let Some(entry) = archive.entry(&name) else {
             return Err(bad(
@@ -79,5 +82,6 @@ fn open_zip(input: &Input) -> Result<Weights> {
         };
         tensors.push(view.stored(input, "pth-zip", file, at, big_endian)?);
     }
-    Ok(Weights { format: "pth-zip", files, tensors })
+    let (params, notes) = (found.params, found.notes);
+    Ok(Weights { format: "pth-zip", files, tensors, params, notes })
 }

@@ -8,51 +8,26 @@
 //!
 //! | in the file | in the normalised pickle |
 //! |---|---|
-//! | a global `m n` of [`ALLOWED`] | the text `m.n` |
+//! | a global `m n` of [`globals::ALLOWED`] | the text `m.n` |
 //! | any other global | an error with its name and offset |
 //! | a call `f(args)` | the tuple `(f, args)` |
-//! | `collections.OrderedDict()` | an empty dict |
+//! | `collections.OrderedDict()`, `collections.defaultdict(…)` | an empty dict |
 //! | a persistent id | the 1-tuple of it |
-//! | state put on an object (`BUILD`) | left out |
+//! | state put on a module or a namespace (`BUILD`) | the pair of both |
+//! | state put on any other object | left out |
 //! | a value taken from the memo | its bytes again; lists and dicts are refused, for they could change |
 //! | an integer beyond 64 bits | the text `int:` and its bytes in hex |
 
 use std::collections::HashMap;
 
-use super::node::Node;
+use super::{
+    globals::{self, MODULES, NAMESPACE},
+    node::Node,
+};
 use crate::{
     bytes::Source,
     error::{Error, Result},
 };
-
-/// The globals that a checkpoint may name. None is ever called: they are names in a tree of data.
-pub const ALLOWED: [&str; 25] = [
-    "collections.OrderedDict",
-    "torch._utils._rebuild_tensor",
-    "torch._utils._rebuild_tensor_v2",
-    "torch._utils._rebuild_parameter",
-    "torch._tensor._rebuild_from_type_v2",
-    "torch.nn.parameter.Parameter",
-    "torch.Tensor",
-    "torch.Size",
-    "torch.device",
-    "torch.float16",
-    "torch.bfloat16",
-    "torch.float32",
-    "torch.float64",
-    "torch.HalfStorage",
-    "torch.BFloat16Storage",
-    "torch.FloatStorage",
-    "torch.DoubleStorage",
-    "torch.LongStorage",
-    "torch.IntStorage",
-    "torch.ShortStorage",
-    "torch.CharStorage",
-    "torch.ByteStorage",
-    "torch.BoolStorage",
-    "torch.storage.UntypedStorage",
-    "torch.FloatTensor",
-];
 
 /// Nesting of containers.
 const DEPTH: u16 = 64;
@@ -112,7 +87,7 @@ struct Machine<'a> {
 /// Reads the pickle at `at`, which must end before `end`; answers its value and where it ended.
 ///
 /// # Errors
-/// [`Error::Malformed`] naming the opcode's offset; a global beyond [`ALLOWED`] is named.
+/// [`Error::Malformed`] naming the opcode's offset; a global beyond [`globals::ALLOWED`] is named.
 pub fn read(source: &Source, at: u64, end: u64) -> Result<(Node, u64)> {
     let mut machine = Machine {
         source,
@@ -260,10 +235,7 @@ impl Machine<'_> {
                 self.close(from, &[0x85], Kind::Fixed)?;
             }
             b'R' | 0x81 => self.call()?,
-            b'b' => {
-                let object = self.reach(2)?;
-                self.cut(object + 1)?;
-            }
+            b'b' => self.build()?,
             _ => {
                 let found = format!("opcode {op:#04x}");
                 return Err(self.bad(found, "an opcode that a checkpoint of tensors needs"));
@@ -511,13 +483,23 @@ impl Machine<'_> {
 
     fn global(&mut self, module: &str, name: &str) -> Result<()> {
         let full = format!("{module}.{name}");
-        if !ALLOWED.contains(&full.as_str()) {
-            return Err(self.bad(
+        if globals::is_allowed(&full) {
+            return self.push_text(&full, Kind::Global);
+        }
+        if globals::is_harmful(module) {
+            let bad = self.bad(
                 format!("the global {full:?}"),
                 "names of tensors only: this pickle would run code, and nothing of it was run",
-            ));
+            );
+            let next =
+                "do not load it in Python: get the weights as safetensors or from who trained them";
+            return Err(bad.advising(next));
         }
-        self.push_text(&full, Kind::Global)
+        let name = self.source.input().name();
+        Err(Error::unsupported(
+            format!("{name}: saved as objects of a program ({full}), not as a state_dict"),
+            "save its tensors where that program is: torch.save(model.state_dict(), \"model.pth\")",
+        ))
     }
 
     /// A call becomes the pair of callable and arguments.
@@ -531,11 +513,24 @@ impl Machine<'_> {
         }
         let name = self.out.get(callable.start + 5..args.start).unwrap_or_default();
         let empty = self.out.get(args.start..) == Some(b")");
-        if name == b"collections.OrderedDict" && empty {
+        if name == b"collections.OrderedDict" && empty || name == b"collections.defaultdict" {
             self.cut(from)?;
             return self.push(b"}", Kind::Open, 1);
         }
         self.close(from, &[0x86], Kind::Fixed)
+    }
+
+    /// The state of a module or namespace stays beside it, as a pair; any other is left out.
+    fn build(&mut self) -> Result<()> {
+        let object = self.reach(2)?;
+        let from = self.stack.get(object).map_or(0, |item| item.start);
+        let stated = match self.out.get(from..).unwrap_or_default() {
+            [b'X', _, _, _, _, name @ ..] => {
+                name.starts_with(MODULES.as_bytes()) || name.starts_with(NAMESPACE.as_bytes())
+            }
+            _ => false,
+        };
+        if stated { self.close(object, &[0x86], Kind::Fixed) } else { self.cut(object + 1) }
     }
 
     fn put(&mut self, id: u64) -> Result<()> {

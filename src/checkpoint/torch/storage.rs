@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 
-use super::node::Node;
+use serde_json::Value as Json;
+
+use super::{globals, node::Node};
 use crate::{
     bytes::{Input, Source},
-    checkpoint::Stored,
+    checkpoint::{Stored, dtype::Dtype, names},
     error::Result,
 };
 
@@ -14,8 +16,8 @@ use crate::{
 pub struct Storage {
     /// What names it in the file.
     pub key: String,
-    /// Type of its numbers, as `f16`.
-    pub dtype: &'static str,
+    /// Type of its numbers.
+    pub dtype: &'static Dtype,
     /// How many numbers it holds.
     pub elements: u64,
 }
@@ -23,7 +25,7 @@ pub struct Storage {
 impl Storage {
     /// Bytes of the whole storage.
     pub fn bytes(&self) -> Option<u64> {
-        self.elements.checked_mul(width(self.dtype))
+        self.dtype.bytes(self.elements)
     }
 }
 
@@ -43,6 +45,13 @@ pub struct View {
 }
 
 impl View {
+    /// The same, of a storage of bytes taken as numbers of another type.
+    fn of(self, dtype: &'static Dtype) -> Option<View> {
+        let bytes = self.storage.bytes()?;
+        let elements = bytes.checked_mul(8)? / dtype.bits;
+        Some(View { storage: Storage { dtype, elements, ..self.storage }, ..self })
+    }
+
     /// The same with the place of its storage known.
     ///
     /// # Errors
@@ -73,74 +82,137 @@ impl View {
                 "a view inside its storage",
             ));
         }
-        let at = storage_at + self.offset * width(self.storage.dtype);
+        let at = storage_at + self.offset * self.storage.dtype.width();
         let View { name, shape, stride, storage, .. } = self;
         Ok(Stored { name, dtype: storage.dtype, shape, stride, file, at, big_endian })
     }
 }
 
-/// Bytes of one number.
-pub fn width(dtype: &str) -> u64 {
-    match dtype {
-        "f64" | "i64" => 8,
-        "f32" | "i32" => 4,
-        "f16" | "bf16" | "i16" => 2,
-        _ => 1,
-    }
+/// What a tree says of weights.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// The named tensors.
+    pub views: Vec<View>,
+    /// The model's settings, as params.json has them, where they stand beside the tensors.
+    pub params: Option<Json>,
+    /// What was left aside.
+    pub notes: Vec<String>,
 }
 
-/// The dtype of a storage class.
-pub fn dtype(class: &str) -> Option<&'static str> {
-    Some(match class {
-        "torch.HalfStorage" => "f16",
-        "torch.BFloat16Storage" => "bf16",
-        "torch.FloatStorage" => "f32",
-        "torch.DoubleStorage" => "f64",
-        "torch.LongStorage" => "i64",
-        "torch.IntStorage" => "i32",
-        "torch.ShortStorage" => "i16",
-        "torch.CharStorage" | "torch.ByteStorage" | "torch.BoolStorage" => "i8",
-        _ => return None,
-    })
-}
-
-/// Wrappers that training scripts put around the tensors.
-const WRAPPERS: [&str; 4] = ["state_dict", "model", "module", "model_state_dict"];
-
-/// The named tensors in an unpickled object: at its top, or under one of the usual wrappers.
-pub fn views(input: &Input, format: &str, root: &Node) -> Result<Vec<View>> {
+/// The named tensors in an unpickled object. Of several dicts of tensors, as trainers save them with
+/// their optimizer's, the one that has most of a known model's tensors counts, else the largest.
+pub fn views(input: &Input, format: &str, root: &Node) -> Result<Found> {
     let source = Source::new(input, format);
-    let direct = named(&source, root)?;
-    if !direct.is_empty() {
-        return Ok(direct);
-    }
-    for inner in WRAPPERS.iter().filter_map(|w| root.get(w)) {
-        let found = named(&source, inner)?;
-        if !found.is_empty() {
-            return Ok(found);
+    let mut groups = Vec::new();
+    gather(&source, root, "", &mut groups)?;
+    let weight = |views: &[View]| {
+        let names: Vec<&str> = views.iter().map(|v| v.name.as_str()).collect();
+        (names::known(&names), names.len())
+    };
+    let best = groups.iter().map(|(_, views)| weight(views)).max();
+    let place = groups.iter().position(|(_, views)| Some(weight(views)) == best);
+    let Some((path, views)) = place.map(|place| groups.swap_remove(place)) else {
+        let wanted = "a dict of tensors by name, as a state_dict is";
+        return Err(source
+            .malformed(0, "pickle", "no tensors", wanted)
+            .advising("name the file that holds the weights"));
+    };
+    let mut found = Found { views, ..Found::default() };
+    let beside = root.dict().unwrap_or_default();
+    if !path.is_empty() {
+        let top = path.split('.').next();
+        let names = beside.iter().filter_map(|(key, _)| key.text().filter(|key| Some(*key) != top));
+        let aside: Vec<&str> = names.collect();
+        if !aside.is_empty() {
+            found.notes.push(format!("read from {path}; left aside: {}", aside.join(", ")));
         }
     }
-    Err(source.malformed(
-        0,
-        "pickle",
-        "no tensors",
-        "a dict of tensors by name, as a state_dict is",
-    ))
+    let named = beside.iter().filter(|(key, _)| key.text().is_some_and(|k| SETTINGS.contains(&k)));
+    found.params = named.filter_map(|(_, value)| settings(value)).next();
+    Ok(found)
 }
 
-fn named(source: &Source, node: &Node) -> Result<Vec<View>> {
+/// Under what names trainers save a model's settings.
+const SETTINGS: [&str; 7] =
+    ["model_args", "params", "args", "config", "model_config", "hparams", "hyper_parameters"];
+
+/// A dict or namespace of the settings that params.json has.
+fn settings(node: &Node) -> Option<Json> {
+    let pairs = node.dict().or_else(|| match object(node) {
+        Some((globals::NAMESPACE, state)) => state.dict(),
+        _ => None,
+    })?;
+    let value = |node: &Node| match node {
+        Node::Int(v) => Some(Json::from(*v)),
+        Node::Float(v) => Some(Json::from(*v)),
+        Node::Bool(v) => Some(Json::from(*v)),
+        Node::Text(v) => Some(Json::from(v.as_str())),
+        _ => None,
+    };
+    let pairs = pairs.iter().filter_map(|(k, v)| Some((k.text()?.to_owned(), value(v)?)));
+    let settings = Json::Object(pairs.collect());
+    (settings.get("dim").is_some() && settings.get("n_layers").is_some()).then_some(settings)
+}
+
+/// Dicts of tensors, each with its path from the root.
+type Groups = Vec<(String, Vec<View>)>;
+
+/// Collects the dicts of tensors in a tree.
+fn gather(source: &Source, node: &Node, path: &str, groups: &mut Groups) -> Result<()> {
     let mut views = Vec::new();
+    if module(node).is_some() {
+        add(source, "", node, &mut views)?;
+    }
     for (key, value) in node.dict().unwrap_or_default() {
         let Some(name) = key.text() else { continue };
-        if let Some(view) = tensor(value) {
-            let Some(view) = view else {
-                let wanted = "a tensor of a plain type, as torch.save writes it";
-                return Err(source.malformed(0, name, "something else", wanted));
-            };
-            views.push(View { name: name.to_owned(), ..view });
+        add(source, name, value, &mut views)?;
+        if value.dict().is_some() || (path.is_empty() && module(value).is_some()) {
+            let path = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+            gather(source, value, &path, groups)?;
         }
     }
-    Ok(views)
+    if !views.is_empty() {
+        groups.push((path.to_owned(), views));
+    }
+    Ok(())
+}
+
+/// Adds the tensor that a node is, or the tensors of the module that it is.
+fn add(source: &Source, name: &str, node: &Node, views: &mut Vec<View>) -> Result<()> {
+    if let Some(state) = module(node) {
+        for part in ["_parameters", "_buffers", "_modules"] {
+            for (key, value) in state.get(part).and_then(Node::dict).unwrap_or_default() {
+                let Some(key) = key.text() else { continue };
+                // A module in place of its weight is under the weight's name already.
+                let named = name.strip_suffix(key).is_some_and(|n| n.ends_with('.'));
+                let name = match name {
+                    "" => key.to_owned(),
+                    name if named => name.to_owned(),
+                    name => format!("{name}.{key}"),
+                };
+                add(source, &name, value, views)?;
+            }
+        }
+    } else if let Some(view) = tensor(node) {
+        let Some(view) = view else {
+            let wanted = "a tensor of a plain type, as torch.save writes it";
+            return Err(source.malformed(0, name, "something else", wanted));
+        };
+        views.push(View { name: name.to_owned(), ..view });
+    }
+    Ok(())
+}
+
+/// An object with the state that was put on it: its class and its state.
+fn object(node: &Node) -> Option<(&str, &Node)> {
+    let [made, state] = node.list()? else { return None };
+    let [class, _] = made.list()? else { return None };
+    Some((class.text()?, state))
+}
+
+/// The state of one of torch's modules.
+fn module(node: &Node) -> Option<&Node> {
+    object(node).filter(|(class, _)| class.starts_with(globals::MODULES)).map(|(_, state)| state)
 }
 
 /// The view that a node describes: `None` where it is no tensor, `Some(None)` where it is a broken one.
@@ -149,6 +221,10 @@ fn tensor(node: &Node) -> Option<Option<View>> {
     let (callable, args) = (callable.text()?, args.list()?);
     match callable {
         "torch._utils._rebuild_tensor" | "torch._utils._rebuild_tensor_v2" => Some(rebuilt(args)),
+        "torch._utils._rebuild_tensor_v3" => {
+            let dtype = args.get(6).and_then(Node::text).and_then(Dtype::of_torch);
+            Some(dtype.and_then(|dtype| rebuilt(args)?.of(dtype)))
+        }
         "torch._utils._rebuild_parameter" => tensor(args.first()?),
         "torch._tensor._rebuild_from_type_v2" => {
             let call = [args.first()?.clone(), args.get(2)?.clone()];
@@ -180,7 +256,11 @@ pub fn storage(id: &Node) -> Option<(Storage, u64)> {
     if kind.text() != Some("storage") {
         return None;
     }
-    let (key, dtype) = (key.text()?.to_owned(), dtype(class.text()?)?);
+    let (key, class) = (key.text()?.to_owned(), class.text()?);
+    let dtype = match class {
+        "torch.storage.UntypedStorage" => Dtype::of_safetensors("U8"),
+        class => Dtype::of_storage(class),
+    }?;
     let storage = Storage { key, dtype, elements: elements.count()? };
     let base = match rest.first().and_then(Node::list) {
         Some([_, offset, _]) => offset.count()?,

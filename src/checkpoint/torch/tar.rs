@@ -14,11 +14,11 @@ use std::collections::HashMap;
 use super::{
     node::Node,
     pickle,
-    storage::{Storage, View, dtype},
+    storage::{Storage, View},
 };
 use crate::{
     bytes::{Input, Source},
-    checkpoint::Weights,
+    checkpoint::{Weights, dtype::Dtype},
     error::{Error, Result},
 };
 
@@ -60,7 +60,7 @@ pub fn open(input: &Input) -> Result<Weights> {
     if tensors.is_empty() {
         return Err(source.malformed(at, "pickle", "no tensors", "a dict of tensors by name"));
     }
-    Ok(Weights { format: FORMAT, files: vec![input.clone()], tensors })
+    Ok(Weights { format: FORMAT, files: vec![input.clone()], tensors, ..Weights::default() })
 }
 
 /// Where the members' bytes begin and end, by name.
@@ -105,7 +105,7 @@ fn storages(
     for _ in 0..count.count().unwrap_or(0) {
         let (entry, next) = pickle::read(source, at, end)?;
         let parsed = match entry.list() {
-            Some([key, _, class]) => label(key).zip(class.text().and_then(dtype)),
+            Some([key, _, class]) => label(key).zip(class.text().and_then(Dtype::of_storage)),
             _ => None,
         };
         let Some((key, dtype)) = parsed else {

@@ -3,10 +3,14 @@
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 
 use flate2::read::DeflateDecoder;
-use zip::{CompressionMethod, ZipArchive, result::ZipError};
+use zip::{
+    CompressionMethod, ZipArchive,
+    read::{ArchiveOffset, Config},
+    result::ZipError,
+};
 
 use crate::{
-    bytes::{Input, Source},
+    bytes::{Input, Source, Sum},
     error::{Error, Result},
     limits::Limits,
 };
@@ -30,6 +34,7 @@ pub struct Entry {
     /// Where its bytes begin in the archive file.
     pub at: u64,
     packed: u64,
+    crc: u32,
 }
 
 /// What a pickle or another small entry may take in memory.
@@ -37,6 +42,14 @@ const SMALL: u64 = 64 << 20;
 
 /// Deflate cannot shrink anything to less than a 1032nd.
 const MOST_PACKED: u64 = 1032;
+
+impl Entry {
+    /// Its sum, for bytes that begin at `at`. Torch can be told to compute none, and writes zero then.
+    fn sum(&self, at: u64) -> Option<Sum> {
+        let (name, len, crc) = (self.name.clone(), self.len, self.crc);
+        (crc != 0).then_some(Sum { name, at, len, crc })
+    }
+}
 
 impl Archive {
     /// Reads and checks the directory of an archive.
@@ -48,8 +61,10 @@ impl Archive {
         let bad = |field: &str, found: String, wanted: &str| {
             Source::new(input, "zip").malformed(0, field, found, wanted)
         };
-        let mut zip = ZipArchive::new(BufReader::new(Positioned { input: input.clone(), at: 0 }))
-            .map_err(|e| failed(input, &e))?;
+        // Torch's archives begin with the file; a guess of where else they might goes wrong.
+        let config = Config { archive_offset: ArchiveOffset::Known(0) };
+        let reader = BufReader::new(Positioned { input: input.clone(), at: 0 });
+        let mut zip = ZipArchive::with_config(config, reader).map_err(|e| failed(input, &e))?;
         if zip.len() as u64 > Limits::DEFAULT.tensors {
             return Err(bad("directory", format!("{} entries", zip.len()), "at most 1048576"));
         }
@@ -84,9 +99,16 @@ impl Archive {
                 let found = format!("{len} bytes packed in {packed}");
                 return Err(bad(&name, found, "a size that can be"));
             }
-            entries.push(Entry { name, len, stored, at, packed });
+            entries.push(Entry { name, len, stored, at, packed, crc: file.crc32() });
         }
-        Ok(Archive { input: input.clone(), entries })
+        let stored = entries.iter().filter(|e| e.stored);
+        let input = input.with_sums(stored.filter_map(|e| e.sum(e.at)).collect());
+        Ok(Archive { input, entries })
+    }
+
+    /// The file of the archive; what is read of its entries is compared with their sums.
+    pub fn input(&self) -> &Input {
+        &self.input
     }
 
     /// The entry with this name.
@@ -103,10 +125,11 @@ impl Archive {
     pub fn unpacked(&self, entry: &Entry) -> Input {
         let name = format!("{}!{}", self.input.name(), entry.name);
         let (input, at, packed) = (self.input.clone(), entry.at, entry.packed);
-        Input::stream(name, entry.len, move || {
+        let unpacked = Input::stream(name, entry.len, move || {
             let packed = Positioned { input: input.clone(), at }.take(packed);
             Ok(Box::new(DeflateDecoder::new(BufReader::with_capacity(256 << 10, packed))))
-        })
+        });
+        unpacked.with_sums(entry.sum(0).into_iter().collect())
     }
 
     /// A small entry in memory.

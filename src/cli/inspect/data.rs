@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
-use super::{Args, facts::Facts};
+use super::{Args, facts::Facts, raw};
 use crate::{
     cli::json::VERSION,
     error::{Error, unicode},
@@ -35,11 +35,11 @@ enum Known<'a> {
     },
 }
 
-struct Lists<'a>(Option<&'a Model>, &'a Args);
+struct Lists<'a>(&'a Facts, Option<&'a Model>, &'a Args);
 
 impl<'a> Data<'a> {
     pub fn new(facts: &'a Facts, model: Option<&'a Model>, args: &'a Args) -> Data<'a> {
-        let known = Known::Read { facts, lists: Lists(model, args) };
+        let known = Known::Read { facts, lists: Lists(facts, model, args) };
         Data { schema_version: VERSION, known }
     }
 
@@ -51,9 +51,14 @@ impl<'a> Data<'a> {
 
 impl Serialize for Lists<'_> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        let Lists(model, args) = self;
+        let Lists(facts, model, args) = self;
         let mut map = to.serialize_map(None)?;
-        let Some(model) = model else { return map.end() };
+        let Some(model) = model else {
+            if args.tensors && !facts.raw.is_empty() {
+                map.serialize_entry("tensors", &List(|| facts.raw.iter().map(raw::json)))?;
+            }
+            return map.end();
+        };
         if args.metadata {
             map.serialize_entry("header", &Map(|| model.header.iter().map(|(k, v)| (k, v))))?;
             let keys = || model.metadata.iter().map(|(k, v)| (k, Shown(v)));

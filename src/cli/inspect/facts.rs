@@ -11,6 +11,7 @@ use crate::{
         Finding,
         vocabulary::{Health, health},
     },
+    checkpoint::Stored,
     error::{Error, Result, plain, unicode},
     format::{
         catalog,
@@ -34,6 +35,12 @@ pub(super) struct Facts {
     pub source: String,
     pub read_by: Vec<(String, String)>,
     pub family: String,
+    /// What raw weights are where they are not a plain model: an adapter, quantized for another program.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// The tensors of raw weights, which have no model.
+    #[serde(skip)]
+    pub raw: Vec<Stored>,
     pub file_type: Option<String>,
     pub parameters: u64,
     pub sizes: Vec<(&'static str, u64)>,
@@ -107,12 +114,7 @@ impl Facts {
     pub fn recognised(path: &Path, format: &'static Container) -> Result<Facts> {
         let bytes = size(path)?;
         let files = vec![unicode(path)];
-        let next = match format.format.skeleton {
-            Skeleton::Checkpoint => {
-                format!("regguf convert {}", path.display())
-            }
-            _ => "nothing: it is known, and regguf does not convert it".to_owned(),
-        };
+        let next = "nothing: it is known, and regguf does not convert it".to_owned();
         Ok(Facts { bytes, files, next, ..Facts::about(path, format) })
     }
 
@@ -138,7 +140,7 @@ impl Facts {
         })
     }
 
-    fn about(path: &Path, format: &'static Container) -> Facts {
+    pub fn about(path: &Path, format: &'static Container) -> Facts {
         let lived = &format.format.lived;
         Facts {
             file: unicode(path),
@@ -274,7 +276,7 @@ fn next(path: &Path, format: &Container, model: &Model) -> String {
 }
 
 /// `word` as a shell takes it.
-fn shell_word(word: &str) -> String {
+pub(super) fn shell_word(word: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || "/._-+=:,@%".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         return word.to_owned();
@@ -309,6 +311,9 @@ impl fmt::Display for Facts {
             let (parameters, bytes) = (text::count(self.parameters), size::text(self.bytes));
             let tensors: u64 = self.types.iter().map(|share| share.tensors).sum();
             line("parameters", &format!("{parameters} in {tensors} tensors, {bytes}"))?;
+        }
+        if let Some(kind) = &self.kind {
+            line("kind", kind)?;
         }
         if let Some(file_type) = &self.file_type {
             line("file type", file_type)?;

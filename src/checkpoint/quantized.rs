@@ -1,0 +1,174 @@
+//! Checkpoints whose matrices somebody quantized for another program: which scheme it is.
+//!
+//! `quantization_config` in config.json names it; where there is none, the tensors do.
+//!
+//! | scheme | a matrix is |
+//! |---|---|
+//! | GPTQ | `qweight` i32, `qzeros` i32, `scales`, often `g_idx` |
+//! | AWQ | `qweight` i32 with as many rows as the matrix has columns, `qzeros`, `scales` |
+//! | bitsandbytes | `weight` u8 with `weight.absmax`, `weight.quant_map`; or i8 with `SCB` |
+//! | FP8 | `weight` in float8 with `weight_scale_inv` or `weight_scale` |
+//! | compressed-tensors | `weight_packed`, `weight_scale` |
+//! | MLX | `weight` u32, `scales`, `biases` |
+
+use std::{fmt, path::Path};
+
+use serde_json::Value as Json;
+
+use super::{Stored, json};
+use crate::error::{Error, Result};
+
+/// How a checkpoint is quantized.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scheme {
+    /// Its name, as people know it.
+    pub name: String,
+    /// Bits of a weight, where known.
+    pub bits: Option<u64>,
+    /// Weights that share a scale, where known: how many, or which.
+    pub groups: Option<String>,
+}
+
+impl fmt::Display for Scheme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)?;
+        if let Some(bits) = self.bits {
+            write!(f, ", {bits} bits")?;
+        }
+        self.groups.as_ref().map_or(Ok(()), |groups| write!(f, ", {groups}"))
+    }
+}
+
+impl Scheme {
+    /// The refusal of a checkpoint of this scheme.
+    pub fn refused(&self, file: &str) -> Error {
+        let next = "convert the checkpoint that it was made from, and quantize that with --type";
+        Error::unsupported(format!("{file}: not yet: weights quantized by {self}"), next)
+    }
+}
+
+/// The scheme of a checkpoint whose config.json lies in `folder`; none where its weights are floats.
+///
+/// # Errors
+/// Where config.json is no JSON.
+pub fn scheme<'a>(
+    folder: &Path,
+    tensors: &(impl Iterator<Item = &'a Stored> + Clone),
+) -> Result<Option<Scheme>> {
+    let config = json::read(&folder.join("config.json"))?;
+    let own = json::read(&folder.join("quantize_config.json"))?;
+    let by_tensors = of_tensors(tensors);
+    let stated = config.as_ref().and_then(|c| {
+        ["quantization_config", "compression_config", "quantization"].iter().find_map(|k| c.get(k))
+    });
+    let stated = stated.or(own.as_ref());
+    // Settings may speak of what was done on the way; what is stored counts.
+    Ok(by_tensors.map(|found| match stated {
+        Some(stated) => found.with(stated),
+        None => found,
+    }))
+}
+
+impl Scheme {
+    /// The same, with what the settings say of it.
+    fn with(self, stated: &Json) -> Scheme {
+        let text = |key: &str| stated.get(key).and_then(Json::as_str);
+        let number = |keys: [&str; 2]| keys.iter().find_map(|key| stated.get(key)?.as_u64());
+        let name = match text("quant_method") {
+            Some("gptq") => "GPTQ".to_owned(),
+            Some("awq") => "AWQ".to_owned(),
+            Some("fp8") => "FP8".to_owned(),
+            Some("bitsandbytes") => match text("bnb_4bit_quant_type") {
+                Some(kind) if self.bits == Some(4) => format!("bitsandbytes {kind}"),
+                _ => self.name,
+            },
+            Some("compressed-tensors") if self.name.starts_with("FP8") => {
+                format!("{} of compressed-tensors", self.name)
+            }
+            Some(other) if !self.name.to_lowercase().contains(&other.to_lowercase()) => {
+                format!("{other} ({})", self.name)
+            }
+            _ => self.name,
+        };
+        let groups = number(["group_size", "q_group_size"]).filter(|n| *n > 0);
+        let groups = groups.map(|n| format!("groups of {n}"));
+        let blocks = stated.get("weight_block_size").and_then(Json::as_array).map(|sizes| {
+            let sizes: Vec<String> = sizes.iter().map(Json::to_string).collect();
+            format!("blocks of {}", sizes.join(" × "))
+        });
+        let bits = self.bits.or(number(["bits", "w_bit"]));
+        Scheme { name, bits, groups: groups.or(blocks).or(self.groups) }
+    }
+}
+
+/// The scheme that tensors show by their names, types and shapes.
+fn of_tensors<'a>(tensors: &(impl Iterator<Item = &'a Stored> + Clone)) -> Option<Scheme> {
+    let find = |end: &str| tensors.clone().find(|t| t.name.ends_with(end));
+    let beside = |one: &Stored, end: &str, other: &str| {
+        let name = format!("{}{other}", one.name.strip_suffix(end)?);
+        tensors.clone().find(|t| t.name == name)
+    };
+    let size = |stored: &Stored, n: usize| stored.shape.get(n).copied().unwrap_or(0);
+    let named = |name: &str, bits: Option<u64>, groups: Option<String>| {
+        Some(Scheme { name: name.to_owned(), bits, groups })
+    };
+    if let Some(packed) = find(".qweight") {
+        let scales = beside(packed, "qweight", "scales");
+        let zeros = beside(packed, "qweight", "qzeros");
+        let columns = scales.map_or(0, |s| size(s, s.shape.len().saturating_sub(1)));
+        let inputs = beside(packed, "qweight", "g_idx").map(|g| size(g, 0));
+        // AWQ packs along a row, GPTQ along a column.
+        if columns != size(packed, 1) && columns != 0 && zeros.is_some() {
+            let bits = 32 * size(packed, 1) / columns;
+            let groups = scales.map(|s| size(packed, 0).div_ceil(size(s, 0).max(1)));
+            return named("AWQ", Some(bits), groups.map(|n| format!("groups of {n}")));
+        }
+        let of_zeros = zeros.filter(|z| z.shape.len() == 2 && z.dtype.name == "i32");
+        let bits = match (inputs, of_zeros) {
+            (Some(inputs), _) => Some(32 * size(packed, 0) / inputs.max(1)),
+            (None, Some(zeros)) => Some(32 * size(zeros, 1) / columns.max(1)),
+            // The first files had float zeros, one a row or one a group of it.
+            _ => Some(4),
+        };
+        let inputs = bits.filter(|b| *b > 0).map(|bits| 32 * size(packed, 0) / bits);
+        let groups = match of_zeros {
+            Some(zeros) => size(zeros, 0),
+            None => scales.filter(|s| s.shape.len() == 2).map_or(1, |s| size(s, 1)),
+        };
+        let groups = match (groups, inputs) {
+            (0, _) | (_, None) => None,
+            (1, _) => Some("one scale a row".to_owned()),
+            (groups, Some(inputs)) => Some(format!("groups of {}", inputs / groups)),
+        };
+        return named("GPTQ", bits, groups);
+    }
+    if find(".weight_packed").is_some() {
+        return named("compressed-tensors", None, None);
+    }
+    let scaled = find(".weight.absmax").or_else(|| find(".quant_state.bitsandbytes__nf4"));
+    if scaled.is_some() {
+        return named("bitsandbytes", Some(4), None);
+    }
+    if find(".SCB").is_some() {
+        return named("bitsandbytes int8", Some(8), Some("one scale a row".to_owned()));
+    }
+    let weight = |t: &&Stored| t.name.ends_with(".weight");
+    let weights = || tensors.clone().filter(weight);
+    if weights().any(|t| t.dtype.name == "u32") && find(".scales").is_some() {
+        return named("MLX", None, None);
+    }
+    if let Some(float) = weights().find(|t| t.dtype.name.starts_with("float")) {
+        let scale = beside(float, "weight", "weight_scale");
+        let groups = match (scale, beside(float, "weight", "weight_scale_inv")) {
+            (_, Some(_)) => Some("a scale a block".to_owned()),
+            (Some(scale), _) if scale.shape.iter().product::<u64>() > 1 => {
+                Some("a scale a row".to_owned())
+            }
+            (Some(_), _) => Some("a scale a matrix".to_owned()),
+            _ => Some("no scales".to_owned()),
+        };
+        return named(&format!("FP8 ({})", float.dtype.name), Some(8), groups);
+    }
+    let packed = weights().find(|t| t.shape.len() == 2 && !t.dtype.is_float());
+    packed.and_then(|t| named(&format!("an unknown scheme ({} weights)", t.dtype.name), None, None))
+}

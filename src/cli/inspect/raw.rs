@@ -1,0 +1,82 @@
+//! What `inspect` says of raw weights: a file, or the set that it belongs to, as it would be converted.
+
+use std::path::Path;
+
+use super::{facts::Facts, facts::Share, facts::shell_word, text};
+use crate::{
+    checkpoint::{self, Options, Stored},
+    error::{Error, Result},
+    format::container::Container,
+    size,
+};
+
+/// The facts about raw weights.
+pub(super) fn facts(path: &Path, format: &'static Container) -> Result<Facts> {
+    let survey = checkpoint::survey(path)?;
+    let word = shell_word(&path.display().to_string());
+    // What comes next is what that command says.
+    let next = match checkpoint::open(path, &Options::default()) {
+        Ok(model) if model.vocab.is_empty() => {
+            "put the model's tokenizer beside its weights, then regguf convert".to_owned()
+        }
+        Ok(_) => format!("regguf convert {word}"),
+        Err(Error::Interrupted) => return Err(Error::Interrupted),
+        Err(error) => format!("nothing: {error}"),
+    };
+    let mut types: Vec<Share> = Vec::new();
+    for stored in &survey.tensors {
+        let name = stored.dtype.name;
+        let bytes = bytes(stored);
+        match types.iter_mut().find(|share| share.name == name) {
+            Some(share) => {
+                share.tensors += 1;
+                share.bytes += bytes;
+            }
+            None => {
+                types.push(Share { name: name.to_owned(), dialect: "plain", tensors: 1, bytes });
+            }
+        }
+    }
+    types.sort_by_key(|share| std::cmp::Reverse(share.bytes));
+    Ok(Facts {
+        bytes: survey.files.iter().map(crate::bytes::Input::len).sum(),
+        files: survey.files.iter().map(crate::bytes::Input::name).collect(),
+        kind: survey.kind,
+        parameters: survey.tensors.iter().map(elements).sum(),
+        types,
+        findings: survey
+            .notes
+            .into_iter()
+            .map(|n| crate::check::Finding::note("reader", n))
+            .collect(),
+        raw: survey.tensors,
+        next,
+        ..Facts::about(path, format)
+    })
+}
+
+fn elements(stored: &Stored) -> u64 {
+    stored.shape.iter().fold(1, |n, d| n.saturating_mul(*d))
+}
+
+fn bytes(stored: &Stored) -> u64 {
+    stored.dtype.bytes(elements(stored)).unwrap_or(0)
+}
+
+/// The rows of a table of raw tensors.
+pub(super) fn rows(raw: &[Stored]) -> String {
+    let row = |t: &Stored| {
+        let shape: Vec<String> = t.shape.iter().map(u64::to_string).collect();
+        let (shape, bytes) = (shape.join(" × "), size::text(bytes(t)));
+        vec![format!("  {}", t.name), shape, t.dtype.name.to_owned(), bytes, format!("{:#x}", t.at)]
+    };
+    text::table(&raw.iter().map(row).collect::<Vec<_>>())
+}
+
+/// A raw tensor as data.
+pub(super) fn json(t: &Stored) -> serde_json::Value {
+    serde_json::json!({
+        "name": t.name, "shape": t.shape, "type": t.dtype.name, "dialect": "plain",
+        "bytes": bytes(t), "pieces": [[t.file, t.at]],
+    })
+}
