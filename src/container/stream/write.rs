@@ -4,7 +4,7 @@ use super::named;
 use crate::{
     container::{Layout, TensorHead},
     error::{Error, Result},
-    format::container::{Container, WordKind},
+    format::container::{Container, Record, WordKind},
     model::Vocab,
     quant::QuantType,
 };
@@ -27,6 +27,13 @@ pub fn layout(
     vocab: &Vocab,
     heads: &[TensorHead],
 ) -> Result<Layout> {
+    let vocabulary = format
+        .vocab
+        .as_ref()
+        .is_some_and(|v| v.file || v.special_bit || v.merges.is_some() || v.stored.is_some());
+    if vocabulary || format.header.matrix.is_some() || format.tensors.record == Record::NameFirst {
+        return Err(cannot(format, "it is read only"));
+    }
     let mut layout = Layout::default();
     let mut out = crate::container::start(format);
     let word = |name: &str| -> Result<i64> {
