@@ -111,4 +111,9 @@ fn what_nothing_would_read_gets_no_name() {
     let words = "quantize --override-kv split.count=int:77 f16.gguf out.gguf q4_0";
     ends(here, words, 4, "split.count says 77 shards, 1 are written");
     assert!(!here.join("out.gguf").exists());
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/T/E7/ggml-vocab.gguf");
+    fs::copy(golden, here.join("vocab.gguf")).expect("readable");
+    ends(here, "upgrade vocab.gguf --to ggjt-v3 -o v.bin", 4, "nothing would read it");
+    assert!(!here.join("v.bin").exists());
+    ends(here, "upgrade vocab.gguf -o v.gguf", 0, "");
 }

@@ -413,7 +413,9 @@ fn check_written(plan: &Plan, out: &Replace, files: usize) -> Result<Model> {
     let found = container::open_alone(&written, &options)?;
     // Whoever opens it next is not told what it is.
     let untold = container::detect(&written, &OpenOptions::default())?;
-    if let Verdict::Unknown(_) = untold.verdict {
+    // Without tensors nothing tells the families of an older container apart.
+    let is_either = matches!(untold.verdict, Verdict::Either(..)) && found.tensors.is_empty();
+    if is_either || matches!(untold.verdict, Verdict::Unknown(_)) {
         let why = untold.sure(&written).err().map_or(String::new(), |why| format!(": {why}"));
         return Err(wrong(format!("nothing would read it{why}")));
     }

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     change::{self, Plan, report::Report, upgrade::Options},
     check::prove::{TEXT, TOKENS, proof, running},
-    checkpoint, container,
+    container,
     error::{Error, Result},
     infer::outputs,
     model::Model,
@@ -99,14 +99,10 @@ fn one_file(input: &Path, rest: &[PathBuf]) -> Result<()> {
     if !input.is_dir() {
         return Ok(());
     }
-    let verb = match checkpoint::is_checkpoint(input)? {
-        true => "convert",
-        false => "batch upgrade",
-    };
-    Err(Error::refused(
-        format!("{shown}: is a folder"),
-        format!("`regguf {verb} {shown}` takes one"),
-    ))
+    let next = format!(
+        "`regguf batch upgrade {shown}` takes the models in it, `regguf convert {shown}` raw weights"
+    );
+    Err(Error::refused(format!("{shown}: is a folder"), next))
 }
 
 /// What a text costs with the key rows as stored and as repaired; an error where repair makes it worse.
