@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use super::{Finding, Severity, numbers, structure, tensors};
+use super::{Finding, Severity, diagnose, numbers, search, structure, tensors};
 use crate::bytes::{Input, open_regular};
 use crate::checkpoint::{self, Misfit};
 use crate::container::tail::{self, Kind};
@@ -110,6 +110,22 @@ pub(super) fn check(
         }
     }
     findings
+}
+
+/// What is wrong with a file by itself, its bytes unread but for what its structure needs.
+pub(super) fn damage(path: &Path) -> Option<Finding> {
+    let size = path.metadata().map_or(0, |m| m.len());
+    let found = match held(path, false) {
+        Held::Model(model) => check(path, &model, false, &|_| ()),
+        Held::Later(model) => check_later(path, &model),
+        Held::Told(finding) => vec![finding],
+        Held::Other(looks) if search::has_model_ending(path) => {
+            vec![Finding::failure("unknown", format!("no model: it {looks}"))]
+        }
+        Held::Other(_) => Vec::new(),
+    };
+    let evident = diagnose::evident(path, size, &[]).filter(|_| search::look(path).is_some());
+    evident.into_iter().chain(found).find(|finding| finding.severity == Severity::Failure)
 }
 
 /// What follows the data of a model's files. So few zeros as fill a page are no more than padding.

@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use walkdir::WalkDir;
 
 use super::digest::{self, Algorithm, Outcome};
-use super::inside;
 use super::sums::is_list_name;
 use super::tensors::{TENSORSUMS, TensorList, sums, to_text};
 use super::verify::Progress;
+use super::{Finding, inside};
 use crate::bytes::replace::{check_target, write_small};
 use crate::error::{Error, Result};
 
@@ -23,7 +23,7 @@ pub const CHECKLIST: &str = "checklist.chk";
 /// Digests every file below `folder` in one read each and writes the lists into it.
 ///
 /// # Errors
-/// Where a list exists already (it may be the publisher's) and `force` is not given, where a file
+/// Where a list of an earlier call exists and `force` is not given, where a file
 /// cannot be read or changes meanwhile, where a name cannot be written in a list.
 pub fn write(
     folder: &Path,
@@ -31,7 +31,7 @@ pub fn write(
     force: bool,
     progress: &dyn Progress,
 ) -> Result<Vec<PathBuf>> {
-    let targets = [folder.join(SHA256SUMS), folder.join(CHECKLIST), folder.join(TENSORSUMS)];
+    let targets = [own(folder, SHA256SUMS), own(folder, CHECKLIST), folder.join(TENSORSUMS)];
     for target in &targets {
         check_target(target, force, &[])?;
     }
@@ -77,6 +77,23 @@ pub fn write(
         }
     }
     Ok(written)
+}
+
+/// Where this program writes a list: under its usual name, or beside the list of that name that somebody
+/// else made. Its own are known by [`TENSORSUMS`], which nobody else writes.
+fn own(folder: &Path, name: &str) -> PathBuf {
+    let (usual, beside) = (folder.join(name), folder.join(format!("regguf.{name}")));
+    let foreign = usual.exists() && !folder.join(TENSORSUMS).exists();
+    if foreign || beside.exists() { beside } else { usual }
+}
+
+/// The files below a folder that no list should vouch for, each with what is wrong with it.
+///
+/// # Errors
+/// Where the folder cannot be listed.
+pub fn damaged(folder: &Path) -> Result<Vec<(PathBuf, Finding)>> {
+    let of = |path: PathBuf| inside::damage(&path).map(|finding| (path, finding));
+    Ok(files_of(folder)?.into_iter().filter_map(of).collect())
 }
 
 /// The name of a file as lists have it: relative to the folder, with `/`.

@@ -5,10 +5,10 @@ use std::process::ExitCode;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::check::Severity;
 use crate::check::digest::Digest;
 use crate::check::lists;
 use crate::check::verify::{Checked, Options, Progress, Status, Verification, verify};
+use crate::check::{Finding, Severity};
 use crate::error::{Error, Result};
 
 use super::{Globals, escaped, json, may_draw, print, text::counted};
@@ -109,6 +109,15 @@ fn write_lists(args: &Args, threads: usize, bar: &Bar) -> Result<ExitCode> {
     for folder in &args.paths {
         if !folder.is_dir() {
             return Err(Error::Usage(format!("{}: --write needs a folder", folder.display())));
+        }
+        let damaged = lists::damaged(folder)?;
+        if !damaged.is_empty() {
+            let told = |(path, finding): &(PathBuf, Finding)| {
+                format!("{}: FAILED\n  {finding}\n", shown(&path.display().to_string()))
+            };
+            print(&damaged.iter().map(told).collect::<String>())?;
+            eprintln!("regguf: no list was written for {}", folder.display());
+            return Ok(ExitCode::from(1));
         }
         for list in lists::write(folder, threads, args.force, bar)? {
             out.push_str(&format!("{}\n", list.display()));
