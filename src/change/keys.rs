@@ -21,7 +21,9 @@ pub(super) fn from_header(model: &Model, plan: &mut Plan, options: &Options) -> 
         keys.set(key, value.clone());
     }
     say(&hyper, plan);
-    stamp(&mut keys, model, plan, model.header("ftype"));
+    // From 10 on the ggml repository numbers file types otherwise than llama.cpp.
+    let theirs = |n: &i64| model.header("quant_version").is_some() && *n >= 10;
+    stamp(&mut keys, model, plan, model.header("ftype").filter(|n| !theirs(n)));
     plan.metadata = keys;
     Ok(())
 }

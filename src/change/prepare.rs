@@ -2,7 +2,7 @@
 
 use crate::{
     error::{Error, Result},
-    format::catalog,
+    format::{catalog, family::Family},
     model::{
         Join, Model, Order, Sizes, Tensor,
         role::{Naming, Role, expert_of},
@@ -22,6 +22,10 @@ pub(super) fn prepare(
         notes.push("rope.freqs dropped: every loader computes them".to_owned());
     }
     if let Some(family) = catalog::family(&model.family) {
+        if family.tokenizer.is_some() && to_gguf {
+            check_shapes(family, &model)?;
+            drop_tied(family, &mut model, notes)?;
+        }
         let naming = if to_gguf { Naming::Gguf } else { Naming::Old };
         for tensor in &mut model.tensors {
             let role = Role::find(family, &tensor.name);
@@ -50,6 +54,58 @@ pub(super) fn prepare(
     }
     Ok(model)
 }
+
+/// Whether every tensor has the shape of its role: programs of the first months stored some transposed.
+fn check_shapes(family: &'static Family, model: &Model) -> Result<()> {
+    let sizes = Sizes::of(model);
+    for tensor in &model.tensors {
+        let wanted = Role::find(family, &tensor.name).and_then(|(_, role)| role.shape(&sizes));
+        let Some(wanted) = wanted.filter(|wanted| *wanted != tensor.shape) else { continue };
+        let what = format!(
+            "{}: has the shape {:?}, its role wants {wanted:?}: not yet: matrices that are stored transposed",
+            tensor.name, tensor.shape
+        );
+        return Err(Error::unsupported(what, "convert the original checkpoint"));
+    }
+    Ok(())
+}
+
+/// Drops an output matrix whose bytes are those of the embedding: readers of GGUF take that by themselves.
+fn drop_tied(family: &'static Family, model: &mut Model, notes: &mut Vec<String>) -> Result<()> {
+    let place = |id: &str| {
+        let name = Role::first(family.roles.get(id)?).name(Naming::Old)?;
+        model.tensors.iter().position(|t| t.name == name)
+    };
+    let Some((output, embedding)) = place("output").zip(place("token_embedding")) else {
+        return Ok(());
+    };
+    let (Some(a), Some(b)) = (model.tensors.get(output), model.tensors.get(embedding)) else {
+        return Ok(());
+    };
+    if (a.quant, &a.shape) != (b.quant, &b.shape) {
+        return Ok(());
+    }
+    let group = a.quant.row_group() as u64;
+    let step = (CHUNK / a.row_bytes().max(1) / group * group).max(group);
+    let mut first = 0;
+    while first < a.rows() {
+        let rows = step.min(a.rows() - first);
+        let size = usize::try_from(rows * a.row_bytes()).unwrap_or(0);
+        let (mut one, mut two) = (vec![0; size], vec![0; size]);
+        model.read_rows(a, first, rows, &mut one)?;
+        model.read_rows(b, first, rows, &mut two)?;
+        if one != two {
+            return Ok(());
+        }
+        first += rows;
+    }
+    notes.push(format!("{} dropped: it is the token embedding again", a.name));
+    model.tensors.remove(output);
+    Ok(())
+}
+
+/// What is compared at once, in bytes.
+const CHUNK: u64 = 1 << 20;
 
 /// Joins `blk.N.ffn_gate.E.weight` of the first Mixtral files into `blk.N.ffn_gate_exps.weight`, which
 /// is all that llama.cpp reads since it stopped taking them one by one.

@@ -7,7 +7,7 @@ use crate::{
     error::{Error, Result},
     format::{
         catalog,
-        container::{Container, Skeleton},
+        container::{Container, Skeleton, Word},
     },
     quant::QuantType,
 };
@@ -25,9 +25,12 @@ impl Target {
         let wanted = name.to_ascii_lowercase();
         let named =
             |c: &&Container| c.id() == wanted || c.id().strip_suffix("-llama") == Some(&wanted);
-        // A family says what stands in a header.
+        // A family says what stands in a header, if not two numbers in one word.
         let writable = |c: &&Container| match c.format.skeleton {
-            Skeleton::Stream => catalog::family(&c.format.family).is_some(),
+            Skeleton::Stream => {
+                let plain = |word: &Word| word.split.is_none();
+                catalog::family(&c.format.family).is_some() && c.header.fields.iter().all(plain)
+            }
             skeleton => skeleton == Skeleton::Keyed,
         };
         let usual = |c: &&Container| {

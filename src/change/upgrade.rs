@@ -17,7 +17,7 @@ use crate::{
     bytes::Input,
     checkpoint::tokenizer::sentencepiece::SentencePiece,
     error::{Error, Result},
-    format::family::Family,
+    format::{catalog, family::Family},
     model::{Model, Sizes, Stated, Tensor, Vocab},
     quant::{
         QuantType,
@@ -55,12 +55,19 @@ pub fn plan(model: Model, options: &Options) -> Result<(Model, Plan)> {
     let target = Target::find(options.to.as_deref().unwrap_or("gguf-v3"))?;
     if model.tensors.iter().any(|t| t.name.contains(".lora")) {
         let name = model.files.first().map(Input::name).unwrap_or_default();
+        let title = catalog::container(&model.format).map_or("", |c| c.format.title.as_str());
         return Err(Error::foreign(
-            format!("{name}: is an adapter, not a model"),
+            format!("{name}: {title}: is an adapter, not a model"),
             "regguf reads and inspects it; llama.cpp took such files until July 2024 (--lora)",
         ));
     }
-    Family::of(&model)?;
+    let family = Family::of(&model)?;
+    if !target.is_keyed()
+        && let Some(family) = family.filter(|f| f.family.name != target.container().format.family)
+    {
+        let what = format!("{} does not hold {}", target.title(), family.family.title);
+        return Err(Error::unsupported(what, "keep it as GGUF: --to gguf-v3, gguf-v2 or gguf-v1"));
+    }
     let from_gguf = keys::are_gguf(&model);
     let mut notes = model.notes.clone();
     let model = prepare::prepare(model, target.is_keyed(), options.repair_key_rows, &mut notes)?;
@@ -82,6 +89,18 @@ pub fn plan(model: Model, options: &Options) -> Result<(Model, Plan)> {
     let given = given.map(|model| model.vocab());
     match (from_gguf, target.is_keyed()) {
         (true, true) => keys::modernise(&model, &mut plan, options, given.as_ref())?,
+        (false, true) if family.is_some_and(|family| family.tokenizer.is_some()) => {
+            if given.is_some() {
+                let what =
+                    "--vocab takes a tokenizer.model, and this model's tokens are byte pairs";
+                return Err(Error::unsupported(
+                    what,
+                    "leave it out: the file's own tokens are whole",
+                ));
+            }
+            keys::from_header(&model, &mut plan, options)?;
+            model.vocab.to_metadata(&mut plan.metadata);
+        }
         (false, true) => {
             let rebuilt = vocabulary::to_gguf(&model.vocab, n_vocab(&model));
             keys::from_header(&model, &mut plan, options)?;

@@ -64,7 +64,9 @@ fn absent(model: &Model, known: &[&str]) -> Absent {
     let names: std::collections::HashSet<&str> =
         model.tensors.iter().map(|t| t.name.as_str()).chain(known.iter().copied()).collect();
     for role in Role::all(family, layers, false) {
-        let Some(name) = role.name(Naming::Old) else { continue };
+        let Some(name) = role.name(Naming::Old).filter(|_| !role.names.optional_old) else {
+            continue;
+        };
         if !names.contains(name.as_str()) {
             let size = sizes.iter().find(|(id, _)| *id == role.id).map_or(0, |(_, bytes)| *bytes);
             out.bytes = out.bytes.saturating_add(size);

@@ -33,7 +33,7 @@ use crate::{
         container::{Container, Matrix, Word, WordKind},
     },
     limits::Limits,
-    model::{Array, Hyper, Kind, Model, Naming, Role, Scaling, Sizes, Tail, Value},
+    model::{Array, Hyper, Kind, Model, Naming, Role, Scaling, Sizes, Tail, Value, spelling},
 };
 use record::{Head, named};
 
@@ -57,6 +57,7 @@ pub(super) fn read(
     }
     if let Some(shape) = &format.vocab {
         at = walk.vocab(shape, at, &mut model)?;
+        settle_family(&mut model);
     }
     walk.tensors(at, &mut model)?;
     Ok(model)
@@ -267,4 +268,17 @@ pub(super) fn fill_metadata(model: &mut Model) {
     let hyper = Hyper::new(family, Sizes::of(model), Scaling::None);
     model.metadata.set("general.architecture", family.family.gguf.as_str());
     hyper.sizes.symbols().for_each(|symbol| hyper.put(symbol, &mut model.metadata));
+}
+
+/// Rebuilds a byte-pair vocabulary in GGUF's terms. Where that cannot be, or where tokens tell another family
+/// that lies in the same container, the model is of no known family.
+fn settle_family(model: &mut Model) {
+    let Some(family) = catalog::family(&model.family) else { return };
+    let Some(rule) = &family.tokenizer else { return };
+    let tokens = &model.vocab.tokens;
+    let other = |text: &String| tokens.iter().any(|token| token == text.as_bytes());
+    match spelling::read(rule, &model.vocab) {
+        Ok(vocab) if !family.family.not_with.iter().any(other) => model.vocab = vocab,
+        _ => model.family.clear(),
+    }
 }

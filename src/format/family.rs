@@ -27,6 +27,9 @@ pub struct Family {
     /// What is computed with the tensors; none where the runner does not know.
     #[serde(default)]
     pub arithmetic: Option<Arithmetic>,
+    /// How vocabularies of files before GGUF become GGUF's; none where they are LLaMA's.
+    #[serde(default)]
+    pub tokenizer: Option<Tokenizer>,
     /// The tensors by what they do.
     pub roles: BTreeMap<String, Names>,
 }
@@ -50,9 +53,24 @@ pub struct Identity {
     /// The project, commit and file that defined it.
     #[serde(default)]
     pub source: String,
+    /// Tokens that tell files of another family in the same container.
+    #[serde(default)]
+    pub not_with: Vec<String>,
     /// Tensors that no reader needs: names that end so.
     #[serde(default)]
     pub ignored: Vec<String>,
+}
+
+/// A byte-pair vocabulary.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tokenizer {
+    /// `tokenizer.ggml.model`.
+    pub model: String,
+    /// `tokenizer.ggml.pre`.
+    pub pre: String,
+    /// The text of the token that begins and ends texts.
+    pub end: String,
 }
 
 /// Where a number of a model is found: what is stated first, then what it follows from.
@@ -190,6 +208,9 @@ pub struct Names {
     /// Whether a model may lack it.
     #[serde(default)]
     pub optional: bool,
+    /// Whether a file from before GGUF may lack it.
+    #[serde(default)]
+    pub optional_old: bool,
     /// Whether a vector of as many numbers as it has rows is added to what it makes: the same name with
     /// `.bias` for `.weight`, or `/b` for `/w` and `/g`.
     #[serde(default)]

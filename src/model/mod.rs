@@ -12,6 +12,7 @@ pub mod pretokenizer;
 pub mod printable;
 pub mod role;
 pub mod sizes;
+pub mod spelling;
 pub mod tensor;
 pub mod vocab;
 
