@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 use super::Finding;
 use super::digest::Digest;
 use super::download::{self, Claim};
-use super::search;
 use super::sums::{self, List, NotAList};
 use super::verify::{ListChecked, Options};
+use super::{search, stores};
 use crate::container;
 
 /// Folders above a file in which a list may name it: llama.cpp's is two above `models/7B/`.
@@ -46,6 +46,8 @@ pub(super) struct Gathered {
     /// Every digest that a list gives, with the name it gives it to: tells swapped parts.
     pub(super) listed: Vec<(Digest, String)>,
     places: HashMap<PathBuf, usize>,
+    /// Folders with sets that lack a file, which is told of by itself.
+    incomplete: BTreeSet<PathBuf>,
     /// What each list has claimed already: long lists repeat themselves.
     claimed: HashSet<(usize, Digest, Option<String>, PathBuf)>,
 }
@@ -93,9 +95,10 @@ impl Gathered {
     /// Whether a file is a later one of a set whose first file is looked at as well.
     pub(super) fn is_later(&self, path: &Path) -> bool {
         let first = container::first_of_set(path);
-        first.is_some_and(|first| {
-            self.places.contains_key(&fs::canonicalize(&first).unwrap_or(first))
-        })
+        self.incomplete.contains(path.parent().unwrap_or(Path::new(""))) && is_shard(path)
+            || first.is_some_and(|first| {
+                self.places.contains_key(&fs::canonicalize(&first).unwrap_or(first))
+            })
     }
 
     /// The subject for a file, new or already met under another name.
@@ -138,7 +141,15 @@ impl Gathered {
         for path in files.iter().filter(is_subject) {
             self.subject(path.display().to_string(), path.clone());
         }
+        for file in stores::unfinished(folder, &files) {
+            self.subject(file.display().to_string(), file);
+        }
+        for (blob, finding) in files.iter().flat_map(|file| stores::missing_layers(file)) {
+            let subject = self.subject(blob.display().to_string(), blob);
+            subject.findings = vec![finding];
+        }
         for (path, finding) in missing_of_sets(&files) {
+            self.incomplete.insert(path.parent().unwrap_or(Path::new("")).to_path_buf());
             self.subject(path.display().to_string(), path).findings.push(finding);
         }
     }
@@ -244,6 +255,11 @@ impl Gathered {
     }
 }
 
+/// Whether a file is one of several by its name.
+fn is_shard(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().contains("-of-"))
+}
+
 fn is_model_like(path: &Path) -> bool {
     let in_blobs = path.parent().is_some_and(|p| p.file_name().is_some_and(|n| n == "blobs"));
     let tokenizer = path.extension().is_some_and(|e| e == "model");
@@ -252,12 +268,22 @@ fn is_model_like(path: &Path) -> bool {
 
 /// Files that a set of shards must have and does not: by its index, or by its own numbering.
 fn missing_of_sets(files: &[PathBuf]) -> Vec<(PathBuf, Finding)> {
-    let mut missing = Vec::new();
+    let mut missing: Vec<(PathBuf, Finding)> = Vec::new();
+    let mut seen = HashSet::new();
     let present: BTreeSet<&Path> = files.iter().map(PathBuf::as_path).collect();
     let mut add = |path: PathBuf, why: String| {
-        if !present.contains(path.as_path()) && !missing.iter().any(|(p, _)| *p == path) {
-            missing.push((path, Finding::failure("missing-shard", why)));
+        if present.contains(path.as_path()) || !seen.insert(path.clone()) {
+            return;
         }
+        let finding = match container::browser_copy(&path) {
+            Some(copy) => {
+                let copy = copy.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                let message = format!("is there under a browser's name: rename {copy:?}");
+                Finding::failure("browser-copy", message)
+            }
+            None => Finding::failure("missing-shard", why),
+        };
+        missing.push((path, finding));
     };
     let name = |path: &Path| {
         path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
@@ -268,8 +294,15 @@ fn missing_of_sets(files: &[PathBuf]) -> Vec<(PathBuf, Finding)> {
             add(index.with_file_name(shard), why);
         }
     }
+    let mut sets = HashSet::new();
     for path in files {
-        for sibling in numbered_siblings(&name(path)) {
+        let siblings = numbered_siblings(&name(path));
+        // Of shards every one names the same set.
+        let whole = siblings.last().filter(|_| name(path).contains("-of-"));
+        if whole.is_some_and(|last| !sets.insert(path.with_file_name(last))) {
+            continue;
+        }
+        for sibling in siblings {
             let why = format!("missing: {} is of the same set: download it as well", name(path));
             add(path.with_file_name(sibling), why);
         }
@@ -296,6 +329,10 @@ fn numbered_siblings(name: &str) -> Vec<String> {
         let (stem, _) = before.split_at(before.len() - digits);
         let total: String = rest.chars().take_while(char::is_ascii_digit).collect();
         let after = rest.get(total.len()..).unwrap_or_default();
+        if after.starts_with(" (") {
+            // A browser's copy: what it is a copy of belongs to the set.
+            return Vec::new();
+        }
         return match total.parse::<usize>() {
             Ok(n) if digits > 0 && n <= MOST => {
                 (1..=n).map(|i| format!("{stem}{i:0digits$}-of-{total}{after}")).collect()

@@ -7,7 +7,7 @@ use super::{Finding, Severity, diagnose, numbers, search, structure, tensors};
 use crate::bytes::{Input, open_regular};
 use crate::checkpoint::{self, Misfit};
 use crate::container::tail::{self, Kind};
-use crate::container::{OpenOptions, has_magic, open, open_alone};
+use crate::container::{OpenOptions, Verdict, detect, has_magic, open, open_alone};
 use crate::error::Error;
 use crate::model::{Model, Tail};
 
@@ -60,8 +60,15 @@ pub(super) fn held(path: &Path, alone: bool) -> Held {
         Err(Error::Unknown { looks, next, .. }) if !has_magic(path).unwrap_or(false) => {
             Held::Other(if next.is_empty() { looks } else { format!("{looks}; {next}") })
         }
+        Err(error) if is_either(path) => Held::Told(Finding::note("ambiguous", error.to_string())),
         Err(error) => Held::Told(fault(path, &error)),
     }
+}
+
+/// Whether a file is sound, and nothing in it tells which of two formats it is of.
+fn is_either(path: &Path) -> bool {
+    let detected = Input::open(path).and_then(|input| detect(&input, &OpenOptions::default()));
+    detected.is_ok_and(|detected| matches!(detected.verdict, Verdict::Either(..)))
 }
 
 /// The model that a file is or begins, where nothing is wrong with it.

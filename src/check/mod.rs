@@ -24,6 +24,7 @@ mod forms;
 mod gather;
 mod holes;
 mod inside;
+mod stores;
 
 use std::fmt;
 

@@ -160,6 +160,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse_from(words);
     note.iter().for_each(|note| remark(&cli.globals, note));
     inputs::watch();
+    open_many_files();
     // A second handler or a second thread pool cannot exist in this process, so neither call fails.
     let _ = ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed));
     start_threads(cli.globals.threads());
@@ -207,6 +208,19 @@ fn start_threads(wanted: usize) {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(had.max(1));
     // This process has no other pool, so only threads could be missing.
     let _ = if had == 0 { pool.use_current_thread() } else { pool }.build_global();
+}
+
+/// Raises the number of files that may be open to what the system allows: a set of a thousand shards is
+/// open at once.
+fn open_many_files() {
+    #[cfg(unix)]
+    {
+        use rustix::process::{Resource, getrlimit, setrlimit};
+        let mut limit = getrlimit(Resource::Nofile);
+        limit.current = limit.maximum;
+        // Where it is refused, a large set fails with a line that says so.
+        let _ = setrlimit(Resource::Nofile, limit);
+    }
 }
 
 fn flush(code: ExitCode) -> Result<ExitCode> {

@@ -9,6 +9,7 @@ pub mod keyed;
 mod looks;
 mod missing;
 mod parts;
+mod pieces;
 mod settle;
 mod shards;
 pub mod stream;
@@ -62,7 +63,7 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Model> {
     let first = parts::first(path);
     let input = Input::open(&first)?;
     let detected = detect(&input, options)?;
-    let model = detected.sure(&input)?;
+    let model = detected.sure(&input).map_err(|error| pieces::explain(&first, error))?;
     let model = parts::complete(model, options)?;
     let mut model = shards::complete(model, options)?;
     settle::byte_order(&mut model)?;
@@ -94,6 +95,13 @@ pub fn is_later_part(path: &Path) -> bool {
 pub fn first_of_set(path: &Path) -> Option<PathBuf> {
     let first = parts::first(path);
     if first != path { Some(first) } else { shards::first(path) }
+}
+
+/// The name that a browser gave to a file's second download, where that is there: `x (1).gguf`.
+pub fn browser_copy(path: &Path) -> Option<PathBuf> {
+    let (stem, ending) = path.file_name()?.to_str()?.rsplit_once('.')?;
+    let named = |n: u8| path.with_file_name(format!("{stem} ({n}).{ending}"));
+    (1..10).map(named).find(|copy| copy.is_file())
 }
 
 /// Whether a file begins as a model of some known format does.

@@ -32,7 +32,11 @@ pub(super) fn complete(model: Model, options: &OpenOptions) -> Result<Model> {
         paths.iter().filter(|p| !p.exists()).map(|p| p.display().to_string()).collect();
     if !absent.is_empty() {
         let looks = format!("is shard {number} of {count}; missing: {}", absent.join(", "));
-        return Err(incomplete(&input, looks, "put all shards into one folder"));
+        let copy = paths.iter().filter(|p| !p.exists()).find_map(|p| super::browser_copy(p));
+        let next = copy.map_or("put all shards into one folder".to_owned(), |copy| {
+            format!("one is there as {:?}: rename it", copy.file_name().unwrap_or_default())
+        });
+        return Err(incomplete(&input, looks, &next));
     }
     let mut shards = Vec::new();
     for path in &paths {

@@ -22,12 +22,10 @@ fn raw_weights_are_looked_into() {
         let at = usize::try_from(tensor.pieces[0].at).expect("small");
         bytes[at..at + 2].copy_from_slice(&0x7e00u16.to_le_bytes());
         fs::write(&path, &bytes).expect("writable");
-        let (code, message) = failure(
-            &verify(std::slice::from_ref(&path), &options, &()),
-            path.to_str().expect("text"),
-        );
-        assert_eq!(code, "nan");
-        assert_eq!(message, "1 weights are NaN, the first in row 0");
+        let result = verify(std::slice::from_ref(&path), &options, &());
+        let nan = result.files[0].findings.iter().find(|f| f.code == "nan").expect("a NaN");
+        assert_eq!(nan.message, "1 weights are NaN, the first in row 0");
+        assert!(!result.is_good());
         fs::write(&path, &bytes[..bytes.len() - 100]).expect("writable");
         assert_eq!(failure(&check(&path), path.to_str().expect("text")).0, "truncated");
     }

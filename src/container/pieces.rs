@@ -1,0 +1,128 @@
+//! Files cut into pieces by bytes, as hosts with a limit on sizes ask for: `x.gguf.part1of2`,
+//! `x.gguf-split-a`, `x.gguf.000`. No piece is a model; together, by `cat`, they are one.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::Error;
+
+/// Endings of names that are cut without a word for it: `x.gguf.001`, `x.gguf.aa`.
+const ENDINGS: [&str; 5] = [".gguf", ".bin", ".safetensors", ".ggml", ".pth"];
+
+/// What a piece's name says.
+struct Named {
+    whole: String,
+    number: u32,
+    /// How many there are, where the name says so.
+    total: Option<u32>,
+    letters: bool,
+}
+
+/// What to say of a file that is a piece of another, in place of what is wrong with it by itself.
+pub(super) fn explain(path: &Path, error: Error) -> Error {
+    if !matches!(error, Error::Malformed(_) | Error::Unknown { .. }) {
+        return error;
+    }
+    let Some(own) = path.file_name().and_then(|n| n.to_str()).and_then(parse) else { return error };
+    let Some(found) = siblings(path, &own) else { return error };
+    let last = found.last().map_or(0, |(number, _)| *number);
+    let zero = own.letters || found.first().is_some_and(|(number, _)| *number == 0);
+    let first = u32::from(!zero);
+    let total = own.total.unwrap_or(last + 1 - first);
+    if found.len() < 2 && total < 2 && own.number == first && own.total.is_none() {
+        // A lone piece may be any file with an odd name.
+        return error;
+    }
+    let there = |n: &u32| found.iter().any(|(number, _)| number == n);
+    let missing: Vec<String> = (first..first.saturating_add(total.min(1000)))
+        .filter(|n| !there(n))
+        .map(|n| (n + 1 - first).to_string())
+        .collect();
+    let file = path.display().to_string();
+    let number = own.number + 1 - first;
+    let looks = format!("is piece {number} of {total} of {}, cut by bytes", own.whole);
+    if !missing.is_empty() {
+        let looks = format!("{looks}; missing: piece {}", missing.join(", "));
+        let next = "put all pieces into one folder and join them with cat".to_owned();
+        return Error::Unknown { file, looks, next };
+    }
+    let word = |name: &str| match name.contains([' ', '\'', '(', '$', '&']) {
+        true => format!("'{}'", name.replace('\'', r"'\''")),
+        false => name.to_owned(),
+    };
+    let names: Vec<String> = found.iter().map(|(_, name)| word(name)).collect();
+    let next = format!("all are there: cat {} > {}", names.join(" "), word(&own.whole));
+    Error::unsupported(format!("{file}: {looks}"), next)
+}
+
+/// The pieces beside `path` that are of the same file, in order.
+fn siblings(path: &Path, own: &Named) -> Option<Vec<(u32, String)>> {
+    let folder: PathBuf = crate::bytes::replace::folder_of(path).to_path_buf();
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).ok()? {
+        let name = entry.ok()?.file_name().to_string_lossy().into_owned();
+        let same = |other: &Named| other.whole == own.whole && other.letters == own.letters;
+        if let Some(other) = parse(&name).filter(same) {
+            found.push((other.number, name));
+        }
+    }
+    found.sort();
+    Some(found)
+}
+
+fn parse(name: &str) -> Option<Named> {
+    for word in [".part", "-part", "-split-", ".split-", "_split_"] {
+        let Some((whole, rest)) = name.rsplit_once(word).filter(|(whole, _)| !whole.is_empty())
+        else {
+            continue;
+        };
+        let rest = rest.trim_start_matches(['-', '_', '.']);
+        let (number, total) = match rest.split_once("of") {
+            // What `batch --tensors` leaves is joined by `batch join`.
+            Some((n, _)) if n.ends_with(['-', '_']) => return None,
+            Some((number, total)) => (number, Some(total.parse().ok()?)),
+            None => (rest, None),
+        };
+        let (number, letters) = count(number)?;
+        return Some(Named { whole: whole.to_owned(), number, total, letters });
+    }
+    let (whole, ending) = name.rsplit_once('.')?;
+    let cut = ENDINGS.iter().any(|known| whole.to_ascii_lowercase().ends_with(known));
+    let long = ending.len() == 3 || ending.len() == 2 && ending.starts_with(['a', 'b']);
+    let (number, letters) =
+        count(ending).filter(|(_, letters)| cut && long && (*letters == (ending.len() == 2)))?;
+    Some(Named { whole: whole.to_owned(), number, total: None, letters })
+}
+
+/// The number of a piece, and whether it is written in letters: `aa`, `ab`, as split does.
+fn count(text: &str) -> Option<(u32, bool)> {
+    if text.is_empty() || text.len() > 4 {
+        return None;
+    }
+    if text.bytes().all(|b| b.is_ascii_digit()) {
+        return Some((text.parse().ok()?, false));
+    }
+    let letter = |sum: u32, b: u8| sum * 26 + u32::from(b - b'a');
+    let letters = text.bytes().all(|b| b.is_ascii_lowercase());
+    letters.then(|| (text.bytes().fold(0, letter), true))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_pieces() {
+        let read = |name: &str| parse(name).map(|n| (n.whole, n.number, n.total));
+        let of = |whole: &str, number, total| Some((whole.to_owned(), number, total));
+        assert_eq!(read("a.gguf.part1of2"), of("a.gguf", 1, Some(2)));
+        assert_eq!(read("a.gguf-split-b"), of("a.gguf", 1, None));
+        assert_eq!(read("a.gguf-split-ab"), of("a.gguf", 1, None));
+        assert_eq!(read("a.gguf.000"), of("a.gguf", 0, None));
+        assert_eq!(read("a.gguf.ac"), of("a.gguf", 2, None));
+        for name in
+            ["a.gguf", "a.gguf.part-0-of-4", "a-00001-of-00002.gguf", "a.bin.1", "a.gguf.md"]
+        {
+            assert_eq!(read(name), None, "{name}");
+        }
+    }
+}
