@@ -5,10 +5,9 @@
 
 use std::path::Path;
 
-use regex::Regex;
 use regguf::change::{
     ftype::FileType,
-    mix::{Choice, Rules, Shape, TypeName, Weight, choose, file_order},
+    mix::{Choice, Pattern, Rules, Shape, TypeName, Weight, choose, file_order},
 };
 use serde_json::Value;
 
@@ -181,9 +180,9 @@ fn patterns_come_before_mixtures_but_not_before_what_is_never_quantized() {
     let mut tensors = model(4, true, 0);
     tensors.push(("blk.3.ffn_gate_inp.weight".into(), vec![8, 256]));
     let overrides = vec![
-        (Regex::new("ffn_(down|gate_inp)").unwrap(), "q8_0"),
-        (Regex::new("ffn").unwrap(), "q2_k"),
-        (Regex::new("output.weight").unwrap(), "q5_0"),
+        (Pattern::new("ffn_(down|gate_inp)").unwrap(), "q8_0"),
+        (Pattern::new("ffn").unwrap(), "q2_k"),
+        (Pattern::new("output.weight").unwrap(), "q5_0"),
     ];
     let rules = Rules { overrides, output: Some("q4_1"), ..rules("Q4_K_M") };
     let choices = chosen(&llama(4, 8, 8, 0), &tensors, &rules).unwrap();

@@ -24,7 +24,7 @@ use crate::{
     },
     container::{self, OpenOptions, Verdict},
     error::{Error, Result},
-    model::{Model, Tensor},
+    model::{Model, Tensor, loader},
     quant::{QuantType, isa::Isa, permute::ScaleLoss},
 };
 
@@ -50,6 +50,8 @@ pub struct Outcome {
     pub steps: Vec<StepOutcome>,
     /// What the proof said, if there was one.
     pub verdict: Option<String>,
+    /// Why today's llama.cpp refuses what was written, where it does.
+    pub refused: Vec<String>,
 }
 
 /// What one step lost.
@@ -180,7 +182,9 @@ pub fn carry_with(model: &Model, plans: &[Plan], how: &Writing) -> Result<Vec<Ou
     for ((plan, out), outcome) in plans.iter().zip(&outputs).zip(&mut outcomes) {
         out.finish()?;
         if !plan.is_part {
-            outcome.verdict = proof(plan, check_written(plan, out, plans.len())?)?;
+            let written = check_written(plan, out, plans.len())?;
+            outcome.refused = refused(&written);
+            outcome.verdict = proof(plan, written)?;
         }
     }
     outputs.iter().enumerate().try_for_each(|(i, out)| sealed(i, out.temp_path()))?;
@@ -397,6 +401,15 @@ fn check_scales(plan: &Plan, tensor: &Tensor, to: QuantType, scales: &ScaleLoss)
         what,
         "add --exact to keep such tensors as F32, or --clamp-scales to take the nearest f16",
     ))
+}
+
+/// Why the loader of today's llama.cpp refuses a finished file; shards are no models by themselves.
+fn refused(written: &Model) -> Vec<String> {
+    if written.metadata.get("split.count").is_some() {
+        return Vec::new();
+    }
+    let said = |b: loader::Breach| format!("today's llama.cpp refuses it: {} {}", b.about, b.what);
+    loader::breaches(written).into_iter().map(said).collect()
 }
 
 /// Opens the finished file and compares it with the plan before it gets its name.

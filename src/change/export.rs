@@ -69,6 +69,7 @@ pub fn plan(model: Model, folder: PathBuf, dtype: &str, stated: &Stated) -> Resu
     model.metadata = plan.metadata;
     model.vocab = Vocab::from_metadata(&model.metadata);
     let mut notes = plan.notes;
+    model.check_decodable()?;
     notes.extend(plan.assumed.iter().map(ToString::to_string));
     let hyper = Hyper::of(&model, &Stated::default())?;
     if hyper.family != family() {

@@ -7,8 +7,6 @@
 
 use std::cmp::Ordering;
 
-use regex::Regex;
-
 use super::ftype::FileType;
 use crate::{
     error::{Error, Result},
@@ -17,6 +15,15 @@ use crate::{
 
 /// A lower-case ggml type name: `q4_k`.
 pub type TypeName = &'static str;
+
+/// A pattern of tensor names. llama-quantize has those of ECMAScript, with look-ahead and
+/// back-references.
+pub type Pattern = fancy_regex::Regex;
+
+/// Whether a pattern matches somewhere in `name`; one that gives up does not.
+pub fn matches(pattern: &Pattern, name: &str) -> bool {
+    pattern.is_match(name).unwrap_or(false)
+}
 
 /// What the rules look at in a model besides its tensors.
 #[derive(Clone, Debug, Default)]
@@ -60,7 +67,7 @@ pub struct Rules {
     /// The type of the token embedding.
     pub embedding: Option<TypeName>,
     /// Types by pattern of the tensor's name; the first that matches decides.
-    pub overrides: Vec<(Regex, TypeName)>,
+    pub overrides: Vec<(Pattern, TypeName)>,
     /// Whether an importance matrix is at hand.
     pub importance: bool,
 }
@@ -246,7 +253,7 @@ impl Mix<'_> {
             return Ok(self.choice(t, t.present, None));
         }
         let (rules, role) = (self.rules, role(t.name));
-        let named = rules.overrides.iter().find(|(p, _)| p.is_match(t.name)).map(|(_, q)| *q);
+        let named = rules.overrides.iter().find(|(p, _)| matches(p, t.name)).map(|(_, q)| *q);
         match role {
             Role::Embedding if t.name == "token_embd.weight" || named.is_none() => {
                 if let Some(asked) = rules.embedding {

@@ -13,6 +13,7 @@ pub mod mix;
 pub mod output;
 pub mod plan;
 mod prepare;
+mod prune;
 pub mod quantize;
 mod recode;
 pub mod report;

@@ -7,7 +7,7 @@ use crate::{
     bytes::Input,
     container::{Layout, TensorHead, keyed, stream},
     error::Result,
-    model::{Assumed, Metadata, Vocab},
+    model::{Assumed, Metadata, Vocab, tensor::stretch},
     quant::{QuantType, encode::EncodeRows, permute::Transform},
 };
 
@@ -57,6 +57,8 @@ pub struct Step {
     pub quant: QuantType,
     /// How many rows of the shape are coded as one; see [`crate::model::Tensor::fold`].
     pub fold: u64,
+    /// Its bytes where its type does not tell them; see [`crate::model::Tensor::span`].
+    pub span: Option<u64>,
     /// How its rows are made.
     pub act: Act,
 }
@@ -227,6 +229,9 @@ impl Step {
 
     /// Bytes of one row in the output.
     pub fn row_bytes(&self) -> u64 {
+        if let Some(bytes) = self.span {
+            return stretch(bytes);
+        }
         self.quant.row_bytes(self.row_len()).unwrap_or(0)
     }
 
@@ -237,7 +242,7 @@ impl Step {
 
     /// Bytes in the output.
     pub fn bytes(&self) -> u64 {
-        self.rows() * self.row_bytes()
+        self.span.unwrap_or_else(|| self.rows() * self.row_bytes())
     }
 }
 

@@ -12,22 +12,21 @@ use std::{
     sync::Arc,
 };
 
-use regex::Regex;
-
 use super::{
     Act, Plan, Step, Target,
     ftype::FileType,
     imatrix::Importance,
     keys,
-    mix::{self, Choice, Rules, Shape, TypeName, Weight},
+    mix::{self, Choice, Pattern, Rules, Shape, TypeName, Weight},
     output::place,
+    prune,
     target_size::{self, Goal},
     trouble::Trouble,
     upgrade,
 };
 use crate::{
     error::{Error, Result},
-    model::{Array, Metadata, Model, Stated, Value},
+    model::{Array, Metadata, Model, Stated, Value, loader::Content},
     quant::{
         QuantType,
         encode::{EncodeRows, encoder},
@@ -67,7 +66,7 @@ pub struct Options {
     /// The type of the token embedding.
     pub embedding_type: Option<TypeName>,
     /// Types by pattern of the tensor's name.
-    pub tensor_types: Vec<(Regex, TypeName)>,
+    pub tensor_types: Vec<(Pattern, TypeName)>,
     /// How much each column matters.
     pub importance: Importance,
     /// Blocks to leave out.
@@ -84,6 +83,12 @@ pub struct Options {
 pub fn plan(model: Model, options: &Options) -> Result<(Model, Vec<Plan>)> {
     let to = options.to.clone().unwrap_or_else(|| "gguf-v3".into());
     let input = model.files.first().map(|f| f.path().to_owned()).unwrap_or_default();
+    if let Some((what, next)) = Content::of(&model).other()
+        && Content::of(&model) != Content::Projector
+    {
+        let what = format!("{}: holds {what}, no model to quantize", input.display());
+        return Err(Error::foreign(what, next));
+    }
     let from_gguf = keys::are_gguf(&model);
     let stated = options.stated.clone();
     let upgrade = upgrade::Options { to: Some(to), stated, ..upgrade::Options::default() };
@@ -109,6 +114,9 @@ pub fn plan(model: Model, options: &Options) -> Result<(Model, Vec<Plan>)> {
     }
     let stated = if from_gguf { &original } else { &base.metadata };
     let stated = stated.u64("general.file_type").and_then(|n| u32::try_from(n).ok());
+    if options.goal.is_some() {
+        model.check_decodable()?;
+    }
     let job = Job::new(model, base, stated, options)?;
     let mut plans = Vec::new();
     if let Some(goal) = options.goal {
@@ -245,7 +253,7 @@ impl<'a> Job<'a> {
             shape.set(key.clone(), value.clone());
         }
         let shape = shape_of(&shape);
-        let (originals, blocks) = prune(&mut base, &options.prune);
+        let (originals, blocks) = prune::prune(&mut base, &options.prune)?;
         let mut job = Job { model, base, options, shape, originals, stated, blocks };
         if options.keep_split {
             let place = |s: &Step| {
@@ -296,7 +304,7 @@ impl<'a> Job<'a> {
         let asked = mix::choose(&self.shape, &self.weights(), &self.rules(f16))?;
         let rules = self.rules(f16);
         let free = |step: &Step, choice: &Choice| {
-            let named = rules.overrides.iter().find(|(p, _)| p.is_match(&step.name));
+            let named = rules.overrides.iter().find(|(p, _)| mix::matches(p, &step.name));
             let weight = Weight { name: &step.name, shape: &step.shape, present: "f32" };
             let quantized = mix::may_quantize(&self.shape, &weight, &rules);
             match named {
@@ -357,6 +365,11 @@ impl<'a> Job<'a> {
         let mut plan = self.base.clone();
         self.retype(&mut plan, choices)?;
         self.stamp(&mut plan.metadata, file_type);
+        let unused = |p: &Pattern| !plan.steps.iter().any(|s| mix::matches(p, &s.name));
+        let unused = self.options.tensor_types.iter().filter(|(pattern, _)| unused(pattern));
+        let said = unused
+            .map(|(p, q)| format!("--tensor-type {}={q}: no tensor has such a name", p.as_str()));
+        plan.notes.extend(said.collect::<Vec<_>>());
         plan.output = output;
         if self.options.keep_split { Ok(self.shards(&plan)) } else { Ok(vec![plan]) }
     }
@@ -522,26 +535,4 @@ fn shape_of(metadata: &Metadata) -> Shape {
         experts: word("expert_count").unwrap_or(0),
         architecture: metadata.architecture().to_owned(),
     }
-}
-
-/// Leaves out the blocks in `prune` and closes the gaps in the numbers of the others. Answers the
-/// names that the remaining steps had, and the number of blocks that are left.
-fn prune(plan: &mut Plan, prune: &BTreeSet<u64>) -> (Vec<String>, Option<u32>) {
-    let steps = &mut plan.steps;
-    let present: BTreeSet<u64> = steps.iter().filter_map(|s| mix::block_of(&s.name)).collect();
-    for missing in prune.difference(&present) {
-        plan.notes.push(format!("there is no layer {missing} to leave out"));
-    }
-    let left: Vec<u64> = present.difference(prune).copied().collect();
-    steps.retain(|s| mix::block_of(&s.name).is_none_or(|n| !prune.contains(&n)));
-    let originals = steps.iter().map(|s| s.name.clone()).collect();
-    if prune.is_empty() {
-        return (originals, None);
-    }
-    for step in steps {
-        let Some(n) = mix::block_of(&step.name) else { continue };
-        let now = left.partition_point(|m| *m < n);
-        step.name = step.name.replacen(&format!("blk.{n}."), &format!("blk.{now}."), 1);
-    }
-    (originals, u32::try_from(left.len()).ok())
 }

@@ -173,6 +173,7 @@ impl Report {
             group
         });
         let mut notes = plan.notes.clone();
+        notes.extend(outcome.iter().flat_map(|o| &o.refused).cloned());
         if !odd.is_empty() {
             notes.push(format!("infinite or NaN weights were written: {}", odd.join(", ")));
         }

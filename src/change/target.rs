@@ -106,6 +106,9 @@ impl Target {
             return self.types().contains(&quant);
         }
         let until = &self.0.format.lived.to;
+        if quant.stranger().is_some() {
+            return until.is_none() && !self.big_endian();
+        }
         let own = self.0.type_id(&format!("{}/{}", quant.name(), quant.dialect())).is_some();
         let stored = keyed::type_id(self.0, quant).is_some();
         stored

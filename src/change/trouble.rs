@@ -33,6 +33,9 @@ impl Trouble {
     ) {
         let row = step.shape.last().copied().unwrap_or(1);
         match source.layout().elements {
+            _ if source.stranger().is_some() => {
+                self.no_weights.push(format!("{} ({source}, not decoded here)", step.name));
+            }
             1 if !matches!(source.name(), "f32" | "f16" | "bf16") => {
                 self.no_weights.push(format!("{} ({source})", step.name));
             }

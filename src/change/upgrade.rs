@@ -18,7 +18,7 @@ use crate::{
     checkpoint::tokenizer::sentencepiece::SentencePiece,
     error::{Error, Result},
     format::{catalog, family::Family},
-    model::{Model, Sizes, Stated, Tensor, Vocab},
+    model::{Model, Sizes, Stated, Tensor, Vocab, loader::Content},
     quant::{
         QuantType,
         encode::encoder,
@@ -53,13 +53,16 @@ pub struct Options {
 /// carried.
 pub fn plan(model: Model, options: &Options) -> Result<(Model, Plan)> {
     let target = Target::find(options.to.as_deref().unwrap_or("gguf-v3"))?;
-    if model.tensors.iter().any(|t| t.name.contains(".lora")) {
+    if Content::of(&model) == Content::Adapter {
         let name = model.files.first().map(Input::name).unwrap_or_default();
         let title = catalog::container(&model.format).map_or("", |c| c.format.title.as_str());
-        return Err(Error::foreign(
-            format!("{name}: {title}: is an adapter, not a model"),
-            "regguf reads and inspects it; llama.cpp took such files until July 2024 (--lora)",
-        ));
+        let next = match keys::are_gguf(&model) {
+            true => "llama.cpp takes it beside its model (--lora, since July 2024): nothing to do",
+            false => {
+                "regguf reads and inspects it; llama.cpp took such files until July 2024 (--lora)"
+            }
+        };
+        return Err(Error::foreign(format!("{name}: {title}: is an adapter, not a model"), next));
     }
     let family = Family::of(&model)?;
     if !target.is_keyed()
@@ -189,6 +192,7 @@ fn step(
         shape: tensor.shape.clone(),
         quant,
         fold: if matches!(act, Act::Copy) { tensor.fold } else { 1 },
+        span: tensor.span,
         act,
     };
     let from = tensor.quant;

@@ -113,6 +113,8 @@ const CHUNK_WEIGHTS: u64 = 256 << 10;
 /// # Errors
 /// Where a file cannot be read.
 pub fn compare(first: &Model, second: &Model) -> Result<Comparison> {
+    first.check_decodable()?;
+    second.check_decodable()?;
     let names = |m: &Model| m.tensors.iter().map(|t| common_name(m, &t.name)).collect::<Vec<_>>();
     let (a_names, b_names) = (names(first), names(second));
     let seconds: HashMap<&String, &Tensor> = b_names.iter().zip(&second.tensors).collect();

@@ -150,7 +150,7 @@ fn too_large(tensor: &Tensor) -> crate::error::Error {
 pub fn check(model: &Model, progress: &(dyn Fn(u64) + Sync)) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     let (mut matrices, mut zero_matrices) = (0, 0);
-    for tensor in &model.tensors {
+    for tensor in model.tensors.iter().filter(|t| t.quant.stranger().is_none()) {
         let numbers = measure(model, tensor, progress)?;
         let is_zero = numbers.rows > 0 && numbers.zero_rows == numbers.rows;
         if tensor.dims() > 1 {

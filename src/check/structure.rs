@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Finding;
-use crate::format::catalog;
-use crate::model::{Model, Piece, Role, Sizes, Tensor, role::expert_of};
+use crate::format::{catalog, foreign::Foreign};
+use crate::model::{Model, Piece, Role, Sizes, Tensor, loader, role::expert_of};
 
 /// Padding between tensors up to this is alignment; more is a hole.
 const MOST_PADDING: u64 = 4096;
@@ -24,8 +24,56 @@ pub fn check(model: &Model) -> Vec<Finding> {
 /// What does not fit whatever its bytes lie in: roles and shapes, layers, the vocabulary.
 pub fn meaning(model: &Model) -> Vec<Finding> {
     let mut findings = roles(model);
+    findings.extend(demands(model));
+    findings.extend(foreign(model));
     findings.extend(vocabulary(model));
     findings
+}
+
+/// What the loader of today's llama.cpp demands of a GGUF and does not find. A missing tensor of a known
+/// family is said with the others of its kind.
+fn demands(model: &Model) -> Vec<Finding> {
+    let known = catalog::family(&model.family).is_some();
+    let said = |breach: &loader::Breach| known && breach.code == "lost-tensor";
+    let finding = |breach: loader::Breach| {
+        let finding = if breach.damage {
+            Finding::failure(breach.code, breach.what)
+        } else {
+            Finding::warning(breach.code, format!("{}: today's llama.cpp refuses it", breach.what))
+        };
+        finding.about(breach.about)
+    };
+    loader::breaches(model).into_iter().filter(|breach| !said(breach)).map(finding).collect()
+}
+
+/// Tensors of other programs' types, and whether their sizes are those that the types have.
+fn foreign(model: &Model) -> Vec<Finding> {
+    let mut out: Vec<Finding> = Vec::new();
+    let mut counts: BTreeMap<String, (usize, &Foreign)> = BTreeMap::new();
+    for tensor in &model.tensors {
+        let Some(foreign) = tensor.quant.stranger() else { continue };
+        counts.entry(tensor.quant.to_string()).or_insert((0, foreign)).0 += 1;
+        let Some(wanted) = tensor.misfit() else { continue };
+        let found = tensor.bytes();
+        let what = format!("takes {found} bytes, {} takes {wanted}", tensor.quant);
+        let finding = if foreign.broken.is_empty() {
+            Finding::warning("foreign-size", what)
+        } else {
+            Finding::failure("broken-original", format!("{what}: {}", foreign.broken))
+        };
+        if !out.iter().any(|f| f.code == finding.code) {
+            out.push(finding.about(&tensor.name));
+        }
+    }
+    let broken = out.iter().any(|f| f.severity == super::Severity::Failure);
+    for (name, (n, foreign)) in counts {
+        let dates = &foreign.dates;
+        let judged = if broken { "" } else { "; not damaged as far as can be told" };
+        let message =
+            format!("{n} tensors are {name} ({dates}), named and copied here, not decoded{judged}");
+        out.push(Finding::note("foreign-types", message));
+    }
+    out
 }
 
 fn duplicates(model: &Model) -> Vec<Finding> {
@@ -169,7 +217,10 @@ fn vocabulary(model: &Model) -> Vec<Finding> {
         return findings;
     }
     let tokens = vocab.len() as u64;
-    if let Some(rows) = Sizes::of(model).get("n_vocab").filter(|rows| *rows != tokens) {
+    // Of a GGUF the loader's demands say it.
+    let keyed = model.format.starts_with("gguf");
+    let rows = Sizes::of(model).get("n_vocab").filter(|_| !keyed);
+    if let Some(rows) = rows.filter(|rows| *rows != tokens) {
         let message = format!("{tokens} tokens, but the embedding has {rows} rows");
         let finding = if tokens > rows {
             Finding::failure("vocabulary", message)

@@ -109,6 +109,7 @@ impl Draft {
             join: p.join,
             orders: p.orders,
             fold: 1,
+            span: None,
         }));
         let elements = tensors.iter().map(Tensor::elements).sum();
         let experts =

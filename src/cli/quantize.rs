@@ -3,7 +3,6 @@
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use clap::{Arg, ArgAction, ArgMatches};
-use regex::Regex;
 
 use super::{Globals, json, print, progress::Bar, write::make_output_folder};
 use crate::{
@@ -12,7 +11,7 @@ use crate::{
         self, Plan,
         ftype::FileType,
         imatrix::Importance,
-        mix::TypeName,
+        mix::{Pattern, TypeName},
         quantize::{self, Options},
         report::Report,
         target_size::Goal,
@@ -135,13 +134,13 @@ struct TensorTypes(Vec<TensorType>);
 
 #[derive(Clone, Debug)]
 enum TensorType {
-    Pair(Regex, TypeName),
+    Pair(Pattern, TypeName),
     File(PathBuf),
 }
 
 impl TensorTypes {
     /// All pairs, those in files too.
-    fn read(&self) -> Result<Vec<(Regex, TypeName)>> {
+    fn read(&self) -> Result<Vec<(Pattern, TypeName)>> {
         let mut all = Vec::new();
         for item in &self.0 {
             match item {
@@ -330,13 +329,13 @@ fn type_name(word: &str) -> Result<TypeName, String> {
 }
 
 /// `NAME=TYPE`; names are matched in lower case, as llama-quantize does.
-fn tensor_type(pair: &str) -> Result<(Regex, TypeName), String> {
+fn tensor_type(pair: &str) -> Result<(Pattern, TypeName), String> {
     let wanted = || format!("{pair}: wanted NAME=TYPE, as attn_q=q8_0");
-    let (name, quant) = pair.split_once('=').ok_or_else(wanted)?;
+    let (name, quant) = pair.rsplit_once('=').ok_or_else(wanted)?;
     if name.is_empty() {
         return Err(wanted());
     }
-    let pattern = Regex::new(&name.to_lowercase()).map_err(|e| format!("{name}: {e}"))?;
+    let pattern = Pattern::new(&name.to_lowercase()).map_err(|e| format!("{name}: {e}"))?;
     Ok((pattern, type_name(quant)?))
 }
 

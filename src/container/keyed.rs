@@ -14,6 +14,7 @@
 //! Today's readers are strict and so is this one, but for two things that old files do and lose
 //! nothing by: gaps between tensors and another order of data. Those are noted.
 
+mod place;
 mod write;
 
 pub use write::layout;
@@ -24,15 +25,20 @@ use crate::{
     error::{Error, Result},
     format::{catalog, container::Container},
     limits::Limits,
-    model::{Array, Kind, Metadata, Model, Tail, Tensor, Texts, Value, Vocab},
+    model::{Array, Kind, Metadata, Model, Texts, Value, Vocab},
     quant::QuantType,
 };
 
 /// The key that sets the alignment of tensor data.
 const ALIGNMENT: &str = "general.alignment";
 
-/// Names must be shorter than this, as ggml's are.
-const NAME: u64 = 64;
+/// Names must be shorter than this for llama.cpp, as ggml's are.
+pub const NAME: u64 = 64;
+
+/// Other programs have longer names and more dimensions (stable-diffusion.cpp is built for names of 128
+/// bytes, weights of video models have five dimensions); so long and so many are read.
+const LONGEST_NAME: u64 = 1024;
+const MOST_DIMS: u32 = 8;
 
 /// The longest key, as the specification sets it.
 const KEY: u64 = 65_535;
@@ -64,6 +70,7 @@ pub(super) fn read(
         nul: false,
         at: 0,
         spent: 0,
+        notes: Vec::new(),
     };
     walk.at = super::check_start(&source, format)?;
     let n_tensors = walk.count("n_tensors", options.limits.tensors)?;
@@ -96,7 +103,7 @@ pub(super) fn read(
         metadata,
         tensors: Vec::new(),
         tails: Vec::new(),
-        notes: Vec::new(),
+        notes: std::mem::take(&mut walk.notes),
     };
     if let Some(widened) = walk.widened(&infos, align) {
         infos = widened;
@@ -118,6 +125,7 @@ struct Walk<'a> {
     nul: bool,
     at: u64,
     spent: u64,
+    notes: Vec<String>,
 }
 
 struct Info {
@@ -192,9 +200,7 @@ impl Walk<'_> {
             let key = key.ok_or_else(|| {
                 self.source.malformed(at, &field, "no text", "a key of one character or more")
             })?;
-            if !seen.insert(key.clone()) {
-                return Err(self.source.malformed(at, &field, format!("{key} again"), "it once"));
-            }
+            let again = !seen.insert(key.clone());
             let kind = self.kind(&key)?;
             let value = match kind {
                 Kind::Array => self.array(&key, 1)?.into(),
@@ -204,7 +210,11 @@ impl Walk<'_> {
                 let (found, wanted) = (kind.name(), "u32, a power of two up to 2^20");
                 return Err(self.source.malformed(at, key, format!("{found} {value}"), wanted));
             }
-            metadata.push(key, value);
+            if again {
+                self.notes.push(repeated(&key, metadata.get(&key), &value));
+            } else {
+                metadata.push(key, value);
+            }
         }
         Ok(metadata)
     }
@@ -296,17 +306,16 @@ impl Walk<'_> {
     fn info(&mut self, index: u64) -> Result<Info> {
         let at = self.at;
         let field = |what: &str| format!("tensors[{index}].{what}");
-        let bytes = self.string(NAME - 1 + u64::from(self.nul), field("name").as_str())?;
+        let bytes = self.string(LONGEST_NAME, field("name").as_str())?;
         let name = String::from_utf8(bytes).ok().filter(|name| !name.is_empty());
         let name = name.ok_or_else(|| {
-            self.source.malformed(at, field("name"), "no text", "a name of 1 to 63 bytes in UTF-8")
+            self.source.malformed(at, field("name"), "no text", "a name in UTF-8")
         })?;
         let field = |what: &str| format!("tensors[{index}] ({name}).{what}");
         let dims_at = self.at;
         let n_dims = self.u32(field("n_dims"))?;
-        let most = self.format.tensors.max_dims;
-        if n_dims == 0 || n_dims > most {
-            let wanted = format!("1 to {most}");
+        if n_dims > MOST_DIMS {
+            let wanted = format!("0 to {MOST_DIMS}");
             return Err(self.source.malformed(dims_at, field("n_dims"), n_dims, wanted));
         }
         let (sizes_at, mut shape) = (self.at, Vec::new());
@@ -319,6 +328,10 @@ impl Walk<'_> {
             }
             shape.insert(0, size);
         }
+        if shape.is_empty() {
+            // A single number.
+            shape.push(1);
+        }
         let type_at = self.at;
         let id = self.u32(field("type"))?;
         let fields = [sizes_at, type_at, self.at];
@@ -327,137 +340,18 @@ impl Walk<'_> {
         Ok(Info { at, fields, name, shape, id, offset })
     }
 
-    /// Infos with rows as many times longer as a float has bytes, where only so the data fills the file
-    /// without gaps.
-    fn widened(&self, infos: &[Info], align: u64) -> Option<Vec<Info>> {
-        let floats =
-            infos.iter().all(|i| self.quant(i.id).is_some_and(|q| q.layout().elements == 1));
-        if infos.is_empty() || !floats || self.fill(infos, align).is_some() {
-            return None;
-        }
-        let widen = |info: &Info| {
-            let mut shape = info.shape.clone();
-            let last = shape.last_mut()?;
-            *last = last.checked_mul(self.quant(info.id)?.layout().bytes as u64)?;
-            Some(Info { shape, name: info.name.clone(), ..*info })
-        };
-        let wide: Vec<Info> = infos.iter().map(widen).collect::<Option<_>>()?;
-        self.fill(&wide, align).map(|()| wide)
-    }
-
-    /// Whether tensors of these shapes follow each other without gaps up to the end of the file.
-    fn fill(&self, infos: &[Info], align: u64) -> Option<()> {
-        let mut next = 0u64;
-        for info in infos {
-            let whole =
-                Tensor::whole(String::new(), info.shape.clone(), self.quant(info.id)?, 0, 0)?;
-            (info.offset == next).then_some(())?;
-            next = next.checked_add(whole.bytes())?.checked_next_multiple_of(align)?;
-        }
-        let data = self.at.next_multiple_of(align);
-        (data.checked_add(next)? == self.source.len()).then_some(())
-    }
-
-    /// Turns infos into tensors; answers whether they fill the data section without gaps, in
-    /// order, to the end of the file.
-    fn place(&self, infos: Vec<Info>, align: u64, model: &mut Model) -> Result<bool> {
-        let data = if infos.is_empty() { self.at } else { self.at.next_multiple_of(align) };
-        let (mut in_order, mut next) = (true, data);
-        let mut ends = Vec::new();
-        for (index, info) in infos.into_iter().enumerate() {
-            let [sizes_at, type_at, offset_at] = info.fields;
-            let wrong = |at: u64, what: &str, found: String, wanted: String| {
-                let field = format!("tensors[{index}] ({}).{what}", info.name);
-                Err(self.source.malformed(at, field, found, wanted))
-            };
-            let Some(quant) = self.quant(info.id) else {
-                let known = "the number of a type (`regguf explain` lists them)".to_owned();
-                return wrong(type_at, "type", info.id.to_string(), known);
-            };
-            let place = data.checked_add(info.offset).filter(|_| info.offset % align == 0);
-            let Some(place) = place else {
-                let wanted = format!("a multiple of {align} below 2^64");
-                return wrong(offset_at, "offset", info.offset.to_string(), wanted);
-            };
-            let row_len = info.shape.last().copied().unwrap_or(0);
-            if quant.row_bytes(row_len).is_none() {
-                let wanted = format!("a multiple of {} for {quant}", quant.layout().elements);
-                return wrong(sizes_at, "ne[0]", row_len.to_string(), wanted);
-            }
-            let whole = Tensor::whole(info.name.clone(), info.shape.clone(), quant, 0, place);
-            let Some(mut tensor) = whole else {
-                let wanted = "an end of its data below 2^64".to_owned();
-                return wrong(sizes_at, "ne", format!("{:?}", info.shape), wanted);
-            };
-            if !tensor.rows().is_multiple_of(quant.row_group() as u64) {
-                let wanted = format!("a multiple of {} for {quant}", quant.row_group());
-                return wrong(sizes_at, "ne[1]", tensor.rows().to_string(), wanted);
-            }
-            tensor.big_endian = self.format.detect.big_endian;
-            in_order &= place == next;
-            next = (place + tensor.bytes()).checked_next_multiple_of(align).unwrap_or(u64::MAX);
-            ends.push((place, place + tensor.bytes(), index));
-            model.tensors.push(tensor);
-        }
-        let end = self.check_ends(&mut ends, model)?.unwrap_or(data);
-        model.tails.extend(self.tail(end, align)?);
-        if !in_order {
-            model.notes.push(
-                "tensor data has gaps or another order than the infos: today's llama.cpp refuses such a \
-                 file, an upgrade mends it"
-                    .to_owned(),
-            );
-        }
-        Ok(in_order && model.tails.is_empty())
-    }
-
-    /// What follows the data that ends at `end`, but for the padding of its last tensor.
-    fn tail(&self, end: u64, align: u64) -> Result<Option<Tail>> {
-        let (len, padded) = (self.source.len(), end.next_multiple_of(align));
-        if len <= padded {
-            return Ok(None);
-        }
-        let padding = self.source.bytes_at(end, padded - end, align, "padding")?;
-        let at = if padding.iter().all(|byte| *byte == 0) { padded } else { end };
-        Ok(Some(Tail { file: 0, at, bytes: len - at }))
-    }
-
-    /// Checks that no tensor reaches into another or beyond the end; returns where the last one ends.
-    fn check_ends(&self, ends: &mut [(u64, u64, usize)], model: &Model) -> Result<Option<u64>> {
-        ends.sort_unstable();
-        let name = |index: usize| model.tensors.get(index).map_or("", |t| t.name.as_str());
-        for pair in ends.windows(2) {
-            if let [(_, end, first), (at, _, second)] = *pair
-                && at < end
-            {
-                let field = format!("tensors[{second}] ({}).offset", name(second));
-                let wanted = format!("the end of {} at {end:#x} or later", name(first));
-                return Err(self.source.malformed(at, field, format!("{at:#x}"), wanted));
-            }
-        }
-        if let Some((at, end, index)) = ends.last().copied()
-            && end > self.source.len()
-        {
-            let len = self.source.len();
-            let whole = ends.iter().filter(|(_, end, _)| *end > len).count();
-            let field = format!("tensors[{index}] ({}).data", name(index));
-            let found = format!("the end of the file at {len:#x}");
-            let wanted = format!("the end of the data at {end:#x}");
-            let error = self.source.malformed(at, field, found, wanted);
-            let Error::Malformed(mut malformed) = error else { return Err(error) };
-            malformed.next = format!(
-                "the file is {} bytes short ({whole} tensors are cut or missing): download or copy it \
-                 again",
-                end - len
-            );
-            return Err(Error::Malformed(malformed));
-        }
-        Ok(ends.last().map(|(_, end, _)| *end))
-    }
-
     fn quant(&self, id: u32) -> Option<QuantType> {
         quant_of(self.format, id)
     }
+}
+
+/// That a key stands twice.
+fn repeated(key: &str, first: Option<&Value>, again: &Value) -> String {
+    let says = match first {
+        Some(first) if first != again => format!(" ({first}, then {again}): the first counts"),
+        _ => String::new(),
+    };
+    format!("{key} stands twice{says}; today's llama.cpp refuses such a file, an upgrade mends it")
 }
 
 /// What a stored type number means in `format`.
@@ -470,6 +364,9 @@ fn quant_of(format: &Container, id: u32) -> Option<QuantType> {
 
 /// The number that `format` stores for `quant`; none if it never had it.
 pub fn type_id(format: &Container, quant: QuantType) -> Option<u32> {
+    if quant.stranger().is_some() {
+        return quant.gguf_id();
+    }
     let replaced = format.type_id(&format!("{}/{}", quant.name(), quant.dialect()));
     replaced.or_else(|| quant.gguf_id().filter(|id| quant_of(format, *id) == Some(quant)))
 }

@@ -30,7 +30,7 @@ use crate::{
     error::{Error, Result},
     format::{
         catalog,
-        container::{Container, Matrix, Word, WordKind},
+        container::{Blocks, Container, Matrix, Word, WordKind},
     },
     limits::Limits,
     model::{Array, Hyper, Kind, Model, Naming, Role, Scaling, Sizes, Tail, Value, spelling},
@@ -138,8 +138,16 @@ impl Walk<'_> {
         }
         match &word.split {
             Some(split) => {
-                model.header.push((split.high.clone(), value / split.base));
-                model.header.push((split.low.clone(), value % split.base));
+                let (high, low) = (value / split.base, value % split.base);
+                if let Some(max) = split.max.filter(|max| low > *max) {
+                    let wanted = format!("{} to {max}", word.min);
+                    return Err(self.source.malformed(at, name, value, wanted));
+                }
+                // Where blocks do not depend on it, only some writers state it.
+                if high > 0 || matches!(self.format.format.blocks, Blocks::By(_)) {
+                    model.header.push((split.high.clone(), high));
+                }
+                model.header.push((split.low.clone(), low));
             }
             None => model.header.push((name.clone(), value)),
         }

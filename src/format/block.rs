@@ -1,6 +1,6 @@
 //! Descriptions of blocks: what the bytes of a row mean, one per quantization type and dialect.
 
-use crate::format::{catalog, schema::Lived};
+use crate::format::{catalog, foreign::Foreign, schema::Lived};
 use serde::Deserialize;
 
 /// One `formats/block/*.toml`.
@@ -157,6 +157,27 @@ pub(crate) fn parse(stem: &str, text: &str) -> Result<Block, String> {
         return Err("a planar unit spans one row".into());
     }
     Ok(block)
+}
+
+/// A block of which nothing but the size is known: another program's.
+pub(crate) fn opaque(foreign: &Foreign) -> Block {
+    let count = usize::try_from(foreign.bytes).unwrap_or(1).max(1);
+    Block {
+        name: foreign.name.clone(),
+        dialect: foreign.program.clone(),
+        lived: Lived { from: String::new(), to: Some(String::new()) },
+        gguf: Some(foreign.id),
+        under: Vec::new(),
+        // Weights that stand alone are floats; whatever these are, they are none.
+        elements: usize::try_from(foreign.elements).unwrap_or(1).max(2),
+        rows: 1,
+        storage: Storage::Block,
+        fields: vec![Field { name: "bytes".to_owned(), kind: Kind::U8, count }],
+        order: String::new(),
+        value: String::new(),
+        kernel: String::new(),
+        source: foreign.program.clone(),
+    }
 }
 
 fn one() -> usize {

@@ -5,6 +5,8 @@
 use crate::format::block::{self, Block};
 use crate::format::container::{self, Container};
 use crate::format::family::{self, Family};
+use crate::format::foreign::{self, Foreign};
+use crate::format::loader::{self, Loader};
 use serde::de::DeserializeOwned;
 use std::sync::LazyLock;
 
@@ -24,6 +26,30 @@ static CONTAINERS: LazyLock<Vec<Container>> = LazyLock::new(|| {
 
 static FAMILIES: LazyLock<Vec<Family>> =
     LazyLock::new(|| load("family", family::parse).unwrap_or_else(|wrong| panic!("{wrong}")));
+
+static LOADERS: LazyLock<Vec<Loader>> =
+    LazyLock::new(|| load("loader", loader::parse).unwrap_or_else(|wrong| panic!("{wrong}")));
+
+static FOREIGN: LazyLock<Vec<Foreign>> = LazyLock::new(|| {
+    let lists = load("foreign", foreign::parse).unwrap_or_else(|wrong| panic!("{wrong}"));
+    lists.into_iter().flatten().collect()
+});
+
+/// What llama.cpp demands of a GGUF.
+///
+/// # Panics
+/// If the embedded description breaks a rule of its schema, which a test rules out.
+pub fn loader() -> &'static Loader {
+    LOADERS.first().unwrap_or_else(|| panic!("formats/loader holds a description"))
+}
+
+/// The tensor types of other programs' GGUF files.
+///
+/// # Panics
+/// If an embedded description breaks a rule of its schema, which a test rules out.
+pub fn foreign() -> &'static [Foreign] {
+    &FOREIGN
+}
 
 /// Every container description, oldest first.
 ///

@@ -205,6 +205,8 @@ pub struct Split {
     pub high: String,
     /// The name of the remainder.
     pub low: String,
+    /// The greatest legal remainder.
+    pub max: Option<i64>,
 }
 
 /// The shape of a stored vocabulary.

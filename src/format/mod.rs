@@ -6,4 +6,6 @@ pub mod catalog;
 pub mod container;
 pub mod explain;
 pub mod family;
+pub mod foreign;
+pub mod loader;
 pub mod schema;

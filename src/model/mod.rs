@@ -6,6 +6,7 @@
 
 pub mod family;
 pub mod hyper;
+pub mod loader;
 pub mod metadata;
 pub mod packed;
 pub mod pretokenizer;
@@ -75,6 +76,19 @@ impl Model {
     /// A tensor by its name in the file.
     pub fn tensor(&self, name: &str) -> Option<&Tensor> {
         self.tensors.iter().find(|t| t.name == name)
+    }
+
+    /// Checks that every tensor can be decoded: types of other programs are only named and copied.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] with the first that cannot.
+    pub fn check_decodable(&self) -> Result<()> {
+        let Some(tensor) = self.tensors.iter().find(|t| t.quant.stranger().is_some()) else {
+            return Ok(());
+        };
+        let what = format!("{} is {}, which is not decoded here", tensor.name, tensor.quant);
+        let next = "inspect, verify, upgrade and quantize … COPY take such files; convert it with that program";
+        Err(Error::unsupported(what, next))
     }
 
     /// The bytes of all tensors together.

@@ -19,6 +19,9 @@ pub struct Tensor {
     /// as in the `output.weight` of some files of June 2023; [`Tensor::rows`], [`Tensor::row_len`] and
     /// all reading then speak of the longer rows.
     pub fold: u64,
+    /// Its bytes where only the places of the data tell them, as for types of other programs. Rows are
+    /// then stretches of bytes, which can be copied and nothing else.
+    pub span: Option<u64>,
     /// How the pieces form the whole.
     pub join: Join,
     /// Permutations of the stored rows, applied first to last.
@@ -99,8 +102,32 @@ impl Tensor {
         at.checked_add(rows.checked_mul(row_bytes)?)?;
         let piece = Piece { file, at, rows, row_bytes, row_stride: row_bytes, element: None };
         let (pieces, orders) = (vec![piece], Vec::new());
-        let (big_endian, fold, join) = (false, 1, Join::Rows);
-        Some(Tensor { name, shape, quant, big_endian, pieces, fold, join, orders })
+        let (big_endian, fold, span, join) = (false, 1, None, Join::Rows);
+        Some(Tensor { name, shape, quant, big_endian, pieces, fold, span, join, orders })
+    }
+
+    /// A tensor of `bytes` bytes at `at` of file `file`, of which no more than that is known.
+    pub fn opaque(
+        name: String,
+        shape: Vec<u64>,
+        quant: QuantType,
+        (file, at): (usize, u64),
+        bytes: u64,
+    ) -> Tensor {
+        let row_bytes = stretch(bytes);
+        let rows = bytes.checked_div(row_bytes).unwrap_or(0);
+        let piece = Piece { file, at, rows, row_bytes, row_stride: row_bytes, element: None };
+        Tensor {
+            name,
+            shape,
+            quant,
+            big_endian: false,
+            pieces: vec![piece],
+            fold: 1,
+            span: Some(bytes),
+            join: Join::Rows,
+            orders: Vec::new(),
+        }
     }
 
     /// As [`Tensor::whole`], for blocks that may cross rows: `fold` is the fewest rows that blocks fill.
@@ -128,6 +155,9 @@ impl Tensor {
 
     /// Number of rows: the product of all dimensions but the last.
     pub fn rows(&self) -> u64 {
+        if let Some(bytes) = self.span {
+            return bytes.checked_div(stretch(bytes)).unwrap_or(0);
+        }
         self.shape.iter().rev().skip(1).product::<u64>() / self.fold
     }
 
@@ -138,12 +168,24 @@ impl Tensor {
 
     /// Bytes of one row, joined.
     pub fn row_bytes(&self) -> u64 {
+        if let Some(bytes) = self.span {
+            return stretch(bytes);
+        }
         self.quant.row_bytes(self.row_len()).unwrap_or(0)
     }
 
     /// Bytes of the whole tensor.
     pub fn bytes(&self) -> u64 {
         self.rows() * self.row_bytes()
+    }
+
+    /// The bytes that it should have, where it is of another program's type and has others.
+    pub fn misfit(&self) -> Option<u64> {
+        let (foreign, bytes) = (self.quant.stranger()?, self.span?);
+        let rows = self.shape.iter().rev().skip(1).product::<u64>();
+        let wanted = foreign.size(rows, *self.shape.last()?)?;
+        // What follows may be padding.
+        (!(wanted..wanted.saturating_add(PADDING)).contains(&bytes)).then_some(wanted)
     }
 
     /// Number of dimensions as a file writes them.
@@ -162,6 +204,14 @@ impl Tensor {
     pub fn stored_row(&self, row: u64) -> u64 {
         self.orders.iter().rev().fold(row, |row, order| order.source(row))
     }
+}
+
+/// Bytes that padding may add to a tensor.
+const PADDING: u64 = 32;
+
+/// The length of the equal stretches that so many bytes are read in: a power of two.
+pub fn stretch(bytes: u64) -> u64 {
+    1 << bytes.trailing_zeros().min(12)
 }
 
 /// The greatest number that divides both; `b` where `a` is zero.

@@ -1,6 +1,10 @@
 //! Quantization types: a ggml name together with the dialect of its bytes.
 
-use crate::format::{block::Block, catalog};
+use crate::format::{
+    block::{self, Block},
+    catalog,
+    foreign::Foreign,
+};
 use crate::quant::BlockLayout;
 use std::{fmt, str::FromStr, sync::LazyLock};
 
@@ -8,8 +12,13 @@ use std::{fmt, str::FromStr, sync::LazyLock};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct QuantType(u16);
 
-static LAYOUTS: LazyLock<Vec<BlockLayout>> =
-    LazyLock::new(|| catalog::blocks().iter().map(BlockLayout::new).collect());
+static LAYOUTS: LazyLock<Vec<BlockLayout>> = LazyLock::new(|| {
+    catalog::blocks().iter().chain(STRANGERS.iter()).map(BlockLayout::new).collect()
+});
+
+/// The types of other programs as blocks of which only the size is known.
+static STRANGERS: LazyLock<Vec<Block>> =
+    LazyLock::new(|| catalog::foreign().iter().map(block::opaque).collect());
 
 impl QuantType {
     /// Every type in every dialect.
@@ -43,6 +52,19 @@ impl QuantType {
         QuantType::all().find(|q| q.gguf_id() == Some(id))
     }
 
+    /// What other programs than llama.cpp number `id`.
+    pub fn foreign(id: u32) -> impl Iterator<Item = QuantType> {
+        let known = catalog::blocks().len();
+        let of = catalog::foreign().iter().enumerate().filter(move |(_, f)| f.id == id);
+        of.map(move |(i, _)| QuantType((known + i) as u16))
+    }
+
+    /// What is known of it, where it is a type of another program than llama.cpp: such types are named,
+    /// sized and copied, and nothing here decodes them.
+    pub fn stranger(self) -> Option<&'static Foreign> {
+        catalog::foreign().get(usize::from(self.0).checked_sub(catalog::blocks().len())?)
+    }
+
     /// Its number in GGUF; none for what GGUF never held.
     pub fn gguf_id(self) -> Option<u32> {
         self.block().gguf
@@ -65,7 +87,8 @@ impl QuantType {
 
     /// Its description.
     pub fn block(self) -> &'static Block {
-        &catalog::blocks()[usize::from(self.0)]
+        let (index, known) = (usize::from(self.0), catalog::blocks());
+        known.get(index).unwrap_or_else(|| &STRANGERS[index - known.len()])
     }
 
     /// The sizes and offsets of its blocks.
@@ -94,9 +117,13 @@ impl QuantType {
     }
 }
 
-/// `q4_0` for a present-day type or a name of one dialect, else `q4_0/pairs-f32`.
+/// `q4_0` for a present-day type or a name of one dialect, `iq4_ks of ik_llama.cpp` for another program's,
+/// else `q4_0/pairs-f32`.
 impl fmt::Display for QuantType {
     fn fmt(&self, out: &mut fmt::Formatter) -> fmt::Result {
+        if let Some(foreign) = self.stranger() {
+            return out.pad(&format!("{} of {}", foreign.name, foreign.program));
+        }
         let alone = QuantType::all().filter(|q| q.name() == self.name()).count() == 1;
         if alone || self.gguf_id().is_some() {
             return out.pad(self.name());

@@ -8,7 +8,7 @@ use super::text;
 use crate::{
     change::{self, ftype::FileType},
     check::{
-        Finding,
+        Finding, Severity, structure,
         vocabulary::{Health, health},
     },
     checkpoint::Stored,
@@ -18,7 +18,10 @@ use crate::{
         container::{Container, Skeleton},
         family::Family,
     },
-    model::{Model, Sizes},
+    model::{
+        Model, Sizes,
+        loader::{self, Content},
+    },
     size,
 };
 
@@ -41,6 +44,9 @@ pub(super) struct Facts {
     /// The tensors of raw weights, which have no model.
     #[serde(skip)]
     pub raw: Vec<Stored>,
+    /// What it holds that is no model.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub content: &'static str,
     pub file_type: Option<String>,
     pub parameters: u64,
     pub sizes: Vec<(&'static str, u64)>,
@@ -68,24 +74,21 @@ impl Facts {
     pub fn of(path: &Path, model: &Model) -> Result<Facts> {
         let format = catalog::container(&model.format)
             .ok_or_else(|| Error::unsupported(format!("no format {:?}", model.format), ""))?;
-        let known = Sizes::of(model);
-        let mut sizes = Vec::new();
-        for (name, value) in [
-            ("layers", known.get("n_layer")),
-            ("width", known.get("n_embd")),
-            ("heads", known.get("n_head")),
-            ("key-value heads", known.get("n_head_kv").filter(|n| Some(*n) != known.get("n_head"))),
-            ("feed-forward width", known.get("n_ff")),
-            ("rank", word(model, "r")),
-            ("alpha", word(model, "lora_alpha")),
-        ] {
-            sizes.extend(value.map(|v| (name, v)));
-        }
+        let content = Content::of(model);
+        let sizes = sizes(model, content);
         let adapter = word(model, "r").is_some();
         let mut vocabulary = health(model);
-        if adapter {
+        let findings = structure::meaning(model);
+        let refused: Vec<Finding> =
+            findings.into_iter().filter(|f| f.severity > Severity::Note).collect();
+        if adapter || content.other().is_some() {
             vocabulary.findings.clear();
         }
+        // The loader's demands say it in their way.
+        let said = |f: &Finding| f.code == "vocabulary-embedding";
+        vocabulary
+            .findings
+            .retain(|f| !(said(f) && refused.iter().any(|r| r.code == "vocabulary")));
         let notes = model.notes.iter().map(|note| Finding::note("reader", note.clone()));
         let mut facts = Facts {
             files: model.files.iter().map(crate::bytes::Input::name).collect(),
@@ -102,11 +105,15 @@ impl Facts {
             header: if adapter { Vec::new() } else { unexplained(model) },
             types: shares(model),
             read_by: readers(format, model),
-            findings: notes.chain(vocabulary.findings.iter().cloned()).collect(),
+            findings: notes
+                .chain(vocabulary.findings.iter().cloned())
+                .chain(refused.iter().cloned())
+                .collect(),
             vocabulary: Some(vocabulary),
+            content: content.other().map_or("", |(what, _)| what),
             ..Facts::about(path, format)
         };
-        facts.next = next(path, format, model);
+        facts.next = next(path, format, model, &refused);
         Ok(facts)
     }
 
@@ -166,6 +173,42 @@ fn size(path: &Path) -> Result<u64> {
     Ok(path.metadata().map_err(|e| Error::io(path, "read", e))?.len())
 }
 
+/// The sizes of a model or an adapter, as far as they are known, by their names for people.
+fn sizes(model: &Model, content: Content) -> Vec<(&'static str, u64)> {
+    let sizes = Sizes::of(model);
+    let architecture = model.metadata.str("general.architecture").unwrap_or_default();
+    let key = |name: &str| model.metadata.u64(&format!("{architecture}.{name}"));
+    let of = |symbol: &str, name: &str| sizes.get(symbol).or_else(|| key(name));
+    let heads = of("n_head", "attention.head_count");
+    let kv_heads = of("n_head_kv", "attention.head_count_kv");
+    let pair = model.tensors.iter().find(|t| t.name.ends_with(".lora_a"));
+    let rank = pair.and_then(|t| t.shape.first().copied());
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small number")]
+    let alpha = model.metadata.f32("adapter.lora.alpha").map(|alpha| alpha as u64);
+    let known = if content == Content::Adapter {
+        [None; 5]
+    } else {
+        [
+            of("n_layer", "block_count"),
+            of("n_embd", "embedding_length"),
+            heads,
+            kv_heads.filter(|n| Some(*n) != heads),
+            of("n_ff", "feed_forward_length"),
+        ]
+    };
+    let [layers, width, heads, kv_heads, feed_forward] = known;
+    let all = [
+        ("layers", layers),
+        ("width", width),
+        ("heads", heads),
+        ("key-value heads", kv_heads),
+        ("feed-forward width", feed_forward),
+        ("rank", word(model, "r").or(rank)),
+        ("alpha", word(model, "lora_alpha").or(alpha)),
+    ];
+    all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+}
+
 /// A header word of the file.
 fn word(model: &Model, name: &str) -> Option<u64> {
     model.header(name).and_then(|n| u64::try_from(n).ok())
@@ -219,7 +262,8 @@ fn readers(format: &Container, model: &Model) -> Vec<(String, String)> {
             out.push(line);
         }
     };
-    for quant in model.tensors.iter().map(|tensor| tensor.quant) {
+    let own = model.tensors.iter().map(|t| t.quant).filter(|q| q.stranger().is_none());
+    for quant in own {
         let lived = &quant.block().lived;
         let name = format!("{} among them", quant.name());
         match &lived.to {
@@ -257,22 +301,47 @@ fn shares(model: &Model) -> Vec<Share> {
     out
 }
 
-/// The command to type next.
-fn next(path: &Path, format: &Container, model: &Model) -> String {
+/// The command to type next; what today's llama.cpp makes of the file, as far as it was looked at.
+fn next(path: &Path, format: &Container, model: &Model, refused: &[Finding]) -> String {
     let today = model.tensors.iter().all(|t| t.quant.is_today() && t.fold == 1);
     let broken = model.notes.iter().any(|note| note.contains("an upgrade mends it"))
         || change::has_single_experts(model);
     let word = shell_word(&unicode(path));
     let foreign = Family::of(model).is_err();
+    if let Some(foreign) = model.tensors.iter().find_map(|t| t.quant.stranger()) {
+        return format!("nothing: only {} reads {}", foreign.program, foreign.name);
+    }
     match format.id() {
         "ggla-v1" => "nothing: adapters are read and shown, not converted".to_owned(),
         _ if foreign => "nothing: it is known, and regguf does not convert it".to_owned(),
-        "gguf-v3" if today && !broken => "nothing to do: today's llama.cpp reads it".to_owned(),
+        "gguf-v3" if today && !broken => of_today(model, refused),
         "gguf-v2" if today && !broken => {
-            format!("nothing to do: today's llama.cpp reads it (regguf upgrade {word} makes it v3)")
+            format!("{} (regguf upgrade {word} makes it v3)", of_today(model, refused))
         }
         _ => format!("regguf upgrade {word}"),
     }
+}
+
+/// What is to be done with a GGUF of today's form: nothing, and why.
+fn of_today(model: &Model, refused: &[Finding]) -> String {
+    if let Some((_, taken)) = Content::of(model).other() {
+        return format!("nothing to do: {taken}");
+    }
+    if let Some(first) = refused.first() {
+        let more = match refused.len() {
+            1 => String::new(),
+            n => format!(" (and {} more)", n - 1),
+        };
+        let said = first.message.trim_end_matches(": today's llama.cpp refuses it");
+        let about =
+            if first.about.is_empty() { String::new() } else { format!("{} ", first.about) };
+        return format!("today's llama.cpp refuses it: {about}{said}{more}");
+    }
+    if !loader::knows(model) {
+        let name = model.metadata.str("general.architecture").unwrap_or_default();
+        return format!("structure read; whether llama.cpp knows {name} is not checked");
+    }
+    "nothing to do: today's llama.cpp reads it".to_owned()
 }
 
 /// `word` as a shell takes it.
@@ -298,7 +367,13 @@ impl fmt::Display for Facts {
             line("files", &format!("{} as one model", self.files.len()))?;
         }
         let sizes: Vec<String> = self.sizes.iter().map(|(n, v)| format!("{n} {v}")).collect();
-        if self.family.is_empty() && !sizes.is_empty() {
+        if !self.content.is_empty() && !self.family.is_empty() {
+            let sizes =
+                if sizes.is_empty() { String::new() } else { format!(": {}", sizes.join(", ")) };
+            line("holds", &format!("{} for {}{sizes}", self.content, self.family))?;
+        } else if !self.content.is_empty() && sizes.is_empty() {
+            line("holds", self.content)?;
+        } else if self.family.is_empty() && !sizes.is_empty() {
             line("adapter", &sizes.join(", "))?;
         } else if !self.family.is_empty() {
             line("model", &format!("{}: {}", self.family, sizes.join(", ")))?;

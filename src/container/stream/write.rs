@@ -4,7 +4,7 @@ use super::named;
 use crate::{
     container::{Layout, TensorHead},
     error::{Error, Result},
-    format::container::{Container, Record, WordKind},
+    format::container::{Blocks, Container, Record, WordKind},
     model::Vocab,
     quant::QuantType,
 };
@@ -42,7 +42,13 @@ pub fn layout(
     };
     for field in &format.header.fields {
         let value = match &field.split {
-            Some(split) => word(&split.high)? * split.base + word(&split.low)?,
+            Some(split) => {
+                let high = match format.format.blocks {
+                    Blocks::By(_) => word(&split.high)?,
+                    Blocks::One(_) => word(&split.high).unwrap_or(0),
+                };
+                high * split.base + word(&split.low)?
+            }
             None => word(&field.name)?,
         };
         let bytes = match field.kind {

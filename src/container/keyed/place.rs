@@ -1,0 +1,233 @@
+//! Where the tensors of a GGUF lie: types and sizes against the places that the infos give.
+
+use super::{Info, Walk};
+use crate::{
+    error::{Error, Result},
+    model::{Model, Tail, Tensor},
+    quant::QuantType,
+};
+
+/// What a type's number may be.
+const KNOWN: &str = "the number of a type (`regguf explain` lists them)";
+/// What to do about a number that is none of them.
+const UNKNOWN_TYPE: &str =
+    "another program or a newer llama.cpp may write it; ask whoever made the file";
+
+impl Walk<'_> {
+    /// Infos with rows as many times longer as a float has bytes, where only so the data fills the file
+    /// without gaps.
+    pub(super) fn widened(&self, infos: &[Info], align: u64) -> Option<Vec<Info>> {
+        let floats =
+            infos.iter().all(|i| self.quant(i.id).is_some_and(|q| q.layout().elements == 1));
+        if infos.is_empty() || !floats || self.fill(infos, align).is_some() {
+            return None;
+        }
+        let widen = |info: &Info| {
+            let mut shape = info.shape.clone();
+            let last = shape.last_mut()?;
+            *last = last.checked_mul(self.quant(info.id)?.layout().bytes as u64)?;
+            Some(Info { shape, name: info.name.clone(), ..*info })
+        };
+        let wide: Vec<Info> = infos.iter().map(widen).collect::<Option<_>>()?;
+        self.fill(&wide, align).map(|()| wide)
+    }
+
+    /// Whether tensors of these shapes follow each other without gaps up to the end of the file.
+    fn fill(&self, infos: &[Info], align: u64) -> Option<()> {
+        let mut next = 0u64;
+        for info in infos {
+            let whole =
+                Tensor::whole(String::new(), info.shape.clone(), self.quant(info.id)?, 0, 0)?;
+            (info.offset == next).then_some(())?;
+            next = next.checked_add(whole.bytes())?.checked_next_multiple_of(align)?;
+        }
+        let data = self.at.next_multiple_of(align);
+        (data.checked_add(next)? == self.source.len()).then_some(())
+    }
+
+    /// Turns infos into tensors; answers whether they fill the data section without gaps, in
+    /// order, to the end of the file.
+    pub(super) fn place(&self, infos: Vec<Info>, align: u64, model: &mut Model) -> Result<bool> {
+        let data = if infos.is_empty() { self.at } else { self.at.next_multiple_of(align) };
+        let types = self.types(&infos, data, align);
+        let (mut in_order, mut next) = (true, data);
+        let mut ends = Vec::new();
+        for (index, (info, (quant, room))) in infos.into_iter().zip(types).enumerate() {
+            let [sizes_at, type_at, offset_at] = info.fields;
+            let wrong = |at: u64, what: &str, found: String, wanted: String| {
+                let field = format!("tensors[{index}] ({}).{what}", info.name);
+                Err(self.source.malformed(at, field, found, wanted))
+            };
+            let Some(quant) = quant else {
+                let field = format!("tensors[{index}] ({}).type", info.name);
+                let error = self.source.malformed(type_at, field, info.id, KNOWN);
+                return Err(with_next(error, UNKNOWN_TYPE.to_owned()));
+            };
+            let place = data.checked_add(info.offset).filter(|_| info.offset % align == 0);
+            let Some(place) = place else {
+                let wanted = format!("a multiple of {align} below 2^64");
+                return wrong(offset_at, "offset", info.offset.to_string(), wanted);
+            };
+            if quant.stranger().is_some() {
+                let tensor = opaque(info, quant, place, room, align);
+                in_order &= place == next;
+                let end = place.saturating_add(tensor.bytes());
+                next = end.checked_next_multiple_of(align).unwrap_or(u64::MAX);
+                ends.push((place, end, index));
+                model.tensors.push(tensor);
+                continue;
+            }
+            let row_len = info.shape.last().copied().unwrap_or(0);
+            if quant.row_bytes(row_len).is_none() {
+                let wanted = format!("a multiple of {} for {quant}", quant.layout().elements);
+                return wrong(sizes_at, "ne[0]", row_len.to_string(), wanted);
+            }
+            let whole = Tensor::whole(info.name.clone(), info.shape.clone(), quant, 0, place);
+            let Some(mut tensor) = whole else {
+                let wanted = "an end of its data below 2^64".to_owned();
+                return wrong(sizes_at, "ne", format!("{:?}", info.shape), wanted);
+            };
+            if !tensor.rows().is_multiple_of(quant.row_group() as u64) {
+                let wanted = format!("a multiple of {} for {quant}", quant.row_group());
+                return wrong(sizes_at, "ne[1]", tensor.rows().to_string(), wanted);
+            }
+            tensor.big_endian = self.format.detect.big_endian;
+            in_order &= place == next;
+            next = (place + tensor.bytes()).checked_next_multiple_of(align).unwrap_or(u64::MAX);
+            ends.push((place, place + tensor.bytes(), index));
+            model.tensors.push(tensor);
+        }
+        let end = self.check_ends(&mut ends, model)?.unwrap_or(data);
+        model.tails.extend(self.tail(end, align)?);
+        if !in_order {
+            model.notes.push(
+                "tensor data has gaps or another order than the infos: today's llama.cpp refuses such a \
+                 file, an upgrade mends it"
+                    .to_owned(),
+            );
+        }
+        Ok(in_order && model.tails.is_empty())
+    }
+
+    /// What follows the data that ends at `end`, but for the padding of its last tensor.
+    fn tail(&self, end: u64, align: u64) -> Result<Option<Tail>> {
+        let (len, padded) = (self.source.len(), end.next_multiple_of(align));
+        if len <= padded {
+            return Ok(None);
+        }
+        let padding = self.source.bytes_at(end, padded - end, align, "padding")?;
+        let at = if padding.iter().all(|byte| *byte == 0) { padded } else { end };
+        Ok(Some(Tail { file: 0, at, bytes: len - at }))
+    }
+
+    /// Checks that no tensor reaches into another or beyond the end; returns where the last one ends.
+    fn check_ends(&self, ends: &mut [(u64, u64, usize)], model: &Model) -> Result<Option<u64>> {
+        ends.sort_unstable();
+        let name = |index: usize| model.tensors.get(index).map_or("", |t| t.name.as_str());
+        for pair in ends.windows(2) {
+            if let [(_, end, first), (at, _, second)] = *pair
+                && at < end
+            {
+                let field = format!("tensors[{second}] ({}).offset", name(second));
+                let wanted = format!("the end of {} at {end:#x} or later", name(first));
+                return Err(self.source.malformed(at, field, format!("{at:#x}"), wanted));
+            }
+        }
+        if let Some((at, end, index)) = ends.last().copied()
+            && end > self.source.len()
+        {
+            let len = self.source.len();
+            let whole = ends.iter().filter(|(_, end, _)| *end > len).count();
+            let field = format!("tensors[{index}] ({}).data", name(index));
+            let found = format!("the end of the file at {len:#x}");
+            let wanted = format!("the end of the data at {end:#x}");
+            let error = self.source.malformed(at, field, found, wanted);
+            let next = format!(
+                "the file is {} bytes short ({whole} tensors are cut or missing): download or copy it \
+                 again",
+                end - len
+            );
+            return Err(with_next(error, next));
+        }
+        Ok(ends.last().map(|(_, end, _)| *end))
+    }
+
+    /// The type of every tensor, and the bytes from its place to the next tensor's or the end.
+    ///
+    /// Where llama.cpp and another program, or two others, took one number, the type is the one whose
+    /// sizes fit all tensors of that number.
+    fn types(&self, infos: &[Info], data: u64, align: u64) -> Vec<(Option<QuantType>, u64)> {
+        let mut places: Vec<u64> = infos.iter().map(|i| data.saturating_add(i.offset)).collect();
+        places.sort_unstable();
+        places.push(self.source.len());
+        let room = |info: &Info| {
+            let at = data.saturating_add(info.offset);
+            let next = places.partition_point(|place| *place <= at);
+            places.get(next).map_or(0, |next| next - at)
+        };
+        let rooms: Vec<u64> = infos.iter().map(room).collect();
+        let mut known: std::collections::HashMap<u32, Option<QuantType>> = Default::default();
+        let mut quant = |id: u32| {
+            *known.entry(id).or_insert_with(|| {
+                let of = infos.iter().zip(&rooms).filter(|(info, _)| info.id == id);
+                self.settle(id, &of.map(|(info, room)| (info, *room)).collect::<Vec<_>>(), align)
+            })
+        };
+        infos.iter().zip(&rooms).map(|(info, room)| (quant(info.id), *room)).collect()
+    }
+
+    /// The type that the number `id` means, for tensors that have so much room each.
+    fn settle(&self, id: u32, tensors: &[(&Info, u64)], align: u64) -> Option<QuantType> {
+        let own = self.quant(id);
+        let to_end = |info: &Info, room: u64| {
+            let data = self.at.next_multiple_of(align);
+            data.saturating_add(info.offset).saturating_add(room) == self.source.len()
+        };
+        let fits = |quant: QuantType| {
+            let size = |info: &Info| {
+                Tensor::whole(String::new(), info.shape.clone(), quant, 0, 0).map(|t| t.bytes())
+            };
+            let mut all = tensors.iter();
+            all.all(|(i, room)| size(i).is_some_and(|size| size <= *room || to_end(i, *room)))
+        };
+        if own.is_some_and(fits) {
+            return own;
+        }
+        let exact = |quant: &QuantType| {
+            let mut all = tensors.iter();
+            all.all(|(info, room)| size(*quant, info).is_some_and(|s| fills(s, *room, align)))
+        };
+        let mended = |quant: &QuantType| quant.stranger().is_some_and(|f| !f.broken.is_empty());
+        let others = || QuantType::foreign(id);
+        let any = || if own.is_none() { others().next() } else { others().find(mended) };
+        others().find(exact).or_else(any).or(own)
+    }
+}
+
+/// The bytes that another program's type takes.
+fn size(quant: QuantType, info: &Info) -> Option<u64> {
+    let rows = info.shape.iter().rev().skip(1).try_fold(1u64, |n, d| n.checked_mul(*d))?;
+    quant.stranger()?.size(rows, *info.shape.last()?)
+}
+
+/// Whether so many bytes, padded or not, leave nothing of the room.
+fn fills(size: u64, room: u64, align: u64) -> bool {
+    size == room || size.checked_next_multiple_of(align) == Some(room)
+}
+
+/// A tensor of another program's type: of the size that it should have, else of the room that it has.
+fn opaque(info: Info, quant: QuantType, place: u64, room: u64, align: u64) -> Tensor {
+    let bytes = size(quant, &info).filter(|size| fills(*size, room, align)).unwrap_or(room);
+    Tensor::opaque(info.name, info.shape, quant, (0, place), bytes)
+}
+
+/// The error with another next step.
+fn with_next(error: Error, next: String) -> Error {
+    match error {
+        Error::Malformed(mut malformed) => {
+            malformed.next = next;
+            Error::Malformed(malformed)
+        }
+        other => other,
+    }
+}

@@ -1,0 +1,203 @@
+//! Sound files that are not quite as llama.cpp writes them: read, named and told from damage.
+
+use std::{fs, path::Path};
+
+use regguf::{
+    bytes::Input,
+    container::{self, OpenOptions, tail},
+    model::{Array, Kind, Model, Value, loader},
+};
+
+fn golden(name: &str) -> Vec<u8> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(name);
+    fs::read(path).unwrap()
+}
+
+/// A container of each walk: record after record, and counted.
+const WALKS: [&str; 2] = ["T/E4b/ggml-model-q4_0.bin", "T/E10/model-Q4_0.gguf"];
+
+/// What opening `bytes` says of the tail, and where it begins.
+fn tail_of(bytes: &[u8]) -> (tail::Kind, u64, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.bin");
+    fs::write(&path, bytes).unwrap();
+    let model = container::open(&path, &OpenOptions::default()).unwrap();
+    let [tail] = model.tails.as_slice() else { panic!("{:?}", model.tails) };
+    let kind = tail::kind(&Input::open(&path).unwrap(), tail.at).unwrap();
+    (kind, tail.at, tail::sentence(&model, tail).unwrap())
+}
+
+#[test]
+fn bytes_after_the_data_are_told_apart() {
+    for name in WALKS {
+        let whole = golden(name);
+        let len = whole.len();
+        let with = |tail: &[u8]| tail_of(&[&whole, tail].concat());
+        for (tail, kind) in [
+            (&b"\n"[..], tail::Kind::Other),
+            (&[0; 700], tail::Kind::Zeros),
+            (&whole, tail::Kind::Model),
+            (&whole[len - 5000..], tail::Kind::OwnEnd),
+        ] {
+            let (found, at, said) = with(tail);
+            assert_eq!((found, at), (kind, len as u64), "{name}: {said}");
+            assert!(said.contains(&format!("truncate -s {len} ")), "{name}: {said}");
+            assert!(said.contains("tensors are whole"), "{name}: {said}");
+        }
+    }
+}
+
+#[test]
+fn a_download_that_began_again_is_told() {
+    let whole = golden(WALKS[1]);
+    let half = whole.len() / 2;
+    let (kind, _, said) = tail_of(&[&whole[..half], &whole].concat());
+    assert_eq!(kind, tail::Kind::Restarted(half as u64), "{said}");
+    assert!(said.contains(&format!("tail -c +{} ", half + 1)), "{said}");
+}
+
+#[test]
+fn whole_files_have_no_tail_and_short_ones_stay_short() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.bin");
+    for name in WALKS {
+        let whole = golden(name);
+        fs::write(&path, &whole).unwrap();
+        assert!(container::open(&path, &OpenOptions::default()).unwrap().tails.is_empty());
+        for cut in [1, 100, 5000] {
+            fs::write(&path, &whole[..whole.len() - cut]).unwrap();
+            let error = container::open(&path, &OpenOptions::default()).unwrap_err();
+            assert!(error.to_string().contains("short"), "{name}: {error}");
+        }
+    }
+}
+
+/// A GGUF of `golden`, opened, changed by `edit` and checked.
+fn refused(edit: impl Fn(&mut Model)) -> Vec<loader::Breach> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/T/E10/model-Q4_0.gguf");
+    let mut model = container::open(&path, &OpenOptions::default()).unwrap();
+    edit(&mut model);
+    loader::breaches(&model)
+}
+
+/// The code of the one breach, and what it is about.
+fn only(edit: impl Fn(&mut Model)) -> (&'static str, String) {
+    let found = refused(edit);
+    let [breach] = found.as_slice() else { panic!("{found:?}") };
+    (breach.code, breach.about.clone())
+}
+
+#[test]
+fn what_the_loader_demands_and_does_not_find_is_named() {
+    assert_eq!(refused(|_| ()), []);
+    for key in ["attention.layer_norm_rms_epsilon", "context_length", "block_count"] {
+        let key = format!("llama.{key}");
+        let (code, about) = only(|m| drop(m.metadata.remove(&key)));
+        assert_eq!((code, about), ("missing-key", key));
+    }
+    let array = |n: usize| Value::from(Array::of(Kind::U32, vec![Value::U32(4); n]));
+    let layers = 2;
+    let heads = "llama.attention.head_count";
+    assert_eq!(refused(|m| m.metadata.set(heads, array(layers))), []);
+    assert_eq!(only(|m| m.metadata.set(heads, array(3))).0, "array-length");
+    assert_eq!(only(|m| m.vocab.tokens.truncate(511)).0, "vocabulary");
+    let twice = |m: &mut Model| {
+        let again = m.vocab.tokens.get(8).unwrap().to_vec();
+        m.vocab.tokens = m.vocab.tokens.with(&[(9, again)].into());
+    };
+    assert_eq!(only(twice).0, "token-twice");
+    assert_eq!(only(|m| m.metadata.set("tokenizer.ggml.model", "gpt2")).0, "no-merges");
+    assert_eq!(only(|m| m.tensors[0].name = "mm.0.weight".into()).0, "unknown-tensors");
+    assert_eq!(only(|m| m.metadata.set("llama.block_count", 3)).0, "missing-blocks");
+    assert_eq!(only(|m| m.metadata.set("llama.block_count", 1)).0, "extra-blocks");
+    // Of what is not known nothing is claimed.
+    let foreign = refused(|m| m.metadata.set("general.architecture", "foobar"));
+    assert_eq!(foreign, []);
+}
+
+/// A model of an unknown architecture with blocks of these tensors.
+fn of_blocks(blocks: &[&[&str]]) -> Model {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/T/E10/model-Q4_0.gguf");
+    let mut model = container::open(&path, &OpenOptions::default()).unwrap();
+    let some = model.tensors.iter().find(|t| t.name.starts_with("blk.")).unwrap().clone();
+    model.tensors.retain(|t| !t.name.starts_with("blk."));
+    model.metadata.set("general.architecture", "foobar");
+    model.metadata.set("foobar.block_count", blocks.len() as u32);
+    for (n, names) in blocks.iter().enumerate() {
+        let named = |name: &&str| regguf::model::Tensor {
+            name: format!("blk.{n}.{name}.weight"),
+            ..some.clone()
+        };
+        model.tensors.extend(names.iter().map(named));
+    }
+    model
+}
+
+#[test]
+fn a_lost_tensor_is_told_from_blocks_that_differ_by_design() {
+    let lost = |blocks: &[&[&str]]| {
+        let found = loader::breaches(&of_blocks(blocks));
+        found.into_iter().map(|b| b.about).collect::<Vec<_>>()
+    };
+    let (all, no_up) = (&["attn_q", "ffn_up", "ffn_down"][..], &["attn_q", "ffn_down"][..]);
+    assert_eq!(lost(&[all, all, no_up, all]), ["blk.2.ffn_up.weight"]);
+    assert_eq!(lost(&[all, all, all, no_up]), ["blk.3.ffn_up.weight"]);
+    assert!(lost(&[all, all, all]).is_empty());
+    let experts = &["attn_q", "ffn_gate_exps", "ffn_up_exps"][..];
+    let recurrent = &["ssm_in", "ssm_out", "ffn_up", "ffn_down"][..];
+    let keys = &["attn_q", "attn_k", "attn_v"][..];
+    let shared = &["attn_q"][..];
+    assert!(lost(&[all, experts, experts, experts]).is_empty(), "a dense block leads");
+    assert!(lost(&[recurrent, recurrent, all, recurrent]).is_empty(), "attention now and then");
+    assert!(lost(&[keys, keys, shared, shared]).is_empty(), "keys shared at the end");
+    assert!(lost(&[keys, keys, keys, shared]).is_empty(), "one that shares");
+}
+
+#[test]
+fn types_of_other_programs_are_named_sized_and_kept() {
+    for (id, name, sizes, bytes) in [
+        (137, "iq2_k of ik_llama.cpp", &[256u64, 2][..], 152usize),
+        (144, "iq4_ks of ik_llama.cpp", &[256, 2], 280),
+        (36, "i2_s of BitNet (bitnet.cpp)", &[128, 4], 160),
+        (4, "mxfp4_pairs of Ollama (gpt-oss, MXFP4 in OpenAI's order)", &[64, 2], 68),
+        (105, "number 105 of ROCmFP", &[64, 2], 77),
+    ] {
+        let file = of_type(id, sizes, bytes);
+        let input = Input::memory("fork.gguf", file);
+        let model = container::open_alone(&input, &OpenOptions::default()).unwrap();
+        let fork = &model.tensors[0];
+        assert_eq!(fork.quant.to_string(), name);
+        assert!(
+            (bytes as u64..bytes as u64 + 32).contains(&fork.bytes()),
+            "{name}: {}",
+            fork.bytes()
+        );
+        assert_eq!((fork.misfit(), model.tails.len()), (None, 0), "{name}");
+        assert!(model.check_decodable().is_err());
+        let findings = regguf::check::structure::check(&model);
+        let failed = |f: &&regguf::check::Finding| f.severity == regguf::check::Severity::Failure;
+        assert_eq!(findings.iter().find(failed), None, "{name}");
+    }
+    // What a quantizer with several threads made of it.
+    let input = Input::memory("fork.gguf", of_type(36, &[128, 4], 256));
+    let model = container::open_alone(&input, &OpenOptions::default()).unwrap();
+    assert_eq!(model.tensors[0].misfit(), Some(160));
+    let findings = regguf::check::structure::check(&model);
+    assert!(findings.iter().any(|f| f.code == "broken-original"), "{findings:?}");
+}
+
+/// A GGUF with a tensor of the type `id` that takes so many bytes, and a float after it.
+fn of_type(id: u32, sizes: &[u64], bytes: usize) -> Vec<u8> {
+    let mut out = b"GGUF\x03\0\0\0\x02\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0".to_vec();
+    let room = bytes.next_multiple_of(32) as u64;
+    for (name, sizes, id, offset) in [("t", sizes, id, 0), ("u", &[8][..], 0, room)] {
+        out.extend(1u64.to_le_bytes());
+        out.extend(name.as_bytes());
+        out.extend((sizes.len() as u32).to_le_bytes());
+        sizes.iter().for_each(|n| out.extend(n.to_le_bytes()));
+        out.extend(id.to_le_bytes());
+        out.extend(offset.to_le_bytes());
+    }
+    out.resize(out.len().next_multiple_of(32) + room as usize + 32, 7);
+    out
+}
