@@ -22,7 +22,7 @@ pub use write::layout;
 use super::OpenOptions;
 use crate::{
     bytes::{Input, Source},
-    error::{Error, Result},
+    error::Result,
     format::{catalog, container::Container},
     limits::Limits,
     model::{Array, Kind, Metadata, Model, Texts, Value, Vocab},
