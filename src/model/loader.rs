@@ -40,10 +40,10 @@ impl Content {
         match (said, architecture) {
             ("imatrix", _) => Content::Imatrix,
             _ if any(".in_sum2") => Content::Imatrix,
-            ("adapter", _) => Content::Adapter,
             _ if model.tensors.iter().any(|t| t.name.contains(".lora")) => Content::Adapter,
             (_, "controlvector") => Content::ControlVector,
             _ if !empty && model.tensors.iter().all(vector) => Content::ControlVector,
+            ("adapter", _) => Content::Adapter,
             (_, "clip") | ("mmproj", _) => Content::Projector,
             _ if empty && !model.vocab.is_empty() => Content::Vocabulary,
             (_, "") if is_keyed(model) => Content::Nameless,
