@@ -52,20 +52,10 @@ fn named(name: &str) -> Option<DecodeRows> {
     tables.into_iter().flatten().find(|(known, _)| *known == name).map(|(_, kernel)| *kernel)
 }
 
-/// Runs a kernel of one block over all blocks.
-#[inline(always)]
-fn blocks<const BYTES: usize, const WEIGHTS: usize>(
-    isa: Isa,
-    bytes: &[u8],
-    out: &mut [f32],
-    one: impl Fn(Isa, &[u8; BYTES], &mut [f32; WEIGHTS]),
-) {
-    for (block, out) in bytes.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
-        one(isa, block, out);
-    }
-}
-
 /// Makes the table `KERNELS` of rows decoders from kernels of one block.
+///
+/// The kernel is called by its name: handed on as an `impl Fn` it would be called through a shim that has no
+/// target features, where every intrinsic becomes a call of its own.
 macro_rules! decoders {
     ($($name:ident),+ $(,)?) => {
         /// The kernels of this file under the names that descriptions use.
@@ -81,7 +71,9 @@ macro_rules! decoders {
             ) {
                 #[inline(always)]
                 fn all(isa: $crate::quant::isa::Isa, bytes: &[u8], out: &mut [f32]) {
-                    $crate::quant::decode::blocks(isa, bytes, out, super::$name);
+                    for (block, out) in bytes.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
+                        super::$name(isa, block, out);
+                    }
                 }
                 $crate::per_isa! { fn run(bytes: &[u8], out: &mut [f32]) = all[isa]; }
                 run(isa, bytes, out);
