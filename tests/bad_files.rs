@@ -78,7 +78,7 @@ fn ggml_ggmf_and_ggjt() {
         (
             "ggml without a header",
             b"lmgg".to_vec(),
-            "ggml-gpt-2: n_vocab at 0x4: found 0 bytes, wanted 4 bytes before the file ends",
+            "ggml-gpt-2-kernels: n_vocab at 0x4: found 0 bytes, wanted 4 bytes before the file ends",
         ),
         (
             "two million tokens",

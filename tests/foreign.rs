@@ -158,15 +158,22 @@ fn a_file_cut_at_any_record_is_no_model() {
             continue;
         }
         let (model, path) = (open(&facts), text(&facts, "path"));
+        let format = text(&facts, "format");
         let bytes = std::fs::read(folder().join(path)).unwrap();
         let ends = ends(&model);
         assert_eq!(ends.last(), Some(&(bytes.len() as u64)), "{path}");
         for end in &ends[..ends.len() - 1] {
             for cut in [*end, end + 6, end - 1] {
                 let part = bytes[..usize::try_from(cut).unwrap()].to_vec();
-                let error = read(path, part)
-                    .map(|model| model.format)
-                    .expect_err(&format!("{path} cut at {cut}"));
+                let error = match read(path, part) {
+                    // StarCoder's output is its embedding again: what is left is a whole GPT-2.
+                    Ok(model) if format.contains("starcoder") && model.format == "ggml-gpt-2" => {
+                        continue;
+                    }
+                    other => other
+                        .map(|model| model.format)
+                        .expect_err(&format!("{path} cut at {cut}")),
+                };
                 assert!(matches!(error, Error::Malformed(_)), "{path} cut at {cut}: {error}");
             }
         }

@@ -275,7 +275,10 @@ fn small(format: &regguf::format::container::Container) -> Vec<u8> {
 fn relatives_with_the_same_first_bytes_are_told_apart() {
     let relatives = catalog::containers()
         .iter()
-        .filter(|c| c.format.skeleton == Skeleton::Stream && c.format.family.is_empty());
+        .filter(|c| c.format.skeleton == Skeleton::Stream && c.format.family.is_empty())
+        // Told by more than their first bytes: the originals in tests/foreign.rs show those.
+        .filter(|c| c.detect.needs.is_empty() && c.detect.shapes.is_empty())
+        .filter(|c| c.detect.against.is_none() && c.detect.after.is_none());
     let mut count = 0;
     for format in relatives {
         let input = Input::memory("small", small(format));

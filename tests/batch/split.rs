@@ -115,8 +115,9 @@ fn parts_that_do_not_belong_together_are_not_joined() {
     // A part of another model of the same name and size.
     let input = folder.path().join("models/parts/ggml-model-f16.bin.1");
     let mut other = fs::read(&input).expect("readable");
-    let last = other.len() - 1;
-    other[last] ^= 1;
+    // Not in a norm: both parts hold those whole, and a difference there is found before.
+    let middle = other.len() / 2;
+    other[middle] ^= 1;
     fs::write(&input, other).expect("writable");
     good(&part(folder.path(), &words, 1, 3));
     refused("was made from other inputs");
