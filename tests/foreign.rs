@@ -87,6 +87,10 @@ fn every_vocabulary_keeps_its_bytes() {
     for facts in facts() {
         let model = open(&facts);
         let (path, vocab) = (text(&facts, "path"), &model.vocab);
+        // A family that is carried has its tokens in GGUF's terms: tests/carried.rs compares those.
+        if model.family == "gpt2" {
+            continue;
+        }
         assert_eq!(vocab.len() as u64, facts["tokens"].as_u64().unwrap(), "{path}");
         let record = |token: &[u8]| {
             let len = u32::try_from(token.len()).unwrap().to_le_bytes();
@@ -170,9 +174,9 @@ fn a_file_cut_at_any_record_is_no_model() {
                     Ok(model) if format.contains("starcoder") && model.format == "ggml-gpt-2" => {
                         continue;
                     }
-                    other => other
-                        .map(|model| model.format)
-                        .expect_err(&format!("{path} cut at {cut}")),
+                    other => {
+                        other.map(|model| model.format).expect_err(&format!("{path} cut at {cut}"))
+                    }
                 };
                 assert!(matches!(error, Error::Malformed(_)), "{path} cut at {cut}: {error}");
             }
