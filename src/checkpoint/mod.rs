@@ -196,6 +196,10 @@ pub fn open(path: &Path, options: &Options) -> Result<Model> {
         });
         draft.notes.push(format!("{dropped} tensors left out, whose names match {drop}"));
     }
+    if is_adapter(&shards) {
+        let what = format!("{}: a LoRA adapter, no model by itself", draft.name());
+        return Err(Error::unsupported(what, "not yet: raw adapters are shown, not converted"));
+    }
     if let Some(scheme) = quantized::scheme(&draft.folder, &shards.iter().flatten())? {
         return Err(scheme.refused(&draft.name()));
     }
@@ -206,6 +210,12 @@ pub fn open(path: &Path, options: &Options) -> Result<Model> {
     } else {
         huggingface::open(draft, shards, options)
     }
+}
+
+/// Whether every tensor is one of an adapter.
+fn is_adapter(shards: &[Vec<Stored>]) -> bool {
+    let mut names = shards.iter().flatten().map(|t| t.name.as_str()).peekable();
+    names.peek().is_some() && names.all(|name| name.contains(".lora_"))
 }
 
 /// What a checkpoint holds, whether or not it can be read as a model.
@@ -236,8 +246,11 @@ pub fn survey(path: &Path) -> Result<Survey> {
     notes.extend(draft.notes);
     let scheme = quantized::scheme(&draft.folder, &shards.iter().flatten())?;
     let kind = scheme.map(|scheme| format!("weights quantized by {scheme}"));
-    let lora = || shards.iter().flatten().any(|t| t.name.contains(".lora_"));
-    let kind = kind.or_else(|| lora().then(|| "a LoRA adapter, or a model with one".to_owned()));
+    let left = || shards.iter().flatten().any(|t| t.name.contains(".lora_"));
+    let kind = kind.or_else(|| match is_adapter(&shards) {
+        true => Some("a LoRA adapter".to_owned()),
+        false => left().then(|| "a model with tensors of an adapter left in".to_owned()),
+    });
     let files = draft.files.into_iter().filter(|file| file.file().is_some()).collect();
     Ok(Survey { files, tensors: shards.into_iter().flatten().collect(), kind, notes })
 }

@@ -377,6 +377,25 @@ fn left_over_adapter_tensors_are_named_and_can_be_dropped() {
 }
 
 #[test]
+fn an_adapter_by_itself_is_named() {
+    let name = |end: &str| format!("base_model.model.model.layers.0.self_attn.q_proj.lora_{end}");
+    let views = [
+        View::whole(&name("A.weight"), "FloatStorage", "0", &[2, 8]),
+        View::whole(&name("B.weight"), "FloatStorage", "1", &[8, 2]),
+    ];
+    let storages: [(&str, &[u8]); 2] = [("0", &[1; 64]), ("1", &[1; 64])];
+    let file = torch::archive(&torch::state_dict(&views, false), &storages, Stored);
+    let folder = in_folder(&[("adapter_model.bin", &file)]);
+    let path = folder.path().join("adapter_model.bin");
+    let error = checkpoint::open(&path, &Options::default()).unwrap_err();
+    assert_eq!(error.exit_code(), 4);
+    assert!(error.to_string().contains("a LoRA adapter"), "{error}");
+    assert!(!error.to_string().contains("--drop"), "{error}");
+    let shown = said(&regguf(&["inspect", "adapter_model.bin"], folder.path()));
+    assert!(shown.contains("kind") && shown.contains("a LoRA adapter"), "{shown}");
+}
+
+#[test]
 fn parts_of_different_models_are_refused() {
     let part =
         |n: usize| fs::read(golden(&format!("T/meta-2shard/T/consolidated.0{n}.pth"))).unwrap();
