@@ -7,7 +7,7 @@ use crate::{
     error::{Error, Result},
     format::{
         catalog,
-        container::{Container, Skeleton, Word},
+        container::{Blocks, Container, Skeleton},
     },
     quant::QuantType,
 };
@@ -25,11 +25,12 @@ impl Target {
         let wanted = name.to_ascii_lowercase();
         let named =
             |c: &&Container| c.id() == wanted || c.id().strip_suffix("-llama") == Some(&wanted);
-        // A family says what stands in a header, if not two numbers in one word.
+        // A family says what stands in a header, but not by which version its blocks were laid out.
         let writable = |c: &&Container| match c.format.skeleton {
             Skeleton::Stream => {
-                let plain = |word: &Word| word.split.is_none();
-                catalog::family(&c.format.family).is_some() && c.header.fields.iter().all(plain)
+                catalog::family(&c.format.family).is_some()
+                    && matches!(c.format.blocks, Blocks::One(_))
+                    && c.tensors.transposed.is_empty()
             }
             skeleton => skeleton == Skeleton::Keyed,
         };
