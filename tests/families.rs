@@ -67,7 +67,8 @@ fn every_container_without_a_family_is_refused_by_every_verb_that_writes() {
             let output = regguf(&[words, &["--format", &identity.name]].concat());
             let (said, at) = (says(&output), format!("{words:?} {}", identity.name));
             assert_eq!(output.status.code(), Some(4), "{at}: {said}");
-            let named = said.contains(&identity.title) || said.contains("adapter");
+            let named = said.contains(&identity.title)
+                || identity.name == "ggla-v1" && said.contains("adapter");
             assert!(named && said.lines().count() == 1, "{at}: {said}");
             assert!(!Path::new(&out).exists(), "{at}");
         }
