@@ -4,9 +4,12 @@
 //! running it: keys, arrays, vocabulary, the set of blocks, names of tensors. Nothing is said of what
 //! is not known; [`knows`] tells whether an architecture is.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    hash::{BuildHasher, RandomState},
+};
 
-use super::{Array, Kind, Model, Value};
+use super::{Array, Kind, Model, Value, packed::Texts};
 use crate::format::catalog;
 
 /// What a GGUF holds.
@@ -362,13 +365,23 @@ fn vocabulary(model: &Model) -> Vec<Breach> {
         let what = format!("is missing: a tokenizer of the model {tokenizer} needs it");
         out.push(Breach::damage("no-merges", "tokenizer.ggml.merges", what));
     }
-    let mut seen = HashSet::new();
-    let twice = vocab.tokens.iter().position(|t| !t.is_empty() && !seen.insert(t));
-    if let Some(id) = twice {
+    if let Some(id) = repeated(&vocab.tokens) {
         let text = vocab.tokens.get(id).map(|t| String::from_utf8_lossy(t).into_owned());
         let text = text.unwrap_or_default();
         let what = format!("token {id} has a text that stands before: {text:?}");
         out.push(Breach::other("token-twice", "tokenizer.ggml.tokens", what));
     }
     out
+}
+
+/// The first token whose text stands before. Millions of tokens take eight bytes each here: only where two
+/// hashes are equal are the texts themselves gathered.
+fn repeated(tokens: &Texts) -> Option<usize> {
+    let hasher = RandomState::new();
+    let mut hashes: Vec<u64> = tokens.iter().map(|text| hasher.hash_one(text)).collect();
+    hashes.sort_unstable();
+    hashes.windows(2).any(|pair| pair.first() == pair.last()).then_some(())?;
+    drop(hashes);
+    let mut seen = HashSet::new();
+    tokens.iter().position(|text| !text.is_empty() && !seen.insert(text))
 }
