@@ -4,8 +4,10 @@ use std::{fs, path::Path};
 
 use regguf::{
     bytes::Input,
+    change::{convert, upgrade},
     container::{self, OpenOptions, tail},
     model::{Array, Kind, Model, Value, loader},
+    quant::QuantType,
 };
 
 fn golden(name: &str) -> Vec<u8> {
@@ -184,6 +186,38 @@ fn types_of_other_programs_are_named_sized_and_kept() {
     assert_eq!(model.tensors[0].misfit(), Some(160));
     let findings = regguf::check::structure::check(&model);
     assert!(findings.iter().any(|f| f.code == "broken-original"), "{findings:?}");
+}
+
+/// A file of every type that GGUF has had, and of other programs' types: whatever looks into the rows of a
+/// file must know groups of rows and what it cannot decode.
+#[test]
+fn a_file_of_any_type_opens_and_is_carried_or_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    let own = QuantType::all().filter(|q| q.gguf_id().is_some());
+    let foreign = [4, 36, 105, 137, 144, 202].into_iter().flat_map(QuantType::foreign);
+    for quant in own.chain(foreign) {
+        let (row, rows) = (quant.layout().elements as u64 * 2, quant.row_group() as u64 * 8);
+        let bytes = match quant.stranger() {
+            Some(foreign) => foreign.size(rows, row),
+            None => quant.row_bytes(row).map(|n| n * rows),
+        };
+        let bytes = bytes.unwrap_or(512) as usize;
+        let id = quant.stranger().map_or_else(|| quant.gguf_id().unwrap(), |f| f.id);
+        fs::write(&path, of_type(id, &[row, rows], bytes)).unwrap();
+        let model = container::open(&path, &OpenOptions::default());
+        let model = model.unwrap_or_else(|e| panic!("{quant}: {e}"));
+        assert_eq!(model.tensors[0].quant, quant);
+        let types = vec!["f32".to_owned()];
+        let wanted = convert::Options { types, allow_requantize: true, ..Default::default() };
+        let planned = convert::plan(model.clone(), &wanted).map(|_| ());
+        match quant.stranger() {
+            Some(_) => assert_eq!(planned.unwrap_err().exit_code(), 4, "{quant}"),
+            None => planned.unwrap_or_else(|e| panic!("{quant}: {e}")),
+        }
+        let upgraded = upgrade::plan(model, &upgrade::Options::default());
+        upgraded.unwrap_or_else(|e| panic!("{quant}: {e}"));
+    }
 }
 
 /// A GGUF with a tensor of the type `id` that takes so many bytes, and a float after it.

@@ -62,6 +62,7 @@ pub fn plan(model: Model, options: &Options) -> Result<(Model, Vec<Plan>)> {
             true => encoding(&plan).to_owned(),
         };
         plan.output = output(&plan, &encoding, options);
+        plan.check_sources(&model)?;
         plan.lay_out()?;
         plans.push(plan);
     }

@@ -7,7 +7,7 @@ use crate::{
     bytes::Input,
     container::{Layout, TensorHead, keyed, stream},
     error::Result,
-    model::{Assumed, Metadata, Vocab, tensor::stretch},
+    model::{Assumed, Metadata, Model, Tensor, Vocab, tensor::stretch},
     quant::{QuantType, encode::EncodeRows, permute::Transform},
 };
 
@@ -129,6 +129,16 @@ impl Plan {
             false => stream::layout(format, &self.header, &self.vocab, &heads)?,
         };
         Ok(())
+    }
+
+    /// Checks that every tensor of `model` that is not copied can be decoded.
+    ///
+    /// # Errors
+    /// Where one is of a type that only another program reads.
+    pub fn check_sources(&self, model: &Model) -> Result<()> {
+        let made = self.steps.iter().filter(|step| !matches!(step.act, Act::Copy));
+        let mut sources = made.filter_map(|step| model.tensors.get(step.source));
+        sources.try_for_each(Tensor::check_decodable)
     }
 
     /// Whether a file has the size of this one, and all that is no weight.

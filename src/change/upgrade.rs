@@ -112,6 +112,7 @@ pub fn plan(model: Model, options: &Options) -> Result<(Model, Plan)> {
         (_, false) => keys::to_header(&model, &mut plan, options, given.as_ref())?,
     }
     fit_vocab(&model, &mut plan, options)?;
+    plan.check_sources(&model)?;
     plan.lay_out()?;
     Ok((model, plan))
 }

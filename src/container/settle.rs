@@ -97,14 +97,19 @@ fn are_repeated(model: &Model, tensor: &Tensor, heads: u64) -> Result<bool> {
 /// nothing of the weights.
 pub(super) fn all_zero(model: &mut Model) -> Result<()> {
     let scaled = |t: &&Tensor| t.quant.layout().elements > 1 && t.row_bytes() <= LONGEST;
+    let ours = |t: &&Tensor| t.quant.stranger().is_none();
     let mut looked = 0;
-    for tensor in model.tensors.iter().filter(scaled) {
-        let rows = tensor.rows().min(SAMPLES);
-        for sample in 0..rows {
-            let mut bytes = vec![0; usize::try_from(tensor.row_bytes()).unwrap_or(0)];
-            model.read_rows(tensor, sample * (tensor.rows() / rows), 1, &mut bytes)?;
-            let mut weights = vec![0.0; usize::try_from(tensor.row_len()).unwrap_or(0)];
-            decode_rows(tensor.quant, Isa::PORTABLE, &bytes, weights.len(), &mut weights);
+    for tensor in model.tensors.iter().filter(scaled).filter(ours) {
+        let group = tensor.quant.row_group() as u64;
+        let groups = tensor.rows() / group;
+        let samples = groups.min(SAMPLES);
+        for sample in 0..samples {
+            let mut bytes = vec![0; usize::try_from(tensor.row_bytes() * group).unwrap_or(0)];
+            let first = sample * (groups / samples) * group;
+            model.read_rows(tensor, first, group, &mut bytes)?;
+            let row_len = usize::try_from(tensor.row_len()).unwrap_or(0);
+            let mut weights = vec![0.0; row_len * tensor.quant.row_group()];
+            decode_rows(tensor.quant, Isa::PORTABLE, &bytes, row_len, &mut weights);
             if weights.iter().any(|w| *w != 0.0) {
                 return Ok(());
             }

@@ -83,12 +83,7 @@ impl Model {
     /// # Errors
     /// [`Error::Unsupported`] with the first that cannot.
     pub fn check_decodable(&self) -> Result<()> {
-        let Some(tensor) = self.tensors.iter().find(|t| t.quant.stranger().is_some()) else {
-            return Ok(());
-        };
-        let what = format!("{} is {}, which is not decoded here", tensor.name, tensor.quant);
-        let next = "inspect, verify, upgrade and quantize … COPY take such files; convert it with that program";
-        Err(Error::unsupported(what, next))
+        self.tensors.iter().try_for_each(Tensor::check_decodable)
     }
 
     /// The bytes of all tensors together.

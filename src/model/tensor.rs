@@ -1,6 +1,9 @@
 //! A tensor: its name, shape and type, and where its rows stand. No weights are held.
 
-use crate::quant::QuantType;
+use crate::{
+    error::{Error, Result},
+    quant::QuantType,
+};
 
 /// A tensor of a model.
 #[derive(Clone, Debug, PartialEq)]
@@ -186,6 +189,19 @@ impl Tensor {
         let wanted = foreign.size(rows, *self.shape.last()?)?;
         // What follows may be padding.
         (!(wanted..wanted.saturating_add(PADDING)).contains(&bytes)).then_some(wanted)
+    }
+
+    /// Checks that it can be decoded: types of other programs are only named and copied.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] where it cannot.
+    pub fn check_decodable(&self) -> Result<()> {
+        if self.quant.stranger().is_none() {
+            return Ok(());
+        }
+        let what = format!("{} is {}, which is not decoded here", self.name, self.quant);
+        let next = "inspect, verify, upgrade and quantize … COPY take such files; convert it with that program";
+        Err(Error::unsupported(what, next))
     }
 
     /// Number of dimensions as a file writes them.
