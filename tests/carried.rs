@@ -2,15 +2,17 @@
 //! merges that today's converter makes of the checkpoints they come from.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
 };
 
 use regguf::{
-    change::{self, Loss, convert, export, quantize, upgrade},
+    change::{self, Loss, Plan, convert, export, quantize, upgrade},
     container::{self, OpenOptions},
     error::Error,
-    model::{Model, Stated, Tensor},
+    infer::{Session, Want, Weights},
+    model::{Model, Stated, Tensor, TokenKind, Vocab, spelling},
     quant::{decode_rows, isa::Isa},
 };
 
@@ -46,45 +48,71 @@ fn old(family: &str) -> Vec<PathBuf> {
     files
 }
 
+/// Families, and what today's converter makes of the checkpoints that their files come from; for GPT-J, of which it
+/// makes nothing, what GPT4All's converter made. Some checkpoints have no such file here.
+const FAMILIES: [(&str, &str); 12] = [
+    ("gpt-2", "gpt2.gguf"),
+    ("gpt-j", "gptj.gguf"),
+    ("gpt-j-256", ""),
+    ("starcoder", "starcoder.gguf"),
+    ("gpt-neox", "gptneox.gguf"),
+    ("gpt-neox-seq", "gptneox-sequential.gguf"),
+    ("dolly-v2", ""),
+    ("mpt", "mpt.gguf"),
+    ("ggmm", "mpt.gguf"),
+    ("replit", "replit.gguf"),
+    ("replit-padded", ""),
+    ("repl", "replit.gguf"),
+];
+
 #[test]
 fn old_files_become_what_todays_converter_makes() {
     let folder = tempfile::tempdir().unwrap();
-    let mut compared = 0;
-    for (family, today) in [("gpt-2", "gpt2.gguf")] {
-        let today = open(&golden(today));
+    let (mut compared, mut near) = (0, 0);
+    for (family, today) in FAMILIES {
+        let today = (!today.is_empty()).then(|| open(&golden(today)));
         for path in old(family) {
             let at = path.display();
+            let stem = path.file_stem().unwrap().to_string_lossy().into_owned();
             let era = path.parent().and_then(Path::file_name).unwrap();
-            let output = folder.path().join(format!("{}.gguf", era.display()));
+            let output = folder.path().join(format!("{family}-{}-{stem}.gguf", era.display()));
             let options = upgrade::Options { output: Some(output.clone()), ..Default::default() };
             let (model, plan) =
                 upgrade::plan(open(&path), &options).unwrap_or_else(|e| panic!("{e}"));
             change::carry(&model, std::slice::from_ref(&plan), false, &()).unwrap();
             let new = open(&output);
-            assert_eq!(new.vocab.tokens, today.vocab.tokens, "{at}");
-            assert_eq!(new.vocab.kinds, today.vocab.kinds, "{at}");
-            assert_eq!(new.vocab.merges, today.vocab.merges, "{at}");
-            let special = |v: &regguf::model::Vocab| (v.bos, v.eos, v.pre.clone(), v.model.clone());
-            assert_eq!(special(&new.vocab), special(&today.vocab), "{at}");
-            for (key, value) in today.metadata.iter() {
-                let own = key.starts_with(today.metadata.architecture());
-                assert!(!own || new.metadata.get(key) == Some(value), "{at}: {key}");
-            }
-            assert_eq!(new.tensors.len(), today.tensors.len(), "{at}");
-            let plain = path.file_stem().unwrap().to_string_lossy().ends_with("f16");
-            for tensor in &today.tensors {
-                let made =
-                    new.tensor(&tensor.name).unwrap_or_else(|| panic!("{at}: {}", tensor.name));
-                assert_eq!(made.shape, tensor.shape, "{at}: {}", tensor.name);
-                // One converter wrote the positions in halves.
-                if plain && made.quant == tensor.quant {
-                    assert_eq!(
-                        numbers(&new, made),
-                        numbers(&today, tensor),
-                        "{at}: {}",
-                        tensor.name
-                    );
-                    compared += 1;
+            assert!(new.notes.is_empty() && new.vocab.len() > 100, "{at}: {:?}", new.notes);
+            if let Some(today) = &today {
+                same_vocabulary(&path, &new, today);
+                same_keys(&path, &new, today);
+                assert_eq!(new.tensors.len(), today.tensors.len(), "{at}");
+                for tensor in &today.tensors {
+                    let name = &tensor.name;
+                    let made = new.tensor(name).unwrap_or_else(|| panic!("{at}: {name}"));
+                    assert_eq!(made.shape, tensor.shape, "{at}: {name}");
+                    let (found, wanted) = (numbers(&new, made), numbers(today, tensor));
+                    if made.quant.layout().elements > 1 {
+                        // Quantized: no row stands in the place of another.
+                        let square = |v: f32| f64::from(v) * f64::from(v);
+                        let apart: f64 =
+                            found.iter().zip(&wanted).map(|(a, b)| square(a - b)).sum();
+                        let all: f64 = wanted.iter().map(|v| square(*v)).sum();
+                        let most = if made.quant.name() == "q2_k" { 0.2 } else { 0.05 };
+                        assert!(apart < most * all, "{at}: {name}: {apart} of {all}");
+                        near += 1;
+                    } else if found != wanted {
+                        // Two converters rounded vectors to halves, one the positions.
+                        let half = |v: &f32| f16_of(*v);
+                        let rounded: Vec<f32> = wanted.iter().map(half).collect();
+                        assert_eq!(found, rounded, "{at}: {name}");
+                        let by = ["starcoder", "ggmm", "gpt-2"];
+                        assert!(
+                            by.contains(&family) && tensor.quant.name() == "f32",
+                            "{at}: {name}"
+                        );
+                    } else {
+                        compared += 1;
+                    }
                 }
             }
             // What was not rounded says what the old file said.
@@ -97,9 +125,78 @@ fn old_files_become_what_todays_converter_makes() {
             let proved = regguf::check::prove::prove(&model, &plan, &new)
                 .unwrap_or_else(|e| panic!("{at}: {e}"));
             assert!(proved.starts_with("proved"), "{at}: {proved}");
+            runs_alike(&path, &new, &plan);
         }
     }
-    assert!(compared > 20);
+    assert!(compared > 300 && near > 300, "{compared}, {near}");
+}
+
+/// The nearest half, as a float.
+fn f16_of(value: f32) -> f32 {
+    let f16 = regguf::quant::QuantType::today("f16").unwrap();
+    let encode = regguf::quant::encode::encoder("f16").unwrap();
+    let (mut bytes, mut out) = ([0; 2], [0.0]);
+    encode(Isa::best(), &[value], 1, None, &mut bytes);
+    decode_rows(f16, Isa::best(), &bytes, 1, &mut out);
+    out[0]
+}
+
+/// Tokens, kinds, merges and special tokens are those of `today`.
+fn same_vocabulary(path: &Path, new: &Model, today: &Model) {
+    let (at, new, today) = (path.display(), &new.vocab, &today.vocab);
+    let text = |id: usize| String::from_utf8_lossy(today.tokens.get(id).unwrap()).into_owned();
+    assert_eq!(new.len(), today.len(), "{at}");
+    for id in 0..today.len() {
+        // GPT4All's converter wrote bytes as they are, and no kinds.
+        if today.kinds.is_empty() {
+            assert_eq!(spelling::record(new, id), today.tokens.get(id).unwrap(), "{at}: {id}");
+        // No text of it was stored: it stands behind the tokens that the converter asked for.
+        } else if text(id) == "<|padding|>" && new.kind(id) == TokenKind::Unused {
+            assert_eq!(new.tokens.get(id).unwrap(), format!("[PAD{id}]").as_bytes(), "{at}");
+        } else {
+            assert_eq!(new.tokens.get(id), today.tokens.get(id), "{at}: {id}");
+            assert_eq!(new.kind(id), today.kind(id), "{at}: {id}");
+        }
+    }
+    assert_eq!(new.merges, today.merges, "{at}");
+    assert_eq!(new.scores, today.scores, "{at}");
+    assert_eq!((new.bos, new.eos, new.unknown), (today.bos, today.eos, today.unknown), "{at}");
+    let pre = if today.kinds.is_empty() { "gpt-2" } else { &today.pre };
+    assert_eq!((new.pre.as_str(), &new.model), (pre, &today.model), "{at}");
+    let added = |v: &Vocab| (v.add_bos, v.add_eos, v.add_space_prefix, v.remove_extra_whitespaces);
+    assert_eq!(added(new), added(today), "{at}");
+}
+
+/// The keys of the architecture are those of `today`, no more and no fewer.
+fn same_keys(path: &Path, new: &Model, today: &Model) {
+    let own = |model: &Model| {
+        let architecture = model.metadata.architecture().to_owned();
+        let keys = model.metadata.iter().filter(|(key, _)| key.starts_with(&architecture));
+        keys.map(|(key, value)| (key.to_owned(), value.clone())).collect::<BTreeMap<_, _>>()
+    };
+    assert_eq!(format!("{:?}", own(new)), format!("{:?}", own(today)), "{}", path.display());
+}
+
+/// The old file runs as it is, and says the same as its upgrade: the same bits where nothing was rounded.
+fn runs_alike(path: &Path, new: &Model, plan: &Plan) {
+    let old = open(path);
+    let said = |model: &Model| {
+        let weights = Weights::new(model).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let mut out = Vec::new();
+        let read: Vec<u32> = (0..24).map(|n| (n * 7) % 100 + 20).collect();
+        Session::new(&weights, read.len())
+            .read(&read, Want::All, |_, logits| out.extend_from_slice(logits))
+            .unwrap();
+        out
+    };
+    let (one, two) = (said(&old), said(new));
+    let bits = |all: &[f32]| all.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+    let recoded = plan.steps.iter().any(|step| matches!(step.act, change::Act::Recode { .. }));
+    if plan.steps.iter().all(|step| step.loss() == Loss::Exact) && !recoded {
+        assert_eq!(bits(&one), bits(&two), "{}", path.display());
+    }
+    let apart = one.iter().zip(&two).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
+    assert!(apart < 0.3, "{}: {apart}", path.display());
 }
 
 #[test]
@@ -133,7 +230,11 @@ fn the_other_verbs_take_them_too_or_say_why_not() {
         let path = folder.path().join("other.bin");
         fs::write(&path, changed).unwrap();
         let error = upgrade::plan(open(&path), &upgrade::Options::default()).unwrap_err();
-        assert!(matches!(error, Error::Foreign { .. }), "{error}");
+        match to.starts_with("<fim") {
+            true => assert!(matches!(error, Error::Foreign { .. }), "{error}"),
+            false => assert!(error.to_string().contains("--vocab tokenizer.json"), "{error}"),
+        }
+        refused(error);
     }
     // Matrices as the first programs stored them.
     let mut turned = model;

@@ -23,6 +23,7 @@ pub(super) fn prepare(
     }
     if let Some(family) = catalog::family(&model.family) {
         if family.tokenizer.is_some() && to_gguf {
+            cut_repeated(&mut model, notes)?;
             check_shapes(family, &model)?;
             drop_tied(family, &mut model, notes)?;
         }
@@ -82,9 +83,69 @@ fn drop_tied(family: &'static Family, model: &mut Model, notes: &mut Vec<String>
     let (Some(a), Some(b)) = (model.tensors.get(output), model.tensors.get(embedding)) else {
         return Ok(());
     };
-    if (a.quant, &a.shape) != (b.quant, &b.shape) {
+    if (a.quant, &a.shape) != (b.quant, &b.shape) || !same_bytes(model, a, b)? {
         return Ok(());
     }
+    notes.push(format!("{} dropped: it is the token embedding again", a.name));
+    model.tensors.remove(output);
+    Ok(())
+}
+
+/// Leaves one key head and one value head where the container repeats them for every query head, in all layers
+/// and byte for byte.
+pub(super) fn cut_repeated(model: &mut Model, notes: &mut Vec<String>) -> Result<()> {
+    let repeated = |t: &&Tensor| {
+        let container = catalog::container(&model.format);
+        let ends = container.map_or(&[][..], |container| &container.tensors.repeated);
+        ends.iter().any(|end| t.name.ends_with(end.as_str()))
+    };
+    let heads = model.header("n_head").and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
+    let mut cut = Vec::new();
+    for tensor in model.tensors.iter().filter(repeated) {
+        let rows = tensor.shape.first().copied().unwrap_or(0);
+        let head = rows.checked_div(3 * heads).filter(|head| head * 3 * heads == rows);
+        let Some(head) = head else { return Ok(()) };
+        let mut one = tensor.clone();
+        let third = rows / 3;
+        for n in 0..heads {
+            let at = |from: u64| from..from + head;
+            let mut other = tensor.clone();
+            let bands = [at(third + n * head), at(2 * third + n * head)];
+            if other.take(&bands).is_none() {
+                return Ok(());
+            }
+            if n == 0 {
+                one = other;
+            } else if !same_bytes(model, &one, &other)? {
+                notes.push(format!("{}: its key heads differ, all are kept", tensor.name));
+                return Ok(());
+            }
+        }
+        let mut short = tensor.clone();
+        if short.take(&[0..third + head, 2 * third..2 * third + head]).is_none() {
+            return Ok(());
+        }
+        cut.push(short);
+    }
+    if let Some(count) = Some(cut.len()).filter(|count| *count > 0) {
+        notes.push(format!(
+            "one key head and one value head of {heads} equal ones kept in {count} tensors"
+        ));
+    }
+    for short in cut {
+        if let Some(tensor) = model.tensors.iter_mut().find(|t| t.name == short.name) {
+            *tensor = short;
+        }
+    }
+    // What was said of the heads was counted from the rows.
+    if let Some(key) = catalog::family(&model.family).and_then(|family| family.key("n_head_kv")) {
+        model.metadata.remove(&key);
+    }
+    Ok(())
+}
+
+/// Whether two tensors of one type and shape hold the same bytes.
+fn same_bytes(model: &Model, a: &Tensor, b: &Tensor) -> Result<bool> {
     let group = a.quant.row_group() as u64;
     let step = (CHUNK / a.row_bytes().max(1) / group * group).max(group);
     let mut first = 0;
@@ -95,13 +156,11 @@ fn drop_tied(family: &'static Family, model: &mut Model, notes: &mut Vec<String>
         model.read_rows(a, first, rows, &mut one)?;
         model.read_rows(b, first, rows, &mut two)?;
         if one != two {
-            return Ok(());
+            return Ok(false);
         }
         first += rows;
     }
-    notes.push(format!("{} dropped: it is the token embedding again", a.name));
-    model.tensors.remove(output);
-    Ok(())
+    Ok(true)
 }
 
 /// What is compared at once, in bytes.

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     bytes::Input,
-    checkpoint::tokenizer::sentencepiece::SentencePiece,
+    checkpoint::tokenizer::given,
     error::{Error, Result},
     format::{catalog, family::Family},
     model::{Model, Sizes, Stated, Tensor, Vocab, loader::Content},
@@ -88,29 +88,27 @@ pub fn plan(model: Model, options: &Options) -> Result<(Model, Plan)> {
         measure: true,
         ..Plan::new(output, target)
     };
-    let given = options.stated.vocab.as_deref().map(SentencePiece::open).transpose()?;
-    let given = given.map(|model| model.vocab());
+    let given = options.stated.vocab.as_deref().map(given::read).transpose()?;
     match (from_gguf, target.is_keyed()) {
         (true, true) => keys::modernise(&model, &mut plan, options, given.as_ref())?,
-        (false, true) if family.is_some_and(|family| family.tokenizer.is_some()) => {
-            if given.is_some() {
-                let what =
-                    "--vocab takes a tokenizer.model, and this model's tokens are byte pairs";
-                return Err(Error::unsupported(
-                    what,
-                    "leave it out: the file's own tokens are whole",
-                ));
-            }
-            keys::from_header(&model, &mut plan, options)?;
-            model.vocab.to_metadata(&mut plan.metadata);
-        }
         (false, true) => {
-            let rebuilt = vocabulary::to_gguf(&model.vocab, n_vocab(&model));
             keys::from_header(&model, &mut plan, options)?;
+            let rule = family.and_then(|family| family.tokenizer.as_ref());
+            if let Some(rule) = rule {
+                let vocab = vocabulary::of_family(rule, &model, given, &mut plan.notes)?;
+                vocab.to_metadata(&mut plan.metadata);
+                return fitted(model, plan, options);
+            }
+            let rebuilt = vocabulary::to_gguf(&model.vocab, n_vocab(&model));
             set_vocab(&rebuilt, &mut plan, given);
         }
         (_, false) => keys::to_header(&model, &mut plan, options, given.as_ref())?,
     }
+    fitted(model, plan, options)
+}
+
+/// The plan with as many tokens as there are rows, laid out.
+fn fitted(model: Model, mut plan: Plan, options: &Options) -> Result<(Model, Plan)> {
     fit_vocab(&model, &mut plan, options)?;
     plan.check_sources(&model)?;
     plan.lay_out()?;
@@ -163,7 +161,7 @@ fn fit_vocab(model: &Model, plan: &mut Plan, options: &Options) -> Result<()> {
         let name = model.files.first().map(Input::name).unwrap_or_default();
         return Err(Error::refused(
             format!("{name}: {}", vocab.misfit(rows, "would be")),
-            "give the model's own tokenizer with --vocab tokenizer.model, or allow it with --pad-vocab",
+            "give the model's own tokenizer with --vocab, or allow it with --pad-vocab",
         ));
     }
     plan.notes.push(vocab.misfit(rows, "are"));

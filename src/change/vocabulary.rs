@@ -7,7 +7,12 @@
 //! had them in the other direction.
 
 use super::Assumed;
-use crate::model::{TokenKind, Vocab};
+use crate::{
+    bytes::Input,
+    error::{Error, Result},
+    format::family::Tokenizer,
+    model::{Model, TokenKind, Vocab, spelling},
+};
 
 /// First byte token; the 256 of them follow the unknown token and the two that begin and end a text.
 const FIRST_BYTE: usize = 3;
@@ -228,6 +233,70 @@ pub fn differences(given: &Vocab, rebuilt: &Rebuilt) -> Vec<String> {
         notes.push(format!("{scores} tokens have another score in --vocab"));
     }
     notes
+}
+
+/// The vocabulary of a model whose tokens `rule` describes: the one that is given, else that of the file.
+///
+/// # Errors
+/// Where none is given and the file's cannot be put into GGUF's terms.
+pub fn of_family(
+    rule: &Tokenizer,
+    model: &Model,
+    given: Option<Vocab>,
+    notes: &mut Vec<String>,
+) -> Result<Vocab> {
+    let own = &model.vocab;
+    let Some(mut vocab) = given else {
+        if own.model.is_empty() && !own.is_empty() {
+            let name = model.files.first().map(Input::name).unwrap_or_default();
+            return Err(Error::refused(
+                format!("{name}: its tokens cannot be put into GGUF's terms (inspect says why)"),
+                "give the model's own tokenizer with --vocab tokenizer.json",
+            ));
+        }
+        return Ok(own.clone());
+    };
+    notes.extend(disagreements(&vocab, own));
+    let id = |text: &str| {
+        let at = vocab.tokens.iter().position(|token| token == text.as_bytes())?;
+        u32::try_from(at).ok()
+    };
+    let end = id(&rule.end);
+    let unknown = rule.unknown.as_deref().map_or(end, id);
+    let padding = rule.padding.as_deref().and_then(id);
+    (vocab.bos, vocab.eos) = (end.or(vocab.bos), end.or(vocab.eos));
+    (vocab.unknown, vocab.padding) = (unknown.or(vocab.unknown), padding);
+    vocab.add_bos = own.add_bos;
+    vocab.add_eos = own.add_eos;
+    vocab.add_space_prefix = own.add_space_prefix;
+    vocab.remove_extra_whitespaces = own.remove_extra_whitespaces;
+    if vocab.model != rule.model {
+        vocab.model.clone_from(&rule.model);
+    }
+    // Rows behind the tokenizer's last token are there to fill the matrix.
+    while vocab.len() < own.len() {
+        vocab.push_unused();
+    }
+    Ok(vocab)
+}
+
+/// How a vocabulary that is given differs from the file's, where the file's tokens are whole.
+fn disagreements(given: &Vocab, own: &Vocab) -> Option<String> {
+    let lost = |text: &[u8]| text.is_empty() || text.windows(REPLACED.len()).any(|w| w == REPLACED);
+    let differ = |id: &usize| {
+        let (stored, true_one) = (spelling::record(own, *id), spelling::record(given, *id));
+        !lost(&stored) && stored != true_one
+    };
+    let ids: Vec<usize> = (0..own.len()).filter(differ).collect();
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    ids.first().map(|first| {
+        format!(
+            "{} tokens have another text in --vocab, the first is {first}: {:?} there, {:?} in the file",
+            ids.len(),
+            text(spelling::record(given, *first)),
+            text(spelling::record(own, *first))
+        )
+    })
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::{Globals, remark};
 use crate::{
     bytes::read_text,
-    checkpoint::{self, tokenizer::sentencepiece::SentencePiece},
+    checkpoint::{self, tokenizer::given},
     container::{self, OpenOptions},
     error::{Error, Result},
     infer::{Special, Tokenizer, Weights},
@@ -33,7 +33,7 @@ impl Loaded {
             Hyper::of(&model, stated)?.amend(&mut model.metadata);
         }
         if let Some(path) = &stated.vocab {
-            model.vocab = SentencePiece::open(path)?.vocab();
+            model.vocab = given::read(path)?;
         }
         let weights = Weights::new(&model)?;
         let tokenizer = Tokenizer::new(&model.vocab)?;

@@ -21,8 +21,8 @@ pub struct StatedArgs {
     /// The factor by which positions are scaled down (SuperHOT, LongChat) [default: as stored, else none]
     #[arg(long, value_name = "N", value_parser = positive)]
     rope_scale: Option<f32>,
-    /// Take the vocabulary from this tokenizer.model
-    #[arg(long, value_name = "tokenizer.model")]
+    /// Take the vocabulary from this tokenizer.model or tokenizer.json, or from the one in this folder
+    #[arg(long, value_name = "FILE|DIR")]
     vocab: Option<PathBuf>,
     /// Fit a vocabulary to the rows of the embedding: add unused tokens, leave out those without a row
     #[arg(long)]

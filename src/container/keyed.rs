@@ -23,7 +23,7 @@ use super::OpenOptions;
 use crate::{
     bytes::{Input, Source},
     error::Result,
-    format::{catalog, container::Container},
+    format::{catalog, container::Container, family::Family},
     limits::Limits,
     model::{Array, Kind, Metadata, Model, Texts, Value, Vocab},
     quant::QuantType,
@@ -93,7 +93,10 @@ pub(super) fn read(
         infos.push(info);
     }
     let architecture = metadata.str("general.architecture").unwrap_or_default();
-    let family = catalog::families().iter().find(|f| f.family.gguf == architecture);
+    let of = |f: &&Family| f.family.gguf == architecture;
+    // Some families are another in GGUF.
+    let family = catalog::family(architecture).filter(of);
+    let family = family.or_else(|| catalog::families().iter().find(of));
     let mut model = Model {
         format: format.id().to_owned(),
         family: family.map(|f| f.family.name.clone()).unwrap_or_default(),

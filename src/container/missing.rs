@@ -1,5 +1,7 @@
 //! Files cut short: what is missing, how many bytes of it, counted from the tensors that are there.
 
+use std::collections::HashSet;
+
 use crate::{
     bytes::Source,
     error::{Error, Result},
@@ -61,13 +63,14 @@ fn absent(model: &Model, known: &[&str]) -> Absent {
         .iter()
         .filter_map(|t| Some((Role::of(family, Naming::Old, &t.name)?.id, t.bytes())))
         .collect();
-    let names: std::collections::HashSet<&str> =
-        model.tensors.iter().map(|t| t.name.as_str()).chain(known.iter().copied()).collect();
+    let roles = model.tensors.iter().map(|t| t.name.as_str()).chain(known.iter().copied());
+    let roles = roles.filter_map(|name| Role::of(family, Naming::Old, name));
+    let there: HashSet<_> = roles.map(|role| (role.id, role.layer, role.bias)).collect();
     for role in Role::all(family, layers, false) {
         let Some(name) = role.name(Naming::Old).filter(|_| !role.names.optional_old) else {
             continue;
         };
-        if !names.contains(name.as_str()) {
+        if !there.contains(&(role.id, role.layer, role.bias)) {
             let size = sizes.iter().find(|(id, _)| *id == role.id).map_or(0, |(_, bytes)| *bytes);
             out.bytes = out.bytes.saturating_add(size);
             out.names.push(name);

@@ -30,10 +30,10 @@ use crate::{
     error::{Error, Result},
     format::{
         catalog,
-        container::{Blocks, Container, Matrix, Word, WordKind},
+        container::{Blocks, Container, Matrix, VocabShape, Word, WordKind},
     },
     limits::Limits,
-    model::{Array, Hyper, Kind, Model, Naming, Role, Scaling, Sizes, Tail, Value, spelling},
+    model::{Array, Hyper, Kind, Model, Naming, Role, Scaling, Sizes, Tail, Value, rows, spelling},
 };
 use record::{Head, named};
 
@@ -57,9 +57,10 @@ pub(super) fn read(
     }
     if let Some(shape) = &format.vocab {
         at = walk.vocab(shape, at, &mut model)?;
-        settle_family(&mut model);
+        settle_vocab(shape, &mut model);
     }
     walk.tensors(at, &mut model)?;
+    walk.order_rows(&mut model)?;
     Ok(model)
 }
 
@@ -278,15 +279,43 @@ pub(super) fn fill_metadata(model: &mut Model) {
     hyper.sizes.symbols().for_each(|symbol| hyper.put(symbol, &mut model.metadata));
 }
 
-/// Rebuilds a byte-pair vocabulary in GGUF's terms. Where that cannot be, or where tokens tell another family
-/// that lies in the same container, the model is of no known family.
-fn settle_family(model: &mut Model) {
+/// Puts the vocabulary into GGUF's terms; it stays as it is where that cannot be. Where tokens tell another
+/// family that lies in the same container, the model is of no known family.
+fn settle_vocab(shape: &VocabShape, model: &mut Model) {
     let Some(family) = catalog::family(&model.family) else { return };
     let Some(rule) = &family.tokenizer else { return };
     let tokens = &model.vocab.tokens;
     let other = |text: &String| tokens.iter().any(|token| token == text.as_bytes());
-    match spelling::read(rule, &model.vocab) {
-        Ok(vocab) if !family.family.not_with.iter().any(other) => model.vocab = vocab,
-        _ => model.family.clear(),
+    if family.family.not_with.iter().any(other) {
+        model.family.clear();
+        return;
+    }
+    match spelling::read(rule, &shape.spelling, &model.vocab) {
+        Ok(spelled) => {
+            model.vocab = spelled.vocab;
+            let count = model.header(&shape.count).and_then(|n| usize::try_from(n).ok());
+            while !model.vocab.is_empty() && Some(model.vocab.len()) < count {
+                model.vocab.push_unused();
+            }
+            model.notes.extend(spelled.notes);
+        }
+        Err(why) => model.notes.push(format!("the vocabulary is kept as it is stored: {why}")),
+    }
+}
+
+impl Walk<'_> {
+    /// Puts the rows of queries, keys and values into the order that GGUF has.
+    fn order_rows(&self, model: &mut Model) -> Result<()> {
+        let Some(family) = catalog::family(&model.family) else { return Ok(()) };
+        let sizes = Sizes::of(model);
+        for tensor in &mut model.tensors {
+            let Some(role) = Role::of(family, Naming::Old, &tensor.name) else { continue };
+            rows::to_gguf(&role, Naming::Old, &sizes, tensor).ok_or_else(|| {
+                let at = tensor.pieces.first().map_or(0, |piece| piece.at);
+                let (field, found) = (format!("{}.ne", tensor.name), format!("{:?}", tensor.shape));
+                self.source.malformed(at, field, found, "rows of whole heads")
+            })?;
+        }
+        Ok(())
     }
 }

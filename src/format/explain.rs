@@ -307,7 +307,7 @@ fn family(f: &Family) -> Vec<Section> {
     let size = |(symbol, size): (&String, &Size)| {
         let text = |name: &Option<String>| name.clone().unwrap_or_default();
         let key = size.gguf_key(&f.family.gguf);
-        row([symbol, &text(&size.word), &text(&key), &size.config.join(", ")])
+        row([symbol, &size.word.join(", "), &text(&key), &size.config.join(", ")])
     };
     let assumed = |a: &Assumed| {
         let when = a.when.iter().map(|(symbol, value)| format!("where {symbol} is {value}"));
@@ -321,7 +321,7 @@ fn family(f: &Family) -> Vec<Section> {
             Split::Copies => "in every part",
         };
         let name = |name: &Option<String>| name.clone().unwrap_or_default();
-        let (old, gguf, hf) = (name(&n.old), name(&n.gguf), name(&n.hf));
+        let (old, gguf, hf) = (n.old.join(", "), name(&n.gguf), name(&n.hf));
         row([id, &old, &gguf, &hf, &n.shape.join(" × "), split])
     };
     let roles = f.roles.iter().map(role).collect();

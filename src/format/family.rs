@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use super::{arithmetic::Arithmetic, catalog};
 
@@ -61,24 +61,33 @@ pub struct Identity {
     pub ignored: Vec<String>,
 }
 
-/// A byte-pair vocabulary.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+/// What GGUF says of a vocabulary and files before it do not.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tokenizer {
     /// `tokenizer.ggml.model`.
     pub model: String,
-    /// `tokenizer.ggml.pre`.
+    /// `tokenizer.ggml.pre`, where byte pairs are merged inside words.
+    #[serde(default)]
     pub pre: String,
     /// The text of the token that begins and ends texts.
     pub end: String,
+    /// The text of the unknown token, where it is not the one that ends texts.
+    pub unknown: Option<String>,
+    /// The text of the padding token.
+    pub padding: Option<String>,
+    /// Tokens for control whose texts do not show it: others stand between `<` and `>`.
+    #[serde(default)]
+    pub special: Vec<String>,
 }
 
 /// Where a number of a model is found: what is stated first, then what it follows from.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Size {
-    /// The header word that states it.
-    pub word: Option<String>,
+    /// The header words that state it; containers call one thing by different names.
+    #[serde(default, deserialize_with = "one_or_more")]
+    pub word: Vec<String>,
     /// Its GGUF key without the architecture before it; whole where it begins `general.`.
     pub key: Option<String>,
     /// Its names in `config.json`; the first is what is written.
@@ -93,6 +102,9 @@ pub struct Size {
     /// Whether what it follows from counts before what is stated.
     #[serde(default)]
     pub measured: bool,
+    /// Whether 0 says that there is none.
+    #[serde(default)]
+    pub nonzero: bool,
     /// Whether only what is stated is written, and nothing where it follows from others.
     #[serde(default)]
     pub only_stated: bool,
@@ -176,7 +188,8 @@ pub struct Assumed {
     pub when: BTreeMap<String, toml::Value>,
     /// Why this value.
     pub because: String,
-    /// The flag that overrides it.
+    /// The flag that overrides it, where one does.
+    #[serde(default)]
     pub flag: String,
     /// Whether no reader of GGUF does without it, so that a GGUF without it gets it too.
     #[serde(default)]
@@ -191,8 +204,9 @@ pub struct Assumed {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Names {
-    /// Its name before GGUF, which is that of Meta's checkpoints for LLaMA.
-    pub old: Option<String>,
+    /// Its names before GGUF, the first of which is written; for LLaMA that of Meta's checkpoints.
+    #[serde(default, deserialize_with = "one_or_more")]
+    pub old: Vec<String>,
     /// Its name in GGUF.
     pub gguf: Option<String>,
     /// Its name in Hugging Face checkpoints.
@@ -202,6 +216,9 @@ pub struct Names {
     /// How it is cut where a model is cut into parts.
     #[serde(default)]
     pub split: Split,
+    /// In which order its rows stand, where that is not GGUF's.
+    #[serde(default)]
+    pub rows: Rows,
     /// Whether Hugging Face stores its rows in halves instead of pairs (rotary embedding).
     #[serde(default)]
     pub rotary: bool,
@@ -218,6 +235,27 @@ pub struct Names {
     /// Whether only models with experts have it, or only those without; all have it where not said.
     #[serde(default)]
     pub experts: Option<bool>,
+}
+
+/// In which order the rows of queries, keys and values stand in a naming; all queries, all keys, all values
+/// where it is not said, as in GGUF.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rows {
+    /// In files before GGUF.
+    pub old: Option<RowOrder>,
+    /// In Hugging Face checkpoints.
+    pub hf: Option<RowOrder>,
+}
+
+/// An order of the rows of queries, keys and values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RowOrder {
+    /// Query, key and value of one head, then of the next.
+    ByHead,
+    /// For each key-value head the queries that share it, its key, its value.
+    Grouped,
 }
 
 /// Whether a tensor has a bias.
@@ -249,7 +287,8 @@ pub enum Split {
 impl Names {
     /// Its names in the namings that have it.
     pub fn all(&self) -> impl Iterator<Item = &str> {
-        [&self.old, &self.gguf, &self.hf].into_iter().filter_map(Option::as_deref)
+        let later = [&self.gguf, &self.hf].into_iter().filter_map(Option::as_deref);
+        self.old.iter().map(String::as_str).chain(later)
     }
 
     /// Whether every layer has one.
@@ -275,6 +314,20 @@ impl Family {
     pub fn key(&self, symbol: &str) -> Option<String> {
         self.sizes.get(symbol)?.gguf_key(&self.family.gguf)
     }
+}
+
+/// A text or a list of texts.
+fn one_or_more<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Texts {
+        One(String),
+        More(Vec<String>),
+    }
+    Ok(match Texts::deserialize(from)? {
+        Texts::One(text) => vec![text],
+        Texts::More(texts) => texts,
+    })
 }
 
 /// Parses and checks one description; `stem` is its file's name without `.toml`.

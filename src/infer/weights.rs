@@ -109,7 +109,7 @@ impl Weights {
         }
         let rows = |id: &str| {
             let role = Role::first(family.roles.get(id)?);
-            Some(model.tensor(&role.name(naming)?)?.rows())
+            Some(role.tensor(model, naming)?.rows())
         };
         let config = Config::new(model, family, rows)?;
         let Config { width, vocab, layers, .. } = config;
@@ -279,7 +279,7 @@ impl Finder<'_> {
     /// The tensor of a role, in the row order of ggml.
     fn tensor(&self, role: &str, layer: Option<u64>) -> Option<Tensor> {
         let role = self.role(role, layer)?;
-        let mut tensor = self.model.tensor(&role.name(self.naming)?)?.clone();
+        let mut tensor = role.tensor(self.model, self.naming)?.clone();
         if self.naming == Naming::Hf && role.names.rotary && tensor.orders.is_empty() {
             let Config { heads, kv_heads, .. } = self.config;
             let heads = if role.id == "query" { heads } else { kv_heads };
@@ -332,7 +332,7 @@ impl Finder<'_> {
     fn bias(&self, role: &str, layer: Option<u64>, len: usize) -> Result<Vec<f32>> {
         let Some(role) = self.role(role, layer) else { return Ok(Vec::new()) };
         let bias = Role { bias: true, ..role };
-        match bias.name(self.naming).and_then(|name| self.model.tensor(&name)) {
+        match bias.tensor(self.model, self.naming) {
             Some(tensor) => self.vector(tensor, len),
             None if bias.names.bias == Bias::Always => Err(missing(&bias.title())),
             None => Ok(Vec::new()),

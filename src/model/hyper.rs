@@ -50,7 +50,8 @@ pub struct Assumed {
 impl fmt::Display for Assumed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Assumed { key, value, because, flag } = self;
-        write!(f, "assumed: {key} = {value} ({because}; change with {flag})")
+        let change = if flag.is_empty() { "" } else { "; change with " };
+        write!(f, "assumed: {key} = {value} ({because}{change}{flag})")
     }
 }
 
@@ -258,7 +259,7 @@ impl Hyper {
                 "ftype" => Some(ftype),
                 _ => {
                     let mut sizes = self.family.sizes.iter();
-                    let named = sizes.find(|(_, size)| size.word.as_deref() == Some(name));
+                    let named = sizes.find(|(_, size)| size.word.iter().any(|word| word == name));
                     let symbol = named.map_or(name, |(symbol, _)| symbol);
                     self.sizes.get(symbol).and_then(|v| v.try_into().ok())
                 }

@@ -12,6 +12,7 @@ pub mod packed;
 pub mod pretokenizer;
 pub mod printable;
 pub mod role;
+pub mod rows;
 pub mod sizes;
 pub mod spelling;
 pub mod tensor;

@@ -2,7 +2,7 @@
 //!
 //! The table stands in `formats/family/*.toml`; here is only the pattern of names.
 
-use super::Sizes;
+use super::{Model, Sizes, Tensor};
 use crate::format::family::{Bias, Family, Names, Split};
 
 /// Whose names tensors bear.
@@ -38,12 +38,13 @@ impl Role {
     /// The role of the tensor that `naming` calls `name` in `family`.
     pub fn of(family: &'static Family, naming: Naming, name: &str) -> Option<Role> {
         family.roles.iter().find_map(|(id, names)| {
-            let pattern = pattern(names, naming)?;
-            if let Some(layer) = fit(pattern, name) {
-                return Some(Role { id, names, layer, bias: false });
-            }
-            let pattern = bias_of(pattern).filter(|_| names.bias != Bias::None)?;
-            Some(Role { id, names, layer: fit(&pattern, name)?, bias: true })
+            patterns(names, naming).find_map(|pattern| {
+                if let Some(layer) = fit(pattern, name) {
+                    return Some(Role { id, names, layer, bias: false });
+                }
+                let pattern = bias_of(pattern).filter(|_| names.bias != Bias::None)?;
+                Some(Role { id, names, layer: fit(&pattern, name)?, bias: true })
+            })
         })
     }
 
@@ -73,12 +74,23 @@ impl Role {
 
     /// The tensor's name as `naming` has it; none where it has no such tensor.
     pub fn name(&self, naming: Naming) -> Option<String> {
-        let pattern = pattern(self.names, naming)?;
-        let pattern = if self.bias { bias_of(pattern)? } else { pattern.to_owned() };
-        Some(match self.layer {
-            Some(n) => pattern.replace("{n}", &n.to_string()),
-            None => pattern,
+        self.all_names(naming).next()
+    }
+
+    /// The names that the tensor has had in `naming`, the usual one first.
+    fn all_names(&self, naming: Naming) -> impl Iterator<Item = String> {
+        patterns(self.names, naming).filter_map(|pattern| {
+            let pattern = if self.bias { bias_of(pattern)? } else { pattern.to_owned() };
+            Some(match self.layer {
+                Some(n) => pattern.replace("{n}", &n.to_string()),
+                None => pattern,
+            })
         })
+    }
+
+    /// The tensor of `model` that has this role and a name of `naming`.
+    pub fn tensor<'m>(&self, model: &'m Model, naming: Naming) -> Option<&'m Tensor> {
+        self.all_names(naming).find_map(|name| model.tensor(&name))
     }
 
     /// What a message calls it: its GGUF name, else any other.
@@ -120,12 +132,13 @@ pub fn expert_of(name: &str) -> Option<(String, u64)> {
     Some((format!("{stem}_exps.weight"), expert.parse().ok()?))
 }
 
-fn pattern(names: &Names, naming: Naming) -> Option<&str> {
-    match naming {
-        Naming::Old => names.old.as_deref(),
-        Naming::Gguf => names.gguf.as_deref(),
-        Naming::Hf => names.hf.as_deref(),
-    }
+fn patterns(names: &Names, naming: Naming) -> impl Iterator<Item = &str> {
+    let (old, later) = match naming {
+        Naming::Old => (names.old.as_slice(), None),
+        Naming::Gguf => (&[][..], names.gguf.as_deref()),
+        Naming::Hf => (&[][..], names.hf.as_deref()),
+    };
+    old.iter().map(String::as_str).chain(later)
 }
 
 /// The name of the bias that belongs to a tensor named so.

@@ -107,7 +107,7 @@ struct OfModel<'a> {
 
 impl Facts for OfModel<'_> {
     fn stated(&self, _: &str, size: &Size) -> Option<Value> {
-        if let Some(word) = size.word.as_ref().and_then(|word| self.model.header(word)) {
+        if let Some(word) = size.word.iter().find_map(|word| self.model.header(word)) {
             return of_word(size.kind, word);
         }
         let value = self.model.metadata.get(&size.gguf_key(&self.family.family.gguf)?)?;
@@ -115,10 +115,8 @@ impl Facts for OfModel<'_> {
     }
 
     fn shape(&self, names: &'static Names) -> Option<Vec<u64>> {
-        let tensor = Naming::ALL.into_iter().find_map(|naming| {
-            let name = Role::first(names).name(naming)?;
-            self.model.tensor(&name)
-        });
+        let role = Role::first(names);
+        let tensor = Naming::ALL.into_iter().find_map(|naming| role.tensor(self.model, naming));
         tensor.map(|tensor| tensor.shape.clone())
     }
 
@@ -186,7 +184,8 @@ impl Search<'_> {
         {
             return Some(Known { value, stated: false, follows: true });
         }
-        match self.facts.stated(symbol, size) {
+        let stated = self.facts.stated(symbol, size);
+        match stated.filter(|value| !size.nonzero || value.as_f64() != Some(0.0)) {
             Some(value) => {
                 let follows = size.only_stated && follows().as_ref() == Some(&value);
                 Some(Known { value, stated: true, follows })
@@ -239,8 +238,18 @@ impl Search<'_> {
 type Rule = (&'static str, fn(&Search) -> Option<u64>);
 
 /// What some numbers follow from that no description can say.
-const RULES: [Rule; 2] =
-    [("llama-feed-forward", feed_forward), ("llama-multiple", feed_forward_multiple)];
+const RULES: [Rule; 3] = [
+    ("llama-feed-forward", feed_forward),
+    ("llama-multiple", feed_forward_multiple),
+    ("joined-key-heads", joined_key_heads),
+];
+
+/// The key heads in a matrix that holds queries, keys and values.
+fn joined_key_heads(search: &Search) -> Option<u64> {
+    let head = search.number("head").filter(|head| *head > 0)?;
+    let heads = search.shape("query_key_value")?.first()?.checked_div(head)?;
+    heads.checked_sub(search.number("n_head")?).map(|rest| rest / 2).filter(|heads| *heads > 0)
+}
 
 /// Meta's rule: two thirds of four times the width, rounded up to a multiple of `n_mult`.
 fn rounded_up(width: u64, multiple: u64) -> Option<u64> {

@@ -61,6 +61,8 @@ pub struct Vocab {
     pub add_eos: Option<bool>,
     /// Whether a space is put before every text, where the file says.
     pub add_space_prefix: Option<bool>,
+    /// Whether runs of spaces become one, where the file says.
+    pub remove_extra_whitespaces: Option<bool>,
     /// The chat template, where the file has one.
     pub chat_template: Option<String>,
 }
@@ -152,6 +154,7 @@ impl Vocab {
             add_bos: flag("add_bos_token"),
             add_eos: flag("add_eos_token"),
             add_space_prefix: flag("add_space_prefix"),
+            remove_extra_whitespaces: flag("remove_extra_whitespaces"),
             chat_template: metadata.str("tokenizer.chat_template").map(str::to_owned),
         }
     }
@@ -188,6 +191,7 @@ impl Vocab {
         set("add_bos_token", self.add_bos.map(Value::Bool));
         set("add_eos_token", self.add_eos.map(Value::Bool));
         set("add_space_prefix", self.add_space_prefix.map(Value::Bool));
+        set("remove_extra_whitespaces", self.remove_extra_whitespaces.map(Value::Bool));
         if let Some(template) = &self.chat_template {
             metadata.set("tokenizer.chat_template", template.as_str());
         }

@@ -1,6 +1,7 @@
 //! Vocabularies as they were published beside weights, and as they are written there.
 
 pub mod files;
+pub mod given;
 pub mod json;
 pub mod sentencepiece;
 pub mod tiktoken;

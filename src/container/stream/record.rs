@@ -5,7 +5,7 @@ use crate::{
     container::missing,
     error::Result,
     format::container::{Container, Record},
-    model::{Model, Piece, Tensor},
+    model::{Model, Tensor, rows::gathered},
     quant::QuantType,
 };
 
@@ -165,33 +165,11 @@ fn transpose(tensor: &mut Tensor) -> Option<()> {
     Some(())
 }
 
-/// Reads rows that stand in groups, one for each key-value head (its queries, its key, its value), as
-/// all queries, all keys, all values; none where they are no whole heads.
+/// Reads rows that stand in groups as all queries, all keys, all values; none where they are no whole heads.
 fn regroup(tensor: &mut Tensor, heads: (Option<i64>, Option<i64>)) -> Option<()> {
-    let heads_of = |n: Option<i64>| n.and_then(|n| u64::try_from(n).ok()).filter(|n| *n > 0);
+    let heads_of = |n: Option<i64>| n.and_then(|n| u64::try_from(n).ok());
     let (queries, groups) = (heads_of(heads.0)?, heads_of(heads.1)?);
-    let [whole] = tensor.pieces.as_slice() else { return None };
-    let (all, rows) = (queries.checked_add(2 * groups)?, whole.rows);
-    if !rows.is_multiple_of(all) || !queries.is_multiple_of(groups) {
-        return None;
-    }
-    if groups == 1 {
-        // One group is in the wanted order.
-        return Some(());
-    }
-    let head = rows / all;
-    let group = (queries / groups + 2) * head;
-    let piece = |first: u64, rows: u64| Piece {
-        at: whole.at + first * whole.row_stride,
-        rows,
-        ..whole.clone()
-    };
-    let mut pieces = Vec::new();
-    pieces.extend((0..groups).map(|g| piece(g * group, group - 2 * head)));
-    pieces.extend((0..groups).map(|g| piece((g + 1) * group - 2 * head, head)));
-    pieces.extend((0..groups).map(|g| piece((g + 1) * group - head, head)));
-    tensor.pieces = pieces;
-    Some(())
+    tensor.take(&gathered(*tensor.shape.first()?, queries, groups)?)
 }
 
 /// What a stored type number means in `format` under these header words.

@@ -1,0 +1,36 @@
+//! The vocabulary that a person names with `--vocab`.
+
+use std::path::{Path, PathBuf};
+
+use super::{json::TokenizerJson, sentencepiece::SentencePiece};
+use crate::{
+    checkpoint::json,
+    error::{Error, Result},
+    model::Vocab,
+};
+
+/// Reads `tokenizer.json`, `tokenizer.model`, or a folder that has one of them.
+///
+/// # Errors
+/// Where there is none, or it is neither.
+pub fn read(path: &Path) -> Result<Vocab> {
+    let file = file(path)?;
+    let Some(bytes) = json::bytes(&file)? else { return Ok(SentencePiece::open(&file)?.vocab()) };
+    let name = file.display().to_string();
+    match bytes.iter().find(|byte| !byte.is_ascii_whitespace()) {
+        Some(b'{') => Ok(TokenizerJson::parse(&name, &bytes)?.vocab),
+        _ => Ok(SentencePiece::parse(&name, &bytes)?.vocab()),
+    }
+}
+
+fn file(path: &Path) -> Result<PathBuf> {
+    if !path.is_dir() {
+        return Ok(path.to_owned());
+    }
+    let names = ["tokenizer.json", "tokenizer.model", "spiece.model"];
+    let found = names.map(|name| path.join(name)).into_iter().find(|file| file.is_file());
+    found.ok_or_else(|| {
+        let what = format!("{}: no tokenizer.json or tokenizer.model", path.display());
+        Error::refused(what, "name the tokenizer's file with --vocab")
+    })
+}

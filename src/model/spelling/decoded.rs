@@ -1,0 +1,101 @@
+//! Tokens that were stored as decoded text: bytes that are no text by themselves became U+FFFD, and
+//! transformers took the space before some punctuation away.
+//!
+//! Single bytes can be won back: trainers give them the ids of a run, in the order of their letters.
+
+use crate::model::Texts;
+
+/// U+FFFD.
+const REPLACED: &[u8] = "\u{fffd}".as_bytes();
+
+/// Whether any of these texts lost bytes.
+pub(super) fn lossy(tokens: &Texts) -> bool {
+    tokens.iter().any(has_lost)
+}
+
+fn has_lost(token: &[u8]) -> bool {
+    token.windows(REPLACED.len()).any(|part| part == REPLACED)
+}
+
+/// The bytes of tokens, where they are known; and how many single bytes were won back.
+pub(super) fn bytes(tokens: &Texts) -> (Vec<Option<Vec<u8>>>, usize) {
+    let known = |token: &[u8]| (!has_lost(token)).then(|| token.to_vec());
+    let mut all: Vec<_> = tokens.iter().map(known).collect();
+    let mut won = 0;
+    for (id, byte) in single_bytes(tokens).unwrap_or_default() {
+        if let Some(token @ None) = all.get_mut(id) {
+            *token = Some(vec![byte]);
+            won += 1;
+        }
+    }
+    (all, won)
+}
+
+/// The ids of single bytes above 0x7f, which follow `~` and 0x7f, and the bytes that they are; none where
+/// there is no such run, or of another length than any that is known.
+fn single_bytes(tokens: &Texts) -> Option<Vec<(usize, u8)>> {
+    let lost = |id: &usize| tokens.get(*id) == Some(REPLACED);
+    let is = |id: usize, byte: u8| tokens.get(id) == Some(&[byte]);
+    let first = (0..tokens.len()).find(|id| (0..94).all(|n| is(id + usize::from(n), b'!' + n)))?;
+    let after = first + 94;
+    let run = (after..tokens.len()).take_while(lost).count();
+    // Bytes that no UTF-8 text has may be missing.
+    let never = |byte: &u8| matches!(byte, 0xc0 | 0xc1 | 0xf5..);
+    let printing = (0xa1..=0xac).chain(0xae..=0xff);
+    let letters: Vec<u8> = match run {
+        94 => printing.collect(),
+        81 => printing.filter(|byte| !never(byte)).collect(),
+        _ => return None,
+    };
+    let rest = after + run;
+    let plain = (0..=b' ').chain([0x7f]);
+    if !plain.enumerate().all(|(n, byte)| is(rest + n, byte)) {
+        return None;
+    }
+    let high = (0x80..=0xa0).chain([0xad]).enumerate();
+    let found = letters.into_iter().enumerate().map(|(n, byte)| (after + n, byte));
+    Some(found.chain(high.map(|(n, byte)| (rest + 34 + n, byte))).collect())
+}
+
+/// What transformers takes the space from that stands before it.
+const CLEANED: [&str; 10] = [".", "?", "!", ",", "'", "n't", "'m", "'s", "'ve", "'re"];
+
+/// Whether `text` may have lost a space.
+pub(super) fn may_be_cleaned(text: &[u8]) -> bool {
+    CLEANED.iter().any(|start| text.starts_with(start.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vocabulary(missing: &[u8]) -> (Texts, Vec<u8>) {
+        let order: Vec<u8> = (b'!'..=b'~')
+            .chain(0xa1..=0xac)
+            .chain(0xae..=0xff)
+            .chain(0..=b' ')
+            .chain(0x7f..=0xa0)
+            .chain([0xad])
+            .filter(|byte| !missing.contains(byte))
+            .collect();
+        let stored = |byte: &u8| String::from_utf8_lossy(&[*byte]).into_owned();
+        (["<|endoftext|>".to_owned()].into_iter().chain(order.iter().map(stored)).collect(), order)
+    }
+
+    #[test]
+    fn single_bytes_are_won_back_by_their_place() {
+        let never: Vec<u8> = [0xc0, 0xc1].into_iter().chain(0xf5..=0xff).collect();
+        for missing in [&[][..], &never] {
+            let (stored, order) = vocabulary(missing);
+            assert!(lossy(&stored));
+            let (all, won) = bytes(&stored);
+            assert_eq!(won, 128 - missing.len());
+            for (byte, found) in order.iter().zip(&all[1..]) {
+                assert_eq!(found.as_deref(), Some(&[*byte][..]));
+            }
+        }
+        // One more is missing, and nobody knows which.
+        let (stored, _) = vocabulary(&[0xf1]);
+        assert_eq!(bytes(&stored).1, 0);
+    }
+}

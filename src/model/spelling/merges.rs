@@ -1,0 +1,62 @@
+//! Merges of byte pairs from the order of the tokens that they make.
+
+use std::collections::HashMap;
+
+/// No token that was learned is longer: GPT-2's longest has 128 letters.
+const LONGEST: usize = 256;
+
+/// The merges found so far.
+#[derive(Default)]
+pub(super) struct Merges {
+    /// `left right`, the first learned first.
+    pub in_order: Vec<String>,
+    /// Two parts, their rank and what they make.
+    ranks: HashMap<(usize, usize), (usize, usize)>,
+    /// What merges and single letters make, by number.
+    made: HashMap<String, usize>,
+    texts: Vec<String>,
+}
+
+impl Merges {
+    /// Takes `text` for the next token: the rank of the merge that makes it, where one does.
+    pub fn add(&mut self, text: &str) -> Option<usize> {
+        if text.chars().count() == 1 {
+            self.make(text);
+            return None;
+        }
+        let parts = self.parts(text);
+        let Some(&[left, right]) = parts.as_deref() else { return None };
+        let rank = self.in_order.len();
+        let name = |part: usize| self.texts.get(part).map_or("", String::as_str);
+        self.in_order.push(format!("{} {}", name(left), name(right)));
+        let whole = self.make(text);
+        self.ranks.insert((left, right), (rank, whole));
+        Some(rank)
+    }
+
+    fn make(&mut self, text: &str) -> usize {
+        let next = self.texts.len();
+        self.texts.push(text.to_owned());
+        *self.made.entry(text.to_owned()).or_insert(next)
+    }
+
+    /// What the merges leave of a text; none where it has a letter that is no token.
+    fn parts(&self, text: &str) -> Option<Vec<usize>> {
+        let letters = text.chars().take(LONGEST + 1);
+        let letters = letters.map(|c| self.made.get(c.encode_utf8(&mut [0; 4]) as &str).copied());
+        let mut parts = letters.collect::<Option<Vec<usize>>>().filter(|p| p.len() <= LONGEST)?;
+        loop {
+            let pairs = parts.iter().zip(parts.iter().skip(1));
+            let ranked = pairs.filter_map(|(a, b)| Some((*self.ranks.get(&(*a, *b))?, (*a, *b))));
+            let Some(((_, whole), pair)) = ranked.min() else { return Some(parts) };
+            let mut left = Vec::with_capacity(parts.len());
+            let mut rest = parts.as_slice();
+            while let [first, next @ ..] = rest {
+                let meets = next.first().is_some_and(|second| (*first, *second) == pair);
+                left.push(if meets { whole } else { *first });
+                rest = if meets { next.get(1..).unwrap_or_default() } else { next };
+            }
+            parts = left;
+        }
+    }
+}
