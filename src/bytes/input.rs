@@ -279,6 +279,16 @@ pub fn read_text(path: &Path) -> Result<String> {
     })
 }
 
+/// The text that comes over standard input, no longer than any that is read from a file.
+///
+/// # Errors
+/// Where it cannot be read or is no text.
+pub fn read_stdin() -> Result<String> {
+    let mut text = String::new();
+    let read = io::stdin().lock().take(TEXT).read_to_string(&mut text);
+    read.map(|_| text).map_err(|e| Error::io("<stdin>", "read", e))
+}
+
 /// Opens a file on a disk to look at it. What has no length is refused, and without waiting: a pipe
 /// whose writer never comes would be waited for without end.
 ///
@@ -310,12 +320,12 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
 }
 
 #[cfg(unix)]
-fn read_exact_at(file: &File, at: u64, out: &mut [u8]) -> io::Result<()> {
+pub(super) fn read_exact_at(file: &File, at: u64, out: &mut [u8]) -> io::Result<()> {
     std::os::unix::fs::FileExt::read_exact_at(file, out, at)
 }
 
 #[cfg(not(unix))]
-fn read_exact_at(mut file: &File, at: u64, out: &mut [u8]) -> io::Result<()> {
+pub(super) fn read_exact_at(mut file: &File, at: u64, out: &mut [u8]) -> io::Result<()> {
     use std::io::{Seek, SeekFrom};
     file.seek(SeekFrom::Start(at))?;
     file.read_exact(out)

@@ -6,6 +6,7 @@
 
 pub mod input;
 pub mod inputs;
+pub mod journal;
 pub mod map;
 pub mod paged;
 pub mod partial;
@@ -13,7 +14,7 @@ pub mod replace;
 pub mod source;
 pub mod sums;
 
-pub use input::{Input, open_regular, read_text};
+pub use input::{Input, open_regular, read_stdin, read_text};
 pub use paged::Paged;
 pub use replace::Replace;
 pub use source::Source;

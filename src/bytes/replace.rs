@@ -166,7 +166,7 @@ impl Replace {
 }
 
 /// Flushes the names in a folder to disk.
-fn sync(folder: &Path) {
+pub(super) fn sync(folder: &Path) {
     if let Ok(folder) = File::open(folder) {
         // Some file systems cannot flush a folder; the files in it are safe by then.
         let _ = folder.sync_all();
@@ -326,12 +326,12 @@ fn same_file(target: &Path, input: &Input) -> bool {
 }
 
 #[cfg(unix)]
-fn write_all_at(file: &File, at: u64, bytes: &[u8]) -> io::Result<()> {
+pub(super) fn write_all_at(file: &File, at: u64, bytes: &[u8]) -> io::Result<()> {
     std::os::unix::fs::FileExt::write_all_at(file, bytes, at)
 }
 
 #[cfg(not(unix))]
-fn write_all_at(mut file: &File, at: u64, bytes: &[u8]) -> io::Result<()> {
+pub(super) fn write_all_at(mut file: &File, at: u64, bytes: &[u8]) -> io::Result<()> {
     use std::io::{Seek, SeekFrom};
     file.seek(SeekFrom::Start(at))?;
     file.write_all(bytes)

@@ -5,6 +5,7 @@
 
 pub mod carry;
 pub mod convert;
+pub mod edit;
 pub mod export;
 pub mod ftype;
 pub mod imatrix;

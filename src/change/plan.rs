@@ -210,6 +210,19 @@ impl Plan {
 }
 
 impl Step {
+    /// The tensor `source` of a model as it is.
+    pub fn copy(source: usize, tensor: &Tensor) -> Step {
+        Step {
+            source,
+            name: tensor.name.clone(),
+            shape: tensor.shape.clone(),
+            quant: tensor.quant,
+            fold: tensor.fold,
+            span: tensor.span,
+            act: Act::Copy,
+        }
+    }
+
     /// What this step loses.
     pub fn loss(&self) -> Loss {
         match &self.act {

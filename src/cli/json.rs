@@ -5,14 +5,14 @@
 
 use std::io::{self, BufWriter, StdoutLock, Write};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer as Serialization};
 use serde_json::{
     Serializer,
     ser::{Formatter, PrettyFormatter},
 };
 
 use super::stdout_failed;
-use crate::error::Result;
+use crate::{error::Result, model::Value};
 
 /// The version of what `--json` prints.
 pub const VERSION: u32 = 1;
@@ -107,6 +107,38 @@ impl Formatter for Plain<'_> {
 
     fn end_object_value<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
         self.0.end_object_value(out)
+    }
+}
+
+/// A metadata value: text that is no UTF-8 with U+FFFD in it, floats that are no numbers as text.
+pub struct Shown<'a>(pub &'a Value);
+
+impl Serialize for Shown<'_> {
+    fn serialize<S: Serialization>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Value::Bool(v) => to.serialize_bool(*v),
+            Value::String(bytes) => to.serialize_str(&String::from_utf8_lossy(bytes)),
+            Value::Array(items) => to.collect_seq(items.iter().map(Owned)),
+            Value::F32(v) if v.is_finite() => to.serialize_f32(*v),
+            Value::F64(v) if v.is_finite() => to.serialize_f64(*v),
+            Value::F32(_) | Value::F64(_) => to.serialize_str(&self.0.to_string()),
+            Value::U64(v) => to.serialize_u64(*v),
+            Value::I64(v) => to.serialize_i64(*v),
+            Value::I8(v) => to.serialize_i8(*v),
+            Value::I16(v) => to.serialize_i16(*v),
+            Value::I32(v) => to.serialize_i32(*v),
+            Value::U8(v) => to.serialize_u8(*v),
+            Value::U16(v) => to.serialize_u16(*v),
+            Value::U32(v) => to.serialize_u32(*v),
+        }
+    }
+}
+
+struct Owned(Value);
+
+impl Serialize for Owned {
+    fn serialize<S: Serialization>(&self, to: S) -> Result<S::Ok, S::Error> {
+        Shown(&self.0).serialize(to)
     }
 }
 

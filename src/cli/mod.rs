@@ -22,6 +22,7 @@ mod imatrix;
 pub mod inspect;
 mod json;
 mod man;
+mod metadata;
 mod open;
 mod perplexity;
 mod progress;
@@ -101,6 +102,8 @@ enum Command {
     Upgrade(upgrade::Args),
     /// Quantize a model, called as llama-quantize is: the same bytes in every tensor
     Quantize(Box<quantize::Args>),
+    /// List, set, remove, rename and copy metadata keys, and touch nothing else
+    Metadata(metadata::Args),
     /// Convert raw weights, or any model, to GGUF, an older container or safetensors
     Convert(Box<convert::Args>),
     /// Say whether two models are the same, and if not, how they differ
@@ -130,6 +133,7 @@ impl Command {
             Command::Upgrade(args) => upgrade::run(args, globals),
             Command::Quantize(args) => quantize::run(args, globals),
             Command::Convert(args) => convert::run(args, globals),
+            Command::Metadata(args) => metadata::run(args, globals),
             Command::Compare(args) => compare::run(args, globals),
             Command::Run(args) => run::run(args, globals),
             Command::Perplexity(args) => perplexity::run(args, globals),
@@ -149,7 +153,7 @@ pub fn main() -> ExitCode {
         // Whoever does not know what to type gets one screen, not every option.
         let head = "regguf brings any old LLaMA model file to today's GGUF.";
         let tail = "regguf --help lists all commands, regguf COMMAND --help what each can do. No input is\n\
-                    ever written to, and no output appears before it is whole.";
+                    written to without --in-place, and no output appears before it is whole.";
         let _ = writeln!(io::stderr(), "{head}\n\n{EXAMPLES}\n{tail}");
         return ExitCode::from(2);
     }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use super::{OpenOptions, RowStorage, keyed, looks, settle, stream};
 use crate::{
-    bytes::{Input, Source},
+    bytes::{Input, Source, journal},
     error::{Error, Result},
     format::{
         catalog,
@@ -122,6 +122,9 @@ fn reached(error: &Error) -> u64 {
 /// # Errors
 /// Only where the file cannot be read, or where `options` name a format that does not exist.
 pub fn detect(input: &Input, options: &OpenOptions) -> Result<Detected> {
+    if input.file().is_some() {
+        journal::check(input.path())?;
+    }
     let mut state =
         Detected { verdict: Verdict::Unknown(String::new()), tried: Vec::new(), found: Vec::new() };
     if let Some(id) = &options.format {

@@ -374,8 +374,9 @@ pub fn type_id(format: &Container, quant: QuantType) -> Option<u32> {
     replaced.or_else(|| quant.gguf_id().filter(|id| quant_of(format, *id) == Some(quant)))
 }
 
-/// Padding of a megabyte between tensors would be absurd, but would not hurt.
-fn is_alignment(n: u64) -> bool {
+/// Whether tensors may be aligned to `n` bytes. Padding of a megabyte between them would be absurd, but would
+/// not hurt.
+pub fn is_alignment(n: u64) -> bool {
     n.is_power_of_two() && n <= 1 << 20
 }
 

@@ -16,6 +16,8 @@ pub struct Loader {
     pub always: Vec<String>,
     /// Keys behind the architecture whose arrays have one item a block.
     pub per_block: Vec<String>,
+    /// By kind of value, the keys that take it; one that begins with a point stands behind the architecture.
+    pub kinds: BTreeMap<String, HashSet<String>>,
     /// By the end of a matrix's name, the key that its shape follows from.
     pub needs: BTreeMap<String, String>,
     /// Keys that must be there besides, by architecture: every architecture that is known.
@@ -33,6 +35,15 @@ pub struct Tensors {
 }
 
 impl Loader {
+    /// The kind of value that `key` takes in a file of an architecture, where the loader asks for one.
+    pub fn kind(&self, architecture: &str, key: &str) -> Option<&str> {
+        let behind = key.strip_prefix(architecture).filter(|rest| rest.starts_with('.'));
+        let asked = |keys: &HashSet<String>| {
+            keys.contains(key) || behind.is_some_and(|rest| keys.contains(rest))
+        };
+        self.kinds.iter().find(|(_, keys)| asked(keys)).map(|(kind, _)| kind.as_str())
+    }
+
     /// Whether some architecture has a tensor of this name.
     pub fn has_tensor(&self, name: &str) -> bool {
         let plain: Vec<&str> = name

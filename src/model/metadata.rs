@@ -287,6 +287,12 @@ impl Metadata {
         Some(Arc::unwrap_or_clone(self.0.remove(at)).1)
     }
 
+    /// Gives `key` another name, in its place; whether it was there.
+    pub fn rename(&mut self, key: &str, name: &str) -> bool {
+        let found = self.0.iter_mut().find(|pair| pair.0 == key);
+        found.map(|pair| Arc::make_mut(pair).0 = name.to_owned()).is_some()
+    }
+
     /// Keys and values in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Value)> {
         self.0.iter().map(|pair| (pair.0.as_str(), &pair.1))

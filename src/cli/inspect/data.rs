@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer, ser::SerializeMap};
 
 use super::{Args, facts::Facts, raw};
 use crate::{
-    cli::json::VERSION,
+    cli::json::{Shown, VERSION},
     error::{Error, unicode},
     model::{Model, Tensor, Value},
 };
@@ -122,37 +122,5 @@ struct Map<F>(F);
 impl<F: Fn() -> I, I: Iterator<Item = (K, V)>, K: Serialize, V: Serialize> Serialize for Map<F> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         to.collect_map(self.0())
-    }
-}
-
-/// A metadata value: text that is no UTF-8 with U+FFFD in it, floats that are no numbers as text.
-struct Shown<'a>(&'a Value);
-
-impl Serialize for Shown<'_> {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        match self.0 {
-            Value::Bool(v) => to.serialize_bool(*v),
-            Value::String(bytes) => to.serialize_str(&String::from_utf8_lossy(bytes)),
-            Value::Array(items) => to.collect_seq(items.iter().map(Owned)),
-            Value::F32(v) if v.is_finite() => to.serialize_f32(*v),
-            Value::F64(v) if v.is_finite() => to.serialize_f64(*v),
-            Value::F32(_) | Value::F64(_) => to.serialize_str(&self.0.to_string()),
-            Value::U64(v) => to.serialize_u64(*v),
-            Value::I64(v) => to.serialize_i64(*v),
-            Value::I8(v) => to.serialize_i8(*v),
-            Value::I16(v) => to.serialize_i16(*v),
-            Value::I32(v) => to.serialize_i32(*v),
-            Value::U8(v) => to.serialize_u8(*v),
-            Value::U16(v) => to.serialize_u16(*v),
-            Value::U32(v) => to.serialize_u32(*v),
-        }
-    }
-}
-
-struct Owned(Value);
-
-impl Serialize for Owned {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        Shown(&self.0).serialize(to)
     }
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 /// IN is the damaged file, OTHER a sound one, OUT what is written.
-pub const FORMS: [&[&str]; 12] = [
+pub const FORMS: [&[&str]; 14] = [
     &["inspect", "-v", "--metadata", "--tensors", "--vocab", "IN"],
     &["inspect", "--json", "--metadata", "--tensors", "--vocab", "IN"],
     &["verify", "IN"],
@@ -19,6 +19,8 @@ pub const FORMS: [&[&str]; 12] = [
     &["quantize", "--allow-requantize", "IN", "OUT", "Q8_0"],
     &["compare", "--json", "IN", "OTHER"],
     &["run", "-m", "IN", "-p", "a b", "-n", "1"],
+    &["metadata", "--json", "IN"],
+    &["metadata", "IN", "set", "general.name", "str:x", "--anyway", "-o", "OUT"],
     &["explain", "gguf-v3"],
     &["batch", "upgrade", ".", "--dry-run", "--json"],
 ];

@@ -1,0 +1,92 @@
+//! What an edit may not do: what today's llama.cpp would refuse the file for.
+
+use super::Difference;
+use crate::{
+    container::keyed::is_alignment,
+    error::{Error, Result},
+    format::catalog,
+    model::{Array, Kind, Model, Value, Vocab, loader, pretokenizer::PreTokenizer},
+};
+
+/// Checks the metadata that `after` has in place of that of `before`. What is no more than strange may
+/// be passed `anyway`.
+///
+/// # Errors
+/// [`Error::Refused`] with the first thing that is wrong.
+pub(super) fn check(
+    before: &Model,
+    after: &Model,
+    changed: &[Difference],
+    anyway: bool,
+) -> Result<()> {
+    for difference in changed {
+        never(difference)?;
+    }
+    if anyway {
+        return Ok(());
+    }
+    let old: Vec<loader::Breach> = loader::breaches(before);
+    let new = loader::breaches(after).into_iter().filter(|breach| !old.contains(breach));
+    let breaches = new.map(|b| format!("{} {}", b.about, b.what));
+    let of_keys = changed.iter().filter_map(|difference| wrong(difference, after));
+    let mut all = breaches.chain(of_keys);
+    let Some(first) = all.next() else { return Ok(()) };
+    let more = match all.count() {
+        0 => String::new(),
+        n => format!(" (and {n} more)"),
+    };
+    let what = format!("today's llama.cpp would refuse the file: {}{more}", first.trim_start());
+    Err(Error::refused(what, "mend that in the same call, or add --anyway"))
+}
+
+/// What is refused always: the file would not be read as it was written.
+fn never(difference: &Difference) -> Result<()> {
+    let (key, after) = (difference.key.as_str(), difference.after.as_ref());
+    if key.starts_with("split.") {
+        let next = "`regguf split` and `regguf join` write them";
+        return Err(Error::refused(format!("{key}: says how files belong together"), next));
+    }
+    let aligned = |value: &Value| matches!(value, Value::U32(n) if is_alignment((*n).into()));
+    if key == "general.alignment" && !after.is_none_or(aligned) {
+        let what = format!("{key}: {} is no u32 and power of two up to 2^20", shown(after));
+        return Err(Error::refused(what, "32 is usual"));
+    }
+    Ok(())
+}
+
+/// What is wrong with a key as it is now.
+fn wrong(difference: &Difference, model: &Model) -> Option<String> {
+    let (key, value) = (difference.key.as_str(), difference.after.as_ref()?);
+    let architecture = model.metadata.architecture();
+    let loader = catalog::loader();
+    if let Some(kind) = loader.kind(architecture, key).filter(|kind| value.kind().name() != *kind) {
+        let per_block = loader.per_block.iter().any(|own| key == format!("{architecture}.{own}"));
+        if value.kind() != Kind::Array || !per_block {
+            return Some(format!("{key} is {}, it takes {kind}", value.kind().name()));
+        }
+    }
+    if key == "general.architecture" && !loader.architectures.contains_key(architecture) {
+        return Some(format!("{key} is {}, which it does not know", shown(Some(value))));
+    }
+    let pre = value.as_str().filter(|_| key == "tokenizer.ggml.pre");
+    if pre.is_some_and(|pre| PreTokenizer::named(pre).is_none()) {
+        return Some(format!("{key} is {}, a name not known here", shown(Some(value))));
+    }
+    let tokens = Vocab::from_metadata(&model.metadata).len();
+    if key.starts_with("tokenizer.ggml.") && key.ends_with("_token_id") {
+        let inside = value.as_u64().is_some_and(|id| id < tokens as u64);
+        return (!inside).then(|| format!("{key} is {value}, and there are {tokens} tokens"));
+    }
+    let of_tokens = ["tokens", "scores", "token_type"].iter();
+    of_tokens.map(|name| format!("tokenizer.ggml.{name}")).find(|own| own == key)?;
+    let lengths = ["scores", "token_type"].iter().filter_map(|name| {
+        let items = model.metadata.get(&format!("tokenizer.ggml.{name}"))?.as_array()?;
+        Some((*name, Array::len(items)))
+    });
+    let (name, n) = lengths.into_iter().find(|(_, n)| *n != tokens)?;
+    Some(format!("tokenizer.ggml.{name} has {n} items for {tokens} tokens"))
+}
+
+fn shown(value: Option<&Value>) -> String {
+    value.map_or_else(|| "nothing".to_owned(), super::line)
+}
