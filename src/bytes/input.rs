@@ -27,9 +27,22 @@ struct Inner {
 
 #[derive(Debug)]
 enum Kind {
-    File { file: File, modified: Option<SystemTime> },
+    File {
+        file: File,
+        modified: Option<SystemTime>,
+    },
     Memory(Vec<u8>),
     Stream(Mutex<Stream>),
+    /// Stretches of others, laid end to end.
+    Spans(Vec<Span>),
+}
+
+/// A stretch of another input.
+#[derive(Debug)]
+struct Span {
+    input: Input,
+    at: u64,
+    len: u64,
 }
 
 /// A sequence of bytes that can only be read forward, as a compressed archive entry. The last few
@@ -88,6 +101,24 @@ impl Input {
         let stream = Stream { open: Box::new(open), now: None, at: 0, len, recent: Vec::new() };
         let kind = Kind::Stream(Mutex::new(stream));
         Input(Arc::new(Inner { path: name.into(), len, kind }), None)
+    }
+
+    /// Several inputs, one behind the other, as one.
+    pub fn joined(name: impl Into<PathBuf>, inputs: &[Input]) -> Input {
+        let span = |input: &Input| Span { input: input.clone(), at: 0, len: input.len() };
+        Input::spans(name, inputs.iter().map(span).collect())
+    }
+
+    /// The bytes of this input from `at` on, under the same name.
+    pub fn from(&self, at: u64) -> Input {
+        let at = at.min(self.len());
+        let span = Span { input: self.clone(), at, len: self.len() - at };
+        Input::spans(self.path(), vec![span])
+    }
+
+    fn spans(name: impl Into<PathBuf>, spans: Vec<Span>) -> Input {
+        let len = spans.iter().map(|span| span.len).sum();
+        Input(Arc::new(Inner { path: name.into(), len, kind: Kind::Spans(spans) }), None)
     }
 
     /// The same input, whose stretches have these sums: each is compared when it has been read whole.
@@ -172,6 +203,17 @@ impl Input {
                 io::ErrorKind::UnexpectedEof => short(),
                 _ => Error::io(&self.0.path, "read", e),
             }),
+            Kind::Spans(spans) => {
+                let (mut begin, mut out) = (0, out);
+                for span in spans {
+                    let inside = (at.max(begin) - begin).min(span.len);
+                    let here = usize::try_from(span.len - inside).unwrap_or(usize::MAX);
+                    let (now, rest) = out.split_at_mut(here.min(out.len()));
+                    span.input.read_at(span.at + inside, now)?;
+                    (begin, out) = (begin + span.len, rest);
+                }
+                Ok(())
+            }
             Kind::Stream(stream) => {
                 let mut stream = stream.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 stream.read_at(at, out, &self.0.path)
@@ -202,6 +244,9 @@ impl Input {
 
     /// Checks that the file is as it was when it was opened: same length, same modification time.
     pub fn check_unchanged(&self) -> Result<()> {
+        if let Kind::Spans(spans) = &self.0.kind {
+            return spans.iter().try_for_each(|span| span.input.check_unchanged());
+        }
         let Kind::File { file, modified } = &self.0.kind else { return Ok(()) };
         let meta = file.metadata().map_err(|e| Error::io(&self.0.path, "read", e))?;
         let how = if meta.len() != self.0.len {

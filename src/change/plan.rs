@@ -141,6 +141,16 @@ impl Plan {
         sources.try_for_each(Tensor::check_decodable)
     }
 
+    /// Pads the header of a file without tensors to where data would begin, as llama.cpp's writer does and
+    /// gguf-py does not.
+    pub(super) fn pad_header(&mut self) {
+        let [(_, header)] = self.layout.chunks.as_mut_slice() else { return };
+        if self.steps.is_empty() && self.target.is_keyed() {
+            self.layout.total = keyed::data_start(&self.metadata, header.len() as u64);
+            header.resize(usize::try_from(self.layout.total).unwrap_or(usize::MAX), 0);
+        }
+    }
+
     /// Whether a file has the size of this one, and all that is no weight.
     ///
     /// # Errors

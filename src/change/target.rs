@@ -3,12 +3,14 @@
 use std::fmt;
 
 use crate::{
+    bytes::Input,
     container::keyed,
     error::{Error, Result},
     format::{
         catalog,
         container::{Blocks, Container, Skeleton},
     },
+    model::Model,
     quant::QuantType,
 };
 
@@ -50,6 +52,19 @@ impl Target {
                 Err(Error::Usage(format!("--to {name}: no such format; there are {all}")))
             }
         }
+    }
+
+    /// The GGUF that a model is in, to be written again as it is.
+    ///
+    /// # Errors
+    /// Where it is none.
+    pub fn own(model: &Model) -> Result<Target> {
+        let keyed = Target::find(&model.format).ok().filter(|target| target.is_keyed());
+        keyed.ok_or_else(|| {
+            let name = model.files.first().map(Input::name).unwrap_or_default();
+            let what = format!("{name}: is {}, and this is done to GGUF only", model.format);
+            Error::unsupported(what, format!("`regguf upgrade {name}` makes one"))
+        })
     }
 
     /// Its description.

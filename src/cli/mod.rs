@@ -20,6 +20,7 @@ mod convert;
 mod explain;
 mod imatrix;
 pub mod inspect;
+mod join;
 mod json;
 mod man;
 mod metadata;
@@ -29,6 +30,7 @@ mod progress;
 mod quantize;
 mod run;
 mod runner;
+mod split;
 mod stated;
 pub mod text;
 mod upgrade;
@@ -104,6 +106,10 @@ enum Command {
     Quantize(Box<quantize::Args>),
     /// List, set, remove, rename and copy metadata keys, and touch nothing else
     Metadata(metadata::Args),
+    /// Split a GGUF file into shards, as llama-gguf-split does
+    Split(split::Args),
+    /// Join shards, or pieces cut by bytes, into the file that they were
+    Join(join::Args),
     /// Convert raw weights, or any model, to GGUF, an older container or safetensors
     Convert(Box<convert::Args>),
     /// Say whether two models are the same, and if not, how they differ
@@ -133,6 +139,8 @@ impl Command {
             Command::Upgrade(args) => upgrade::run(args, globals),
             Command::Quantize(args) => quantize::run(args, globals),
             Command::Convert(args) => convert::run(args, globals),
+            Command::Split(args) => split::run(args, globals),
+            Command::Join(args) => join::run(args, globals),
             Command::Metadata(args) => metadata::run(args, globals),
             Command::Compare(args) => compare::run(args, globals),
             Command::Run(args) => run::run(args, globals),

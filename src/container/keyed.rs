@@ -374,6 +374,12 @@ pub fn type_id(format: &Container, quant: QuantType) -> Option<u32> {
     replaced.or_else(|| quant.gguf_id().filter(|id| quant_of(format, *id) == Some(quant)))
 }
 
+/// Where data begins behind a header that is so long.
+pub fn data_start(metadata: &Metadata, header: u64) -> u64 {
+    let align = metadata.u64(ALIGNMENT).filter(|n| is_alignment(*n));
+    header.next_multiple_of(align.unwrap_or(DEFAULT_ALIGNMENT))
+}
+
 /// Whether tensors may be aligned to `n` bytes. Padding of a megabyte between them would be absurd, but would
 /// not hurt.
 pub fn is_alignment(n: u64) -> bool {

@@ -9,9 +9,9 @@ pub mod keyed;
 mod looks;
 mod missing;
 mod parts;
-mod pieces;
+pub mod pieces;
 mod settle;
-mod shards;
+pub mod shards;
 pub mod stream;
 pub mod tail;
 

@@ -1,9 +1,9 @@
 //! Files cut into pieces by bytes, as hosts with a limit on sizes ask for: `x.gguf.part1of2`,
-//! `x.gguf-split-a`, `x.gguf.000`. No piece is a model; together, by `cat`, they are one.
+//! `x.gguf-split-a`, `x.gguf.000`. No piece is a model; together, they are one.
 
 use std::path::{Path, PathBuf};
 
-use crate::error::Error;
+use crate::error::{Error, Result};
 
 /// Endings of names that are cut without a word for it: `x.gguf.001`, `x.gguf.aa`.
 const ENDINGS: [&str; 5] = [".gguf", ".bin", ".safetensors", ".ggml", ".pth"];
@@ -17,41 +17,82 @@ struct Named {
     letters: bool,
 }
 
+/// A set of pieces, as far as names tell.
+struct Set {
+    own: Named,
+    found: Vec<(u32, String)>,
+    /// The number of the first, and how many there are.
+    first: u32,
+    total: u32,
+}
+
+impl Set {
+    /// The set that `path` is a piece of; none where its name says nothing of the kind.
+    fn of(path: &Path) -> Option<Set> {
+        let own = path.file_name().and_then(|n| n.to_str()).and_then(parse)?;
+        let found = siblings(path, &own)?;
+        let last = found.last().map_or(0, |(number, _)| *number);
+        let zero = own.letters || found.first().is_some_and(|(number, _)| *number == 0);
+        let first = u32::from(!zero);
+        let total = own.total.unwrap_or(last + 1 - first);
+        // A lone piece may be any file with an odd name.
+        let lone = found.len() < 2 && total < 2 && own.number == first && own.total.is_none();
+        (!lone).then_some(Set { own, found, first, total })
+    }
+
+    /// What a piece is, and which others are not there.
+    fn looks(&self) -> (String, bool) {
+        let there = |n: &u32| self.found.iter().any(|(number, _)| number == n);
+        let missing: Vec<String> = (self.first..self.first.saturating_add(self.total.min(1000)))
+            .filter(|n| !there(n))
+            .map(|n| (n + 1 - self.first).to_string())
+            .collect();
+        let number = (self.own.number + 1).saturating_sub(self.first);
+        let looks =
+            format!("is piece {number} of {} of {}, cut by bytes", self.total, self.own.whole);
+        match missing.is_empty() {
+            true => (looks, true),
+            false => (format!("{looks}; missing: piece {}", missing.join(", ")), false),
+        }
+    }
+}
+
+/// The name and the pieces, in order, of the file that `path` is a piece of; none where its name says nothing
+/// of the kind.
+///
+/// # Errors
+/// Where a piece is missing.
+pub fn all(path: &Path) -> Result<Option<(String, Vec<PathBuf>)>> {
+    let Some(set) = Set::of(path) else { return Ok(None) };
+    match set.looks() {
+        (_, true) => {
+            let paths = set.found.iter().map(|(_, name)| path.with_file_name(name)).collect();
+            Ok(Some((set.own.whole, paths)))
+        }
+        (looks, false) => {
+            let next = "put all pieces into one folder".to_owned();
+            Err(Error::Unknown { file: path.display().to_string(), looks, next })
+        }
+    }
+}
+
 /// What to say of a file that is a piece of another, in place of what is wrong with it by itself.
 pub(super) fn explain(path: &Path, error: Error) -> Error {
     if !matches!(error, Error::Malformed(_) | Error::Unknown { .. }) {
         return error;
     }
-    let Some(own) = path.file_name().and_then(|n| n.to_str()).and_then(parse) else { return error };
-    let Some(found) = siblings(path, &own) else { return error };
-    let last = found.last().map_or(0, |(number, _)| *number);
-    let zero = own.letters || found.first().is_some_and(|(number, _)| *number == 0);
-    let first = u32::from(!zero);
-    let total = own.total.unwrap_or(last + 1 - first);
-    if found.len() < 2 && total < 2 && own.number == first && own.total.is_none() {
-        // A lone piece may be any file with an odd name.
-        return error;
-    }
-    let there = |n: &u32| found.iter().any(|(number, _)| number == n);
-    let missing: Vec<String> = (first..first.saturating_add(total.min(1000)))
-        .filter(|n| !there(n))
-        .map(|n| (n + 1 - first).to_string())
-        .collect();
+    let Some(set) = Set::of(path) else { return error };
     let file = path.display().to_string();
-    let number = own.number + 1 - first;
-    let looks = format!("is piece {number} of {total} of {}, cut by bytes", own.whole);
-    if !missing.is_empty() {
-        let looks = format!("{looks}; missing: piece {}", missing.join(", "));
-        let next = "put all pieces into one folder and join them with cat".to_owned();
-        return Error::Unknown { file, looks, next };
+    match set.looks() {
+        (looks, true) => {
+            let next = format!("all are there: `regguf join {file}` makes it whole");
+            Error::unsupported(format!("{file}: {looks}"), next)
+        }
+        (looks, false) => {
+            let next = "put all pieces into one folder and `regguf join` one of them".to_owned();
+            Error::Unknown { file, looks, next }
+        }
     }
-    let word = |name: &str| match name.contains([' ', '\'', '(', '$', '&']) {
-        true => format!("'{}'", name.replace('\'', r"'\''")),
-        false => name.to_owned(),
-    };
-    let names: Vec<String> = found.iter().map(|(_, name)| word(name)).collect();
-    let next = format!("all are there: cat {} > {}", names.join(" "), word(&own.whole));
-    Error::unsupported(format!("{file}: {looks}"), next)
 }
 
 /// The pieces beside `path` that are of the same file, in order.

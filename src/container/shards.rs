@@ -5,16 +5,81 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{OpenOptions, detect, incomplete};
+use super::{OpenOptions, detect, incomplete, is_start};
 use crate::{
     bytes::Input,
-    error::Result,
-    model::{Model, Tail},
+    error::{Error, Result},
+    model::{Model, Tail, Value},
 };
 
 const NUMBER: &str = "split.no";
 const COUNT: &str = "split.count";
 const TENSORS: &str = "split.tensors.count";
+
+/// The name of shard `number` of `count`, from 1 on, as llama.cpp looks for it.
+pub fn name(prefix: &str, number: u64, count: u64) -> String {
+    format!("{prefix}-{number:05}-of-{count:05}.gguf")
+}
+
+/// The keys that say which shard of `count` this is, from 0 on, in the order in which llama-gguf-split
+/// writes them.
+pub fn keys(number: u16, tensors: i32, count: u16) -> [(&'static str, Value); 3] {
+    let count = (COUNT, Value::U16(count));
+    [(NUMBER, Value::U16(number)), (TENSORS, Value::I32(tensors)), count]
+}
+
+/// Whether a file holds several shards, one behind the other, as `cat` leaves them.
+///
+/// # Errors
+/// Where it cannot be read.
+pub fn is_row(path: &Path, options: &OpenOptions) -> Result<bool> {
+    let input = Input::open(path)?;
+    let model = detect(&input, options)?.sure(&input);
+    model.map_or(Ok(false), |model| Ok(next(&model)?.is_some()))
+}
+
+/// Opens the shards that are in `paths`, whatever these are called and in whatever order, as one model.
+///
+/// # Errors
+/// Where a file is no shard, is there twice or one is missing.
+pub fn gather(paths: &[PathBuf], options: &OpenOptions) -> Result<Model> {
+    let mut shards = Vec::new();
+    for path in paths {
+        let mut rest = Some(Input::open(path)?);
+        while let Some(input) = rest.take() {
+            let shard = detect(&input, options)?.sure(&input)?;
+            rest = next(&shard)?;
+            if shard.metadata.u64(COUNT).is_none_or(|count| count < 2) {
+                let looks = "is no shard of a set".to_owned();
+                return Err(incomplete(&input, looks, "`regguf inspect` says what it is"));
+            }
+            shards.push(Model { tails: Vec::new(), ..shard });
+        }
+    }
+    shards.sort_by_key(|shard| shard.metadata.u64(NUMBER));
+    let Some(count) = shards.first().and_then(|shard| shard.metadata.u64(COUNT)) else {
+        return Err(Error::Usage("name the shards".to_owned()));
+    };
+    let has = |n: &u64| shards.iter().any(|shard| shard.metadata.u64(NUMBER) == Some(*n));
+    let missing: Vec<String> =
+        (0..count.min(99_999)).filter(|n| !has(n)).map(|n| (n + 1).to_string()).collect();
+    if let (false, Some(input)) = (missing.is_empty(), shards.first().and_then(|s| s.files.first()))
+    {
+        let looks = format!("is of a set of {count}; missing: shard {}", missing.join(", "));
+        return Err(incomplete(input, looks, "name all shards of the set"));
+    }
+    join(shards, count)
+}
+
+/// What follows the data of a shard, where that is a model again.
+fn next(model: &Model) -> Result<Option<Input>> {
+    let (Some(input), Some(tail)) = (model.files.first(), model.tails.first()) else {
+        return Ok(None);
+    };
+    let mut head = vec![0; usize::try_from(tail.bytes.min(16)).unwrap_or(0)];
+    input.read_at(tail.at, &mut head)?;
+    Ok(is_start(&head).then(|| input.from(tail.at)))
+}
 
 /// Completes a model that is one shard of a set; any other model is answered as it is.
 pub(super) fn complete(model: Model, options: &OpenOptions) -> Result<Model> {
@@ -23,6 +88,11 @@ pub(super) fn complete(model: Model, options: &OpenOptions) -> Result<Model> {
     };
     let Some(input) = model.files.first().cloned() else { return Ok(model) };
     let number = model.metadata.u64(NUMBER).unwrap_or(0).saturating_add(1);
+    if next(&model)?.is_some() {
+        let looks = "holds several shards, one behind the other, as cat leaves them".to_owned();
+        let next = format!("`regguf join {} -o NAME.gguf` makes one file of them", input.name());
+        return Err(incomplete(&input, looks, &next));
+    }
     let Some(paths) = siblings(input.path(), number, count) else {
         let looks = format!("is shard {number} of {count}, but its name does not say so");
         let next = format!("rename it to NAME-{number:05}-of-{count:05}.gguf beside the others");
@@ -48,9 +118,9 @@ pub(super) fn complete(model: Model, options: &OpenOptions) -> Result<Model> {
 
 /// The paths of all shards of a set, if `path` is named as shard `number` of `count`.
 fn siblings(path: &Path, number: u64, count: u64) -> Option<Vec<PathBuf>> {
-    let name = path.file_name()?.to_str()?;
-    let stem = name.strip_suffix(&format!("-{number:05}-of-{count:05}.gguf"))?;
-    let sibling = |n| path.with_file_name(format!("{stem}-{n:05}-of-{count:05}.gguf"));
+    let own = path.file_name()?.to_str()?;
+    let stem = own.strip_suffix(&format!("-{number:05}-of-{count:05}.gguf"))?;
+    let sibling = |n| path.with_file_name(name(stem, n, count));
     Some((1..=count.min(99_999)).map(sibling).collect())
 }
 
@@ -79,8 +149,8 @@ fn join(shards: Vec<Model>, count: u64) -> Result<Model> {
             );
             return Err(incomplete(&input, looks, "put the right file in its place"));
         }
-        if let Some(name) = shard.tensors.iter().find(|t| whole.tensor(&t.name).is_some()) {
-            let looks = format!("holds {}, which an earlier shard holds too", name.name);
+        if let Some(twice) = shard.tensors.iter().find(|t| whole.tensor(&t.name).is_some()) {
+            let looks = format!("holds {}, which an earlier shard holds too", twice.name);
             return Err(incomplete(&input, looks, "put the right file in its place"));
         }
         if index == 0 {

@@ -6,7 +6,7 @@ use super::{Difference, Edit, apply, differences, rules};
 use crate::{
     bytes::{Input, journal},
     change::{Plan, Step, Target, output::place},
-    container::{self, OpenOptions},
+    container::{self, OpenOptions, keyed::data_start},
     error::{Error, Result},
     model::{Metadata, Model, Tensor, Vocab},
 };
@@ -24,7 +24,7 @@ pub fn plans(
     output: Option<&Path>,
     anyway: bool,
 ) -> Result<(Vec<Plan>, Vec<Difference>)> {
-    let target = target(model)?;
+    let target = Target::own(model)?;
     let mut keys = model.metadata.clone();
     apply(&mut keys, edits)?;
     let changed = differences(&model.metadata, &keys);
@@ -73,6 +73,9 @@ impl Patch<'_> {
         let header = plan.layout.chunks.first().map(|(_, bytes)| bytes.as_slice());
         let mut after = header.unwrap_or_default().to_vec();
         let stay = places.eq(plan.layout.data.iter().map(|at| Some(*at)));
+        if plan.steps.is_empty() && file.len() == data_start(&plan.metadata, after.len() as u64) {
+            after.resize(usize::try_from(file.len()).unwrap_or(after.len()), 0);
+        }
         if !stay || plan.steps.is_empty() && after.len() as u64 != file.len() {
             let what = format!("{}: the tensors would not stay where they are", file.name());
             return Err(Error::refused(what, "leave out --in-place: a new file is written"));
@@ -111,17 +114,6 @@ impl Patch<'_> {
         }
         Ok(self.len())
     }
-}
-
-/// The container that a model is in, to be written again.
-fn target(model: &Model) -> Result<Target> {
-    let keyed = Target::find(&model.format).ok().filter(|target| target.is_keyed());
-    keyed.ok_or_else(|| {
-        let name = model.files.first().map(Input::name).unwrap_or_default();
-        let what =
-            format!("{name}: is {}, only GGUF has metadata that can be edited", model.format);
-        Error::unsupported(what, format!("`regguf upgrade {name}` makes one"))
-    })
 }
 
 /// The metadata of one file of a model as it has it, with what says its place in a set.

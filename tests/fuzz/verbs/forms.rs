@@ -8,7 +8,7 @@ use std::{
 };
 
 /// IN is the damaged file, OTHER a sound one, OUT what is written.
-pub const FORMS: [&[&str]; 14] = [
+pub const FORMS: [&[&str]; 15] = [
     &["inspect", "-v", "--metadata", "--tensors", "--vocab", "IN"],
     &["inspect", "--json", "--metadata", "--tensors", "--vocab", "IN"],
     &["verify", "IN"],
@@ -21,6 +21,7 @@ pub const FORMS: [&[&str]; 14] = [
     &["run", "-m", "IN", "-p", "a b", "-n", "1"],
     &["metadata", "--json", "IN"],
     &["metadata", "IN", "set", "general.name", "str:x", "--anyway", "-o", "OUT"],
+    &["join", "IN", "-o", "OUT"],
     &["explain", "gguf-v3"],
     &["batch", "upgrade", ".", "--dry-run", "--json"],
 ];

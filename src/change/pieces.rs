@@ -1,0 +1,88 @@
+//! Pieces of a file that were cut by bytes, put together again: the file's own bytes, opened before they
+//! get its name.
+
+use std::path::{Path, PathBuf};
+
+use super::{carry::Progress, output::place};
+use crate::{
+    bytes::{
+        Input, Replace,
+        replace::{check_interrupt, check_target},
+    },
+    container::{self, OpenOptions},
+    error::{Error, Result},
+};
+
+/// Bytes that are copied at a time.
+const STEP: u64 = 4 << 20;
+
+/// A file in pieces, and where it goes.
+#[derive(Clone, Debug)]
+pub struct Pieces {
+    /// The pieces in their order.
+    pub inputs: Vec<Input>,
+    /// Where they go.
+    pub output: PathBuf,
+    /// All of them, one behind the other.
+    whole: Input,
+}
+
+impl Pieces {
+    /// The file that `path` is a piece of, with all its pieces; none where its name says nothing of the kind
+    /// or it is a model by itself.
+    ///
+    /// # Errors
+    /// Where a piece is missing or cannot be opened.
+    pub fn of(path: &Path, output: Option<&Path>) -> Result<Option<Pieces>> {
+        let Some((name, paths)) = container::pieces::all(path)? else { return Ok(None) };
+        let inputs = paths.iter().map(Input::open).collect::<Result<Vec<Input>>>()?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let output = place(output, false, folder, &name);
+        let whole = Input::joined(folder.join(&name), &inputs);
+        Ok(Some(Pieces { inputs, output, whole }))
+    }
+
+    /// How many bytes they have together.
+    pub fn len(&self) -> u64 {
+        self.whole.len()
+    }
+
+    /// Whether they have no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What they are together: a model, whole to its last byte.
+    ///
+    /// # Errors
+    /// Where they are none, as where one is cut short or they are of two files.
+    pub fn check(&self) -> Result<()> {
+        container::open_alone(&self.whole, &OpenOptions::default()).map(drop).map_err(|error| {
+            let what = format!("the pieces together are no whole model: {error}");
+            Error::refused(what, "get the piece that is wrong once more")
+        })
+    }
+
+    /// Writes them into one file.
+    ///
+    /// # Errors
+    /// Where they are no model, or reading or writing fails.
+    pub fn join(&self, force: bool, progress: &dyn Progress) -> Result<()> {
+        self.check()?;
+        let inputs: Vec<&Input> = self.inputs.iter().collect();
+        check_target(&self.output, force, &inputs)?;
+        let out = Replace::begin(&self.output, self.len(), force, &inputs)?;
+        let mut buffer = Vec::new();
+        for at in (0..self.len()).step_by(usize::try_from(STEP).unwrap_or(usize::MAX)) {
+            check_interrupt()?;
+            let step = STEP.min(self.len() - at);
+            buffer.resize(usize::try_from(step).unwrap_or(0), 0);
+            self.whole.read_at(at, &mut buffer)?;
+            out.write_at(at, &buffer)?;
+            progress.advance(step);
+        }
+        self.inputs.iter().try_for_each(Input::check_unchanged)?;
+        container::open_alone(&Input::look(out.temp_path())?, &OpenOptions::default())?;
+        out.commit()
+    }
+}

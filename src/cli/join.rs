@@ -1,0 +1,98 @@
+//! `regguf join`: shards, and pieces that were cut by bytes, into one file.
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use super::{
+    Globals,
+    json::{self, VERSION},
+    print,
+    progress::Bar,
+    split::tell,
+    write::make_output_folder,
+};
+use crate::{
+    bytes::Input,
+    change::{self, pieces::Pieces, split},
+    container::{self, shards},
+    error::Result,
+    size,
+};
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  regguf join model-00001-of-00005.gguf
+  regguf join a.gguf b.gguf c.gguf -o model.gguf       shards under other names, in any order
+  regguf join shards-joined-with-cat.gguf -o model.gguf
+  regguf join model.gguf.part1of2
+
+Shards are found beside the first; a missing one is named. Files cut by bytes (.part1of2, -split-a,
+.gguf.000) become what they were, byte for byte.")]
+pub struct Args {
+    /// A file of the set, or all of them
+    #[arg(required = true)]
+    inputs: Vec<PathBuf>,
+    /// Where to write [default: the name without what makes it one of a set]
+    #[arg(short, long, value_name = "OUT")]
+    output: Option<PathBuf>,
+    /// Print what would be written and write nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Replace outputs that exist
+    #[arg(long)]
+    force: bool,
+    /// Print the file as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    open: super::open::OpenArgs,
+}
+
+/// Runs it.
+pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
+    let output = args.output.as_deref();
+    let first = args.inputs.first().map(PathBuf::as_path).unwrap_or(Path::new(""));
+    if let Some(pieces) = Pieces::of(first, output)? {
+        return join_pieces(args, globals, &pieces);
+    }
+    let options = args.open.options();
+    let model = match args.inputs.as_slice() {
+        [one] if !shards::is_row(one, &options)? => container::open(one, &options)?,
+        several => shards::gather(several, &options)?,
+    };
+    let plan = split::join(&model, output)?;
+    if !args.dry_run {
+        make_output_folder(output, 1)?;
+        let bar = Bar::new(globals, plan.layout.total);
+        change::carry(&model, std::slice::from_ref(&plan), args.force, &bar)?;
+    }
+    tell(&model, &[plan], !args.dry_run, args.json)
+}
+
+fn join_pieces(args: &Args, globals: &Globals, pieces: &Pieces) -> Result<ExitCode> {
+    match args.dry_run {
+        true => pieces.check()?,
+        false => {
+            make_output_folder(args.output.as_deref(), 1)?;
+            pieces.join(args.force, &Bar::new(globals, pieces.len()))?;
+        }
+    }
+    let (output, bytes) = (pieces.output.display().to_string(), pieces.len());
+    let inputs: Vec<String> = pieces.inputs.iter().map(Input::name).collect();
+    if args.json {
+        json::print(&serde_json::json!({
+            "schema_version": VERSION,
+            "inputs": inputs,
+            "written": !args.dry_run,
+            "outputs": [{ "file": output, "bytes": bytes }],
+        }))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let verb = if args.dry_run { "would write" } else { "wrote" };
+    let (count, bytes) = (inputs.len(), size::text(bytes));
+    print(&format!("{verb} {output}  {bytes}  of {count} pieces, byte for byte\n"))?;
+    Ok(ExitCode::SUCCESS)
+}
