@@ -21,6 +21,11 @@ pub(super) fn from_header(model: &Model, plan: &mut Plan, options: &Options) -> 
         keys.set(key, value.clone());
     }
     say(&hyper, plan);
+    let identity = &hyper.family.family;
+    if !identity.read_by.is_empty() {
+        plan.notes
+            .push(format!("a GGUF of the architecture {}: {}", identity.gguf, identity.read_by));
+    }
     // From 10 on the ggml repository numbers file types otherwise than llama.cpp.
     let theirs = |n: &i64| model.header("quant_version").is_some() && *n >= 10;
     stamp(&mut keys, model, plan, model.header("ftype").filter(|n| !theirs(n)));

@@ -29,6 +29,6 @@ pub mod vocabulary;
 pub use crate::model::Assumed;
 pub use carry::{Outcome, Progress, StepOutcome, Writing, carry, carry_proved, carry_with};
 pub use plan::{Act, Loss, Plan, Step};
-pub use prepare::has_single_experts;
+pub use prepare::{has_single_experts, once};
 pub use recode::Distance;
 pub use target::Target;

@@ -74,8 +74,8 @@ fn check_shapes(family: &'static Family, model: &Model) -> Result<()> {
 /// Drops an output matrix whose bytes are those of the embedding: readers of GGUF take that by themselves.
 fn drop_tied(family: &'static Family, model: &mut Model, notes: &mut Vec<String>) -> Result<()> {
     let place = |id: &str| {
-        let name = Role::first(family.roles.get(id)?).name(Naming::Old)?;
-        model.tensors.iter().position(|t| t.name == name)
+        let is = |(_, role): (Naming, Role)| role.id == id && !role.bias;
+        model.tensors.iter().position(|t| Role::find(family, &t.name).is_some_and(is))
     };
     let Some((output, embedding)) = place("output").zip(place("token_embedding")) else {
         return Ok(());
@@ -91,9 +91,24 @@ fn drop_tied(family: &'static Family, model: &mut Model, notes: &mut Vec<String>
     Ok(())
 }
 
+/// `model` with everything once that its container may hold again: key heads for each query head, the embedding as
+/// the output.
+///
+/// # Errors
+/// Where a file cannot be read.
+pub fn once(model: &Model) -> Result<Model> {
+    let mut model = model.clone();
+    if let Some(family) = catalog::family(&model.family).filter(|f| f.tokenizer.is_some()) {
+        let mut unsaid = Vec::new();
+        cut_repeated(&mut model, &mut unsaid)?;
+        drop_tied(family, &mut model, &mut unsaid)?;
+    }
+    Ok(model)
+}
+
 /// Leaves one key head and one value head where the container repeats them for every query head, in all layers
 /// and byte for byte.
-pub(super) fn cut_repeated(model: &mut Model, notes: &mut Vec<String>) -> Result<()> {
+fn cut_repeated(model: &mut Model, notes: &mut Vec<String>) -> Result<()> {
     let repeated = |t: &&Tensor| {
         let container = catalog::container(&model.format);
         let ends = container.map_or(&[][..], |container| &container.tensors.repeated);

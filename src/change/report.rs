@@ -240,8 +240,8 @@ impl Report {
             let _ = writeln!(out, "assumed, for the file does not say:");
         }
         for a in &self.assumed {
-            let _ =
-                writeln!(out, "  {} = {} ({}; change with {})", a.key, a.value, a.because, a.flag);
+            let change = if a.flag.is_empty() { "" } else { "; change with " };
+            let _ = writeln!(out, "  {} = {} ({}{change}{})", a.key, a.value, a.because, a.flag);
         }
         for note in &self.notes {
             let _ = writeln!(out, "note: {note}");

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::{
     bytes::replace::check_interrupt,
-    change::vocabulary::to_gguf,
+    change::{self, vocabulary::to_gguf},
     error::Result,
     format::catalog,
     model::{
@@ -115,6 +115,7 @@ const CHUNK_WEIGHTS: u64 = 256 << 10;
 pub fn compare(first: &Model, second: &Model) -> Result<Comparison> {
     first.check_decodable()?;
     second.check_decodable()?;
+    let [first, second] = [&change::once(first)?, &change::once(second)?];
     let names = |m: &Model| m.tensors.iter().map(|t| common_name(m, &t.name)).collect::<Vec<_>>();
     let (a_names, b_names) = (names(first), names(second));
     let seconds: HashMap<&String, &Tensor> = b_names.iter().zip(&second.tensors).collect();

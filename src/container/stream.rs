@@ -166,7 +166,7 @@ impl Walk<'_> {
             let head = match self.record(at, index, &mut seen) {
                 Ok(head) => head,
                 // Whatever stands after the last tensor of a whole model is none of it.
-                Err(Error::Malformed(_)) if self.is_whole(model) => {
+                Err(Error::Malformed(_)) if self.is_whole(model) && !self.begins_record(at) => {
                     model.tails.push(Tail { file: 0, at, bytes: self.source.left(at) });
                     break;
                 }

@@ -53,6 +53,9 @@ pub struct Identity {
     /// The project, commit and file that defined it.
     #[serde(default)]
     pub source: String,
+    /// What reads a GGUF of it, where llama.cpp does not.
+    #[serde(default)]
+    pub read_by: String,
     /// Tokens that tell files of another family in the same container.
     #[serde(default)]
     pub not_with: Vec<String>,

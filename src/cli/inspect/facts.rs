@@ -227,7 +227,11 @@ fn unexplained(model: &Model) -> Vec<(String, String)> {
 
 /// The file type that the file states, by name; else the one of its largest matrices.
 fn file_type(model: &Model) -> Option<String> {
-    let number = word(model, "ftype").or_else(|| model.metadata.u64("general.file_type"));
+    // From 10 on the ggml repository numbers file types otherwise than llama.cpp.
+    let theirs = |n: &u64| model.header("quant_version").is_some() && *n >= 10;
+    let number = word(model, "ftype")
+        .filter(|n| !theirs(n))
+        .or_else(|| model.metadata.u64("general.file_type"));
     let shares = shares(model);
     let most = || shares.iter().max_by_key(|share| share.bytes);
     let guessed = || {
@@ -339,6 +343,10 @@ fn of_today(model: &Model, refused: &[Finding]) -> String {
     }
     if !loader::knows(model) {
         let name = model.metadata.str("general.architecture").unwrap_or_default();
+        let by = catalog::family(&model.family).map_or("", |family| &family.family.read_by);
+        if !by.is_empty() {
+            return format!("nothing to do: {by}");
+        }
         return format!("structure read; whether llama.cpp knows {name} is not checked");
     }
     "nothing to do: today's llama.cpp reads it".to_owned()

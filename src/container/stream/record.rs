@@ -10,7 +10,9 @@ use crate::{
 };
 
 /// The longest tensor name that a record may state.
-const NAME: u64 = 256;
+const NAME: u32 = 256;
+/// The longest head of a record that is looked at.
+const HEAD: u64 = 12 + 4 * 4 + NAME as u64;
 
 /// What a record says before its data.
 pub(super) struct Head {
@@ -65,6 +67,32 @@ impl Walk<'_> {
         Ok(Head { at, name, id, shape, data: end.next_multiple_of(tensors.align) })
     }
 
+    /// Whether the file ends inside what begins as the head of a record, as one does that was cut there.
+    pub(super) fn begins_record(&self, at: u64) -> bool {
+        let tensors = &self.format.tensors;
+        let head = self.source.bytes_at(at, self.source.left(at).min(HEAD), HEAD, "tail");
+        let (Ok(head), Record::ShapeFirst) = (head, tensors.record) else { return false };
+        // As much of a word as there is; none where it is no such number.
+        let word = |n: usize, most: u32| {
+            let there: Vec<u8> = head.iter().skip(4 * n).take(4).copied().collect();
+            let bytes = there.iter().enumerate().map(|(i, byte)| u32::from(*byte) << (8 * i));
+            let value: u32 = bytes.sum();
+            (value <= most && (value > 0 || there.len() < 4)).then_some(value)
+        };
+        let (Some(dims @ 1..), Some(len)) = (word(0, tensors.max_dims), word(1, NAME)) else {
+            return false;
+        };
+        if let Some(id) = head.get(8..).and_then(|rest| rest.first_chunk())
+            && !tensors.types.contains_key(&u32::from_le_bytes(*id).to_string())
+        {
+            return false;
+        }
+        let name = 12 + 4 * u64::from(dims);
+        let text = head.iter().zip(0..).filter(|(_, at)| *at >= name);
+        (head.len() as u64) < name + u64::from(len)
+            && text.map(|(byte, _)| byte).all(u8::is_ascii_graphic)
+    }
+
     fn dims(&self, at: u64, index: usize) -> Result<u64> {
         let field = Field { index, name: "n_dims" };
         let (dims, max) = (self.source.u32_at(at, field)?, self.format.tensors.max_dims);
@@ -76,11 +104,11 @@ impl Walk<'_> {
 
     fn name_len(&self, at: u64, index: usize) -> Result<u64> {
         let field = Field { index, name: "name_len" };
-        let len = u64::from(self.source.u32_at(at, field)?);
+        let len = self.source.u32_at(at, field)?;
         if len == 0 || len > NAME {
             return Err(self.source.malformed(at, field, len, format!("1 to {NAME}")));
         }
-        Ok(len)
+        Ok(len.into())
     }
 
     fn sizes(&self, at: u64, dims: u64, index: usize) -> Result<Vec<u64>> {
@@ -98,7 +126,7 @@ impl Walk<'_> {
 
     fn name(&self, at: u64, len: u64, index: usize) -> Result<String> {
         let field = Field { index, name: "name" };
-        let name = self.source.bytes_at(at, len, NAME, field)?;
+        let name = self.source.bytes_at(at, len, NAME.into(), field)?;
         String::from_utf8(name).map_err(|e| {
             let found = format!("{:?}", String::from_utf8_lossy(e.as_bytes()));
             self.source.malformed(at, field, found, "text")

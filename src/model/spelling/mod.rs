@@ -47,7 +47,7 @@ pub fn read(rule: &Tokenizer, spellings: &[Spelling], records: &Vocab) -> Result
     };
     let walk = Walk::over(texts, spelling == Spelling::Decoded);
     let learned = walk.learned()?;
-    let notes = walk.losses(won).into_iter().collect();
+    let notes = walk.losses(won, learned.0).into_iter().collect();
     Ok(Spelled { vocab: walk.vocab(rule, &records.kinds, learned), notes })
 }
 
@@ -164,18 +164,24 @@ impl Walk {
     }
 
     /// What was lost, as a sentence.
-    fn losses(&self, won: usize) -> Option<String> {
+    fn losses(&self, won: usize, last: usize) -> Option<String> {
         let count = |wanted: Found| self.found.iter().filter(|found| **found == wanted).count();
-        let again = if self.decoded { count(Found::Again) } else { 0 };
+        let again = self.found.iter().take(last).filter(|found| **found == Found::Again).count();
         let (lost, apart) = (count(Found::Lost) + again, count(Found::Apart));
         if lost + apart + won + self.spaced == 0 || !self.decoded {
             return None;
         }
+        let won = format!(
+            "tokens were stored as decoded text: {won} single bytes are won back from their ids, {} spaces from \
+             the merges",
+            self.spaced
+        );
+        if lost + apart == 0 {
+            return Some(format!("{won}; nothing else was lost"));
+        }
         Some(format!(
-            "tokens were stored as decoded text: {won} single bytes are won back from their ids and {} spaces \
-             from the merges; {lost} of {} tokens are lost and can be neither typed nor printed, {apart} more \
-             can only be printed: --vocab tokenizer.json gives the true ones",
-            self.spaced,
+            "{won}; {lost} of {} tokens are lost and can be neither typed nor printed, {apart} more can only be \
+             printed: --vocab tokenizer.json gives the true ones",
             self.found.len()
         ))
     }
@@ -377,7 +383,7 @@ mod tests {
         }
         assert_eq!((new.vocab.kind(6), text(9)), (TokenKind::Normal, "[PAD9]".to_owned()));
         assert!(new.notes[0].contains("1 spaces from"), "{:?}", new.notes);
-        assert!(new.notes[0].contains("3 of 11 tokens are lost"), "{:?}", new.notes);
+        assert!(new.notes[0].contains("2 of 11 tokens are lost"), "{:?}", new.notes);
     }
 
     #[test]
