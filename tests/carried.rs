@@ -122,7 +122,7 @@ fn old_files_become_what_todays_converter_makes() {
                     assert_eq!(numbers(&model, source), numbers(&new, made), "{at}: {}", step.name);
                 }
             }
-            let proved = regguf::check::prove::prove(&model, &plan, &new)
+            let proved = regguf::check::pair::prove::prove(&model, &plan, &new)
                 .unwrap_or_else(|e| panic!("{at}: {e}"));
             assert!(proved.starts_with("proved"), "{at}: {proved}");
             runs_alike(&path, &new, &plan);
@@ -205,7 +205,7 @@ fn the_other_verbs_take_them_too_or_say_why_not() {
     let options =
         convert::Options { types: vec!["f16".into(), "q8_0".into()], ..Default::default() };
     assert_eq!(convert::plan(model.clone(), &options).unwrap().1.len(), 2);
-    let types = vec![change::ftype::FileType::parse("q4_0").unwrap()];
+    let types = vec![change::choose::ftype::FileType::parse("q4_0").unwrap()];
     let options = quantize::Options { types, ..Default::default() };
     quantize::plan(model.clone(), &options).unwrap();
     let refused = |error: Error| assert_eq!(error.exit_code(), 4, "{error}");

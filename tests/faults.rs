@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use regguf::bytes::replace::free_space;
-use regguf::change::{self, Plan, convert, ftype::FileType, quantize, upgrade};
+use regguf::change::{self, Plan, choose::ftype::FileType, convert, quantize, upgrade};
 use regguf::container::{OpenOptions, open};
 use regguf::error::Error;
 use regguf::model::Model;

@@ -176,7 +176,7 @@ fn types_of_other_programs_are_named_sized_and_kept() {
         );
         assert_eq!((fork.misfit(), model.tails.len()), (None, 0), "{name}");
         assert!(model.check_decodable().is_err());
-        let findings = regguf::check::structure::check(&model);
+        let findings = regguf::check::models::structure::check(&model);
         let failed = |f: &&regguf::check::Finding| f.severity == regguf::check::Severity::Failure;
         assert_eq!(findings.iter().find(failed), None, "{name}");
     }
@@ -184,7 +184,7 @@ fn types_of_other_programs_are_named_sized_and_kept() {
     let input = Input::memory("fork.gguf", of_type(36, &[128, 4], 256));
     let model = container::open_alone(&input, &OpenOptions::default()).unwrap();
     assert_eq!(model.tensors[0].misfit(), Some(160));
-    let findings = regguf::check::structure::check(&model);
+    let findings = regguf::check::models::structure::check(&model);
     assert!(findings.iter().any(|f| f.code == "broken-original"), "{findings:?}");
 }
 

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use regguf::change::{
+use regguf::change::choose::{
     ftype::FileType,
     mix::{Choice, Pattern, Rules, Shape, TypeName, Weight, choose, file_order},
 };

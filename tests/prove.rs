@@ -8,12 +8,13 @@ use std::{
 
 use regguf::{
     change::{
-        Act, Loss, Plan, carry_proved, convert,
-        ftype::FileType,
+        Act, Loss, Plan, carry_proved,
+        choose::ftype::FileType,
+        convert,
         quantize::{self, Options},
         upgrade,
     },
-    check::{compare::compare, prove::proof},
+    check::pair::{compare::compare, prove::proof},
     container::{self, OpenOptions},
     model::Model,
 };

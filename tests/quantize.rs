@@ -12,13 +12,11 @@ use std::{
 use regguf::{
     change::{
         carry,
-        ftype::FileType,
-        imatrix::Importance,
+        choose::{ftype::FileType, target_size::Goal},
         quantize::{Options, plan},
-        target_size::Goal,
     },
     checkpoint,
-    container::{self, OpenOptions},
+    container::{self, OpenOptions, imatrix::Importance},
     error::Result,
     model::{Model, Value},
 };
@@ -143,7 +141,7 @@ fn what_lacks_importances_is_named_before_anything_is_written() {
     let output = folder.path().join("out.gguf");
     let mut options = to("q8_0", &output);
     options.tensor_types =
-        vec![(regguf::change::mix::Pattern::new("ffn_down").unwrap(), "iq3_xxs")];
+        vec![(regguf::change::choose::mix::Pattern::new("ffn_down").unwrap(), "iq3_xxs")];
     // Rows of 192 fall back to a type that needs none.
     made(source(), &options).unwrap();
     let mut options = Options { importance: importance(), ..to("q4_0", &output) };

@@ -58,7 +58,7 @@ fn converted(model: Model, types: &[&str], stated: &Stated) -> Result<Vec<Plan>,
 }
 
 fn quantized(model: Model, stated: &Stated) -> Result<Vec<Plan>, Error> {
-    let types = vec![regguf::change::ftype::FileType::parse("q8_0").unwrap()];
+    let types = vec![regguf::change::choose::ftype::FileType::parse("q8_0").unwrap()];
     let options =
         quantize::Options { types, stated: stated.clone(), ..quantize::Options::default() };
     quantize::plan(model, &options).map(|(_, plans)| plans)

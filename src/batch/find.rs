@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::receipt::{self, Receipt};
-use crate::check::search::{self, Looks};
+use crate::check::files::search::{self, Looks};
 use crate::error::{Result, unicode};
 
 /// What a model consists of on disk.

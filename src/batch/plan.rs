@@ -11,7 +11,7 @@ use super::find::{Found, Kind, find};
 use super::join;
 use super::receipt::TOOL;
 use super::task::{Settings, Task};
-use crate::change::ftype::FileType;
+use crate::change::choose::ftype::FileType;
 use crate::change::{Act, Loss, Plan, convert};
 use crate::checkpoint::card;
 use crate::error::{Error, Result};

@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::shard::Shard;
 use crate::bytes::{open_regular, replace::write_small};
 use crate::change::Progress;
-use crate::check::digest::{self, Algorithm, Outcome};
+use crate::check::files::digest::{self, Algorithm, Outcome};
 use crate::error::{Error, Result};
 
 /// The ending of a receipt's name.

@@ -20,7 +20,7 @@ use super::task::{Settings, Task};
 use crate::bytes::replace::{check_interrupt, check_target, folder_of, free_space, make_folder};
 use crate::change::{self, Plan, Progress, Writing};
 use crate::check::Severity;
-use crate::check::verify::{self, verify};
+use crate::check::files::verify::{self, verify};
 use crate::error::{Error, Result};
 use crate::model::Stated;
 use crate::size;

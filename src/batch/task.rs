@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::find::{Found, Kind};
-use crate::change::ftype::FileType;
+use crate::change::choose::ftype::FileType;
 use crate::change::{Plan, convert, quantize, upgrade};
 use crate::checkpoint;
 use crate::container::{OpenOptions, open};

@@ -8,7 +8,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Act, Plan, Step, ftype::FileType, output::place, quantize, upgrade};
+use super::{Act, Plan, Step, choose::ftype::FileType, output::place, quantize, upgrade};
 use crate::{
     checkpoint::card,
     error::{Error, Result},

@@ -1,6 +1,6 @@
 //! Metadata across eras: header words to GGUF keys, old GGUF keys to today's, and back to headers.
 
-use super::{Plan, Step, ftype::FileType, upgrade::Options, vocabulary};
+use super::{Plan, Step, choose::ftype::FileType, upgrade::Options, vocabulary};
 use crate::{
     error::{Error, Result},
     format::{catalog, container::Skeleton, family::Family},

@@ -4,13 +4,11 @@
 //! rows through it into one or several new files and checks them.
 
 pub mod carry;
+pub mod choose;
 pub mod convert;
 pub mod edit;
 pub mod export;
-pub mod ftype;
-pub mod imatrix;
 mod keys;
-pub mod mix;
 pub mod output;
 pub mod pieces;
 pub mod plan;
@@ -21,7 +19,6 @@ mod recode;
 pub mod report;
 pub mod split;
 mod target;
-pub mod target_size;
 mod trouble;
 pub mod upgrade;
 pub mod vocabulary;

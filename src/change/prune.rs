@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Plan, mix};
+use super::{Plan, choose::mix};
 use crate::{
     error::{Error, Result},
     format::catalog,

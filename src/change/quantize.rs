@@ -14,17 +14,19 @@ use std::{
 
 use super::{
     Act, Plan, Step, Target,
-    ftype::FileType,
-    imatrix::Importance,
+    choose::{
+        ftype::FileType,
+        mix::{self, Choice, Pattern, Rules, Shape, TypeName, Weight},
+        target_size::{self, Goal},
+    },
     keys,
-    mix::{self, Choice, Pattern, Rules, Shape, TypeName, Weight},
     output::place,
     prune,
-    target_size::{self, Goal},
     trouble::Trouble,
     upgrade,
 };
 use crate::{
+    container::imatrix::Importance,
     error::{Error, Result},
     model::{Array, Metadata, Model, Stated, Value, loader::Content},
     quant::{

@@ -3,28 +3,9 @@
 //! Every check returns [`Finding`]s as data; nothing is printed while it runs, and text and JSON are
 //! two views of the same value.
 
-pub mod compare;
-pub mod digest;
-pub mod download;
-pub mod known;
-pub mod lists;
-pub mod numbers;
-pub mod page;
-pub mod prove;
-pub mod report;
-pub mod search;
-pub mod structure;
-pub mod sums;
-pub mod tensors;
-pub mod verify;
-pub mod vocabulary;
-
-mod diagnose;
-mod forms;
-mod gather;
-mod holes;
-mod inside;
-mod stores;
+pub mod files;
+pub mod models;
+pub mod pair;
 
 use std::fmt;
 

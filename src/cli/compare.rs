@@ -8,7 +8,7 @@ use crate::{
         read_text,
         replace::{check_target, write_small},
     },
-    check::{
+    check::pair::{
         compare::compare,
         page::page,
         report::{Candidate, CompareReport, Side, verdict},

@@ -10,7 +10,7 @@ use crate::{
         export,
         report::Report,
     },
-    check::prove::proof,
+    check::pair::prove::proof,
     checkpoint, container,
     error::{Error, Result},
     model::{Model, Stated},

@@ -11,7 +11,7 @@ use crate::{
         Input,
         replace::{check_interrupt, check_target, write_small},
     },
-    change,
+    container::imatrix::Importance as Read,
     error::{Error, Result},
     infer::{Importance, Session, Want, perplexity::windows},
 };
@@ -67,7 +67,7 @@ fn collect(args: &Args, globals: &Globals) -> Result<ExitCode> {
         false => importance.to_gguf(&dataset, count, args.windows.context)?,
     };
     // As quantize will read it.
-    change::imatrix::Importance::of(&Input::memory(&args.output, bytes.clone()))?;
+    Read::of(&Input::memory(&args.output, bytes.clone()))?;
     write_small(&args.output, &bytes, args.force)?;
     let (matrices, output) = (importance.len(), args.output.display());
     remark(globals, &format!("{output}: {matrices} matrices over {count} windows"));

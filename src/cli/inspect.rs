@@ -12,7 +12,7 @@ use std::{
 
 use super::{Globals, json, open::OpenArgs, print, text};
 use crate::{
-    check::search::{self, Looks},
+    check::files::search::{self, Looks},
     container::{self, Detected, OpenOptions, Verdict},
     error::{Error, Result},
     format::container::Skeleton,

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     change::{self, Plan, report::Report, upgrade::Options},
-    check::prove::{TEXT, TOKENS, proof, running},
+    check::pair::prove::{TEXT, TOKENS, proof, running},
     container,
     error::{Error, Result},
     infer::outputs,

@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::check::digest::Digest;
-use crate::check::lists;
-use crate::check::verify::{Checked, Options, Progress, Status, Verification, verify};
+use crate::check::files::digest::Digest;
+use crate::check::files::lists;
+use crate::check::files::verify::{Checked, Options, Progress, Status, Verification, verify};
 use crate::check::{Finding, Severity};
 use crate::error::{Error, Result};
 

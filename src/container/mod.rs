@@ -5,6 +5,7 @@
 //! [`keyed::layout`] are the way back.
 
 pub mod detect;
+pub mod imatrix;
 pub mod keyed;
 mod looks;
 mod missing;

@@ -4,7 +4,7 @@
 use std::{fs, path::Path};
 
 use regguf::{
-    check::structure,
+    check::models::structure,
     checkpoint::{self, Misfit, Options},
     error::Result,
     model::{Model, Naming, Role},

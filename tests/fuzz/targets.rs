@@ -7,19 +7,21 @@ use std::{cell::OnceCell, fs, path::Path};
 
 use regguf::{
     bytes::{Input, Source},
-    change::{imatrix::Importance, report::Report, upgrade},
+    change::{report::Report, upgrade},
     check::{
-        download::{Nature, Pointer},
-        structure,
-        sums::List,
-        tensors, vocabulary,
+        files::{
+            download::{Nature, Pointer},
+            sums::List,
+            tensors,
+        },
+        models::{structure, vocabulary},
     },
     checkpoint::{
         self, Misfit, Weights, safetensors,
         tokenizer::{json::TokenizerJson, sentencepiece::SentencePiece, tiktoken},
         torch::{self, pickle, storage},
     },
-    container::{self, OpenOptions},
+    container::{self, OpenOptions, imatrix::Importance},
     error::{Error, Result},
     infer::tokenizer::{Special, Tokenizer},
     model::{Model, Vocab},

@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use regguf::check::digest::{Algorithm, of_bytes};
-use regguf::check::lists;
-use regguf::check::verify::{Options, Status, verify};
+use regguf::check::files::digest::{Algorithm, of_bytes};
+use regguf::check::files::lists;
+use regguf::check::files::verify::{Options, Status, verify};
 
 use super::{check, failure, golden, one};
 

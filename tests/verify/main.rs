@@ -6,9 +6,9 @@ mod weights;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use regguf::check::digest::{Algorithm, of_bytes};
-use regguf::check::verify::{Checked, Options, Status, Verification, verify};
-use regguf::check::{Severity, lists};
+use regguf::check::files::digest::{Algorithm, of_bytes};
+use regguf::check::files::verify::{Checked, Options, Status, Verification, verify};
+use regguf::check::{Severity, files::lists};
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(name)

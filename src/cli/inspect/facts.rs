@@ -6,10 +6,13 @@ use serde::Serialize;
 
 use super::text;
 use crate::{
-    change::{self, ftype::FileType},
+    change::{self, choose::ftype::FileType},
     check::{
-        Finding, Severity, structure,
-        vocabulary::{Health, health},
+        Finding, Severity,
+        models::{
+            structure,
+            vocabulary::{Health, health},
+        },
     },
     checkpoint::Stored,
     error::{Error, Result, plain, unicode},

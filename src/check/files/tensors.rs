@@ -14,12 +14,12 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
-use super::Finding;
 use super::digest::{Algorithm, Digest, Hasher};
 use super::download::Claim;
 use super::lists::escape;
 use super::sums::unescape;
 use crate::bytes::replace::check_interrupt;
+use crate::check::Finding;
 use crate::error::{Error, Result};
 use crate::model::{Model, Tensor};
 

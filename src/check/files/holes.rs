@@ -8,7 +8,7 @@
 
 use std::path::Path;
 
-use super::Finding;
+use crate::check::Finding;
 use crate::model::{Model, Piece, Tensor};
 
 /// Zeros are looked for in pieces of this size; digests read multiples of it.

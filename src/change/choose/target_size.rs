@@ -15,8 +15,9 @@ use std::{fmt, sync::Arc};
 
 use rayon::prelude::*;
 
-use super::{Step, mix::TypeName};
+use super::mix::TypeName;
 use crate::{
+    change::Step,
     error::{Error, Result},
     model::{Model, Tensor},
     quant::{QuantType, decode_rows, encode, isa::Isa},

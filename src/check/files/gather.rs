@@ -8,12 +8,12 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::Finding;
 use super::digest::Digest;
 use super::download::{self, Claim};
 use super::sums::{self, List, NotAList};
 use super::verify::{ListChecked, Options};
 use super::{search, stores};
+use crate::check::Finding;
 use crate::container;
 
 /// Folders above a file in which a list may name it: llama.cpp's is two above `models/7B/`.

@@ -6,8 +6,8 @@
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::Finding;
 use crate::bytes::replace::check_interrupt;
+use crate::check::Finding;
 use crate::error::Result;
 use crate::model::{Model, Tensor};
 use crate::quant::{decode_rows, isa::Isa};

@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 use walkdir::WalkDir;
 
 use super::digest::{self, Algorithm, Outcome};
+use super::inside;
 use super::sums::is_list_name;
 use super::tensors::{TENSORSUMS, TensorList, sums, to_text};
 use super::verify::Progress;
-use super::{Finding, inside};
 use crate::bytes::replace::{check_target, write_small};
+use crate::check::Finding;
 use crate::error::{Error, Result};
 
 /// The lists that [`write()`] makes.

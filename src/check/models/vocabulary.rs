@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::Finding;
+use crate::check::Finding;
 use crate::model::{Model, TokenKind, Vocab};
 
 /// What a vocabulary consists of.

@@ -20,7 +20,7 @@ use std::{
 
 use crate::{
     bytes::{Input, Source},
-    container::{self, OpenOptions},
+    container::{OpenOptions, detect::detect},
     error::{Error, Result},
     limits::Limits,
     model::{Array, Model, Tensor, Texts},
@@ -58,7 +58,7 @@ impl Importance {
         let mut magic = [0; 4];
         let keyed = input.len() > 4 && input.read_at(0, &mut magic).is_ok() && &magic == b"GGUF";
         let mut read = if keyed {
-            let detected = container::detect(input, &OpenOptions::default())?;
+            let detected = detect(input, &OpenOptions::default())?;
             Importance::from_gguf(&detected.sure(input)?)?
         } else {
             Importance::from_dat(input)?

@@ -3,8 +3,12 @@
 
 use std::path::Path;
 
-use super::{Finding, Severity, diagnose, numbers, search, structure, tensors};
+use super::{diagnose, search, tensors};
 use crate::bytes::{Input, open_regular};
+use crate::check::{
+    Finding, Severity,
+    models::{numbers, structure},
+};
 use crate::checkpoint::{self, Misfit};
 use crate::container::tail::{self, Kind};
 use crate::container::{OpenOptions, Verdict, detect, has_magic, open, open_alone};

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use walkdir::WalkDir;
 
-use super::Finding;
+use crate::check::Finding;
 
 /// No manifest is larger.
 const LARGEST: u64 = 1 << 20;

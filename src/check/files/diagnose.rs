@@ -6,7 +6,8 @@ use std::path::Path;
 
 use super::digest::{Algorithm, Digest, of_bytes};
 use super::download::{Claim, Implied, Nature, implied_size, prefix, unfinished, written};
-use super::{Finding, Severity, known};
+use super::known;
+use crate::check::{Finding, Severity};
 use crate::container::has_magic;
 
 /// Text files up to this size are tried with the other kind of line end.

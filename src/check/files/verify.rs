@@ -15,7 +15,8 @@ use super::download::Claim;
 use super::gather::{Gathered, Subject, gather};
 use super::holes::{self, Zeros};
 use super::inside::{self, Held};
-use super::{Finding, Severity, diagnose, known, tensors, worst};
+use super::{diagnose, known, tensors};
+use crate::check::{Finding, Severity, worst};
 
 /// How to verify.
 #[derive(Clone, Debug, Default)]

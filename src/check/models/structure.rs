@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Finding;
+use crate::check::Finding;
 use crate::format::{catalog, foreign::Foreign};
 use crate::model::{Model, Piece, Role, Sizes, Tensor, loader, role::expert_of};
 
@@ -65,7 +65,7 @@ fn foreign(model: &Model) -> Vec<Finding> {
             out.push(finding.about(&tensor.name));
         }
     }
-    let broken = out.iter().any(|f| f.severity == super::Severity::Failure);
+    let broken = out.iter().any(|f| f.severity == crate::check::Severity::Failure);
     for (name, (n, foreign)) in counts {
         let dates = &foreign.dates;
         let judged = if broken { "" } else { "; not damaged as far as can be told" };
@@ -92,7 +92,7 @@ struct Extent<'a> {
 }
 
 /// Tensors beyond the end of their file, over each other, or far apart.
-pub(super) fn extents(model: &Model) -> Vec<Finding> {
+pub(in crate::check) fn extents(model: &Model) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut files: BTreeMap<usize, Vec<Extent>> = BTreeMap::new();
     for tensor in &model.tensors {

@@ -21,7 +21,7 @@ pub struct Known {
 }
 
 static TABLE: LazyLock<Vec<Known>> = LazyLock::new(|| {
-    let text = include_str!("../../formats/known-weights.csv");
+    let text = include_str!("../../../formats/known-weights.csv");
     text.lines().filter(|line| !line.starts_with('#')).skip(1).filter_map(parse).collect()
 });
 
@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn the_table_is_whole() {
-        let lines = include_str!("../../formats/known-weights.csv").lines();
+        let lines = include_str!("../../../formats/known-weights.csv").lines();
         let records = lines.filter(|l| !l.starts_with('#')).count() - 1;
         assert_eq!(all().len(), records);
         for known in all() {

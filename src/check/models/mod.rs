@@ -1,0 +1,6 @@
+//! Whether a model is what it says: the tensors that its family asks for, sane numbers, a whole
+//! vocabulary.
+
+pub mod numbers;
+pub mod structure;
+pub mod vocabulary;
