@@ -1,7 +1,7 @@
 //! Keys and values of the tokens so far, which later tokens attend to.
 
 /// Positions of a block.
-const BLOCK: usize = 64;
+pub const BLOCK: usize = 64;
 
 /// Room for `context` positions in every layer, in float32.
 #[derive(Clone, Debug)]
@@ -66,8 +66,8 @@ impl Cache {
         self.len = self.len.min(len);
     }
 
-    /// The keys of key head `h` of `layer`, one a position, `head` numbers each; after the last filled
-    /// position come others that mean nothing.
+    /// The keys of key head `h` of `layer`, in blocks of [`BLOCK`] positions of `head` numbers each; after the
+    /// last filled position come others that mean nothing.
     pub fn keys(&self, layer: usize, h: usize) -> impl Iterator<Item = &[f32]> {
         self.of_head(&self.keys[layer], h)
     }
@@ -78,8 +78,8 @@ impl Cache {
     }
 
     fn of_head<'a>(&self, blocks: &'a [Vec<f32>], h: usize) -> impl Iterator<Item = &'a [f32]> {
-        let (size, head) = (BLOCK * self.head, self.head);
-        blocks.iter().flat_map(move |block| block[h * size..][..size].chunks_exact(head))
+        let size = BLOCK * self.head;
+        blocks.iter().map(move |block| &block[h * size..][..size])
     }
 
     /// Bytes in use.

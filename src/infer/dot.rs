@@ -1,11 +1,11 @@
 //! Rows times vectors: the arithmetic under every matrix of the model.
 //!
 //! One order of addition for everything but K-quants times one vector ([`super::whole`]). Element `i` of a
-//! row goes to lane `i % 16`, each lane adds its products from left to right, and at the end the lanes are
-//! added in halves:
+//! row goes to lane `i % 16`, each lane adds its products from left to right by fused multiply-add, and at
+//! the end the lanes are added in halves:
 //!
 //! ```text
-//! lane[l] = w[l]*x[l] + w[l+16]*x[l+16] + w[l+32]*x[l+32] + …        (left to right)
+//! lane[l] = fma(w[l+32], x[l+32], fma(w[l+16], x[l+16], w[l]*x[l]))  (and on, left to right)
 //! dot     = ((lane[0]+lane[8]) + (lane[4]+lane[12])) + …             (16 -> 8 -> 4 -> 2 -> 1)
 //! ```
 //!
@@ -13,32 +13,33 @@
 //! bits; since a row and a vector meet in one thread, so does any number of threads; and since every
 //! pair of row and vector has its own lanes, so does any batch of several.
 
-use crate::per_isa;
+use crate::{per_isa, quant::isa::Isa};
 
 /// Lanes of one sum.
 pub const LANES: usize = 16;
 
 /// The sum of the products of two vectors of one length.
 #[inline(always)]
-pub fn dot(a: &[f32], b: &[f32]) -> f32 {
+pub fn dot(isa: Isa, a: &[f32], b: &[f32]) -> f32 {
     let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
     let mut sum = [0f32; LANES];
     for (a, b) in a.iter().zip(b) {
-        sum = add(sum, a, b);
+        sum = add(isa, sum, a, b);
     }
     for ((sum, a), b) in sum.iter_mut().zip(a_rest).zip(b_rest) {
-        *sum += a * b;
+        *sum = isa.mul_add(*a, *b, *sum);
     }
     total(sum)
 }
 
-/// `sum + w * x` in every lane.
+/// `sum + w * x` in every lane, rounded once.
 #[inline(always)]
-pub fn add<const L: usize>(mut sum: [f32; L], w: &[f32; L], x: &[f32; L]) -> [f32; L] {
+pub fn add<const L: usize>(isa: Isa, sum: [f32; L], w: &[f32; L], x: &[f32; L]) -> [f32; L] {
+    let mut out = sum;
     for l in 0..L {
-        sum[l] += w[l] * x[l];
+        out[l] = isa.mul_add(w[l], x[l], sum[l]);
     }
-    sum
+    out
 }
 
 /// The lanes of a sum as one number.
@@ -57,5 +58,5 @@ pub fn total(lanes: [f32; LANES]) -> f32 {
 
 per_isa! {
     /// The sum of the products of two vectors of one length.
-    pub fn dot_of(a: &[f32], b: &[f32]) -> f32 = dot;
+    pub fn dot_of(a: &[f32], b: &[f32]) -> f32 = dot[isa];
 }

@@ -139,8 +139,10 @@ mod tests {
                 let x: Vec<f32> = (0..cols).map(|i| ((i * 29) % 23) as f32 - 11.0).collect();
                 let mut weights = vec![0.0; height * cols];
                 decode_rows(quant, Isa::PORTABLE, &rows, cols, &mut weights);
-                let expected: Vec<u32> =
-                    weights.chunks(cols).map(|row| dot::dot(row, &x).to_bits()).collect();
+                let expected: Vec<u32> = weights
+                    .chunks(cols)
+                    .map(|row| dot::dot(Isa::PORTABLE, row, &x).to_bits())
+                    .collect();
                 for isa in Isa::available() {
                     let mut out = vec![0.0; height];
                     fused(isa, &rows, row_bytes, &x, &mut out);

@@ -10,6 +10,7 @@ pub mod cache;
 pub mod config;
 pub mod dot;
 pub mod forward;
+pub mod functions;
 pub mod fused;
 pub mod imatrix;
 pub mod layer;

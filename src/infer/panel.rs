@@ -44,11 +44,11 @@ pub fn multiply(isa: Isa, rows: &[f32], xs: &[f32], n: usize, count: usize, out:
 // up to sixty times slower (`cargo bench --bench dot`).
 per_isa! {
     fn wide(rows: &[f32], xs: &[f32], n: usize, count: usize, out: &mut [f32])
-        = products::<16, 6, 4>;
+        = products::<16, 6, 4>[isa];
     fn middle(rows: &[f32], xs: &[f32], n: usize, count: usize, out: &mut [f32])
-        = products::<8, 3, 3>;
+        = products::<8, 3, 3>[isa];
     fn narrow(rows: &[f32], xs: &[f32], n: usize, count: usize, out: &mut [f32])
-        = products::<4, 3, 3>;
+        = products::<4, 3, 3>[isa];
 }
 
 /// Vectors of `n` numbers in groups of `N`, the last filled up with zeros.
@@ -71,6 +71,7 @@ fn laid_out<const L: usize, const N: usize>(xs: &[f32], n: usize) -> Vec<f32> {
 
 #[inline(always)]
 fn products<const L: usize, const R: usize, const T: usize>(
+    isa: Isa,
     rows: &[f32],
     xs: &[f32],
     n: usize,
@@ -90,7 +91,7 @@ fn products<const L: usize, const R: usize, const T: usize>(
                 for ((w, x), sums) in parts.zip(&mut sums) {
                     let w = &w[some.start * R * L..some.end * R * L];
                     let x = &x[some.start * T * L..some.end * T * L];
-                    add_products(w, x, sums);
+                    add_products(isa, w, x, sums);
                 }
             }
         }
@@ -115,6 +116,7 @@ fn products<const L: usize, const R: usize, const T: usize>(
 /// Adds the products of `R` rows with `T` vectors to `sums`, lane by lane.
 #[inline(always)]
 fn add_products<const L: usize, const R: usize, const T: usize>(
+    isa: Isa,
     w: &[f32],
     x: &[f32],
     sums: &mut [[[f32; L]; R]; T],
@@ -125,7 +127,7 @@ fn add_products<const L: usize, const R: usize, const T: usize>(
     for (w, x) in w.iter().zip(x) {
         for t in 0..T {
             for r in 0..R {
-                all[t][r] = add(all[t][r], &w[r], &x[t]);
+                all[t][r] = add(isa, all[t][r], &w[r], &x[t]);
             }
         }
     }
@@ -143,7 +145,9 @@ mod tests {
             let number = |i: usize| ((i * 7919) % 1013) as f32 / 97.0 - 5.0;
             let rows: Vec<f32> = (0..height * n).map(number).collect();
             let xs: Vec<f32> = (0..count * n).map(|i| number(i + 3)).collect();
-            let pairs = rows.chunks(n).flat_map(|row| xs.chunks(n).map(move |x| dot(row, x)));
+            let pairs = rows
+                .chunks(n)
+                .flat_map(|row| xs.chunks(n).map(move |x| dot(Isa::PORTABLE, row, x)));
             let expected: Vec<u32> = pairs.map(f32::to_bits).collect();
             for isa in Isa::available() {
                 let mut out = vec![0.0; height * count];

@@ -4,7 +4,7 @@
 //! in its first place, and the predictions of its second half are scored, all but the last, whose
 //! answer lies in the next window. `perplexity = exp(mean of -ln p(token))`.
 
-use super::{Perplexity, Session, Want, Weights};
+use super::{Perplexity, Session, Want, Weights, functions::sum_of_exp};
 use crate::{
     bytes::replace::check_interrupt,
     error::{Error, Result},
@@ -12,10 +12,9 @@ use crate::{
 
 /// `-ln p(token)` of the softmax of `logits`.
 pub fn nats(logits: &[f32], token: u32) -> f64 {
-    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|logit| f64::from((logit - most).exp())).sum();
+    let (most, sum) = sum_of_exp(logits);
     let logit = logits.get(token as usize).copied().unwrap_or(f32::NEG_INFINITY);
-    sum.ln() - f64::from(logit - most)
+    libm::log(sum) - f64::from(logit - most)
 }
 
 /// The windows of `tokens`, each with `bos` in its first place where there is one.

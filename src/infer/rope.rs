@@ -39,7 +39,7 @@ impl Rope {
         }
         let base = number("freq_base").unwrap_or(10_000.0);
         let pairs = 0..(dims / 2.0) as usize;
-        let plain: Vec<f64> = pairs.map(|i| base.powf(-2.0 * i as f64 / dims)).collect();
+        let plain: Vec<f64> = pairs.map(|i| libm::pow(base, -2.0 * i as f64 / dims)).collect();
         let factor = number("scaling.factor").or_else(|| number("scale_linear"));
         let factor = factor.filter(|factor| *factor > 0.0).unwrap_or(1.0);
         let trained = number("scaling.original_context_length")
@@ -51,7 +51,8 @@ impl Rope {
             "yarn" => {
                 // The pair that turns `turns` times within the trained context.
                 let pair = |turns: f64| {
-                    dims * (trained / (turns * std::f64::consts::TAU)).ln() / (2.0 * base.ln())
+                    let turns = libm::log(trained / (turns * std::f64::consts::TAU));
+                    dims * turns / (2.0 * libm::log(base))
                 };
                 let low = pair(FAST).floor().max(0.0);
                 let high = pair(SLOW).ceil().min(dims - 1.0);
@@ -60,7 +61,7 @@ impl Rope {
                     *step *= ramp / factor + (1.0 - ramp);
                 }
                 let attention = number("scaling.attn_factor").unwrap_or(1.0);
-                rope.magnitude = (attention * (1.0 + 0.1 * factor.ln())) as f32;
+                rope.magnitude = (attention * (1.0 + 0.1 * libm::log(factor))) as f32;
             }
             "llama3" => {
                 let low = number("scaling.low_freq_factor").unwrap_or(1.0);
@@ -99,7 +100,7 @@ impl Rope {
     /// Cosine and sine of every pair at `position`.
     pub fn at(&self, position: usize) -> Vec<(f32, f32)> {
         let turn = |step: &f64| {
-            let (sin, cos) = (position as f64 * step).sin_cos();
+            let (sin, cos) = libm::sincos(position as f64 * step);
             (cos as f32 * self.magnitude, sin as f32 * self.magnitude)
         };
         self.steps.iter().map(turn).collect()

@@ -3,6 +3,8 @@
 //! The filters run in the order of llama.cpp's `main`: repeat penalty, top-k, top-p, min-p,
 //! temperature. Chance is PCG-XSH-RR 64/32 (O'Neill 2014), so a seed gives the same text for ever.
 
+use super::functions::softmax;
+
 /// How to choose.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampling {
@@ -120,9 +122,8 @@ impl Sampler {
 /// Logits, the largest first, as shares of one.
 fn shares(all: &[(u32, f32)], temperature: f32) -> Vec<f32> {
     let most = all.first().map_or(0.0, |(_, logit)| *logit);
-    let mut shares: Vec<f32> = all.iter().map(|(_, l)| ((l - most) / temperature).exp()).collect();
-    let sum: f32 = shares.iter().sum();
-    shares.iter_mut().for_each(|share| *share /= sum);
+    let mut shares: Vec<f32> = all.iter().map(|(_, l)| (l - most) / temperature).collect();
+    softmax(&mut shares);
     shares
 }
 

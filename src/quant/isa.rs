@@ -2,7 +2,8 @@
 //!
 //! A kernel is an ordinary `#[inline(always)]` function over slices and small lane arrays.
 //! [`per_isa!`](crate::per_isa) compiles it again under each `#[target_feature]` set and picks by an [`Isa`] value.
-//! Rust never contracts `a * b + c` and never reorders float sums, so every copy gives the same bits.
+//! Rust never contracts `a * b + c` and never reorders float sums, and where a kernel asks for a fused multiply-add
+//! ([`Isa::mul_add`]) every set rounds once, so every copy gives the same bits.
 //!
 //! The compiler finds vector code in most of them. Where measurements show that it does not, or only in
 //! some surroundings, [`Isa`] has the few steps over sixteen lanes that are written out for each set.
@@ -47,7 +48,10 @@ impl Isa {
         let mut all = vec![Isa::PORTABLE];
         #[cfg(target_arch = "x86_64")]
         {
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c") {
+            if is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("f16c")
+                && is_x86_feature_detected!("fma")
+            {
                 all.push(Isa(Level::Avx2));
                 if is_x86_feature_detected!("avx512f")
                     && is_x86_feature_detected!("avx512bw")
@@ -115,29 +119,39 @@ impl Isa {
         let _ = (bytes, ahead);
     }
 
-    /// `sum + w * x` in every lane.
+    /// `w * x + sum`, rounded once.
+    #[inline(always)]
+    pub fn mul_add(self, w: f32, x: f32, sum: f32) -> f32 {
+        #[cfg(target_arch = "x86_64")]
+        if self.0 == Level::Portable {
+            return rounded_once(w, x, sum);
+        }
+        w.mul_add(x, sum)
+    }
+
+    /// `sum + w * x` in every lane, rounded once.
     #[inline(always)]
     pub fn add_product(self, sum: &mut [f32; 16], w: &[f32; 16], x: &[f32; 16]) {
         #[cfg(target_arch = "x86_64")]
         {
             use std::arch::x86_64::{
-                _mm256_add_ps, _mm256_loadu_ps, _mm256_mul_ps, _mm256_storeu_ps, _mm512_add_ps,
-                _mm512_loadu_ps, _mm512_mul_ps, _mm512_storeu_ps,
+                _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm512_fmadd_ps,
+                _mm512_loadu_ps, _mm512_storeu_ps,
             };
-            let (sum, w, x) = (sum.as_mut_ptr(), w.as_ptr(), x.as_ptr());
-            // SAFETY: AVX2 and AVX-512 stand behind their levels; each array has sixteen numbers.
+            let (to, w, x) = (sum.as_mut_ptr(), w.as_ptr(), x.as_ptr());
+            // SAFETY: AVX2 with FMA and AVX-512 are behind their levels; each array has sixteen numbers.
             unsafe {
                 match self.0 {
                     Level::Avx512 => {
-                        let product = _mm512_mul_ps(_mm512_loadu_ps(w), _mm512_loadu_ps(x));
-                        _mm512_storeu_ps(sum, _mm512_add_ps(_mm512_loadu_ps(sum), product));
+                        let (w, x) = (_mm512_loadu_ps(w), _mm512_loadu_ps(x));
+                        _mm512_storeu_ps(to, _mm512_fmadd_ps(w, x, _mm512_loadu_ps(to)));
                         return;
                     }
                     Level::Avx2 => {
                         for at in [0, 8] {
                             let (w, x) = (_mm256_loadu_ps(w.add(at)), _mm256_loadu_ps(x.add(at)));
-                            let (sum, product) = (sum.add(at), _mm256_mul_ps(w, x));
-                            _mm256_storeu_ps(sum, _mm256_add_ps(_mm256_loadu_ps(sum), product));
+                            let to = to.add(at);
+                            _mm256_storeu_ps(to, _mm256_fmadd_ps(w, x, _mm256_loadu_ps(to)));
                         }
                         return;
                     }
@@ -146,7 +160,7 @@ impl Isa {
             }
         }
         for l in 0..16 {
-            sum[l] += w[l] * x[l];
+            sum[l] = self.mul_add(w[l], x[l], sum[l]);
         }
     }
 
@@ -308,6 +322,30 @@ impl Isa {
     }
 }
 
+/// `w * x + sum` rounded once, for processors of before 2013, which have no instruction for it.
+///
+/// ```text
+/// whole = w * x            exact: 24 and 24 bits fit into the 53 of a float64
+/// near  = whole + sum      rounded to 53 bits, `rest` is what that left out, exactly (Knuth)
+/// odd   = near, one unit toward `rest` where `rest` is not zero and near's last bit is
+/// ```
+///
+/// A float64 with the last bit set is never halfway between two float32, so rounding `odd` is rounding
+/// the exact sum (Boldo and Melquiond 2008).
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn rounded_once(w: f32, x: f32, sum: f32) -> f32 {
+    let (whole, sum) = (f64::from(w) * f64::from(x), f64::from(sum));
+    let near = whole + sum;
+    let other = near - whole;
+    let rest = (whole - (near - other)) + (sum - other);
+    let bits = near.to_bits();
+    let inexact = (rest > 0.0) | (rest < 0.0);
+    let away = (rest > 0.0) == (near > 0.0);
+    let step = if inexact & (bits & 1 == 0) { if away { 1 } else { u64::MAX } } else { 0 };
+    f64::from_bits(bits.wrapping_add(step)) as f32
+}
+
 /// Defines `fn NAME(isa: Isa, args…)` that runs `BODY(args…)` compiled for `isa`.
 ///
 /// `per_isa! { /// Doc. pub fn encode(rows: &[f32], out: &mut [u8]) = encode_body; }`
@@ -327,7 +365,7 @@ macro_rules! per_isa {
         {
             #[cfg(target_arch = "x86_64")]
             {
-                $crate::per_isa! { @copy avx2 "avx2,f16c" Avx2 $(<const $n: usize>)?
+                $crate::per_isa! { @copy avx2 "avx2,f16c,fma" Avx2 $(<const $n: usize>)?
                     ($($arg: $ty),*) $(-> $ret)? = [$($wide)?] [$($told)?] $body; }
                 $crate::per_isa! { @widest [$($most)?] $(<const $n: usize>)?
                     ($($arg: $ty),*) $(-> $ret)? = [$($wide)?] [$($told)?] $body; }
@@ -344,10 +382,10 @@ macro_rules! per_isa {
         }
     )+};
     (@widest [avx2] $($rest:tt)*) => {
-        $crate::per_isa! { @copy widest "avx2,f16c" Avx2 $($rest)* }
+        $crate::per_isa! { @copy widest "avx2,f16c,fma" Avx2 $($rest)* }
     };
     (@widest [] $($rest:tt)*) => {
-        $crate::per_isa! { @copy widest "avx2,f16c,avx512f,avx512bw,avx512vl,avx512dq" Avx512 $($rest)* }
+        $crate::per_isa! { @copy widest "avx2,f16c,fma,avx512f,avx512bw,avx512vl,avx512dq" Avx512 $($rest)* }
     };
     (@copy $name:ident $features:literal $level:ident $(<const $n:ident: usize>)?
         ($($arg:ident: $ty:ty),*) $(-> $ret:ty)? = [$wide:path] [] $body:path;) => {
@@ -368,4 +406,39 @@ macro_rules! per_isa {
             $body($($told,)? $($arg),*)
         }
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_set_rounds_a_product_and_a_sum_once() {
+        // Every kind of exponent: sums that cancel, that vanish beside the product, that overflow.
+        let mut state = 1u64;
+        let mut number = |narrow: bool| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let bits = (state >> 32) as u32;
+            let exponent = if narrow { 120 + (bits >> 23) % 16 } else { (bits >> 23) % 256 };
+            f32::from_bits(bits & 0x807f_ffff | exponent << 23)
+        };
+        for i in 0..300_000 {
+            let (w, x, sum) = (number(i % 2 == 0), number(i % 2 == 0), number(i % 3 == 0));
+            let sum = if i % 5 == 0 { -(w * x) } else { sum };
+            let expected = w.mul_add(x, sum);
+            for isa in Isa::available() {
+                let (one, mut many) = (isa.mul_add(w, x, sum), [sum; 16]);
+                isa.add_product(&mut many, &[w; 16], &[x; 16]);
+                for got in [one, many[0], many[15]] {
+                    let same =
+                        got.to_bits() == expected.to_bits() || got.is_nan() && expected.is_nan();
+                    assert!(
+                        same,
+                        "{w:e} * {x:e} + {sum:e}: {got:e}, {expected:e} on {}",
+                        isa.name()
+                    );
+                }
+            }
+        }
+    }
 }

@@ -2,13 +2,15 @@
 
 use rayon::prelude::*;
 
-use super::{Linear, Tapped, norm::Norm, position::rotate, softmax};
+use super::{Linear, Tapped, norm::Norm, position::rotate};
 use crate::{
     infer::{
-        cache::Cache,
+        cache::{BLOCK, Cache},
         config::{Config, Position},
-        dot,
+        dot::dot,
+        functions::softmax,
     },
+    per_isa,
     quant::isa::Isa,
 };
 
@@ -81,20 +83,42 @@ fn mix(config: &Config, queries: &[f32], cache: &Cache, n: usize) -> Vec<f32> {
         let shared = h / (heads / kv_heads);
         let (keys, values) = (cache.keys(n, shared), cache.values(n, shared));
         let seen = cache.len() + t + 1;
-        scores.clear();
-        let score = |key| dot::dot_of(Isa::best(), query, key) * scale;
-        scores.extend(keys.take(seen).map(score)); // [seen]
+        scores.resize(seen, 0.0); // [seen]
+        for (scores, keys) in scores.chunks_mut(BLOCK).zip(keys) {
+            fit(Isa::best(), query, keys, scale, scores);
+        }
         if let Position::Alibi(slopes) = &config.position {
             for (position, score) in scores.iter_mut().enumerate() {
                 *score += slopes[h] * position as f32;
             }
         }
         softmax(scores);
-        for (score, value) in scores.iter().zip(values) {
-            for (out, value) in out.iter_mut().zip(value) {
-                *out += score * value;
-            }
+        for (shares, values) in scores.chunks(BLOCK).zip(values) {
+            blend(Isa::best(), shares, values, out);
         }
     });
     mixed
+}
+
+per_isa! {
+    fn fit(query: &[f32], keys: &[f32], scale: f32, scores: &mut [f32]) = fits[isa];
+    fn blend(shares: &[f32], values: &[f32], out: &mut [f32]) = blended[isa];
+}
+
+/// How well the query fits each key: `[head]` and `[scores][head]` in, `[scores]` out.
+#[inline(always)]
+fn fits(isa: Isa, query: &[f32], keys: &[f32], scale: f32, scores: &mut [f32]) {
+    for (score, key) in scores.iter_mut().zip(keys.chunks_exact(query.len())) {
+        *score = dot(isa, query, key) * scale;
+    }
+}
+
+/// Adds every value by its share, the first position first: `[shares]` and `[shares][head]` in, `[head]` out.
+#[inline(always)]
+fn blended(isa: Isa, shares: &[f32], values: &[f32], out: &mut [f32]) {
+    for (share, value) in shares.iter().zip(values.chunks_exact(out.len())) {
+        for (out, value) in out.iter_mut().zip(value) {
+            *out = isa.mul_add(*share, *value, *out);
+        }
+    }
 }

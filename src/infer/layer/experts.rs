@@ -1,7 +1,7 @@
 //! What follows attention: one feed-forward part, or experts, of which each token is sent to the best few.
 
-use super::{Linear, Tapped, mlp::FeedForward, softmax};
-use crate::infer::config::Config;
+use super::{Linear, Tapped, mlp::FeedForward};
+use crate::infer::{config::Config, functions::softmax};
 
 /// What follows attention in a layer.
 #[derive(Debug)]

@@ -55,16 +55,3 @@ pub fn add(x: &mut [f32], y: &[f32]) {
         *x += y;
     }
 }
-
-/// Scores as shares of one.
-pub fn softmax(scores: &mut [f32]) {
-    let most = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let mut sum = 0.0;
-    for score in &mut *scores {
-        *score = (*score - most).exp();
-        sum += *score;
-    }
-    for score in scores {
-        *score /= sum;
-    }
-}

@@ -41,7 +41,7 @@ pub fn slopes(heads: usize, most: f32) -> Vec<f32> {
         true => most / whole as f32 * (i + 1) as f32,
         false => most / 2.0 / whole as f32 * (2 * (i - whole) + 1) as f32,
     };
-    (0..heads).map(|i| (-exponent(i)).exp2()).collect()
+    (0..heads).map(|i| libm::exp2f(-exponent(i))).collect()
 }
 
 #[cfg(test)]

@@ -1,0 +1,186 @@
+//! Exponentials and what is made of them, with the same bits on every machine.
+//!
+//! What a system's library returns for `exp` differs between systems and versions. Here every step is a float32
+//! operation that is rounded once, so lanes, instruction sets and machines agree:
+//!
+//! ```text
+//! n   = x / ln 2, rounded to a whole number
+//! r   = x - n ln 2                            |r| <= ln 2 / 2, ln 2 in two parts
+//! e^x = 2^n (1 + r + r²/2! + … + r⁷/7!)       what is left out is below a tenth of the last bit
+//! ```
+
+use super::dot::{LANES, total};
+use crate::{format::arithmetic::Activation, per_isa, quant::isa::Isa};
+
+/// `e^x`, at most one unit of the last place from the exact value.
+#[inline(always)]
+fn exp(isa: Isa, x: f32) -> f32 {
+    // The high part of ln 2 has so few bits that `n` times it is exact.
+    const LN_2: [f32; 2] = [0.693_359_4, -0.000_212_194_44];
+    // A sum with this ends in the last bit before the point.
+    const WHOLE: f32 = 1.5 * (1 << 23) as f32;
+    // Beyond these the value is zero or infinity.
+    let x = if x < -104.0 { -104.0 } else { x };
+    let x = if x > 89.0 { 89.0 } else { x };
+    let shifted = isa.mul_add(x, std::f32::consts::LOG2_E, WHOLE);
+    let n = shifted - WHOLE;
+    let r = isa.mul_add(n, -LN_2[1], isa.mul_add(n, -LN_2[0], x));
+    let mut sum = 1.0 / 5040.0;
+    for factor in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
+        sum = isa.mul_add(sum, r, factor);
+    }
+    // In two steps, for 2^n itself may be no float32 where the product is one.
+    let n = shifted.to_bits().wrapping_sub(WHOLE.to_bits()) as i32;
+    let power = |n: i32| f32::from_bits((n.wrapping_add(127) << 23) as u32);
+    sum * power(n >> 1) * power(n - (n >> 1))
+}
+
+/// `x / (1 + e^-x)`.
+#[inline(always)]
+fn silu(isa: Isa, x: f32) -> f32 {
+    x / (1.0 + exp(isa, -x))
+}
+
+/// `x / 2 (1 + tanh(y))` with `y = sqrt(2 / π) (x + 0.044715 x³)`, which is `x / (1 + e^-2y)`.
+#[inline(always)]
+fn gelu_tanh(isa: Isa, x: f32) -> f32 {
+    const ROOT_8_OVER_PI: f32 = 1.595_769;
+    x / (1.0 + exp(isa, -ROOT_8_OVER_PI * x * (1.0 + 0.044715 * x * x)))
+}
+
+/// `x / 2 (1 + erf(x / sqrt(2)))`.
+#[inline(always)]
+fn gelu_erf(x: f32) -> f32 {
+    let x = f64::from(x);
+    (0.5 * x * (1.0 + libm::erf(x * std::f64::consts::FRAC_1_SQRT_2))) as f32
+}
+
+/// `x = activation(x)` for all of `xs`.
+#[inline(always)]
+fn activated(isa: Isa, activation: Activation, xs: &mut [f32]) {
+    match activation {
+        Activation::Silu => each(xs, |x| silu(isa, x)),
+        Activation::GeluTanh => each(xs, |x| gelu_tanh(isa, x)),
+        Activation::GeluErf => each(xs, gelu_erf),
+        Activation::Relu => each(xs, |x| x.max(0.0)),
+        Activation::Relu2 => each(xs, |x| x.max(0.0) * x.max(0.0)),
+    }
+}
+
+#[inline(always)]
+fn each(xs: &mut [f32], f: impl Fn(f32) -> f32) {
+    for x in xs {
+        *x = f(*x);
+    }
+}
+
+/// `x = e^(x - most)`; returns the sum of all, number `i` in lane `i % 16` as in [`super::dot`].
+#[inline(always)]
+fn exponentials(isa: Isa, most: f32, xs: &mut [f32]) -> f32 {
+    let mut sum = [0f32; LANES];
+    let (packs, rest) = xs.as_chunks_mut::<LANES>();
+    for pack in packs {
+        for (sum, x) in sum.iter_mut().zip(pack) {
+            *x = exp(isa, *x - most);
+            *sum += *x;
+        }
+    }
+    for (sum, x) in sum.iter_mut().zip(rest) {
+        *x = exp(isa, *x - most);
+        *sum += *x;
+    }
+    total(sum)
+}
+
+/// The sum of `e^(x - most)`, in float64, lane by lane.
+#[inline(always)]
+fn summed(isa: Isa, most: f32, xs: &[f32]) -> f64 {
+    let mut sums = [0f64; LANES];
+    let (packs, rest) = xs.as_chunks::<LANES>();
+    for pack in packs {
+        for (sum, x) in sums.iter_mut().zip(pack) {
+            *sum += f64::from(exp(isa, x - most));
+        }
+    }
+    for (sum, x) in sums.iter_mut().zip(rest) {
+        *sum += f64::from(exp(isa, x - most));
+    }
+    sums.iter().sum()
+}
+
+per_isa! {
+    fn sum_less(most: f32, xs: &[f32]) -> f64 = summed[isa];
+    /// `x = activation(x)` for all of `xs`.
+    pub fn activate(activation: Activation, xs: &mut [f32]) = activated[isa];
+    /// `x = e^(x - most)`; returns the sum of all.
+    pub fn exp_less(most: f32, xs: &mut [f32]) -> f32 = exponentials[isa];
+}
+
+/// The largest of some logits and the sum of `e^(logit - largest)` over all.
+pub fn sum_of_exp(logits: &[f32]) -> (f32, f64) {
+    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    (most, sum_less(Isa::best(), most, logits))
+}
+
+/// Scores as shares of one.
+pub fn softmax(scores: &mut [f32]) {
+    let most = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum = exp_less(Isa::best(), most, scores);
+    scores.iter_mut().for_each(|score| *score /= sum);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(activation: Activation, x: f32) -> f32 {
+        let mut xs = [x];
+        activate(Isa::best(), activation, &mut xs);
+        xs[0]
+    }
+
+    #[test]
+    fn exponentials_are_exact_to_the_last_place() {
+        let mut worst = 0f64;
+        for bits in (0..=u32::MAX).step_by(9973) {
+            let x = f32::from_bits(bits);
+            let values: Vec<u32> =
+                Isa::available().iter().map(|isa| exp(*isa, x).to_bits()).collect();
+            assert!(values.windows(2).all(|pair| pair[0] == pair[1]) || x.is_nan(), "{x:e}");
+            let (value, exact) = (exp(Isa::best(), x), f64::from(x).exp());
+            if x.is_nan() {
+                assert!(value.is_nan());
+            } else if exact > f64::from(f32::MAX) {
+                assert!(value >= f32::MAX, "{x:e}: {value:e}");
+            } else {
+                let place = f64::from(f32::from_bits((exact as f32).to_bits() | 1))
+                    - f64::from(f32::from_bits((exact as f32).to_bits() & !1));
+                worst = worst.max((f64::from(value) - exact).abs() / place.abs());
+            }
+        }
+        assert!(worst <= 1.0, "{worst} units of the last place");
+        assert_eq!((exp(Isa::best(), 0.0), exp(Isa::best(), f32::NEG_INFINITY)), (1.0, 0.0));
+    }
+
+    #[test]
+    fn functions_have_the_values_of_tables() {
+        assert!((of(Activation::GeluErf, 1.0) - 0.841_344_8).abs() < 1e-7);
+        assert!((of(Activation::GeluTanh, 1.0) - 0.841_192).abs() < 1e-6);
+        assert!((of(Activation::Silu, 1.0) - 0.731_058_6).abs() < 1e-6);
+        assert_eq!((of(Activation::Relu, -2.0), of(Activation::Relu, 3.0)), (0.0, 3.0));
+        assert_eq!((of(Activation::Relu2, -2.0), of(Activation::Relu2, 3.0)), (0.0, 9.0));
+        for far in [-400.0, -40.0, 40.0, 400.0] {
+            for activation in [Activation::GeluErf, Activation::GeluTanh, Activation::Silu] {
+                assert!((of(activation, far) - f32::max(far, 0.0)).abs() < 1e-15);
+            }
+        }
+    }
+
+    #[test]
+    fn shares_add_up() {
+        let mut scores: Vec<f32> = (0..37).map(|i| i as f32 / 3.0).collect();
+        softmax(&mut scores);
+        assert!((scores.iter().sum::<f32>() - 1.0).abs() < 1e-6);
+        assert!((scores[36] / scores[33] - std::f32::consts::E).abs() < 1e-5);
+    }
+}
