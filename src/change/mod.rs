@@ -9,6 +9,7 @@ pub mod convert;
 pub mod edit;
 pub mod export;
 mod keys;
+pub mod npy;
 pub mod output;
 pub mod pieces;
 pub mod plan;

@@ -32,6 +32,7 @@ mod run;
 mod runner;
 mod split;
 mod stated;
+mod tensors;
 pub mod text;
 mod upgrade;
 mod verify;
@@ -106,6 +107,8 @@ enum Command {
     Quantize(Box<quantize::Args>),
     /// List, set, remove, rename and copy metadata keys, and touch nothing else
     Metadata(metadata::Args),
+    /// Tell what the weights of tensors are like; print rows, write them as .npy or .npz
+    Tensors(tensors::Args),
     /// Split a GGUF file into shards, as llama-gguf-split does
     Split(split::Args),
     /// Join shards, or pieces cut by bytes, into the file that they were
@@ -139,6 +142,7 @@ impl Command {
             Command::Upgrade(args) => upgrade::run(args, globals),
             Command::Quantize(args) => quantize::run(args, globals),
             Command::Convert(args) => convert::run(args, globals),
+            Command::Tensors(args) => tensors::run(args, globals),
             Command::Split(args) => split::run(args, globals),
             Command::Join(args) => join::run(args, globals),
             Command::Metadata(args) => metadata::run(args, globals),

@@ -18,6 +18,7 @@ pub mod sizes;
 pub mod spelling;
 pub mod tensor;
 pub mod vocab;
+pub mod weights;
 
 pub use hyper::{Assumed, Hyper, Scaling, Stated};
 pub use metadata::{Kind, Metadata, Value};

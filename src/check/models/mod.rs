@@ -2,5 +2,6 @@
 //! vocabulary.
 
 pub mod numbers;
+pub mod statistics;
 pub mod structure;
 pub mod vocabulary;

@@ -8,7 +8,7 @@ use std::{
 };
 
 /// IN is the damaged file, OTHER a sound one, OUT what is written.
-pub const FORMS: [&[&str]; 15] = [
+pub const FORMS: [&[&str]; 16] = [
     &["inspect", "-v", "--metadata", "--tensors", "--vocab", "IN"],
     &["inspect", "--json", "--metadata", "--tensors", "--vocab", "IN"],
     &["verify", "IN"],
@@ -22,6 +22,7 @@ pub const FORMS: [&[&str]; 15] = [
     &["metadata", "--json", "IN"],
     &["metadata", "IN", "set", "general.name", "str:x", "--anyway", "-o", "OUT"],
     &["join", "IN", "-o", "OUT"],
+    &["tensors", "--json", "IN"],
     &["explain", "gguf-v3"],
     &["batch", "upgrade", ".", "--dry-run", "--json"],
 ];

@@ -1,7 +1,7 @@
 //! The verbs over damaged models: a fuzzer that knows where the fields of a file are.
 //!
 //! Golden files are its seeds. Each run sets a few fields to values at their bounds, cuts the file, or joins
-//! the beginning of one file to the end of another, and gives the result to one of fifteen forms of the
+//! the beginning of one file to the end of another, and gives the result to one of sixteen forms of the
 //! command, with little memory and little time. The short run is one of `cargo test`; a long one:
 //!
 //! ```sh

@@ -1,0 +1,211 @@
+//! `regguf tensors`: what the weights of tensors are like, and the weights themselves.
+
+use std::{ops::Range, path::PathBuf, process::ExitCode};
+
+use rayon::prelude::*;
+use serde::Serialize;
+
+use super::{
+    Globals,
+    json::{self, VERSION},
+    print,
+    progress::Bar,
+    text,
+};
+use crate::{
+    change::npy,
+    check::models::statistics::Statistics,
+    container,
+    error::{Error, Result},
+    model::{Model, Tensor, glob, weights},
+    size,
+};
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  regguf tensors model.gguf
+  regguf tensors model.gguf 'blk.*.attn_q.weight' --json
+  regguf tensors model.gguf output.weight --rows 0..2
+  regguf tensors model.gguf token_embd.weight --npy embedding.npy
+  regguf tensors model.gguf 'blk.0.*' --npz block-0.npz
+
+Weights are decoded to f32. Outliers lie further from the mean than six standard deviations; the
+bars count the weights between the least and the greatest.")]
+pub struct Args {
+    /// The model file; of a set, its first file
+    input: PathBuf,
+    /// Names of tensors, with * and ? [default: all]
+    #[arg(value_name = "GLOB")]
+    names: Vec<String>,
+    /// Print the weights of these rows: 5, or 0..3 for the first three
+    #[arg(long, value_name = "ROWS", value_parser = rows)]
+    rows: Option<Range<u64>>,
+    /// Write the one tensor that is named, decoded, as NumPy's .npy
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["rows", "npz"])]
+    npy: Option<PathBuf>,
+    /// Write the tensors, decoded, as NumPy's .npz
+    #[arg(long, value_name = "FILE", conflicts_with = "rows")]
+    npz: Option<PathBuf>,
+    /// Replace outputs that exist
+    #[arg(long)]
+    force: bool,
+    /// Print as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    open: super::open::OpenArgs,
+}
+
+/// `5` or `0..3`.
+fn rows(text: &str) -> Result<Range<u64>, String> {
+    let number =
+        |text: &str| text.parse::<u64>().map_err(|_| format!("{text:?}: wanted 5 or 0..3"));
+    match text.split_once("..") {
+        Some((first, end)) => Ok(number(first)?..number(end)?),
+        None => number(text).map(|row| row..row.saturating_add(1)),
+    }
+}
+
+/// Runs it.
+pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
+    let model = container::open(&args.input, &args.open.options())?;
+    let tensors = chosen(&model, &args.names)?;
+    let bar = || Bar::new(globals, npy::bytes(&tensors));
+    match (&args.npy, &args.npz, &args.rows) {
+        (Some(path), ..) => {
+            let [tensor] = tensors.as_slice() else {
+                let what = format!("--npy takes one tensor, {} are named", tensors.len());
+                return Err(Error::Usage(format!("{what}: --npz takes them all")));
+            };
+            npy::one(&model, tensor, path, args.force, &bar())?;
+        }
+        (_, Some(path), _) => npy::all(&model, &tensors, path, args.force, &bar())?,
+        (_, _, Some(rows)) => return print_rows(args, &model, &tensors, rows),
+        _ => return print_statistics(args, &model, &tensors),
+    }
+    let path = args.npy.as_ref().or(args.npz.as_ref()).map(|path| path.display().to_string());
+    let path = path.unwrap_or_default();
+    match args.json {
+        true => json::print(&serde_json::json!({
+            "schema_version": VERSION, "output": path, "tensors": tensors.len(),
+        }))?,
+        false => {
+            let count = text::counted(tensors.len(), "tensor", "tensors");
+            print(&format!(
+                "wrote {path}: {count}, {} of f32\n",
+                size::text(npy::bytes(&tensors))
+            ))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The tensors that were asked for, in the order of the file.
+fn chosen<'a>(model: &'a Model, names: &[String]) -> Result<Vec<&'a Tensor>> {
+    let is = |name: &String, tensor: &Tensor| glob::matches(name, &tensor.name);
+    if let Some(none) = names.iter().find(|name| !model.tensors.iter().any(|t| is(name, t))) {
+        let next = "`regguf tensors FILE` lists all";
+        return Err(Error::refused(format!("{none}: the file has no such tensor"), next));
+    }
+    let asked = |t: &&Tensor| names.is_empty() || names.iter().any(|name| is(name, t));
+    Ok(model.tensors.iter().filter(asked).collect())
+}
+
+#[derive(Serialize)]
+struct Told<'a> {
+    name: &'a str,
+    shape: &'a [u64],
+    #[serde(rename = "type")]
+    quant: &'static str,
+    bytes: u64,
+    /// None where the type is not decoded here.
+    statistics: Option<Statistics>,
+}
+
+fn print_statistics(args: &Args, model: &Model, tensors: &[&Tensor]) -> Result<ExitCode> {
+    let tell = |tensor: &&'_ Tensor| -> Result<Option<Statistics>> {
+        let known = tensor.quant.stranger().is_none();
+        known.then(|| Statistics::of(model, tensor)).transpose()
+    };
+    let found: Vec<Option<Statistics>> = tensors.par_iter().map(tell).collect::<Result<_>>()?;
+    let told: Vec<Told> = tensors
+        .iter()
+        .zip(found)
+        .map(|(t, statistics)| Told {
+            name: &t.name,
+            shape: &t.shape,
+            quant: t.quant.name(),
+            bytes: t.bytes(),
+            statistics,
+        })
+        .collect();
+    if args.json {
+        let file = crate::error::unicode(&args.input);
+        json::print(&serde_json::json!({
+            "schema_version": VERSION, "file": file, "tensors": told,
+        }))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let heads = ["tensor", "type", "shape", "bits", "least", "most", "mean", "deviation", "", ""];
+    let mut rows = vec![heads.map(str::to_owned).to_vec()];
+    rows.extend(told.iter().map(row));
+    print(&text::table(&rows))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A line of the table.
+fn row(told: &Told) -> Vec<String> {
+    let shape = told.shape.iter().map(u64::to_string).collect::<Vec<_>>().join("x");
+    let mut row = vec![told.name.to_owned(), told.quant.to_owned(), shape];
+    let Some(s) = &told.statistics else {
+        row.push("not decoded here".to_owned());
+        return row;
+    };
+    row.push(format!("{:.2}", s.bits));
+    row.extend([s.min, s.max, s.mean, s.deviation].map(|x| format!("{x:.4e}")));
+    row.push(s.drawn(16));
+    let odd = [
+        (s.zero_rows, "zero row", "zero rows"),
+        (s.outliers, "outlier", "outliers"),
+        (s.not_finite, "infinite or NaN", "infinite or NaN"),
+    ];
+    let counted = |(n, one, many): (u64, &str, &str)| {
+        text::counted(usize::try_from(n).unwrap_or(usize::MAX), one, many)
+    };
+    let odd = odd.into_iter().filter(|(n, ..)| *n > 0).map(counted);
+    row.push(odd.collect::<Vec<_>>().join(", "));
+    row
+}
+
+fn print_rows(
+    args: &Args,
+    model: &Model,
+    tensors: &[&Tensor],
+    rows: &Range<u64>,
+) -> Result<ExitCode> {
+    let mut all = Vec::new();
+    for tensor in tensors {
+        let row_len = usize::try_from(tensor.row_len()).unwrap_or(usize::MAX).max(1);
+        weights::each(model, tensor, rows.clone(), &mut |first, weights| {
+            for (row, weights) in (first..).zip(weights.chunks(row_len)) {
+                let text: Vec<String> = weights.iter().map(f32::to_string).collect();
+                match args.json {
+                    // What is no number has no form in JSON, and stays as text.
+                    true => all.push(serde_json::json!({
+                        "name": tensor.name, "row": row, "weights": text.iter()
+                            .map(|t| t.parse().ok().filter(|x: &f64| x.is_finite())
+                                .map_or(serde_json::json!(t), |x| serde_json::json!(x)))
+                            .collect::<Vec<_>>(),
+                    })),
+                    false => print(&format!("{} {row}: {}\n", tensor.name, text.join(" ")))?,
+                }
+            }
+            Ok(())
+        })?;
+    }
+    if args.json {
+        json::print(&serde_json::json!({ "schema_version": VERSION, "rows": all }))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,5 @@
+//! The workbench: files looked into, edited, split and joined by the command, as people call it.
+
+mod metadata;
+mod shards;
+mod tensors;
