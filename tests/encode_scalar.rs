@@ -4,11 +4,12 @@
 //! golden digests prove for two matrices this proves for rows no digest exists for.
 
 use proptest::prelude::*;
-use regguf::quant::encode::{
-    encoder,
-    float::{f32_from_half, half_from_f32},
+use regguf::quant::{
+    QuantType,
+    encode::encoder,
+    half::{f32_from_half, half_from_f32},
+    isa::Isa,
 };
-use regguf::quant::{QuantType, isa::Isa};
 
 const TYPES: [&str; 10] =
     ["q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k"];

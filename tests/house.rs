@@ -2,6 +2,7 @@
 //! stay readable, unsafe code and printing stay where they belong.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
@@ -65,30 +66,14 @@ fn layers_point_downward() {
         &["batch"],
         &["cli"],
     ];
-    let level = |name: &str| LAYERS.iter().position(|group| group.contains(&name));
-    let src = root().join("src");
-    let mut files = Vec::new();
-    sources(&src, &mut files);
-    for path in files {
-        let inside = path.strip_prefix(&src).unwrap();
-        let layer = inside.iter().next().unwrap().to_string_lossy().replace(".rs", "");
-        let Some(own) = level(&layer) else { continue };
-        let text = fs::read_to_string(&path).unwrap();
-        let code = text.split("#[cfg(test)]").next().unwrap();
-        for word in code.split("crate::").skip(1).filter(|w| !w.starts_with('{')) {
-            let used: String = word.chars().take_while(char::is_ascii_alphanumeric).collect();
-            let above = level(&used).is_some_and(|l| l > own);
-            assert!(!above, "{}: {layer} uses {used}, a higher layer", path.display());
-        }
-        for group in code.split("use crate::{").skip(1) {
-            let group = group.split("\n};").next().unwrap();
-            let direct = group.lines().filter(|l| l.starts_with("    ") && !l.starts_with("     "));
-            for line in direct {
-                let used: String =
-                    line.trim().chars().take_while(char::is_ascii_alphanumeric).collect();
-                let above = level(&used).is_some_and(|l| l > own);
-                assert!(!above, "{}: {layer} uses {used}, a higher layer", path.display());
-            }
+    let level = |path: &str| {
+        let name = path.split("::").nth(1)?;
+        LAYERS.iter().position(|group| group.contains(&name))
+    };
+    for (file, paths) in &Uses::of_the_house().files {
+        for path in paths.iter().filter(|path| path.starts_with("crate::")) {
+            let above = level(file).zip(level(path)).is_some_and(|(own, used)| used > own);
+            assert!(!above, "{file} uses {path}, of a higher layer");
         }
     }
 }
@@ -96,6 +81,167 @@ fn layers_point_downward() {
 /// What is code in a file: without its tests.
 fn code(text: &str) -> &str {
     text.split("#[cfg(test)]\nmod tests {").next().unwrap()
+}
+
+/// The paths that a `use` tree names: `a::{b, c::D}` is `a::b` and `a::c::D`.
+fn branches(tree: &str, before: &str, out: &mut Vec<String>) {
+    let tree = tree.trim();
+    let Some((stem, rest)) = tree.split_once('{').filter(|(stem, _)| !stem.contains(',')) else {
+        let (first, others) = tree.split_once(',').unwrap_or((tree, ""));
+        let path = first.split(" as ").next().unwrap().trim();
+        if !path.is_empty() {
+            out.push(format!("{before}{path}"));
+        }
+        if !others.is_empty() {
+            branches(others, before, out);
+        }
+        return;
+    };
+    let mut depth = 1;
+    let end = rest.find(|c| {
+        depth += i32::from(c == '{') - i32::from(c == '}');
+        depth == 0
+    });
+    let (inner, others) = rest.split_at(end.expect("braces are closed"));
+    branches(inner, &format!("{before}{stem}"), out);
+    branches(others[1..].trim_start_matches(','), before, out);
+}
+
+/// What every file of `src` uses, by the path of its module, and where the names in a module are from:
+/// one that is only passed on (`pub use`) is no use.
+struct Uses {
+    files: BTreeMap<String, Vec<String>>,
+    from: BTreeMap<String, String>,
+}
+
+impl Uses {
+    fn of_the_house() -> Uses {
+        let src = root().join("src");
+        let mut paths = Vec::new();
+        sources(&src, &mut paths);
+        let texts = paths.iter().filter(|path| !path.ends_with("main.rs")).map(|path| {
+            let place = path.strip_prefix(&src).unwrap().with_extension("");
+            let names = place.iter().map(|name| name.to_str().unwrap());
+            let module: Vec<&str> = names.filter(|n| !matches!(*n, "mod" | "lib")).collect();
+            let text = fs::read_to_string(path).unwrap();
+            let lines = code(&text).lines().map(|line| line.split("//").next().unwrap());
+            (["crate"].into_iter().chain(module).collect::<Vec<_>>().join("::"), lines.collect())
+        });
+        Uses::read(texts.collect())
+    }
+
+    fn read(texts: BTreeMap<String, String>) -> Uses {
+        let mut uses = Uses { files: BTreeMap::new(), from: BTreeMap::new() };
+        for (module, text) in &texts {
+            let full = |path: &str| match path.split_once("::").unwrap_or((path, "")) {
+                ("crate", _) => path.to_owned(),
+                ("self", rest) => format!("{module}::{rest}"),
+                ("super", _) => {
+                    let names: Vec<&str> = path.split("::").collect();
+                    let ups = names.iter().take_while(|name| **name == "super").count();
+                    let above = module.rsplitn(ups + 1, "::").last().unwrap();
+                    [&[above], &names[ups..]].concat().join("::")
+                }
+                _ => format!("{module}::{path}"),
+            };
+            let mut own = Vec::new();
+            // Behind `use` comes a tree, behind `crate` or `super` elsewhere a path.
+            for statement in text.split([';', '}']) {
+                let Some(at) = statement.find("use ") else { continue };
+                let before = statement[..at].rsplit(']').next().unwrap().trim();
+                let passed_on = before.starts_with("pub") && !before.contains('{');
+                if !before.is_empty() && !passed_on {
+                    continue;
+                }
+                let from = statement.as_ptr() as usize - text.as_ptr() as usize + at + 4;
+                let tree = text[from..].split(';').next().unwrap();
+                let mut paths = Vec::new();
+                branches(tree, "", &mut paths);
+                for path in paths.iter().map(|path| full(path.trim_end_matches("::self"))) {
+                    let name = path.rsplit_once("::").map_or("", |(_, name)| name);
+                    uses.from.insert(format!("{module}::{name}"), path.clone());
+                    if !passed_on {
+                        own.push(path);
+                    }
+                }
+            }
+            for start in ["crate::", "super::"] {
+                for (at, _) in text.match_indices(start) {
+                    let letter = |c: char| c.is_alphanumeric() || matches!(c, '_' | ':');
+                    if text[..at].ends_with(letter) {
+                        continue;
+                    }
+                    let path = text[at..].split(|c| !letter(c)).next().unwrap();
+                    own.push(full(path.trim_end_matches(':')));
+                }
+            }
+            uses.files.insert(module.clone(), own);
+        }
+        uses
+    }
+
+    /// The file that a path leads into.
+    fn file(&self, path: &str) -> Option<&str> {
+        let mut at = path;
+        loop {
+            if let Some((file, _)) = self.files.get_key_value(at) {
+                return Some(file).map(String::as_str);
+            }
+            if let Some(from) = self.from.get(at).filter(|from| *from != at) {
+                return self.file(&format!("{from}{}", &path[at.len()..]));
+            }
+            at = at.rsplit_once("::")?.0;
+        }
+    }
+
+    /// The files that use each other, if only by way of others; a room's `mod.rs` and what is in it
+    /// may.
+    fn circle(&self) -> Option<Vec<&str>> {
+        let kin = |a: &str, b: &str| {
+            let inside = |a: &str, b: &str| b.strip_prefix(a).is_some_and(|r| r.starts_with("::"));
+            a == b || inside(a, b) || inside(b, a)
+        };
+        let next = |file: &str| {
+            let paths = self.files[file].iter();
+            paths.filter_map(|path| self.file(path)).filter(|to| !kin(file, to)).collect()
+        };
+        let uses: BTreeMap<&str, BTreeSet<&str>> =
+            self.files.keys().map(|file| (file.as_str(), next(file))).collect();
+        // What nobody in a circle uses, or uses nobody in one, is taken off from its ends.
+        let mut left: BTreeSet<&str> = uses.keys().copied().collect();
+        loop {
+            let used: BTreeSet<&str> = left.iter().flat_map(|file| &uses[file]).copied().collect();
+            let stays = |file: &&str| used.contains(file) && !uses[file].is_disjoint(&left);
+            let kept: BTreeSet<&str> = left.iter().copied().filter(stays).collect();
+            if kept == left {
+                return (!left.is_empty()).then(|| left.into_iter().collect());
+            }
+            left = kept;
+        }
+    }
+}
+
+#[test]
+fn files_use_each_other_in_no_circle() {
+    let uses = Uses::of_the_house();
+    assert!(uses.files.len() > 200 && uses.files.values().map(Vec::len).sum::<usize>() > 1000);
+    assert_eq!(uses.circle(), None);
+}
+
+#[test]
+fn a_circle_is_seen_however_it_is_written() {
+    let circle = |a: &str, b: &str, room: &str| {
+        let texts = [("crate::room", room), ("crate::room::a", a), ("crate::room::b", b)];
+        let own = |(file, text): (&str, &str)| (file.to_owned(), text.to_owned());
+        Uses::read(texts.into_iter().map(own).collect()).circle().is_some()
+    };
+    let plain = "use super::a::A;";
+    assert!(circle("use crate::room::b::B;", plain, ""));
+    assert!(circle("use crate::{error::Error, room::{b::{self, B}}};", plain, ""));
+    assert!(circle("fn f() -> super::b::B { todo }", plain, ""));
+    assert!(circle("use super::B;", plain, "mod a;\nmod b;\npub use b::B;"));
+    assert!(!circle("use super::C;", plain, "mod a;\nmod b;\npub struct C;"));
+    assert!(!circle("use crate::room::c::B;", plain, ""));
 }
 
 #[test]

@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use walkdir::WalkDir;
 
 use super::find::{Found, Kind};
-use super::plan::{Job, Output};
+use super::job::{Job, MOVED_PER_SECOND, Output};
 use super::receipt::{self, FileState, Receipt, State, TOOL};
 use super::shard::Shard;
 use crate::bytes::replace::{check_interrupt, folder_of};
@@ -77,7 +77,7 @@ fn job(root: &Path, output: &Path, count: usize, there: &BTreeSet<Shard>) -> Job
     Job {
         from: format!("{count} parts"),
         outputs: vec![Output { path: output.to_owned(), kind: None, to, bytes }],
-        seconds: bytes as f64 / super::plan::MOVED_PER_SECOND,
+        seconds: bytes as f64 / MOVED_PER_SECOND,
         risk: "exact".to_owned(),
         skip: None,
         problem: (!missing.is_empty()).then(|| {

@@ -82,6 +82,7 @@
 
 pub mod events;
 pub mod find;
+pub mod job;
 pub mod join;
 pub mod lock;
 pub mod plan;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::find::{Found, Kind, find};
+use super::job::{Job, MOVED_PER_SECOND, Output};
 use super::join;
 use super::receipt::TOOL;
 use super::task::{Settings, Task};
@@ -16,8 +17,6 @@ use crate::change::{Act, Loss, Plan, convert};
 use crate::checkpoint::card;
 use crate::error::{Error, Result};
 
-/// Bytes a second of a job that moves rows, for the estimate only.
-pub const MOVED_PER_SECOND: f64 = 400e6;
 /// Bytes a second of a job that encodes them, for the estimate only.
 const ENCODED_PER_SECOND: f64 = 40e6;
 
@@ -34,38 +33,6 @@ pub struct BatchPlan {
     pub settings: Settings,
     /// The jobs, in the order of the models' names.
     pub jobs: Vec<Job>,
-}
-
-/// What is to be done with one model.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Job {
-    /// The model.
-    pub model: Found,
-    /// The format it has.
-    pub from: String,
-    /// What will be written.
-    pub outputs: Vec<Output>,
-    /// A rough estimate of the time.
-    pub seconds: f64,
-    /// What is lost or assumed, in words.
-    pub risk: String,
-    /// Why nothing needs to be done, where nothing does.
-    pub skip: Option<String>,
-    /// Why it cannot be done, where it cannot.
-    pub problem: Option<String>,
-}
-
-/// One file to be written.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Output {
-    /// Where.
-    pub path: PathBuf,
-    /// The quantization type asked for, where one was.
-    pub kind: Option<String>,
-    /// The container it is written in.
-    pub to: String,
-    /// Its size.
-    pub bytes: u64,
 }
 
 impl BatchPlan {

@@ -11,16 +11,17 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::events::{Event, Made, Observer};
+use super::job::{Job, Output};
 use super::join;
 use super::lock::Lock;
-use super::plan::{BatchPlan, Job, Output};
+use super::plan::BatchPlan;
 use super::receipt::{FileState, Receipt, Standing, Work, part_of, path_of, standing};
 use super::shard::Shard;
 use super::task::{Settings, Task};
 use crate::bytes::replace::{check_interrupt, check_target, folder_of, free_space, make_folder};
 use crate::change::{self, Plan, Progress, Writing};
 use crate::check::Severity;
-use crate::check::files::verify::{self, verify};
+use crate::check::files::{self, verify};
 use crate::error::{Error, Result};
 use crate::model::Stated;
 use crate::size;
@@ -446,7 +447,7 @@ impl Run<'_> {
         self.observer.hear(&Event::Started { job: i, input, bytes, why: "" });
         let threads = self.limits.threads;
         let options =
-            verify::Options { deep: self.plan.settings.deep, threads, ..Default::default() };
+            files::Options { deep: self.plan.settings.deep, threads, ..Default::default() };
         let telling = self.telling(i, bytes);
         let result = verify(&job.model.files, &options, &telling);
         check_interrupt()?;
@@ -493,12 +494,6 @@ struct Telling<'a> {
     job: usize,
     total: u64,
     done: AtomicU64,
-}
-
-impl verify::Progress for Telling<'_> {
-    fn read(&self, bytes: u64) {
-        self.advance(bytes);
-    }
 }
 
 impl Progress for Telling<'_> {

@@ -10,12 +10,14 @@ pub mod journal;
 pub mod map;
 pub mod paged;
 pub mod partial;
+pub mod progress;
 pub mod replace;
 pub mod source;
 pub mod sums;
 
 pub use input::{Input, open_regular, read_stdin, read_text};
 pub use paged::Paged;
+pub use progress::Progress;
 pub use replace::Replace;
 pub use source::Source;
 pub use sums::Sum;

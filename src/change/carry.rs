@@ -19,25 +19,14 @@ use super::{
 };
 use crate::{
     bytes::{
-        Input, Paged, Replace,
+        Input, Paged, Progress, Replace,
         replace::{check_interrupt, check_target},
     },
     container::{self, OpenOptions, Verdict},
     error::{Error, Result},
     model::{Model, Tensor, loader},
-    quant::{QuantType, isa::Isa, permute::ScaleLoss},
+    quant::{QuantType, isa::Isa, loss::ScaleLoss},
 };
-
-/// Told how many bytes of output have been written.
-pub trait Progress: Sync {
-    /// `bytes` more have been written.
-    fn advance(&self, bytes: u64);
-}
-
-/// Nobody watches.
-impl Progress for () {
-    fn advance(&self, _bytes: u64) {}
-}
 
 /// What became of one plan.
 #[derive(Clone, Debug, Default)]

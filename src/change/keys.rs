@@ -1,18 +1,18 @@
 //! Metadata across eras: header words to GGUF keys, old GGUF keys to today's, and back to headers.
 
-use super::{Plan, Step, choose::ftype::FileType, upgrade::Options, vocabulary};
+use super::{Plan, Step, choose::ftype::FileType, vocabulary};
 use crate::{
     error::{Error, Result},
     format::{catalog, container::Skeleton, family::Family},
-    model::{Hyper, Metadata, Model, Naming, Vocab},
+    model::{Hyper, Metadata, Model, Naming, Stated, Vocab},
 };
 
 /// The version of GGUF's quantized blocks; it has not changed since GGUF began.
 const QUANTIZATION_VERSION: u32 = 2;
 
 /// GGUF metadata for a ggml, ggmf or ggjt file: from the header and the shapes, the rest assumed.
-pub(super) fn from_header(model: &Model, plan: &mut Plan, options: &Options) -> Result<()> {
-    let hyper = Hyper::of(model, &options.stated)?;
+pub(super) fn from_header(model: &Model, plan: &mut Plan, stated: &Stated) -> Result<()> {
+    let hyper = Hyper::of(model, stated)?;
     let mut keys = Metadata::new();
     keys.set("general.architecture", hyper.family.family.gguf.as_str());
     keys.set("general.type", "model");
@@ -89,7 +89,7 @@ fn file_type(model: &Model, plan: &Plan, stated: Option<i64>) -> u32 {
 pub(super) fn modernise(
     model: &Model,
     plan: &mut Plan,
-    options: &Options,
+    stated: &Stated,
     given: Option<&Vocab>,
 ) -> Result<()> {
     let mut keys = model.metadata.clone();
@@ -100,9 +100,9 @@ pub(super) fn modernise(
     let changed = plan.steps.iter().any(|s| !matches!(s.act, super::Act::Copy));
     let stays = plan.target.id() == model.format && plan.target.is_past() && !changed;
     match Family::of(model)? {
-        None => options.stated.amend(&mut keys),
+        None => stated.amend(&mut keys),
         Some(_) => {
-            let hyper = Hyper::of(model, &options.stated)?;
+            let hyper = Hyper::of(model, stated)?;
             hyper.amend(&mut keys);
             say(&hyper, plan);
         }
@@ -152,7 +152,7 @@ pub(super) fn modernise(
 pub(super) fn to_header(
     model: &Model,
     plan: &mut Plan,
-    options: &Options,
+    stated: &Stated,
     given: Option<&Vocab>,
 ) -> Result<()> {
     let target = plan.target;
@@ -172,7 +172,7 @@ pub(super) fn to_header(
     };
     if from_gguf {
         let ftype = model.metadata.u64("general.file_type").and_then(|v| i64::try_from(v).ok());
-        let hyper = Hyper::of(model, &options.stated)?;
+        let hyper = Hyper::of(model, stated)?;
         let tokens = plan.vocab.len();
         plan.header = hyper.words(target.container(), tokens, ftype.unwrap_or(1))?;
     } else {
@@ -182,7 +182,7 @@ pub(super) fn to_header(
             *word = i64::try_from(vocab.len()).unwrap_or(i64::MAX);
         }
     }
-    if options.stated.has_numbers() {
+    if stated.has_numbers() {
         plan.notes.push(format!(
             "{} stores no epsilon, context or rotary base and scale: give them to the program that loads it",
             target.title()

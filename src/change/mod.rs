@@ -24,8 +24,8 @@ mod trouble;
 pub mod upgrade;
 pub mod vocabulary;
 
-pub use crate::model::Assumed;
-pub use carry::{Outcome, Progress, StepOutcome, Writing, carry, carry_proved, carry_with};
+pub use crate::{bytes::Progress, model::Assumed};
+pub use carry::{Outcome, StepOutcome, Writing, carry, carry_proved, carry_with};
 pub use plan::{Act, Loss, Plan, Step};
 pub use prepare::{has_single_experts, once};
 pub use recode::Distance;

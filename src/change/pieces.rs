@@ -3,10 +3,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{carry::Progress, output::place};
+use super::output::place;
 use crate::{
     bytes::{
-        Input, Replace,
+        Input, Progress, Replace,
         replace::{check_interrupt, check_target},
     },
     container::{self, OpenOptions},

@@ -179,7 +179,7 @@ fn old_plan(
             (step.quant, step.act) = (to, Act::Recode { encode, weights: None });
         }
     }
-    trouble.check(options)?;
+    trouble.check(options.allow_requantize)?;
     plan.measure |= trouble.requantizes();
     trouble.note(&mut plan.notes);
     if let Some((_, word)) = plan.header.iter_mut().find(|(n, _)| n == "ftype")
@@ -397,7 +397,7 @@ impl<'a> Job<'a> {
             }
             (step.quant, step.act) = (to, Act::Recode { encode, weights });
         }
-        trouble.check(self.options)?;
+        trouble.check(self.options.allow_requantize)?;
         plan.measure |= trouble.requantizes();
         trouble.note(&mut plan.notes);
         for (wanted, instead) in

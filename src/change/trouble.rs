@@ -1,6 +1,6 @@
 //! What stands against a quantization, gathered for all tensors before anything is written.
 
-use super::{Step, quantize::Options};
+use super::Step;
 use crate::{
     error::{Error, Result},
     quant::{QuantType, encode::EncodeRows},
@@ -61,8 +61,9 @@ impl Trouble {
         self.unmeasured.push(name.to_owned());
     }
 
-    /// The first kind of trouble as an error, with every tensor that has it.
-    pub(super) fn check(&self, options: &Options) -> Result<()> {
+    /// The first kind of trouble as an error, with every tensor that has it; that some are quantized
+    /// already is none where the person allows it.
+    pub(super) fn check(&self, allow_requantize: bool) -> Result<()> {
         let no = |list: &[String], what: &str, next: &str| match list {
             [] => Ok(()),
             list => Err(Error::unsupported(format!("{what}: {}", list.join(", ")), next)),
@@ -70,9 +71,7 @@ impl Trouble {
         no(&self.no_weights, "these tensors hold no weights", "leave them out with --tensor-type")?;
         no(&self.unwritable, "these types cannot be made here", "choose other types")?;
         no(&self.unfit, "rows are no whole number of blocks", "choose other types for them")?;
-        if !options.allow_requantize
-            && let Some((name, quant)) = self.quantized.first()
-        {
+        if !allow_requantize && let Some((name, quant)) = self.quantized.first() {
             let more = self.quantized.len() - 1;
             return Err(Error::refused(
                 format!(

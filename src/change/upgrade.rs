@@ -90,9 +90,9 @@ pub fn plan(model: Model, options: &Options) -> Result<(Model, Plan)> {
     };
     let given = options.stated.vocab.as_deref().map(given::read).transpose()?;
     match (from_gguf, target.is_keyed()) {
-        (true, true) => keys::modernise(&model, &mut plan, options, given.as_ref())?,
+        (true, true) => keys::modernise(&model, &mut plan, &options.stated, given.as_ref())?,
         (false, true) => {
-            keys::from_header(&model, &mut plan, options)?;
+            keys::from_header(&model, &mut plan, &options.stated)?;
             let rule = family.and_then(|family| family.tokenizer.as_ref());
             if let Some(rule) = rule {
                 let vocab = vocabulary::of_family(rule, &model, given, &mut plan.notes)?;
@@ -102,7 +102,7 @@ pub fn plan(model: Model, options: &Options) -> Result<(Model, Plan)> {
             let rebuilt = vocabulary::to_gguf(&model.vocab, n_vocab(&model));
             set_vocab(&rebuilt, &mut plan, given);
         }
-        (_, false) => keys::to_header(&model, &mut plan, options, given.as_ref())?,
+        (_, false) => keys::to_header(&model, &mut plan, &options.stated, given.as_ref())?,
     }
     fitted(model, plan, options)
 }

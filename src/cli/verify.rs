@@ -5,9 +5,10 @@ use std::process::ExitCode;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::bytes::Progress;
 use crate::check::files::digest::Digest;
-use crate::check::files::lists;
-use crate::check::files::verify::{Checked, Options, Progress, Status, Verification, verify};
+use crate::check::files::{Checked, Options, Status, Verification, verify};
+use crate::check::files::{lists, sums};
 use crate::check::{Finding, Severity};
 use crate::error::{Error, Result};
 
@@ -152,7 +153,7 @@ fn text(result: &Verification, quiet: bool) -> String {
 
 /// A name with line ends escaped, marked by a backslash in front as GNU does.
 fn shown(name: &str) -> String {
-    if name.contains(['\n', '\r']) { format!("\\{}", lists::escape(name)) } else { name.to_owned() }
+    if name.contains(['\n', '\r']) { format!("\\{}", sums::escape(name)) } else { name.to_owned() }
 }
 
 /// The lines for standard error: what is wrong with lists, and the counts.
@@ -224,7 +225,7 @@ impl Progress for Bar {
         self.0.inc_length(bytes);
     }
 
-    fn read(&self, bytes: u64) {
+    fn advance(&self, bytes: u64) {
         self.0.inc(bytes);
     }
 }

@@ -1,6 +1,9 @@
 //! Descriptions of blocks: what the bytes of a row mean, one per quantization type and dialect.
 
-use crate::format::{catalog, foreign::Foreign, schema::Lived};
+use crate::format::{
+    foreign::Foreign,
+    schema::{self, Lived},
+};
 use serde::Deserialize;
 
 /// One `formats/block/*.toml`.
@@ -144,7 +147,7 @@ struct File {
 
 /// Parses and checks one description; `stem` is its file's name without `.toml`.
 pub(crate) fn parse(stem: &str, text: &str) -> Result<Block, String> {
-    let File { block } = catalog::toml(text)?;
+    let File { block } = schema::toml(text)?;
     let id = format!("{}-{}", block.name, block.dialect);
     if id != stem {
         return Err(format!("describes {id}: the file must be named so"));

@@ -7,7 +7,6 @@ use crate::format::container::{self, Container};
 use crate::format::family::{self, Family};
 use crate::format::foreign::{self, Foreign};
 use crate::format::loader::{self, Loader};
-use serde::de::DeserializeOwned;
 use std::sync::LazyLock;
 
 include!(concat!(env!("OUT_DIR"), "/formats.rs"));
@@ -97,11 +96,6 @@ pub(crate) fn load<T>(
             parse(stem, text).map_err(|wrong| format!("formats/{kind}/{stem}.toml: {wrong}"))
         })
         .collect()
-}
-
-/// Parses one TOML text as a description.
-pub(crate) fn toml<T: DeserializeOwned>(text: &str) -> Result<T, String> {
-    ::toml::from_str(text).map_err(|wrong| wrong.to_string())
 }
 
 #[cfg(test)]

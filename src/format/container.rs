@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer};
 
-use super::{catalog, schema::Lived};
+use super::schema::{self, Lived};
 
 /// One `formats/container/*.toml`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -409,7 +409,7 @@ impl Container {
 
 /// Parses and checks one description; `stem` is its file's name without `.toml`.
 pub(crate) fn parse(stem: &str, text: &str) -> Result<Container, String> {
-    let container: Container = catalog::toml(text)?;
+    let container: Container = schema::toml(text)?;
     let Identity { name, lived, skeleton, .. } = &container.format;
     if name != stem {
         return Err(format!("describes {name}: the file must be named so"));

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer};
 
-use super::{arithmetic::Arithmetic, catalog};
+use super::{arithmetic::Arithmetic, schema};
 
 /// One `formats/family/*.toml`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -335,7 +335,7 @@ fn one_or_more<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Err
 
 /// Parses and checks one description; `stem` is its file's name without `.toml`.
 pub fn parse(stem: &str, text: &str) -> Result<Family, String> {
-    let family: Family = catalog::toml(text)?;
+    let family: Family = schema::toml(text)?;
     if family.family.name != stem {
         return Err(format!("describes {}: the file must be named so", family.family.name));
     }

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::catalog;
+use super::schema;
 
 /// A type that another program than llama.cpp wrote.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -52,7 +52,7 @@ struct File {
 
 /// Parses and checks one list.
 pub(crate) fn parse(_stem: &str, text: &str) -> Result<Vec<Foreign>, String> {
-    let File { types } = catalog::toml(text)?;
+    let File { types } = schema::toml(text)?;
     match types.iter().find(|t| t.name.is_empty() || t.elements > 0 && t.bytes == 0) {
         Some(wrong) => Err(format!("type {}: wants a name, and bytes with its elements", wrong.id)),
         None => Ok(types),

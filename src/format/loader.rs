@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use serde::Deserialize;
 
-use super::catalog;
+use super::schema;
 
 /// `formats/loader/llama.toml`.
 #[derive(Clone, Debug, Deserialize)]
@@ -58,7 +58,7 @@ impl Loader {
 
 /// Parses and checks the description.
 pub(crate) fn parse(_stem: &str, text: &str) -> Result<Loader, String> {
-    let loader: Loader = catalog::toml(text)?;
+    let loader: Loader = schema::toml(text)?;
     match loader.architectures.iter().find(|(_, keys)| keys.iter().any(String::is_empty)) {
         Some((name, _)) => Err(format!("architectures.{name}: an empty key")),
         None => Ok(loader),
@@ -67,7 +67,7 @@ pub(crate) fn parse(_stem: &str, text: &str) -> Result<Loader, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::format::catalog;
 
     #[test]
     fn names_lead_to_stems() {

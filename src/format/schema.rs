@@ -1,6 +1,6 @@
 //! What the descriptions of containers, families and blocks have in common.
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 
 /// The days between which a format was written by the newest llama.cpp.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -36,4 +36,9 @@ fn date<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
 
 fn some_date<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
     date(from).map(Some)
+}
+
+/// Parses one TOML text as a description.
+pub(crate) fn toml<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+    ::toml::from_str(text).map_err(|wrong| wrong.to_string())
 }

@@ -1,6 +1,6 @@
 //! The sizes and choices of a model, checked against each other before anything is computed.
 
-use super::{layer::position::slopes, rope::Rope};
+use super::{layer::position::slopes, numbers::Numbers, rope::Rope};
 use crate::{
     error::{Error, Result},
     format::{
@@ -9,7 +9,7 @@ use crate::{
         },
         family::Family,
     },
-    model::{Hyper, Metadata, Model, Stated, Value},
+    model::{Hyper, Model, Stated},
 };
 
 /// What the forward pass needs to know beside the weights.
@@ -99,7 +99,7 @@ impl Config {
         let mut notes: Vec<String> = hyper.assumed().iter().map(ToString::to_string).collect();
         let mut metadata = model.metadata.clone();
         hyper.amend(&mut metadata);
-        let numbers = Numbers { family, metadata: &metadata };
+        let numbers = Numbers::of(family, &metadata);
         let (width, heads) = (
             numbers.size("embedding_length", 1 << 20)?,
             numbers.size("attention.head_count", 1 << 16)?,
@@ -199,66 +199,4 @@ fn position(
             }
         }
     })
-}
-
-/// The numbers of a model by GGUF's keys, behind its architecture.
-#[derive(Clone, Copy, Debug)]
-pub struct Numbers<'m> {
-    family: &'m Family,
-    metadata: &'m Metadata,
-}
-
-impl Numbers<'_> {
-    /// The key with its architecture, as messages show it.
-    pub fn key(&self, key: &str) -> String {
-        format!("{}.{key}", self.family.family.gguf)
-    }
-
-    fn get(&self, key: &str) -> Option<&Value> {
-        self.metadata.get(&self.key(key))
-    }
-
-    /// An integer.
-    pub fn u64(&self, key: &str) -> Option<u64> {
-        self.get(key).and_then(Value::as_u64)
-    }
-
-    /// A number.
-    pub fn f64(&self, key: &str) -> Option<f64> {
-        self.get(key).and_then(Value::as_f64)
-    }
-
-    /// A text.
-    pub fn str(&self, key: &str) -> Option<&str> {
-        self.get(key).and_then(Value::as_str)
-    }
-
-    fn bool(&self, key: &str) -> Option<bool> {
-        self.get(key).and_then(Value::as_bool)
-    }
-
-    fn size(&self, key: &str, most: u64) -> Result<usize> {
-        let found = self.u64(key);
-        let fits = found.filter(|v| (1..=most).contains(v)).and_then(|v| v.try_into().ok());
-        fits.ok_or_else(|| match found {
-            None => self.missing(key),
-            Some(found) => {
-                let what = format!("{} is {found}; the runner takes 1 to {most}", self.key(key));
-                Error::unsupported(what, "check the file with regguf verify")
-            }
-        })
-    }
-
-    fn missing(&self, key: &str) -> Error {
-        let what = format!("the model cannot be run: {} is not said", self.key(key));
-        Error::unsupported(what, "check the file with regguf verify")
-    }
-}
-
-#[cfg(test)]
-impl<'m> Numbers<'m> {
-    /// Those of `metadata`, for tests.
-    pub fn of(family: &'m Family, metadata: &'m Metadata) -> Numbers<'m> {
-        Numbers { family, metadata }
-    }
 }

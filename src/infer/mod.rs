@@ -15,6 +15,7 @@ pub mod fused;
 pub mod imatrix;
 pub mod layer;
 pub mod matrix;
+pub mod numbers;
 pub mod outputs;
 pub mod panel;
 pub mod perplexity;

@@ -10,7 +10,7 @@
 //! factor; `llama3` divides each by its own (`rope_freqs.weight`); `yarn` divides the slow ones and
 //! leaves the fast ones (Peng and others 2023; ggml, rope_yarn).
 
-use super::config::Numbers;
+use super::numbers::Numbers;
 use crate::error::{Error, Result};
 
 /// The angle of every pair for one step of position.

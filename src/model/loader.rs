@@ -9,7 +9,7 @@ use std::{
     hash::{BuildHasher, RandomState},
 };
 
-use super::{Array, Kind, Model, Value, packed::Texts};
+use super::{Array, Kind, Model, Texts, Value};
 use crate::format::catalog;
 
 /// What a GGUF holds.

@@ -9,7 +9,6 @@ pub mod glob;
 pub mod hyper;
 pub mod loader;
 pub mod metadata;
-pub mod packed;
 pub mod pretokenizer;
 pub mod printable;
 pub mod role;
@@ -17,15 +16,18 @@ pub mod rows;
 pub mod sizes;
 pub mod spelling;
 pub mod tensor;
+pub mod texts;
+pub mod value;
 pub mod vocab;
 pub mod weights;
 
 pub use hyper::{Assumed, Hyper, Scaling, Stated};
-pub use metadata::{Kind, Metadata, Value};
-pub use packed::{Array, Texts};
+pub use metadata::Metadata;
 pub use role::{Naming, Role};
 pub use sizes::Sizes;
 pub use tensor::{Join, Order, Piece, Tensor};
+pub use texts::Texts;
+pub use value::{Array, Kind, Value};
 pub use vocab::{TokenKind, Vocab};
 
 use crate::{

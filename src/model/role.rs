@@ -2,7 +2,7 @@
 //!
 //! The table stands in `formats/family/*.toml`; here is only the pattern of names.
 
-use super::{Model, Sizes, Tensor};
+use super::{Model, Tensor};
 use crate::format::family::{Bias, Family, Names, Split};
 
 /// Whose names tensors bear.
@@ -113,12 +113,6 @@ impl Role {
     pub fn split(&self) -> Split {
         self.names.split
     }
-
-    /// Its expected shape, outermost dimension first; none where a symbol is not known.
-    pub fn shape(&self, sizes: &Sizes) -> Option<Vec<u64>> {
-        let dimensions = if self.bias { 1 } else { self.names.shape.len() };
-        self.names.shape.iter().take(dimensions).map(|name| sizes.get(name)).collect()
-    }
 }
 
 /// `blk.3.ffn_gate.7.weight`, one expert by itself as the first Mixtral files have them ->
@@ -163,6 +157,7 @@ fn fit(pattern: &str, name: &str) -> Option<Option<u64>> {
 mod tests {
     use super::*;
     use crate::format::catalog;
+    use crate::model::Sizes;
 
     #[test]
     fn names_lead_to_roles_and_back() {

@@ -269,3 +269,11 @@ fn feed_forward_multiple(search: &Search) -> Option<u64> {
     let fits = |multiple: &u64| *multiple > 0 && rounded_up(width, *multiple) == Some(n_ff);
     likely.chain((1..8192).rev()).find(fits)
 }
+
+impl Role {
+    /// Its expected shape, outermost dimension first; none where a symbol is not known.
+    pub fn shape(&self, sizes: &Sizes) -> Option<Vec<u64>> {
+        let dimensions = if self.bias { 1 } else { self.names.shape.len() };
+        self.names.shape.iter().take(dimensions).map(|name| sizes.get(name)).collect()
+    }
+}

@@ -1,6 +1,6 @@
 //! A vocabulary: tokens as bytes, with scores, kinds and merges where the file has them.
 
-use super::{Array, Metadata, Texts, Value, metadata};
+use super::{Array, Metadata, Texts, Value};
 
 /// What a token is; the numbers are those of `tokenizer.ggml.token_type` and of SentencePiece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,7 +161,7 @@ impl Vocab {
 
     /// Writes it into GGUF metadata, in the order that llama.cpp's converters use.
     pub fn to_metadata(&self, metadata: &mut Metadata) {
-        use metadata::Kind;
+        use super::Kind;
         let mut set = |name: &str, value: Option<Value>| {
             if let Some(value) = value {
                 metadata.set(format!("tokenizer.ggml.{name}"), value);

@@ -12,7 +12,7 @@
 
 use std::sync::LazyLock;
 
-use super::encode::float::f32_from_half;
+use super::half::f32_from_half;
 
 /// An instruction set that this machine is known to have: the value is the proof.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,8 +7,8 @@
 //! | iq1_s v2 | q3_k | the scale of 32 weights, odd and at most 31, is a six-bit scale; the rest -1, 0, 1 |
 //! | iq3_s v1 | q6_k | in units of `d / 2` a weight is `2s + 1` times an integer in -31..=31 |
 
-use super::encode::float::{f32_from_half, half_from_f32};
-use super::permute::{Run, ScaleLoss};
+use super::half::{f32_from_half, half_from_f32};
+use super::loss::{Run, ScaleLoss};
 use super::{QuantType, decode_rows, isa::Isa};
 
 /// The way between two types, and whether it is exact whatever the bytes are.

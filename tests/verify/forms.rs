@@ -5,7 +5,7 @@ use std::path::Path;
 
 use regguf::check::files::digest::{Algorithm, of_bytes};
 use regguf::check::files::lists;
-use regguf::check::files::verify::{Options, Status, verify};
+use regguf::check::files::{Options, Status, verify};
 
 use super::{check, failure, golden, one};
 

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use regguf::check::files::digest::{Algorithm, of_bytes};
-use regguf::check::files::verify::{Checked, Options, Status, Verification, verify};
+use regguf::check::files::{Checked, Options, Status, Verification, verify};
 use regguf::check::{Severity, files::lists};
 
 fn golden(name: &str) -> PathBuf {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use regguf::check::files::verify::{Options, Status, verify};
+use regguf::check::files::{Options, Status, verify};
 
 use super::{check, download, failure, golden};
 

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use super::digest::Digest;
 use super::download::{self, Claim};
 use super::sums::{self, List, NotAList};
-use super::verify::{ListChecked, Options};
+use super::{ListChecked, Options};
 use super::{search, stores};
 use crate::check::Finding;
 use crate::container;

@@ -9,10 +9,12 @@ use walkdir::WalkDir;
 
 use super::digest::{self, Algorithm, Outcome};
 use super::inside;
-use super::sums::is_list_name;
+use super::sums::{escape, is_list_name};
 use super::tensors::{TENSORSUMS, TensorList, sums, to_text};
-use super::verify::Progress;
-use crate::bytes::replace::{check_target, write_small};
+use crate::bytes::{
+    Progress,
+    replace::{check_target, write_small},
+};
 use crate::check::Finding;
 use crate::error::{Error, Result};
 
@@ -44,7 +46,7 @@ pub fn write(
     let size = |path: &PathBuf| std::fs::metadata(path).map_or(0, |m| m.len());
     progress.total(files.iter().map(size).sum());
     let outcomes = digest::spread(&files, threads, size, |path, threads| {
-        digest::file(path, &[Algorithm::Md5, Algorithm::Sha256], threads, &|n| progress.read(n))
+        digest::file(path, &[Algorithm::Md5, Algorithm::Sha256], threads, &|n| progress.advance(n))
     });
     let (mut sha256, mut md5) = (String::new(), String::new());
     for (path, outcome) in files.iter().zip(outcomes) {
@@ -112,11 +114,6 @@ fn line(hex: &str, name: &str) -> String {
         return format!("{hex}  {name}\n");
     }
     format!("\\{hex}  {}\n", escape(name))
-}
-
-/// A name with backslashes and line ends escaped as GNU does.
-pub fn escape(name: &str) -> String {
-    name.replace('\\', "\\\\").replace('\n', "\\n").replace('\r', "\\r")
 }
 
 /// The files below a folder that a list should name: all but lists and hidden ones.

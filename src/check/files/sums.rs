@@ -308,6 +308,11 @@ fn gnu(line: &str) -> Option<(Option<String>, Digest)> {
     Some((Some(name), digest))
 }
 
+/// A name with backslashes and line ends escaped as GNU does.
+pub fn escape(name: &str) -> String {
+    name.replace('\\', "\\\\").replace('\n', "\\n").replace('\r', "\\r")
+}
+
 /// Undoes the escapes of GNU lists.
 pub(super) fn unescape(name: &str) -> Option<String> {
     let mut out = String::new();

@@ -16,8 +16,7 @@ use rayon::prelude::*;
 
 use super::digest::{Algorithm, Digest, Hasher};
 use super::download::Claim;
-use super::lists::escape;
-use super::sums::unescape;
+use super::sums::{escape, unescape};
 use crate::bytes::replace::check_interrupt;
 use crate::check::Finding;
 use crate::error::{Error, Result};

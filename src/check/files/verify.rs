@@ -8,116 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
-
 use super::digest::{self, Digest, Outcome};
 use super::download::Claim;
 use super::gather::{Gathered, Subject, gather};
 use super::holes::{self, Zeros};
 use super::inside::{self, Held};
-use super::{diagnose, known, tensors};
+use super::{Checked, Options, Status, Verification, diagnose, known, tensors};
+use crate::bytes::Progress;
 use crate::check::{Finding, Severity, worst};
-
-/// How to verify.
-#[derive(Clone, Debug, Default)]
-pub struct Options {
-    /// Lists under whatever name; `-` is standard input.
-    pub lists: Vec<PathBuf>,
-    /// Digests that the files named by hand should have.
-    pub digests: Vec<Digest>,
-    /// Files that lists name and that are not there are no failure.
-    pub ignore_missing: bool,
-    /// Also decode every row and look at the numbers.
-    pub deep: bool,
-    /// Threads to use; 0 for one a core.
-    pub threads: usize,
-}
-
-/// What became of one file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Status {
-    /// Its digest is the claimed one, or nothing is claimed and nothing is wrong with it.
-    Ok,
-    /// It is not what it should be.
-    Failed,
-    /// It could not be opened or read.
-    Unreadable,
-    /// It is not there, which was allowed.
-    Missing,
-}
-
-/// One file, verified, or a folder of raw weights as the model that they are together.
-#[derive(Clone, Debug, Serialize)]
-pub struct Checked {
-    /// Its name as the list or the command line has it.
-    pub name: String,
-    /// Where it is.
-    pub path: PathBuf,
-    /// The verdict.
-    pub status: Status,
-    /// Whether a digest from outside the file confirmed it.
-    pub confirmed: bool,
-    /// Its size, where it could be read.
-    pub size: Option<u64>,
-    /// Its digests, by the algorithm's name.
-    pub digests: BTreeMap<&'static str, String>,
-    /// What is to be said about it.
-    pub findings: Vec<Finding>,
-}
-
-/// One list that took part.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct ListChecked {
-    /// Where it is.
-    pub path: PathBuf,
-    /// How many files it names.
-    pub entries: usize,
-    /// The numbers of its lines in no known form.
-    pub malformed_lines: Vec<usize>,
-    /// Why it is no list at all, if it is none.
-    pub problem: Option<String>,
-}
-
-/// A whole verification.
-#[derive(Clone, Debug, Serialize)]
-pub struct Verification {
-    /// The version of this structure.
-    pub schema_version: u32,
-    /// The files, those of lists first and in their order; then the folders.
-    pub files: Vec<Checked>,
-    /// The lists.
-    pub lists: Vec<ListChecked>,
-}
-
-impl Verification {
-    /// How many files have this verdict.
-    pub fn count(&self, status: Status) -> usize {
-        self.files.iter().filter(|file| file.status == status).count()
-    }
-
-    /// Whether every file and list is good and at least one file was looked at.
-    pub fn is_good(&self) -> bool {
-        self.count(Status::Failed) + self.count(Status::Unreadable) == 0
-            && self.lists.iter().all(|list| list.problem.is_none())
-            && self.files.iter().any(|file| file.status == Status::Ok)
-    }
-}
-
-/// Hears how a verification goes on.
-pub trait Progress: Sync {
-    /// So many bytes will be read.
-    fn total(&self, bytes: u64) {
-        let _ = bytes;
-    }
-    /// So many more bytes have been read.
-    fn read(&self, bytes: u64) {
-        let _ = bytes;
-    }
-}
-
-/// Nobody listens.
-impl Progress for () {}
 
 /// Verifies files, lists and folders.
 pub fn verify(paths: &[PathBuf], options: &Options, progress: &dyn Progress) -> Verification {
@@ -130,7 +28,7 @@ pub fn verify(paths: &[PathBuf], options: &Options, progress: &dyn Progress) -> 
     progress.total(gathered.subjects.iter().map(size).sum());
     let outcomes = digest::spread(&gathered.subjects, threads, size, |subject, threads| {
         let algorithms = diagnose::algorithms(&subject.claims);
-        let (mut zeros, read) = (Zeros::default(), |n| progress.read(n));
+        let (mut zeros, read) = (Zeros::default(), |n| progress.advance(n));
         let watch = &mut |bytes: &[u8]| zeros.take(bytes);
         let outcome = digest::file_watched(&subject.path, &algorithms, threads, &read, watch);
         (outcome, zeros.finish())

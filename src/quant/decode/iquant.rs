@@ -11,7 +11,7 @@
 //! ```
 
 use super::{decoders, half_at};
-use crate::quant::{encode::float::f32_from_half, grid, isa::Isa};
+use crate::quant::{grid, half::f32_from_half, isa::Isa};
 use std::sync::LazyLock;
 
 decoders!(iq1_s_v1, iq1_s_v2, iq1_s, iq1_m, iq2_xxs, iq2_xs, iq2_s, iq3_xxs, iq3_s_v1, iq3_s);

@@ -1,7 +1,7 @@
 //! Plain numbers: one a weight.
 
 use super::decoders;
-use crate::quant::{encode::float::f32_from_half, isa::Isa};
+use crate::quant::{half::f32_from_half, isa::Isa};
 
 decoders!(f32, f16, bf16, f64, i8, i16, i32, i64);
 

@@ -1,8 +1,8 @@
 //! Sixteen blocks of a stream of rows at once: their numbers, their importance, and how both turn
 //! into lanes and back into bytes.
 
-use super::float::half_from_f32;
 use super::lanes::{LANES, Lanes, nearest_int};
+use crate::quant::half::half_from_f32;
 
 /// Up to sixteen blocks of `SIZE` numbers; those that are missing at the end of the rows are zero.
 pub struct Group<const SIZE: usize> {

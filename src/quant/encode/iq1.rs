@@ -13,11 +13,11 @@
 
 #![allow(clippy::needless_range_loop, reason = "an index names one number in several arrays")]
 
-use super::float::half_from_f32;
 use super::lanes::{LANES, Lanes, nearest_int};
 use super::lattice::IQ1;
 use super::magnitude::{SUPER, each_super_block};
 use crate::per_isa;
+use crate::quant::half::half_from_f32;
 use crate::quant::isa::Isa;
 
 /// What the three digits are worth under each shift: plus, then minus.

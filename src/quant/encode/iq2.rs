@@ -9,10 +9,10 @@
 //! The search is that of [`super::magnitude`]. Where a type demands importance and there is none, all
 //! columns count the same; ggml stops there.
 
-use super::float::half_from_f32;
 use super::lattice::{self, Lattice};
 use super::magnitude::{Again, Encoded, Kind, SUPER, encode};
 use crate::per_isa;
+use crate::quant::half::half_from_f32;
 use crate::quant::isa::Isa;
 
 struct Xxs;

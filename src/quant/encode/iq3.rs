@@ -7,10 +7,10 @@
 //!
 //! The search is that of [`super::magnitude`].
 
-use super::float::half_from_f32;
 use super::lattice::{self, Lattice};
 use super::magnitude::{Again, Kind, SUPER, each_super_block, encode};
 use crate::per_isa;
+use crate::quant::half::half_from_f32;
 use crate::quant::isa::Isa;
 
 struct Xxs;

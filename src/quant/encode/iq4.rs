@@ -10,10 +10,10 @@
 //! `(sum wxq)^2 / (sum wqq)` is refined to `(sum wxq) / (sum wqq)` (ggml `quantize_row_iq4_nl_impl`).
 //! The sixteen are the lanes: each adds up in the order of the numbers.
 
-use super::float::half_from_f32;
 use super::lanes::nearest_int;
 use super::magnitude::{SUPER, each_super_block};
 use crate::per_isa;
+use crate::quant::half::half_from_f32;
 use crate::quant::isa::Isa;
 
 /// Numbers that share a scale.

@@ -7,7 +7,6 @@
 //!
 //! After llama.cpp `ggml-quants.c`: `quantize_row_q2_K_ref`, `quantize_row_q2_K_impl` and their kin.
 
-use super::float::f32_from_half;
 use super::group::{
     Group, affine_quanta, affine_requanta, centred_quanta, centred_requanta, energies, half_scale,
     transposed,
@@ -16,6 +15,7 @@ use super::lanes::{LANES, Lanes, nearest_int};
 use super::search::{Affine, NOTHING, Walk, affine, centred, descended, positive};
 use super::superblock::{SUPER, pack_nibbles, pack_pairs, pack_q3_k_scales, pack_q6_k, pack_sixes};
 use crate::per_isa;
+use crate::quant::half::f32_from_half;
 use crate::quant::isa::Isa;
 
 /// Calls `encode` with each sixteen super-blocks and their bytes.

@@ -10,8 +10,8 @@
 //!
 //! Importance plays no part. Source: ggml `quantize_row_tq1_0_ref` and its siblings.
 
-use super::float::half_from_f32;
 use crate::per_isa;
+use crate::quant::half::half_from_f32;
 use crate::quant::isa::Isa;
 
 /// The largest magnitude; NaN counts as nothing.

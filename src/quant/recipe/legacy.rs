@@ -14,7 +14,7 @@
 use super::{Recipe, today_in_pairs};
 use crate::per_isa;
 use crate::quant::encode::EncodeRows;
-use crate::quant::encode::float::half_from_f32;
+use crate::quant::half::half_from_f32;
 use crate::quant::isa::Isa;
 
 /// The recipes of a type, its last the one that was in use when the dialect ended.

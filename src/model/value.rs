@@ -1,91 +1,229 @@
-//! Lists of values as a file holds them: one buffer, not one allocation for each of millions.
-//!
-//! Clones share the buffer, so that plans, headers and vocabularies made from one file hold it once.
+//! Values of the thirteen kinds that GGUF has, and lists of them: one buffer, not one allocation for each
+//! of millions.
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{fmt, sync::Arc};
 
-use super::{Kind, Value};
+use super::Texts;
 
-/// Texts, one behind the other in one buffer. All together they are shorter than 4 GiB, as
-/// [`crate::limits::Limits`] has it.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Texts(Arc<Packed>);
-
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Packed {
-    bytes: Vec<u8>,
-    /// Where each text ends.
-    ends: Vec<u32>,
+/// The kind of a value; the numbers are GGUF's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum Kind {
+    U8 = 0,
+    I8 = 1,
+    U16 = 2,
+    I16 = 3,
+    U32 = 4,
+    I32 = 5,
+    F32 = 6,
+    Bool = 7,
+    String = 8,
+    Array = 9,
+    U64 = 10,
+    I64 = 11,
+    F64 = 12,
 }
 
-impl Texts {
-    /// Number of texts.
-    pub fn len(&self) -> usize {
-        self.0.ends.len()
+impl Kind {
+    const ALL: [Kind; 13] = [
+        Kind::U8,
+        Kind::I8,
+        Kind::U16,
+        Kind::I16,
+        Kind::U32,
+        Kind::I32,
+        Kind::F32,
+        Kind::Bool,
+        Kind::String,
+        Kind::Array,
+        Kind::U64,
+        Kind::I64,
+        Kind::F64,
+    ];
+
+    /// The kind with this number.
+    pub fn from_id(id: u32) -> Option<Kind> {
+        Kind::ALL.into_iter().find(|k| *k as u32 == id)
     }
 
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.0.ends.is_empty()
+    /// Bytes of a value of this kind; none of strings and arrays, which say so themselves.
+    pub fn width(self) -> usize {
+        match self {
+            Kind::U8 | Kind::I8 | Kind::Bool => 1,
+            Kind::U16 | Kind::I16 => 2,
+            Kind::U32 | Kind::I32 | Kind::F32 => 4,
+            Kind::U64 | Kind::I64 | Kind::F64 => 8,
+            Kind::String | Kind::Array => 0,
+        }
     }
 
-    /// The text at `index`.
-    pub fn get(&self, index: usize) -> Option<&[u8]> {
-        let end = *self.0.ends.get(index)?;
-        let start = index.checked_sub(1).and_then(|i| self.0.ends.get(i)).copied().unwrap_or(0);
-        self.0.bytes.get(start as usize..end as usize)
-    }
-
-    /// All texts in order.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = &[u8]> + Clone {
-        (0..self.len()).map(|index| self.get(index).unwrap_or_default())
-    }
-
-    /// Adds a text at the end.
-    pub fn push(&mut self, text: impl AsRef<[u8]>) {
-        let packed = Arc::make_mut(&mut self.0);
-        packed.bytes.extend_from_slice(text.as_ref());
-        packed.ends.push(u32::try_from(packed.bytes.len()).unwrap_or(u32::MAX));
-    }
-
-    /// The same texts but for those at the places in `others`.
-    pub fn with(&self, others: &HashMap<usize, Vec<u8>>) -> Texts {
-        let text = |(i, old)| others.get(&i).map_or(old, Vec::as_slice);
-        self.iter().enumerate().map(text).collect()
-    }
-
-    /// Keeps the first `len` texts.
-    pub fn truncate(&mut self, len: usize) {
-        let packed = Arc::make_mut(&mut self.0);
-        packed.ends.truncate(len);
-        packed.bytes.truncate(packed.ends.last().map_or(0, |end| *end as usize));
-    }
-
-    /// Gives back memory that was kept for more texts.
-    pub fn shrink(&mut self) {
-        let packed = Arc::make_mut(&mut self.0);
-        packed.bytes.shrink_to_fit();
-        packed.ends.shrink_to_fit();
+    /// GGUF's name of it, lower case: `u32`, `str`, `arr`.
+    #[expect(clippy::indexing_slicing, reason = "as many names as kinds, in order")]
+    pub fn name(self) -> &'static str {
+        ["u8", "i8", "u16", "i16", "u32", "i32", "f32", "bool", "str", "arr", "u64", "i64", "f64"]
+            [self as usize]
     }
 }
 
-impl<T: AsRef<[u8]>> FromIterator<T> for Texts {
-    fn from_iter<I: IntoIterator<Item = T>>(texts: I) -> Texts {
-        let mut out = Texts::default();
-        out.extend(texts);
-        out
+/// A value of some kind.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum Value {
+    U8(u8),
+    I8(i8),
+    U16(u16),
+    I16(i16),
+    U32(u32),
+    I32(i32),
+    F32(f32),
+    Bool(bool),
+    /// Bytes, as a rule UTF-8; nothing in the format promises it.
+    String(Vec<u8>),
+    /// Values of one kind.
+    Array(Array),
+    U64(u64),
+    I64(i64),
+    F64(f64),
+}
+
+impl Value {
+    /// Its kind.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Value::U8(_) => Kind::U8,
+            Value::I8(_) => Kind::I8,
+            Value::U16(_) => Kind::U16,
+            Value::I16(_) => Kind::I16,
+            Value::U32(_) => Kind::U32,
+            Value::I32(_) => Kind::I32,
+            Value::F32(_) => Kind::F32,
+            Value::Bool(_) => Kind::Bool,
+            Value::String(_) => Kind::String,
+            Value::Array(..) => Kind::Array,
+            Value::U64(_) => Kind::U64,
+            Value::I64(_) => Kind::I64,
+            Value::F64(_) => Kind::F64,
+        }
+    }
+
+    /// An array of strings.
+    pub fn strings<S: AsRef<[u8]>>(items: impl IntoIterator<Item = S>) -> Value {
+        items.into_iter().collect::<Texts>().into()
+    }
+
+    /// Its value, where it is a whole number that is not negative.
+    pub fn as_u64(&self) -> Option<u64> {
+        match *self {
+            Value::U8(v) => Some(v.into()),
+            Value::U16(v) => Some(v.into()),
+            Value::U32(v) => Some(v.into()),
+            Value::U64(v) => Some(v),
+            Value::I8(v) => v.try_into().ok(),
+            Value::I16(v) => v.try_into().ok(),
+            Value::I32(v) => v.try_into().ok(),
+            Value::I64(v) => v.try_into().ok(),
+            _ => None,
+        }
+    }
+
+    /// Its value as a float, where it is a number.
+    pub fn as_f64(&self) -> Option<f64> {
+        match *self {
+            Value::F32(v) => Some(v.into()),
+            Value::F64(v) => Some(v),
+            Value::I8(v) => Some(v.into()),
+            Value::I16(v) => Some(v.into()),
+            Value::I32(v) => Some(v.into()),
+            _ => self.as_u64().map(|v| v as f64),
+        }
+    }
+
+    /// Its text, where it is a string of valid UTF-8.
+    pub fn as_str(&self) -> Option<&str> {
+        match self {
+            Value::String(bytes) => std::str::from_utf8(bytes).ok(),
+            _ => None,
+        }
+    }
+
+    /// Its value, where it is a boolean.
+    pub fn as_bool(&self) -> Option<bool> {
+        match self {
+            Value::Bool(v) => Some(*v),
+            _ => None,
+        }
+    }
+
+    /// Its items, where it is an array.
+    pub fn as_array(&self) -> Option<&Array> {
+        match self {
+            Value::Array(items) => Some(items),
+            _ => None,
+        }
     }
 }
 
-impl<T: AsRef<[u8]>> Extend<T> for Texts {
-    fn extend<I: IntoIterator<Item = T>>(&mut self, texts: I) {
-        texts.into_iter().for_each(|text| self.push(text));
+impl From<u32> for Value {
+    fn from(v: u32) -> Value {
+        Value::U32(v)
     }
 }
 
-impl fmt::Debug for Texts {
+impl From<f32> for Value {
+    fn from(v: f32) -> Value {
+        Value::F32(v)
+    }
+}
+
+impl From<bool> for Value {
+    fn from(v: bool) -> Value {
+        Value::Bool(v)
+    }
+}
+
+impl From<&str> for Value {
+    fn from(v: &str) -> Value {
+        Value::String(v.as_bytes().to_vec())
+    }
+}
+
+impl From<Array> for Value {
+    fn from(v: Array) -> Value {
+        Value::Array(v)
+    }
+}
+
+impl From<Texts> for Value {
+    fn from(v: Texts) -> Value {
+        Value::Array(v.into())
+    }
+}
+
+impl fmt::Display for Value {
+    /// One line; long arrays are cut after a few items.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.iter().map(String::from_utf8_lossy)).finish()
+        match self {
+            Value::U8(v) => write!(f, "{v}"),
+            Value::I8(v) => write!(f, "{v}"),
+            Value::U16(v) => write!(f, "{v}"),
+            Value::I16(v) => write!(f, "{v}"),
+            Value::U32(v) => write!(f, "{v}"),
+            Value::I32(v) => write!(f, "{v}"),
+            Value::F32(v) => write!(f, "{v}"),
+            Value::Bool(v) => write!(f, "{v}"),
+            Value::U64(v) => write!(f, "{v}"),
+            Value::I64(v) => write!(f, "{v}"),
+            Value::F64(v) => write!(f, "{v}"),
+            Value::String(bytes) => write!(f, "{:?}", String::from_utf8_lossy(bytes)),
+            Value::Array(items) => {
+                write!(f, "{}[{}]", items.kind().name(), items.len())?;
+                for (i, item) in items.iter().take(6).enumerate() {
+                    write!(f, "{}{item}", if i == 0 { " " } else { ", " })?;
+                }
+                if items.len() > 6 { f.write_str(", …") } else { Ok(()) }
+            }
+        }
     }
 }
 
@@ -248,19 +386,6 @@ fn take(kind: Kind, bytes: &[u8]) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn texts_are_kept_in_order_and_changed_in_place() {
-        let mut texts: Texts = ["a", "", "bcd"].into_iter().collect();
-        let shared = texts.clone();
-        texts = texts.with(&HashMap::from([(1, b"longer".to_vec())]));
-        texts.push("e");
-        assert_eq!(texts.iter().collect::<Vec<_>>(), [&b"a"[..], b"longer", b"bcd", b"e"]);
-        texts.truncate(2);
-        assert_eq!(texts, ["a", "longer"].into_iter().collect());
-        assert_eq!(shared.get(2), Some(&b"bcd"[..]));
-        assert_eq!(shared.get(3), None);
-    }
 
     #[test]
     fn numbers_of_every_kind_come_back() {

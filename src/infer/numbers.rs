@@ -1,0 +1,66 @@
+//! The numbers that a runner computes with, as errors name them.
+
+use crate::{
+    error::{Error, Result},
+    format::family::Family,
+    model::{Metadata, Value},
+};
+
+/// The numbers of a model by GGUF's keys, behind its architecture.
+#[derive(Clone, Copy, Debug)]
+pub struct Numbers<'m> {
+    family: &'m Family,
+    metadata: &'m Metadata,
+}
+
+impl<'m> Numbers<'m> {
+    /// Those that `metadata` state of a model of `family`.
+    pub fn of(family: &'m Family, metadata: &'m Metadata) -> Numbers<'m> {
+        Numbers { family, metadata }
+    }
+
+    /// The key with its architecture, as messages show it.
+    pub fn key(&self, key: &str) -> String {
+        format!("{}.{key}", self.family.family.gguf)
+    }
+
+    fn get(&self, key: &str) -> Option<&Value> {
+        self.metadata.get(&self.key(key))
+    }
+
+    /// An integer.
+    pub fn u64(&self, key: &str) -> Option<u64> {
+        self.get(key).and_then(Value::as_u64)
+    }
+
+    /// A number.
+    pub fn f64(&self, key: &str) -> Option<f64> {
+        self.get(key).and_then(Value::as_f64)
+    }
+
+    /// A text.
+    pub fn str(&self, key: &str) -> Option<&str> {
+        self.get(key).and_then(Value::as_str)
+    }
+
+    pub(super) fn bool(&self, key: &str) -> Option<bool> {
+        self.get(key).and_then(Value::as_bool)
+    }
+
+    pub(super) fn size(&self, key: &str, most: u64) -> Result<usize> {
+        let found = self.u64(key);
+        let fits = found.filter(|v| (1..=most).contains(v)).and_then(|v| v.try_into().ok());
+        fits.ok_or_else(|| match found {
+            None => self.missing(key),
+            Some(found) => {
+                let what = format!("{} is {found}; the runner takes 1 to {most}", self.key(key));
+                Error::unsupported(what, "check the file with regguf verify")
+            }
+        })
+    }
+
+    pub(super) fn missing(&self, key: &str) -> Error {
+        let what = format!("the model cannot be run: {} is not said", self.key(key));
+        Error::unsupported(what, "check the file with regguf verify")
+    }
+}

@@ -1,0 +1,30 @@
+//! Half-precision numbers: the plain type F16, and the scales of every block.
+
+/// The bits of the half nearest to `x`, ties to even, as ggml `ggml_compute_fp32_to_fp16` makes them.
+///
+/// A NaN keeps only its sign. Without branches, so that loops over it become vector code.
+#[inline(always)]
+pub fn half_from_f32(x: f32) -> u16 {
+    let bits = x.to_bits();
+    let magnitude = bits & 0x7fff_ffff;
+    // Exponent moved from bias 127 to 15, then half a unit (less one, plus the odd bit) added.
+    let normal =
+        magnitude.wrapping_add(0xc800_0fff).wrapping_add((magnitude >> 13) & 1).wrapping_shr(13);
+    // Below 2^-14 a unit is 2^-24, which is what the addition to 0.5 rounds to.
+    let subnormal = (f32::from_bits(magnitude) + 0.5).to_bits().wrapping_sub(0x3f00_0000);
+    let finite = if magnitude < 0x3880_0000 { subnormal } else { normal };
+    let special = if magnitude > 0x7f80_0000 { 0x7e00 } else { 0x7c00 };
+    let nonsign = if magnitude < 0x4780_0000 { finite } else { special };
+    ((bits >> 16) & 0x8000 | nonsign) as u16
+}
+
+/// The value of a half, exactly.
+#[inline(always)]
+pub fn f32_from_half(half: u16) -> f32 {
+    let magnitude = u32::from(half & 0x7fff) << 13;
+    // A product with a power of two moves the exponent, also that of a subnormal half.
+    let finite = (f32::from_bits(magnitude) * f32::from_bits(0x7780_0000)).to_bits();
+    let special = magnitude | 0x7f80_0000;
+    let nonsign = if magnitude < 0x0f80_0000 { finite } else { special };
+    f32::from_bits(u32::from(half & 0x8000) << 16 | nonsign)
+}
