@@ -11,9 +11,9 @@ use crate::{
         Input,
         replace::{check_interrupt, check_target, write_small},
     },
-    container::imatrix::Importance as Read,
+    container::imatrix::{Importance, Measured},
     error::{Error, Result},
-    infer::{Importance, Session, Want, perplexity::windows},
+    infer::{Session, Want, perplexity::windows},
 };
 
 /// What the person typed.
@@ -52,8 +52,8 @@ fn collect(args: &Args, globals: &Globals) -> Result<ExitCode> {
             tokens.len()
         )));
     }
-    let mut importance = Importance::default();
-    let mut session = Session::tapped(&loaded.weights, context, &mut importance);
+    let mut measured = Measured::default();
+    let mut session = Session::tapped(&loaded.weights, context, &mut measured);
     for window in &windows {
         check_interrupt()?;
         session.truncate(0);
@@ -63,13 +63,13 @@ fn collect(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let dataset = args.windows.file.display().to_string();
     let count = u32::try_from(windows.len()).unwrap_or(u32::MAX);
     let bytes = match args.output.extension().is_some_and(|e| e == "dat") {
-        true => importance.to_dat(&dataset, count, args.windows.context),
-        false => importance.to_gguf(&dataset, count, args.windows.context)?,
+        true => measured.to_dat(&dataset, count, args.windows.context)?,
+        false => measured.to_gguf(&dataset, count, args.windows.context)?,
     };
     // As quantize will read it.
-    Read::of(&Input::memory(&args.output, bytes.clone()))?;
+    Importance::of(&Input::memory(&args.output, bytes.clone()))?;
     write_small(&args.output, &bytes, args.force)?;
-    let (matrices, output) = (importance.len(), args.output.display());
+    let (matrices, output) = (measured.len(), args.output.display());
     remark(globals, &format!("{output}: {matrices} matrices over {count} windows"));
     Ok(ExitCode::SUCCESS)
 }

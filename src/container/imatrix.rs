@@ -20,10 +20,12 @@ use std::{
 
 use crate::{
     bytes::{Input, Source},
-    container::{OpenOptions, detect::detect},
+    container::{OpenOptions, TensorHead, detect::detect, keyed},
     error::{Error, Result},
+    format::catalog,
     limits::Limits,
-    model::{Array, Model, Tensor, Texts},
+    model::{Array, Metadata, Model, Tensor, Texts, Value},
+    quant::QuantType,
 };
 
 /// The importances of a model's matrices.
@@ -186,6 +188,128 @@ impl Importance {
     }
 }
 
+/// What was seen of a text so far, by GGUF tensor name: what a file of importances is made from.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Measured {
+    entries: BTreeMap<String, Seen>,
+}
+
+/// What one tensor was multiplied with.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Seen {
+    /// Sums of squares, column by column, expert after expert.
+    sums: Vec<f32>,
+    /// Vectors seen by each expert, or by the one matrix.
+    counts: Vec<u32>,
+}
+
+impl Seen {
+    /// Columns of the matrix.
+    fn columns(&self) -> usize {
+        self.sums.len() / self.counts.len().max(1)
+    }
+}
+
+impl Measured {
+    /// Adds the vectors `xs`, each of `cols` numbers, that one of the `experts` of a tensor was multiplied
+    /// with.
+    pub fn add(&mut self, name: &str, (expert, experts): (usize, usize), cols: usize, xs: &[f32]) {
+        let entry = self.entries.entry(name.to_owned()).or_default();
+        entry.counts.resize(experts, 0);
+        entry.sums.resize(experts * cols, 0.0);
+        let own = entry.sums.chunks_exact_mut(cols).zip(&mut entry.counts).nth(expert);
+        let Some((sums, count)) = own else { return };
+        for x in xs.chunks_exact(cols) {
+            *count += 1;
+            for (sum, x) in sums.iter_mut().zip(x) {
+                *sum += x * x;
+            }
+        }
+    }
+
+    /// How many matrices were seen.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether none was seen.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The bytes of a `.dat` file about `windows` windows of `context` tokens of the text `dataset`.
+    ///
+    /// # Errors
+    /// Where there is more of something than the format counts.
+    pub fn to_dat(&self, dataset: &str, windows: u32, context: u32) -> Result<Vec<u8>> {
+        let word = |n: usize| {
+            let beyond = |_| Error::unsupported(format!("{OLD}: cannot count {n}"), "write GGUF");
+            u32::try_from(n).map_err(beyond).map(u32::to_le_bytes)
+        };
+        let mut out = word(self.entries.len())?.to_vec();
+        for (name, seen) in &self.entries {
+            out.extend(word(name.len())?);
+            out.extend(name.as_bytes());
+            let most = seen.counts.iter().copied().max().unwrap_or(0);
+            let calls = most.div_ceil(context.max(1));
+            out.extend(calls.to_le_bytes());
+            out.extend(word(seen.sums.len())?);
+            for (sums, count) in seen.sums.chunks_exact(seen.columns().max(1)).zip(&seen.counts) {
+                for sum in sums {
+                    // An expert that was never asked counts every column alike.
+                    let mean = if *count == 0 { 1.0 } else { sum / *count as f32 };
+                    out.extend((mean * calls as f32).to_le_bytes());
+                }
+            }
+        }
+        out.extend(windows.to_le_bytes());
+        out.extend(word(dataset.len())?);
+        out.extend(dataset.as_bytes());
+        Ok(out)
+    }
+
+    /// The bytes of a GGUF file of the same.
+    ///
+    /// # Errors
+    /// Where a name does not fit the format.
+    pub fn to_gguf(&self, dataset: &str, windows: u32, context: u32) -> Result<Vec<u8>> {
+        let missing = || Error::unsupported("the description of gguf-v3 is missing", "");
+        let format = catalog::container("gguf-v3").ok_or_else(missing)?;
+        let quant = QuantType::today("f32").ok_or_else(missing)?;
+        let mut metadata = Metadata::new();
+        metadata.set("general.type", "imatrix");
+        metadata.set("imatrix.datasets", Value::strings([dataset]));
+        metadata.set("imatrix.chunk_count", windows);
+        metadata.set("imatrix.chunk_size", context);
+        let mut heads = Vec::new();
+        let mut data: Vec<Vec<u8>> = Vec::new();
+        for (name, seen) in &self.entries {
+            let experts = seen.counts.len();
+            let counts: Vec<f32> = seen.counts.iter().map(|count| *count as f32).collect();
+            let parts = [("in_sum2", seen.columns() as u64, &seen.sums), ("counts", 1, &counts)];
+            for (kind, cols, numbers) in parts {
+                heads.push(TensorHead {
+                    name: format!("{name}.{kind}"),
+                    shape: vec![experts as u64, cols],
+                    quant,
+                    bytes: numbers.len() as u64 * 4,
+                });
+                data.push(numbers.iter().flat_map(|v| v.to_le_bytes()).collect());
+            }
+        }
+        let layout = keyed::layout(format, &[], &metadata, &heads)?;
+        let large = || Error::unsupported("the importances are larger than memory", "");
+        let size = |bytes: u64| usize::try_from(bytes).map_err(|_| large());
+        let mut out = vec![0; size(layout.total)?];
+        let parts = layout.chunks.iter().map(|(at, bytes)| (*at, bytes));
+        for (at, bytes) in parts.chain(layout.data.iter().copied().zip(&data)) {
+            let at = size(at)?;
+            out.get_mut(at..at + bytes.len()).ok_or_else(large)?.copy_from_slice(bytes);
+        }
+        Ok(out)
+    }
+}
+
 fn floats(bytes: &[u8]) -> impl Iterator<Item = f32> {
     bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b))
 }
@@ -205,10 +329,6 @@ fn numbers(model: &Model, tensor: &Tensor) -> Result<Vec<f32>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        model::{Metadata, Value},
-        quant::QuantType,
-    };
 
     /// The bytes of an old file with these entries: name, calls, sums.
     fn dat(entries: &[(&str, i32, &[f32])]) -> Vec<u8> {

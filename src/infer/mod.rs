@@ -12,7 +12,7 @@ pub mod dot;
 pub mod forward;
 pub mod functions;
 pub mod fused;
-pub mod imatrix;
+mod imatrix;
 pub mod layer;
 pub mod matrix;
 pub mod numbers;
@@ -29,7 +29,6 @@ pub mod whole;
 
 pub use config::Config;
 pub use forward::{Session, Want};
-pub use imatrix::Importance;
 pub use outputs::{Outputs, Perplexity};
 pub use sample::{Sampler, Sampling};
 pub use template::Template;
