@@ -71,8 +71,12 @@ fn check_shapes(family: &'static Family, model: &Model) -> Result<()> {
     Ok(())
 }
 
-/// Drops an output matrix whose bytes are those of the embedding: readers of GGUF take that by themselves.
+/// Drops an output matrix whose bytes are those of the embedding, in families whose files may leave it out: readers
+/// of GGUF take the embedding by themselves.
 fn drop_tied(family: &'static Family, model: &mut Model, notes: &mut Vec<String>) -> Result<()> {
+    if !family.roles.get("output").is_some_and(|names| names.optional_old) {
+        return Ok(());
+    }
     let place = |id: &str| {
         let is = |(_, role): (Naming, Role)| role.id == id && !role.bias;
         model.tensors.iter().position(|t| Role::find(family, &t.name).is_some_and(is))
@@ -243,7 +247,10 @@ fn confused_heads(model: &Model) -> Option<(u64, u64)> {
 /// quantized ggjt v3, GGUF v1 and v2.
 fn may_have_confused_heads(model: &Model) -> bool {
     let of_the_days = ["ggjt-v1", "ggjt-v3", "gguf-v1", "gguf-v2"];
-    confused_heads(model).is_some() && of_the_days.iter().any(|f| model.format.starts_with(f))
+    let has_keys = model.tensors.iter().any(|t| t.name.ends_with("attn_k.weight"));
+    has_keys
+        && confused_heads(model).is_some()
+        && of_the_days.iter().any(|f| model.format.starts_with(f))
 }
 
 /// Undoes that permutation and applies the right one.

@@ -73,9 +73,11 @@ pub struct Tokenizer {
     /// `tokenizer.ggml.pre`, where byte pairs are merged inside words.
     #[serde(default)]
     pub pre: String,
-    /// The text of the token that begins and ends texts.
+    /// The text of the token that begins texts, where it is not the one that ends them.
+    pub begin: Option<String>,
+    /// The text of the token that ends texts.
     pub end: String,
-    /// The text of the unknown token, where it is not the one that ends texts.
+    /// The text of the unknown token, where there is one.
     pub unknown: Option<String>,
     /// The text of the padding token.
     pub padding: Option<String>,

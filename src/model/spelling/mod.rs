@@ -190,7 +190,15 @@ impl Walk {
         let (last, rank) = learned;
         let mut vocab =
             Vocab { model: rule.model.clone(), pre: rule.pre.clone(), ..Vocab::default() };
-        let end = self.texts.iter().position(|t| t.as_deref() == Some(rule.end.as_bytes()));
+        let id = |wanted: &str| {
+            let at = self.texts.iter().position(|t| t.as_deref() == Some(wanted.as_bytes()))?;
+            u32::try_from(at).ok()
+        };
+        let end = id(&rule.end);
+        vocab.bos = rule.begin.as_deref().map_or(end, id);
+        vocab.unknown = rule.unknown.as_deref().and_then(id);
+        vocab.padding = rule.padding.as_deref().and_then(id);
+        vocab.eos = end;
         for (id, what) in self.found.iter().enumerate() {
             let text = self.text(id);
             let marked = kinds.get(id) == Some(&TokenKind::Control);
@@ -213,8 +221,6 @@ impl Walk {
         }
         self.merges.in_order.truncate(rank + 1);
         vocab.merges.extend(self.merges.in_order);
-        let end = end.and_then(|id| u32::try_from(id).ok());
-        (vocab.bos, vocab.eos, vocab.unknown) = (end, end, end);
         vocab
     }
 }
