@@ -25,7 +25,7 @@ use crate::{
 #[command(after_help = "\
 Examples:
   regguf join model-00001-of-00005.gguf
-  regguf join a.gguf b.gguf c.gguf -o model.gguf       shards under other names, in any order
+  regguf join a.gguf b.gguf c.gguf -o model.gguf    shards under other names
   regguf join shards-joined-with-cat.gguf -o model.gguf
   regguf join model.gguf.part1of2
 

@@ -41,8 +41,9 @@ or llama.cpp wants; for another key, name it: u32:5, str:TEXT, bool:true, [f32]:
 Examples:
   regguf metadata model.gguf
   regguf metadata model.gguf get tokenizer.chat_template
-  regguf metadata model.gguf --chat-template chatml.jinja --special-token eos '<|im_end|>'
-  regguf metadata model.gguf set llama.context_length 8192 remove 'quantize.*' --dry-run
+  regguf metadata model.gguf --chat-template chatml.jinja
+  regguf metadata model.gguf --special-token eos '<|im_end|>' --dry-run
+  regguf metadata model.gguf set llama.context_length 8192 remove 'quantize.*'
   regguf metadata model.gguf set llama.rope.freq_base 1e6 --in-place
   regguf metadata model.gguf copy-from other.gguf 'tokenizer.*' -o mended.gguf")]
 pub struct Args {
