@@ -7,6 +7,7 @@ use crate::format::container::{self, Container};
 use crate::format::family::{self, Family};
 use crate::format::foreign::{self, Foreign};
 use crate::format::loader::{self, Loader};
+use crate::format::vocabulary::{self, Published};
 use std::sync::LazyLock;
 
 include!(concat!(env!("OUT_DIR"), "/formats.rs"));
@@ -33,6 +34,18 @@ static FOREIGN: LazyLock<Vec<Foreign>> = LazyLock::new(|| {
     let lists = load("foreign", foreign::parse).unwrap_or_else(|wrong| panic!("{wrong}"));
     lists.into_iter().flatten().collect()
 });
+
+static VOCABULARIES: LazyLock<Vec<Published>> = LazyLock::new(|| {
+    load("vocabulary", vocabulary::parse).unwrap_or_else(|wrong| panic!("{wrong}"))
+});
+
+/// Every vocabulary that is known by what files hold of it.
+///
+/// # Panics
+/// If an embedded description breaks a rule of its schema, which a test rules out.
+pub fn vocabularies() -> &'static [Published] {
+    &VOCABULARIES
+}
 
 /// What llama.cpp demands of a GGUF.
 ///

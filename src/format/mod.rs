@@ -9,3 +9,4 @@ pub mod family;
 pub mod foreign;
 pub mod loader;
 pub mod schema;
+pub mod vocabulary;

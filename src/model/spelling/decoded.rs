@@ -3,7 +3,9 @@
 //!
 //! Single bytes can be won back: trainers give them the ids of a run, in the order of their letters.
 
-use crate::model::Texts;
+use sha2::{Digest, Sha256};
+
+use crate::{format::vocabulary::Published, model::Texts};
 
 /// U+FFFD.
 const REPLACED: &[u8] = "\u{fffd}".as_bytes();
@@ -15,6 +17,26 @@ pub(super) fn lossy(tokens: &Texts) -> bool {
 
 fn has_lost(token: &[u8]) -> bool {
     token.windows(REPLACED.len()).any(|part| part == REPLACED)
+}
+
+/// The one of `known` that these are, as far as they were stored.
+pub(super) fn published<'k>(tokens: &Texts, known: &'k [Published]) -> Option<&'k Published> {
+    known.iter().find(|published| {
+        let mut sum = Sha256::new();
+        for id in (0..published.vocabulary.tokens).filter(|id| !published.bytes.contains_key(id)) {
+            let Some(token) = tokens.get(id) else { return false };
+            sum.update(u32::try_from(token.len()).unwrap_or(u32::MAX).to_le_bytes());
+            sum.update(token);
+        }
+        let hex: String = sum.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        hex == published.vocabulary.digest
+    })
+}
+
+/// The bytes of tokens, those that were lost as they were published.
+pub(super) fn completed(tokens: &Texts, published: &Published) -> Vec<Option<Vec<u8>>> {
+    let stored = tokens.iter().map(<[u8]>::to_vec).enumerate();
+    stored.map(|(id, token)| Some(published.bytes.get(&id).cloned().unwrap_or(token))).collect()
 }
 
 /// The bytes of tokens, where they are known; and how many single bytes were won back.
@@ -80,6 +102,26 @@ mod tests {
             .collect();
         let stored = |byte: &u8| String::from_utf8_lossy(&[*byte]).into_owned();
         (["<|endoftext|>".to_owned()].into_iter().chain(order.iter().map(stored)).collect(), order)
+    }
+
+    #[test]
+    fn a_published_vocabulary_is_known_by_what_was_stored() {
+        let stored: Texts = ["a", "\u{fffd}", "b", ".", ""].into_iter().collect();
+        let mut sum = Sha256::new();
+        sum.update(b"\x01\0\0\0a\x01\0\0\0b");
+        let digest: String = sum.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let text = format!(
+            "[vocabulary]\nname='x'\ntitle=''\nsource=''\ntokens=4\ndigest='{digest}'\n\
+             [bytes]\n1 = 'e4ba'\n3 = '202e'"
+        );
+        let known = [crate::format::vocabulary::parse("x", &text).unwrap()];
+        let found = published(&stored, &known).unwrap();
+        let whole: Vec<Vec<u8>> = completed(&stored, found).into_iter().flatten().collect();
+        assert_eq!(whole, [&b"a"[..], b"\xe4\xba", b"b", b" .", b""]);
+        let other: Texts = ["a", "\u{fffd}", "c", "."].into_iter().collect();
+        let short: Texts = ["a", "\u{fffd}"].into_iter().collect();
+        assert!(published(&other, &known).is_none() && published(&short, &known).is_none());
+        assert_eq!(crate::format::catalog::vocabularies()[0].bytes.len(), 513 + 25);
     }
 
     #[test]

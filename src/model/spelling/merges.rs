@@ -2,8 +2,12 @@
 
 use std::collections::HashMap;
 
-/// No token that was learned is longer: GPT-2's longest has 128 letters.
-const LONGEST: usize = 256;
+/// No token that was learned is longer: GPT-NeoX-20B's longest has 1024 letters.
+const LONGEST: usize = 1024;
+/// Longer ones are rare: GPT-2's longest has 128 letters.
+const LONG: usize = 256;
+/// Letters of long texts that are looked at in all.
+const LONG_IN_ALL: usize = 1 << 16;
 
 /// The merges found so far.
 #[derive(Default)]
@@ -15,6 +19,8 @@ pub(super) struct Merges {
     /// What merges and single letters make, by number.
     made: HashMap<String, usize>,
     texts: Vec<String>,
+    /// Letters of long texts so far.
+    long: usize,
 }
 
 impl Merges {
@@ -41,10 +47,16 @@ impl Merges {
     }
 
     /// What the merges leave of a text; none where it has a letter that is no token.
-    fn parts(&self, text: &str) -> Option<Vec<usize>> {
+    fn parts(&mut self, text: &str) -> Option<Vec<usize>> {
         let letters = text.chars().take(LONGEST + 1);
         let letters = letters.map(|c| self.made.get(c.encode_utf8(&mut [0; 4]) as &str).copied());
         let mut parts = letters.collect::<Option<Vec<usize>>>().filter(|p| p.len() <= LONGEST)?;
+        if parts.len() > LONG {
+            self.long += parts.len();
+            if self.long > LONG_IN_ALL {
+                return None;
+            }
+        }
         loop {
             let pairs = parts.iter().zip(parts.iter().skip(1));
             let ranked = pairs.filter_map(|(a, b)| Some((*self.ranks.get(&(*a, *b))?, (*a, *b))));

@@ -8,10 +8,10 @@
 mod decoded;
 mod merges;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::{TokenKind, Vocab};
-use crate::format::{container::Spelling, family::Tokenizer};
+use crate::format::{catalog, container::Spelling, family::Tokenizer};
 use merges::Merges;
 
 /// A vocabulary in GGUF's terms.
@@ -32,22 +32,29 @@ pub fn read(rule: &Tokenizer, spellings: &[Spelling], records: &Vocab) -> Result
         }
         many => many.first().copied().unwrap_or(Spelling::Bytes),
     };
-    let mut won = 0;
-    let texts = match spelling {
-        Spelling::Pieces => return Ok(pieces(rule, records)),
-        Spelling::Decoded => {
+    let (mut won, mut notes) = (0, Vec::new());
+    let published = || decoded::published(&records.tokens, catalog::vocabularies());
+    let known = (spelling == Spelling::Decoded).then(published).flatten();
+    let texts = match (spelling, known) {
+        (Spelling::Pieces, _) => return Ok(pieces(rule, records)),
+        (Spelling::Decoded, Some(known)) => {
+            let (title, lost) = (&known.vocabulary.title, known.bytes.len());
+            notes.push(format!("the vocabulary is {title}: {lost} tokens are as it has them"));
+            decoded::completed(&records.tokens, known)
+        }
+        (Spelling::Decoded, None) => {
             let (texts, bytes) = decoded::bytes(&records.tokens);
             won = bytes;
             texts
         }
-        Spelling::Latin1 => records.tokens.iter().map(|token| Some(latin1(token))).collect(),
-        Spelling::Bytes | Spelling::Wordpiece => {
+        (Spelling::Latin1, _) => records.tokens.iter().map(|token| Some(latin1(token))).collect(),
+        (Spelling::Bytes | Spelling::Wordpiece, _) => {
             records.tokens.iter().map(|token| Some(token.to_vec())).collect()
         }
     };
-    let walk = Walk::over(texts, spelling == Spelling::Decoded);
+    let walk = Walk::over(texts, spelling == Spelling::Decoded && known.is_none());
     let learned = walk.learned()?;
-    let notes = walk.losses(won, learned.0).into_iter().collect();
+    notes.extend(walk.losses(won, learned.0));
     Ok(Spelled { vocab: walk.vocab(rule, &records.kinds, learned), notes })
 }
 
@@ -137,7 +144,7 @@ impl Walk {
         let (mut late, mut added) = (0, 0);
         let mut last = None;
         for (id, what) in self.found.iter().enumerate() {
-            let spaces = self.text(id).iter().all(|byte| *byte == b' ');
+            let spaces = spaces(self.text(id));
             match what {
                 Found::Merged(_) if tail.is_some() => late += usize::from(!spaces),
                 Found::Merged(rank) => {
@@ -188,6 +195,8 @@ impl Walk {
 
     fn vocab(mut self, rule: &Tokenizer, kinds: &[TokenKind], learned: (usize, usize)) -> Vocab {
         let (last, rank) = learned;
+        // Added tokens stand as people type them, runs of spaces that were learned too among them.
+        let mut added = HashSet::new();
         let mut vocab =
             Vocab { model: rule.model.clone(), pre: rule.pre.clone(), ..Vocab::default() };
         let id = |wanted: &str| {
@@ -210,11 +219,17 @@ impl Walk {
                 Found::Again if self.decoded && id < last => {
                     (format!("[UNK_BYTES{id}]"), TokenKind::Unused)
                 }
+                Found::Again if spaces(text) && id > last && added.insert(plain()) => {
+                    (plain(), TokenKind::UserDefined)
+                }
                 Found::Again | Found::Empty => (format!("[PAD{id}]"), TokenKind::Unused),
                 Found::Byte | Found::Apart => (alphabet(text), TokenKind::Normal),
                 Found::Merged(_) if id <= last && !marked => (alphabet(text), TokenKind::Normal),
                 _ if special => (plain(), TokenKind::Control),
-                _ => (plain(), TokenKind::UserDefined),
+                _ => {
+                    added.insert(plain());
+                    (plain(), TokenKind::UserDefined)
+                }
             };
             vocab.tokens.push(text.into_bytes());
             vocab.kinds.push(kind);
@@ -256,6 +271,11 @@ fn pieces(rule: &Tokenizer, records: &Vocab) -> Spelled {
         vocab.kinds.push(kind);
     }
     Spelled { vocab, notes: Vec::new() }
+}
+
+/// Whether a text is a run of spaces.
+fn spaces(text: &[u8]) -> bool {
+    text.len() > 1 && text.iter().all(|byte| *byte == b' ')
 }
 
 /// `<|endoftext|>`, `<fim_prefix>`.
@@ -354,10 +374,15 @@ mod tests {
         let new = bytes(&old).unwrap();
         // Spaces before other merges were learned.
         assert_eq!(merges(&new), ["a a", "Ġ Ġ", "Ġ a"]);
+        let (user, control) = (TokenKind::UserDefined, TokenKind::Control);
+        let unused = TokenKind::Unused;
+        assert_eq!(new.kinds[5..], [user, user, control, user, user]);
+        assert_eq!(new.tokens.get(5), Some(&b"  "[..]));
+        let twice = bytes(&["a", " ", "aa", "  ", " a", "  ", "  ", "  "]).unwrap();
+        assert_eq!(twice.kinds[5..], [user, unused, unused]);
         let old = ["a", " ", "aa", " a", "  ", "    ", "### End", "aaa", "### Other"];
         let new = bytes(&old).unwrap();
         assert_eq!(merges(&new), ["a a", "Ġ a"]);
-        let (user, control) = (TokenKind::UserDefined, TokenKind::Control);
         assert_eq!(new.kinds[4..], [user, user, control, user, user]);
         assert_eq!(new.tokens.get(4), Some(&b"  "[..]));
     }
