@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::receipt::{self, Receipt};
 use crate::check::files::search::{self, Looks};
+use crate::container::pieces;
 use crate::error::{Result, unicode};
 
 /// What a model consists of on disk.
@@ -124,7 +125,11 @@ fn in_folder(
             (_, false) => Kind::Parts,
         });
         let first = set.first().copied().unwrap_or(path).clone();
-        found.push((kind, first, set.iter().copied().cloned().collect()));
+        let files = match pieces::all(path) {
+            Ok(Some((_, pieces))) => pieces,
+            _ => set.iter().copied().cloned().collect(),
+        };
+        found.push((kind, first, files));
     }
     found
 }

@@ -1,11 +1,10 @@
 //! An input: a file opened read-only, or bytes in memory, read at positions.
 
 use std::{
-    fs::File,
+    fs::{File, Metadata},
     io::{self, Read},
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
-    time::SystemTime,
 };
 
 use super::inputs;
@@ -27,14 +26,19 @@ struct Inner {
 
 #[derive(Debug)]
 enum Kind {
-    File {
-        file: File,
-        modified: Option<SystemTime>,
-    },
+    File(OnDisk),
     Memory(Vec<u8>),
     Stream(Mutex<Stream>),
     /// Stretches of others, laid end to end.
     Spans(Vec<Span>),
+}
+
+/// A file on a disk, as it was when it was opened.
+#[derive(Debug)]
+struct OnDisk {
+    /// The open file; none where it is opened anew for every reading.
+    held: Option<File>,
+    metadata: Metadata,
 }
 
 /// A stretch of another input.
@@ -71,8 +75,8 @@ impl Input {
     /// Opens a file for reading: from now on it is an input, which nothing writes to.
     pub fn open(path: impl AsRef<Path>) -> Result<Input> {
         let input = Input::look(path)?;
-        if let Some(Ok(metadata)) = input.file().map(File::metadata) {
-            inputs::opened(input.path(), &metadata);
+        if let Some(metadata) = input.metadata() {
+            inputs::opened(input.path(), metadata);
         }
         Ok(input)
     }
@@ -80,10 +84,27 @@ impl Input {
     /// Opens a file to look at it, as at what was just written: it is no input.
     pub fn look(path: impl AsRef<Path>) -> Result<Input> {
         let path = path.as_ref();
+        if path == Path::new("-") {
+            let what = "-: standard input is not read";
+            return Err(Error::refused(
+                what,
+                "save it to a file and name that (./- for one of that name)",
+            ));
+        }
         let file = open_regular(path).map_err(|e| Error::io(path, "open", e))?;
-        let meta = file.metadata().map_err(|e| Error::io(path, "read", e))?;
-        let kind = Kind::File { modified: meta.modified().ok(), file };
-        Ok(Input(Arc::new(Inner { path: path.to_owned(), len: meta.len(), kind }), None))
+        let metadata = file.metadata().map_err(|e| Error::io(path, "read", e))?;
+        let (path, len) = (path.to_owned(), metadata.len());
+        let kind = Kind::File(OnDisk { held: Some(file), metadata });
+        Ok(Input(Arc::new(Inner { path, len, kind }), None))
+    }
+
+    /// The same file, opened anew for every reading and looked at whether it still is the same: of a set of
+    /// a thousand files not all can be open at once.
+    pub fn late(&self) -> Input {
+        let Kind::File(OnDisk { metadata, .. }) = &self.0.kind else { return self.clone() };
+        let kind = Kind::File(OnDisk { held: None, metadata: metadata.clone() });
+        let (path, len) = (self.0.path.clone(), self.0.len);
+        Input(Arc::new(Inner { path, len, kind }), self.1.clone())
     }
 
     /// Bytes in memory under a name, for tests and small embedded files.
@@ -146,17 +167,65 @@ impl Input {
         self.0.len == 0
     }
 
-    /// The open file, where there is one on disk.
-    pub fn file(&self) -> Option<&File> {
+    /// What the disk said of the file when it was opened; none of what is no file of its own.
+    pub fn metadata(&self) -> Option<&Metadata> {
         match &self.0.kind {
-            Kind::File { file, .. } => Some(file),
+            Kind::File(on_disk) => Some(&on_disk.metadata),
             _ => None,
         }
     }
 
+    /// Whether it is a file on a disk, and neither unpacked nor put together on the way.
+    pub fn is_on_disk(&self) -> bool {
+        self.metadata().is_some()
+    }
+
+    /// The files on disks that its bytes come from.
+    pub fn sources(&self) -> Vec<&Input> {
+        match &self.0.kind {
+            Kind::File(_) => vec![self],
+            Kind::Spans(spans) => spans.iter().flat_map(|s| s.input.sources()).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Does something with the open file.
+    pub(super) fn with_file<T>(&self, act: impl FnOnce(&File) -> io::Result<T>) -> Result<T> {
+        let failed = |doing| move |e| Error::io(&self.0.path, doing, e);
+        let Kind::File(OnDisk { held, metadata }) = &self.0.kind else {
+            let what = format!("{}: only a file on disk can be mapped", self.name());
+            return Err(Error::unsupported(what, "extract it first"));
+        };
+        if let Some(file) = held {
+            return act(file).map_err(failed("read"));
+        }
+        let file = open_regular(&self.0.path).map_err(failed("open"))?;
+        let now = file.metadata().map_err(failed("read"))?;
+        self.compare(metadata, &now)?;
+        act(&file).map_err(failed("read"))
+    }
+
+    /// Whether what the disk says now is what it said when the file was opened.
+    fn compare(&self, then: &Metadata, now: &Metadata) -> Result<()> {
+        let how = if now.len() != then.len() {
+            format!("its length went from {} to {}", then.len(), now.len())
+        } else if now.modified().ok() != then.modified().ok() {
+            "its modification time moved".to_owned()
+        } else if !inputs::is_same(then, now) {
+            "another file has its name".to_owned()
+        } else {
+            return Ok(());
+        };
+        Err(Error::Changed { path: self.0.path.clone(), how })
+    }
+
     /// Whether reading out of order costs no more than reading in order.
     pub fn is_random(&self) -> bool {
-        !matches!(self.0.kind, Kind::Stream(_))
+        match &self.0.kind {
+            Kind::Stream(_) => false,
+            Kind::Spans(spans) => spans.iter().all(|span| span.input.is_random()),
+            _ => true,
+        }
     }
 
     /// Fills `out` with the bytes from `at` on.
@@ -199,10 +268,12 @@ impl Input {
                 out.copy_from_slice(from);
                 Ok(())
             }
-            Kind::File { file, .. } => read_exact_at(file, at, out).map_err(|e| match e.kind() {
-                io::ErrorKind::UnexpectedEof => short(),
-                _ => Error::io(&self.0.path, "read", e),
-            }),
+            Kind::File(_) => match self.with_file(|file| read_exact_at(file, at, out)) {
+                Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::UnexpectedEof => {
+                    Err(short())
+                }
+                done => done,
+            },
             Kind::Spans(spans) => {
                 let (mut begin, mut out) = (0, out);
                 for span in spans {
@@ -244,19 +315,17 @@ impl Input {
 
     /// Checks that the file is as it was when it was opened: same length, same modification time.
     pub fn check_unchanged(&self) -> Result<()> {
-        if let Kind::Spans(spans) = &self.0.kind {
-            return spans.iter().try_for_each(|span| span.input.check_unchanged());
+        match &self.0.kind {
+            Kind::File(OnDisk { held, metadata }) => {
+                let now = match held {
+                    Some(file) => file.metadata(),
+                    None => self.0.path.metadata(),
+                };
+                self.compare(metadata, &now.map_err(|e| Error::io(&self.0.path, "read", e))?)
+            }
+            Kind::Spans(spans) => spans.iter().try_for_each(|span| span.input.check_unchanged()),
+            _ => Ok(()),
         }
-        let Kind::File { file, modified } = &self.0.kind else { return Ok(()) };
-        let meta = file.metadata().map_err(|e| Error::io(&self.0.path, "read", e))?;
-        let how = if meta.len() != self.0.len {
-            format!("its length went from {} to {}", self.0.len, meta.len())
-        } else if meta.modified().ok() != *modified {
-            "its modification time moved".to_owned()
-        } else {
-            return Ok(());
-        };
-        Err(Error::Changed { path: self.0.path.clone(), how })
     }
 }
 

@@ -79,6 +79,19 @@ fn id(path: &Path, _: &Metadata) -> Option<Id> {
     path.canonicalize().ok()
 }
 
+/// Whether two looks at a path met the same file, where the system can tell.
+pub(super) fn is_same(one: &Metadata, other: &Metadata) -> bool {
+    #[cfg(unix)]
+    {
+        id(Path::new(""), one) == id(Path::new(""), other)
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = (one, other);
+        true
+    }
+}
+
 /// The permissions of a file as bits; all of them where the system has none.
 pub(super) fn permissions(metadata: &Metadata) -> u32 {
     #[cfg(unix)]

@@ -26,17 +26,13 @@ static LOST: AtomicBool = AtomicBool::new(false);
 /// # Errors
 /// [`Error::Unsupported`] for inputs that are not files on disk, [`Error::Io`] where mapping fails.
 pub fn map(input: &Input) -> Result<Mmap> {
-    let Some(file) = input.file() else {
-        let what = format!("{}: only a file on disk can be mapped", input.name());
-        return Err(Error::unsupported(what, "extract it first"));
-    };
     input.check_unchanged()?;
     #[cfg(any(target_os = "linux", target_os = "macos"))]
     lost_pages::survive();
     // SAFETY: the map is read-only and private to this process. What somebody else writes to the file
     // shows in it, and bytes read from it are checked like bytes from any file; pages that are gone are
     // replaced by zeros, see `lost_pages`.
-    unsafe { Mmap::map(file) }.map_err(|e| Error::io(input.path(), "map", e))
+    input.with_file(|file| unsafe { Mmap::map(file) })
 }
 
 /// Whether what was read from the map of `input` so far is what the file holds.

@@ -315,14 +315,16 @@ fn reserve(file: &File, size: u64) -> io::Result<()> {
 
 #[cfg(unix)]
 fn same_file(target: &Path, input: &Input) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let Some(Ok(held)) = input.file().map(File::metadata) else { return false };
-    target.metadata().is_ok_and(|m| m.dev() == held.dev() && m.ino() == held.ino())
+    let Ok(there) = target.metadata() else { return false };
+    let is = |held: &Input| held.metadata().is_some_and(|m| inputs::is_same(m, &there));
+    input.sources().into_iter().any(is)
 }
 
 #[cfg(not(unix))]
 fn same_file(target: &Path, input: &Input) -> bool {
-    matches!((target.canonicalize(), input.path().canonicalize()), (Ok(a), Ok(b)) if a == b)
+    let Ok(there) = target.canonicalize() else { return false };
+    let is = |held: &Input| held.path().canonicalize().is_ok_and(|path| path == there);
+    input.sources().into_iter().any(is)
 }
 
 #[cfg(unix)]
@@ -352,8 +354,10 @@ mod access {
     /// are none.
     pub(super) fn readers(sources: &[&Input]) -> u32 {
         let of = |input: &&Input| {
-            let metadata = input.file().and_then(|file| file.metadata().ok());
-            metadata.map_or(inputs::shared(), |metadata| inputs::permissions(&metadata))
+            let on_disk = input.sources();
+            let each = on_disk.iter().filter_map(|file| file.metadata());
+            let all = each.map(inputs::permissions).reduce(|all, one| all & one);
+            all.unwrap_or(inputs::shared())
         };
         let shared = match sources {
             [] => inputs::shared(),

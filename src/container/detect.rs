@@ -122,7 +122,7 @@ fn reached(error: &Error) -> u64 {
 /// # Errors
 /// Only where the file cannot be read, or where `options` name a format that does not exist.
 pub fn detect(input: &Input, options: &OpenOptions) -> Result<Detected> {
-    if input.file().is_some() {
+    if input.is_on_disk() {
         journal::check(input.path())?;
     }
     let mut state =

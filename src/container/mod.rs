@@ -64,7 +64,10 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Model> {
     let first = parts::first(path);
     let input = Input::open(&first)?;
     let detected = detect(&input, options)?;
-    let model = detected.sure(&input).map_err(|error| pieces::explain(&first, error))?;
+    let model = match detected.sure(&input) {
+        Err(error) => pieces::read(&first, error, options)?,
+        Ok(model) => model,
+    };
     let model = parts::complete(model, options)?;
     let mut model = shards::complete(model, options)?;
     settle::byte_order(&mut model)?;

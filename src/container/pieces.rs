@@ -3,7 +3,12 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result};
+use super::{OpenOptions, detect};
+use crate::{
+    bytes::Input,
+    error::{Error, Result},
+    model::Model,
+};
 
 /// Endings of names that are cut without a word for it: `x.gguf.001`, `x.gguf.aa`.
 const ENDINGS: [&str; 5] = [".gguf", ".bin", ".safetensors", ".ggml", ".pth"];
@@ -76,23 +81,42 @@ pub fn all(path: &Path) -> Result<Option<(String, Vec<PathBuf>)>> {
     }
 }
 
-/// What to say of a file that is a piece of another, in place of what is wrong with it by itself.
-pub(super) fn explain(path: &Path, error: Error) -> Error {
+/// Whether a file is a piece of another by its name and what stands beside it.
+pub fn is_piece(path: &Path) -> bool {
+    Set::of(path).is_some()
+}
+
+/// What a file is that is a piece of another, where the first piece is there and this is a later one.
+pub fn later(path: &Path) -> Option<String> {
+    let set = Set::of(path)?;
+    let first = set.found.first().is_some_and(|(number, _)| *number == set.first);
+    (first && set.own.number != set.first).then(|| set.looks().0)
+}
+
+/// Reads a file that is none by itself, as `error` says, together with the others that it is a piece of one
+/// file with.
+///
+/// # Errors
+/// `error`, where it is no piece; which pieces are missing; what is wrong with the whole.
+pub(super) fn read(path: &Path, error: Error, options: &OpenOptions) -> Result<Model> {
     if !matches!(error, Error::Malformed(_) | Error::Unknown { .. }) {
-        return error;
+        return Err(error);
     }
-    let Some(set) = Set::of(path) else { return error };
+    let Some(set) = Set::of(path) else { return Err(error) };
+    let (looks, whole) = set.looks();
     let file = path.display().to_string();
-    match set.looks() {
-        (looks, true) => {
-            let next = format!("all are there: `regguf join {file}` makes it whole");
-            Error::unsupported(format!("{file}: {looks}"), next)
-        }
-        (looks, false) => {
-            let next = "put all pieces into one folder and `regguf join` one of them".to_owned();
-            Error::Unknown { file, looks, next }
-        }
+    if !whole {
+        let next = "put all pieces into one folder and `regguf join` one of them".to_owned();
+        return Err(Error::Unknown { file, looks, next });
     }
+    let open = |(_, name): &(u32, String)| Input::open(path.with_file_name(name));
+    let pieces = set.found.iter().map(open).collect::<Result<Vec<_>>>()?;
+    let whole = Input::joined(path.with_file_name(&set.own.whole), &pieces);
+    let mut model = detect(&whole, options)?.sure(&whole)?;
+    model.notes.push(format!(
+        "{looks}; all are there and read as one: `regguf join {file}` makes it whole"
+    ));
+    Ok(model)
 }
 
 /// The pieces beside `path` that are of the same file, in order.

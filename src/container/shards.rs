@@ -3,7 +3,10 @@
 //! Only the first shard has the model's metadata; every shard has its own infos and data. Opening any
 //! of them opens the set. The `split.*` keys describe files, not the model, so the model has none.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+};
 
 use super::{OpenOptions, detect, incomplete, is_start};
 use crate::{
@@ -15,6 +18,9 @@ use crate::{
 const NUMBER: &str = "split.no";
 const COUNT: &str = "split.count";
 const TENSORS: &str = "split.tensors.count";
+
+/// Files of one set that are open at once; those of a larger set are opened when they are read.
+const MOST_OPEN: usize = 64;
 
 /// The name of shard `number` of `count`, from 1 on, as llama.cpp looks for it.
 pub fn name(prefix: &str, number: u64, count: u64) -> String {
@@ -89,9 +95,13 @@ pub(super) fn complete(model: Model, options: &OpenOptions) -> Result<Model> {
     let Some(input) = model.files.first().cloned() else { return Ok(model) };
     let number = model.metadata.u64(NUMBER).unwrap_or(0).saturating_add(1);
     if next(&model)?.is_some() {
-        let looks = "holds several shards, one behind the other, as cat leaves them".to_owned();
-        let next = format!("`regguf join {} -o NAME.gguf` makes one file of them", input.name());
-        return Err(incomplete(&input, looks, &next));
+        let mut whole = gather(&[input.path().to_owned()], options)?;
+        whole.notes.push(format!(
+            "holds {} shards, one behind the other, as cat leaves them: today's llama.cpp refuses such a \
+             file, an upgrade mends it",
+            whole.files.len()
+        ));
+        return Ok(whole);
     }
     let Some(paths) = siblings(input.path(), number, count) else {
         let looks = format!("is shard {number} of {count}, but its name does not say so");
@@ -111,7 +121,11 @@ pub(super) fn complete(model: Model, options: &OpenOptions) -> Result<Model> {
     let mut shards = Vec::new();
     for path in &paths {
         let input = Input::open(path)?;
-        shards.push(detect(&input, options)?.sure(&input)?);
+        let mut shard = detect(&input, options)?.sure(&input)?;
+        if paths.len() > MOST_OPEN {
+            shard.files = vec![input.late()];
+        }
+        shards.push(shard);
     }
     join(shards, count)
 }
@@ -135,7 +149,7 @@ pub(super) fn first(path: &Path) -> Option<PathBuf> {
 
 fn join(shards: Vec<Model>, count: u64) -> Result<Model> {
     let mut whole = Model::default();
-    let mut stated = None;
+    let (mut stated, mut names) = (None, HashSet::new());
     for (index, shard) in shards.into_iter().enumerate() {
         let Some(input) = shard.files.first().cloned() else { continue };
         let number = shard.metadata.u64(NUMBER).unwrap_or(0);
@@ -149,7 +163,7 @@ fn join(shards: Vec<Model>, count: u64) -> Result<Model> {
             );
             return Err(incomplete(&input, looks, "put the right file in its place"));
         }
-        if let Some(twice) = shard.tensors.iter().find(|t| whole.tensor(&t.name).is_some()) {
+        if let Some(twice) = shard.tensors.iter().find(|t| !names.insert(t.name.clone())) {
             let looks = format!("holds {}, which an earlier shard holds too", twice.name);
             return Err(incomplete(&input, looks, "put the right file in its place"));
         }

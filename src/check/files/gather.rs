@@ -114,7 +114,7 @@ impl Gathered {
         let index = *self.places.entry(place).or_insert(self.subjects.len());
         if index == self.subjects.len() {
             let (claims, findings) = (Vec::new(), Vec::new());
-            let promised = search::has_model_ending(&path);
+            let promised = search::has_model_ending(&path) || container::pieces::is_piece(&path);
             let (placeholder, tensors) = (false, Vec::new());
             let subject = Subject { name, path, claims, placeholder, promised, tensors, findings };
             self.subjects.push(subject);
@@ -263,7 +263,8 @@ fn is_shard(path: &Path) -> bool {
 fn is_model_like(path: &Path) -> bool {
     let in_blobs = path.parent().is_some_and(|p| p.file_name().is_some_and(|n| n == "blobs"));
     let tokenizer = path.extension().is_some_and(|e| e == "model");
-    search::look(path).is_some() || in_blobs || tokenizer || path.is_symlink()
+    let piece = || container::pieces::is_piece(path);
+    search::look(path).is_some() || in_blobs || tokenizer || path.is_symlink() || piece()
 }
 
 /// Files that a set of shards must have and does not: by its index, or by its own numbering.

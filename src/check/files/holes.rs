@@ -125,7 +125,7 @@ pub(super) fn check(path: &Path, model: &Model, runs: &[(u64, u64)]) -> Vec<Find
 fn extents<'a>(path: &Path, model: &'a Model) -> Vec<(u64, u64, &'a Tensor)> {
     let here = |piece: &Piece| {
         let file = model.files.get(piece.file);
-        file.is_some_and(|file| file.path() == path && file.file().is_some())
+        file.is_some_and(|file| file.path() == path && file.is_on_disk())
     };
     let dense = model.tensors.iter().filter(|t| t.pieces.iter().all(Piece::is_dense));
     let of = |tensor: &'a Tensor| {

@@ -11,7 +11,7 @@ use crate::check::{
 };
 use crate::checkpoint::{self, Misfit};
 use crate::container::tail::{self, Kind};
-use crate::container::{OpenOptions, Verdict, detect, has_magic, open, open_alone};
+use crate::container::{OpenOptions, Verdict, detect, has_magic, open, open_alone, pieces};
 use crate::error::Error;
 use crate::model::{Model, Tail};
 
@@ -50,6 +50,13 @@ pub(super) fn held(path: &Path, alone: bool) -> Held {
         };
     }
     let options = OpenOptions::default();
+    if search::is_apple_double(path) {
+        let what = "is no model: macOS keeps in it what it knows of another file (AppleDouble)";
+        return Held::Told(Finding::note("apple-double", what));
+    }
+    if let Some(piece) = pieces::later(path) {
+        return Held::Told(Finding::note("piece", piece));
+    }
     if alone {
         return match Input::open(path).and_then(|input| open_alone(&input, &options)) {
             Ok(model) => Held::Later(Box::new(model)),
@@ -57,9 +64,7 @@ pub(super) fn held(path: &Path, alone: bool) -> Held {
         };
     }
     match open(path, &options) {
-        Ok(model) if model.files.first().is_some_and(|file| file.path() == path) => {
-            Held::Model(Box::new(model))
-        }
+        Ok(model) if begins_with(&model, path) => Held::Model(Box::new(model)),
         Ok(model) => Held::Later(Box::new(model)),
         Err(Error::Unknown { looks, next, .. }) if !has_magic(path).unwrap_or(false) => {
             Held::Other(if next.is_empty() { looks } else { format!("{looks}; {next}") })
@@ -67,6 +72,12 @@ pub(super) fn held(path: &Path, alone: bool) -> Held {
         Err(error) if is_either(path) => Held::Told(Finding::note("ambiguous", error.to_string())),
         Err(error) => Held::Told(fault(path, &error)),
     }
+}
+
+/// Whether a model's first bytes are those of the file at `path`.
+fn begins_with(model: &Model, path: &Path) -> bool {
+    let first = model.files.first().and_then(|file| file.sources().into_iter().next());
+    first.is_some_and(|file| file.path() == path)
 }
 
 /// Whether a file is sound, and nothing in it tells which of two formats it is of.
@@ -183,7 +194,7 @@ pub(super) fn check_folder(folder: &Path) -> Option<Vec<Finding>> {
         Err(error) => return Some(vec![fault(folder, &error)]),
     };
     let mut findings = structure::meaning(&model);
-    let files = model.files.iter().filter(|file| file.file().is_some()).count();
+    let files = model.files.iter().filter(|file| file.is_on_disk()).count();
     let message = format!(
         "a model of {} tensors and {} tokens in {files} file{}",
         model.tensors.len(),
