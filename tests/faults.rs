@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use regguf::bytes::replace::free_space;
+use regguf::bytes::{Input, replace::free_space};
 use regguf::change::{self, Plan, choose::ftype::FileType, convert, quantize, upgrade};
 use regguf::container::{OpenOptions, open};
 use regguf::error::Error;
@@ -347,4 +347,99 @@ fn a_model_larger_than_memory() {
 #[ignore = "writes 9 GB"]
 fn a_model_of_twenty_times_512_mb() {
     upgraded_within(512, 20);
+}
+
+/// The upgrade of a golden file to `out` in a folder.
+fn upgrade_to(folder: &Path) -> (Model, Vec<Plan>) {
+    let model = open(&golden("T/E4/ggml-model-q4_0.bin"), &OpenOptions::default()).expect("sound");
+    let options = upgrade::Options { output: Some(folder.join("out")), ..Default::default() };
+    let (model, plan) = upgrade::plan(model, &options).expect("planned");
+    (model, vec![plan])
+}
+
+/// The last step of all: the name is taken by what no file replaces, when the file is whole.
+#[test]
+fn a_name_that_cannot_be_had_leaves_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (model, plans) = upgrade_to(folder.path());
+    let taken = |_: usize, _: &Path| {
+        fs::create_dir(folder.path().join("out")).expect("a folder");
+        Ok(())
+    };
+    let proof: change::carry::Proof = &|_, _| Ok(None);
+    let how = change::Writing { force: true, progress: &(), proof, sealed: &taken };
+    let error = change::carry_with(&model, &plans, &how).expect_err("it is a folder");
+    assert!(matches!(error.exit_code(), 4 | 5), "{error}");
+    assert_eq!(error.to_string().lines().count(), 1, "{error}");
+    assert_eq!(files(folder.path()).len(), 0);
+}
+
+/// A write that fails when most is written: the last tensor lies beyond what any disk holds.
+#[test]
+fn a_late_write_that_fails_leaves_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (model, mut plans) = upgrade_to(folder.path());
+    *plans[0].layout.data.last_mut().expect("tensors") = i64::MAX as u64 - 8;
+    let error = change::carry(&model, &plans, false, &()).expect_err("no disk holds it");
+    assert!(matches!(error, Error::Io { .. }), "{error}");
+    assert_eq!(error.to_string().lines().count(), 1, "{error}");
+    assert_eq!(files(folder.path()).len(), 0);
+}
+
+/// A disk that answers with a few bytes at a time, is interrupted in between, and fails at an offset.
+struct Poor {
+    bytes: std::io::Cursor<Vec<u8>>,
+    calls: usize,
+    fails: u64,
+}
+
+impl std::io::Read for Poor {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        self.calls += 1;
+        if self.calls.is_multiple_of(3) {
+            return Err(std::io::ErrorKind::Interrupted.into());
+        }
+        if self.bytes.position() >= self.fails {
+            return Err(std::io::Error::from_raw_os_error(5));
+        }
+        let most = out.len().min(1 + self.calls % 700);
+        self.bytes.read(&mut out[..most])
+    }
+}
+
+/// A golden file on such a disk.
+fn poor(fails: u64) -> Input {
+    let bytes = fs::read(golden("T/E4/ggml-model-q4_0.bin")).expect("readable");
+    Input::stream("poor.bin", bytes.len() as u64, move || {
+        let bytes = std::io::Cursor::new(bytes.clone());
+        Ok(Box::new(Poor { bytes, calls: 0, fails }))
+    })
+}
+
+#[test]
+fn short_and_interrupted_reads_change_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (model, plans) = upgrade_to(folder.path());
+    change::carry(&model, &plans, false, &()).expect("written");
+    let wanted = fs::read(folder.path().join("out")).expect("readable");
+    let poorly = Model { files: vec![poor(u64::MAX)], ..model };
+    change::carry(&poorly, &plans, true, &()).expect("written");
+    assert!(fs::read(folder.path().join("out")).expect("readable") == wanted);
+}
+
+#[test]
+fn a_disk_that_fails_in_between_is_told() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for fails in [0, 5, 3000, 60_000, 110_000] {
+        let (model, plans) = upgrade_to(folder.path());
+        let poorly = Model { files: vec![poor(fails)], ..model };
+        let error = change::carry(&poorly, &plans, false, &()).expect_err("the disk fails");
+        assert_eq!(error.exit_code(), 5, "{error}");
+        assert!(error.to_string().contains("poor.bin"), "{error}");
+        assert_eq!(files(folder.path()).len(), 0);
+        // Nor does anything say that it is another file.
+        let read = regguf::container::open_alone(&poor(fails), &OpenOptions::default());
+        let kinds = read.map(|_| ()).map_err(|e| e.exit_code());
+        assert!(matches!(kinds, Err(5) | Ok(())), "{fails}: {kinds:?}");
+    }
 }

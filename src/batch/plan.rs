@@ -12,9 +12,11 @@ use super::job::{Job, MOVED_PER_SECOND, Output};
 use super::join;
 use super::receipt::TOOL;
 use super::task::{Settings, Task};
+use crate::bytes::Input;
 use crate::change::choose::ftype::FileType;
 use crate::change::{Act, Loss, Plan, convert};
 use crate::checkpoint::card;
+use crate::container;
 use crate::error::{Error, Result};
 
 /// Bytes a second of a job that encodes them, for the estimate only.
@@ -121,7 +123,8 @@ fn plan_job(task: Task, settings: &Settings, model: Found) -> Job {
 /// Whether a plan would write what is there already.
 fn is_same(model: &crate::model::Model, plan: &Plan) -> bool {
     model.format == plan.target.id()
-        && model.files.len() == 1
+        && model.files.iter().flat_map(Input::sources).count() == 1
+        && !container::upgrade_mends(model)
         && plan.metadata == model.metadata
         && plan.steps.iter().all(|step| matches!(step.act, Act::Copy))
 }

@@ -4,7 +4,7 @@ use super::{Plan, Step, choose::ftype::FileType, vocabulary};
 use crate::{
     error::{Error, Result},
     format::{catalog, container::Skeleton, family::Family},
-    model::{Hyper, Metadata, Model, Naming, Stated, Vocab},
+    model::{Hyper, Metadata, Model, Naming, Stated, Vocab, loader::Content},
 };
 
 /// The version of GGUF's quantized blocks; it has not changed since GGUF began.
@@ -99,7 +99,8 @@ pub(super) fn modernise(
     }
     let changed = plan.steps.iter().any(|s| !matches!(s.act, super::Act::Copy));
     let stays = plan.target.id() == model.format && plan.target.is_past() && !changed;
-    match Family::of(model)? {
+    // Of what goes beside a model nothing is assumed: the model says it.
+    match Family::of(model)?.filter(|_| Content::of(model).other().is_none()) {
         None => stated.amend(&mut keys),
         Some(_) => {
             let hyper = Hyper::of(model, stated)?;

@@ -185,8 +185,7 @@ impl Report {
         });
         Report {
             schema_version: 1,
-            // Entries unpacked on the way and computed tensors are no files.
-            inputs: model.files.iter().filter(|f| f.is_on_disk()).map(Input::name).collect(),
+            inputs: model.sources().into_iter().map(Input::name).collect(),
             from: model.format.clone(),
             output: plan.output.display().to_string(),
             to: plan.target.id().to_owned(),

@@ -9,7 +9,7 @@ use crate::{
     container::{self, OpenOptions},
     error::{Error, Result},
     infer::{Special, Tokenizer, Weights},
-    model::{Hyper, Stated},
+    model::{Hyper, Stated, loader::Content},
 };
 
 /// A model that is ready to run.
@@ -29,6 +29,10 @@ impl Loaded {
             true => checkpoint::open(path, &checkpoint::Options::of(stated))?,
             false => container::open(path, &OpenOptions::default())?,
         };
+        if let Some((what, taken)) = Content::of(&model).other() {
+            let what = format!("{}: holds {what}, no model to run", path.display());
+            return Err(Error::unsupported(what, taken));
+        }
         if stated.has_numbers() {
             Hyper::of(&model, stated)?.amend(&mut model.metadata);
         }

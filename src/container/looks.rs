@@ -51,6 +51,10 @@ fn by_head(head: &[u8], len: u64) -> String {
         return "is a web page, not a model: the download needs a login or another address"
             .to_owned();
     }
+    if begins(b"\x00\x05\x16\x07") {
+        return "is no model: macOS keeps in it what it knows of another file (AppleDouble)"
+            .to_owned();
+    }
     if begins(b"PK\x03\x04") {
         return "is a zip archive, but not a PyTorch checkpoint: unpack it first".to_owned();
     }
@@ -132,6 +136,7 @@ mod tests {
         says(b"<!DOCTYPE html><html>", "web page");
         says(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 123\n", "123 bytes");
         says(b"\x1f\x8b\x08\0", "gzip");
+        says(b"\0\x05\x16\x07\0\x02\0\0", "AppleDouble");
         says(&[0; 64], "zeros");
         says(b"GGUF\x09\0\0\0", "version 9");
         says(b"tjgg\x04\0\0\0", "ggjt version 4");

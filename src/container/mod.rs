@@ -101,6 +101,11 @@ pub fn first_of_set(path: &Path) -> Option<PathBuf> {
     if first != path { Some(first) } else { shards::first(path) }
 }
 
+/// Whether an upgrade mends what a reader found wrong with the form of a file.
+pub fn upgrade_mends(model: &Model) -> bool {
+    model.notes.iter().any(|note| note.contains("an upgrade mends it"))
+}
+
 /// The name that a browser gave to a file's second download, where that is there: `x (1).gguf`.
 pub fn browser_copy(path: &Path) -> Option<PathBuf> {
     let (stem, ending) = path.file_name()?.to_str()?.rsplit_once('.')?;

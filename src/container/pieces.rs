@@ -114,7 +114,7 @@ pub(super) fn read(path: &Path, error: Error, options: &OpenOptions) -> Result<M
     let whole = Input::joined(path.with_file_name(&set.own.whole), &pieces);
     let mut model = detect(&whole, options)?.sure(&whole)?;
     model.notes.push(format!(
-        "{looks}; all are there and read as one: `regguf join {file}` makes it whole"
+        "{looks}; all are there and read as one: `regguf join {file}` makes it whole, an upgrade mends it too"
     ));
     Ok(model)
 }

@@ -91,6 +91,17 @@ impl Model {
         self.tensors.iter().try_for_each(Tensor::check_decodable)
     }
 
+    /// The files on disks that it is read from, each once.
+    pub fn sources(&self) -> Vec<&Input> {
+        let mut files: Vec<&Input> = Vec::new();
+        for file in self.files.iter().flat_map(Input::sources) {
+            if !files.iter().any(|known| known.path() == file.path()) {
+                files.push(file);
+            }
+        }
+        files
+    }
+
     /// The bytes of all tensors together.
     pub fn data_bytes(&self) -> u64 {
         self.tensors.iter().map(Tensor::bytes).sum()

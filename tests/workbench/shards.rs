@@ -120,8 +120,12 @@ fn joined_they_are_the_file_that_was_split() {
         said(folder, &[&["join"], words, &["-o", "whole", "--force"]].concat());
         same(folder, "whole", WHOLE);
     }
-    let (code, text) = refused(folder, &["inspect", "row"]);
-    assert!(code == 3 && text.contains("regguf join row"), "{text}");
+    // Every verb reads such a file, says what it is and upgrades it.
+    let text = said(folder, &["inspect", "row"]);
+    assert!(text.contains("holds 3 shards") && text.contains("regguf upgrade row"), "{text}");
+    assert!(said(folder, &["verify", "row2"]).contains("holds 3 shards"));
+    said(folder, &["upgrade", "row2", "-o", "upgraded"]);
+    said(folder, &["compare", "upgraded", "whole"]);
     // What is missing is named.
     fs::write(folder.join("short"), [&*parts[0], &parts[2]].concat()).unwrap();
     for words in [&["join", "short"][..], &["join", "c", "a"]] {
@@ -193,4 +197,81 @@ fn hundreds_of_shards_are_no_more_than_three() {
     assert_eq!(names(&folder.join("s")).len(), 300);
     said(folder, &["join", "s/many-00300-of-00300.gguf", "-o", "again.gguf"]);
     assert!(fs::read(folder.join("again.gguf")).unwrap() == file);
+}
+
+/// A file cut into pieces, each of which is looked at: read as one, or what is missing named.
+#[test]
+fn pieces_are_read_as_the_file_that_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let original = fs::read(golden(WHOLE)).unwrap();
+    for (n, piece) in original.chunks(original.len() / 2 + 1).enumerate() {
+        fs::write(folder.join(format!("m.gguf.part{}of2", n + 1)), piece).unwrap();
+    }
+    for piece in ["m.gguf.part1of2", "m.gguf.part2of2"] {
+        let text = said(folder, &["inspect", piece]);
+        assert!(text.contains("of 2 of m.gguf") && text.contains("regguf join"), "{text}");
+        said(folder, &["upgrade", piece, "-o", "whole.gguf", "--force"]);
+        said(folder, &["compare", "whole.gguf", golden(WHOLE).to_str().unwrap()]);
+    }
+    fs::remove_file(folder.join("whole.gguf")).unwrap();
+    let text = said(folder, &["verify", "."]);
+    assert!(text.contains("part2of2: OK") && text.contains("its structure is whole"), "{text}");
+    // Damage in a later piece is found through the first.
+    fs::write(folder.join("m.gguf.part2of2"), b"GGUF").unwrap();
+    let failed = |why: &str| {
+        let output = regguf(folder, &["verify", "."]);
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.code() == Some(1) && text.contains(why), "{text}");
+    };
+    failed("short");
+    fs::remove_file(folder.join("m.gguf.part1of2")).unwrap();
+    failed("missing: piece 1");
+}
+
+/// A GGUF of so many tensors of eight numbers.
+#[cfg(unix)]
+fn of_many(tensors: u64) -> Vec<u8> {
+    let mut out = b"GGUF\x03\0\0\0".to_vec();
+    out.extend(tensors.to_le_bytes());
+    out.extend(0u64.to_le_bytes());
+    for n in 0..tensors {
+        let name = format!("t.{n:04}.weight");
+        out.extend((name.len() as u64).to_le_bytes());
+        out.extend(name.as_bytes());
+        out.extend(1u32.to_le_bytes());
+        out.extend(8u64.to_le_bytes());
+        out.extend(0u32.to_le_bytes());
+        out.extend((n * 32).to_le_bytes());
+    }
+    out.resize(out.len().next_multiple_of(32), 0);
+    (0..tensors * 8).for_each(|n| out.extend((n as f32 + 1.0).to_le_bytes()));
+    out
+}
+
+/// More shards than files may be open, the system's own limit included.
+#[cfg(unix)]
+#[test]
+fn a_set_of_more_files_than_may_be_open_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    fs::write(folder.join("whole.gguf"), of_many(150)).unwrap();
+    said(folder, &["split", "whole.gguf", "s", "--max-tensors", "1"]);
+    let first = "s-00001-of-00150.gguf";
+    for words in [
+        &["inspect", first][..],
+        &["verify", first],
+        &["verify", "."],
+        &["upgrade", first, "-o", "again.gguf"],
+        &["compare", "again.gguf", "whole.gguf"],
+    ] {
+        let limited = Command::new("sh")
+            .args(["-c", "ulimit -n 40 && exec \"$@\"", "sh", env!("CARGO_BIN_EXE_regguf")])
+            .args(words)
+            .current_dir(folder)
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&limited.stderr);
+        assert!(limited.status.success(), "{words:?}: {text}");
+    }
 }

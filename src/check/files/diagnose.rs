@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::digest::{Algorithm, Digest, of_bytes};
 use super::download::{Claim, Implied, Nature, implied_size, prefix, unfinished, written};
+use super::gather::GIVEN;
 use super::known;
 use crate::check::{Finding, Severity};
 use crate::container::has_magic;
@@ -103,10 +104,12 @@ impl Mismatch<'_> {
     /// One list says no, another yes: the list is wrong, not the file.
     fn contradicted(&self) -> Option<Finding> {
         let agrees = self.claims.iter().find(|claim| self.found.contains(&claim.digest))?;
-        let message = format!(
-            "{} does not match, but {} does: the former is stale or wrong, the file is good",
-            self.claim.by, agrees.by
-        );
+        let verdict = match self.claim.by == GIVEN {
+            true => "it is the file of the latter, not that of the digest given",
+            false => "the former is stale or wrong, the file is good",
+        };
+        let (by, agrees) = (&self.claim.by, &agrees.by);
+        let message = format!("{by} does not match, but {agrees} does: {verdict}");
         Some(Finding::failure("stale-list", message))
     }
 

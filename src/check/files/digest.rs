@@ -289,12 +289,12 @@ fn read(
     let before = file.metadata()?;
     let size = before.len();
     advise_sequential(&file);
-    let hashers: Vec<Hasher> = algorithms.iter().map(|&a| Hasher::new(a, size)).collect();
+    let hashers = || algorithms.iter().map(|&a| Hasher::new(a, size)).collect();
     let alone = threads < 2 || size <= 2 * BUFFER_BYTES as u64;
-    let (total, digests) = if alone {
-        read_alone(&mut file, hashers, watch)?
-    } else {
-        read_ahead(&mut file, hashers, watch)?
+    let ahead = if alone { None } else { read_ahead(&mut file, hashers(), watch)? };
+    let (total, digests) = match ahead {
+        Some(read) => read,
+        None => read_alone(&mut file, hashers(), watch)?,
     };
     let after = file.metadata()?;
     if total != size || stamp(&before) != stamp(&after) {
@@ -352,11 +352,12 @@ fn read_alone(
 /// A buffer in flight: the bytes and how many of them are filled.
 type Shared = Arc<(Vec<u8>, usize)>;
 
+/// Reads and digests at once; nothing, and nothing read, where the system gives no thread for it.
 fn read_ahead(
     file: &mut File,
     hashers: Vec<Hasher>,
     watch: &mut dyn FnMut(&[u8]),
-) -> io::Result<(u64, Vec<Digest>)> {
+) -> io::Result<Option<(u64, Vec<Digest>)>> {
     let (give_back, returned) = sync_channel::<Shared>(RING * hashers.len().max(1));
     thread::scope(|scope| {
         let mut lanes: Vec<SyncSender<Shared>> = Vec::new();
@@ -365,21 +366,23 @@ fn read_ahead(
             let (lane, buffers) = sync_channel::<Shared>(RING);
             let give_back = give_back.clone();
             lanes.push(lane);
-            workers.push(scope.spawn(move || {
+            let worker = thread::Builder::new().spawn_scoped(scope, move || {
                 for shared in buffers {
                     hasher.update(shared.0.get(..shared.1).unwrap_or_default());
                     // The reader is gone only after an error, and then nobody needs the buffer.
                     let _ = give_back.send(shared);
                 }
                 hasher.finish()
-            }));
+            });
+            let Ok(worker) = worker else { return Ok(None) };
+            workers.push(worker);
         }
         drop(give_back);
         let total = feed(file, &lanes, &returned, watch);
         drop(lanes);
         let digests: io::Result<Vec<Digest>> =
             workers.into_iter().map(|w| w.join().map_err(|_| broken())).collect();
-        Ok((total?, digests?))
+        Ok(Some((total?, digests?)))
     })
 }
 

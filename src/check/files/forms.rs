@@ -188,7 +188,9 @@ pub(super) fn json(value: &Value, out: &mut Vec<(String, Digest, Option<u64>)>) 
             if let Some(name) = name {
                 out.extend(digests.map(|digest| (name.to_owned(), digest, size)));
             }
-            map.values().for_each(|inner| json(inner, out));
+            // What an unfinished batch replaces is no longer what its name is.
+            let now = map.iter().filter(|(key, _)| *key != "replaces");
+            now.for_each(|(_, inner)| json(inner, out));
         }
         _ => {}
     }

@@ -16,6 +16,8 @@ use super::{search, stores};
 use crate::check::Finding;
 use crate::container;
 
+/// Who claims a digest that was given by hand.
+pub(super) const GIVEN: &str = "the digest given";
 /// Folders above a file in which a list may name it: llama.cpp's is two above `models/7B/`.
 const FOLDERS_ABOVE: usize = 3;
 
@@ -68,7 +70,7 @@ pub(super) fn gather(paths: &[PathBuf], options: &Options) -> Gathered {
             let name = path.display().to_string();
             let subject = all.subject(name, path.clone());
             subject.promised = true;
-            let given = |digest: &Digest| Claim::new(digest.clone(), "the digest given");
+            let given = |digest: &Digest| Claim::new(digest.clone(), GIVEN);
             subject.claims.extend(options.digests.iter().map(given));
         }
     }

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::text;
 use crate::{
+    bytes::Input,
     change::{self, choose::ftype::FileType},
     check::{
         Finding, Severity,
@@ -15,6 +16,7 @@ use crate::{
         },
     },
     checkpoint::Stored,
+    container,
     error::{Error, Result, plain, unicode},
     format::{
         catalog,
@@ -94,8 +96,8 @@ impl Facts {
             .retain(|f| !(said(f) && refused.iter().any(|r| r.code == "vocabulary")));
         let notes = model.notes.iter().map(|note| Finding::note("reader", note.clone()));
         let mut facts = Facts {
-            files: model.files.iter().map(crate::bytes::Input::name).collect(),
-            bytes: model.files.iter().map(crate::bytes::Input::len).sum(),
+            files: model.sources().into_iter().map(Input::name).collect(),
+            bytes: model.sources().into_iter().map(Input::len).sum(),
             family: catalog::family(&model.family)
                 .map_or_else(
                     || model.metadata.str("general.architecture").unwrap_or_default(),
@@ -311,8 +313,7 @@ fn shares(model: &Model) -> Vec<Share> {
 /// The command to type next; what today's llama.cpp makes of the file, as far as it was looked at.
 fn next(path: &Path, format: &Container, model: &Model, refused: &[Finding]) -> String {
     let today = model.tensors.iter().all(|t| t.quant.is_today() && t.fold == 1);
-    let broken = model.notes.iter().any(|note| note.contains("an upgrade mends it"))
-        || change::has_single_experts(model);
+    let broken = container::upgrade_mends(model) || change::has_single_experts(model);
     let word = shell_word(&unicode(path));
     let foreign = Family::of(model).is_err();
     if let Some(foreign) = model.tensors.iter().find_map(|t| t.quant.stranger()) {
