@@ -251,7 +251,7 @@ pub fn survey(path: &Path) -> Result<Survey> {
         true => Some("a LoRA adapter".to_owned()),
         false => left().then(|| "a model with tensors of an adapter left in".to_owned()),
     });
-    let files = draft.files.into_iter().filter(|file| file.is_on_disk()).collect();
+    let files = draft.files.into_iter().filter(Input::is_on_disk).collect();
     Ok(Survey { files, tensors: shards.into_iter().flatten().collect(), kind, notes })
 }
 
