@@ -5,10 +5,11 @@ use std::path::PathBuf;
 
 use serde_json::Value as Json;
 
-use super::{Options, card, family, tokenizer::vocabulary};
+use super::{Options, card, tokenizer::vocabulary};
 use crate::{
     bytes::Input,
     error::{Error, Result},
+    format::catalog,
     model::{Hyper, Join, Metadata, Model, Naming, Order, Piece, Role, Tensor, Value},
     quant::QuantType,
 };
@@ -43,6 +44,23 @@ pub struct Part {
     pub orders: Vec<Order>,
 }
 
+impl Part {
+    /// The tensor of a model.
+    pub fn tensor(&self) -> Tensor {
+        Tensor {
+            name: self.role.title(),
+            shape: self.shape.clone(),
+            quant: self.quant,
+            big_endian: self.big_endian,
+            pieces: self.pieces.clone(),
+            join: self.join,
+            orders: self.orders.clone(),
+            fold: 1,
+            span: None,
+        }
+    }
+}
+
 impl Draft {
     /// What the checkpoint is called in messages.
     pub fn name(&self) -> String {
@@ -63,15 +81,20 @@ impl Draft {
         }
         let more = names.len().saturating_sub(some.len());
         let found = match some.as_slice() {
-            [] => "its tensors or its arithmetic are not LLaMA's".to_owned(),
+            [] => "no description here is of this architecture".to_owned(),
             some if more > 0 => {
                 format!("there is no place yet for {} and {more} more", some.join(", "))
             }
             some => format!("there is no place yet for {}", some.join(", ")),
         };
+        let read = catalog::families().iter().flat_map(|family| &family.family.hf);
+        let read: Vec<&str> = read.map(String::as_str).collect();
         Error::unsupported(
             format!("{}: not yet: {what}: {found}", self.name()),
-            "LLaMA 1 to 3, Mistral and Mixtral are read; for others use llama.cpp's convert_hf_to_gguf.py",
+            format!(
+                "read are {}; for others use llama.cpp's convert_hf_to_gguf.py",
+                read.join(", ")
+            ),
         )
     }
 
@@ -81,13 +104,13 @@ impl Draft {
     /// Where a tensor is missing or has another shape than the hyperparameters say.
     pub fn finish(
         mut self,
-        parts: Vec<Part>,
+        parts: &[Part],
         hyper: &Hyper,
         naming: Naming,
         config: Option<&Json>,
         options: &Options,
     ) -> Result<Model> {
-        self.check(&parts, hyper, naming)?;
+        self.check(parts, hyper, naming)?;
         let mut tensors = Vec::new();
         let base = hyper.sizes.f32("rope_base").unwrap_or(ROPE_BASE);
         let head = hyper.sizes.get("head").and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
@@ -100,23 +123,13 @@ impl Draft {
             let name = "rope_freqs.weight".to_owned();
             tensors.extend(f32.and_then(|f32| Tensor::whole(name, shape, f32, file, 0)));
         }
-        tensors.extend(parts.into_iter().map(|p| Tensor {
-            name: p.role.title(),
-            shape: p.shape,
-            quant: p.quant,
-            big_endian: p.big_endian,
-            pieces: p.pieces,
-            join: p.join,
-            orders: p.orders,
-            fold: 1,
-            span: None,
-        }));
+        tensors.extend(parts.iter().map(Part::tensor));
         let elements = tensors.iter().map(Tensor::elements).sum();
         let experts =
             tensors.iter().filter(|t| t.name.contains("_exps.")).map(Tensor::elements).sum();
         let size = card::Size { elements, experts, of: experts_of(hyper).unwrap_or(1) };
         let mut metadata = Metadata::new();
-        metadata.set("general.architecture", family().family.gguf.as_str());
+        metadata.set("general.architecture", hyper.family.family.gguf.as_str());
         metadata.set("general.type", "model");
         card::write(&mut metadata, &self.folder, config, size, naming)?;
         let mut hyper = hyper.clone();
@@ -133,7 +146,7 @@ impl Draft {
         metadata.set("general.quantization_version", 2u32);
         Ok(Model {
             format: self.format.to_owned(),
-            family: family().family.name.clone(),
+            family: hyper.family.family.name.clone(),
             files: self.files,
             header: self.header,
             metadata,
@@ -147,13 +160,16 @@ impl Draft {
     /// Every tensor of every layer once, each of the right shape.
     fn check(&mut self, parts: &[Part], hyper: &Hyper, naming: Naming) -> Result<()> {
         let layers = hyper.sizes.get("n_layer").unwrap_or(0);
-        for role in Role::all(family(), layers, experts_of(hyper).is_some()) {
+        for role in Role::all(hyper.family, layers, experts_of(hyper).is_some()) {
             let wanted = role.shape(&hyper.sizes).unwrap_or_default();
             let name = || role.name(naming).unwrap_or_default();
             let mut found = parts.iter().filter(|p| p.role == role);
             match (found.next(), found.next()) {
                 (None, _) if role.is_optional() => {
-                    self.notes.push(format!("no {}: the output is the token embedding", name()));
+                    if role.id == "output" && !role.bias {
+                        let name = name();
+                        self.notes.push(format!("no {name}: the output is the token embedding"));
+                    }
                 }
                 (None, _) => {
                     let what = format!("{}: no {}", self.name(), name());

@@ -6,13 +6,15 @@
 use std::collections::HashMap;
 
 use super::{
-    Options, Stored,
+    Options, Stored, architecture,
     assemble::{Draft, Part},
-    family, hyper, is_constant, json, role, safetensors,
+    family, family_of, hyper, is_constant, json, safetensors,
 };
 use crate::{
+    bytes::Input,
     error::{Error, Result},
-    model::{Join, Model, Naming, Order},
+    model::{Join, Model, Naming, Order, Piece, Role, rows},
+    quant::{QuantType, decode_rows, isa::Isa},
 };
 
 /// Reads a checkpoint in Hugging Face's layout.
@@ -23,18 +25,23 @@ pub fn open(mut draft: Draft, mut shards: Vec<Vec<Stored>>, options: &Options) -
     }
     let path = draft.folder.join("config.json");
     let config = json::read(&path)?;
-    let architecture = config
-        .as_ref()
-        .and_then(|c| c.get("architectures")?.get(0)?.as_str())
-        .unwrap_or("a model without config.json")
-        .to_owned();
-    let all: Vec<Stored> = shards.into_iter().flatten().filter(|t| !is_constant(&t.name)).collect();
+    let named = config.as_ref().and_then(architecture);
+    let known = named.and_then(family_of);
+    let architecture = named.unwrap_or("a model without config.json").to_owned();
+    let family = known.unwrap_or_else(family);
+    let role = |name: &str| Role::of(family, Naming::Hf, name);
+    let mut all: Vec<Stored> = shards.into_iter().flatten().collect();
+    all.retain(|stored| !is_constant(family, &stored.name));
+    for stored in &mut all {
+        if role(&stored.name).is_some_and(|role| role.names.transposed && !role.bias) {
+            stored.shape.reverse();
+            stored.stride.reverse();
+        }
+    }
     let all = stacked(all);
-    let role = |name: &str| role(Naming::Hf, name);
     let unknown: Vec<&str> =
         all.iter().map(|(name, _)| name.as_str()).filter(|name| role(name).is_none()).collect();
-    let known = family().family.hf.contains(&architecture);
-    if !unknown.is_empty() || all.is_empty() || (config.is_some() && !known) {
+    if !unknown.is_empty() || all.is_empty() || (config.is_some() && known.is_none()) {
         return Err(draft.unknown_tensors(&unknown, &architecture));
     }
     let Some(config) = config else {
@@ -45,7 +52,7 @@ pub fn open(mut draft: Draft, mut shards: Vec<Vec<Stored>>, options: &Options) -
         let (_, stack) = all.iter().find(|(name, _)| name == wanted)?;
         Some(stack.first()?.1.shape.clone())
     };
-    let hyper = hyper::of_config(&mut draft, &config, &shape)?;
+    let hyper = hyper::of_config(&mut draft, family, &config, &shape)?;
     let head = hyper.sizes.get("head").unwrap_or(0);
     let mut parts = Vec::new();
     for (name, stack) in &all {
@@ -67,24 +74,58 @@ pub fn open(mut draft: Draft, mut shards: Vec<Vec<Stored>>, options: &Options) -
             return Err(Error::refused(what, "check that the download is complete"));
         }
         let mut shape = stored.shape.clone();
-        if role.names.shape.len() > shape.len() {
+        if !role.bias && role.names.shape.len() > shape.len() {
             shape.insert(0, stack.len() as u64);
         }
-        parts.push(Part {
+        let orders = heads.map(|n| Order::PairsFromHalves { rows_per_head: n });
+        let mut part = Part {
             role,
             shape,
             quant: stored.quant()?,
             big_endian: stored.big_endian,
             pieces: stack.iter().map(|(_, stored)| stored.piece()).collect::<Result<_>>()?,
             join: Join::Rows,
-            orders: heads
-                .map(|n| Order::PairsFromHalves { rows_per_head: n })
-                .into_iter()
-                .collect(),
-        });
+            orders: orders.into_iter().collect(),
+        };
+        if role.names.one_less && !role.bias {
+            one_more(&mut draft, name, &mut part)?;
+        }
+        if role.names.rows.hf.is_some() {
+            let mut tensor = part.tensor();
+            if rows::to_gguf(&part.role, Naming::Hf, &hyper.sizes, &mut tensor).is_none() {
+                let what = format!("{}: {name} is not made of whole heads", draft.name());
+                return Err(Error::refused(what, "check that config.json is of this model"));
+            }
+            (part.pieces, part.join) = (tensor.pieces, tensor.join);
+        }
+        parts.push(part);
     }
-    draft.finish(parts, &hyper, Naming::Hf, Some(&config), options)
+    draft.finish(&parts, &hyper, Naming::Hf, Some(&config), options)
 }
+
+/// Puts the numbers of a small tensor into memory, each one more.
+fn one_more(draft: &mut Draft, name: &str, part: &mut Part) -> Result<()> {
+    let tensor = part.tensor();
+    let too_long = || Error::refused(format!("{name}: too long for a norm"), "check the download");
+    let size = |bytes: u64| usize::try_from(bytes).ok().filter(|n| *n <= LONGEST_NORM);
+    let mut bytes = vec![0; size(tensor.bytes()).ok_or_else(too_long)?];
+    let model = Model { files: draft.files.clone(), ..Model::default() };
+    model.read_rows(&tensor, 0, tensor.rows(), &mut bytes)?;
+    let row_len = size(tensor.row_len()).ok_or_else(too_long)?;
+    let mut numbers = vec![0.0; size(tensor.elements()).ok_or_else(too_long)?];
+    decode_rows(tensor.quant, Isa::best(), &bytes, row_len, &mut numbers);
+    let f32 = QuantType::today("f32").ok_or_else(too_long)?;
+    let made: Vec<u8> = numbers.iter().flat_map(|number| (number + 1.0).to_le_bytes()).collect();
+    let row_bytes = tensor.row_len() * 4;
+    let (file, at, rows) = (draft.files.len(), 0, tensor.rows());
+    part.pieces = vec![Piece { file, at, rows, row_bytes, row_stride: row_bytes, element: None }];
+    (part.quant, part.big_endian) = (f32, false);
+    draft.files.push(Input::memory(name, made));
+    Ok(())
+}
+
+/// Bytes of the longest norm: a number for each of the widest stream.
+const LONGEST_NORM: usize = 16 << 20;
 
 /// Tensors by name, one each but for the experts of a layer: those that do the same are one stack, which
 /// stands where its last one stood.

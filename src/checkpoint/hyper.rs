@@ -7,15 +7,16 @@ use std::path::Path;
 
 use serde_json::Value as Json;
 
-use super::{assemble::Draft, family, json};
+use super::{assemble::Draft, json};
 use crate::{
     error::Result,
-    format::family::{Kind, Names, Size},
+    format::family::{Family, Kind, Names, Size},
     model::{Hyper, Naming, Role, Scaling, Sizes, Value, sizes::Facts},
 };
 
 /// What a `config.json` and the tensors beside it say.
 struct OfConfig<'a> {
+    family: &'static Family,
     config: &'a Json,
     /// What it says about rotary positions.
     rope: Option<&'a Json>,
@@ -26,9 +27,8 @@ impl OfConfig<'_> {
     /// A field under the first of its names that is there.
     fn field<'n>(&self, size: &'n Size) -> Option<(&'n str, &Json)> {
         size.config.iter().find_map(|name| {
-            let field = |json: &'_ Json| json.get(name).filter(|v| !v.is_null()).is_some();
-            let from = self.rope.filter(|rope| field(rope)).or(Some(self.config))?;
-            Some((name.as_str(), from.get(name).filter(|v| !v.is_null())?))
+            let field = self.rope.and_then(|rope| inside(rope, name));
+            Some((name.as_str(), field.or_else(|| inside(self.config, name))?))
         })
     }
 
@@ -45,9 +45,19 @@ impl OfConfig<'_> {
     }
 }
 
+/// A field that is there; dots in its name lead into objects.
+fn inside<'j>(json: &'j Json, name: &str) -> Option<&'j Json> {
+    let found = name.split('.').try_fold(json, |json, part| json.get(part));
+    found.filter(|field| !field.is_null())
+}
+
 impl Facts for OfConfig<'_> {
     fn stated(&self, _: &str, size: &Size) -> Option<Value> {
-        OfConfig::value(size, self.field(size)?.1)
+        let used = size.only_if.as_ref().and_then(|flag| inside(self.config, flag));
+        match used {
+            Some(Json::Bool(false)) => Some(Value::F32(0.0)),
+            _ => OfConfig::value(size, self.field(size)?.1),
+        }
     }
 
     fn shape(&self, names: &'static Names) -> Option<Vec<u64>> {
@@ -63,21 +73,24 @@ impl Facts for OfConfig<'_> {
     }
 }
 
-/// The numbers that `config` states; `shape` is that of the tensor of a name.
+/// The numbers of a model of `family` that `config` states; `shape` is that of the tensor of a name.
 ///
 /// # Errors
 /// Where a field is missing, is something else than a number or fits no other.
 pub fn of_config(
     draft: &mut Draft,
+    family: &'static Family,
     config: &Json,
     shape: &dyn Fn(&str) -> Option<Vec<u64>>,
 ) -> Result<Hyper> {
     let path = draft.folder.join("config.json");
     let stated = |key: &str| config.get(key).filter(|v| !v.is_null());
     let rope = ["rope_parameters", "rope_scaling"].into_iter().find_map(stated);
-    let facts = OfConfig { config, rope, shape };
+    // Where layers differ, those that see everything are spoken of first.
+    let rope = rope.map(|rope| rope.get("full_attention").unwrap_or(rope));
+    let facts = OfConfig { family, config, rope, shape };
     check(&path, &facts)?;
-    let sizes = Sizes::from(family(), &facts);
+    let sizes = Sizes::from(family, &facts);
     if let (Some(width), Some(heads)) = (sizes.get("n_embd"), sizes.get("n_head"))
         && !sizes.is_stated("head")
         && !width.is_multiple_of(heads)
@@ -92,12 +105,12 @@ pub fn of_config(
         ));
     }
     let scaling = rope.map_or(Ok(Scaling::None), |rope| scaling(draft, config, rope))?;
-    Ok(Hyper::new(family(), sizes, scaling))
+    Ok(Hyper::new(family, sizes, scaling))
 }
 
 /// Whether every field is what it is meant to be, and none is missing that no model does without.
 fn check(path: &Path, facts: &OfConfig) -> Result<()> {
-    for size in family().sizes.values() {
+    for size in facts.family.sizes.values() {
         let wanted = match size.kind {
             Kind::Whole => "a whole number above 0",
             Kind::Float => "a number",

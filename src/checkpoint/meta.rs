@@ -35,7 +35,7 @@ pub fn open(mut draft: Draft, shards: &[Vec<Stored>], options: &Options) -> Resu
     let first = shards.first().map(Vec::as_slice).unwrap_or_default();
     let mut parts = Vec::new();
     let mut dropped = Vec::new();
-    let unknown = |t: &&Stored| !is_constant(&t.name) && role(Naming::Old, &t.name).is_none();
+    let unknown = |t: &&Stored| !is_constant(family(), &t.name) && role(&t.name).is_none();
     let unknown: Vec<&str> = first.iter().filter(unknown).map(|t| t.name.as_str()).collect();
     if !unknown.is_empty() {
         return Err(draft.unknown_tensors(&unknown, "Meta's LLaMA"));
@@ -50,7 +50,7 @@ pub fn open(mut draft: Draft, shards: &[Vec<Stored>], options: &Options) -> Resu
             same.push(stored);
         }
         check_copies(&draft.files, &same)?;
-        match role(Naming::Old, &stored.name) {
+        match role(&stored.name) {
             Some(role) => parts.push(join(role, &same, width)?),
             None => dropped.push(stored.name.as_str()),
         }
@@ -64,7 +64,7 @@ pub fn open(mut draft: Draft, shards: &[Vec<Stored>], options: &Options) -> Resu
         draft.notes.push(format!("{one}{more} dropped: readers compute rotary frequencies"));
     }
     let hyper = hyper(&mut draft, params.as_ref(), own, width, &parts)?;
-    draft.finish(parts, &hyper, Naming::Old, None, options)
+    draft.finish(&parts, &hyper, Naming::Old, None, options)
 }
 
 /// The width of the residual stream: stated, or the length of a norm.

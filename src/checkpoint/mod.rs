@@ -204,7 +204,7 @@ pub fn open(path: &Path, options: &Options) -> Result<Model> {
         return Err(scheme.refused(&draft.name()));
     }
     let names = || shards.iter().flatten().map(|t| t.name.as_str());
-    let is_meta = names().any(|n| role(Naming::Old, n).is_some_and(|r| r.layer.is_some()));
+    let is_meta = names().any(|n| role(n).is_some_and(|r| r.layer.is_some()));
     if is_meta {
         meta::open(draft, &shards, options)
     } else {
@@ -271,25 +271,38 @@ fn gather(found: &find::Found) -> Result<(Draft, Vec<Vec<Stored>>)> {
         shards.push(weights.tensors);
     }
     let names: Vec<&str> = shards.iter().flatten().map(|t: &Stored| t.name.as_str()).collect();
-    let plain = names::unwrapped(&names);
+    let config = json::read(&draft.folder.join("config.json")).ok().flatten();
+    let family = config.as_ref().and_then(architecture).and_then(family_of);
+    let plain = names::unwrapped(&names, &[family.unwrap_or_else(self::family)]);
     shards.iter_mut().flatten().zip(plain).for_each(|(stored, name)| stored.name = name);
     Ok((draft, shards))
 }
 
-/// The family that checkpoints are read as.
+/// The family whose checkpoints Meta published, with which Hugging Face's came up.
 pub fn family() -> &'static Family {
     // Every description is read when the tests run.
     catalog::family("llama").unwrap_or_else(|| unreachable!("no description of llama"))
 }
 
-/// What the tensor that `naming` calls `name` does.
-fn role(naming: Naming, name: &str) -> Option<Role> {
-    Role::of(family(), naming, name)
+/// The family whose checkpoints name this architecture in `config.json`.
+pub fn family_of(architecture: &str) -> Option<&'static Family> {
+    let named = |family: &&Family| family.family.hf.iter().any(|known| known == architecture);
+    catalog::families().iter().find(named)
+}
+
+/// The architecture that a `config.json` names.
+fn architecture(config: &Json) -> Option<&str> {
+    config.get("architectures")?.get(0)?.as_str()
+}
+
+/// What the tensor that Meta calls `name` does.
+fn role(name: &str) -> Option<Role> {
+    Role::of(family(), Naming::Old, name)
 }
 
 /// Whether a tensor is a table that readers compute themselves.
-fn is_constant(name: &str) -> bool {
-    family().family.ignored.iter().any(|end| name.ends_with(end.as_str()))
+fn is_constant(family: &Family, name: &str) -> bool {
+    family.family.ignored.iter().any(|end| name.ends_with(end.as_str()))
 }
 
 /// One file of weights by itself, its tensors under the names that it gives them. Numbers that are no

@@ -2,8 +2,11 @@
 
 use std::borrow::Cow;
 
-use super::{is_constant, role};
-use crate::model::Naming;
+use super::is_constant;
+use crate::{
+    format::{catalog, family::Family},
+    model::{Naming, Role},
+};
 
 /// Parts of names that wrappers of modules put in; no model has them.
 const WRAPPERS: [&str; 4] =
@@ -20,19 +23,23 @@ fn plain(name: &str) -> Cow<'_, str> {
     name
 }
 
-/// Whether some family's tensor has this name.
-fn is_known(name: &str) -> bool {
-    [Naming::Old, Naming::Hf].into_iter().any(|naming| role(naming, name).is_some())
-        || is_constant(name)
+/// Whether a tensor of one of `families` has this name.
+fn is_known(families: &[&'static Family], name: &str) -> bool {
+    families.iter().any(|family| {
+        let of = |naming| Role::of(family, naming, name);
+        [Naming::Old, Naming::Hf].into_iter().any(|naming| of(naming).is_some())
+            || is_constant(family, name)
+    })
 }
 
-/// The names without what wrappers put in and without the parts that stand before all of them, where a
-/// model's names are what is left.
-pub fn unwrapped(names: &[&str]) -> Vec<String> {
+/// The names without what wrappers put in and without the parts that stand before all of them, where
+/// names of a model of one of `families` are what is left; and with the part that a model saved without
+/// its output matrix lacks.
+pub fn unwrapped(names: &[&str], families: &[&'static Family]) -> Vec<String> {
     let names: Vec<Cow<str>> = names.iter().map(|name| plain(name)).collect();
     let count = |skip: usize| {
         let ends = names.iter().filter_map(|name| name.get(skip..));
-        ends.filter(|name| is_known(name)).count()
+        ends.filter(|name| is_known(families, name)).count()
     };
     let (mut skip, mut best) = (0, (count(0), 0));
     for _ in 0..DEEPEST {
@@ -51,10 +58,31 @@ pub fn unwrapped(names: &[&str]) -> Vec<String> {
             best = (known, skip);
         }
     }
-    names.iter().map(|name| name.get(best.1..).unwrap_or_default().to_owned()).collect()
+    let bare = names.iter().map(|name| name.get(best.1..).unwrap_or_default().to_owned());
+    let bare: Vec<String> = bare.collect();
+    for family in families.iter().filter(|_| best.0 < names.len()) {
+        let Some(stem) = stem(family) else { continue };
+        let whole = |name: &String| format!("{stem}.{name}");
+        let is = |name: &str| is_known(&[family], name);
+        let full = bare.iter().map(|name| if is(name) { name.clone() } else { whole(name) });
+        let full: Vec<String> = full.collect();
+        if full.iter().filter(|name| is(name)).count() > best.0 {
+            return full;
+        }
+    }
+    bare
+}
+
+/// The part before the first dot of most names of a family's tensors.
+fn stem(family: &'static Family) -> Option<&'static str> {
+    let embedding = family.roles.get("token_embedding")?.hf.first()?;
+    embedding.split_once('.').map(|(stem, _)| stem)
 }
 
 /// How many of the names are those of a model, once unwrapped.
 pub fn known(names: &[&str]) -> usize {
-    unwrapped(names).iter().filter(|name| is_known(name)).count()
+    let families: Vec<&Family> =
+        catalog::families().iter().filter(|family| !family.family.hf.is_empty()).collect();
+    let unwrapped = unwrapped(names, &families);
+    unwrapped.iter().filter(|name| is_known(&families, name)).count()
 }

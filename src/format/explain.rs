@@ -320,8 +320,8 @@ fn family(f: &Family) -> Vec<Section> {
             Split::Columns => "by columns",
             Split::Copies => "in every part",
         };
-        let name = |name: &Option<String>| name.clone().unwrap_or_default();
-        let (old, gguf, hf) = (n.old.join(", "), name(&n.gguf), name(&n.hf));
+        let gguf = n.gguf.clone().unwrap_or_default();
+        let (old, hf) = (n.old.join(", "), n.hf.join(", "));
         row([id, &old, &gguf, &hf, &n.shape.join(" × "), split])
     };
     let roles = f.roles.iter().map(role).collect();

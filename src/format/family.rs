@@ -62,6 +62,9 @@ pub struct Identity {
     /// Tensors that no reader needs: names that end so.
     #[serde(default)]
     pub ignored: Vec<String>,
+    /// Keys of GGUF that llama.cpp's converter writes alike for every checkpoint of it.
+    #[serde(default)]
+    pub keys: BTreeMap<String, toml::Value>,
 }
 
 /// What GGUF says of a vocabulary and files before it do not.
@@ -95,9 +98,11 @@ pub struct Size {
     pub word: Vec<String>,
     /// Its GGUF key without the architecture before it; whole where it begins `general.`.
     pub key: Option<String>,
-    /// Its names in `config.json`; the first is what is written.
+    /// Its names in `config.json`, with dots into objects; the first is what is written.
     #[serde(default)]
     pub config: Vec<String>,
+    /// The flag of `config.json` without which it is zero, whatever stands there.
+    pub only_if: Option<String>,
     /// What it follows from; the first that can be had counts.
     #[serde(default)]
     pub from: Vec<Origin>,
@@ -148,6 +153,10 @@ pub enum Origin {
     Sum(Vec<Term>),
     /// The first over the second.
     Quotient(Term, Term),
+    /// The first, a share of one, of the second.
+    Share(String, String),
+    /// The first, where it is stated, over the second as a share of one.
+    Ratio(String, String),
     /// The same number as another symbol.
     Same(String),
     /// Whether two symbols differ.
@@ -214,8 +223,9 @@ pub struct Names {
     pub old: Vec<String>,
     /// Its name in GGUF.
     pub gguf: Option<String>,
-    /// Its name in Hugging Face checkpoints.
-    pub hf: Option<String>,
+    /// Its names in Hugging Face checkpoints, the first of which is written.
+    #[serde(default, deserialize_with = "one_or_more")]
+    pub hf: Vec<String>,
     /// Its shape in symbols, outermost dimension first.
     pub shape: Vec<String>,
     /// How it is cut where a model is cut into parts.
@@ -227,6 +237,12 @@ pub struct Names {
     /// Whether Hugging Face stores its rows in halves instead of pairs (rotary embedding).
     #[serde(default)]
     pub rotary: bool,
+    /// Whether Hugging Face stores its dimensions the other way round: inputs, then outputs.
+    #[serde(default)]
+    pub transposed: bool,
+    /// Whether Hugging Face stores its numbers less one, which is added when the model is computed.
+    #[serde(default)]
+    pub one_less: bool,
     /// Whether a model may lack it.
     #[serde(default)]
     pub optional: bool,
@@ -292,8 +308,8 @@ pub enum Split {
 impl Names {
     /// Its names in the namings that have it.
     pub fn all(&self) -> impl Iterator<Item = &str> {
-        let later = [&self.gguf, &self.hf].into_iter().filter_map(Option::as_deref);
-        self.old.iter().map(String::as_str).chain(later)
+        let others = self.old.iter().chain(&self.hf).map(String::as_str);
+        others.chain(self.gguf.as_deref())
     }
 
     /// Whether every layer has one.
@@ -346,6 +362,9 @@ pub fn parse(stem: &str, text: &str) -> Result<Family, String> {
         if names.all().next().is_none() || names.all().any(|n| n.contains("{n}") != layered) {
             return Err(format!("roles.{role}: {{n}} must stand in all names or in none"));
         }
+    }
+    if family.order.hf.is_empty() && !family.family.hf.is_empty() {
+        return Err("order.hf: none, but checkpoints are read".to_owned());
     }
     let known = |symbol: &str| symbol == "scaling" || family.sizes.contains_key(symbol);
     let shapes = family.roles.values().flat_map(|names| &names.shape);

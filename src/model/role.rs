@@ -42,8 +42,8 @@ impl Role {
                 if let Some(layer) = fit(pattern, name) {
                     return Some(Role { id, names, layer, bias: false });
                 }
-                let pattern = bias_of(pattern).filter(|_| names.bias != Bias::None)?;
-                Some(Role { id, names, layer: fit(&pattern, name)?, bias: true })
+                let layer = fit_bias(pattern, name).filter(|_| names.bias != Bias::None)?;
+                Some(Role { id, names, layer, bias: true })
             })
         })
     }
@@ -127,19 +127,28 @@ pub fn expert_of(name: &str) -> Option<(String, u64)> {
 }
 
 fn patterns(names: &Names, naming: Naming) -> impl Iterator<Item = &str> {
-    let (old, later) = match naming {
+    let (several, one) = match naming {
         Naming::Old => (names.old.as_slice(), None),
         Naming::Gguf => (&[][..], names.gguf.as_deref()),
-        Naming::Hf => (&[][..], names.hf.as_deref()),
+        Naming::Hf => (names.hf.as_slice(), None),
     };
-    old.iter().map(String::as_str).chain(later)
+    several.iter().map(String::as_str).chain(one)
 }
 
 /// The name of the bias that belongs to a tensor named so.
 fn bias_of(name: &str) -> Option<String> {
-    let endings = [(".weight", ".bias"), ("/w", "/b"), ("/g", "/b")];
-    let found = endings.iter().find_map(|(end, bias)| Some((name.strip_suffix(end)?, bias)));
+    let found = ENDINGS.iter().find_map(|(end, bias)| Some((name.strip_suffix(end)?, bias)));
     found.map(|(stem, bias)| format!("{stem}{bias}"))
+}
+
+/// How names of tensors end, and those of their biases.
+const ENDINGS: [(&str, &str); 3] = [(".weight", ".bias"), ("/w", "/b"), ("/g", "/b")];
+
+/// Whether `name` is that of the bias of a tensor that fits `pattern`; as [`fit`].
+fn fit_bias(pattern: &str, name: &str) -> Option<Option<u64>> {
+    let stems = |(end, bias): &(&str, &str)| pattern.strip_suffix(end).zip(name.strip_suffix(bias));
+    let (pattern, name) = ENDINGS.iter().find_map(stems)?;
+    fit(pattern, name)
 }
 
 /// Whether `name` fits `pattern`: the number that stands at `{n}`, or none where there is no `{n}`.

@@ -224,6 +224,22 @@ impl Search<'_> {
                 terms.iter().try_fold(0u64, |all, term| all.checked_add(self.term(term)?))
             }
             Origin::Quotient(a, b) => self.term(a)?.checked_div(self.term(b)?),
+            Origin::Share(share, whole) => {
+                // As the decimal that a person wrote: 0.4 of 80 is 32.
+                let share = self.known(share)?.value.to_string().parse::<f64>().ok()?;
+                let part = share * self.number(whole)? as f64;
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss,
+                    reason = "rounded down, as transformers does; out of range, the nearest is taken"
+                )]
+                Some(part as u64).filter(|part| *part > 0)
+            }
+            Origin::Ratio(part, whole) => {
+                let part = self.facts.stated(part, self.family.sizes.get(part)?)?.as_f64()?;
+                let ratio = part / self.number(whole)? as f64;
+                return of_kind(Kind::Float, &Value::F64(ratio)).filter(|_| ratio.is_finite());
+            }
             Origin::Same(symbol) => return Some(self.known(symbol)?.value),
             Origin::Differ(a, b) => {
                 return Some(Value::Bool(self.known(a)?.value != self.known(b)?.value));

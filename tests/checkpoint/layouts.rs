@@ -291,9 +291,9 @@ fn experts_are_stacked_in_the_order_of_their_numbers() {
 
 #[test]
 fn other_architectures_are_named_with_what_is_missing() {
-    let config = CONFIG.replace("MistralForCausalLM", "Qwen2ForCausalLM") + "}";
+    let config = CONFIG.replace("MistralForCausalLM", "Phi3ForCausalLM") + "}";
     let error = hugging_face(&config, &[]).unwrap_err().to_string();
-    assert!(error.contains("not yet: Qwen2ForCausalLM"), "{error}");
+    assert!(error.contains("not yet: Phi3ForCausalLM"), "{error}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! A decoder family that the project does not have, made of choices that it has: one description, no Rust.
 //! And today's families against PyTorch: [`today`].
 
+mod checkpoints;
 mod gguf;
 mod model;
 mod slow;

@@ -12,7 +12,7 @@ use serde_json::Value as Json;
 
 use super::{json::TokenizerJson, sentencepiece::SentencePiece, tiktoken};
 use crate::{
-    checkpoint::{Misfit, Options, find, json},
+    checkpoint::{Misfit, Options, family, find, json},
     error::{Error, Result},
     model::{Hyper, Scaling, TokenKind, Value, Vocab},
 };
@@ -102,10 +102,21 @@ pub fn read(
     read.vocab.add_space_prefix = flag.or(read.vocab.add_space_prefix);
     chat_template(folder, settings.as_ref(), &mut read)?;
     fit(rows, options, &mut read)?;
-    if rows == WITHOUT_BOS {
+    for (key, value) in &hyper.family.family.keys {
+        // A token that there is not cannot be named.
+        let id = value.as_integer().and_then(|id| u32::try_from(id).ok());
+        let value = match value {
+            _ if id.is_some() => id.filter(|id| *id < rows).map(Value::U32),
+            toml::Value::Boolean(flag) => Some(Value::Bool(*flag)),
+            other => other.as_str().map(Value::from),
+        };
+        read.more.extend(value.map(|value| (key.clone(), value)));
+    }
+    let llamas = hyper.family == family();
+    if llamas && rows == WITHOUT_BOS {
         read.vocab.add_bos.get_or_insert(false);
     }
-    if rows == CODE_LLAMA {
+    if llamas && rows == CODE_LLAMA {
         for (name, id) in
             [("prefix", 32_007u32), ("suffix", 32_008), ("middle", 32_009), ("eot", 32_010)]
         {

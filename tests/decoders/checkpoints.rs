@@ -1,0 +1,219 @@
+//! Hugging Face checkpoints of many families: converted as llama.cpp's converter does it, and run as
+//! transformers runs them. golden/families/checkpoints, of which golden/README.md says how they were made.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use regguf::{
+    change::{self, convert, upgrade},
+    checkpoint, container,
+    infer::{Sampler, Sampling, Session, Want, Weights},
+    model::{Model, Tensor, Value},
+};
+use serde_json::{Value as Json, json};
+use sha2::{Digest, Sha256};
+
+use super::gguf::numbers;
+
+/// What is known of each model: name, and the file of golden/families/checkpoints.
+fn known() -> Vec<(String, Json)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/families/checkpoints");
+    let of = |entry: std::io::Result<fs::DirEntry>| {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+        (name, serde_json::from_slice(&fs::read(&path).unwrap()).unwrap())
+    };
+    let all: Vec<_> = fs::read_dir(folder).unwrap().map(of).collect();
+    assert!(all.len() >= 8, "{} checkpoints", all.len());
+    all
+}
+
+fn sizes(json: &Json) -> Vec<usize> {
+    json.as_array().unwrap().iter().map(|v| v.as_u64().unwrap() as usize).collect()
+}
+
+/// The bytes of a safetensors file of numbers that the names decide.
+fn safetensors(known: &Json) -> Vec<u8> {
+    let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
+    for entry in known["tensors"].as_array().unwrap() {
+        let (name, shape) = (entry[0].as_str().unwrap(), sizes(&entry[1]));
+        let around = entry[2].as_f64().unwrap() as f32;
+        let first = data.len();
+        let numbers = numbers(name, shape.iter().product(), around);
+        data.extend(numbers.iter().flat_map(|number| number.to_le_bytes()));
+        let entry = json!({"dtype": "F32", "shape": shape, "data_offsets": [first, data.len()]});
+        header.insert(name.to_owned(), entry);
+    }
+    let header = serde_json::to_vec(&header).unwrap();
+    [(header.len() as u64).to_le_bytes().to_vec(), header, data].concat()
+}
+
+/// A byte-level tokenizer of single characters and one special token.
+fn tokenizer(count: u32) -> Json {
+    let bytes = ('!'..='~').chain('\u{a1}'..='\u{ac}').chain('\u{ae}'..='\u{ff}');
+    let last = count - 1;
+    let vocab: serde_json::Map<String, Json> =
+        bytes.take(last as usize).zip(0u32..).map(|(c, id)| (c.to_string(), id.into())).collect();
+    let step = json!({"type": "ByteLevel", "add_prefix_space": false, "use_regex": true});
+    json!({
+        "added_tokens": [{"id": last, "content": "<|endoftext|>", "special": true}],
+        "pre_tokenizer": step, "post_processor": step, "decoder": step,
+        "model": {"type": "BPE", "byte_fallback": false, "vocab": vocab, "merges": []}
+    })
+}
+
+/// Writes the checkpoint as a person has it.
+fn write(known: &Json, folder: &Path) {
+    let put = |name: &str, bytes: Vec<u8>| fs::write(folder.join(name), bytes).unwrap();
+    let json = |json: &Json| serde_json::to_vec(json).unwrap();
+    put("config.json", json(&known["config"]));
+    put("model.safetensors", safetensors(known));
+    match known["tokenizer"].as_str().unwrap() {
+        "bytes" => {
+            let vocab = known["config"]["vocab_size"].as_u64().unwrap() as u32;
+            let end = "<|endoftext|>";
+            put("tokenizer.json", json(&tokenizer(vocab)));
+            let settings = json!({"bos_token": end, "eos_token": end, "unk_token": end});
+            put("tokenizer_config.json", json(&settings));
+        }
+        hex => {
+            let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16);
+            let model = hex.as_bytes().chunks(2).map(|pair| byte(pair).unwrap());
+            put("tokenizer.model", model.collect());
+        }
+    }
+}
+
+/// The checkpoint converted to floats of 32 bits.
+fn converted(folder: &Path) -> PathBuf {
+    let model = checkpoint::open(folder, &checkpoint::Options::default());
+    let model = model.unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let options = convert::Options {
+        types: vec!["f32".to_owned()],
+        upgrade: upgrade::Options { to: Some("gguf-v3".to_owned()), ..Default::default() },
+        folder: folder.to_owned(),
+        ..convert::Options::default()
+    };
+    let (model, plans) = convert::plan(model, &options).unwrap();
+    change::carry(&model, &plans, false, &()).unwrap();
+    plans[0].output.clone()
+}
+
+fn digest(model: &Model, tensor: &Tensor) -> String {
+    let mut bytes = vec![0; tensor.bytes() as usize];
+    model.read_rows(tensor, 0, tensor.rows(), &mut bytes).unwrap();
+    Sha256::digest(&bytes).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Why a key differs from the one that the converter writes.
+const FOLDER: &str = "models without a name are named after their folder";
+const STAMPED: &str = "every file says its type, which some of the converter's classes leave out";
+const BASE: &str = "readers would take 10000, which the converter leaves them to";
+const ROWS: &str = "the rows of the matrix; the converter takes four times the width";
+const TRAINED: &str = "config.json says none; the converter takes the width of the model";
+const NO_TOKEN: &str = "the vocabulary of the test has no such token";
+const SAME_CUT: &str =
+    "names of one pre-tokenizer; the converter knows registered vocabularies only";
+
+fn is_allowed(name: &str, key: &str) -> Option<&'static str> {
+    match key {
+        "general.name" => Some(FOLDER),
+        "general.file_type" if ["gptneox", "mpt"].contains(&name) => Some(STAMPED),
+        "gemma.rope.freq_base" | "phi2.rope.freq_base" => Some(BASE),
+        "phi2.feed_forward_length" => Some(ROWS),
+        "bloom.context_length" => Some(TRAINED),
+        "tokenizer.ggml.eot_token_id" => Some(NO_TOKEN),
+        "tokenizer.ggml.pre" => Some(SAME_CUT),
+        _ => None,
+    }
+}
+
+/// Whether a value is what the golden file says: whole numbers as such, others as floats.
+fn same(ours: Option<&Value>, theirs: &Json) -> bool {
+    let Some(ours) = ours else { return false };
+    match theirs {
+        Json::Array(theirs) => {
+            let Value::Array(ours) = ours else { return false };
+            let all = ours.iter().zip(theirs).all(|(ours, theirs)| same(Some(&ours), theirs));
+            ours.len() == theirs.len() && all
+        }
+        Json::Bool(theirs) => ours.as_bool() == Some(*theirs),
+        Json::String(theirs) => ours.as_str() == Some(theirs),
+        theirs if theirs.is_u64() => ours.as_u64() == theirs.as_u64(),
+        theirs => ours.as_f64().map(|v| v as f32) == theirs.as_f64().map(|v| v as f32),
+    }
+}
+
+#[test]
+fn checkpoints_become_the_files_of_the_converter_and_say_what_transformers_says() {
+    let mut wrong = Vec::new();
+    for (name, known) in known() {
+        let above = tempfile::tempdir().unwrap();
+        let folder = above.path().join(&name);
+        fs::create_dir(&folder).unwrap();
+        write(&known, &folder);
+        let model = container::open(&converted(&folder), &Default::default()).unwrap();
+        compare(&name, &known, &model, &mut wrong);
+        speaks(&name, &known, &model, &mut wrong);
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Whether tensors and keys are those of the converter's file.
+fn compare(name: &str, known: &Json, model: &Model, wrong: &mut Vec<String>) {
+    let sums = known["sums"].as_object().unwrap();
+    if model.tensors.len() != sums.len() {
+        wrong.push(format!("{name}: {} tensors, theirs {}", model.tensors.len(), sums.len()));
+    }
+    for tensor in &model.tensors {
+        let theirs = &sums[&tensor.name];
+        let shape: Vec<usize> = tensor.shape.iter().map(|n| *n as usize).collect();
+        let fits = (shape, tensor.quant.name()) == (sizes(&theirs[0]), "f32");
+        if !fits || digest(model, tensor) != theirs[2] {
+            wrong.push(format!("{name}: {} is another", tensor.name));
+        }
+    }
+    let keys = known["keys"].as_object().unwrap();
+    for (key, value) in keys {
+        let ours = model.metadata.get(key);
+        if !same(ours, value) && is_allowed(name, key).is_none() {
+            wrong.push(format!("{name}: {key} is {ours:?}, theirs {value}"));
+        }
+    }
+    for (key, value) in model.metadata.iter().filter(|(key, _)| !keys.contains_key(*key)) {
+        if is_allowed(name, key).is_none() {
+            wrong.push(format!("{name}: {key} = {value} is ours alone"));
+        }
+    }
+}
+
+/// Whether the logits are those of transformers.
+fn speaks(name: &str, known: &Json, model: &Model, wrong: &mut Vec<String>) {
+    let weights = Weights::new(model).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let tokens: Vec<u32> = serde_json::from_value(known["tokens"].clone()).unwrap();
+    let argmax: Vec<u32> = serde_json::from_value(known["argmax"].clone()).unwrap();
+    let expected: [Vec<f32>; 2] = serde_json::from_value(known["logits"].clone()).unwrap();
+    let mut compared = 0;
+    let compare = |i: usize, found: &[f32]| {
+        if Sampler::new(Sampling::GREEDY).choose(found) != argmax[i] {
+            wrong.push(format!("{name}: another token after {i}"));
+        }
+        let expected = match i {
+            0 => &expected[0],
+            i if i + 1 == tokens.len() => &expected[1],
+            _ => return,
+        };
+        compared += 1;
+        assert_eq!(found.len(), expected.len(), "{name}");
+        let largest = expected.iter().fold(0f32, |most, v| most.max(v.abs()));
+        let apart = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
+        println!("{name}: {:.1e} of the largest logit", apart / largest);
+        if apart.is_nan() || apart > 1e-5 * largest {
+            wrong.push(format!("{name}: {apart} apart, largest {largest}"));
+        }
+    };
+    Session::new(&weights, tokens.len()).read(&tokens, Want::All, compare).unwrap();
+    assert_eq!(compared, 2, "{name}");
+}
