@@ -120,8 +120,8 @@ fn old_files_become_what_todays_converter_makes() {
                         near += 1;
                     } else if found != wanted && at.to_string().contains("gpt4all_ggjt") {
                         // Its script went by way of bfloat16, which has eight bits.
-                        let near = |(a, b): (&f32, &f32)| (a - b).abs() <= b.abs() / 256.0;
-                        assert!(found.iter().zip(&wanted).all(near), "{at}: {name}");
+                        let close = |(a, b): (&f32, &f32)| (a - b).abs() <= b.abs() / 256.0;
+                        assert!(found.iter().zip(&wanted).all(close), "{at}: {name}");
                         near += 1;
                     } else if found != wanted {
                         // Two converters rounded vectors to halves, one the positions.
@@ -194,7 +194,7 @@ fn same_vocabulary(path: &Path, new: &Model, today: &Model) {
 fn same_keys(path: &Path, new: &Model, today: &Model) {
     let own = |model: &Model| {
         let architecture = model.metadata.architecture().to_owned();
-        // A note for converters that no reader asks for.
+        // A note of converters that no reader asks for.
         let keys = model.metadata.iter().filter(|(key, _)| *key != "falcon.tensor_data_layout");
         let keys = keys.filter(|(key, _)| key.starts_with(&architecture));
         keys.map(|(key, value)| (key.to_owned(), value.clone())).collect::<BTreeMap<_, _>>()

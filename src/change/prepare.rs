@@ -58,8 +58,11 @@ pub(super) fn prepare(
     Ok(model)
 }
 
-/// Whether every tensor has the shape of its role: programs of the first months stored some transposed.
+/// Whether every tensor of an old file has the shape of its role: programs of the first months stored some transposed.
 fn check_shapes(family: &'static Family, model: &Model) -> Result<()> {
+    if model.header.is_empty() {
+        return Ok(());
+    }
     let sizes = Sizes::of(model);
     for tensor in &model.tensors {
         let wanted = Role::find(family, &tensor.name).and_then(|(_, role)| role.shape(&sizes));
@@ -148,11 +151,13 @@ fn cut_repeated(model: &mut Model, notes: &mut Vec<String>) -> Result<()> {
         }
         cut.push(short);
     }
-    if let Some(count) = Some(cut.len()).filter(|count| *count > 0) {
-        notes.push(format!(
-            "one key head and one value head of {heads} equal ones kept in {count} tensors"
-        ));
+    if cut.is_empty() {
+        return Ok(());
     }
+    notes.push(format!(
+        "one key head and one value head of {heads} equal ones kept in {} tensors",
+        cut.len()
+    ));
     for short in cut {
         if let Some(tensor) = model.tensors.iter_mut().find(|t| t.name == short.name) {
             *tensor = short;

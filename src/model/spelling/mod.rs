@@ -420,7 +420,7 @@ mod tests {
     #[test]
     fn bytes_have_letters_of_their_own() {
         let all: Vec<u8> = (0..=255).collect();
-        let letters: std::collections::HashSet<char> = alphabet(&all).chars().collect();
+        let letters: HashSet<char> = alphabet(&all).chars().collect();
         assert_eq!(letters.len(), 256);
         assert_eq!(from_alphabet(alphabet(&all).as_bytes()), Some(all));
         assert_eq!(alphabet(b" \n\x7f\xad!"), "\u{120}\u{10a}\u{121}\u{143}!");
