@@ -127,12 +127,12 @@ impl Uses {
             let lines = code(&text).lines().map(|line| line.split("//").next().unwrap());
             (["crate"].into_iter().chain(module).collect::<Vec<_>>().join("::"), lines.collect())
         });
-        Uses::read(texts.collect())
+        Uses::read(&texts.collect())
     }
 
-    fn read(texts: BTreeMap<String, String>) -> Uses {
+    fn read(texts: &BTreeMap<String, String>) -> Uses {
         let mut uses = Uses { files: BTreeMap::new(), from: BTreeMap::new() };
-        for (module, text) in &texts {
+        for (module, text) in texts {
             let full = |path: &str| match path.split_once("::").unwrap_or((path, "")) {
                 ("crate", _) => path.to_owned(),
                 ("self", rest) => format!("{module}::{rest}"),
@@ -185,7 +185,7 @@ impl Uses {
         let mut at = path;
         loop {
             if let Some((file, _)) = self.files.get_key_value(at) {
-                return Some(file).map(String::as_str);
+                return Some(file.as_str());
             }
             if let Some(from) = self.from.get(at).filter(|from| *from != at) {
                 return self.file(&format!("{from}{}", &path[at.len()..]));
@@ -233,7 +233,7 @@ fn a_circle_is_seen_however_it_is_written() {
     let circle = |a: &str, b: &str, room: &str| {
         let texts = [("crate::room", room), ("crate::room::a", a), ("crate::room::b", b)];
         let own = |(file, text): (&str, &str)| (file.to_owned(), text.to_owned());
-        Uses::read(texts.into_iter().map(own).collect()).circle().is_some()
+        Uses::read(&texts.into_iter().map(own).collect()).circle().is_some()
     };
     let plain = "use super::a::A;";
     assert!(circle("use crate::room::b::B;", plain, ""));
