@@ -180,7 +180,7 @@ fn upgraded_files_say_what_their_programs_said() {
         let told =
             |run: &&Json| run.get("prompt_ids").is_some() && run.get("program_bug").is_none();
         let runs: Vec<&Json> = fact["runs"].as_array().into_iter().flatten().filter(told).collect();
-        if !UPGRADED.iter().any(|family| of(family)) || runs.is_empty() {
+        if !UPGRADED.iter().any(of) || runs.is_empty() {
             continue;
         }
         let old = container::open(&root.join(path), &OpenOptions::default()).unwrap();

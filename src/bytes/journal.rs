@@ -8,7 +8,7 @@
 //!
 //! | bytes | what |
 //! |---|---|
-//! | 17 | [`MAGIC`] |
+//! | 17 | `MAGIC` |
 //! | 8, 8, 8 | length of the file, where the change begins, its length n; little-endian |
 //! | n, n | the bytes before and after |
 //! | 32 | SHA-256 of all before |

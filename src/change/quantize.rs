@@ -1,7 +1,7 @@
 //! Plans quantizations as llama-quantize makes them, from any model file and into any container.
 //!
 //! The upgrade of the file ([`super::upgrade`]) is planned first: it renames tensors, rebuilds what old
-//! files never stored and says how each tensor is kept. Then the types are chosen ([`super::mix`]), and
+//! files never stored and says how each tensor is kept. Then the types are chosen ([`super::choose::mix`]), and
 //! every tensor that is to change its type is decoded and encoded anew. Everything that can be wrong
 //! (importances that are missing, types that rows do not fit, weights that are quantized already) is
 //! found here, for all tensors at once, before the first byte is written.
