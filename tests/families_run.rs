@@ -177,13 +177,15 @@ fn upgraded_files_say_what_their_programs_said() {
     for fact in facts["files"].as_array().unwrap() {
         let path = fact["path"].as_str().unwrap();
         let of = |family: &&str| path.split('/').next() == Some(family);
-        let told =
-            |run: &&Json| run.get("prompt_ids").is_some() && run.get("program_bug").is_none();
+        let told = |run: &&Json| run["prompt_ids"].is_array() && run.get("program_bug").is_none();
         let runs: Vec<&Json> = fact["runs"].as_array().into_iter().flatten().filter(told).collect();
         if !UPGRADED.iter().any(of) || runs.is_empty() {
             continue;
         }
-        let old = container::open(&root.join(path), &OpenOptions::default()).unwrap();
+        // Two orders of Falcon's rows lie in the same bytes.
+        let format = fact.get("either").map(|_| fact["format"].as_str().unwrap().to_owned());
+        let options = OpenOptions { format, ..OpenOptions::default() };
+        let old = container::open(&root.join(path), &options).unwrap();
         let output = folder.path().join(path.replace('/', "-")).with_extension("gguf");
         let options = upgrade::Options { output: Some(output.clone()), ..Default::default() };
         let (old, plan) = upgrade::plan(old, &options).unwrap_or_else(|e| panic!("{path}: {e}"));
@@ -195,7 +197,10 @@ fn upgraded_files_say_what_their_programs_said() {
             let mut read = tokens(&run["prompt_ids"]);
             // The text with the prompt before it, or what follows by itself; programs of the time printed bytes
             // that are no text by themselves in ways of their own.
-            let text = run["text"].as_str().unwrap();
+            let text = match path {
+                "bloom/2023-03-15_planar-q4_1/bloom-T-q4_0.bin" => FOUR_BITS,
+                _ => run["text"].as_str().unwrap(),
+            };
             let text = text.split(|c: char| !c.is_ascii() || c == '\\').next().unwrap();
             let prompt = tokenizer.decode(&read);
             let text = text.strip_prefix(&prompt).unwrap_or(text);
@@ -229,8 +234,15 @@ fn upgraded_files_say_what_their_programs_said() {
     assert!(all > 60 && all - whole <= 3, "{whole} of {all}");
 }
 
+/// What llama.cpp of 2026 makes of the Q4_0 file of BLOOM, its blocks laid out anew by an independent script. Its own
+/// program of March 2023 brought activations to 4 bits too, and says "with or withoutationsuce and".
+const FOUR_BITS: &str =
+    " of the Work or Derivative Works thereof in any medium, with or without modifications,";
+
 /// Families of which old files are upgraded.
-const UPGRADED: [&str; 12] = [
+const UPGRADED: [&str; 14] = [
+    "bloom",
+    "falcon",
     "gpt-2",
     "gpt-j",
     "gpt-j-256",
