@@ -240,6 +240,12 @@ fn the_other_verbs_take_them_too_or_say_why_not() {
         let options = upgrade::Options { to: Some(to.into()), ..Default::default() };
         refused(upgrade::plan(model.clone(), &options).unwrap_err());
     }
+    // Its own container too: nothing writes scores that are all zero, or tokens as their bytes.
+    let falcon = open(&golden("falcon/2023-07-03_ggllm_ggcc10/gqa-q4_0.bin"));
+    for to in ["ggjt-v3-falcon", "ggcc-v10"] {
+        let options = upgrade::Options { to: Some(to.into()), ..Default::default() };
+        refused(upgrade::plan(falcon.clone(), &options).unwrap_err());
+    }
     // The same container holds StarCoder, which is another family; and nobody knows what this is.
     let bytes = fs::read(golden("gpt-2/2023-03-23_ckpt_transposed/ggml-model-f16.bin")).unwrap();
     let folder = tempfile::tempdir().unwrap();

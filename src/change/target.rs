@@ -27,10 +27,11 @@ impl Target {
         let wanted = name.to_ascii_lowercase();
         let named =
             |c: &&Container| c.id() == wanted || c.id().strip_suffix("-llama") == Some(&wanted);
-        // A family says what stands in a header, but not by which version its blocks were laid out.
+        // A family says what stands in a header, but not by which version its blocks were laid out, and not how
+        // its vocabulary was spelled.
         let writable = |c: &&Container| match c.format.skeleton {
             Skeleton::Stream => {
-                catalog::family(&c.format.family).is_some()
+                catalog::family(&c.format.family).is_some_and(|family| family.tokenizer.is_none())
                     && matches!(c.format.blocks, Blocks::One(_))
                     && c.tensors.transposed.is_empty()
             }
