@@ -257,22 +257,15 @@ pub fn of_family(
         return Ok(own.clone());
     };
     notes.extend(disagreements(&vocab, own));
-    let id = |text: &str| {
-        let at = vocab.tokens.iter().position(|token| token == text.as_bytes())?;
-        u32::try_from(at).ok()
-    };
-    let end = id(&rule.end);
-    let unknown = rule.unknown.as_deref().map_or(end, id);
-    let padding = rule.padding.as_deref().and_then(id);
-    (vocab.bos, vocab.eos) = (end.or(vocab.bos), end.or(vocab.eos));
-    (vocab.unknown, vocab.padding) = (unknown.or(vocab.unknown), padding);
+    let (tokens, stated) = (vocab.tokens.clone(), (vocab.bos, vocab.eos, vocab.unknown));
+    spelling::name_special(&mut vocab, rule, |wanted| tokens.iter().position(|t| t == wanted));
+    (vocab.bos, vocab.eos) = (vocab.bos.or(stated.0), vocab.eos.or(stated.1));
+    vocab.unknown = vocab.unknown.or(stated.2);
     vocab.add_bos = own.add_bos;
     vocab.add_eos = own.add_eos;
     vocab.add_space_prefix = own.add_space_prefix;
     vocab.remove_extra_whitespaces = own.remove_extra_whitespaces;
-    if vocab.model != rule.model {
-        vocab.model.clone_from(&rule.model);
-    }
+    vocab.model.clone_from(&rule.model);
     // Rows behind the tokenizer's last token are there to fill the matrix.
     while vocab.len() < own.len() {
         vocab.push_unused();
@@ -282,7 +275,7 @@ pub fn of_family(
 
 /// How a vocabulary that is given differs from the file's, where the file's tokens are whole.
 fn disagreements(given: &Vocab, own: &Vocab) -> Option<String> {
-    let lost = |text: &[u8]| text.is_empty() || text.windows(REPLACED.len()).any(|w| w == REPLACED);
+    let lost = |text: &[u8]| text.is_empty() || spelling::has_lost(text);
     let differ = |id: &usize| {
         let (stored, true_one) = (spelling::record(own, *id), spelling::record(given, *id));
         !lost(&stored) && stored != true_one
@@ -302,6 +295,7 @@ fn disagreements(given: &Vocab, own: &Vocab) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::catalog;
 
     fn old_vocab(extra: &[(&str, f32)]) -> Vocab {
         let mut vocab = Vocab::default();
@@ -352,6 +346,27 @@ mod tests {
         assert_eq!(new.vocab.tokens.get(262).unwrap(), b"<pad>");
         assert_eq!(new.vocab.kinds[262], TokenKind::UserDefined);
         assert_eq!(new.notes.len(), 1);
+    }
+
+    #[test]
+    fn special_tokens_of_a_given_vocabulary_are_those_of_the_family() {
+        let given = |texts: &[&str]| Vocab {
+            tokens: texts.iter().collect(),
+            kinds: vec![TokenKind::Normal; texts.len()],
+            ..Vocab::default()
+        };
+        let special = |family: &str, texts: &[&str]| {
+            let rule = catalog::family(family).and_then(|family| family.tokenizer.as_ref());
+            let (model, mut notes) = (Model::default(), Vec::new());
+            let vocab = of_family(rule.unwrap(), &model, Some(given(texts)), &mut notes).unwrap();
+            (vocab.bos, vocab.eos, vocab.unknown, vocab.padding)
+        };
+        let bloom = special("bloom", &["<unk>", "<s>", "</s>", "<pad>", "a"]);
+        assert_eq!(bloom, (Some(1), Some(2), Some(0), Some(3)));
+        let falcon = special("falcon", &[">>TITLE<<", "<|endoftext|>", "a"]);
+        assert_eq!(falcon, (Some(1), Some(1), None, None));
+        let gpt2 = special("gpt2", &["a", "<|endoftext|>"]);
+        assert_eq!(gpt2, (Some(1), Some(1), Some(1), None));
     }
 
     #[test]

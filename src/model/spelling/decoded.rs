@@ -15,7 +15,8 @@ pub(super) fn lossy(tokens: &Texts) -> bool {
     tokens.iter().any(has_lost)
 }
 
-fn has_lost(token: &[u8]) -> bool {
+/// Whether a text has U+FFFD in place of bytes that are none by themselves.
+pub fn has_lost(token: &[u8]) -> bool {
     token.windows(REPLACED.len()).any(|part| part == REPLACED)
 }
 

@@ -12,6 +12,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::{TokenKind, Vocab};
 use crate::format::{catalog, container::Spelling, family::Tokenizer};
+pub use decoded::has_lost;
 use merges::Merges;
 
 /// A vocabulary in GGUF's terms.
@@ -199,15 +200,9 @@ impl Walk {
         let mut added = HashSet::new();
         let mut vocab =
             Vocab { model: rule.model.clone(), pre: rule.pre.clone(), ..Vocab::default() };
-        let id = |wanted: &str| {
-            let at = self.texts.iter().position(|t| t.as_deref() == Some(wanted.as_bytes()))?;
-            u32::try_from(at).ok()
-        };
-        let end = id(&rule.end);
-        vocab.bos = rule.begin.as_deref().map_or(end, id);
-        vocab.unknown = rule.unknown.as_deref().and_then(id);
-        vocab.padding = rule.padding.as_deref().and_then(id);
-        vocab.eos = end;
+        name_special(&mut vocab, rule, |wanted| {
+            self.texts.iter().position(|text| text.as_deref() == Some(wanted))
+        });
         for (id, what) in self.found.iter().enumerate() {
             let text = self.text(id);
             let marked = kinds.get(id) == Some(&TokenKind::Control);
@@ -240,25 +235,27 @@ impl Walk {
     }
 }
 
+/// Says which tokens are special: those that `rule` names, each where `find` has its text.
+pub fn name_special(vocab: &mut Vocab, rule: &Tokenizer, find: impl Fn(&[u8]) -> Option<usize>) {
+    let id = |wanted: &str| find(wanted.as_bytes()).and_then(|at| u32::try_from(at).ok());
+    let end = id(&rule.end);
+    (vocab.bos, vocab.eos) = (rule.begin.as_deref().map_or(end, id), end);
+    vocab.unknown = rule.unknown.as_deref().and_then(id);
+    vocab.padding = rule.padding.as_deref().and_then(id);
+}
+
 /// SentencePiece's pieces, which stand as GGUF writes them.
 fn pieces(rule: &Tokenizer, records: &Vocab) -> Spelled {
-    let id = |wanted: &str| {
-        let at = records.tokens.iter().position(|text| text == wanted.as_bytes())?;
-        u32::try_from(at).ok()
-    };
     let mut vocab = Vocab {
         model: rule.model.clone(),
         scores: records.scores.clone(),
-        bos: id(&rule.end),
-        eos: id(&rule.end),
-        unknown: rule.unknown.as_deref().and_then(id),
-        padding: rule.padding.as_deref().and_then(id),
         add_bos: Some(false),
         add_eos: Some(false),
         add_space_prefix: Some(false),
         remove_extra_whitespaces: Some(false),
         ..Vocab::default()
     };
+    name_special(&mut vocab, rule, |wanted| records.tokens.iter().position(|t| t == wanted));
     for (id, text) in records.tokens.iter().enumerate() {
         let unknown = rule.unknown.as_deref().is_some_and(|unknown| unknown.as_bytes() == text);
         let (text, kind) = match text {
