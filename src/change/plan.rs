@@ -220,6 +220,11 @@ impl Plan {
 }
 
 impl Step {
+    /// Every tensor of a model as it is.
+    pub fn all(model: &Model) -> impl Iterator<Item = Step> {
+        model.tensors.iter().enumerate().map(|(source, tensor)| Step::copy(source, tensor))
+    }
+
     /// The tensor `source` of a model as it is.
     pub fn copy(source: usize, tensor: &Tensor) -> Step {
         Step {

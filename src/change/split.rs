@@ -117,7 +117,7 @@ pub fn join(model: &Model, output: Option<&Path>) -> Result<Plan> {
     let mut plan = Plan {
         metadata: model.metadata.clone(),
         header: model.header.clone(),
-        steps: model.tensors.iter().enumerate().map(|(n, t)| Step::copy(n, t)).collect(),
+        steps: Step::all(model).collect(),
         notes: model.notes.clone(),
         keep_nan: true,
         ..Plan::new(place(output, false, folder(&first), &name), target)
@@ -133,7 +133,5 @@ fn folder(path: &Path) -> &Path {
 /// A file's name without its ending and what makes it one of a set.
 fn stem(path: &Path) -> String {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let stem = name.strip_suffix(".gguf").unwrap_or(&name);
-    let of_set = stem.rsplit_once("-of-").and_then(|(head, _)| head.rsplit_once('-'));
-    of_set.map_or(stem, |(base, _)| base).to_owned()
+    shards::cut(name.strip_suffix(".gguf").unwrap_or(&name)).0.to_owned()
 }

@@ -27,6 +27,18 @@ pub fn name(prefix: &str, number: u64, count: u64) -> String {
     format!("{prefix}-{number:05}-of-{count:05}.gguf")
 }
 
+/// What stands before the number of a shard, and its number and count, in a name without its ending: `model` and
+/// `-00002-of-00003`. All of another name stands before.
+pub fn cut(stem: &str) -> (&str, &str) {
+    let number = |text: &str| text.len() == 5 && text.bytes().all(|byte| byte.is_ascii_digit());
+    let base = || {
+        let (head, count) = stem.rsplit_once("-of-")?;
+        let (base, own) = head.rsplit_once('-')?;
+        (number(own) && number(count)).then_some(base.len())
+    };
+    stem.split_at(base().unwrap_or(stem.len()))
+}
+
 /// The keys that say which shard of `count` this is, from 0 on, in the order in which llama-gguf-split
 /// writes them.
 pub fn keys(number: u16, tensors: i32, count: u16) -> [(&'static str, Value); 3] {
@@ -196,4 +208,17 @@ fn without_split(mut model: Model) -> Model {
         model.metadata.remove(key);
     }
     model
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_numbers_of_a_shard_are_cut_off() {
+        assert_eq!(cut(name("a-b", 2, 3).trim_end_matches(".gguf")), ("a-b", "-00002-of-00003"));
+        for other in ["model", "my-proof-of-concept", "a-1-of-2", "00001-of-00002", ""] {
+            assert_eq!(cut(other), (other, ""));
+        }
+    }
 }

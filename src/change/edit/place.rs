@@ -6,7 +6,7 @@ use super::{Difference, Edit, apply, differences, rules};
 use crate::{
     bytes::{Input, journal},
     change::{Plan, Step, Target, output::place},
-    container::{self, OpenOptions, keyed::data_start},
+    container::{self, OpenOptions, keyed::data_start, shards},
     error::{Error, Result},
     model::{Metadata, Model, Tensor, Vocab},
 };
@@ -38,7 +38,7 @@ pub fn plans(
         let mut plan = Plan {
             metadata: if index == 0 { with_split(&keys, &own) } else { own },
             header: model.header.clone(),
-            steps: steps(model)
+            steps: Step::all(model)
                 .filter(|s| source(model, s).as_ref().is_some_and(in_file))
                 .collect(),
             keep_nan: true,
@@ -144,11 +144,6 @@ fn with_split(keys: &Metadata, own: &Metadata) -> Metadata {
     all
 }
 
-/// Every tensor of a model as it is.
-fn steps(model: &Model) -> impl Iterator<Item = Step> {
-    model.tensors.iter().enumerate().map(|(source, tensor)| Step::copy(source, tensor))
-}
-
 fn source<'a>(model: &'a Model, step: &Step) -> Option<&'a Tensor> {
     model.tensors.get(step.source)
 }
@@ -156,9 +151,7 @@ fn source<'a>(model: &'a Model, step: &Step) -> Option<&'a Tensor> {
 /// Where the edited copy of `file` goes: `-edited` stands before what makes it one of a set.
 fn renamed(file: &Path, output: Option<&Path>) -> PathBuf {
     let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let stem = name.strip_suffix(".gguf").unwrap_or(&name);
-    let cut = stem.rsplit_once("-of-").and_then(|(head, _)| head.rsplit_once('-'));
-    let (base, rest) = stem.split_at(cut.map_or(stem.len(), |(base, _)| base.len()));
+    let (base, rest) = shards::cut(name.strip_suffix(".gguf").unwrap_or(&name));
     let folder = file.parent().unwrap_or(Path::new(""));
     let named = output.map(|out| {
         let text = out.to_string_lossy().into_owned();
