@@ -10,7 +10,7 @@ use crate::change::{Plan, convert, quantize, upgrade};
 use crate::checkpoint;
 use crate::container::{OpenOptions, open};
 use crate::error::{Error, Result};
-use crate::model::{Model, Stated};
+use crate::model::{Model, Stated, loader::Content};
 
 /// What is done to every model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -118,12 +118,10 @@ impl Settings {
 /// Opens a model. Files that are read like models and are none are passed over, with the reason.
 fn open_model(path: &Path) -> Result<Model> {
     let model = open(path, &OpenOptions::default())?;
-    let kind = model.metadata.str("general.type").unwrap_or_default();
-    let is_adapter = kind == "adapter" || model.tensors.iter().any(|t| t.name.contains(".lora"));
-    let (what, next) = match model.metadata.str("general.architecture") {
-        _ if is_adapter => ("is an adapter, not a model", ""),
-        Some("controlvector") => ("is a control vector, not a model", "it is used as it is"),
-        _ if kind == "imatrix" => ("is an importance matrix", "`quantize --imatrix` takes it"),
+    let (what, next) = match Content::of(&model) {
+        Content::Adapter => ("is an adapter, not a model", ""),
+        Content::ControlVector => ("is a control vector, not a model", "it is used as it is"),
+        Content::Imatrix => ("is an importance matrix", "`quantize --imatrix` takes it"),
         _ if model.tensors.is_empty() => ("holds a vocabulary only", "name it to `regguf upgrade`"),
         _ => return Ok(model),
     };

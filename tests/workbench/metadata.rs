@@ -12,6 +12,8 @@ use regguf::{
     model::{Model, Value},
 };
 
+use super::names;
+
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/T").join(name)
 }
@@ -36,30 +38,16 @@ fn call(path: &Path, words: &[&str]) -> Output {
 
 /// What it says where it succeeds.
 fn said(path: &Path, words: &[&str]) -> String {
-    let output = call(path, words);
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{words:?}: {text}");
-    String::from_utf8(output.stdout).unwrap()
+    super::said(words, call(path, words))
 }
 
 /// Its exit code and its message where it fails.
 fn refused(path: &Path, words: &[&str]) -> (i32, String) {
-    let output = call(path, words);
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(text.trim().lines().count(), 1, "{text}");
-    (output.status.code().unwrap(), text)
+    super::refused(&call(path, words))
 }
 
 fn open(path: &Path) -> Model {
     container::open(path, &OpenOptions::default()).unwrap()
-}
-
-fn names(folder: &Path) -> Vec<String> {
-    let entries = fs::read_dir(folder).unwrap();
-    let mut names: Vec<String> =
-        entries.map(|e| e.unwrap().file_name().to_string_lossy().into_owned()).collect();
-    names.sort();
-    names
 }
 
 fn bytes_of(model: &Model) -> Vec<(String, Vec<u8>)> {

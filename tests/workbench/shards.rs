@@ -6,6 +6,8 @@ use std::{
     process::{Command, Output},
 };
 
+use super::names;
+
 const WHOLE: &str = "model-Q4_K_M.gguf";
 
 fn golden(name: &str) -> PathBuf {
@@ -18,24 +20,11 @@ fn regguf(folder: &Path, words: &[&str]) -> Output {
 }
 
 fn said(folder: &Path, words: &[&str]) -> String {
-    let output = regguf(folder, words);
-    assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
+    super::said(words, regguf(folder, words))
 }
 
 fn refused(folder: &Path, words: &[&str]) -> (i32, String) {
-    let output = regguf(folder, words);
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(text.trim().lines().count(), 1, "{text}");
-    (output.status.code().unwrap(), text)
-}
-
-fn names(folder: &Path) -> Vec<String> {
-    let entries = fs::read_dir(folder).unwrap();
-    let mut names: Vec<String> =
-        entries.map(|e| e.unwrap().file_name().to_string_lossy().into_owned()).collect();
-    names.sort();
-    names
+    super::refused(&regguf(folder, words))
 }
 
 /// A folder with the golden shards of [`WHOLE`].

@@ -22,9 +22,7 @@ fn call(folder: &Path, words: &[&str]) -> Output {
 }
 
 fn said(folder: &Path, words: &[&str]) -> String {
-    let output = call(folder, words);
-    assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
+    super::said(words, call(folder, words))
 }
 
 fn weights(name: &str) -> (Vec<u64>, Vec<f32>) {
