@@ -48,6 +48,10 @@ fn every_container_without_a_family_is_refused_by_every_verb_that_writes() {
             assert!(known, "{}: the family {:?} is not described", identity.name, identity.family);
             continue;
         }
+        // An adapter is of its model's family: tests/adapter_files.rs.
+        if identity.name == "ggla-v1" {
+            continue;
+        }
         let Some(original) = original(format) else {
             let none = ["ggml-falcon-6-words", "chatglm-v1", "ggml-replit-v0-f16"];
             assert!(none.contains(&format.id()), "{}: no original file", format.id());
@@ -67,9 +71,7 @@ fn every_container_without_a_family_is_refused_by_every_verb_that_writes() {
             let output = regguf(&[words, &["--format", &identity.name]].concat());
             let (said, at) = (says(&output), format!("{words:?} {}", identity.name));
             assert_eq!(output.status.code(), Some(4), "{at}: {said}");
-            let named = said.contains(&identity.title)
-                || identity.name == "ggla-v1" && said.contains("adapter");
-            assert!(named && said.lines().count() == 1, "{at}: {said}");
+            assert!(said.contains(&identity.title) && said.lines().count() == 1, "{at}: {said}");
             assert!(!Path::new(&out).exists(), "{at}");
         }
         let output = regguf(&["upgrade", &path("a"), "--to", &identity.name]);

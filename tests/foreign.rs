@@ -59,9 +59,15 @@ fn weights(model: &Model, tensor: &Tensor) -> Vec<f32> {
     out
 }
 
-/// The weights in the order in which they stand: GPT-NeoX's queries, keys and values are read as GGUF has them.
+/// The weights in the order in which they stand: GPT-NeoX's queries, keys and values are read as GGUF has them,
+/// and so are the matrices of adapters that ggla has transposed.
 fn as_stored(model: &Model, tensor: &Tensor) -> Vec<f32> {
     let read = weights(model, tensor);
+    if is_turned(tensor) {
+        let width = usize::try_from(tensor.row_len()).unwrap();
+        let column = |c: usize| read.iter().skip(c).step_by(width).copied();
+        return (0..width).flat_map(column).collect();
+    }
     if model.family != "gptneox" || !tensor.name.contains("query_key_value") {
         return read;
     }
@@ -78,6 +84,10 @@ fn as_stored(model: &Model, tensor: &Tensor) -> Vec<f32> {
     stored
 }
 
+fn is_turned(tensor: &Tensor) -> bool {
+    tensor.name.ends_with(".loraA")
+}
+
 #[test]
 fn every_file_is_read_as_an_independent_reader_read_it() {
     for facts in facts() {
@@ -92,7 +102,10 @@ fn every_file_is_read_as_an_independent_reader_read_it() {
         let tensors = facts["tensors"].as_array().unwrap();
         assert_eq!(model.tensors.len(), tensors.len(), "{path}");
         for (tensor, wanted) in model.tensors.iter().zip(tensors) {
-            let shape = serde_json::to_value(&tensor.shape).unwrap();
+            let mut shape = tensor.shape.clone();
+            if is_turned(tensor) {
+                shape.reverse();
+            }
             let quant = format!("{}/{}", tensor.quant.name(), tensor.quant.dialect());
             let sum = floats(&as_stored(&model, tensor))[..32].to_owned();
             let found = serde_json::json!([tensor.name, shape, quant, sum]);

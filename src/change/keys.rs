@@ -40,7 +40,7 @@ fn say(hyper: &Hyper, plan: &mut Plan) {
 }
 
 /// A model's name from its file name: `ggml-` and what describes the format are not part of it.
-fn name_of(model: &Model) -> String {
+pub(super) fn name_of(model: &Model) -> String {
     let path = model.files.first().map(|f| f.path().to_owned()).unwrap_or_default();
     let stem = |p: &std::path::Path| p.file_stem().map(|s| s.to_string_lossy().into_owned());
     let own = stem(&path).unwrap_or_default();

@@ -8,7 +8,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{
-    Act, Plan, Step, Target, keys,
+    Act, Plan, Step, Target, adapter, keys,
     output::place,
     prepare,
     vocabulary::{self, Rebuilt},
@@ -53,15 +53,18 @@ pub struct Options {
 /// carried.
 pub fn plan(model: Model, options: &Options) -> Result<(Model, Plan)> {
     let target = Target::find(options.to.as_deref().unwrap_or("gguf-v3"))?;
+    if adapter::is_foreign(&model) {
+        let output = output(&model, target, options.output.as_deref());
+        let plan = Plan { keep_nan: options.keep_nan, ..Plan::new(output, target) };
+        let (model, mut plan) = adapter::plan(model, plan, &options.stated)?;
+        plan.check_sources(&model)?;
+        plan.lay_out()?;
+        return Ok((model, plan));
+    }
     if Content::of(&model) == Content::Adapter {
         let name = model.files.first().map(Input::name).unwrap_or_default();
         let title = catalog::container(&model.format).map_or("", |c| c.format.title.as_str());
-        let next = match keys::are_gguf(&model) {
-            true => "llama.cpp takes it beside its model (--lora, since July 2024): nothing to do",
-            false => {
-                "regguf reads and inspects it; llama.cpp took such files until July 2024 (--lora)"
-            }
-        };
+        let next = "llama.cpp takes it beside its model (--lora, since July 2024): nothing to do";
         return Err(Error::foreign(format!("{name}: {title}: is an adapter, not a model"), next));
     }
     let family = Family::of(&model)?;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::model::Stated;
+use crate::model::{Stated, rows::Standing};
 
 /// What is known of a model beside what its file says.
 #[derive(Clone, Debug, clap::Args)]
@@ -27,6 +27,13 @@ pub struct StatedArgs {
     /// Fit a vocabulary to the rows of the embedding: add unused tokens, leave out those without a row
     #[arg(long)]
     pad_vocab: bool,
+    /// Of an adapter: the model that it belongs to, which says how many heads there are
+    #[arg(long, value_name = "MODEL")]
+    base: Option<PathBuf>,
+    /// Of an old adapter: whether rows of queries and keys stand as in Hugging Face's models or in ggml's
+    /// [default: hf; ggml where norms are trained too, as llama.cpp's finetune does]
+    #[arg(long, value_name = "ORDER")]
+    rows: Option<Standing>,
 }
 
 impl StatedArgs {
@@ -39,6 +46,8 @@ impl StatedArgs {
             rope_scale: self.rope_scale,
             vocab: self.vocab.clone(),
             pad_vocab: self.pad_vocab,
+            base: self.base.clone(),
+            rows: self.rows,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::{fmt, path::PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json, json};
 
-use super::{Metadata, Model, Naming, Sizes, Value, sizes::of_kind};
+use super::{Metadata, Model, Naming, Sizes, Value, rows::Standing, sizes::of_kind};
 use crate::{
     bytes::Input,
     error::{Error, Result},
@@ -32,6 +32,10 @@ pub struct Stated {
     pub vocab: Option<PathBuf>,
     /// Whether a vocabulary is fitted to the rows of the embedding.
     pub pad_vocab: bool,
+    /// The model that an adapter belongs to.
+    pub base: Option<PathBuf>,
+    /// How the rows of an adapter stand.
+    pub rows: Option<Standing>,
 }
 
 /// A value that had to be assumed.

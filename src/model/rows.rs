@@ -11,8 +11,20 @@
 
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Join, Naming, Piece, Role, Sizes, Tensor};
 use crate::format::family::RowOrder;
+
+/// How the rows of queries, keys and values stand in an adapter, which bears the names of either.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Standing {
+    /// As in Hugging Face's models: convert-lora-to-ggml.py left them so.
+    Hf,
+    /// As in ggml's models: llama.cpp's finetune trained them so.
+    Ggml,
+}
 
 /// Puts rows that stand as `naming` has them into GGUF's order; none where they are no whole heads.
 pub fn to_gguf(role: &Role, naming: Naming, sizes: &Sizes, tensor: &mut Tensor) -> Option<()> {

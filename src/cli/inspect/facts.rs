@@ -320,7 +320,7 @@ fn next(path: &Path, format: &Container, model: &Model, refused: &[Finding]) -> 
         return format!("nothing: only {} reads {}", foreign.program, foreign.name);
     }
     match format.id() {
-        "ggla-v1" => "nothing: adapters are read and shown, not converted".to_owned(),
+        "ggla-v1" => format!("regguf upgrade {word}"),
         _ if foreign => "nothing: it is known, and regguf does not convert it".to_owned(),
         "gguf-v3" if today && !broken => of_today(model, refused),
         "gguf-v2" if today && !broken => {
