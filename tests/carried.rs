@@ -60,7 +60,7 @@ fn old(family: &str) -> Vec<PathBuf> {
 
 /// Families, and what today's converter makes of the checkpoints that their files come from; for GPT-J, of which it
 /// makes nothing, what GPT4All's converter made. Some checkpoints have no such file here.
-const FAMILIES: [(&str, &str); 16] = [
+const FAMILIES: [(&str, &str); 17] = [
     ("gpt-2", "gpt2.gguf"),
     ("gpt-j", "gptj.gguf"),
     ("gpt-j-256", ""),
@@ -77,6 +77,7 @@ const FAMILIES: [(&str, &str); 16] = [
     ("falcon/mq-", "falcon-one-key.gguf"),
     ("falcon/gqa-", "falcon-grouped.gguf"),
     ("falcon/gqa256-", ""),
+    ("chatglm", ""),
 ];
 
 #[test]
@@ -272,4 +273,54 @@ fn the_other_verbs_take_them_too_or_say_why_not() {
     let matrix = turned.tensors.iter_mut().find(|t| t.name == "model/h0/attn/c_attn/w").unwrap();
     matrix.shape.reverse();
     refused(upgrade::plan(turned, &upgrade::Options::default()).unwrap_err());
+}
+
+/// ChatGLM4 differs by its vocabulary, which is a list of tiktoken; of its files none is here, so the list takes the
+/// place of the tokenizer in one of ChatGLM2.
+#[test]
+fn a_list_of_tiktoken_is_chatglm4s_vocabulary() {
+    let pairs = (0..242u8).map(|n| vec![b'a' + n % 16, b'a' + n / 16]);
+    let tokens: Vec<Vec<u8>> = (0..=255u8).map(|byte| vec![byte]).chain(pairs).collect();
+    let lines =
+        tokens.iter().enumerate().map(|(rank, token)| format!("{} {rank}\n", base64(token)));
+    let list: String = lines.collect();
+    let mut bytes = fs::read(golden("chatglm/2024-06-21_config-v2/chatglm2-T-f16.bin")).unwrap();
+    bytes[4] = 4;
+    let at = 4 + 15 * 4; // the length of the tokenizer
+    let len = u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
+    // Data begin at multiples of 16: spaces behind the last line keep them there.
+    let pad = (len % 16 + 16 - list.len() % 16) % 16;
+    let list = format!("{}{}\n", list.trim_end(), " ".repeat(pad));
+    let head = u32::try_from(list.len()).unwrap().to_le_bytes();
+    bytes.splice(at..at + 4 + len, head.into_iter().chain(list.bytes()));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("chatglm4.bin");
+    fs::write(&path, bytes).unwrap();
+    let model = open(&path);
+    assert_eq!((model.format.as_str(), model.family.as_str()), ("chatglm-v2-4", "chatglm4"));
+    let options = upgrade::Options::default();
+    let (model, plan) = upgrade::plan(model, &options).unwrap();
+    change::carry(&model, std::slice::from_ref(&plan), false, &()).unwrap();
+    let vocab = open(&plan.output).vocab;
+    assert_eq!((vocab.model.as_str(), vocab.pre.as_str()), ("gpt2", "chatglm-bpe"));
+    assert_eq!((vocab.len(), vocab.merges.len()), (512, 242));
+    assert_eq!((vocab.eos, vocab.bos, vocab.add_bos), (Some(498), None, Some(false)));
+    assert_eq!(vocab.tokens.get(500), Some(&b"[gMASK]"[..]));
+    assert!((498..512).all(|id| vocab.kind(id) == TokenKind::Control));
+    for (id, token) in tokens.iter().enumerate() {
+        assert_eq!(&spelling::record(&vocab, id), token, "{id}");
+    }
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let digit = |bits: u32, n: u32| char::from(DIGITS[(bits >> (18 - 6 * n)) as usize & 63]);
+    let mut text = String::new();
+    for three in bytes.chunks(3) {
+        let byte = |n: usize| u32::from(three.get(n).copied().unwrap_or(0));
+        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+        let digits = (0..4).map(|n| if n as usize > three.len() { '=' } else { digit(bits, n) });
+        text.extend(digits);
+    }
+    text
 }

@@ -82,6 +82,35 @@ fn logits_are_those_of_float32() {
     }
 }
 
+/// ChatGLM's file of halves: PyTorch's logits over the same weights.
+#[test]
+fn chatglm_says_what_float32_says() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/families");
+    let facts: Json = serde_json::from_slice(&fs::read(root.join("facts.json")).unwrap()).unwrap();
+    let files = facts["files"].as_array().unwrap().iter();
+    let known: Vec<_> = files.filter(|fact| fact["float32"].is_object()).collect();
+    assert!(!known.is_empty());
+    for fact in known {
+        let path = root.join(fact["path"].as_str().unwrap());
+        let model = container::open(&path, &OpenOptions::default()).unwrap();
+        let weights = Weights::new(&model).unwrap();
+        let (read, argmax) =
+            (tokens(&fact["float32"]["tokens"]), tokens(&fact["float32"]["argmax"]));
+        let mut last = Vec::new();
+        Session::new(&weights, read.len())
+            .read(&read, Want::All, |i, logits| {
+                assert_eq!(likeliest(logits), argmax[i], "{}: {i}", path.display());
+                last = logits.to_vec();
+            })
+            .unwrap();
+        let expected = numbers(&fact["float32"]["last_logits"], |v| v.as_f64().unwrap() as f32);
+        let largest = expected.iter().fold(0f32, |most, v| most.max(v.abs()));
+        let apart = last.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
+        // Weights are halves there too; the logits were written with five digits.
+        assert!(apart <= 1e-5 * largest, "{apart} of {largest}");
+    }
+}
+
 /// What greedy sampling goes on with, token for token.
 #[test]
 fn greedy_text_is_that_of_the_programs() {

@@ -290,10 +290,16 @@ fn settle_vocab(shape: &VocabShape, model: &mut Model) {
         model.family.clear();
         return;
     }
+    let count = model.header(&shape.count).and_then(|n| usize::try_from(n).ok());
+    if shape.file {
+        let of_file = model.vocab.len();
+        model.vocab = spelling::behind(rule, |word| model.header(word), &model.vocab);
+        model.vocab.fit(count.unwrap_or(of_file).max(of_file));
+        return;
+    }
     match spelling::read(rule, &shape.spelling, &model.vocab) {
         Ok(spelled) => {
             model.vocab = spelled.vocab;
-            let count = model.header(&shape.count).and_then(|n| usize::try_from(n).ok());
             while !model.vocab.is_empty() && Some(model.vocab.len()) < count {
                 model.vocab.push_unused();
             }

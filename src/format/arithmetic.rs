@@ -135,6 +135,8 @@ pub struct Mlp {
 pub enum MlpKind {
     /// `down(activation(gate(x)) * up(x))`.
     Gated,
+    /// The same with one matrix for both: all rows of the gate, then of `up`, under the name of `up`.
+    GatedJoined,
     /// `down(activation(up(x)))`.
     Plain,
 }

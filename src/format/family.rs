@@ -87,6 +87,20 @@ pub struct Tokenizer {
     /// Tokens for control whose texts do not show it: others stand between `<` and `>`.
     #[serde(default)]
     pub special: Vec<String>,
+    /// More of them, in models whose header says so.
+    pub special_if: Option<SpecialIf>,
+}
+
+/// Tokens for control that some models of a family have.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SpecialIf {
+    /// The header word that tells.
+    pub word: String,
+    /// What it is in those models.
+    pub is: i64,
+    /// Their texts.
+    pub tokens: Vec<String>,
 }
 
 /// Where a number of a model is found: what is stated first, then what it follows from.

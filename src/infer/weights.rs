@@ -197,19 +197,12 @@ impl Finder<'_> {
             ]);
         }
         let all = self.linear("query_key_value", at, q + 2 * kv, width)?;
-        let group = all.matrix.quant().row_group();
-        if q % group != 0 || kv % group != 0 {
-            let what = format!("rows of {} are coded {group} together", all.matrix.quant());
-            return Err(Error::unsupported(what, "convert it to another type to run it"));
-        }
-        let band = |name, rows: Range<usize>| Linear {
-            name,
-            expert: (0, 1),
-            bias: all.bias.get(rows.clone()).unwrap_or_default().to_vec(),
-            matrix: all.matrix.band(rows),
-        };
         // What goes into the three is counted once.
-        Ok([band(all.name.clone(), 0..q), band(None, q..q + kv), band(None, q + kv..q + 2 * kv)])
+        Ok([
+            band(&all, all.name.clone(), 0..q)?,
+            band(&all, None, q..q + kv)?,
+            band(&all, None, q + kv..q + 2 * kv)?,
+        ])
     }
 
     fn mlp(&mut self, n: usize) -> Result<Mlp> {
@@ -222,14 +215,17 @@ impl Finder<'_> {
             let router = self.linear("router", at, count, width)?;
             return Ok(Mlp { router: Some(router), parts: self.experts(n, count)? });
         }
-        let up = self.found("up", at)?;
-        let between = usize::try_from(up.rows()).unwrap_or(0);
-        let gate = match self.config.mlp {
-            MlpKind::Gated => Some(self.linear("gate", at, between, width)?),
-            MlpKind::Plain => None,
+        let rows = usize::try_from(self.found("up", at)?.rows()).unwrap_or(0);
+        let up = self.linear("up", at, rows, width)?;
+        let (gate, up) = match self.config.mlp {
+            MlpKind::Gated => (Some(self.linear("gate", at, rows, width)?), up),
+            // What goes into the two is counted once.
+            MlpKind::GatedJoined => {
+                (Some(band(&up, up.name.clone(), 0..rows / 2)?), band(&up, None, rows / 2..rows)?)
+            }
+            MlpKind::Plain => (None, up),
         };
-        let up = self.linear("up", at, between, width)?;
-        let down = self.linear("down", at, width, between)?;
+        let down = self.linear("down", at, width, up.matrix.rows)?;
         Ok(Mlp { router: None, parts: vec![FeedForward { gate, up, down }] })
     }
 
@@ -442,4 +438,15 @@ impl Finder<'_> {
 
 fn missing(what: &str) -> Error {
     Error::unsupported(format!("the model cannot be run: it lacks {what}"), "try regguf inspect")
+}
+
+/// Rows of a matrix that stands for several, as a matrix of its own.
+fn band(all: &Linear, name: Option<String>, rows: Range<usize>) -> Result<Linear> {
+    let group = all.matrix.quant().row_group();
+    if !(rows.start.is_multiple_of(group) && rows.end.is_multiple_of(group)) {
+        let what = format!("rows of {} are coded {group} together", all.matrix.quant());
+        return Err(Error::unsupported(what, "convert it to another type to run it"));
+    }
+    let bias = all.bias.get(rows.clone()).unwrap_or_default().to_vec();
+    Ok(Linear { name, expert: all.expert, bias, matrix: all.matrix.band(rows) })
 }

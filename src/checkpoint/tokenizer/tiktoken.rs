@@ -62,11 +62,20 @@ pub fn is_tiktoken(bytes: &[u8]) -> bool {
     first.trim_ascii_end().strip_suffix(b" 0").is_some_and(|text| base64(text).is_some())
 }
 
-/// Reads the list in `bytes`, of the file called `file`; `later` for LLaMA 3.1 and what followed.
+/// Reads the list in `bytes`, of the file called `file`, and adds the special tokens of LLaMA 3; `later` for LLaMA 3.1
+/// and what followed.
 ///
 /// # Errors
 /// Where a line is no token and rank, or the ranks are not each number once.
 pub fn parse(file: &str, bytes: &[u8], later: bool) -> Result<Vocab> {
+    byte_pairs(file, bytes).map(|vocab| with_special(vocab, later))
+}
+
+/// Reads the list in `bytes`, of the file called `file`: tokens and merges, and nothing that no file holds.
+///
+/// # Errors
+/// Where a line is no token and rank, or the ranks are not each number once.
+pub fn byte_pairs(file: &str, bytes: &[u8]) -> Result<Vocab> {
     let mut ranks = HashMap::new();
     let mut at = 0;
     if bytes.len() > LONGEST {
@@ -110,19 +119,13 @@ pub fn parse(file: &str, bytes: &[u8], later: bool) -> Result<Vocab> {
         }
         at += line.len() as u64;
     }
-    Ok(vocab(&ranks, later))
+    Ok(vocab(&ranks))
 }
 
-fn vocab(ranks: &HashMap<Vec<u8>, u32>, later: bool) -> Vocab {
+fn vocab(ranks: &HashMap<Vec<u8>, u32>) -> Vocab {
     let mut ordered: Vec<(&[u8], u32)> = ranks.iter().map(|(t, r)| (t.as_slice(), *r)).collect();
     ordered.sort_unstable_by_key(|(_, rank)| *rank);
-    let mut vocab = Vocab {
-        model: "gpt2".to_owned(),
-        pre: "llama-bpe".to_owned(),
-        add_bos: Some(true),
-        add_eos: Some(false),
-        ..Vocab::default()
-    };
+    let mut vocab = Vocab { model: "gpt2".to_owned(), ..Vocab::default() };
     for (token, _) in &ordered {
         vocab.tokens.push(text_of(token).into_bytes());
         vocab.kinds.push(TokenKind::Normal);
@@ -136,6 +139,12 @@ fn vocab(ranks: &HashMap<Vec<u8>, u32>, later: bool) -> Vocab {
         };
         vocab.merges.extend(merges.into_iter().map(joined));
     }
+    vocab
+}
+
+fn with_special(mut vocab: Vocab, later: bool) -> Vocab {
+    vocab.pre = "llama-bpe".to_owned();
+    (vocab.add_bos, vocab.add_eos) = (Some(true), Some(false));
     let named: &[&str] = if later { &SPECIAL_3_1 } else { &SPECIAL };
     let reserved = named.iter().filter(|name| name.contains("reserved")).count();
     let numbered = (reserved..).map(|n| format!("<|reserved_special_token_{n}|>"));

@@ -2,7 +2,7 @@
 
 use super::Walk;
 use crate::{
-    checkpoint::tokenizer::sentencepiece::SentencePiece,
+    checkpoint::tokenizer::{sentencepiece::SentencePiece, tiktoken},
     error::Result,
     format::{catalog, container::VocabShape},
     model::{Model, Naming, Role, TokenKind, Vocab},
@@ -107,11 +107,14 @@ impl Walk<'_> {
     fn tokenizer(&self, at: u64, model: &mut Model) -> Result<u64> {
         let len = self.source.u32_at(at, "tokenizer.len")?;
         let bytes = self.text(at + 4, len, "tokenizer")?;
-        match SentencePiece::parse(&self.source.input().name(), &bytes) {
-            Ok(pieces) => model.vocab = pieces.vocab(),
-            Err(error) => {
-                model.notes.push(format!("the tokenizer is no SentencePiece model: {error}"));
-            }
+        let name = self.source.input().name();
+        let read = match tiktoken::is_tiktoken(&bytes) {
+            true => tiktoken::byte_pairs(&name, &bytes),
+            false => SentencePiece::parse(&name, &bytes).map(|pieces| pieces.vocab()),
+        };
+        match read {
+            Ok(vocab) => model.vocab = vocab,
+            Err(error) => model.notes.push(format!("the tokenizer cannot be read: {error}")),
         }
         Ok(at + 4 + u64::from(len))
     }

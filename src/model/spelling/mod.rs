@@ -244,6 +244,29 @@ pub fn name_special(vocab: &mut Vocab, rule: &Tokenizer, find: impl Fn(&[u8]) ->
     vocab.padding = rule.padding.as_deref().and_then(id);
 }
 
+/// The vocabulary of a tokenizer's own file, and behind it the tokens for control that programs have in their code.
+pub fn behind(rule: &Tokenizer, word: impl Fn(&str) -> Option<i64>, file: &Vocab) -> Vocab {
+    let mut vocab = Vocab {
+        model: rule.model.clone(),
+        pre: rule.pre.clone(),
+        add_bos: Some(false),
+        ..file.clone()
+    };
+    let some = rule.special_if.as_ref().filter(|some| word(&some.word) == Some(some.is));
+    for text in rule.special.iter().chain(some.into_iter().flat_map(|some| &some.tokens)) {
+        vocab.tokens.push(text.as_bytes());
+        vocab.kinds.push(TokenKind::Control);
+        if !file.scores.is_empty() {
+            vocab.scores.push(0.0);
+        }
+    }
+    if file.eos.is_none() {
+        let texts = vocab.tokens.clone();
+        name_special(&mut vocab, rule, |wanted| texts.iter().position(|text| text == wanted));
+    }
+    vocab
+}
+
 /// SentencePiece's pieces, which stand as GGUF writes them.
 fn pieces(rule: &Tokenizer, records: &Vocab) -> Spelled {
     let mut vocab = Vocab {
