@@ -128,13 +128,15 @@ fn inspect(path: &Path, args: &Args) -> Result<(Facts, Option<Model>)> {
     match container::open(path, &options) {
         Ok(model) => Ok((Facts::of(path, &model)?, Some(model))),
         // A format that is only recognised is an answer here, not an error.
-        Err(error @ Error::Unsupported { .. }) => match detected(path, &options)?.verdict {
-            Verdict::Sure(format) if format.format.skeleton == Skeleton::Checkpoint => {
-                Ok((raw::facts(path, format)?, None))
+        Err(error @ (Error::Unsupported { .. } | Error::Foreign { .. })) => {
+            match detected(path, &options)?.verdict {
+                Verdict::Sure(format) if format.format.skeleton == Skeleton::Checkpoint => {
+                    Ok((raw::facts(path, format)?, None))
+                }
+                Verdict::Sure(format) => Ok((Facts::recognised(path, format)?, None)),
+                _ => Err(error),
             }
-            Verdict::Sure(format) => Ok((Facts::recognised(path, format)?, None)),
-            _ => Err(error),
-        },
+        }
         Err(error) => Err(error),
     }
 }

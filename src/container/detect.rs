@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{OpenOptions, RowStorage, keyed, looks, settle, stream};
+use super::{OpenOptions, RowStorage, keyed, looks, missing, settle, stream};
 use crate::{
     bytes::{Input, Source, journal},
     error::{Error, Result},
@@ -62,7 +62,7 @@ impl Detected {
     ///
     /// # Errors
     /// [`Error::Malformed`] from the candidate of a walk that came furthest; [`Error::Unknown`] where there is
-    /// none or more than one; [`Error::Unsupported`] where the format is only recognised.
+    /// none or more than one; [`Error::Unsupported`] and [`Error::Foreign`] where there is nothing to convert.
     pub fn sure(self, input: &Input) -> Result<Model> {
         let unknown = |looks: String, next: &str| {
             Err(Error::Unknown { file: input.name(), looks, next: next.to_owned() })
@@ -91,7 +91,7 @@ impl Detected {
             Verdict::Unknown(looks) => {
                 let walked = |t: &Tried| matches!(t.format.format.skeleton, Stream | Keyed);
                 let errors = self.tried.into_iter().filter(walked).filter_map(|t| t.refused);
-                match errors.rev_max_by_key(reached) {
+                match errors.rev_max_by_key(|error| reached(error, input.len())) {
                     Some(error) => Err(error),
                     None => unknown(looks, ""),
                 }
@@ -112,9 +112,13 @@ trait RevMax: Iterator + Sized {
 
 impl<I: Iterator> RevMax for I {}
 
-/// How far into the file a candidate was followed.
-fn reached(error: &Error) -> u64 {
-    if let Error::Malformed(m) = error { m.at } else { 0 }
+/// How far into a file of `len` bytes a candidate was followed, and how much it knows of what it found there.
+fn reached(error: &Error, len: u64) -> (u64, u8) {
+    match error {
+        Error::Malformed(m) => (m.at, 1),
+        Error::Foreign { next, .. } if next == missing::OTHER_FORM => (len, 0),
+        _ => (len, 2),
+    }
 }
 
 /// Answers what `input` is.
@@ -186,7 +190,7 @@ impl Detected {
                 self.found.push(found);
                 None
             }
-            Err(error @ Error::Malformed(_)) => Some(error),
+            Err(error @ (Error::Malformed(_) | Error::Foreign { .. })) => Some(error),
             Err(other) => return Err(other),
         };
         let sure = refused.is_none() && self.found.last().is_some_and(|f| f.exact);

@@ -1,18 +1,20 @@
-//! Files cut short: what is missing, how many bytes of it, counted from the tensors that are there.
+//! Files that lack tensors: what is missing, how many bytes of it, counted from the tensors that are there,
+//! and whether a cut can have taken it.
 
 use std::collections::HashSet;
 
 use crate::{
     bytes::Source,
     error::{Error, Result},
-    format::catalog,
+    format::{catalog, container::Container, family::Family},
     model::{Model, Naming, Role, Sizes, Tensor},
 };
 
 /// Adds to an error about a tensor cut short what else is missing.
 pub(super) fn advise(error: Error, model: &Model, cut: &Tensor, left: u64) -> Error {
     let Error::Malformed(mut malformed) = error else { return error };
-    let rest = absent(model, &[&cut.name]);
+    let family = catalog::family(&model.family);
+    let rest = family.map_or_else(Absent::default, |family| absent(family, model, &[&cut.name]));
     let bytes = (cut.bytes() - left).saturating_add(rest.bytes);
     malformed.next = match rest.names.len() {
         0 => format!("the file is {bytes} bytes short: download or copy it again"),
@@ -26,37 +28,103 @@ pub(super) fn advise(error: Error, model: &Model, cut: &Tensor, left: u64) -> Er
 
 /// An error if tensors of the family are missing, as in a file cut between two records.
 pub(super) fn check_whole(source: &Source, end: u64, model: &Model) -> Result<()> {
-    let rest = absent(model, &[]);
+    let Some(family) = catalog::family(&model.family) else { return Ok(()) };
+    let rest = absent(family, model, &[]);
     let Some(first) = rest.names.first() else { return Ok(()) };
-    let error = source.malformed(
+    Err(source.malformed(
         end,
         format!("tensors[{}]", model.tensors.len()),
         "the end of the file",
         format!("{first} and {} more tensors", rest.names.len() - 1),
+    ))
+}
+
+/// What is wrong with a file whose records are whole to its last byte and are not those that `format` wants:
+/// whose tensors they are, and whether a cut can have taken the others.
+pub(super) fn explain(error: Error, format: &Container, model: &Model) -> Error {
+    let Error::Malformed(malformed) = error else { return error };
+    let (name, title, n) = (&malformed.file, &format.format.title, model.tensors.len());
+    let foreign = |what: String, next: &str| Error::foreign(format!("{name}: {what}"), next);
+    let mut families = named_so(model);
+    families.sort_by_key(|family| family.family.name != format.format.family);
+    let titles: Vec<&str> = families.iter().map(|family| family.family.title.as_str()).collect();
+    let titles = titles.join(" or ");
+    if titles.is_empty() {
+        let signature = &format.detect.signature;
+        let signed = signature.iter().any(|text| model.tensor(text).is_some());
+        return match signed && catalog::family(&format.format.family).is_none() {
+            true => foreign(format!("{title}: {n} tensors, and not {}", malformed.wanted), PART),
+            false => Error::Malformed(malformed).advising(UNNAMED),
+        };
+    }
+    let own = families.first().filter(|family| family.family.name == format.format.family);
+    let Some(own) = own else {
+        let what = format!("{n} tensors named as those of {titles}, in the form of {title}");
+        return foreign(what, OTHER_FORM);
+    };
+    // Tokens may have told that it is another family's with the same names.
+    let model = &Model { family: own.family.name.clone(), ..model.clone() };
+    let rest = absent(own, model, &[]);
+    let Some(first) = rest.names.first() else { return Error::Malformed(malformed) };
+    let lacks = rest.names.len();
+    let what = format!(
+        "a part of {titles} ({title}): {n} tensors are whole, {lacks} are missing, {first} first"
     );
-    let Error::Malformed(mut malformed) = error else { return Err(error) };
-    malformed.next =
-        format!("the file is about {} bytes short: download or copy it again", rest.bytes);
-    Err(Error::Malformed(malformed))
+    if is_a_cut(own, model, &rest) {
+        let short = match rest.bytes {
+            0 => String::new(),
+            bytes => format!(": about {bytes} bytes short"),
+        };
+        let next = format!("it is {what}{short}: download or copy it again");
+        return Error::Malformed(malformed).advising(next);
+    }
+    foreign(format!("is {what}"), PART)
+}
+
+/// What to do with a part of a model that its writer left so.
+const PART: &str = "known, not converted: that takes the whole model";
+/// What to do with tensors in the form of another family, which another candidate may know better.
+pub(super) const OTHER_FORM: &str = "known, not converted: no program is known that wrote them so";
+/// What to do with whole records of no known names.
+const UNNAMED: &str = "its records are whole: `regguf explain` lists what is known";
+
+/// The families that know the names of the tensors: those that know most of them, and at least half.
+fn named_so(model: &Model) -> Vec<&'static Family> {
+    let known = |family: &'static Family| {
+        let known = |t: &&Tensor| Role::of(family, Naming::Old, &t.name).is_some();
+        (model.tensors.iter().filter(known).count(), family)
+    };
+    let known: Vec<(usize, &'static Family)> = catalog::families().iter().map(known).collect();
+    let most = known.iter().map(|(n, _)| *n).max().unwrap_or(0);
+    let known = known.into_iter().filter(|(n, _)| *n == most && 2 * *n >= model.tensors.len());
+    known.map(|(_, family)| family).collect()
+}
+
+/// Whether a file can have been cut between two records: only the layer that comes last is not whole.
+fn is_a_cut(family: &'static Family, model: &Model, lacks: &Absent) -> bool {
+    let layer = |name: &str| Role::of(family, Naming::Old, name)?.layer;
+    let last = model.tensors.last().and_then(|t| layer(&t.name));
+    let begun: HashSet<u64> = model.tensors.iter().filter_map(|t| layer(&t.name)).collect();
+    let lacking = lacks.names.iter().filter_map(|name| layer(name));
+    lacking.filter(|layer| begun.contains(layer)).all(|layer| Some(layer) == last)
 }
 
 /// Whether a model holds every tensor of its family; never of a family that is not described.
 pub(super) fn is_whole(model: &Model) -> bool {
-    catalog::family(&model.family).is_some()
-        && !model.tensors.is_empty()
-        && absent(model, &[]).names.is_empty()
+    let whole = |family| absent(family, model, &[]).names.is_empty();
+    !model.tensors.is_empty() && catalog::family(&model.family).is_some_and(whole)
 }
 
+#[derive(Default)]
 struct Absent {
     names: Vec<String>,
     bytes: u64,
 }
 
-/// The tensors of the family that `model` lacks, but for `known`; their bytes are taken to be those
+/// The tensors of `family` that `model` lacks, but for `known`; their bytes are taken to be those
 /// of the same role in another layer.
-fn absent(model: &Model, known: &[&str]) -> Absent {
-    let mut out = Absent { names: Vec::new(), bytes: 0 };
-    let Some(family) = catalog::family(&model.family) else { return out };
+fn absent(family: &'static Family, model: &Model, known: &[&str]) -> Absent {
+    let mut out = Absent::default();
     let layers = Sizes::of(model).get("n_layer").unwrap_or(0);
     let sizes: Vec<(&str, u64)> = model
         .tensors

@@ -176,7 +176,7 @@ impl Walk<'_> {
             model.tensors.push(tensor);
             at = end;
         }
-        self.check_names(at, model)
+        self.check_names(at, model).map_err(|error| missing::explain(error, self.format, model))
     }
 
     /// Reads the head of a tensor that has not stood in the file before.

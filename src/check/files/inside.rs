@@ -69,8 +69,13 @@ pub(super) fn held(path: &Path, alone: bool) -> Held {
         Err(Error::Unknown { looks, next, .. }) if !has_magic(path).unwrap_or(false) => {
             Held::Other(if next.is_empty() { looks } else { format!("{looks}; {next}") })
         }
-        Err(error) if is_either(path) => Held::Told(Finding::note("ambiguous", error.to_string())),
-        Err(error) => Held::Told(fault(path, &error)),
+        Err(error) => Held::Told(match verdict(path) {
+            Some(Verdict::Either(..)) => Finding::note("ambiguous", error.to_string()),
+            Some(Verdict::Sure(_)) if matches!(error, Error::Foreign { .. }) => {
+                Finding::note("known", error.to_string())
+            }
+            _ => fault(path, &error),
+        }),
     }
 }
 
@@ -80,10 +85,10 @@ fn begins_with(model: &Model, path: &Path) -> bool {
     first.is_some_and(|file| file.path() == path)
 }
 
-/// Whether a file is sound, and nothing in it tells which of two formats it is of.
-fn is_either(path: &Path) -> bool {
+/// What a file is of which no model was read.
+fn verdict(path: &Path) -> Option<Verdict> {
     let detected = Input::open(path).and_then(|input| detect(&input, &OpenOptions::default()));
-    detected.is_ok_and(|detected| matches!(detected.verdict, Verdict::Either(..)))
+    detected.ok().map(|detected| detected.verdict)
 }
 
 /// The model that a file is or begins, where nothing is wrong with it.
@@ -102,6 +107,7 @@ fn fault(path: &Path, error: &Error) -> Finding {
         Error::Malformed(m) if m.next.contains("bytes short") => "truncated",
         Error::Malformed(_) => "malformed",
         Error::Unknown { .. } => "unknown",
+        Error::Foreign { .. } => "incomplete",
         Error::Unsupported { .. } => return Finding::note("unsupported", said),
         Error::Changed { .. } => "changed",
         Error::Refused { .. } => "inconsistent",

@@ -138,7 +138,7 @@ impl Facts {
         let findings = vec![Finding::failure("unreadable", what.clone())];
         let format = match error {
             Error::Unknown { .. } => "unknown",
-            Error::Unsupported { .. } => "known",
+            Error::Unsupported { .. } | Error::Foreign { .. } => "known",
             Error::Io { .. } => "unreadable",
             _ => "damaged",
         };
