@@ -4,6 +4,7 @@
 //! file, at which offset and in which order its rows stand, so that a multi-part set, a sharded
 //! checkpoint and a single file are read by the same lines.
 
+pub mod adapter;
 pub mod family;
 pub mod glob;
 pub mod hyper;
@@ -21,6 +22,7 @@ pub mod value;
 pub mod vocab;
 pub mod weights;
 
+pub use adapter::Adapter;
 pub use hyper::{Assumed, Hyper, Scaling, Stated};
 pub use metadata::Metadata;
 pub use role::{Naming, Role};
