@@ -111,6 +111,40 @@ fn chatglm_says_what_float32_says() {
     }
 }
 
+/// BERT's vectors of a text, its mean of unit length: what bert.cpp said of its own files.
+#[test]
+fn vectors_are_those_of_the_program() {
+    const TEXT: &str = "This license grants the freedom to share the software.";
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/families");
+    let facts: Json = serde_json::from_slice(&fs::read(root.join("facts.json")).unwrap()).unwrap();
+    let files = facts["files"].as_array().unwrap().iter();
+    let known: Vec<_> = files.filter(|fact| fact["embedding"].is_array()).collect();
+    assert_eq!(known.len(), 5);
+    for fact in known {
+        let path = fact["path"].as_str().unwrap();
+        let model = container::open(&root.join(path), &OpenOptions::default()).unwrap();
+        let tokenizer = Tokenizer::new(&model.vocab).unwrap();
+        let read = tokenizer.encode_whole(TEXT, Special::Text);
+        assert_eq!(read, tokens(&fact["prompt_ids"]), "{path}");
+        assert_eq!(tokenizer.decode(&read), TEXT.to_lowercase().replace('.', " ."));
+        let weights = Weights::new(&model).unwrap();
+        let all = Session::new(&weights, read.len()).vectors(&read).unwrap();
+        let mut mean = vec![0.0; weights.config.width];
+        for vector in all.chunks_exact(mean.len()) {
+            mean.iter_mut().zip(vector).for_each(|(sum, v)| *sum += f64::from(*v));
+        }
+        let length = mean.iter().map(|v| v * v).sum::<f64>().sqrt();
+        let wanted = numbers(&fact["embedding"], |v| v.as_f64().unwrap());
+        let pairs = mean.iter().zip(&wanted);
+        let cosine = pairs.clone().map(|(a, b)| a / length * b).sum::<f64>();
+        let apart = pairs.map(|(a, b)| (a / length - b).abs()).fold(0.0, f64::max);
+        println!("{path}: {apart:.1e} apart, cosine {cosine:.6}");
+        // The program multiplied halves with halves, and blocks with blocks of 8 bits.
+        let most = if path.ends_with("f16.bin") { 2e-4 } else { 0.02 };
+        assert!(apart < most && cosine > 0.999, "{path}: {apart}, {cosine}");
+    }
+}
+
 /// What greedy sampling goes on with, token for token.
 #[test]
 fn greedy_text_is_that_of_the_programs() {

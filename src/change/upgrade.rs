@@ -18,7 +18,7 @@ use crate::{
     checkpoint::tokenizer::given,
     error::{Error, Result},
     format::{catalog, family::Family},
-    model::{Model, Sizes, Stated, Tensor, Vocab, loader::Content},
+    model::{Model, Naming, Role, Sizes, Stated, Tensor, Vocab, loader::Content},
     quant::{
         QuantType,
         encode::encoder,
@@ -80,6 +80,9 @@ pub fn plan(model: Model, options: &Options) -> Result<(Model, Plan)> {
     let mut steps = Vec::new();
     for (source, tensor) in model.tensors.iter().enumerate() {
         steps.push(step(source, tensor, target, options, &mut notes)?);
+    }
+    if let Some(family) = family.filter(|_| target.is_keyed()) {
+        as_readers_take(family, &mut steps);
     }
     let output = output(&model, target, options.output.as_deref());
     let mut plan = Plan {
@@ -241,6 +244,18 @@ fn step(
         notes.push(note);
     }
     Ok(made(to, Act::Recode { encode, weights: None }))
+}
+
+/// Matrices that readers take as float32 only.
+fn as_readers_take(family: &'static Family, steps: &mut [Step]) {
+    let Some((f32, encode)) = QuantType::today("f32").zip(encoder("f32")) else { return };
+    for step in steps {
+        let role = Role::of(family, Naming::Gguf, &step.name);
+        if step.quant != f32 && role.is_some_and(|role| role.names.float32 && !role.bias) {
+            (step.quant, step.fold) = (f32, 1);
+            step.act = Act::Recode { encode, weights: None };
+        }
+    }
 }
 
 /// What takes blocks that crossed rows: the nearest small type, then the exact one.

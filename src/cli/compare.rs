@@ -66,7 +66,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
             None => None,
         };
         let mut side = side(&model);
-        if let Some(outputs) = &outputs {
+        if let Some(outputs) = outputs.as_ref().filter(|outputs| outputs.cosine.is_none()) {
             reference_side.perplexity = Some(outputs.first);
             side.perplexity = Some(outputs.second);
         }

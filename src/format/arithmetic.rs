@@ -68,6 +68,8 @@ pub enum Residual {
     ParallelIf(String),
     /// Parallel where layers have one norm, sequential where they have two.
     ParallelIfOneNorm,
+    /// `x = norm(x + attention(x))`, then `x = norm(x + mlp(x))`; no norm follows the last layer.
+    AfterNorm,
 }
 
 /// Where queries, keys and values come from.
@@ -79,6 +81,9 @@ pub struct Attention {
     /// The key, behind the architecture, of a bound for queries, keys and values.
     #[serde(default)]
     pub clamp: Option<String>,
+    /// Whether each token sees those behind it too: the model makes a vector of a text and no next token.
+    #[serde(default)]
+    pub whole_text: bool,
 }
 
 /// The matrices of queries, keys and values.

@@ -84,6 +84,10 @@ pub struct Tokenizer {
     pub unknown: Option<String>,
     /// The text of the padding token.
     pub padding: Option<String>,
+    /// The text of the token between two texts.
+    pub separator: Option<String>,
+    /// The text of the token for what is to be guessed.
+    pub mask: Option<String>,
     /// Tokens for control whose texts do not show it: others stand between `<` and `>`.
     #[serde(default)]
     pub special: Vec<String>,
@@ -110,7 +114,7 @@ pub struct Size {
     /// The header words that state it; containers call one thing by different names.
     #[serde(default, deserialize_with = "one_or_more")]
     pub word: Vec<String>,
-    /// Its GGUF key without the architecture before it; whole where it begins `general.`.
+    /// Its GGUF key without the architecture before it; whole where it begins `general.` or `tokenizer.`.
     pub key: Option<String>,
     /// Its names in `config.json`, with dots into objects; the first is what is written.
     #[serde(default)]
@@ -254,6 +258,9 @@ pub struct Names {
     /// Whether Hugging Face stores its dimensions the other way round: inputs, then outputs.
     #[serde(default)]
     pub transposed: bool,
+    /// Whether readers of GGUF take it as float32 only, though it is a matrix.
+    #[serde(default)]
+    pub float32: bool,
     /// Whether Hugging Face stores its numbers less one, which is added when the model is computed.
     #[serde(default)]
     pub one_less: bool,
@@ -336,7 +343,7 @@ impl Size {
     /// Its whole GGUF key in `architecture`.
     pub fn gguf_key(&self, architecture: &str) -> Option<String> {
         let key = self.key.as_ref()?;
-        Some(if key.starts_with("general.") {
+        Some(if ["general.", "tokenizer."].iter().any(|whole| key.starts_with(whole)) {
             key.clone()
         } else {
             format!("{architecture}.{key}")

@@ -37,6 +37,10 @@ pub struct Config {
     pub embedding_scale: f32,
     /// Whether both parts of a layer see the same stream.
     pub parallel: bool,
+    /// Whether norms follow the parts of a layer instead of going before them.
+    pub norm_after: bool,
+    /// Whether each token sees those behind it too, so that what comes out is vectors and no next token.
+    pub whole_text: bool,
     /// Whether queries, keys and values come from one matrix.
     pub joined: bool,
     /// The bound of queries, keys and values; infinity for none.
@@ -141,13 +145,15 @@ impl Config {
                 Embedding::Scaled => (width as f32).sqrt(),
             },
             parallel: match &choices.residual {
-                Residual::Sequential => false,
+                Residual::Sequential | Residual::AfterNorm => false,
                 Residual::Parallel => true,
                 Residual::ParallelIf(key) => {
                     numbers.bool(key).ok_or_else(|| numbers.missing(key))?
                 }
                 Residual::ParallelIfOneNorm => rows("ffn_norm").is_none(),
             },
+            norm_after: choices.residual == Residual::AfterNorm,
+            whole_text: choices.attention.whole_text,
             joined: match choices.attention.qkv {
                 Qkv::Separate => false,
                 Qkv::Joined => true,

@@ -64,6 +64,49 @@ impl<'w> Session<'w> {
         want: Want,
         mut take: impl FnMut(usize, &[f32]),
     ) -> Result<()> {
+        self.check(tokens)?;
+        let config = &self.weights.config;
+        let Some(head) = &self.weights.head else {
+            let what = "the model makes vectors of texts and no next token";
+            return Err(Error::unsupported(what, "`regguf compare --text` compares the vectors"));
+        };
+        for (n, batch) in tokens.chunks(BATCH).enumerate() {
+            let stream = self.layers(batch); // [T][width]
+            let first = match want {
+                Want::All => 0,
+                Want::Last if n * BATCH + batch.len() < tokens.len() => continue,
+                Want::Last => batch.len() - 1,
+            };
+            for (m, xs) in stream[first * config.width..].chunks(LOGITS * config.width).enumerate()
+            {
+                let x = head.norm.of(config.norm, config.epsilon, xs); // [T][width]
+                let logits = head.output.of(&x, &mut self.tap); // [T][vocab]
+                self.weights.check_unchanged()?;
+                for (i, logits) in logits.chunks_exact(config.vocab).enumerate() {
+                    take(n * BATCH + first + m * LOGITS + i, logits);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What the last layer makes of each of `tokens`, which are a whole text where the model reads whole texts:
+    /// `[T][width]`.
+    ///
+    /// # Errors
+    /// As [`Session::read`].
+    pub fn vectors(&mut self, tokens: &[u32]) -> Result<Vec<f32>> {
+        self.check(tokens)?;
+        let all = match self.weights.config.whole_text {
+            true => self.layers(tokens),
+            false => tokens.chunks(BATCH).flat_map(|batch| self.layers(batch)).collect(),
+        };
+        self.weights.check_unchanged()?;
+        Ok(all)
+    }
+
+    /// Refuses tokens that are none, or more than there is place for.
+    fn check(&self, tokens: &[u32]) -> Result<()> {
         let config = &self.weights.config;
         let learned = self.weights.positions.as_ref();
         let known = learned.map_or(usize::MAX, |all| all.rows.saturating_sub(self.cache.len()));
@@ -84,62 +127,49 @@ impl<'w> Session<'w> {
                 "the vocabulary does not belong to these weights",
             ));
         }
-        for (n, batch) in tokens.chunks(BATCH).enumerate() {
-            let stream = self.layers(batch); // [T][width]
-            let first = match want {
-                Want::All => 0,
-                Want::Last if n * BATCH + batch.len() < tokens.len() => continue,
-                Want::Last => batch.len() - 1,
-            };
-            for (m, xs) in stream[first * config.width..].chunks(LOGITS * config.width).enumerate()
-            {
-                let logits = self.logits(xs);
-                self.weights.check_unchanged()?;
-                for (i, logits) in logits.chunks_exact(config.vocab).enumerate() {
-                    take(n * BATCH + first + m * LOGITS + i, logits);
-                }
-            }
-        }
         Ok(())
     }
 
     /// Tokens through all layers: `[T][width]` out.
     fn layers(&mut self, tokens: &[u32]) -> Vec<f32> {
         let Weights { config, layers, .. } = self.weights;
-        let Config { norm, epsilon, parallel, .. } = *config;
+        let Config { norm, epsilon, parallel, norm_after, .. } = *config;
         let (cache, tap) = (&mut self.cache, &mut self.tap);
         let mut stream = embed(self.weights, tokens, cache.len()); // [T][width]
         for (n, layer) in layers.iter().enumerate() {
-            let x = layer.attention_norm.of(norm, epsilon, &stream); // [T][width]
+            let x = match norm_after {
+                true => stream.clone(),
+                false => layer.attention_norm.of(norm, epsilon, &stream),
+            }; // [T][width]
             let attended = layer.attention.of(config, n, &x, cache, tap); // [T][width]
             if !parallel {
                 add(&mut stream, &attended);
             }
+            if norm_after {
+                stream = layer.attention_norm.of(norm, epsilon, &stream);
+            }
             let x = match &layer.mlp_norm {
-                Some(mlp_norm) => mlp_norm.of(norm, epsilon, &stream), // [T][width]
+                Some(_) if norm_after => stream.clone(),
+                Some(mlp_norm) => mlp_norm.of(norm, epsilon, &stream),
                 None => x,
-            };
+            }; // [T][width]
             let said = layer.mlp.of(config, &x, tap); // [T][width]
             if parallel {
                 add(&mut stream, &attended);
             }
             add(&mut stream, &said);
+            if let Some(mlp_norm) = layer.mlp_norm.as_ref().filter(|_| norm_after) {
+                stream = mlp_norm.of(norm, epsilon, &stream);
+            }
         }
         cache.advance(tokens.len());
         stream
-    }
-
-    /// `[T][width]` in, `[T][vocab]` out.
-    fn logits(&mut self, x: &[f32]) -> Vec<f32> {
-        let Weights { config, norm, output, .. } = self.weights;
-        let x = norm.of(config.norm, config.epsilon, x);
-        output.of(&x, &mut self.tap)
     }
 }
 
 /// The vectors of tokens, of which the first stands at position `past`: `[T][width]` out.
 fn embed(weights: &Weights, tokens: &[u32], past: usize) -> Vec<f32> {
-    let Weights { config, embedding, positions, embedding_norm, .. } = weights;
+    let Weights { config, embedding, positions, text_type, embedding_norm, .. } = weights;
     let mut stream = vec![0.0; tokens.len() * config.width];
     for (x, token) in stream.chunks_exact_mut(config.width).zip(tokens) {
         embedding.row(*token as usize, x);
@@ -153,6 +183,9 @@ fn embed(weights: &Weights, tokens: &[u32], past: usize) -> Vec<f32> {
             positions.row(position, &mut vector);
             add(x, &vector);
         }
+    }
+    if !text_type.is_empty() {
+        stream.chunks_exact_mut(config.width).for_each(|x| add(x, text_type));
     }
     match embedding_norm {
         Some(norm) => norm.of(config.norm, config.epsilon, &stream),

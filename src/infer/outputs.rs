@@ -32,6 +32,10 @@ pub struct Outputs {
     pub kl_max: f64,
     /// Divergence at each position.
     pub kl: Vec<f64>,
+    /// Cosine between the two vectors of the text, each the mean over its tokens, of models that make vectors; such
+    /// have no next token, so no divergence and no perplexity.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cosine: Option<f64>,
     /// Perplexity of the first model.
     pub first: Perplexity,
     /// Perplexity of the second model.
@@ -79,6 +83,12 @@ pub fn compare(first: &Model, second: &Model, text: &str, most: usize) -> Result
         return Err(Error::unsupported(what, "they cannot be compared"));
     }
     let mut sums = Sums::default();
+    if a.config.whole_text && b.config.whole_text {
+        tokens.truncate(a.config.context.min(b.config.context));
+        let vectors = |weights| Session::new(weights, tokens.len()).vectors(&tokens);
+        sums.add_vectors(&vectors(&a)?, &vectors(&b)?, a.config.width);
+        return sums.finish();
+    }
     for window in tokens.chunks(WINDOW) {
         check_interrupt()?;
         let mut logits: Vec<Vec<f32>> = Vec::with_capacity(window.len());
@@ -100,9 +110,31 @@ struct Sums {
     first: Vec<f64>,
     second: Vec<f64>,
     broken: bool,
+    positions: usize,
+    cosine: Option<f64>,
 }
 
 impl Sums {
+    /// The vectors of one text's tokens: `[T][width]` each.
+    fn add_vectors(&mut self, a: &[f32], b: &[f32], width: usize) {
+        self.broken |= !a.iter().chain(b).all(|v| v.is_finite());
+        let pairs = a.chunks_exact(width).zip(b.chunks_exact(width));
+        let alike =
+            |(a, b): &(&[f32], &[f32])| a.iter().zip(*b).all(|(x, y)| x.to_bits() == y.to_bits());
+        self.positions = pairs.len();
+        self.identical = pairs.filter(alike).count();
+        let sum = |all: &[f32]| {
+            let mut sum = vec![0.0; width];
+            for vector in all.chunks_exact(width) {
+                sum.iter_mut().zip(vector).for_each(|(sum, v)| *sum += f64::from(*v));
+            }
+            sum
+        };
+        let (a, b) = (sum(a), sum(b));
+        let dot = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(x, y)| x * y).sum::<f64>();
+        self.cosine = Some(dot(&a, &b) / (dot(&a, &a) * dot(&b, &b)).sqrt());
+    }
+
     fn add(&mut self, a: &[f32], b: &[f32], next: Option<u32>) {
         self.broken |= !a.iter().chain(b).all(|v| v.is_finite());
         self.identical += usize::from(a.iter().zip(b).all(|(x, y)| x.to_bits() == y.to_bits()));
@@ -126,7 +158,7 @@ impl Sums {
             let what = "a model answers with NaN or infinity: its weights are damaged";
             return Err(Error::unsupported(what, "look for them with `regguf verify --deep`"));
         }
-        let positions = self.kl.len();
+        let positions = self.positions.max(self.kl.len());
         let mut sorted = self.kl.clone();
         sorted.sort_by(f64::total_cmp);
         let rank = |share: f64| {
@@ -143,9 +175,31 @@ impl Sums {
             kl_p99: rank(0.99),
             kl_max: rank(1.0),
             kl: self.kl,
+            cosine: self.cosine,
             first: Perplexity::of(&self.first),
             second: Perplexity::of(&self.second),
         })
+    }
+}
+
+impl Outputs {
+    /// How far apart the two are: the mean divergence, or of vectors what their cosine lacks of one.
+    pub fn apart(&self) -> f64 {
+        self.cosine.map_or(self.kl_mean, |cosine| 1.0 - cosine)
+    }
+
+    /// How far apart the two are, in words.
+    pub fn words(&self) -> String {
+        let n = self.positions;
+        match self.cosine {
+            _ if self.identical == n => format!("identical outputs on {n} positions"),
+            Some(cosine) => format!("vectors of a text of {n} tokens with a cosine of {cosine:.6}"),
+            None => format!(
+                "the same likeliest token on {:.2} % of {n} positions, mean KL divergence {:.2e}",
+                self.same_top * 100.0,
+                self.kl_mean
+            ),
+        }
     }
 }
 

@@ -34,26 +34,35 @@ pub struct Weights {
     pub embedding: Matrix,
     /// A row for each position, where positions are learned.
     pub positions: Option<Matrix>,
+    /// Added to every token's vector, where texts have types: that of a first text.
+    pub text_type: Vec<f32>,
     /// Norm of the embedding, where there is one.
     pub embedding_norm: Option<Norm>,
     /// The layers, first to last.
     pub layers: Vec<Layer>,
+    /// What follows the last layer; none where a text becomes vectors.
+    pub head: Option<Head>,
+    /// The files that are mapped.
+    files: Vec<Input>,
+}
+
+/// From the stream to the next token.
+#[derive(Debug)]
+pub struct Head {
     /// The last norm.
     pub norm: Norm,
     /// A row for each token; the embedding again where a file has no `output.weight`.
     pub output: Linear,
-    /// The files that are mapped.
-    files: Vec<Input>,
 }
 
 /// The weights of one layer.
 #[derive(Debug)]
 pub struct Layer {
-    /// Norm before attention.
+    /// Norm before attention, or after it.
     pub attention_norm: Norm,
     /// Attention.
     pub attention: Attention,
-    /// Norm before the feed-forward part; none where it shares that of attention.
+    /// Norm before the feed-forward part, or after it; none where it shares that of attention.
     pub mlp_norm: Option<Norm>,
     /// What follows attention.
     pub mlp: Mlp,
@@ -125,15 +134,15 @@ impl Weights {
             }
             false => None,
         };
-        let output = match finder.tensor("output", None) {
-            Some(tensor) => finder.load(&tensor, vocab, width)?,
-            None => embedding.clone(),
+        let text_type = match finder.tensor("token_types", None) {
+            Some(tensor) => finder.numbers(&tensor)?.get(..width).unwrap_or_default().to_vec(),
+            None => Vec::new(),
         };
-        let bias = finder.bias("output", None, vocab)?;
-        // The output matrix is left out of importance, as llama-imatrix leaves it out.
-        let output = Linear { name: None, expert: (0, 1), matrix: output, bias };
+        let head = match finder.config.whole_text {
+            true => None,
+            false => Some(finder.head(&embedding)?),
+        };
         let embedding_norm = finder.some_norm("embedding_norm", None)?;
-        let norm = finder.norm("final_norm", None)?;
         if let Some(tensor) = model.tensor("rope_freqs.weight") {
             let factors = finder.numbers(tensor)?;
             finder.config.position = finder.config.position.divided(&factors)?;
@@ -141,7 +150,7 @@ impl Weights {
         let mapped = model.files.iter().zip(&finder.maps).filter(|(_, map)| map.is_some());
         let files = mapped.map(|(file, _)| file.clone()).collect();
         let config = finder.config;
-        Ok(Weights { config, embedding, positions, embedding_norm, layers, norm, output, files })
+        Ok(Weights { config, embedding, positions, text_type, embedding_norm, layers, head, files })
     }
 
     /// Whether the files still hold what they held; asked before anything computed is handed out.
@@ -154,6 +163,18 @@ impl Weights {
 }
 
 impl Finder<'_> {
+    fn head(&mut self, embedding: &Matrix) -> Result<Head> {
+        let Config { width, vocab, .. } = self.config;
+        let matrix = match self.tensor("output", None) {
+            Some(tensor) => self.load(&tensor, vocab, width)?,
+            None => embedding.clone(),
+        };
+        let bias = self.bias("output", None, vocab)?;
+        // The output matrix is left out of importance, as llama-imatrix leaves it out.
+        let output = Linear { name: None, expert: (0, 1), matrix, bias };
+        Ok(Head { norm: self.norm("final_norm", None)?, output })
+    }
+
     fn layer(&mut self, n: usize) -> Result<Layer> {
         let Config { width, heads, kv_heads, head, .. } = self.config;
         let at = Some(n as u64);

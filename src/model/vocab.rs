@@ -55,6 +55,10 @@ pub struct Vocab {
     pub unknown: Option<u32>,
     /// Id of the padding token.
     pub padding: Option<u32>,
+    /// Id of the token between two texts.
+    pub separator: Option<u32>,
+    /// Id of the token for what is to be guessed.
+    pub mask: Option<u32>,
     /// Whether `bos` is put before every text, where the file says.
     pub add_bos: Option<bool>,
     /// Whether `eos` is put after every text, where the file says.
@@ -63,6 +67,8 @@ pub struct Vocab {
     pub add_space_prefix: Option<bool>,
     /// Whether runs of spaces become one, where the file says.
     pub remove_extra_whitespaces: Option<bool>,
+    /// Whether texts are brought to lower case first, where the file says.
+    pub lowercase: Option<bool>,
     /// The chat template, where the file has one.
     pub chat_template: Option<String>,
 }
@@ -151,10 +157,14 @@ impl Vocab {
             eos: id("eos_token_id"),
             unknown: id("unknown_token_id"),
             padding: id("padding_token_id"),
+            // The key is spelled so.
+            separator: id("seperator_token_id"),
+            mask: id("mask_token_id"),
             add_bos: flag("add_bos_token"),
             add_eos: flag("add_eos_token"),
             add_space_prefix: flag("add_space_prefix"),
             remove_extra_whitespaces: flag("remove_extra_whitespaces"),
+            lowercase: flag("normalizer.lowercase"),
             chat_template: metadata.str("tokenizer.chat_template").map(str::to_owned),
         }
     }
@@ -188,10 +198,13 @@ impl Vocab {
         set("eos_token_id", self.eos.map(Value::U32));
         set("unknown_token_id", self.unknown.map(Value::U32));
         set("padding_token_id", self.padding.map(Value::U32));
+        set("seperator_token_id", self.separator.map(Value::U32));
+        set("mask_token_id", self.mask.map(Value::U32));
         set("add_bos_token", self.add_bos.map(Value::Bool));
         set("add_eos_token", self.add_eos.map(Value::Bool));
         set("add_space_prefix", self.add_space_prefix.map(Value::Bool));
         set("remove_extra_whitespaces", self.remove_extra_whitespaces.map(Value::Bool));
+        set("normalizer.lowercase", self.lowercase.map(Value::Bool));
         if let Some(template) = &self.chat_template {
             metadata.set("tokenizer.chat_template", template.as_str());
         }

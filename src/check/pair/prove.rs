@@ -39,7 +39,7 @@ pub fn prove(model: &Model, plan: &Plan, written: &Model) -> Result<String> {
         Loss::Rounded => ROUNDED,
         Loss::Recoded => explained(plan, written.vocab.len()),
     };
-    if found.kl_mean <= most {
+    if found.apart() <= most {
         return Ok(format!("proved: {said}"));
     }
     Err(Error::refused(
@@ -76,15 +76,13 @@ fn explained(plan: &Plan, vocab: usize) -> f64 {
 }
 
 fn words(found: &Outputs) -> String {
-    let n = found.positions;
-    if found.identical == n {
-        return format!("identical outputs on {n} positions");
+    match found.cosine {
+        None if found.identical < found.positions => format!(
+            "{}, perplexity {:.3} -> {:.3}",
+            found.words(),
+            found.first.value,
+            found.second.value
+        ),
+        _ => found.words(),
     }
-    format!(
-        "same likeliest token on {:.1} % of {n} positions, mean KL divergence {:.2e}, perplexity {:.3} -> {:.3}",
-        found.same_top * 100.0,
-        found.kl_mean,
-        found.first.value,
-        found.second.value
-    )
 }

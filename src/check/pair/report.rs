@@ -102,15 +102,7 @@ pub fn verdict(comparison: &Comparison, outputs: Option<&Outputs>) -> String {
     let vocab = if comparison.vocab.is_empty() { "" } else { ", another vocabulary" };
     match outputs {
         None => format!("{weights}{vocab}"),
-        Some(o) if o.identical == o.positions => {
-            format!("{weights}{vocab}: identical outputs on {} positions", o.positions)
-        }
-        Some(o) => format!(
-            "{weights}{vocab}: the same likeliest token on {:.2} % of {} positions, mean KL divergence {:.2e}",
-            o.same_top * 100.0,
-            o.positions,
-            o.kl_mean
-        ),
+        Some(o) => format!("{weights}{vocab}: {}", o.words()),
     }
 }
 
@@ -158,7 +150,7 @@ impl CompareReport {
             if let (Some(a), Some(b)) = (ppl(&self.reference), ppl(&c.side)) {
                 let _ = writeln!(out, "  perplexity: {a} | {b}");
             }
-            if let Some(o) = &c.outputs {
+            if let Some(o) = c.outputs.as_ref().filter(|o| o.cosine.is_none()) {
                 let _ = writeln!(
                     out,
                     "  outputs: same top token {:.2} % of {} positions; KL mean {:.3e}, median {:.3e}, 99 % {:.3e}, max {:.3e}",

@@ -82,7 +82,10 @@ fn mix(config: &Config, queries: &[f32], cache: &Cache, n: usize) -> Vec<f32> {
         // Query head h shares key head h / (heads / kv_heads) with its neighbours.
         let shared = h / (heads / kv_heads);
         let (keys, values) = (cache.keys(n, shared), cache.values(n, shared));
-        let seen = cache.len() + t + 1;
+        let seen = match config.whole_text {
+            true => cache.len() + queries.len() / (heads * head),
+            false => cache.len() + t + 1,
+        };
         scores.resize(seen, 0.0); // [seen]
         for (scores, keys) in scores.chunks_mut(BLOCK).zip(keys) {
             fit(Isa::best(), query, keys, scale, scores);

@@ -1,7 +1,7 @@
 //! Text to tokens and back, as a file's own vocabulary says.
 //!
-//! Three algorithms cover the families that are run: SentencePiece's byte pairs (`spm`) and unigrams
-//! (`unigram`), and byte-level BPE (`bpe`).
+//! Four algorithms cover the families that are run: SentencePiece's byte pairs (`spm`) and unigrams
+//! (`unigram`), byte-level BPE (`bpe`), and BERT's WordPiece (`wordpiece`).
 //! Vocabularies of files before GGUF lack kinds, and the oldest lack scores; what is missing is put
 //! back here, and [`Tokenizer::notes`] says so.
 
@@ -11,6 +11,7 @@ mod spm;
 #[cfg(test)]
 mod tests;
 mod unigram;
+mod wordpiece;
 
 use std::collections::HashMap;
 
@@ -22,6 +23,7 @@ use bpe::Bpe;
 use pretokenize::Splitter;
 use spm::Spm;
 use unigram::Unigram;
+use wordpiece::WordPiece;
 
 /// An encoder and decoder for one vocabulary.
 #[derive(Debug)]
@@ -48,6 +50,7 @@ enum Algorithm {
     Spm(Box<Spm>),
     Bpe(Box<Bpe>),
     Unigram(Box<Unigram>),
+    WordPiece(Box<WordPiece>),
 }
 
 /// Whether the names of control tokens in a text stand for those tokens.
@@ -91,10 +94,11 @@ impl Tokenizer {
             "llama" | "" => Ok(Tokenizer::sentencepiece(vocab)),
             "gpt2" => Tokenizer::byte_level(vocab),
             "t5" => Ok(Tokenizer::unigram(vocab)),
+            "bert" => Tokenizer::wordpiece(vocab),
             other => Err(Error::unsupported(
                 format!("tokenizer.ggml.model {other:?} is not known here"),
-                "known are \"llama\" (SentencePiece BPE), \"t5\" (SentencePiece unigram) and \"gpt2\" \
-                 (byte-level BPE)",
+                "known are \"llama\" (SentencePiece BPE), \"t5\" (SentencePiece unigram), \"gpt2\" (byte-level \
+                 BPE) and \"bert\" (WordPiece)",
             )),
         }
     }
@@ -243,6 +247,29 @@ impl Tokenizer {
         }
     }
 
+    fn wordpiece(vocab: &Vocab) -> Result<Tokenizer> {
+        let kinds = (0..).map(|id| vocab.kind(id));
+        let pieces: Vec<_> = vocab.tokens.iter().map(with_spaces).zip(kinds).collect();
+        let normal = (0u32..).zip(&pieces).filter(|(_, (_, kind))| *kind == TokenKind::Normal);
+        let texts = normal.map(|(id, (text, _))| (id, text.as_slice()));
+        let lowercase = vocab.lowercase.unwrap_or(true);
+        let algorithm = WordPiece::new(texts, vocab.unknown.unwrap_or(100), lowercase)?;
+        let special = by_kind(&pieces, &[TokenKind::UserDefined, TokenKind::Control]);
+        Ok(Tokenizer {
+            algorithm: Algorithm::WordPiece(Box::new(algorithm)),
+            special: Matcher::new(special),
+            user: Matcher::new(by_kind(&pieces, &[TokenKind::UserDefined])),
+            add_space: true,
+            bos: vocab.bos,
+            eos: vocab.eos,
+            add_bos: vocab.add_bos.unwrap_or(true),
+            add_eos: vocab.add_eos.unwrap_or(true),
+            ends: ends(vocab.eos, &pieces),
+            pieces,
+            notes: Vec::new(),
+        })
+    }
+
     /// Number of tokens.
     pub fn len(&self) -> usize {
         self.pieces.len()
@@ -320,6 +347,7 @@ impl Tokenizer {
                 let space = if self.add_space { " " } else { "" };
                 unigram.encode(&format!("{space}{}", text.replace(LOWER_BLOCK, " ")), out);
             }
+            Algorithm::WordPiece(words) => words.encode(text, out),
             Algorithm::Bpe(bpe) if self.add_space && !text.starts_with(' ') => {
                 bpe.encode(&format!(" {text}"), out);
             }

@@ -38,6 +38,7 @@ pub fn read(rule: &Tokenizer, spellings: &[Spelling], records: &Vocab) -> Result
     let known = (spelling == Spelling::Decoded).then(published).flatten();
     let texts = match (spelling, known) {
         (Spelling::Pieces, _) => return Ok(pieces(rule, records)),
+        (Spelling::Wordpiece, _) => return Ok(words(rule, records)),
         (Spelling::Decoded, Some(known)) => {
             let (title, lost) = (&known.vocabulary.title, known.bytes.len());
             notes.push(format!("the vocabulary is {title}: {lost} tokens are as it has them"));
@@ -49,9 +50,7 @@ pub fn read(rule: &Tokenizer, spellings: &[Spelling], records: &Vocab) -> Result
             texts
         }
         (Spelling::Latin1, _) => records.tokens.iter().map(|token| Some(latin1(token))).collect(),
-        (Spelling::Bytes | Spelling::Wordpiece, _) => {
-            records.tokens.iter().map(|token| Some(token.to_vec())).collect()
-        }
+        (Spelling::Bytes, _) => records.tokens.iter().map(|token| Some(token.to_vec())).collect(),
     };
     let walk = Walk::over(texts, spelling == Spelling::Decoded && known.is_none());
     let learned = walk.learned()?;
@@ -242,6 +241,8 @@ pub fn name_special(vocab: &mut Vocab, rule: &Tokenizer, find: impl Fn(&[u8]) ->
     (vocab.bos, vocab.eos) = (rule.begin.as_deref().map_or(end, id), end);
     vocab.unknown = rule.unknown.as_deref().and_then(id);
     vocab.padding = rule.padding.as_deref().and_then(id);
+    vocab.separator = rule.separator.as_deref().and_then(id);
+    vocab.mask = rule.mask.as_deref().and_then(id);
 }
 
 /// The vocabulary of a tokenizer's own file, and behind it the tokens for control that programs have in their code.
@@ -293,6 +294,33 @@ fn pieces(rule: &Tokenizer, records: &Vocab) -> Spelled {
     Spelled { vocab, notes: Vec::new() }
 }
 
+/// Lines of a `vocab.txt`: GGUF marks what begins a word, and not what continues it.
+fn words(rule: &Tokenizer, records: &Vocab) -> Spelled {
+    let mut vocab = Vocab {
+        model: rule.model.clone(),
+        pre: rule.pre.clone(),
+        add_bos: Some(true),
+        add_eos: Some(true),
+        lowercase: Some(true),
+        ..Vocab::default()
+    };
+    name_special(&mut vocab, rule, |wanted| records.tokens.iter().position(|t| t == wanted));
+    for text in records.tokens.iter() {
+        let special = rule.special.iter().any(|special| special.as_bytes() == text);
+        let (text, kind) = match text.strip_prefix(b"##") {
+            _ if special => (text.to_vec(), TokenKind::Control),
+            Some(rest) => (rest.to_vec(), TokenKind::Normal),
+            None => ([WORD, text].concat(), TokenKind::Normal),
+        };
+        vocab.tokens.push(text);
+        vocab.kinds.push(kind);
+    }
+    Spelled { vocab, notes: Vec::new() }
+}
+
+/// U+2581.
+const WORD: &[u8] = "\u{2581}".as_bytes();
+
 /// Whether a text is a run of spaces.
 fn spaces(text: &[u8]) -> bool {
     text.len() > 1 && text.iter().all(|byte| *byte == b' ')
@@ -341,6 +369,10 @@ pub fn record(vocab: &Vocab, id: usize) -> Vec<u8> {
     let token = vocab.tokens.get(id).unwrap_or_default();
     match vocab.kind(id) {
         TokenKind::Unused => Vec::new(),
+        TokenKind::Normal if vocab.model == "bert" => match token.strip_prefix(WORD) {
+            Some(word) => word.to_vec(),
+            None => [b"##", token].concat(),
+        },
         TokenKind::Normal if vocab.model == "gpt2" => {
             from_alphabet(token).unwrap_or_else(|| token.to_vec())
         }
