@@ -4,10 +4,10 @@ use std::{fs, path::Path};
 
 use regguf::{
     bytes::Input,
-    change::{convert, upgrade},
+    change::{self, convert, upgrade},
     container::{self, OpenOptions, tail},
     model::{Array, Kind, Model, Value, loader},
-    quant::QuantType,
+    quant::{QuantType, decode_rows, isa::Isa},
 };
 
 fn golden(name: &str) -> Vec<u8> {
@@ -56,6 +56,35 @@ fn a_download_that_began_again_is_told() {
     let (kind, _, said) = tail_of(&[&whole[..half], &whole].concat());
     assert_eq!(kind, tail::Kind::Restarted(half as u64), "{said}");
     assert!(said.contains(&format!("tail -c +{} ", half + 1)), "{said}");
+    // Nothing is made of it, the header alone changed neither.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    fs::write(&path, [&whole[..half], &whole].concat()).unwrap();
+    for verb in [&["upgrade"][..], &["metadata", "set", "general.name", "x"], &["inspect"]] {
+        let mut words = verb.to_vec();
+        words.insert(1, path.to_str().unwrap());
+        let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_regguf"));
+        let said = program.args(words).output().unwrap();
+        let text =
+            String::from_utf8_lossy(if verb == ["inspect"] { &said.stdout } else { &said.stderr });
+        assert_eq!(said.status.code(), Some(if verb == ["inspect"] { 0 } else { 3 }), "{text}");
+        assert!(text.lines().any(|line| line.contains("tail -c +")), "{text}");
+        assert!(!text.contains("nothing to do"), "{text}");
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_shard_under_a_browser_s_name_is_of_its_set() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str| folder.path().join(name);
+    for (n, name) in [(1, "s-00001-of-00003.gguf"), (2, "s-00002-of-00003 (1).gguf")] {
+        let bytes = golden(&format!("T/E10/split-Q4_K_M-0000{n}-of-00003.gguf"));
+        fs::write(place(name), bytes).unwrap();
+    }
+    let first = place("s-00001-of-00003.gguf");
+    assert_eq!(container::first_of_set(&place("s-00002-of-00003 (1).gguf")), Some(first.clone()));
+    assert_eq!(container::first_of_set(&first), None);
 }
 
 #[test]
@@ -109,12 +138,92 @@ fn what_the_loader_demands_and_does_not_find_is_named() {
     };
     assert_eq!(only(twice).0, "token-twice");
     assert_eq!(only(|m| m.metadata.set("tokenizer.ggml.model", "gpt2")).0, "no-merges");
-    assert_eq!(only(|m| m.tensors[0].name = "mm.0.weight".into()).0, "unknown-tensors");
-    assert_eq!(only(|m| m.metadata.set("llama.block_count", 3)).0, "missing-blocks");
+    let more = |m: &mut Model| {
+        let name = "mm.0.weight".to_owned();
+        m.tensors.push(regguf::model::Tensor { name, ..m.tensors[0].clone() });
+    };
+    assert_eq!(only(more).0, "unknown-tensors");
+    let codes =
+        |edit: fn(&mut Model)| refused(edit).into_iter().map(|b| b.code).collect::<Vec<_>>();
+    let blocks = codes(|m| m.metadata.set("llama.block_count", 3));
+    assert_eq!(blocks, ["missing-tensors", "missing-blocks"]);
+    assert_eq!(codes(|m| m.tensors.retain(|t| t.name != LOST)), ["missing-tensors"]);
+    assert_eq!(codes(|m| m.tensors[3].shape[0] -= 1), ["shape"]);
     assert_eq!(only(|m| m.metadata.set("llama.block_count", 1)).0, "extra-blocks");
     // Of what is not known nothing is claimed.
     let foreign = refused(|m| m.metadata.set("general.architecture", "foobar"));
     assert_eq!(foreign, []);
+}
+
+/// A tensor that every block has.
+const LOST: &str = "blk.1.ffn_up.weight";
+
+/// What the report of an upgrade says of a changed model, and the file that was written.
+fn told(edit: impl Fn(&mut Model)) -> (Vec<String>, Model) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/T/E10/model-Q4_0.gguf");
+    let mut model = container::open(&path, &OpenOptions::default()).unwrap();
+    edit(&mut model);
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("out.gguf");
+    let options = upgrade::Options { output: Some(output.clone()), ..Default::default() };
+    let (model, plan) = upgrade::plan(model, &options).unwrap();
+    let done = change::carry(&model, &[plan], false, &()).unwrap();
+    let written = container::open(&output, &OpenOptions::default()).unwrap();
+    (done.into_iter().flat_map(|outcome| outcome.refused).collect(), written)
+}
+
+#[test]
+fn whoever_writes_says_what_llama_cpp_refuses() {
+    assert_eq!(told(|_| ()).0, Vec::<String>::new());
+    let (said, _) = told(|m| m.tensors.retain(|t| t.name != LOST));
+    let [said] = said.as_slice() else { panic!("{said:?}") };
+    assert!(said.contains("today's llama.cpp refuses it") && said.contains(LOST), "{said}");
+    let (said, _) = told(|m| m.metadata.set("general.architecture", "foobar"));
+    assert_eq!(said, ["whether llama.cpp knows foobar is not checked"]);
+    // GGUF has room for more than llama.cpp: such tensors are kept, and it is said.
+    let more = |m: &mut Model| {
+        let norm = m.tensors.iter().find(|t| t.shape == [64]).unwrap().clone();
+        let shape = vec![1, 2, 2, 2, 8];
+        m.tensors.push(regguf::model::Tensor { name: "x".repeat(100), shape, ..norm });
+    };
+    let (said, written) = told(more);
+    let has = |words: &str| said.iter().any(|said| said.contains(words));
+    assert!(has("64 bytes or more") && has("5 dimensions") && has("asks for none"), "{said:?}");
+    let kept = written.tensors.last().unwrap();
+    assert_eq!((kept.name.len(), kept.shape.as_slice()), (100, &[1, 2, 2, 2, 8][..]));
+}
+
+/// Ollama's first gpt-oss files have two neighbours in a byte, where llama.cpp has weights 16 apart.
+#[test]
+fn mxfp4_of_ollama_becomes_llama_cpp_s() {
+    let mut file = of_type(4, &[64, 2], 68);
+    let at = file.len() - 32 - 96;
+    for (i, byte) in file[at..at + 68].iter_mut().enumerate() {
+        *byte = if i % 17 == 0 { 120 + (i / 17) as u8 } else { (i * 37 + 11) as u8 };
+    }
+    let codes = [0., 1., 2., 3., 4., 6., 8., 12., 0., -1., -2., -3., -4., -6., -8., -12.];
+    let wanted: Vec<f32> = file[at..at + 68]
+        .chunks(17)
+        .flat_map(|block| {
+            let scale = (f32::from(block[0]) - 128.0).exp2();
+            let pair = |byte: &u8| [byte & 15, byte >> 4].map(|n| scale * codes[usize::from(n)]);
+            block[1..].iter().flat_map(pair).collect::<Vec<f32>>()
+        })
+        .collect();
+    let folder = tempfile::tempdir().unwrap();
+    let (input, output) = (folder.path().join("in.gguf"), folder.path().join("out.gguf"));
+    fs::write(&input, file).unwrap();
+    let model = container::open(&input, &OpenOptions::default()).unwrap();
+    let options = upgrade::Options { output: Some(output.clone()), ..Default::default() };
+    let (model, plan) = upgrade::plan(model, &options).unwrap();
+    change::carry(&model, &[plan], false, &()).unwrap();
+    let model = container::open(&output, &OpenOptions::default()).unwrap();
+    let tensor = model.tensor("t").unwrap();
+    assert_eq!(tensor.quant, QuantType::today("mxfp4").unwrap());
+    let (mut bytes, mut found) = (vec![0; 68], vec![0.0; 128]);
+    model.read_rows(tensor, 0, 2, &mut bytes).unwrap();
+    decode_rows(tensor.quant, Isa::best(), &bytes, 64, &mut found);
+    assert_eq!(found, wanted);
 }
 
 /// A model of an unknown architecture with blocks of these tensors.
@@ -123,6 +232,7 @@ fn of_blocks(blocks: &[&[&str]]) -> Model {
     let mut model = container::open(&path, &OpenOptions::default()).unwrap();
     let some = model.tensors.iter().find(|t| t.name.starts_with("blk.")).unwrap().clone();
     model.tensors.retain(|t| !t.name.starts_with("blk."));
+    model.family.clear();
     model.metadata.set("general.architecture", "foobar");
     model.metadata.set("foobar.block_count", blocks.len() as u32);
     for (n, names) in blocks.iter().enumerate() {

@@ -321,3 +321,24 @@ fn what_a_config_lacks_is_stated_or_assumed_aloud() {
     let error = checkpoint::open(broken.path(), &checkpoint::Options::default()).unwrap_err();
     assert_eq!(error.exit_code(), 3, "{error}");
 }
+
+/// A vocabulary that is given is one: nobody is told that there is none.
+#[test]
+fn a_checkpoint_without_a_tokenizer_takes_the_one_given() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["config.json", "model.safetensors"] {
+        fs::copy(golden("T/hf-st").join(name), folder.path().join(name)).unwrap();
+    }
+    let vocab = Some(golden("T/hf-st/tokenizer.model"));
+    let stated = Stated { vocab, ..Stated::default() };
+    let open = |stated: &Stated| {
+        checkpoint::open(folder.path(), &checkpoint::Options::of(stated)).unwrap()
+    };
+    let none = |model: &Model| model.notes.iter().any(|note| note.contains("no vocabulary"));
+    assert!(none(&open(&Stated::default())));
+    let model = open(&stated);
+    assert!(!none(&model), "{:?}", model.notes);
+    let plans = converted(model, &["f16"], &stated).unwrap();
+    assert_eq!(Vocab::from_metadata(&plans[0].metadata).len(), 512);
+    assert!(!plans[0].notes.iter().any(|note| note.contains("no vocabulary")));
+}

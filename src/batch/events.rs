@@ -87,6 +87,9 @@ pub struct Made {
     pub bytes: u64,
     /// Its SHA-256.
     pub sha256: String,
+    /// Why today's llama.cpp does not load it, where that is so.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// Somebody who hears of events.

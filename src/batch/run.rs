@@ -357,9 +357,12 @@ impl Run<'_> {
         // What appeared meanwhile is nobody's to replace.
         let force = self.limits.force || due.iter().any(|(_, replaces)| replaces.is_some());
         let how = Writing { force, progress: &telling, proof: &|_, _| Ok(None), sealed: &sealed };
-        change::carry_with(&model, &plans, &how)?;
-        let receipts = receipts.into_inner().into_iter();
-        receipts.map(|(output, receipt)| made(receipt, &output.path)).collect()
+        let outcomes = change::carry_with(&model, &plans, &how)?;
+        let receipts = receipts.into_inner().into_iter().zip(outcomes);
+        let made = receipts.map(|((output, receipt), outcome)| {
+            Ok(Made { notes: outcome.refused, ..made(receipt, &output.path)? })
+        });
+        made.collect()
     }
 
     /// Reads an output back that is to get its name, and says so in its receipt.
@@ -466,7 +469,7 @@ impl Run<'_> {
 fn made(receipt: Receipt, output: &Path) -> Result<Made> {
     let state = receipt.finish(output)?;
     let path = output.display().to_string();
-    Ok(Made { path, bytes: state.size, sha256: state.sha256 })
+    Ok(Made { path, bytes: state.size, sha256: state.sha256, notes: Vec::new() })
 }
 
 /// A path relative to a folder, with `/`.

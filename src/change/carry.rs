@@ -22,7 +22,7 @@ use crate::{
         Input, Paged, Progress, Replace,
         replace::{check_interrupt, check_target},
     },
-    container::{self, OpenOptions, Verdict},
+    container::{self, OpenOptions, Verdict, tail},
     error::{Error, Result},
     model::{Model, Tensor, loader},
     quant::{QuantType, isa::Isa, loss::ScaleLoss},
@@ -117,6 +117,7 @@ pub struct Writing<'a> {
 pub fn carry_with(model: &Model, plans: &[Plan], how: &Writing) -> Result<Vec<Outcome>> {
     let Writing { force, progress, proof, sealed } = *how;
     let began = Instant::now();
+    tail::check(model)?;
     let inputs: Vec<&Input> = model.files.iter().collect();
     for plan in plans {
         check_target(&plan.output, force, &inputs)?;
@@ -172,7 +173,10 @@ pub fn carry_with(model: &Model, plans: &[Plan], how: &Writing) -> Result<Vec<Ou
         out.finish()?;
         if !plan.is_part {
             let written = check_written(plan, out, plans.len())?;
-            outcome.refused = refused(&written);
+            // Shards are no models by themselves.
+            if written.metadata.get("split.count").is_none() {
+                outcome.refused = loader::objections(&written);
+            }
             outcome.verdict = proof(plan, written)?;
         }
     }
@@ -390,15 +394,6 @@ fn check_scales(plan: &Plan, tensor: &Tensor, to: QuantType, scales: &ScaleLoss)
         what,
         "add --exact to keep such tensors as F32, or --clamp-scales to take the nearest f16",
     ))
-}
-
-/// Why the loader of today's llama.cpp refuses a finished file; shards are no models by themselves.
-fn refused(written: &Model) -> Vec<String> {
-    if written.metadata.get("split.count").is_some() {
-        return Vec::new();
-    }
-    let said = |b: loader::Breach| format!("today's llama.cpp refuses it: {} {}", b.about, b.what);
-    loader::breaches(written).into_iter().map(said).collect()
 }
 
 /// Opens the finished file and compares it with the plan before it gets its name.

@@ -136,7 +136,7 @@ impl Plan {
     /// # Errors
     /// Where one is of a type that only another program reads.
     pub fn check_sources(&self, model: &Model) -> Result<()> {
-        let made = self.steps.iter().filter(|step| !matches!(step.act, Act::Copy));
+        let made = self.steps.iter().filter(|step| matches!(step.act, Act::Recode { .. }));
         let mut sources = made.filter_map(|step| model.tensors.get(step.source));
         sources.try_for_each(Tensor::check_decodable)
     }

@@ -17,7 +17,7 @@ pub(super) fn prepare(
     repair_key_rows: bool,
     notes: &mut Vec<String>,
 ) -> Result<Model> {
-    check_tails(&model)?;
+    tail::check(&model)?;
     let before = model.tensors.len();
     model.tensors.retain(|t| !t.name.ends_with("freqs") || t.name == "rope_freqs.weight");
     if model.tensors.len() < before {
@@ -187,18 +187,6 @@ fn same_bytes(model: &Model, a: &Tensor, b: &Tensor) -> Result<bool> {
         first += rows;
     }
     Ok(true)
-}
-
-/// Refuses a file that begins again in its midst: what stands there are not the weights that it names.
-fn check_tails(model: &Model) -> Result<()> {
-    for tail in &model.tails {
-        let Some(input) = model.files.get(tail.file) else { continue };
-        if matches!(tail::kind(input, tail.at)?, tail::Kind::Restarted(_)) {
-            let looks = tail::sentence(model, tail)?;
-            return Err(Error::Unknown { file: input.name(), looks, next: String::new() });
-        }
-    }
-    Ok(())
 }
 
 /// What is compared at once, in bytes.

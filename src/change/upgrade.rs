@@ -201,6 +201,13 @@ fn step(
         act,
     };
     let from = tensor.quant;
+    // Another program's order of the same weights.
+    let same = from.stranger().and_then(|foreign| QuantType::today(&foreign.same));
+    if let Some(to) = same.filter(|to| target.holds(*to) && tensor.misfit().is_none())
+        && let Some(transform) = transform(from, to)
+    {
+        return Ok(made(to, Act::Transform(transform)));
+    }
     // Super-blocks that cross rows: only the builds that wrote them read them.
     let crosses = tensor.fold > 1 && target.is_keyed();
     if target.holds(from) && !crosses {

@@ -370,6 +370,10 @@ impl Observer for Telling<'_> {
                 let bytes: u64 = outputs.iter().map(|made| made.bytes).sum();
                 let made = if bytes > 0 { size::text(bytes) } else { "good".to_owned() };
                 self.say(&format!("done: {}: {made} in {seconds:.1} s", self.name(*job)));
+                for (made, note) in outputs.iter().flat_map(|m| m.notes.iter().map(move |n| (m, n)))
+                {
+                    self.say(&format!("note: {}: {note}", made.path));
+                }
             }
             Event::Skipped { job, why } => {
                 self.say(&format!("skipped: {}: {why}", self.name(*job)));

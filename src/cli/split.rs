@@ -20,7 +20,7 @@ use crate::{
     },
     container,
     error::Result,
-    model::Model,
+    model::{Model, loader},
     size,
 };
 
@@ -107,7 +107,7 @@ pub(super) fn tell(model: &Model, plans: &[Plan], written: bool, json: bool) -> 
         inputs: model.files.iter().map(Input::name).collect(),
         written,
         outputs: plans.iter().map(file).collect(),
-        notes: model.notes.clone(),
+        notes: model.notes.iter().cloned().chain(loader::objections(model)).collect(),
     };
     if json {
         json::print(&made)?;

@@ -32,11 +32,9 @@ use crate::{
 /// The key that sets the alignment of tensor data.
 const ALIGNMENT: &str = "general.alignment";
 
-/// Names must be shorter than this for llama.cpp, as ggml's are.
-pub const NAME: u64 = 64;
-
-/// Other programs have longer names and more dimensions (stable-diffusion.cpp is built for names of 128
-/// bytes, weights of video models have five dimensions); so long and so many are read.
+/// Other programs have longer names and more dimensions than llama.cpp's 63 bytes and 4 (stable-diffusion.cpp
+/// is built for names of 128 bytes, weights of video models have five dimensions); so long and so many are read
+/// and written.
 const LONGEST_NAME: u64 = 1024;
 const MOST_DIMS: u32 = 8;
 

@@ -96,6 +96,11 @@ fn by_head(head: &[u8], len: u64) -> String {
         return kind;
     }
     if let Some(text) = short_text(head, len) {
+        if text.starts_with("../") && !text.contains(' ') {
+            return format!(
+                "is the text of a link to {text}, left by a copy that does not keep links: copy the file itself"
+            );
+        }
         return format!(
             "is {len} bytes of text, not a model ({text}): servers answer so where they refuse a download"
         );
@@ -141,6 +146,7 @@ mod tests {
         says(b"GGUF\x09\0\0\0", "version 9");
         says(b"tjgg\x04\0\0\0", "ggjt version 4");
         says(b"Entry not found", "15 bytes of text, not a model (Entry not found)");
+        says(b"../../blobs/6a03", "a link to ../../blobs/6a03");
         says(b"GG", "only 2 bytes");
         says(b"GGML\x01", "47 47 4d 4c 01");
         says(b"GGUF", "cut after 4");

@@ -154,6 +154,9 @@ fn siblings(path: &Path, number: u64, count: u64) -> Option<Vec<PathBuf>> {
 pub(super) fn first(path: &Path) -> Option<PathBuf> {
     let (stem, rest) = path.file_name()?.to_str()?.rsplit_once("-of-")?;
     let (stem, number) = stem.rsplit_once('-')?;
+    // A browser's second download of a shard is none by its name, and still of this set.
+    let copy = |(count, _): (&str, &str)| format!("{count}.gguf");
+    let rest = rest.split_once(" (").map_or(rest.to_owned(), copy);
     let later = number.len() == 5 && number.parse::<u32>().is_ok_and(|n| n > 1);
     let first = path.with_file_name(format!("{stem}-00001-of-{rest}"));
     (later && first.is_file()).then_some(first)

@@ -3,12 +3,14 @@
 use super::is_start;
 use crate::{
     bytes::Input,
-    error::Result,
+    error::{Error, Result},
     model::{Model, Tail},
 };
 
 /// Bytes at the beginning of a tail that are looked at.
 const LOOK: u64 = 1 << 20;
+/// Zeros after the data up to this are padding.
+pub const MOST_PADDING: u64 = 4096;
 /// Bytes of a file's beginning by which a second copy of it is known.
 const HEAD: u64 = 256;
 
@@ -55,18 +57,19 @@ pub fn kind(input: &Input, at: u64) -> Result<Kind> {
 /// Where the file cannot be read.
 pub fn sentence(model: &Model, tail: &Tail) -> Result<String> {
     let Some(input) = model.files.get(tail.file) else { return Ok(String::new()) };
-    let (name, Tail { at, bytes, .. }) = (input.name(), *tail);
+    let Tail { at, bytes, .. } = *tail;
     let inside = |t: &&crate::model::Tensor| t.pieces.iter().any(|p| p.file == tail.file);
     let whole = match model.tensors.iter().filter(inside).count() {
         1 => "its tensor is whole".to_owned(),
         n => format!("all {n} tensors are whole"),
     };
-    let what = match kind(input, at)? {
+    let kind = kind(input, at)?;
+    let mended = mended(input, at, kind);
+    let what = match kind {
         Kind::Restarted(from) => {
             return Ok(format!(
                 "{bytes} bytes follow the end of its data, and it begins again at {from:#x}, as a download \
-                 does that was resumed from its start: tail -c +{} {name} is the file itself",
-                from + 1
+                 does that was resumed from its start: {mended} is the file itself",
             ));
         }
         Kind::Model => ", the header of another model first, as where files are joined by cat",
@@ -76,7 +79,49 @@ pub fn sentence(model: &Model, tail: &Tail) -> Result<String> {
         Kind::Other => "",
     };
     let follow = if bytes == 1 { "1 byte follows" } else { &format!("{bytes} bytes follow") };
-    Ok(format!("{whole}; {follow}{what}: truncate -s {at} {name}"))
+    Ok(format!("{whole}; {follow}{what}: {mended}"))
+}
+
+/// The command that leaves of a file what is the model alone.
+fn mended(input: &Input, at: u64, kind: Kind) -> String {
+    let name = input.name();
+    match kind {
+        Kind::Restarted(from) => format!("tail -c +{} {name}", from + 1),
+        _ => format!("truncate -s {at} {name}"),
+    }
+}
+
+/// What is to be done with a file that holds more than its model, where that is more than padding.
+///
+/// # Errors
+/// Where the file cannot be read.
+pub fn next(model: &Model) -> Result<Option<String>> {
+    for tail in &model.tails {
+        let Some(input) = model.files.get(tail.file) else { continue };
+        let kind = kind(input, tail.at)?;
+        let mended = mended(input, tail.at, kind);
+        return Ok(Some(match kind {
+            Kind::Zeros if tail.bytes < MOST_PADDING => continue,
+            Kind::Restarted(_) => format!("{mended} > NAME: as it is, its data is not its own"),
+            _ => format!("{mended}: what follows its data is none of the model"),
+        }));
+    }
+    Ok(None)
+}
+
+/// Refuses a file that begins again in its midst: what stands there are not the weights that it names.
+///
+/// # Errors
+/// That, or where the file cannot be read.
+pub fn check(model: &Model) -> Result<()> {
+    for tail in &model.tails {
+        let Some(input) = model.files.get(tail.file) else { continue };
+        if matches!(kind(input, tail.at)?, Kind::Restarted(_)) {
+            let looks = sentence(model, tail)?;
+            return Err(Error::Unknown { file: input.name(), looks, next: String::new() });
+        }
+    }
+    Ok(())
 }
 
 fn read(input: &Input, at: u64, bytes: u64) -> Result<Vec<u8>> {

@@ -29,6 +29,9 @@ pub struct Foreign {
     /// Bytes of every tensor beside its rows.
     #[serde(default)]
     pub tensor: u64,
+    /// The type of llama.cpp's that holds the same weights in another order; none where none does.
+    #[serde(default)]
+    pub same: String,
     /// What is wrong with files of another size, where it is the program that wrote them wrong.
     #[serde(default)]
     pub broken: String,

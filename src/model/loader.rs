@@ -6,11 +6,15 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
+    fmt,
     hash::{BuildHasher, RandomState},
 };
 
-use super::{Array, Kind, Model, Texts, Value};
+use super::{Array, Kind, Model, Role, Sizes, Tensor, Texts, Value, role::expert_of};
 use crate::format::catalog;
+
+/// Layers whose tensors are looked for; no model has as many, and metadata may claim any number.
+const MOST_LAYERS: u64 = 1 << 12;
 
 /// What a GGUF holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +42,7 @@ impl Content {
         let said = metadata.str("general.type").unwrap_or_default();
         let architecture = metadata.str("general.architecture").unwrap_or_default();
         let any = |end: &str| model.tensors.iter().any(|t| t.name.ends_with(end));
-        let vector = |t: &super::Tensor| t.name.starts_with("direction.");
+        let vector = |t: &Tensor| t.name.starts_with("direction.");
         let empty = model.tensors.is_empty();
         match (said, architecture) {
             ("imatrix", _) => Content::Imatrix,
@@ -89,6 +93,14 @@ pub struct Breach {
     pub damage: bool,
 }
 
+/// The demand in words: what it is about, and what is wrong with that.
+impl fmt::Display for Breach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let gap = if self.about.is_empty() { "" } else { " " };
+        write!(f, "{}{gap}{}", self.about, self.what)
+    }
+}
+
 impl Breach {
     fn damage(code: &'static str, about: impl Into<String>, what: impl Into<String>) -> Breach {
         Breach { code, about: about.into(), what: what.into(), damage: true }
@@ -103,6 +115,26 @@ impl Breach {
 pub fn knows(model: &Model) -> bool {
     let architecture = model.metadata.str("general.architecture").unwrap_or_default();
     catalog::loader().architectures.contains_key(architecture)
+}
+
+/// Why the loader of today's llama.cpp refuses `model`, a sentence each, or that nothing here knows whether it
+/// does: for the report of whoever writes it.
+pub fn objections(model: &Model) -> Vec<String> {
+    let said = |breach: Breach| format!("today's llama.cpp refuses it: {breach}");
+    breaches(model).into_iter().map(said).chain(doubt(model)).collect()
+}
+
+/// What is not known of a GGUF that holds a model: whether llama.cpp knows its architecture at all.
+pub fn doubt(model: &Model) -> Option<String> {
+    if !is_keyed(model) || Content::of(model) != Content::Model || knows(model) {
+        return None;
+    }
+    let read_by = catalog::family(&model.family).map_or("", |family| &family.family.read_by);
+    if !read_by.is_empty() {
+        return Some(read_by.to_owned());
+    }
+    let name = model.metadata.str("general.architecture").unwrap_or_default();
+    Some(format!("whether llama.cpp knows {name} is not checked"))
 }
 
 /// The demands that `model`, a GGUF, does not meet.
@@ -120,11 +152,54 @@ pub fn breaches(model: &Model) -> Vec<Breach> {
             out.extend(of.keys());
             out.extend(of.arrays());
             out.extend(vocabulary(model));
+            out.extend(tensors(model));
             out.extend(of.blocks());
             out.extend(of.strangers());
         }
         Content::Vocabulary => out.extend(vocabulary(model)),
         _ => {}
+    }
+    out
+}
+
+/// What of a known family's tensors is not there, or has another shape than its sizes give it; whatever
+/// container the model lies in.
+pub fn tensors(model: &Model) -> Vec<Breach> {
+    let Some(family) = catalog::family(&model.family) else { return Vec::new() };
+    let sizes = Sizes::of(model);
+    let (mut out, mut misshapen) = (Vec::new(), Vec::new());
+    let (mut present, mut unknown) = (BTreeSet::new(), 0);
+    for tensor in &model.tensors {
+        let stack = expert_of(&tensor.name).map(|(name, _)| name);
+        let Some((_, role)) = Role::find(family, stack.as_ref().unwrap_or(&tensor.name)) else {
+            unknown += 1;
+            continue;
+        };
+        present.insert((role.id, role.layer, role.bias));
+        if stack.is_some() {
+            continue;
+        }
+        if let Some(wanted) = role.shape(&sizes).filter(|wanted| *wanted != tensor.shape) {
+            misshapen.push((tensor, wanted));
+        }
+    }
+    if let Some((tensor, wanted)) = misshapen.first() {
+        let more = match misshapen.len() {
+            1 => String::new(),
+            n => format!("; {} more tensors have a wrong shape", n - 1),
+        };
+        let what = format!("has shape {:?}, its role wants {wanted:?}{more}", tensor.shape);
+        out.push(Breach::damage("shape", &tensor.name, what));
+    }
+    let layers = sizes.get("n_layer").unwrap_or(0).min(MOST_LAYERS);
+    let experts = sizes.get("n_expert").is_some_and(|n| n > 0);
+    let wanted = Role::all(family, layers, experts).filter(|r| !r.is_optional());
+    let missing: Vec<Role> =
+        wanted.filter(|r| !present.contains(&(r.id, r.layer, r.bias))).collect();
+    let partial = unknown > model.tensors.len() / 2;
+    if let Some(first) = missing.first().filter(|_| !partial && !model.tensors.is_empty()) {
+        let what = format!("{} tensors are missing, the first is {}", missing.len(), first.title());
+        out.push(Breach::damage("missing-tensors", "", what));
     }
     out
 }
@@ -136,7 +211,7 @@ fn is_keyed(model: &Model) -> bool {
 /// Names, dimensions and arrays that ggml has no room for, types that it does not know.
 fn shapes(model: &Model) -> Vec<Breach> {
     let mut out = Vec::new();
-    let long = |t: &&super::Tensor| t.name.len() > 63;
+    let long = |t: &&Tensor| t.name.len() > 63;
     if let Some(t) = model.tensors.iter().find(long) {
         let what = "has a name of 64 bytes or more, as stable-diffusion.cpp and ComfyUI's tools write them";
         out.push(Breach::other("long-name", &t.name, what));
@@ -236,7 +311,8 @@ impl<'a> Architecture<'a> {
             return vec![Breach::damage("extra-blocks", key, what)];
         }
         found.retain(|block, _| *block < trunk);
-        self.lone(&found)
+        // Of a known family the missing tensors are told one by one.
+        if catalog::family(&self.model.family).is_some() { Vec::new() } else { self.lone(&found) }
     }
 
     /// A block that lacks what its likes have and has nothing in exchange.

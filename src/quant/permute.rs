@@ -102,6 +102,7 @@ pub fn transform(from: QuantType, to: QuantType) -> Option<Transform> {
         ("q5_0", "q5_0") => five_bits!(false, dialects),
         ("q5_1", "q5_1") => five_bits!(true, dialects),
         ("q8_0" | "q8_1", "q8_0") => eight_bits(dialects),
+        ("mxfp4_pairs", "mxfp4") => run!(apart),
         _ => packed(from, to),
     };
     if let Some(run) = run {
@@ -300,6 +301,20 @@ fn scaled<const FROM: usize, const TO: usize, const WIDE: bool, const TO_WIDE: b
         out[TO..].copy_from_slice(&input[FROM..]);
     }
     loss
+}
+
+/// Pairs of MXFP4 into halves: an exponent and sixteen bytes of nibbles a block.
+#[inline(always)]
+fn apart(_: usize, input: &[u8], out: &mut [u8]) -> ScaleLoss {
+    let (blocks, outs) = (input.as_chunks::<17>().0, out.as_chunks_mut::<17>().0);
+    for ([e, pairs @ ..], [to, halves @ ..]) in blocks.iter().zip(outs) {
+        *to = *e;
+        let (first, second) = pairs.split_at(8);
+        for ((a, b), halves) in first.iter().zip(second).zip(halves.as_chunks_mut::<2>().0) {
+            *halves = [a & 0x0f | b << 4, a >> 4 | b & 0xf0];
+        }
+    }
+    ScaleLoss { blocks: blocks.len() as u64, ..ScaleLoss::default() }
 }
 
 /// Where `RUN` bytes of row `row` stand among the nibbles of a unit of `ROWS` blocks.

@@ -241,6 +241,49 @@ fn what_is_no_model_is_passed_over_with_the_reason() {
     assert!(said.contains("1 done, 2 skipped, 0 failed"), "{said}");
 }
 
+/// The cache of huggingface_hub: models are links into a folder of digests, and an unfinished download lies
+/// there.
+#[cfg(unix)]
+#[test]
+fn a_hub_cache_is_read_by_its_names() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let repository = folder.path().join("hub/models--org--repo");
+    let (blobs, snapshot) = (repository.join("blobs"), repository.join("snapshots/abc"));
+    fs::create_dir_all(&blobs).expect("a folder");
+    fs::create_dir_all(&snapshot).expect("a folder");
+    for (blob, name) in [("6a03", "model-Q4_0.gguf"), ("77ff", "model-Q4_1.gguf")] {
+        let bytes = fs::read(golden("T/E10").join(name)).expect(name);
+        fs::write(blobs.join(blob), bytes).expect("writable");
+        let link = Path::new("../../blobs").join(blob);
+        std::os::unix::fs::symlink(link, snapshot.join(name)).expect("a link");
+    }
+    fs::write(blobs.join("e479.incomplete"), b"GGUF\x03\0\0\0").expect("writable");
+    // What a copy leaves of a link where it keeps none.
+    fs::write(snapshot.join("model-Q5_0.gguf"), "../../blobs/eb22").expect("writable");
+    let words = [
+        "quantize",
+        "hub",
+        "--types",
+        "q8_0",
+        "--allow-requantize",
+        "--out",
+        "out",
+        "--keep-going",
+    ];
+    let output = batch(folder.path(), &words);
+    let said = text(&output);
+    assert!(said.contains("is the text of a link to ../../blobs/eb22"), "{said}");
+    assert!(said.contains("2 done, 0 skipped, 1 failed"), "{said}");
+    let made: Vec<String> = outputs(&folder.path().join("out")).into_keys().collect();
+    let ends = |end: &str| made.iter().any(|name| name.ends_with(end));
+    assert!(made.len() == 2 && !made.iter().any(|name| name.contains("6a03")), "{made:?}");
+    assert!(made.iter().all(|name| name.contains("model-")) && ends(".gguf"), "{made:?}");
+    let mut inspect = Command::new(env!("CARGO_BIN_EXE_regguf"));
+    let output = inspect.current_dir(folder.path()).args(["inspect", "hub"]).output();
+    let said = text(&output.expect("the program runs"));
+    assert_eq!(said.lines().count(), 3, "{said}");
+}
+
 #[test]
 fn a_saved_plan_runs_unchanged() {
     let (_, made) = reference();

@@ -15,9 +15,6 @@ use crate::container::{OpenOptions, Verdict, detect, has_magic, open, open_alone
 use crate::error::Error;
 use crate::model::{Model, Tail};
 
-/// Zeros after the data up to this are padding.
-const MOST_PADDING: u64 = 4096;
-
 /// Whether a file is raw weights by its name and its first bytes; other archives and pickles, as a
 /// trainer's settings, are none.
 pub(super) fn is_weights(path: &Path) -> bool {
@@ -161,7 +158,8 @@ fn tails(model: &Model) -> Vec<Finding> {
     let said = |tail: &Tail| {
         let message = tail::sentence(model, tail).ok()?;
         let input = model.files.get(tail.file)?;
-        let padding = tail.bytes < MOST_PADDING && tail::kind(input, tail.at).ok()? == Kind::Zeros;
+        let padding =
+            tail.bytes < tail::MOST_PADDING && tail::kind(input, tail.at).ok()? == Kind::Zeros;
         let severity = if padding { Severity::Note } else { Severity::Failure };
         Some(Finding::new(severity, "too-long", message))
     };

@@ -8,8 +8,6 @@ use crate::model::{Model, Piece, Role, Sizes, Tensor, loader, role::expert_of};
 
 /// Padding between tensors up to this is alignment; more is a hole.
 const MOST_PADDING: u64 = 4096;
-/// Layers whose tensors are looked for; no model has as many, and metadata may claim any number.
-const MOST_LAYERS: u64 = 1 << 12;
 /// Names listed before the rest is only counted.
 const NAMED: usize = 3;
 
@@ -30,20 +28,18 @@ pub fn meaning(model: &Model) -> Vec<Finding> {
     findings
 }
 
-/// What the loader of today's llama.cpp demands of a GGUF and does not find. A missing tensor of a known
-/// family is said with the others of its kind.
+/// What the loader of today's llama.cpp demands of a GGUF and does not find.
 fn demands(model: &Model) -> Vec<Finding> {
-    let known = catalog::family(&model.family).is_some();
-    let said = |breach: &loader::Breach| known && breach.code == "lost-tensor";
-    let finding = |breach: loader::Breach| {
-        let finding = if breach.damage {
-            Finding::failure(breach.code, breach.what)
-        } else {
-            Finding::warning(breach.code, format!("{}: today's llama.cpp refuses it", breach.what))
-        };
-        finding.about(breach.about)
+    loader::breaches(model).into_iter().map(finding).collect()
+}
+
+fn finding(breach: loader::Breach) -> Finding {
+    let finding = if breach.damage {
+        Finding::failure(breach.code, breach.what)
+    } else {
+        Finding::warning(breach.code, format!("{}: today's llama.cpp refuses it", breach.what))
     };
-    loader::breaches(model).into_iter().filter(|breach| !said(breach)).map(finding).collect()
+    finding.about(breach.about)
 }
 
 /// Tensors of other programs' types, and whether their sizes are those that the types have.
@@ -156,49 +152,17 @@ fn roles(model: &Model) -> Vec<Finding> {
     if model.tensors.is_empty() {
         return vec![Finding::note("no-tensors", "holds no weights, only what describes them")];
     }
-    let sizes = Sizes::of(model);
     let mut findings = Vec::new();
-    let (mut unknown, mut misshapen) = (Vec::new(), Vec::new());
-    let mut present = BTreeSet::new();
-    for tensor in &model.tensors {
-        let stack = expert_of(&tensor.name).map(|(name, _)| name);
-        let Some((_, role)) = Role::find(family, stack.as_ref().unwrap_or(&tensor.name)) else {
-            unknown.push(tensor.name.as_str());
-            continue;
-        };
-        present.insert((role.id, role.layer, role.bias));
-        if stack.is_some() {
-            continue;
-        }
-        if let Some(wanted) = role.shape(&sizes).filter(|wanted| *wanted != tensor.shape) {
-            misshapen.push((tensor, wanted));
-        }
-    }
-    if let Some((tensor, wanted)) = misshapen.first() {
-        let message = match misshapen.len() {
-            1 => format!("has shape {:?}, its role wants {wanted:?}", tensor.shape),
-            n => format!(
-                "has shape {:?}, its role wants {wanted:?}; {} more tensors have a wrong shape",
-                tensor.shape,
-                n - 1
-            ),
-        };
-        findings.push(Finding::failure("shape", message).about(&tensor.name));
-    }
-    let layers = sizes.get("n_layer").unwrap_or(0).min(MOST_LAYERS);
-    let experts = sizes.get("n_expert").is_some_and(|n| n > 0);
-    let wanted = Role::all(family, layers, experts).filter(|r| !r.is_optional());
-    let missing: Vec<Role> =
-        wanted.filter(|r| !present.contains(&(r.id, r.layer, r.bias))).collect();
-    let partial = unknown.len() > model.tensors.len() / 2;
-    if let Some(first) = missing.first().filter(|_| !partial) {
-        let name = first.title();
-        let message = format!("{} tensors are missing, the first is {name}", missing.len());
-        findings.push(Finding::failure("missing-tensors", message));
+    // Of a GGUF the loader's demands say it.
+    if !model.format.starts_with("gguf") {
+        findings.extend(loader::tensors(model).into_iter().map(finding));
     }
     let ignored =
         |name: &&str| !family.family.ignored.iter().any(|end| name.contains(end.as_str()));
-    let unknown: Vec<&str> = unknown.into_iter().filter(ignored).collect();
+    let known =
+        |name: &str| Role::find(family, &expert_of(name).map_or(name.to_owned(), |(s, _)| s));
+    let names = model.tensors.iter().map(|tensor| tensor.name.as_str());
+    let unknown: Vec<&str> = names.filter(|name| known(name).is_none()).filter(ignored).collect();
     if !unknown.is_empty() {
         let shown = unknown.get(..NAMED).unwrap_or(&unknown).join(", ");
         let more = if unknown.len() > NAMED { ", …" } else { "" };

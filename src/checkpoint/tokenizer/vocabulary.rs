@@ -93,8 +93,11 @@ pub fn read(
             return Err(Error::unsupported(what, "put the model's tokenizer.json beside it"));
         }
         (_, None) => {
-            let note = "no tokenizer.model or tokenizer.json: there is no vocabulary";
-            read.notes.push(note.to_owned());
+            // Where the person gives one, there is one.
+            if options.misfit != Misfit::Leave {
+                let note = "no tokenizer.model or tokenizer.json: there is no vocabulary";
+                read.notes.push(note.to_owned());
+            }
             return Ok(read);
         }
     }

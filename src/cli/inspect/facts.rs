@@ -16,7 +16,7 @@ use crate::{
         },
     },
     checkpoint::Stored,
-    container,
+    container::{self, tail},
     error::{Error, Result, plain, unicode},
     format::{
         catalog,
@@ -316,8 +316,16 @@ fn next(path: &Path, format: &Container, model: &Model, refused: &[Finding]) -> 
     let broken = container::upgrade_mends(model) || change::has_single_experts(model);
     let word = shell_word(&unicode(path));
     let foreign = Family::of(model).is_err();
-    if let Some(foreign) = model.tensors.iter().find_map(|t| t.quant.stranger()) {
+    let strangers = || model.tensors.iter().filter_map(|t| t.quant.stranger());
+    if let Some(foreign) = strangers().find(|foreign| foreign.same.is_empty()) {
         return format!("nothing: only {} reads {}", foreign.program, foreign.name);
+    }
+    // What follows the data of an older file an upgrade leaves behind.
+    if today
+        && format.format.skeleton == Skeleton::Keyed
+        && let Ok(Some(mend)) = tail::next(model)
+    {
+        return mend;
     }
     match format.id() {
         "ggla-v1" => format!("regguf upgrade {word}"),
@@ -345,15 +353,10 @@ fn of_today(model: &Model, refused: &[Finding]) -> String {
             if first.about.is_empty() { String::new() } else { format!("{} ", first.about) };
         return format!("today's llama.cpp refuses it: {about}{said}{more}");
     }
-    if !loader::knows(model) {
-        let name = model.metadata.str("general.architecture").unwrap_or_default();
-        let by = catalog::family(&model.family).map_or("", |family| &family.family.read_by);
-        if !by.is_empty() {
-            return format!("nothing to do: {by}");
-        }
-        return format!("structure read; whether llama.cpp knows {name} is not checked");
+    match loader::doubt(model) {
+        None => "nothing to do: today's llama.cpp reads it".to_owned(),
+        Some(doubt) => format!("structure read; {doubt}"),
     }
-    "nothing to do: today's llama.cpp reads it".to_owned()
 }
 
 /// `word` as a shell takes it.

@@ -1,6 +1,6 @@
 //! The way back: GGUF's bytes for keys, values and tensor infos.
 
-use super::{ALIGNMENT, DEFAULT_ALIGNMENT, NAME, NUL, is_alignment, type_id};
+use super::{ALIGNMENT, DEFAULT_ALIGNMENT, LONGEST_NAME, MOST_DIMS, NUL, is_alignment, type_id};
 use crate::{
     container::{Layout, TensorHead, start},
     error::{Error, Result},
@@ -44,11 +44,12 @@ pub fn layout(
     let mut offsets = Vec::new();
     for head in heads {
         let cannot = |why: &str| cannot(format.id(), &format!("{} {why}", head.name));
-        if head.name.len() as u64 >= NAME {
-            return Err(cannot("has a name of 64 bytes or more"));
+        // ggml has room for less: whether llama.cpp loads a file, the loader's rules say.
+        if head.name.len() as u64 >= LONGEST_NAME {
+            return Err(cannot(&format!("has a name of {LONGEST_NAME} bytes or more")));
         }
-        if head.shape.len() > format.tensors.max_dims as usize {
-            return Err(cannot("has too many dimensions"));
+        if head.shape.len() > MOST_DIMS as usize {
+            return Err(cannot(&format!("has more than {MOST_DIMS} dimensions")));
         }
         let id = type_id(format, head.quant)
             .ok_or_else(|| cannot(&format!("is {}, which it never had", head.quant)))?;
