@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::receipt::{self, Receipt};
 use crate::check::files::search::{self, Looks};
+use crate::checkpoint::adapter;
 use crate::container::pieces;
 use crate::error::{Result, unicode};
 
@@ -27,6 +28,8 @@ pub enum Kind {
     Shards,
     /// One file of raw weights without what describes them.
     Weights,
+    /// A LoRA adapter as PEFT publishes it: its weights, with their settings beside them.
+    Adapter,
     /// A folder with a checkpoint in Meta's or Hugging Face's layout.
     Checkpoint,
     /// `model.gguf.part-0-of-4`, …: what machines made of one output between them.
@@ -113,6 +116,9 @@ fn in_folder(
         }
         let kind = match look(path) {
             None | Some(Looks::Unfinished) => continue,
+            Some(Looks::Weights) if adapter::is_adapter(path).unwrap_or(false) => {
+                Some(Kind::Adapter)
+            }
             Some(Looks::Weights) => Some(Kind::Weights),
             Some(Looks::Model | Looks::Named) => None,
         };
@@ -126,6 +132,7 @@ fn in_folder(
         });
         let first = set.first().copied().unwrap_or(path).clone();
         let files = match pieces::all(path) {
+            _ if kind == Kind::Adapter => adapter::files_of(path),
             Ok(Some((_, pieces))) => pieces,
             _ => set.iter().copied().cloned().collect(),
         };

@@ -1,6 +1,6 @@
 //! What a batch does to every model: the same library calls as the single commands.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +10,7 @@ use crate::change::{Plan, convert, quantize, upgrade};
 use crate::checkpoint;
 use crate::container::{OpenOptions, open};
 use crate::error::{Error, Result};
-use crate::model::{Model, Stated, loader::Content};
+use crate::model::{Model, Stated, loader::Content, lora};
 
 /// What is done to every model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -93,7 +93,7 @@ impl Settings {
             Kind::Checkpoint => {
                 checkpoint::open(&found.path, &checkpoint::Options::of(&self.stated))?
             }
-            _ => open_model(&found.path)?,
+            _ => open_model(Task::Convert, found)?,
         };
         if found.kind == Kind::Checkpoint && model.vocab.is_empty() && self.stated.vocab.is_none() {
             let what = format!("{}: no tokenizer.model or tokenizer.json", found.path.display());
@@ -115,11 +115,19 @@ impl Settings {
     }
 }
 
-/// Opens a model. Files that are read like models and are none are passed over, with the reason.
-fn open_model(path: &Path) -> Result<Model> {
+/// Opens a model. Files that are read like models and are none are passed over, with the reason; old adapters
+/// are upgraded as models are.
+fn open_model(task: Task, found: &Found) -> Result<Model> {
+    let path = &found.path;
+    let adapter = ("is a LoRA adapter, not a model", "`regguf batch upgrade` takes old ones");
+    if found.kind == Kind::Adapter {
+        return Err(Error::foreign(format!("{}: {}", path.display(), adapter.0), adapter.1));
+    }
     let model = open(path, &OpenOptions::default())?;
     let (what, next) = match Content::of(&model) {
-        Content::Adapter => ("is an adapter, not a model", ""),
+        Content::Adapter if task == Task::Upgrade && lora::is_foreign(&model) => return Ok(model),
+        Content::Adapter if lora::is_foreign(&model) => adapter,
+        Content::Adapter => ("is a LoRA adapter, not a model", "it is used as it is"),
         Content::ControlVector => ("is a control vector, not a model", "it is used as it is"),
         Content::Imatrix => ("is an importance matrix", "`quantize --imatrix` takes it"),
         _ if model.tensors.is_empty() => ("holds a vocabulary only", "name it to `regguf upgrade`"),
@@ -160,7 +168,10 @@ impl Task {
         if self == Self::Convert || found.kind == Kind::Checkpoint {
             return settings.convert(found).map(Some);
         }
-        let model = open_model(&found.path)?;
+        let model = match (self, found.kind) {
+            (Self::Upgrade, Kind::Adapter) => checkpoint::adapter::open(&found.path)?,
+            _ => open_model(self, found)?,
+        };
         if settings.types.is_empty() {
             let (model, mut plan) = upgrade::plan(model, &settings.upgrade())?;
             // Nobody reads what is told of each of a thousand models.

@@ -1,28 +1,13 @@
-//! LoRA adapters of other programs in GGUF's terms: ggla files, and folders of PEFT.
-//!
-//! | | A | B | rows of B for queries and keys |
-//! |---|---|---|---|
-//! | GGUF | `NAME.lora_a` [r, in] | `NAME.lora_b` [out, r] | as in the base model |
-//! | ggla by convert-lora-to-ggml.py | `NAME.loraA`, stored transposed | `NAME.loraB` | as in Hugging Face's model |
-//! | ggla by finetune | `NAME.loraA`, stored transposed | `NAME.loraB` | as in the base model |
-//! | PEFT | `NAME.lora_A.weight` | `NAME.lora_B.weight` | as in Hugging Face's model |
-//!
-//! Nothing in a ggla file names the base or its heads. A model that is given as the base says both; else
-//! what the names and widths of LLaMA allow is assumed aloud, and the rest is refused.
+//! Plans the upgrade of an adapter of another program, and opens those of every kind.
 
 use std::path::Path;
 
 use super::{Act, Plan, Step, keys};
 use crate::{
-    bytes::Input,
     checkpoint,
     container::{self, OpenOptions},
     error::{Error, Result},
-    format::{catalog, family::Family},
-    model::{
-        Assumed, Hyper, Metadata, Model, Naming, Order, Role, Sizes, Stated, Tensor, Value,
-        rows::{self, Standing},
-    },
+    model::{Model, Stated, loader::Content, lora},
 };
 
 /// Fills `plan`, of the file of GGUF that takes the place of an adapter.
@@ -33,7 +18,7 @@ pub(super) fn plan(model: Model, plan: Plan, stated: &Stated) -> Result<(Model, 
     }
     let base = stated.base.as_deref().map(base).transpose()?;
     let name = keys::name_of(&model);
-    let (mut model, assumed) = in_gguf_terms(model, base.as_ref(), stated.rows)?;
+    let (mut model, assumed) = lora::in_gguf_terms(model, base.as_ref(), stated.rows)?;
     if model.metadata.get("general.name").is_none() {
         model.metadata.set("general.name", name.as_str());
     }
@@ -52,236 +37,28 @@ pub(super) fn plan(model: Model, plan: Plan, stated: &Stated) -> Result<(Model, 
     Ok((model, plan))
 }
 
+/// Opens what may be an adapter of any kind, as it is.
+///
+/// # Errors
+/// As [`container::open`] and [`checkpoint::adapter::open`].
+pub fn open(path: &Path, options: &OpenOptions) -> Result<Model> {
+    match checkpoint::adapter::is_adapter(path)? {
+        true => checkpoint::adapter::open(path),
+        false => container::open(path, options),
+    }
+}
+
 /// The model that an adapter belongs to. Only its headers are read.
 fn base(path: &Path) -> Result<Model> {
-    match checkpoint::is_checkpoint(path)? {
-        true => checkpoint::open(path, &checkpoint::Options::default()),
-        false => container::open(path, &OpenOptions::default()),
-    }
-}
-
-/// `model`, an adapter of any kind, in GGUF's terms, and what had to be assumed; `base` is the model that it
-/// belongs to, where it is at hand.
-///
-/// # Errors
-/// Where it changes what no family has, or only the base says what is wanted.
-pub fn in_gguf_terms(
-    model: Model,
-    base: Option<&Model>,
-    rows: Option<Standing>,
-) -> Result<(Model, Vec<Assumed>)> {
-    if !is_foreign(&model) {
-        return Ok((model, Vec::new()));
-    }
-    let mut model = scaled(model)?;
-    let mut job = Job::new(&model, base, rows)?;
-    for tensor in &mut model.tensors {
-        job.carry(tensor)?;
-    }
-    let mut metadata = Metadata::new();
-    metadata.set("general.architecture", job.family.family.gguf.as_str());
-    metadata.set("general.type", "adapter");
-    metadata.set("adapter.type", "lora");
-    for (key, value) in model.metadata.iter() {
-        metadata.set(key, value.clone());
-    }
-    model.family.clone_from(&job.family.family.name);
-    (model.metadata, model.notes) = (metadata, [model.notes, job.notes].concat());
-    Ok((model, job.assumed))
-}
-
-/// Whether a model is an adapter that is not in GGUF's terms yet.
-pub(super) fn is_foreign(model: &Model) -> bool {
-    model.tensors.iter().any(|t| half(&t.name).is_some())
-}
-
-/// The matrix that a tensor of an adapter belongs to, and whether it is A or B.
-fn half(name: &str) -> Option<(&str, char)> {
-    let a = name.strip_suffix(".loraA").map(|target| (target, 'a'));
-    a.or_else(|| name.strip_suffix(".loraB").map(|target| (target, 'b')))
-}
-
-/// Says alpha under its key, and checks that it is one for all: ggla divides it by the rank of its header.
-fn scaled(mut model: Model) -> Result<Model> {
-    let name = model.files.first().map(Input::name).unwrap_or_default();
-    if let (Some(rank), Some(alpha)) = (model.header("r"), model.header("lora_alpha")) {
-        for tensor in &model.tensors {
-            let own = match half(&tensor.name) {
-                Some((_, 'a')) => tensor.shape.first(),
-                _ => tensor.shape.last(),
-            };
-            if own.and_then(|own| i64::try_from(*own).ok()) != Some(rank) {
-                let what =
-                    format!("{name}: {} is {:?}, of the rank {rank}", tensor.name, tensor.shape);
-                return Err(Error::unsupported(what, "not yet: adapters of several ranks"));
-            }
-        }
-        #[expect(clippy::cast_precision_loss, reason = "at most a million")]
-        model.metadata.set("adapter.lora.alpha", Value::F32(alpha as f32));
-    }
-    match model.metadata.f32("adapter.lora.alpha") {
-        Some(alpha) if alpha.is_finite() && alpha != 0.0 => Ok(model),
-        alpha => {
-            let alpha = alpha.map_or("none".to_owned(), |alpha| alpha.to_string());
-            let what = format!("{name}: alpha is {alpha}: in GGUF that means no scaling at all");
-            Err(Error::refused(what, "get a whole copy of the adapter"))
-        }
-    }
-}
-
-/// What is known while the tensors of an adapter are carried.
-struct Job {
-    name: String,
-    family: &'static Family,
-    sizes: Sizes,
-    rows: Option<Standing>,
-    /// Whether a base was given.
-    based: bool,
-    /// The head size, where it had to be assumed.
-    head: Option<Assumed>,
-    assumed: Vec<Assumed>,
-    notes: Vec<String>,
-}
-
-impl Job {
-    fn new(model: &Model, base: Option<&Model>, rows: Option<Standing>) -> Result<Job> {
-        let name = model.files.first().map(Input::name).unwrap_or_default();
-        let (mut assumed, mut notes) = (Vec::new(), Vec::new());
-        let family = match base {
-            Some(base) => catalog::family(&base.family).ok_or_else(|| {
-                let architecture = base.metadata.architecture();
-                let what = format!(
-                    "{name}: the architecture {architecture:?} of the base has no description here"
-                );
-                Error::unsupported(what, "use llama.cpp's convert_lora_to_gguf.py")
-            })?,
-            None => family_of(model, &name, &mut assumed)?,
-        };
-        let (sizes, head) = match base {
-            Some(base) => (Sizes::of(base), None),
-            None => sizes_of(family, model),
-        };
-        let naming = |t: &Tensor| Some(Role::find(family, half(&t.name)?.0)?.0);
-        if rows.is_none() && model.tensors.iter().filter_map(naming).any(|n| n == Naming::Gguf) {
-            notes.push(
-                "rows of queries and keys are taken as convert-lora-to-ggml.py left them; an adapter of \
-                 llama.cpp's finetune needs --rows ggml"
-                    .to_owned(),
-            );
-        }
-        Ok(Job { name, family, sizes, rows, based: base.is_some(), head, assumed, notes })
-    }
-
-    /// Gives a tensor its name in GGUF and its rows the order that they have there.
-    fn carry(&mut self, tensor: &mut Tensor) -> Result<()> {
-        let title = &self.family.family.title;
-        let unknown = |name: &str| {
-            let what = format!("{}: {name}: no matrix of {title} is called so", self.name);
-            Error::unsupported(what, "name the model that the adapter belongs to with --base")
-        };
-        let name = tensor.name.clone();
-        let Some((target, half)) = half(&name) else { return Err(unknown(&name)) };
-        let role = Role::find(self.family, target).and_then(|(_, role)| {
-            let name = role.name(Naming::Gguf)?;
-            (!role.is_vector()).then_some((role, name))
-        });
-        let Some((role, name)) = role else { return Err(unknown(target)) };
-        if half == 'b' && self.rows != Some(Standing::Ggml) {
-            self.order(&role, target, tensor)?;
-        }
-        tensor.name = format!("{name}.lora_{half}");
-        Ok(())
-    }
-
-    /// Puts rows that stand as in Hugging Face's models into GGUF's order.
-    fn order(&mut self, role: &Role, target: &str, tensor: &mut Tensor) -> Result<()> {
-        let refused = |what: String| {
-            let what = format!("{}: {target}: {what}", self.name);
-            Err(Error::refused(what, "name the model that the adapter belongs to with --base"))
-        };
-        let n = tensor.shape.first().copied().unwrap_or(0);
-        if role.names.rotary {
-            let Some(head) = self.sizes.get("head").filter(|head| *head > 0) else {
-                return refused(format!(
-                    "its {n} rows are to be ordered, and no size of heads is said"
-                ));
-            };
-            if !n.is_multiple_of(head) || !head.is_multiple_of(2) {
-                return refused(format!("its {n} rows are no whole heads of {head}"));
-            }
-            tensor.orders.push(Order::PairsFromHalves { rows_per_head: head });
-            self.assumed.extend(self.head.take());
-        }
-        if role.names.rows.hf.is_some() {
-            if !self.based {
-                return refused(format!(
-                    "its {n} rows are to be ordered, and no number of heads is said"
-                ));
-            }
-            if rows::to_gguf(role, Naming::Hf, &self.sizes, tensor).is_none() {
-                return refused(format!("its {n} rows are not made of the heads of the base"));
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The family that has every matrix of an adapter: LLaMA where several do.
-fn family_of(model: &Model, name: &str, assumed: &mut Vec<Assumed>) -> Result<&'static Family> {
-    let targets = || model.tensors.iter().filter_map(|t| Some(half(&t.name)?.0));
-    let has = |family: &'static Family, target: &str| Role::find(family, target).is_some();
-    let fits = |family: &&'static Family| targets().all(|target| has(family, target));
-    let mut fitting: Vec<&'static Family> = catalog::families().iter().filter(fits).collect();
-    let said = model.metadata.str("general.base_model.0.name").unwrap_or_default().to_lowercase();
-    // What the base is called orders those that fit.
-    let rank =
-        |family: &&Family| (!said.contains(&family.family.name), family.family.name != "llama");
-    fitting.sort_by_key(rank);
-    let Some(&first) = fitting.first() else {
-        let llama = checkpoint::family();
-        let strange = targets().find(|target| !has(llama, target)).unwrap_or_default();
-        let what =
-            format!("{name}: {strange}: no family that is described has a matrix of this name");
-        return Err(Error::unsupported(what, "use llama.cpp's convert_lora_to_gguf.py"));
+    let model = match checkpoint::is_checkpoint(path)? {
+        true => checkpoint::open(path, &checkpoint::Options::default())?,
+        false => container::open(path, &OpenOptions::default())?,
     };
-    if fitting.len() > 1 {
-        assumed.push(Assumed {
-            key: "general.architecture".to_owned(),
-            value: first.family.gguf.clone(),
-            because: format!("{} other architectures have such matrices too", fitting.len() - 1),
-            flag: "--base MODEL".to_owned(),
-        });
-    }
-    Ok(first)
-}
-
-/// The sizes of the model that an adapter belongs to, as far as its width tells them.
-fn sizes_of(family: &'static Family, model: &Model) -> (Sizes, Option<Assumed>) {
-    let width = model.tensors.iter().find_map(|tensor| {
-        let (target, half) = half(&tensor.name)?;
-        let (_, role) = Role::find(family, target)?;
-        let of_width = |symbol: Option<&String>| symbol.is_some_and(|symbol| symbol == "n_embd");
-        match half {
-            'a' if of_width(role.names.shape.last()) => tensor.shape.last().copied(),
-            'b' if of_width(role.names.shape.first()) => tensor.shape.first().copied(),
-            _ => None,
+    match Content::of(&model).other() {
+        None => Ok(model),
+        Some((what, _)) => {
+            let what = format!("--base {}: holds {what}, no model", path.display());
+            Err(Error::refused(what, "name the model that the adapter belongs to"))
         }
-    });
-    let mut known = Model { format: "ggla-v1".to_owned(), ..Model::default() };
-    if let Some((key, width)) = family.key("n_embd").zip(width) {
-        known.metadata.set(key, Value::U64(width));
     }
-    let hyper = Hyper::within(family, &known, &Stated::default());
-    let key = family.key("head").unwrap_or_default();
-    let assumed = hyper.assumed().iter().find(|assumed| assumed.key == key).cloned();
-    (hyper.sizes, assumed)
-}
-
-/// Opens an adapter of any kind in GGUF's terms, beside the model that it belongs to.
-///
-/// # Errors
-/// As [`container::open`] and [`in_gguf_terms`].
-pub fn open(path: &Path, base: &Model, rows: Option<Standing>) -> Result<Model> {
-    let model = container::open(path, &OpenOptions::default())?;
-    in_gguf_terms(model, Some(base), rows).map(|(model, _)| model)
 }

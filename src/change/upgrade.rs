@@ -18,7 +18,7 @@ use crate::{
     checkpoint::tokenizer::given,
     error::{Error, Result},
     format::{catalog, family::Family},
-    model::{Model, Naming, Role, Sizes, Stated, Tensor, Vocab, loader::Content},
+    model::{Model, Naming, Role, Sizes, Stated, Tensor, Vocab, loader::Content, lora},
     quant::{
         QuantType,
         encode::encoder,
@@ -53,7 +53,7 @@ pub struct Options {
 /// carried.
 pub fn plan(model: Model, options: &Options) -> Result<(Model, Plan)> {
     let target = Target::find(options.to.as_deref().unwrap_or("gguf-v3"))?;
-    if adapter::is_foreign(&model) {
+    if lora::is_foreign(&model) {
         let output = output(&model, target, options.output.as_deref());
         let plan = Plan { keep_nan: options.keep_nan, ..Plan::new(output, target) };
         let (model, mut plan) = adapter::plan(model, plan, &options.stated)?;

@@ -10,6 +10,7 @@
 //! | Meta | `consolidated.NN.pth` ([`torch`]) | `params.json` ([`meta`]), `tokenizer.model` |
 //! | Hugging Face | `*.safetensors` ([`safetensors`]), `pytorch_model*.bin` ([`torch`]) | `config.json` ([`huggingface`]), `tokenizer*` |
 
+pub mod adapter;
 pub mod assemble;
 pub mod card;
 pub mod dtype;
@@ -198,7 +199,7 @@ pub fn open(path: &Path, options: &Options) -> Result<Model> {
     }
     if is_adapter(&shards) {
         let what = format!("{}: a LoRA adapter, no model by itself", draft.name());
-        return Err(Error::unsupported(what, "not yet: raw adapters are shown, not converted"));
+        return Err(Error::unsupported(what, "`regguf upgrade` makes an adapter of GGUF of it"));
     }
     if let Some(scheme) = quantized::scheme(&draft.folder, &shards.iter().flatten())? {
         return Err(scheme.refused(&draft.name()));

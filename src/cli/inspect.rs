@@ -1,5 +1,6 @@
 //! `regguf inspect`: what a file is, what is in it, what to do next. Reads headers only.
 
+mod adapter;
 mod data;
 mod facts;
 mod raw;
@@ -13,6 +14,7 @@ use std::{
 use super::{Globals, json, open::OpenArgs, print, text};
 use crate::{
     check::files::search::{self, Looks},
+    checkpoint,
     container::{self, Detected, OpenOptions, Verdict},
     error::{Error, Result},
     format::container::Skeleton,
@@ -55,7 +57,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let mut failed = None;
     if args.json {
         match args.paths.as_slice() {
-            [path] if !path.is_dir() => {
+            [path] if !path.is_dir() || checkpoint::adapter::is_adapter(path)? => {
                 print_data(path, args, &mut failed, &mut |d| json::print(d))?;
             }
             paths => {
@@ -69,7 +71,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         return Ok(failed.map_or(ExitCode::SUCCESS, ExitCode::from));
     }
     for path in &args.paths {
-        if path.is_dir() {
+        if path.is_dir() && !checkpoint::adapter::is_adapter(path)? {
             print(&lines(path, &folder(path, args)?))?;
             continue;
         }
@@ -109,7 +111,7 @@ fn print_data(
     failed: &mut Option<u8>,
     out: &mut dyn FnMut(&Data) -> Result<()>,
 ) -> Result<()> {
-    if path.is_dir() {
+    if path.is_dir() && !checkpoint::adapter::is_adapter(path)? {
         let found = folder(path, args)?;
         return found.iter().try_for_each(|(_, facts)| out(&Data::new(facts, None, args)));
     }
@@ -125,6 +127,9 @@ fn print_data(
 /// The facts about one file, and its model where it holds one.
 fn inspect(path: &Path, args: &Args) -> Result<(Facts, Option<Model>)> {
     let options = args.hints.options();
+    if args.hints.options().format.is_none() && checkpoint::adapter::is_adapter(path)? {
+        return adapter(path);
+    }
     match container::open(path, &options) {
         Ok(model) => Ok((Facts::of(path, &model)?, Some(model))),
         // A format that is only recognised is an answer here, not an error.
@@ -138,6 +143,21 @@ fn inspect(path: &Path, args: &Args) -> Result<(Facts, Option<Model>)> {
             }
         }
         Err(error) => Err(error),
+    }
+}
+
+/// The facts about an adapter as PEFT publishes it; as about raw weights where it cannot be read.
+fn adapter(path: &Path) -> Result<(Facts, Option<Model>)> {
+    match checkpoint::adapter::open(path) {
+        Ok(model) => Ok((Facts::of(path, &model)?, Some(model))),
+        Err(Error::Interrupted) => Err(Error::Interrupted),
+        Err(error) => {
+            let weights = checkpoint::adapter::weights_of(path)?;
+            match detected(&weights, &OpenOptions::default())?.verdict {
+                Verdict::Sure(format) => Ok((raw::facts(&weights, format)?, None)),
+                _ => Err(error),
+            }
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     change::{self, Plan, report::Report, upgrade::Options},
     check::pair::prove::{TEXT, TOKENS, proof, running},
-    container,
+    checkpoint::adapter,
     error::{Error, Result},
     infer::outputs,
     model::Model,
@@ -52,7 +52,7 @@ pub struct Args {
 /// Runs it.
 pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     one_file(&args.input, &args.rest)?;
-    let model = container::open(&args.input, &args.open.options())?;
+    let model = change::adapter::open(&args.input, &args.open.options())?;
     let options = Options {
         exact: args.exact,
         clamp_scales: args.clamp_scales,
@@ -96,7 +96,7 @@ fn one_file(input: &Path, rest: &[PathBuf]) -> Result<()> {
         };
         return Err(Error::Usage(format!("upgrade takes one model: {next}")));
     }
-    if !input.is_dir() {
+    if !input.is_dir() || adapter::is_adapter(input)? {
         return Ok(());
     }
     let next = format!(

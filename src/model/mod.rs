@@ -9,6 +9,7 @@ pub mod family;
 pub mod glob;
 pub mod hyper;
 pub mod loader;
+pub mod lora;
 pub mod metadata;
 pub mod pretokenizer;
 pub mod printable;

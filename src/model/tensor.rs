@@ -151,6 +151,24 @@ impl Tensor {
         Some(Tensor { shape, fold, ..Tensor::whole(name, long, quant, file, at)? })
     }
 
+    /// The same matrix with its rows as columns; none where it is no matrix of plain numbers in one piece.
+    pub fn transposed(&self) -> Option<Tensor> {
+        let [rows, columns] = *self.shape.as_slice() else { return None };
+        let (layout, [piece]) = (self.quant.layout(), self.pieces.as_slice()) else { return None };
+        let plain = layout.elements == 1 && self.orders.is_empty() && self.span.is_none();
+        let width = u8::try_from(layout.bytes).ok().filter(|_| plain)?;
+        let step = piece.element.map_or(u64::from(width), |(_, step)| step);
+        let dense = piece.row_stride == u64::from(width);
+        let piece = Piece {
+            rows: columns,
+            row_bytes: rows.checked_mul(width.into())?,
+            row_stride: step,
+            element: (!dense).then_some((width, piece.row_stride)),
+            ..piece.clone()
+        };
+        Some(Tensor { shape: vec![columns, rows], pieces: vec![piece], ..self.clone() })
+    }
+
     /// Elements of one row as it is coded.
     pub fn row_len(&self) -> u64 {
         self.shape.last().copied().unwrap_or(1) * self.fold

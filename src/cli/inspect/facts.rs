@@ -4,7 +4,7 @@ use std::{fmt, path::Path};
 
 use serde::Serialize;
 
-use super::text;
+use super::{adapter::Adapter, text};
 use crate::{
     bytes::Input,
     change::{self, choose::ftype::FileType},
@@ -26,6 +26,7 @@ use crate::{
     model::{
         Model, Sizes,
         loader::{self, Content},
+        lora,
     },
     size,
 };
@@ -55,6 +56,8 @@ pub(super) struct Facts {
     pub file_type: Option<String>,
     pub parameters: u64,
     pub sizes: Vec<(&'static str, u64)>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<Adapter>,
     /// The header as stored, where no family says what its words mean.
     pub header: Vec<(String, String)>,
     pub types: Vec<Share>,
@@ -81,12 +84,13 @@ impl Facts {
             .ok_or_else(|| Error::unsupported(format!("no format {:?}", model.format), ""))?;
         let content = Content::of(model);
         let sizes = sizes(model, content);
-        let adapter = word(model, "r").is_some();
+        let adapter = (content == Content::Adapter).then(|| Adapter::of(model));
+        let (adapter, of) = adapter.map_or((None, String::new()), |(a, of)| (Some(a), of));
         let mut vocabulary = health(model);
         let findings = structure::meaning(model);
         let refused: Vec<Finding> =
             findings.into_iter().filter(|f| f.severity > Severity::Note).collect();
-        if adapter || content.other().is_some() {
+        if content.other().is_some() {
             vocabulary.findings.clear();
         }
         // The loader's demands say it in their way.
@@ -98,16 +102,17 @@ impl Facts {
         let mut facts = Facts {
             files: model.sources().into_iter().map(Input::name).collect(),
             bytes: model.sources().into_iter().map(Input::len).sum(),
-            family: catalog::family(&model.family)
+            family: catalog::family(if adapter.is_some() { &of } else { &model.family })
                 .map_or_else(
                     || model.metadata.str("general.architecture").unwrap_or_default(),
                     |f| &f.family.title,
                 )
                 .to_owned(),
-            file_type: if adapter { None } else { file_type(model) },
+            file_type: if adapter.is_some() { None } else { file_type(model) },
             parameters: model.tensors.iter().map(crate::model::Tensor::elements).sum(),
             sizes,
-            header: if adapter { Vec::new() } else { unexplained(model) },
+            header: if adapter.is_some() { Vec::new() } else { unexplained(model) },
+            adapter,
             types: shares(model),
             read_by: readers(format, model),
             findings: notes
@@ -186,7 +191,8 @@ fn sizes(model: &Model, content: Content) -> Vec<(&'static str, u64)> {
     let of = |symbol: &str, name: &str| sizes.get(symbol).or_else(|| key(name));
     let heads = of("n_head", "attention.head_count");
     let kv_heads = of("n_head_kv", "attention.head_count_kv");
-    let pair = model.tensors.iter().find(|t| t.name.ends_with(".lora_a"));
+    let pair =
+        model.tensors.iter().find(|t| t.name.ends_with(".lora_a") || t.name.ends_with(".loraA"));
     let rank = pair.and_then(|t| t.shape.first().copied());
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small number")]
     let alpha = model.metadata.f32("adapter.lora.alpha").map(|alpha| alpha as u64);
@@ -327,8 +333,15 @@ fn next(path: &Path, format: &Container, model: &Model, refused: &[Finding]) -> 
     {
         return mend;
     }
+    if lora::is_foreign(model) {
+        let (adapter, _) = Adapter::of(model);
+        return match adapter.fault {
+            Some(fault) => format!("nothing: {fault}"),
+            None if adapter.wants_base => format!("regguf upgrade {word} --base MODEL"),
+            None => format!("regguf upgrade {word}"),
+        };
+    }
     match format.id() {
-        "ggla-v1" => format!("regguf upgrade {word}"),
         _ if foreign => "nothing: it is known, and regguf does not convert it".to_owned(),
         "gguf-v3" if today && !broken => of_today(model, refused),
         "gguf-v2" if today && !broken => {
@@ -382,16 +395,16 @@ impl fmt::Display for Facts {
             line("files", &format!("{} as one model", self.files.len()))?;
         }
         let sizes: Vec<String> = self.sizes.iter().map(|(n, v)| format!("{n} {v}")).collect();
-        if !self.content.is_empty() && !self.family.is_empty() {
-            let sizes =
-                if sizes.is_empty() { String::new() } else { format!(": {}", sizes.join(", ")) };
-            line("holds", &format!("{} for {}{sizes}", self.content, self.family))?;
-        } else if !self.content.is_empty() && sizes.is_empty() {
-            line("holds", self.content)?;
-        } else if self.family.is_empty() && !sizes.is_empty() {
-            line("adapter", &sizes.join(", "))?;
+        let of = if self.family.is_empty() { "" } else { &format!(" for {}", self.family) };
+        let sizes = self.adapter.as_ref().map_or_else(|| sizes.join(", "), Adapter::scale);
+        let behind = if sizes.is_empty() { "" } else { &format!(": {sizes}") };
+        if !self.content.is_empty() {
+            line("holds", &format!("{}{of}{behind}", self.content))?;
         } else if !self.family.is_empty() {
-            line("model", &format!("{}: {}", self.family, sizes.join(", ")))?;
+            line("model", &format!("{}: {sizes}", self.family))?;
+        }
+        for (name, value) in self.adapter.iter().flat_map(Adapter::lines) {
+            line(name, &value)?;
         }
         if !self.header.is_empty() {
             let words: Vec<String> = self.header.iter().map(|(n, v)| format!("{n} {v}")).collect();

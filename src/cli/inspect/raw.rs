@@ -15,7 +15,11 @@ pub(super) fn facts(path: &Path, format: &'static Container) -> Result<Facts> {
     let survey = checkpoint::survey(path)?;
     let word = shell_word(&path.display().to_string());
     // What comes next is what that command says.
-    let next = match checkpoint::open(path, &Options::default()) {
+    let opened = match checkpoint::adapter::is_adapter(path)? {
+        true => checkpoint::adapter::open(path),
+        false => checkpoint::open(path, &Options::default()),
+    };
+    let next = match opened {
         Ok(model) if model.vocab.is_empty() => {
             "put the model's tokenizer beside its weights, then regguf convert".to_owned()
         }

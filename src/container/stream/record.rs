@@ -159,7 +159,7 @@ impl Walk<'_> {
         }
         let ends = |list: &[String]| list.iter().any(|end| name.ends_with(end));
         if ends(&self.format.tensors.transposed) {
-            transpose(&mut tensor).ok_or_else(|| {
+            tensor = tensor.transposed().ok_or_else(|| {
                 let found = format!("{quant} in {} dimensions", shape.len());
                 self.source.malformed(*id_at, field("type"), found, "a matrix of plain floats")
             })?;
@@ -173,24 +173,6 @@ impl Walk<'_> {
         }
         Ok((tensor, data + bytes))
     }
-}
-
-/// Reads a stored matrix as its transpose; none where its elements cannot be told apart.
-fn transpose(tensor: &mut Tensor) -> Option<()> {
-    let [rows, columns] = *tensor.shape.as_slice() else { return None };
-    let layout = tensor.quant.layout();
-    let (width, [piece]) = (layout.bytes as u64, tensor.pieces.as_mut_slice()) else {
-        return None;
-    };
-    if layout.elements != 1 {
-        return None;
-    }
-    piece.rows = columns;
-    piece.row_bytes = rows.checked_mul(width)?;
-    piece.row_stride = width;
-    piece.element = Some((u8::try_from(width).ok()?, columns.checked_mul(width)?));
-    tensor.shape = vec![columns, rows];
-    Some(())
 }
 
 /// Reads rows that stand in groups as all queries, all keys, all values; none where they are no whole heads.
