@@ -22,7 +22,9 @@ fn lay_out(model: &Model) -> Layout {
     };
     let heads: Vec<_> = model.tensors.iter().map(head).collect();
     match format.format.skeleton {
-        Skeleton::Stream => stream::layout(format, &model.header, &model.vocab, &heads).unwrap(),
+        Skeleton::Stream => {
+            stream::layout(format, &model.header, &model.metadata, &model.vocab, &heads).unwrap()
+        }
         _ => keyed::layout(format, &model.header, &model.metadata, &heads).unwrap(),
     }
 }

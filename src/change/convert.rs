@@ -8,7 +8,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Act, Plan, Step, choose::ftype::FileType, output::place, quantize, upgrade};
+use super::{Act, Plan, Step, Target, choose::ftype::FileType, output::place, quantize, upgrade};
 use crate::{
     checkpoint::card,
     error::{Error, Result},
@@ -106,7 +106,8 @@ fn alike(
     let mut plan = base.clone();
     let f16 = QuantType::today("f16").zip(encoder("f16"));
     let mut odd = 0;
-    for step in plan.steps.iter_mut().filter(|s| !is_vector(s)) {
+    let target = plan.target;
+    for step in plan.steps.iter_mut().filter(|s| !is_vector(target, s)) {
         let Some(source) = model.tensors.get(step.source) else { continue };
         let fits = step.shape.last().is_some_and(|n| to.row_bytes(*n).is_some());
         let (to, encode) = match f16 {
@@ -130,11 +131,7 @@ fn alike(
     if odd > 0 {
         plan.notes.push(format!("{odd} tensors stay f16: their rows are no whole blocks of {to}"));
     }
-    if plan.target.is_keyed() {
-        plan.metadata.set("general.file_type", file_type.number);
-    } else if let Some((_, word)) = plan.header.iter_mut().find(|(n, _)| n == "ftype") {
-        *word = file_type.number.into();
-    }
+    plan.state_type(file_type.base, file_type.number);
     Ok(plan)
 }
 
@@ -155,14 +152,19 @@ fn mixture(model: Model, file_type: FileType, options: &Options) -> Result<Plan>
 
 /// Norms and other vectors, whatever their shape says, and the router of experts, which takes little
 /// room and decides much.
-fn is_vector(step: &Step) -> bool {
+fn is_vector(target: Target, step: &Step) -> bool {
+    let never = &target.container().tensors.kept.f32;
+    if never.iter().any(|end| step.name.ends_with(end.as_str())) {
+        return true;
+    }
     let small = ["_norm.weight", "ffn_gate_inp.weight"];
     step.shape.len() < 2 || small.iter().any(|end| step.name.ends_with(end))
 }
 
 fn vectors_to_f32(model: &Model, plan: &mut Plan) {
     let Some((f32, encode)) = QuantType::today("f32").zip(encoder("f32")) else { return };
-    for step in plan.steps.iter_mut().filter(|s| is_vector(s)) {
+    let target = plan.target;
+    for step in plan.steps.iter_mut().filter(|s| is_vector(target, s)) {
         if model.tensors.get(step.source).is_some_and(|t| t.quant != f32) {
             become_type(step, f32, encode);
         }

@@ -73,15 +73,17 @@ fn file_type(model: &Model, plan: &Plan, stated: Option<i64>) -> u32 {
     {
         return known;
     }
-    let mut sizes: Vec<(&str, u64)> = Vec::new();
-    for step in plan.steps.iter().filter(|s| s.shape.len() > 1) {
-        match sizes.iter_mut().find(|(name, _)| *name == step.quant.name()) {
-            Some((_, n)) => *n += step.bytes(),
-            None => sizes.push((step.quant.name(), step.bytes())),
-        }
-    }
-    let main = sizes.iter().max_by_key(|(_, n)| *n).map_or("f32", |(name, _)| *name);
-    FileType::usual(main)
+    FileType::usual(plan.main_type())
+}
+
+/// The type that a file says most of its matrices have, in a container with numbers of its own: what the
+/// source says where that was kept, else that of most weights.
+fn own_type(model: &Model, plan: &Plan) -> Option<&'static str> {
+    plan.target.container().header.file_type.as_ref()?;
+    let source = catalog::container(&model.format)?;
+    let stated = source.stated_type(&model.header);
+    let kept = plan.steps.is_empty() || plan.steps.iter().any(|s| Some(s.quant.name()) == stated);
+    stated.filter(|_| kept).or_else(|| Some(plan.main_type()))
 }
 
 /// Today's metadata for a GGUF file of any version; what a file says is kept as it stands where it stays
@@ -160,7 +162,8 @@ pub(super) fn to_header(
     let from_gguf = are_gguf(model);
     let source = given.or_else(|| from_gguf.then_some(&model.vocab));
     plan.vocab = match source {
-        None => model.vocab.clone(),
+        None if model.records.is_empty() => model.vocab.clone(),
+        None => model.records.clone(),
         Some(vocab) => vocabulary::from_gguf(vocab).ok_or_else(|| {
             let title = target.title();
             Error::unsupported(
@@ -189,10 +192,18 @@ pub(super) fn to_header(
             target.title()
         ));
     }
-    let stated = plan.header.iter().find(|(n, _)| n == "ftype").map(|(_, v)| *v);
-    let ftype = file_type(model, plan, stated);
-    if let Some((_, word)) = plan.header.iter_mut().find(|(n, _)| n == "ftype") {
-        *word = ftype.into();
+    if let Some(matrix) = &target.container().header.matrix
+        && let Some(floats) = model.metadata.get(&matrix.name)
+    {
+        plan.metadata.set(matrix.name.clone(), floats.clone());
+    }
+    if let Some(main) = own_type(model, plan) {
+        plan.state_type(main, 0);
+        plan.widen_kept(main);
+    } else {
+        let stated = plan.header.iter().find(|(n, _)| n == "ftype").map(|(_, v)| *v);
+        let ftype = file_type(model, plan, stated);
+        plan.state_type("", ftype);
     }
     if plan.vocab.scores.is_empty() && target.stores_scores() {
         plan.vocab.scores = vocabulary::to_gguf(&plan.vocab, plan.vocab.len()).vocab.scores;

@@ -8,7 +8,11 @@ use crate::{
     container::{Layout, TensorHead, keyed, stream},
     error::Result,
     model::{Assumed, Metadata, Model, Tensor, Vocab, tensor::stretch},
-    quant::{QuantType, encode::EncodeRows, permute::Transform},
+    quant::{
+        QuantType,
+        encode::{EncodeRows, encoder},
+        permute::Transform,
+    },
 };
 
 /// What one output file will be.
@@ -126,9 +130,65 @@ impl Plan {
         let format = self.target.container();
         self.layout = match self.target.is_keyed() {
             true => keyed::layout(format, &self.header, &self.metadata, &heads)?,
-            false => stream::layout(format, &self.header, &self.vocab, &heads)?,
+            false => {
+                self.state_version();
+                stream::layout(format, &self.header, &self.metadata, &self.vocab, &heads)?
+            }
         };
         Ok(())
+    }
+
+    /// Has the header say by which version blocks were laid out, which floats do not need.
+    fn state_version(&mut self) {
+        let Some((name, newest)) = self.target.container().newest() else { return };
+        let quantized = self.steps.iter().any(|step| step.quant.layout().elements > 1);
+        let version = if quantized { newest } else { 0 };
+        match self.header.iter_mut().find(|(word, _)| word == name) {
+            Some((_, word)) => *word = version,
+            None => self.header.push((name.to_owned(), version)),
+        }
+    }
+
+    /// States the file type: the one of this name among tensor types, whose number in GGUF is `number`.
+    pub(super) fn state_type(&mut self, name: &str, number: u32) {
+        if self.target.is_keyed() {
+            self.metadata.set("general.file_type", number);
+            return;
+        }
+        let own = self.target.container().file_type(name);
+        let (word, number) = own.unwrap_or(("ftype", number.into()));
+        if let Some((_, stated)) = self.header.iter_mut().find(|(known, _)| known == word) {
+            *stated = number;
+        }
+    }
+
+    /// The type that holds most bytes of matrices, of those that are quantized at all.
+    pub(super) fn main_type(&self) -> &'static str {
+        let mut sizes: Vec<(&str, u64)> = Vec::new();
+        let kept = &self.target.container().tensors.kept;
+        let counts = |step: &&Step| step.shape.len() > 1 && !kept.has(&step.name);
+        for step in self.steps.iter().filter(counts) {
+            match sizes.iter_mut().find(|(name, _)| *name == step.quant.name()) {
+                Some((_, n)) => *n += step.bytes(),
+                None => sizes.push((step.quant.name(), step.bytes())),
+            }
+        }
+        sizes.iter().max_by_key(|(_, n)| *n).map_or("f32", |(name, _)| *name)
+    }
+
+    /// Matrices that are F16 among others are F32 where those are: readers want them so.
+    pub(super) fn widen_kept(&mut self, main: &str) {
+        let Some(encode) = encoder("f32").filter(|_| main == "f32") else { return };
+        let ends = &self.target.container().tensors.kept.f16;
+        let kept = |s: &&mut Step| ends.iter().any(|end| s.name.ends_with(end.as_str()));
+        let target = self.target;
+        for step in self.steps.iter_mut().filter(kept) {
+            let Some(f32) = QuantType::today("f32").filter(|q| target.holds(*q)) else { return };
+            if step.quant != f32 {
+                step.quant = f32;
+                step.act = Act::Recode { encode, weights: None };
+            }
+        }
     }
 
     /// Checks that every tensor of `model` that is not copied can be decoded.

@@ -83,7 +83,6 @@ pub struct Options {
 /// # Errors
 /// Where something asked for cannot be had; the error says for which tensors.
 pub fn plan(model: Model, options: &Options) -> Result<(Model, Vec<Plan>)> {
-    let to = options.to.clone().unwrap_or_else(|| "gguf-v3".into());
     let input = model.files.first().map(|f| f.path().to_owned()).unwrap_or_default();
     if let Some((what, next)) = Content::of(&model).other()
         && Content::of(&model) != Content::Projector
@@ -93,7 +92,8 @@ pub fn plan(model: Model, options: &Options) -> Result<(Model, Vec<Plan>)> {
     }
     let from_gguf = keys::are_gguf(&model);
     let stated = options.stated.clone();
-    let upgrade = upgrade::Options { to: Some(to), stated, ..upgrade::Options::default() };
+    let to = options.to.clone();
+    let upgrade = upgrade::Options { to, stated, ..upgrade::Options::default() };
     let original = model.metadata.clone();
     let (model, mut base) = upgrade::plan(model, &upgrade)?;
     (base.keep_nan, base.tells_nan) = (options.keep_nan, false);
@@ -170,8 +170,18 @@ fn old_plan(
         Error::unsupported(what, format!("it holds {}", all.join(", ")))
     })?;
     let encode = recipe(base.target, to, options.recipe.as_deref())?;
+    let never = &base.target.container().tensors.kept;
     for step in &mut plan.steps {
-        let kept = file_type.copy || options.leave_output && step.name == "output.weight";
+        let ends = |list: &[String]| list.iter().any(|end| step.name.ends_with(end.as_str()));
+        let to = match ends(&never.f16) && to.layout().elements > 1 {
+            true => QuantType::today("f16").unwrap_or(to),
+            false => to,
+        };
+        let encode = if to.name() == "f16" { encoder("f16") } else { encode };
+        let kept = file_type.copy
+            || options.leave_output && step.name == "output.weight"
+            || to.layout().elements > 1 && ends(&never.float)
+            || ends(&never.f32);
         if step.rows() > 1 && step.name.ends_with("weight") && !kept && step.quant != to {
             let source = model.tensors.get(step.source).map_or(step.quant, |t| t.quant);
             trouble.look_at(step, source, to.name(), encode.map(|e| (to, e)));
@@ -182,10 +192,8 @@ fn old_plan(
     trouble.check(options.allow_requantize)?;
     plan.measure |= trouble.requantizes();
     trouble.note(&mut plan.notes);
-    if let Some((_, word)) = plan.header.iter_mut().find(|(n, _)| n == "ftype")
-        && !file_type.copy
-    {
-        *word = file_type.number.into();
+    if !file_type.copy {
+        plan.state_type(file_type.base, file_type.number);
     }
     let name = format!("ggml-model-{}", file_type.name.to_lowercase());
     plan.output = output(input, options, &name, "bin");

@@ -8,11 +8,38 @@ use crate::{
     error::{Error, Result},
     format::{
         catalog,
-        container::{Blocks, Container, Skeleton},
+        container::{Container, Skeleton},
+        family::Family,
     },
     model::Model,
     quant::QuantType,
 };
+
+/// Whether a container is ever written. A family with a tokenizer does not say how its old vocabularies were
+/// spelled.
+fn is_written(container: &Container) -> bool {
+    let spelled = |family: &Family| family.tokenizer.is_none();
+    match container.format.skeleton {
+        Skeleton::Stream => {
+            catalog::family(&container.format.family).is_some_and(spelled)
+                && container.read_only().is_none()
+        }
+        skeleton => skeleton == Skeleton::Keyed,
+    }
+}
+
+/// Whether a file is taken for it without more ado.
+fn usual(container: &Container) -> bool {
+    let detect = &container.detect;
+    detect.after.is_none() && detect.against.is_none() && !detect.asked
+}
+
+/// The container in which a family's programs write today.
+fn present(family: &Family) -> Option<&'static Container> {
+    let ours =
+        |c: &&Container| c.format.family == family.family.name && c.format.lived.to.is_none();
+    catalog::containers().iter().find(|c| ours(c) && is_written(c))
+}
 
 /// A container that can be written.
 #[derive(Clone, Copy, PartialEq)]
@@ -24,32 +51,61 @@ impl Target {
     /// # Errors
     /// Where there is none, or it is only ever read.
     pub fn find(name: &str) -> Result<Target> {
+        Target::within("llama", name)
+    }
+
+    /// The container for `model`: the one that a person means, without the model's family in its id if they
+    /// like; else today's GGUF, or the last container of a family that GGUF has no name for.
+    ///
+    /// # Errors
+    /// Where there is none, it is only ever read, or it does not hold the model's family.
+    pub fn of(name: Option<&str>, model: &Model) -> Result<Target> {
+        let family = catalog::family(&model.family);
+        let present = family.filter(|family| family.family.gguf.is_empty()).and_then(present);
+        let Some(name) = name else {
+            return present.map_or_else(|| Target::find("gguf-v3"), |present| Ok(Target(present)));
+        };
+        let target = Target::within(&model.family, name)?;
+        let Some(family) = family else { return Ok(target) };
+        if target.is_keyed() && family.family.gguf.is_empty() {
+            let what = format!("GGUF has no architecture for {}", family.family.title);
+            let next =
+                present.map_or(String::new(), |c| format!("leave it in its own: --to {}", c.id()));
+            return Err(Error::unsupported(what, next));
+        }
+        if !target.is_keyed() && family.family.name != target.0.format.family {
+            let what = format!("{} does not hold {}", target.title(), family.family.title);
+            let next = match present {
+                Some(container) => format!("it stays in its own: --to {}", container.id()),
+                None => "keep it as GGUF: --to gguf-v3, gguf-v2 or gguf-v1".to_owned(),
+            };
+            return Err(Error::unsupported(what, next));
+        }
+        Ok(target)
+    }
+
+    fn within(family: &str, name: &str) -> Result<Target> {
         let wanted = name.to_ascii_lowercase();
-        let named =
-            |c: &&Container| c.id() == wanted || c.id().strip_suffix("-llama") == Some(&wanted);
-        // A family says what stands in a header, but not by which version its blocks were laid out, and not how
-        // its vocabulary was spelled.
-        let writable = |c: &&Container| match c.format.skeleton {
-            Skeleton::Stream => {
-                catalog::family(&c.format.family).is_some_and(|family| family.tokenizer.is_none())
-                    && matches!(c.format.blocks, Blocks::One(_))
-                    && c.tensors.transposed.is_empty()
-            }
-            skeleton => skeleton == Skeleton::Keyed,
+        let short = |c: &&'static Container| {
+            let rest = c.id().strip_prefix(&wanted).and_then(|rest| rest.strip_prefix('-'));
+            rest.is_some() && usual(c) && c.format.family == family && is_written(c)
+                || c.id().strip_suffix("-llama") == Some(&wanted)
         };
-        let usual = |c: &&Container| {
-            c.detect.after.is_none() && c.detect.against.is_none() && !c.detect.asked
-        };
-        match catalog::containers().iter().find(named) {
-            Some(container) if writable(&container) => Ok(Target(container)),
+        let all = catalog::containers();
+        match all.iter().find(|c| c.id() == wanted).or_else(|| all.iter().find(short)) {
+            Some(container) if is_written(container) => Ok(Target(container)),
             Some(container) => Err(Error::unsupported(
                 format!("{} is read, never written", container.format.title),
                 "choose a GGUF or ggjt version with --to",
             )),
             None => {
+                let ours = |c: &&'static Container| {
+                    is_written(c)
+                        && usual(c)
+                        && (c.format.family == family || c.format.family.is_empty())
+                };
                 let short = |c: &'static Container| c.id().strip_suffix("-llama").unwrap_or(c.id());
-                let all = catalog::containers().iter().filter(writable).filter(usual).map(short);
-                let all = all.collect::<Vec<_>>().join(", ");
+                let all = all.iter().filter(ours).map(short).collect::<Vec<_>>().join(", ");
                 Err(Error::Usage(format!("--to {name}: no such format; there are {all}")))
             }
         }
@@ -108,7 +164,7 @@ impl Target {
         if self.is_keyed() {
             return QuantType::all().filter(|q| self.holds(*q)).collect();
         }
-        let era = self.0.dialect(&[]).unwrap_or_default();
+        let era = self.0.newest_dialect().unwrap_or_default();
         let mean = |name: &String| match name.split_once('/') {
             Some((name, dialect)) => QuantType::find(name, dialect),
             None => QuantType::in_force(name, era),

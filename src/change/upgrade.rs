@@ -52,7 +52,7 @@ pub struct Options {
 /// Where the target cannot hold a tensor, the file is not a whole model or not of a family that is
 /// carried.
 pub fn plan(model: Model, options: &Options) -> Result<(Model, Plan)> {
-    let target = Target::find(options.to.as_deref().unwrap_or("gguf-v3"))?;
+    let target = Target::of(options.to.as_deref(), &model)?;
     if lora::is_foreign(&model) {
         let output = output(&model, target, options.output.as_deref());
         let plan = Plan { keep_nan: options.keep_nan, ..Plan::new(output, target) };
@@ -68,12 +68,6 @@ pub fn plan(model: Model, options: &Options) -> Result<(Model, Plan)> {
         return Err(Error::foreign(format!("{name}: {title}: is an adapter, not a model"), next));
     }
     let family = Family::of(&model)?;
-    if !target.is_keyed()
-        && let Some(family) = family.filter(|f| f.family.name != target.container().format.family)
-    {
-        let what = format!("{} does not hold {}", target.title(), family.family.title);
-        return Err(Error::unsupported(what, "keep it as GGUF: --to gguf-v3, gguf-v2 or gguf-v1"));
-    }
     let from_gguf = keys::are_gguf(&model);
     let mut notes = model.notes.clone();
     let model = prepare::prepare(model, target.is_keyed(), options.repair_key_rows, &mut notes)?;

@@ -145,6 +145,7 @@ impl Draft {
         }
         metadata.set("general.quantization_version", 2u32);
         Ok(Model {
+            records: crate::model::Vocab::default(),
             format: self.format.to_owned(),
             family: hyper.family.family.name.clone(),
             files: self.files,

@@ -67,7 +67,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     } else {
         container::open(&args.input, &args.open.options())?
     };
-    if args.write.to == "safetensors" {
+    if args.write.to.as_deref() == Some("safetensors") {
         return export(args, model, &stated, globals);
     }
     if raw && model.vocab.is_empty() && stated.vocab.is_none() {

@@ -14,9 +14,9 @@ pub struct WriteArgs {
     /// Where to write [default: beside the input]
     #[arg(short, long, alias = "outfile", value_name = "OUT")]
     pub output: Option<PathBuf>,
-    /// The container to write, gguf-v3 or an older one
-    #[arg(long, value_name = "FORMAT", default_value = "gguf-v3")]
-    pub to: String,
+    /// The container to write [default: gguf-v3, or the present one of a family that GGUF has no name for]
+    #[arg(long, value_name = "FORMAT")]
+    pub to: Option<String>,
     /// Print the plan and write nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -43,7 +43,7 @@ impl WriteArgs {
     pub fn options(&self) -> Options {
         Options {
             output: self.output.clone(),
-            to: Some(self.to.clone()),
+            to: self.to.clone(),
             stated: self.stated.stated(),
             keep_nan: self.keep_nan,
             ..Options::default()

@@ -91,11 +91,12 @@ pub(super) fn read(
         infos.push(info);
     }
     let architecture = metadata.str("general.architecture").unwrap_or_default();
-    let of = |f: &&Family| f.family.gguf == architecture;
+    let of = |f: &&Family| !architecture.is_empty() && f.family.gguf == architecture;
     // Some families are another in GGUF.
     let family = catalog::family(architecture).filter(of);
     let family = family.or_else(|| catalog::families().iter().find(of));
     let mut model = Model {
+        records: Vocab::default(),
         format: format.id().to_owned(),
         family: family.map(|f| f.family.name.clone()).unwrap_or_default(),
         files: vec![input.clone()],

@@ -102,9 +102,12 @@ fn named_so(model: &Model) -> Vec<&'static Family> {
 
 /// Whether a file can have been cut between two records: only the layer that comes last is not whole.
 fn is_a_cut(family: &'static Family, model: &Model, lacks: &Absent) -> bool {
-    let layer = |name: &str| Role::of(family, Naming::Old, name)?.layer;
+    let layer = |name: &str| {
+        let role = Role::of(family, Naming::Old, name)?;
+        Some((role.names.counted_by(), role.layer?))
+    };
     let last = model.tensors.last().and_then(|t| layer(&t.name));
-    let begun: HashSet<u64> = model.tensors.iter().filter_map(|t| layer(&t.name)).collect();
+    let begun: HashSet<_> = model.tensors.iter().filter_map(|t| layer(&t.name)).collect();
     let lacking = lacks.names.iter().filter_map(|name| layer(name));
     lacking.filter(|layer| begun.contains(layer)).all(|layer| Some(layer) == last)
 }
@@ -125,7 +128,8 @@ struct Absent {
 /// of the same role in another layer.
 fn absent(family: &'static Family, model: &Model, known: &[&str]) -> Absent {
     let mut out = Absent::default();
-    let layers = Sizes::of(model).get("n_layer").unwrap_or(0);
+    let numbers = Sizes::of(model);
+    let layers = |symbol: &str| numbers.get(symbol).unwrap_or(0);
     let sizes: Vec<(&str, u64)> = model
         .tensors
         .iter()
@@ -134,7 +138,7 @@ fn absent(family: &'static Family, model: &Model, known: &[&str]) -> Absent {
     let roles = model.tensors.iter().map(|t| t.name.as_str()).chain(known.iter().copied());
     let roles = roles.filter_map(|name| Role::of(family, Naming::Old, name));
     let there: HashSet<_> = roles.map(|role| (role.id, role.layer, role.bias)).collect();
-    for role in Role::all(family, layers, false) {
+    for role in Role::counted(family, layers, false) {
         let Some(name) = role.name(Naming::Old).filter(|_| !role.names.optional_old) else {
             continue;
         };

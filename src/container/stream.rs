@@ -218,6 +218,10 @@ impl Walk<'_> {
             return Err(self.source.malformed(end, "tensors", found, format!("{wanted:?}")));
         }
         self.check_whole(end, model)?;
+        if let Some(relative) = self.format.relative(|name| model.tensor(name).is_some()) {
+            model.family.clear();
+            model.notes.push(format!("it is {relative}, which is read and not converted"));
+        }
         let Some(family) = catalog::family(&model.family) else { return Ok(()) };
         for tensor in &model.tensors {
             let ignored = family.family.ignored.iter().any(|end| tensor.name.ends_with(end));
@@ -275,7 +279,9 @@ pub(super) fn fill_metadata(model: &mut Model) {
     }
     let Some(family) = catalog::family(&model.family) else { return };
     let hyper = Hyper::new(family, Sizes::of(model), Scaling::None);
-    model.metadata.set("general.architecture", family.family.gguf.as_str());
+    if !family.family.gguf.is_empty() {
+        model.metadata.set("general.architecture", family.family.gguf.as_str());
+    }
     hyper.sizes.symbols().for_each(|symbol| hyper.put(symbol, &mut model.metadata));
 }
 
@@ -299,7 +305,7 @@ fn settle_vocab(shape: &VocabShape, model: &mut Model) {
     }
     match spelling::read(rule, &shape.spelling, &model.vocab) {
         Ok(spelled) => {
-            model.vocab = spelled.vocab;
+            model.records = std::mem::replace(&mut model.vocab, spelled.vocab);
             while !model.vocab.is_empty() && Some(model.vocab.len()) < count {
                 model.vocab.push_unused();
             }

@@ -149,6 +149,20 @@ pub struct Header {
     pub implied: BTreeMap<String, i64>,
     /// Floats behind the words.
     pub matrix: Option<Matrix>,
+    /// The word that states the type of most matrices; where none is named it is `ftype`, in llama.cpp's
+    /// numbers.
+    pub file_type: Option<FileTypes>,
+}
+
+/// A header word that states the type of most matrices.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileTypes {
+    /// Its name.
+    pub word: String,
+    /// Numbers and types; those of the records where none are given.
+    #[serde(default)]
+    pub types: BTreeMap<String, String>,
 }
 
 /// 32-bit floats between header words and vocabulary, row by row; kept as metadata.
@@ -304,12 +318,51 @@ pub struct Tensors {
     /// Ends of names of matrices that hold the one key head and the one value head once per query head.
     #[serde(default)]
     pub repeated: Vec<String>,
+    /// What the programs never quantize, though it is a matrix.
+    #[serde(default)]
+    pub kept: Kept,
+    /// Tensors that tell another version of the model, which nothing here describes.
+    #[serde(default)]
+    pub relatives: Vec<Relative>,
     /// How many tensors a whole model has.
     #[serde(default)]
     pub whole: Vec<Count>,
     /// Tensors that are not counted in `whole`.
     #[serde(default)]
     pub optional: Vec<String>,
+}
+
+/// Ends of names of matrices that are not quantized with the others.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kept {
+    /// These are F32 always.
+    #[serde(default)]
+    pub f32: Vec<String>,
+    /// These are F16 wherever others are not F32.
+    #[serde(default)]
+    pub f16: Vec<String>,
+    /// These stay as they are.
+    #[serde(default)]
+    pub float: Vec<String>,
+}
+
+impl Kept {
+    /// Whether the matrix of this name is one of them.
+    pub fn has(&self, name: &str) -> bool {
+        let mut all = self.f32.iter().chain(&self.f16).chain(&self.float);
+        all.any(|end| name.ends_with(end.as_str()))
+    }
+}
+
+/// A version of a model that lies in the same container.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Relative {
+    /// A tensor that only it has.
+    pub tensor: String,
+    /// Its name for people.
+    pub title: String,
 }
 
 /// Stored type numbers where a header word has a value.
@@ -374,6 +427,61 @@ impl Container {
                 map.get(&value.to_string()).map(String::as_str)
             }
         }
+    }
+
+    /// The header word that decides about blocks, and its last value; none where nothing has to decide.
+    pub fn newest(&self) -> Option<(&str, i64)> {
+        let Blocks::By(map) = &self.format.blocks else { return None };
+        let last = map.keys().filter_map(|value| value.parse().ok()).max()?;
+        Some((map.get("by")?, last))
+    }
+
+    /// The dialect of blocks in files that are written today.
+    pub fn newest_dialect(&self) -> Option<&str> {
+        let last = self.newest().map(|(word, value)| (word.to_owned(), value));
+        self.dialect(last.as_slice())
+    }
+
+    /// The word that states the type of most matrices, and its number for `name`.
+    pub fn file_type(&self, name: &str) -> Option<(&str, i64)> {
+        let stated = self.header.file_type.as_ref()?;
+        let (id, _) = self.file_types(stated).iter().find(|(_, known)| *known == name)?;
+        Some((&stated.word, id.parse().ok()?))
+    }
+
+    /// The type that these header words state for most matrices, where the container numbers types itself.
+    pub fn stated_type(&self, header: &[(String, i64)]) -> Option<&str> {
+        let stated = self.header.file_type.as_ref()?;
+        let (_, number) = header.iter().find(|(name, _)| *name == stated.word)?;
+        self.file_types(stated).get(&number.to_string()).map(String::as_str)
+    }
+
+    fn file_types<'a>(&'a self, stated: &'a FileTypes) -> &'a BTreeMap<String, String> {
+        if stated.types.is_empty() { &self.tensors.types } else { &stated.types }
+    }
+
+    /// What version of its model a file with these tensors is, where it is not the one described.
+    pub fn relative(&self, has: impl Fn(&str) -> bool) -> Option<&str> {
+        let found = self.tensors.relatives.iter().find(|relative| has(&relative.tensor));
+        found.map(|relative| relative.title.as_str())
+    }
+
+    /// Why nothing is ever written in it; none where it can be.
+    pub fn read_only(&self) -> Option<&'static str> {
+        let vocabulary = self.vocab.as_ref();
+        let tensors = &self.tensors;
+        let reasons = [
+            (self.format.family.is_empty(), "no family is described"),
+            (self.format.skeleton != Skeleton::Stream, "it is no stream"),
+            (vocabulary.is_some_and(|v| v.file), "it holds a tokenizer's own file"),
+            (vocabulary.is_some_and(|v| v.special_bit), "it marks special tokens"),
+            (vocabulary.is_some_and(|v| v.merges.is_some()), "it holds merges"),
+            (tensors.record == Record::NameFirst, "its records tell the name first"),
+            (!tensors.transposed.is_empty(), "its matrices are transposed"),
+            (!tensors.grouped.is_empty(), "its rows stand in groups"),
+            (!tensors.repeated.is_empty(), "its heads are repeated"),
+        ];
+        reasons.into_iter().find(|(is, _)| *is).map(|(_, why)| why)
     }
 
     /// What a stored type number means: a type's name, with its dialect where it is not the era's.

@@ -302,7 +302,10 @@ fn family(f: &Family) -> Vec<Section> {
     let about = vec![
         row(["family", &f.family.name]),
         row(["title", &f.family.title]),
-        row(["general.architecture", &f.family.gguf]),
+        row([
+            "general.architecture",
+            if f.family.gguf.is_empty() { "none" } else { &f.family.gguf },
+        ]),
     ];
     let size = |(symbol, size): (&String, &Size)| {
         let text = |name: &Option<String>| name.clone().unwrap_or_default();

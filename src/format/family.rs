@@ -42,7 +42,8 @@ pub struct Identity {
     pub name: String,
     /// Its name for people.
     pub title: String,
-    /// `general.architecture`.
+    /// `general.architecture`; empty where GGUF has none for it.
+    #[serde(default)]
     pub gguf: String,
     /// `architectures` in `config.json`; the first is what is written.
     #[serde(default)]
@@ -274,6 +275,8 @@ pub struct Names {
     /// `.bias` for `.weight`, or `/b` for `/w` and `/g`.
     #[serde(default)]
     pub bias: Bias,
+    /// The symbol that counts the layers that have one, where it is not `n_layer`.
+    pub layers: Option<String>,
     /// Whether only models with experts have it, or only those without; all have it where not said.
     #[serde(default)]
     pub experts: Option<bool>,
@@ -337,6 +340,11 @@ impl Names {
     pub fn is_layered(&self) -> bool {
         self.all().any(|name| name.contains("{n}"))
     }
+
+    /// The symbol that counts the layers that have one.
+    pub fn counted_by(&self) -> &str {
+        self.layers.as_deref().unwrap_or("n_layer")
+    }
 }
 
 impl Size {
@@ -391,7 +399,8 @@ pub fn parse(stem: &str, text: &str) -> Result<Family, String> {
     let shapes = family.roles.values().flat_map(|names| &names.shape);
     let orders = family.order.old.iter().chain(&family.order.hf);
     let assumed = family.assumed.iter().flat_map(|a| a.when.keys().chain([&a.symbol]));
-    let named = shapes.chain(orders).chain(assumed);
+    let layers = family.roles.values().filter_map(|names| names.layers.as_ref());
+    let named = shapes.chain(orders).chain(assumed).chain(layers);
     if let Some(symbol) = named.into_iter().find(|symbol| !known(symbol)) {
         return Err(format!("{symbol}: no such symbol among the sizes"));
     }

@@ -22,6 +22,8 @@ impl Family {
         }
         let name = model.files.first().map(Input::name).unwrap_or_default();
         let (title, reader) = (&container.format.title, &container.format.source);
+        let relative = container.relative(|name| model.tensor(name).is_some());
+        let title = relative.map_or(title.clone(), |name| format!("{title}: {name}"));
         Err(Error::foreign(
             format!("{name}: {title}: regguf reads and verifies such files and converts none"),
             format!("what reads them: {reader}"),

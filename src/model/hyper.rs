@@ -169,8 +169,10 @@ impl Hyper {
             let Some(value) = value else { continue };
             let key = self.family.key(symbol);
             self.assumed.push(Assumed {
-                key: key
-                    .unwrap_or_else(|| format!("{}.rope.scaling.type", self.family.family.gguf)),
+                key: key.unwrap_or_else(|| match symbol {
+                    "scaling" => format!("{}.rope.scaling.type", self.family.family.gguf),
+                    other => other.to_owned(),
+                }),
                 value: written(&value),
                 because: entry.because.clone(),
                 flag: entry.flag.clone(),

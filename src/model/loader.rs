@@ -191,9 +191,9 @@ pub fn tensors(model: &Model) -> Vec<Breach> {
         let what = format!("has shape {:?}, its role wants {wanted:?}{more}", tensor.shape);
         out.push(Breach::damage("shape", &tensor.name, what));
     }
-    let layers = sizes.get("n_layer").unwrap_or(0).min(MOST_LAYERS);
+    let layers = |symbol: &str| sizes.get(symbol).unwrap_or(0).min(MOST_LAYERS);
     let experts = sizes.get("n_expert").is_some_and(|n| n > 0);
-    let wanted = Role::all(family, layers, experts).filter(|r| !r.is_optional());
+    let wanted = Role::counted(family, layers, experts).filter(|r| !r.is_optional());
     let missing: Vec<Role> =
         wanted.filter(|r| !present.contains(&(r.id, r.layer, r.bias))).collect();
     let partial = unknown > model.tensors.len() / 2;

@@ -54,8 +54,10 @@ pub struct Model {
     pub header: Vec<(String, i64)>,
     /// Metadata under GGUF's keys: all of it for GGUF, what the header says for older files.
     pub metadata: Metadata,
-    /// The vocabulary as the file stores it; empty where it stores none.
+    /// The vocabulary, in GGUF's terms where its family has them; empty where the file stores none.
     pub vocab: Vocab,
+    /// The vocabulary as the file stores it, where `vocab` has it in GGUF's terms.
+    pub records: Vocab,
     /// The tensors in file order, under the names that the file gives them.
     pub tensors: Vec<Tensor>,
     /// Where files go on after the end of their data; what stands there, `container::tail` tells.

@@ -56,9 +56,18 @@ impl Role {
 
     /// Every role of a model with `layers` layers, with or without experts.
     pub fn all(family: &'static Family, layers: u64, experts: bool) -> impl Iterator<Item = Role> {
+        Role::counted(family, move |_| layers, experts)
+    }
+
+    /// Every role of a model with as many layers as `layers` says for the symbol that counts them.
+    pub fn counted(
+        family: &'static Family,
+        layers: impl Fn(&str) -> u64,
+        experts: bool,
+    ) -> impl Iterator<Item = Role> {
         let has = move |names: &Names| names.experts.is_none_or(|with| with == experts);
         family.roles.iter().filter(move |(_, names)| has(names)).flat_map(move |(id, names)| {
-            let count = if names.is_layered() { layers } else { 1 };
+            let count = if names.is_layered() { layers(names.counted_by()) } else { 1 };
             let layer = move |n| names.is_layered().then_some(n);
             let biases = [false, true].into_iter().take(1 + usize::from(names.bias != Bias::None));
             (0..count).flat_map(move |n| {

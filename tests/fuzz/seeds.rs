@@ -91,7 +91,7 @@ fn shrunk(path: &Path) -> Option<Vec<u8>> {
         metadata.push(key.to_owned(), value);
     }
     let layout = match format.format.skeleton {
-        Skeleton::Stream => stream::layout(format, &header, &vocab, &heads).ok()?,
+        Skeleton::Stream => stream::layout(format, &header, &metadata, &vocab, &heads).ok()?,
         Skeleton::Keyed => keyed::layout(format, &header, &metadata, &heads).ok()?,
         _ => return None,
     };

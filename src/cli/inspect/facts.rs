@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{adapter::Adapter, text};
 use crate::{
     bytes::Input,
-    change::{self, choose::ftype::FileType},
+    change::{self, Target, choose::ftype::FileType},
     check::{
         Finding, Severity,
         models::{
@@ -227,7 +227,7 @@ fn word(model: &Model, name: &str) -> Option<u64> {
 
 /// The header words of a file of a family that is not described; a float as the number it is.
 fn unexplained(model: &Model) -> Vec<(String, String)> {
-    if catalog::family(&model.family).is_some() {
+    if catalog::family(&model.family).is_some_and(|family| !family.family.gguf.is_empty()) {
         return Vec::new();
     }
     let text = |name: &str, value: i64| {
@@ -238,6 +238,10 @@ fn unexplained(model: &Model) -> Vec<(String, String)> {
 
 /// The file type that the file states, by name; else the one of its largest matrices.
 fn file_type(model: &Model) -> Option<String> {
+    let own = catalog::container(&model.format).and_then(|c| c.stated_type(&model.header));
+    if let Some(own) = own {
+        return Some(own.to_uppercase());
+    }
     // From 10 on the ggml repository numbers file types otherwise than llama.cpp.
     let theirs = |n: &u64| model.header("quant_version").is_some() && *n >= 10;
     let number = word(model, "ftype")
@@ -317,7 +321,7 @@ fn shares(model: &Model) -> Vec<Share> {
 }
 
 /// The command to type next; what today's llama.cpp makes of the file, as far as it was looked at.
-fn next(path: &Path, format: &Container, model: &Model, refused: &[Finding]) -> String {
+fn next(path: &Path, format: &'static Container, model: &Model, refused: &[Finding]) -> String {
     let today = model.tensors.iter().all(|t| t.quant.is_today() && t.fold == 1);
     let broken = container::upgrade_mends(model) || change::has_single_experts(model);
     let word = shell_word(&unicode(path));
@@ -342,6 +346,10 @@ fn next(path: &Path, format: &Container, model: &Model, refused: &[Finding]) -> 
         };
     }
     match format.id() {
+        _ if is_present(format, model) => {
+            let reader = format.format.source.split([' ', ',']).next().unwrap_or_default();
+            format!("nothing to do: it is the present layout of {reader}")
+        }
         _ if foreign => "nothing: it is known, and regguf does not convert it".to_owned(),
         "gguf-v3" if today && !broken => of_today(model, refused),
         "gguf-v2" if today && !broken => {
@@ -349,6 +357,14 @@ fn next(path: &Path, format: &Container, model: &Model, refused: &[Finding]) -> 
         }
         _ => format!("regguf upgrade {word}"),
     }
+}
+
+/// Whether a model that GGUF has no name for is in its container as that is written today.
+fn is_present(format: &'static Container, model: &Model) -> bool {
+    let target = Target::of(None, model).is_ok_and(|t| !t.is_keyed() && t.id() == format.id());
+    let newest = |name: &str, version| model.header(name) == Some(version);
+    let plain = model.tensors.iter().all(|t| t.quant.layout().elements == 1);
+    target && (plain || format.newest().is_none_or(|(name, version)| newest(name, version)))
 }
 
 /// What is to be done with a GGUF of today's form: nothing, and why.

@@ -4,8 +4,8 @@ use super::named;
 use crate::{
     container::{Layout, TensorHead},
     error::{Error, Result},
-    format::container::{Blocks, Container, Record, WordKind},
-    model::Vocab,
+    format::container::{Blocks, Container, WordKind},
+    model::{Metadata, Value, Vocab},
     quant::QuantType,
 };
 
@@ -24,15 +24,12 @@ pub fn type_id(format: &Container, quant: QuantType, header: &[(String, i64)]) -
 pub fn layout(
     format: &Container,
     header: &[(String, i64)],
+    metadata: &Metadata,
     vocab: &Vocab,
     heads: &[TensorHead],
 ) -> Result<Layout> {
-    let vocabulary = format
-        .vocab
-        .as_ref()
-        .is_some_and(|v| v.file || v.special_bit || v.merges.is_some() || v.stored.is_some());
-    if vocabulary || format.header.matrix.is_some() || format.tensors.record == Record::NameFirst {
-        return Err(cannot(format, "it is read only"));
+    if let Some(why) = format.read_only() {
+        return Err(cannot(format, why));
     }
     let mut layout = Layout::default();
     let mut out = crate::container::start(format);
@@ -57,9 +54,22 @@ pub fn layout(
         };
         out.extend(bytes.map_err(|_| cannot(format, &format!("{} is {value}", field.name)))?);
     }
+    if let Some(matrix) = &format.header.matrix {
+        let floats = metadata.get(&matrix.name).and_then(Value::as_array);
+        let floats =
+            floats.ok_or_else(|| cannot(format, &format!("no {} are known", matrix.name)))?;
+        floats.iter().for_each(|item| {
+            if let Value::F32(number) = item {
+                out.extend(number.to_le_bytes());
+            }
+        });
+    }
     if let Some(shape) = &format.vocab {
         if shape.repeat {
             out.extend(number(format, word(&shape.count)?.unsigned_abs())?);
+        }
+        if shape.stored.is_some() {
+            out.extend(number(format, vocab.len() as u64)?);
         }
         for (i, token) in vocab.tokens.iter().enumerate() {
             out.extend(number(format, token.len() as u64)?);
@@ -108,5 +118,5 @@ fn number(format: &Container, value: u64) -> Result<[u8; 4]> {
 
 fn cannot(format: &Container, why: &str) -> Error {
     let what = format!("{}: cannot be written: {why}", format.id());
-    Error::unsupported(what, "write gguf-v3 instead")
+    Error::unsupported(what, "name another container with --to")
 }
