@@ -266,3 +266,158 @@ fn a_batch_upgrades_adapters_and_passes_over_them_otherwise() {
     let output = regguf(&["batch", "verify", &root]);
     assert!(output.status.success(), "{}", says(&output));
 }
+
+/// A ggla file of these tensors, shapes outermost first as stored.
+fn ggla_file(rank: i32, alpha: i32, tensors: &[(&str, [u32; 2], Vec<f32>)]) -> Vec<u8> {
+    let mut out = b"algg".to_vec();
+    out.extend([1i32, rank, alpha].into_iter().flat_map(i32::to_le_bytes));
+    for (name, [rows, columns], numbers) in tensors {
+        let len = u32::try_from(name.len()).unwrap();
+        out.extend([2, len, 0, *columns, *rows].into_iter().flat_map(u32::to_le_bytes));
+        out.extend(name.as_bytes());
+        out.resize(out.len().next_multiple_of(32), 0);
+        out.extend(numbers.iter().flat_map(|n| n.to_le_bytes()));
+    }
+    out
+}
+
+fn counted(n: u16) -> Vec<f32> {
+    (0..n).map(f32::from).collect()
+}
+
+#[test]
+fn an_adapter_of_finetune_is_known_by_what_it_trains_beside() {
+    let tensors = [
+        ("token_embd.weight.loraA", [64, 4], counted(256)),
+        ("token_embd.weight.loraB", [512, 4], counted(2048)),
+        ("blk.0.attn_norm.weight.loraA", [64, 1], counted(64)),
+        ("blk.0.attn_norm.weight.loraB", [1, 1], vec![3.0]),
+        ("blk.0.attn_q.weight.loraA", [64, 4], counted(256)),
+        ("blk.0.attn_q.weight.loraB", [64, 4], counted(256)),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("finetuned.bin").display().to_string();
+    std::fs::write(&path, ggla_file(4, 8, &tensors)).unwrap();
+    for words in [&[][..], &["--base", &base()]] {
+        let (model, said) = upgraded(&path, words);
+        assert!(said.contains("llama.cpp's finetune"), "{said}");
+        let found = numbers(&model);
+        // Rows stay where they are, A is turned back.
+        assert_eq!(found["blk.0.attn_q.weight.lora_b"], (vec![64, 4], counted(256)));
+        let turned: Vec<f32> =
+            (0..4u16).flat_map(|r| (0..64u16).map(move |c| f32::from(c * 4 + r))).collect();
+        assert_eq!(found["blk.0.attn_q.weight.lora_a"], (vec![4, 64], turned));
+        // Alpha is divided by the rank of each pair there, by that of the header here: 3 * 1/4.
+        assert_eq!(found["blk.0.attn_norm.weight.lora_b"], (vec![1, 1], vec![0.75]));
+        assert_eq!(found["blk.0.attn_norm.weight.lora_a"], (vec![1, 64], counted(64)));
+        // llama.cpp has both halves of the embedding turned round.
+        assert_eq!(found["token_embd.weight.lora_a"], (vec![512, 4], counted(2048)));
+        assert_eq!(found["token_embd.weight.lora_b"], (vec![64, 4], counted(256)));
+        assert_eq!(model.metadata.f32("adapter.lora.alpha"), Some(8.0));
+    }
+    let (model, _) = upgraded(&path, &["--base", &base(), "--rows", "hf"]);
+    let rows = &numbers(&model)["blk.0.attn_q.weight.lora_b"].1;
+    assert_eq!(rows[4..8], [32.0, 33.0, 34.0, 35.0]);
+}
+
+/// A broken adapter: its bytes, the exit code of `upgrade`, and what the one line says.
+type Broken = (Vec<u8>, i32, &'static str);
+
+#[test]
+fn broken_adapters_are_refused_in_one_line() {
+    let whole = std::fs::read(ggla("2023-04-17_meta-names/vo.bin")).unwrap();
+    let word = |at: usize, value: i32| {
+        let mut bytes = whole.clone();
+        bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
+        bytes
+    };
+    let model = open(&ggla("2023-04-17_meta-names/vo.bin"));
+    let end = |tensor: &regguf::model::Tensor| {
+        usize::try_from(tensor.pieces[0].at + tensor.bytes()).unwrap()
+    };
+    let ends: Vec<usize> = model.tensors.iter().map(end).collect();
+    let pair = |a: [u32; 2], b: [u32; 2]| {
+        let numbers = |shape: [u32; 2]| counted(u16::try_from(shape[0] * shape[1]).unwrap());
+        let name = "layers.0.attention.wv.weight";
+        let (a_name, b_name) = (format!("{name}.loraA"), format!("{name}.loraB"));
+        ggla_file(8, 16, &[(&a_name, a, numbers(a)), (&b_name, b, numbers(b))])
+    };
+    let broken: Vec<Broken> = vec![
+        (word(8, 0), 3, "r at 0x8"),
+        (word(8, -8), 3, "r at 0x8"),
+        (word(8, 1_000_000_000), 3, "r at 0x8"),
+        (word(12, 0), 4, "alpha is 0"),
+        (word(12, -16), 3, "lora_alpha at 0xc"),
+        (word(12, i32::MAX), 3, "lora_alpha at 0xc"),
+        (whole[..ends[0]].to_vec(), 3, "it alone"),
+        (whole[..ends[6]].to_vec(), 3, "it alone"),
+        (whole[..ends[6] - 1].to_vec(), 3, "bytes"),
+        (whole[..ends[6] + 7].to_vec(), 3, "tensors[7]"),
+        (whole[..20].to_vec(), 3, "tensors[0]"),
+        (pair([64, 8], [64, 4]), 3, "one rank of both"),
+        (ggla_file(8, 16, &[]), 4, "without a pair"),
+        (
+            ggla_file(8, 16, &[("layers.0.attention.wz.weight.loraA", [64, 8], counted(512))]),
+            4,
+            "wz",
+        ),
+        (ggla_file(8, 16, &[("x.loraA.loraA", [64, 8], counted(512))]), 4, "x.loraA"),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.bin").display().to_string();
+    for (bytes, code, named) in broken {
+        std::fs::write(&path, &bytes).unwrap();
+        let output = regguf(&["upgrade", &path]);
+        let said = says(&output);
+        assert_eq!(output.status.code(), Some(code), "{named}: {said}");
+        assert!(said.contains(named) && said.lines().count() == 1, "{named}: {said}");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "{named}");
+        if code == 3 {
+            let output = regguf(&["verify", &path]);
+            assert_eq!(output.status.code(), Some(1), "{named}: {}", says(&output));
+        }
+    }
+}
+
+#[test]
+fn pairs_are_verified_against_each_other_and_the_base() {
+    let all = ["2023-04-17_meta-names/all.bin", "models/all", "gguf-today/all.gguf"];
+    let other = golden("families/gpt2.gguf").display().to_string();
+    for name in all {
+        let path = ggla(name);
+        let output = regguf(&["verify", &path, "--deep"]);
+        let said = says(&output);
+        assert!(output.status.success(), "{said}");
+        assert!(said.contains("a LoRA adapter of 14 pairs, alpha 8"), "{name}: {said}");
+        let output = regguf(&["verify", &path, "--base", &base()]);
+        let said = says(&output);
+        assert!(output.status.success() && said.contains("all fit the base"), "{name}: {said}");
+        let output = regguf(&["verify", &path, "--base", &other]);
+        let said = says(&output);
+        assert_eq!(said.contains("FAILED"), !output.status.success(), "{name}: {said}");
+        assert!(!said.contains("fit the base"), "{name}: {said}");
+    }
+    // Another width than the base has.
+    let name = "layers.0.attention.wv.weight";
+    let (a, b) = (format!("{name}.loraA"), format!("{name}.loraB"));
+    let pair = ggla_file(8, 16, &[(&a, [96, 8], counted(768)), (&b, [64, 8], counted(512))]);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.bin").display().to_string();
+    std::fs::write(&path, pair).unwrap();
+    for verb in ["verify", "upgrade"] {
+        let output = regguf(&[verb, &path, "--base", &base()]);
+        let said = says(&output);
+        assert_ne!(output.status.code(), Some(0), "{said}");
+        let shapes = "blk.0.attn_v.weight is [64, 96], in the model it is [64, 64]";
+        assert!(said.contains(shapes), "{verb}: {said}");
+    }
+    // A number that is none.
+    let mut bytes = std::fs::read(ggla("2023-04-17_meta-names/vo.bin")).unwrap();
+    let end = bytes.len();
+    bytes[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
+    std::fs::write(&path, bytes).unwrap();
+    let output = regguf(&["verify", "--deep", &path]);
+    assert_eq!(output.status.code(), Some(1), "{}", says(&output));
+    let said = says(&regguf(&["upgrade", &path]));
+    assert!(said.contains("NaN weights were written: blk.1.attn_output.weight.lora_b"), "{said}");
+}

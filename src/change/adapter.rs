@@ -7,7 +7,7 @@ use crate::{
     checkpoint,
     container::{self, OpenOptions},
     error::{Error, Result},
-    model::{Model, Stated, loader::Content, lora},
+    model::{Model, Stated, adapter::Adapter, loader::Content, lora},
 };
 
 /// Fills `plan`, of the file of GGUF that takes the place of an adapter.
@@ -19,6 +19,10 @@ pub(super) fn plan(model: Model, plan: Plan, stated: &Stated) -> Result<(Model, 
     let base = stated.base.as_deref().map(base).transpose()?;
     let name = keys::name_of(&model);
     let (mut model, assumed) = lora::in_gguf_terms(model, base.as_ref(), stated.rows)?;
+    let mut adapter = Adapter::of(&model)?;
+    // Norms are vectors, and their pairs matrices of one row.
+    adapter.pairs.retain(|pair| pair.shape()[0] > 1);
+    base.as_ref().map(|base| adapter.fits(base)).transpose()?;
     if model.metadata.get("general.name").is_none() {
         model.metadata.set("general.name", name.as_str());
     }
@@ -49,7 +53,10 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Model> {
 }
 
 /// The model that an adapter belongs to. Only its headers are read.
-fn base(path: &Path) -> Result<Model> {
+///
+/// # Errors
+/// Where it cannot be opened or is no model.
+pub fn base(path: &Path) -> Result<Model> {
     let model = match checkpoint::is_checkpoint(path)? {
         true => checkpoint::open(path, &checkpoint::Options::default())?,
         false => container::open(path, &OpenOptions::default())?,

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::bytes::Progress;
+use crate::change::adapter;
 use crate::check::files::digest::Digest;
 use crate::check::files::{Checked, Options, Status, Verification, verify};
 use crate::check::files::{lists, sums};
@@ -38,6 +39,9 @@ pub struct Args {
     /// Decode every row and look at the numbers: NaN, infinity, absurd scales, rows of zeros
     #[arg(long)]
     deep: bool,
+    /// Of LoRA adapters: the model that they belong to, whose matrices theirs must fit
+    #[arg(long, value_name = "MODEL")]
+    base: Option<PathBuf>,
     /// Write SHA256SUMS, checklist.chk and TENSORSUMS for the folder PATH instead of verifying
     #[arg(long, conflicts_with_all = ["deep", "ignore_missing", "status", "strict", "warn"])]
     write: bool,
@@ -74,6 +78,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         ignore_missing: args.ignore_missing,
         deep: args.deep,
         threads,
+        base: args.base.as_deref().map(adapter::base).transpose()?,
     };
     let result = verify(&args.paths, &options, &bar);
     bar.0.finish_and_clear();

@@ -13,11 +13,13 @@
 use super::{
     Assumed, Hyper, Metadata, Model, Naming, Order, Role, Sizes, Stated, Tensor, Value,
     rows::{self, Standing},
+    weights,
 };
 use crate::{
     bytes::Input,
     error::{Error, Result},
     format::{catalog, family::Family},
+    quant::QuantType,
 };
 
 /// `model`, an adapter of any kind, in GGUF's terms, and what had to be assumed; `base` is the model that it
@@ -46,13 +48,14 @@ pub fn in_gguf_terms(
         metadata.set(key, value.clone());
     }
     model.family.clone_from(&job.family.family.name);
+    model.header.clear();
     (model.metadata, model.notes) = (metadata, [model.notes, job.notes].concat());
     Ok((model, job.assumed))
 }
 
 /// Whether a model is an adapter that is not in GGUF's terms yet.
 pub fn is_foreign(model: &Model) -> bool {
-    model.tensors.iter().any(|t| half(&t.name).is_some())
+    model.header("lora_alpha").is_some() || model.tensors.iter().any(|t| half(&t.name).is_some())
 }
 
 /// The matrix that a tensor of an adapter belongs to, and whether it is A or B.
@@ -61,20 +64,32 @@ fn half(name: &str) -> Option<(&str, char)> {
     a.or_else(|| name.strip_suffix(".loraB").map(|target| (target, 'b')))
 }
 
-/// Says alpha under its key, and checks that it is one for all: ggla divides it by the rank of its header.
+/// Says alpha under its key. Programs that read ggla divided it by the rank of the header, those of GGUF
+/// divide it by that of each pair: where these differ, B is made larger or smaller by as much.
 fn scaled(mut model: Model) -> Result<Model> {
     let name = model.files.first().map(Input::name).unwrap_or_default();
+    if model.tensors.is_empty() {
+        let what = format!("{name}: a LoRA adapter without a pair of matrices");
+        return Err(Error::refused(what, "get a whole copy of the adapter"));
+    }
     if let (Some(rank), Some(alpha)) = (model.header("r"), model.header("lora_alpha")) {
-        for tensor in &model.tensors {
-            let own = match half(&tensor.name) {
-                Some((_, 'a')) => tensor.shape.first(),
-                _ => tensor.shape.last(),
-            };
-            if own.and_then(|own| i64::try_from(*own).ok()) != Some(rank) {
-                let what =
-                    format!("{name}: {} is {:?}, of the rank {rank}", tensor.name, tensor.shape);
-                return Err(Error::unsupported(what, "not yet: adapters of several ranks"));
+        let mut others = 0;
+        for place in 0..model.tensors.len() {
+            let Some(tensor) = model.tensors.get(place) else { break };
+            let is_b = half(&tensor.name).is_some_and(|(_, half)| half == 'b');
+            let own = tensor.shape.last().and_then(|own| i64::try_from(*own).ok()).unwrap_or(rank);
+            if !is_b || own == rank {
+                continue;
             }
+            #[expect(clippy::cast_precision_loss, reason = "small numbers")]
+            let factor = own as f64 / rank as f64;
+            others += 1;
+            times(&mut model, place, factor, &name)?;
+        }
+        if others > 0 {
+            model.notes.push(format!(
+                "B of {others} pairs of other ranks than {rank} is scaled, so that alpha is one for all"
+            ));
         }
         #[expect(clippy::cast_precision_loss, reason = "at most a million")]
         model.metadata.set("adapter.lora.alpha", Value::F32(alpha as f32));
@@ -88,6 +103,35 @@ fn scaled(mut model: Model) -> Result<Model> {
         }
     }
 }
+
+/// Puts a tensor into memory, each number `factor` times as large.
+fn times(model: &mut Model, place: usize, factor: f64, name: &str) -> Result<()> {
+    let Some(tensor) = model.tensors.get(place).cloned() else { return Ok(()) };
+    let too_large = || {
+        let what = format!("{name}: {}: too large to be scaled", tensor.name);
+        Error::unsupported(what, "not yet: pairs of several ranks above 64 MB")
+    };
+    if tensor.elements() > LARGEST {
+        return Err(too_large());
+    }
+    let mut bytes = Vec::new();
+    weights::each(model, &tensor, 0..tensor.rows(), &mut |_, numbers| {
+        #[expect(clippy::cast_possible_truncation, reason = "rounded, as it is stored")]
+        bytes.extend(numbers.iter().flat_map(|n| ((f64::from(*n) * factor) as f32).to_le_bytes()));
+        Ok(())
+    })?;
+    let (file, f32) = (model.files.len(), QuantType::today("f32").ok_or_else(too_large)?);
+    let made = Tensor::whole(tensor.name.clone(), tensor.shape.clone(), f32, file, 0);
+    let made = made.ok_or_else(too_large)?;
+    model.files.push(Input::memory(tensor.name, bytes));
+    if let Some(tensor) = model.tensors.get_mut(place) {
+        *tensor = made;
+    }
+    Ok(())
+}
+
+/// The most numbers that are scaled at once.
+const LARGEST: u64 = 16 << 20;
 
 /// What is known while the tensors of an adapter are carried.
 struct Job {
@@ -121,13 +165,26 @@ impl Job {
             Some(base) => (Sizes::of(base), None),
             None => sizes_of(family, model),
         };
-        let naming = |t: &Tensor| Some(Role::find(family, half(&t.name)?.0)?.0);
-        if rows.is_none() && model.tensors.iter().filter_map(naming).any(|n| n == Naming::Gguf) {
+        let roles = || model.tensors.iter().filter_map(|t| Role::find(family, half(&t.name)?.0));
+        // The script took matrices of attention and of the feed-forward part; finetune trains all that there is.
+        let all = roles().any(|(_, role)| role.is_vector() || role.id == "token_embedding");
+        let of_finetune = model.header("r").is_some() && all;
+        let unsaid = rows.is_none() && roles().any(|(naming, _)| naming == Naming::Gguf);
+        let rows = rows.or(of_finetune.then_some(Standing::Ggml));
+        if of_finetune {
             notes.push(
-                "rows of queries and keys are taken as convert-lora-to-ggml.py left them; an adapter of \
-                 llama.cpp's finetune needs --rows ggml"
+                "norms or the embedding are trained too, as by llama.cpp's finetune: llama.cpp takes such pairs of \
+                 norms and adds nothing to norms"
                     .to_owned(),
             );
+        }
+        if unsaid {
+            let (by, other) = match rows {
+                Some(_) => ("llama.cpp's finetune", "convert-lora-to-ggml.py needs --rows hf"),
+                None => ("convert-lora-to-ggml.py", "llama.cpp's finetune needs --rows ggml"),
+            };
+            let of = "rows of queries and keys are taken as they are left by";
+            notes.push(format!("{of} {by}; an adapter of {other}"));
         }
         Ok(Job { name, family, sizes, rows, based: base.is_some(), head, assumed, notes })
     }
@@ -141,11 +198,10 @@ impl Job {
         };
         let name = tensor.name.clone();
         let Some((target, half)) = half(&name) else { return Err(unknown(&name)) };
-        let role = Role::find(self.family, target).and_then(|(_, role)| {
-            let name = role.name(Naming::Gguf)?;
-            (!role.is_vector()).then_some((role, name))
-        });
-        let Some((role, name)) = role else { return Err(unknown(target)) };
+        let role = Role::find(self.family, target);
+        let Some((role, name)) = role.and_then(|(_, r)| Some((r, r.name(Naming::Gguf)?))) else {
+            return Err(unknown(target));
+        };
         if role.id == "token_embedding" {
             // GGUF has both halves of the embedding turned round.
             let turned = if half == 'a' { tensor.transposed() } else { Some(tensor.clone()) };

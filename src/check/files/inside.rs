@@ -21,6 +21,7 @@ pub(super) fn is_weights(path: &Path) -> bool {
     let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let named = name.ends_with(".safetensors")
         || name.ends_with(".pth")
+        || name == "adapter_model.bin"
         || name.starts_with("pytorch_model") && name.ends_with(".bin");
     named && path.is_file() && checkpoint::is_weights(path).unwrap_or(false)
 }
@@ -41,7 +42,16 @@ pub(super) enum Held {
 /// at elsewhere (`alone`). Raw weights are opened each by itself.
 pub(super) fn held(path: &Path, alone: bool) -> Held {
     if is_weights(path) {
-        return match checkpoint::alone(path) {
+        // Of an adapter its settings say more, where they are there.
+        let adapter = match checkpoint::adapter::is_adapter(path) {
+            Ok(true) => checkpoint::adapter::open(path),
+            _ => checkpoint::alone(path),
+        };
+        let opened = match adapter {
+            Err(Error::Unknown { .. } | Error::Unsupported { .. }) => checkpoint::alone(path),
+            opened => opened,
+        };
+        return match opened {
             Ok(model) => Held::Model(Box::new(model)),
             Err(error) => Held::Told(fault(path, &error)),
         };

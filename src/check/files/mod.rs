@@ -23,6 +23,7 @@ use serde::Serialize;
 pub use verify::verify;
 
 use super::Finding;
+use crate::model::Model;
 use digest::Digest;
 
 /// How to verify.
@@ -38,6 +39,8 @@ pub struct Options {
     pub deep: bool,
     /// Threads to use; 0 for one a core.
     pub threads: usize,
+    /// The model that adapters belong to.
+    pub base: Option<Model>,
 }
 
 /// What became of one file.

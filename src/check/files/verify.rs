@@ -15,7 +15,7 @@ use super::holes::{self, Zeros};
 use super::inside::{self, Held};
 use super::{Checked, Options, Status, Verification, diagnose, known, tensors};
 use crate::bytes::Progress;
-use crate::check::{Finding, Severity, worst};
+use crate::check::{Finding, Severity, models::adapter, worst};
 
 /// Verifies files, lists and folders.
 pub fn verify(paths: &[PathBuf], options: &Options, progress: &dyn Progress) -> Verification {
@@ -143,7 +143,11 @@ fn compare(
     let held = inside::held(path, all.is_later(path));
     let &Found { size, digests: found, zeros } = found;
     let mut inside = match &held {
-        Held::Model(model) => inside::check(path, model, options.deep, &|_| ()),
+        Held::Model(model) => {
+            let mut found = inside::check(path, model, options.deep, &|_| ());
+            found.extend(adapter::check(model, options.base.as_ref()));
+            found
+        }
         Held::Later(model) => inside::check_later(path, model),
         Held::Told(finding) => vec![finding.clone()],
         Held::Other(_) => Vec::new(),

@@ -1,0 +1,51 @@
+//! Whether the pairs of a LoRA adapter are whole and fit each other and the model that they belong to.
+
+use crate::{
+    check::Finding,
+    error::{Error, Result},
+    model::{Model, adapter::Adapter, loader::Content, lora, rows::Standing},
+};
+
+/// What is wrong with an adapter, and what it changes; nothing of anything else.
+pub fn check(model: &Model, base: Option<&Model>) -> Vec<Finding> {
+    if Content::of(model) != Content::Adapter && !lora::is_foreign(model) {
+        return Vec::new();
+    }
+    match read(model, base) {
+        Ok(found) => {
+            let n = found.pairs.len();
+            let fits = if base.is_some() { ", all fit the base" } else { "" };
+            let alpha = found.alpha;
+            vec![Finding::note(
+                "adapter",
+                format!("a LoRA adapter of {n} pairs, alpha {alpha}{fits}"),
+            )]
+        }
+        Err(error @ Error::Unsupported { .. }) => {
+            vec![Finding::note("unsupported", told(&error, model))]
+        }
+        Err(error) => vec![Finding::failure("adapter", told(&error, model))],
+    }
+}
+
+/// What an error says, without the file's name.
+fn told(error: &Error, model: &Model) -> String {
+    let said = error.to_string();
+    let file = model.files.first().map(|file| format!("{}: ", file.name())).unwrap_or_default();
+    said.strip_prefix(&file).unwrap_or(&said).to_owned()
+}
+
+fn read(model: &Model, base: Option<&Model>) -> Result<Adapter> {
+    // Without a base nobody knows the heads, and shapes do not depend on the order of rows.
+    let rows = base.is_none().then_some(Standing::Ggml);
+    let (model, _) = lora::in_gguf_terms(model.clone(), base, rows)?;
+    let mut adapter = Adapter::of(&model)?;
+    if let Some(base) = base {
+        let mut matrices = adapter.clone();
+        // Norms are vectors, and their pairs matrices of one row.
+        matrices.pairs.retain(|pair| pair.shape()[0] > 1);
+        matrices.fits(base)?;
+    }
+    adapter.files.clear();
+    Ok(adapter)
+}
