@@ -151,7 +151,7 @@ fn stacked(all: Vec<Stored>) -> Vec<(String, Vec<(u64, Stored)>)> {
 
 /// `….experts.3.w1.weight` -> (`….experts.w1.weight`, 3).
 fn expert_of(name: &str) -> Option<(String, u64)> {
-    let (before, rest) = name.split_once(".block_sparse_moe.experts.")?;
+    let (before, rest) = name.split_once(".experts.")?;
     let (expert, matrix) = rest.split_once('.')?;
-    Some((format!("{before}.block_sparse_moe.experts.{matrix}"), expert.parse().ok()?))
+    Some((format!("{before}.experts.{matrix}"), expert.parse().ok()?))
 }

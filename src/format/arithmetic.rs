@@ -23,6 +23,25 @@ pub struct Arithmetic {
     /// What becomes of a token's vector before the first layer.
     #[serde(default)]
     pub embedding: Embedding,
+    /// What the key `logit_scale` does to the logits.
+    #[serde(default)]
+    pub logits: Logits,
+    /// Of so many layers the last does not turn queries and keys; 0 where all do.
+    #[serde(default)]
+    pub unturned: usize,
+}
+
+/// What the key `logit_scale` does to the logits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Logits {
+    /// Nothing: there is no such key.
+    #[default]
+    Plain,
+    /// They are multiplied with it.
+    Multiplied,
+    /// They are divided by it.
+    Divided,
 }
 
 /// What becomes of a token's vector before the first layer.
@@ -81,6 +100,10 @@ pub struct Attention {
     /// The key, behind the architecture, of a bound for queries, keys and values.
     #[serde(default)]
     pub clamp: Option<String>,
+    /// The number of layers of the one model whose scores are scaled by the width over the heads, not by
+    /// the length of a head.
+    #[serde(default)]
+    pub scale_of_width: Option<usize>,
     /// Whether each token sees those behind it too: the model makes a vector of a text and no next token.
     #[serde(default)]
     pub whole_text: bool,

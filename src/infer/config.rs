@@ -5,7 +5,7 @@ use crate::{
     error::{Error, Result},
     format::{
         arithmetic::{
-            self, Activation, Arithmetic, Embedding, MlpKind, Norm, Pairs, Qkv, Residual,
+            self, Activation, Arithmetic, Embedding, Logits, MlpKind, Norm, Pairs, Qkv, Residual,
         },
         family::Family,
     },
@@ -35,6 +35,18 @@ pub struct Config {
     pub epsilon: f32,
     /// What a token's vector is multiplied with.
     pub embedding_scale: f32,
+    /// What scores of attention are multiplied with.
+    pub attention_scale: f32,
+    /// What both parts of a layer are multiplied with before they meet the stream.
+    pub residual_scale: f32,
+    /// What logits are multiplied with.
+    pub logit_scale: f32,
+    /// The bound that scores of attention come near and never reach; infinity for none.
+    pub attention_cap: f32,
+    /// The same of logits.
+    pub logit_cap: f32,
+    /// Of so many layers the last does not turn queries and keys; 0 where all do.
+    pub unturned: usize,
     /// Whether both parts of a layer see the same stream.
     pub parallel: bool,
     /// Whether norms follow the parts of a layer instead of going before them.
@@ -126,13 +138,14 @@ impl Config {
                  tokens"
             ));
         }
+        let layers = numbers.size("block_count", 1 << 12)?;
         let experts_used = match numbers.u64("expert_count").unwrap_or(0) {
             0 => 0,
             count => numbers.u64("expert_used_count").unwrap_or(2).min(count),
         };
         Ok(Config {
             width,
-            layers: numbers.size("block_count", 1 << 12)?,
+            layers,
             heads,
             kv_heads,
             head,
@@ -141,9 +154,25 @@ impl Config {
             norm: choices.norm,
             epsilon: epsilon(&numbers, choices.norm)?,
             embedding_scale: match choices.embedding {
-                Embedding::Plain => 1.0,
+                Embedding::Plain => numbers.factor("embedding_scale").unwrap_or(1.0),
                 Embedding::Scaled => (width as f32).sqrt(),
             },
+            attention_scale: match numbers.factor("attention.scale") {
+                Some(scale) => scale,
+                None if choices.attention.scale_of_width == Some(layers) => {
+                    1.0 / ((width / heads) as f32).sqrt()
+                }
+                None => 1.0 / (head as f32).sqrt(),
+            },
+            residual_scale: numbers.factor("residual_scale").unwrap_or(1.0),
+            logit_scale: match (choices.logits, numbers.factor("logit_scale")) {
+                (Logits::Multiplied, Some(scale)) => scale,
+                (Logits::Divided, Some(scale)) => 1.0 / scale,
+                _ => 1.0,
+            },
+            attention_cap: numbers.factor("attn_logit_softcapping").unwrap_or(f32::INFINITY),
+            logit_cap: numbers.factor("final_logit_softcapping").unwrap_or(f32::INFINITY),
+            unturned: choices.unturned,
             parallel: match &choices.residual {
                 Residual::Sequential | Residual::AfterNorm => false,
                 Residual::Parallel => true,

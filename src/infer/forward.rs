@@ -6,7 +6,7 @@
 use super::{
     Config, Weights,
     cache::Cache,
-    layer::{Tap, Tapped, add},
+    layer::{Tap, Tapped, add, capped, norm::Norm, scaled},
 };
 use crate::error::{Error, Result};
 
@@ -80,7 +80,9 @@ impl<'w> Session<'w> {
             for (m, xs) in stream[first * config.width..].chunks(LOGITS * config.width).enumerate()
             {
                 let x = head.norm.of(config.norm, config.epsilon, xs); // [T][width]
-                let logits = head.output.of(&x, &mut self.tap); // [T][vocab]
+                let mut logits = head.output.of(&x, &mut self.tap); // [T][vocab]
+                scaled(&mut logits, config.logit_scale);
+                capped(&mut logits, config.logit_cap);
                 self.weights.check_unchanged()?;
                 for (i, logits) in logits.chunks_exact(config.vocab).enumerate() {
                     take(n * BATCH + first + m * LOGITS + i, logits);
@@ -133,34 +135,47 @@ impl<'w> Session<'w> {
     /// Tokens through all layers: `[T][width]` out.
     fn layers(&mut self, tokens: &[u32]) -> Vec<f32> {
         let Weights { config, layers, .. } = self.weights;
-        let Config { norm, epsilon, parallel, norm_after, .. } = *config;
+        let Config { norm, epsilon, parallel, norm_after, residual_scale, .. } = *config;
         let (cache, tap) = (&mut self.cache, &mut self.tap);
         let mut stream = embed(self.weights, tokens, cache.len()); // [T][width]
         for (n, layer) in layers.iter().enumerate() {
-            let x = match norm_after {
-                true => stream.clone(),
-                false => layer.attention_norm.of(norm, epsilon, &stream),
-            }; // [T][width]
+            // What a part sees of the stream; families differ in whether norms are before it or behind.
+            let seen = |before: Option<&Norm>, stream: &[f32]| match before.filter(|_| !norm_after)
+            {
+                Some(before) => before.of(norm, epsilon, stream),
+                None => stream.to_vec(),
+            };
+            // What it made, on its way to the stream.
+            let made = |post: &Option<Norm>, mut made: Vec<f32>| {
+                if let Some(post) = post {
+                    made = post.of(norm, epsilon, &made);
+                }
+                scaled(&mut made, residual_scale);
+                made
+            };
+            // The stream with that.
+            let settled =
+                |after: Option<&Norm>, stream: Vec<f32>| match after.filter(|_| norm_after) {
+                    Some(after) => after.of(norm, epsilon, &stream),
+                    None => stream,
+                };
+            let x = seen(layer.attention_norm.as_ref(), &stream); // [T][width]
             let attended = layer.attention.of(config, n, &x, cache, tap); // [T][width]
+            let attended = made(&layer.attention_post_norm, attended);
             if !parallel {
                 add(&mut stream, &attended);
-            }
-            if norm_after {
-                stream = layer.attention_norm.of(norm, epsilon, &stream);
+                stream = settled(layer.attention_norm.as_ref(), stream);
             }
             let x = match &layer.mlp_norm {
-                Some(_) if norm_after => stream.clone(),
-                Some(mlp_norm) => mlp_norm.of(norm, epsilon, &stream),
-                None => x,
+                None if parallel => x,
+                before => seen(before.as_ref(), &stream),
             }; // [T][width]
-            let said = layer.mlp.of(config, &x, tap); // [T][width]
+            let said = made(&layer.mlp_post_norm, layer.mlp.of(config, &x, tap)); // [T][width]
             if parallel {
                 add(&mut stream, &attended);
             }
             add(&mut stream, &said);
-            if let Some(mlp_norm) = layer.mlp_norm.as_ref().filter(|_| norm_after) {
-                stream = mlp_norm.of(norm, epsilon, &stream);
-            }
+            stream = settled(layer.mlp_norm.as_ref(), stream);
         }
         cache.advance(tokens.len());
         stream
@@ -174,9 +189,7 @@ fn embed(weights: &Weights, tokens: &[u32], past: usize) -> Vec<f32> {
     for (x, token) in stream.chunks_exact_mut(config.width).zip(tokens) {
         embedding.row(*token as usize, x);
     }
-    if config.embedding_scale != 1.0 {
-        stream.iter_mut().for_each(|x| *x *= config.embedding_scale);
-    }
+    scaled(&mut stream, config.embedding_scale);
     if let Some(positions) = positions {
         let mut vector = vec![0.0; config.width];
         for (position, x) in (past..).zip(stream.chunks_exact_mut(config.width)) {

@@ -38,6 +38,11 @@ impl<'m> Numbers<'m> {
         self.get(key).and_then(Value::as_f64)
     }
 
+    /// A number that something is multiplied with or bound by: none where it is 0.
+    pub(super) fn factor(&self, key: &str) -> Option<f32> {
+        self.f64(key).filter(|factor| *factor != 0.0).map(|factor| factor as f32)
+    }
+
     /// A text.
     pub fn str(&self, key: &str) -> Option<&str> {
         self.get(key).and_then(Value::as_str)

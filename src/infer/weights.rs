@@ -58,14 +58,19 @@ pub struct Head {
 /// The weights of one layer.
 #[derive(Debug)]
 pub struct Layer {
-    /// Norm before attention, or after it.
-    pub attention_norm: Norm,
+    /// Norm before attention, or behind the stream that has it; none where neither is.
+    pub attention_norm: Option<Norm>,
     /// Attention.
     pub attention: Attention,
-    /// Norm before the feed-forward part, or after it; none where it shares that of attention.
+    /// Norm of what attention made.
+    pub attention_post_norm: Option<Norm>,
+    /// Norm before the feed-forward part, or behind the stream that has it; none where it shares that of attention, or
+    /// neither is.
     pub mlp_norm: Option<Norm>,
     /// What follows attention.
     pub mlp: Mlp,
+    /// Norm of what that made.
+    pub mlp_post_norm: Option<Norm>,
 }
 
 /// Finds tensors of one model.
@@ -182,13 +187,11 @@ impl Finder<'_> {
         let out = self.linear("attention_out", at, width, heads * head)?;
         // Falcon of 40 billion weights has a norm for each part, and calls the one of attention the second.
         let (attention_norm, mlp_norm) = match self.some_norm("attention_norm_2", at)? {
-            Some(norm) => (norm, Some(self.norm("attention_norm", at)?)),
-            None => {
-                let norm = self.norm("attention_norm", at)?;
-                (norm, self.some_norm("ffn_norm", at)?)
-            }
+            Some(norm) => (Some(norm), Some(self.norm("attention_norm", at)?)),
+            None => (self.some_norm("attention_norm", at)?, self.some_norm("ffn_norm", at)?),
         };
-        if !self.config.parallel && mlp_norm.is_none() {
+        let described = self.family.roles.contains_key("ffn_norm");
+        if !self.config.parallel && described && mlp_norm.is_none() {
             return Err(missing(&format!("the tensor ffn_norm of layer {n}")));
         }
         Ok(Layer {
@@ -201,8 +204,10 @@ impl Finder<'_> {
                 key_norm: self.head_norm("key_norm", at, kv_heads)?,
                 out,
             },
+            attention_post_norm: self.some_norm("attention_post_norm", at)?,
             mlp_norm,
             mlp: self.mlp(n)?,
+            mlp_post_norm: self.some_norm("ffn_post_norm", at)?,
         })
     }
 

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::{Linear, Tapped, norm::Norm, position::rotate};
+use super::{Linear, Tapped, capped, norm::Norm, position::rotate};
 use crate::{
     infer::{
         cache::{BLOCK, Cache},
@@ -55,7 +55,8 @@ impl Attention {
                 *vectors = norm.of(config.norm, config.epsilon, vectors);
             }
         }
-        if let Position::Rotary { rope, pairs } = &config.position {
+        let turns = config.unturned == 0 || !(n + 1).is_multiple_of(config.unturned);
+        if let (Position::Rotary { rope, pairs }, true) = (&config.position, turns) {
             let past = cache.len();
             let turn = |vectors: &mut [f32], width: usize| {
                 vectors.par_chunks_exact_mut(width).enumerate().for_each(|(t, vector)| {
@@ -73,8 +74,7 @@ impl Attention {
 
 /// For each query the values so far, each as much as its key fits: `[T][heads * head]` in and out.
 fn mix(config: &Config, queries: &[f32], cache: &Cache, n: usize) -> Vec<f32> {
-    let Config { heads, kv_heads, head, .. } = *config;
-    let scale = 1.0 / (head as f32).sqrt();
+    let Config { heads, kv_heads, head, attention_scale: scale, attention_cap, .. } = *config;
     let mut mixed = vec![0.0; queries.len()];
     let each = mixed.par_chunks_exact_mut(head).zip(queries.par_chunks_exact(head)).enumerate();
     each.for_each_init(Vec::new, |scores: &mut Vec<f32>, (i, (out, query))| {
@@ -95,6 +95,7 @@ fn mix(config: &Config, queries: &[f32], cache: &Cache, n: usize) -> Vec<f32> {
                 *score += slopes[h] * position as f32;
             }
         }
+        capped(scores, attention_cap);
         softmax(scores);
         for (shares, values) in scores.chunks(BLOCK).zip(values) {
             blend(Isa::best(), shares, values, out);

@@ -49,6 +49,20 @@ impl Linear {
     }
 }
 
+/// Numbers kept within a bound, which large ones come near: `cap * tanh(x / cap)`.
+pub fn capped(xs: &mut [f32], cap: f32) {
+    if cap < f32::INFINITY {
+        xs.iter_mut().for_each(|x| *x = cap * libm::tanhf(*x / cap));
+    }
+}
+
+/// `x *= factor`.
+pub fn scaled(xs: &mut [f32], factor: f32) {
+    if factor != 1.0 {
+        xs.iter_mut().for_each(|x| *x *= factor);
+    }
+}
+
 /// `x += y`.
 pub fn add(x: &mut [f32], y: &[f32]) {
     for (x, y) in x.iter_mut().zip(y) {
