@@ -142,7 +142,7 @@ struct Writer<'a> {
 
 impl Writer<'_> {
     fn go_on(&mut self, prompt: &str) -> Result<()> {
-        let mut tokens = self.loaded.tokenizer.encode_whole(prompt, Special::Text);
+        let mut tokens = self.loaded.tokenizer.read(prompt)?;
         // A model without a beginning-of-text token cannot start from nothing.
         if tokens.is_empty() {
             tokens.extend(self.loaded.tokenizer.bos().or(self.loaded.tokenizer.eos()));

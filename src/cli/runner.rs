@@ -8,7 +8,7 @@ use crate::{
     checkpoint::{self, tokenizer::given},
     container::{self, OpenOptions},
     error::{Error, Result},
-    infer::{Special, Tokenizer, Weights},
+    infer::{Tokenizer, Weights},
     model::{Hyper, Stated, loader::Content},
 };
 
@@ -40,7 +40,7 @@ impl Loaded {
             model.vocab = given::read(path)?;
         }
         let weights = Weights::new(&model)?;
-        let tokenizer = Tokenizer::new(&model.vocab)?;
+        let tokenizer = Tokenizer::of(&model)?;
         for note in model.notes.iter().chain(&weights.config.notes).chain(tokenizer.notes()) {
             remark(globals, &format!("note: {note}"));
         }
@@ -79,7 +79,7 @@ impl WindowArgs {
         let path = path.ok_or_else(|| Error::Usage("which model?".to_owned()))?;
         let loaded = Loaded::open(path, &Stated::default(), globals)?;
         let text = read_text(&self.file)?;
-        let tokens = loaded.tokenizer.encode_whole(&text, Special::Text);
+        let tokens = loaded.tokenizer.read(&text)?;
         Ok((loaded, tokens))
     }
 

@@ -279,9 +279,7 @@ pub(super) fn fill_metadata(model: &mut Model) {
     }
     let Some(family) = catalog::family(&model.family) else { return };
     let hyper = Hyper::new(family, Sizes::of(model), Scaling::None);
-    if !family.family.gguf.is_empty() {
-        model.metadata.set("general.architecture", family.family.gguf.as_str());
-    }
+    model.metadata.set("general.architecture", family.architecture());
     hyper.sizes.symbols().for_each(|symbol| hyper.put(symbol, &mut model.metadata));
 }
 

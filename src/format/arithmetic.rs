@@ -130,6 +130,9 @@ pub enum Position {
     Rotary(Pairs),
     /// A vector for each position is added to the token's.
     Learned,
+    /// There is no attention: each layer keeps a state into which the past fades, as RWKV v4's do, and its two
+    /// parts mix each vector with the one before it.
+    Recurrent,
     /// Scores fall with the distance, in each head by its own slope.
     Alibi {
         /// The largest exponent of a slope where no key `attention.max_alibi_bias` says it.

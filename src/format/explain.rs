@@ -309,7 +309,7 @@ fn family(f: &Family) -> Vec<Section> {
     ];
     let size = |(symbol, size): (&String, &Size)| {
         let text = |name: &Option<String>| name.clone().unwrap_or_default();
-        let key = size.gguf_key(&f.family.gguf);
+        let key = size.gguf_key(f.architecture());
         row([symbol, &size.word.join(", "), &text(&key), &size.config.join(", ")])
     };
     let assumed = |a: &Assumed| {

@@ -360,9 +360,15 @@ impl Size {
 }
 
 impl Family {
+    /// What stands before its keys: `general.architecture`, or its own name where GGUF has none for it.
+    pub fn architecture(&self) -> &str {
+        let Identity { gguf, name, .. } = &self.family;
+        if gguf.is_empty() { name } else { gguf }
+    }
+
     /// The whole GGUF key of a symbol.
     pub fn key(&self, symbol: &str) -> Option<String> {
-        self.sizes.get(symbol)?.gguf_key(&self.family.gguf)
+        self.sizes.get(symbol)?.gguf_key(self.architecture())
     }
 }
 

@@ -1,4 +1,4 @@
-//! Keys and values of the tokens so far, which later tokens attend to.
+//! What is kept of the tokens so far: keys and values, which later tokens attend to, or a state of one size.
 
 /// Positions of a block.
 pub const BLOCK: usize = 64;
@@ -15,14 +15,39 @@ pub struct Cache {
     /// and what is there never moves.
     keys: Vec<Vec<Vec<f32>>>,
     values: Vec<Vec<Vec<f32>>>,
+    /// A state for each layer, where layers have one.
+    states: Vec<State>,
     len: usize,
+}
+
+/// What a layer without attention keeps ([`super::layer::recurrence`]); empty before the first token.
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    /// The last vector before the first part of the layer.
+    pub time: Vec<f32>,
+    /// The last vector before the second part.
+    pub channel: Vec<f32>,
+    /// Values so far, each by its weight, times `e^-most`.
+    pub values: Vec<f32>,
+    /// The sum of the weights, times `e^-most`.
+    pub weights: Vec<f32>,
+    /// The largest exponent of a weight.
+    pub most: Vec<f32>,
 }
 
 impl Cache {
     /// An empty cache. Memory is taken as positions fill.
     pub fn new(layers: usize, heads: usize, head: usize, context: usize) -> Cache {
         let empty = vec![Vec::new(); layers];
-        Cache { heads, head, context, keys: empty.clone(), values: empty, len: 0 }
+        Cache {
+            heads,
+            head,
+            context,
+            keys: empty.clone(),
+            values: empty,
+            states: vec![State::default(); layers],
+            len: 0,
+        }
     }
 
     /// Positions filled.
@@ -61,9 +86,17 @@ impl Cache {
         self.len += n;
     }
 
-    /// Forgets all positions from `len` on.
+    /// Forgets all positions from `len` on. A state forgets only all of them.
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
+        if len == 0 {
+            self.states.fill(State::default());
+        }
+    }
+
+    /// The state of `layer`.
+    pub fn state(&mut self, layer: usize) -> &mut State {
+        &mut self.states[layer]
     }
 
     /// The keys of key head `h` of `layer`, in blocks of [`BLOCK`] positions of `head` numbers each; after the

@@ -83,6 +83,8 @@ pub enum Position {
     Alibi(Vec<f32>),
     /// By what the stream holds.
     Stream,
+    /// There is no attention, but a state.
+    Recurrent,
 }
 
 impl Position {
@@ -110,21 +112,24 @@ impl Config {
         family: &'static Family,
         rows: impl Fn(&str) -> Option<u64>,
     ) -> Result<Config> {
-        let Some(choices) = &family.arithmetic else { return Err(not_run(&family.family.gguf)) };
+        let Some(choices) = &family.arithmetic else { return Err(not_run(&family.family.title)) };
         let hyper = Hyper::within(family, model, &Stated::default());
         let mut notes: Vec<String> = hyper.assumed().iter().map(ToString::to_string).collect();
         let mut metadata = model.metadata.clone();
         hyper.amend(&mut metadata);
         let numbers = Numbers::of(family, &metadata);
-        let (width, heads) = (
-            numbers.size("embedding_length", 1 << 20)?,
-            numbers.size("attention.head_count", 1 << 16)?,
-        );
+        let width = numbers.size("embedding_length", 1 << 20)?;
+        let attends = choices.position != arithmetic::Position::Recurrent;
+        let heads = match attends {
+            true => numbers.size("attention.head_count", 1 << 16)?,
+            false => 1,
+        };
         let head = match numbers.u64("attention.key_length") {
             Some(_) => numbers.size("attention.key_length", 1 << 16)?,
             None => width / heads,
         };
-        let measured = rows("key").and_then(|rows| rows.checked_div(head as u64));
+        let measured =
+            rows("key").filter(|_| attends).and_then(|rows| rows.checked_div(head as u64));
         let kv_heads = numbers.u64("attention.head_count_kv").or(measured).unwrap_or(heads as u64);
         let kv_heads = usize::try_from(kv_heads).unwrap_or(0);
         if head == 0 || kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
@@ -201,7 +206,7 @@ impl Config {
 /// The error for a model whose arithmetic is not described.
 pub fn not_run(name: &str) -> Error {
     Error::unsupported(
-        format!("the runner does not compute models of the architecture {name:?}"),
+        format!("the runner does not compute {name}"),
         "inspect, verify and compare work without running",
     )
 }
@@ -227,6 +232,7 @@ fn position(
             Position::Rotary { rope: Rope::new(numbers, head)?, pairs }
         }
         arithmetic::Position::Learned => Position::Stream,
+        arithmetic::Position::Recurrent => Position::Recurrent,
         arithmetic::Position::Alibi { most } => {
             match numbers.f64("attention.max_alibi_bias").unwrap_or(f64::from(most)) {
                 most if most > 0.0 => Position::Alibi(slopes(heads, most as f32)),

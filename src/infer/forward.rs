@@ -7,6 +7,7 @@ use super::{
     Config, Weights,
     cache::Cache,
     layer::{Tap, Tapped, add, capped, norm::Norm, scaled},
+    weights::{After, Mixing},
 };
 use crate::error::{Error, Result};
 
@@ -160,7 +161,10 @@ impl<'w> Session<'w> {
                     None => stream,
                 };
             let x = seen(layer.attention_norm.as_ref(), &stream); // [T][width]
-            let attended = layer.attention.of(config, n, &x, cache, tap); // [T][width]
+            let attended = match &layer.mixing {
+                Mixing::Attention(attention) => attention.of(config, n, &x, cache, tap),
+                Mixing::Recurrence(mix) => mix.of(&x, cache.state(n), tap),
+            }; // [T][width]
             let attended = made(&layer.attention_post_norm, attended);
             if !parallel {
                 add(&mut stream, &attended);
@@ -170,7 +174,11 @@ impl<'w> Session<'w> {
                 None if parallel => x,
                 before => seen(before.as_ref(), &stream),
             }; // [T][width]
-            let said = made(&layer.mlp_post_norm, layer.mlp.of(config, &x, tap)); // [T][width]
+            let said = match &layer.after {
+                After::Mlp(mlp) => mlp.of(config, &x, tap),
+                After::Channels(mix) => mix.of(config.activation, &x, cache.state(n), tap),
+            }; // [T][width]
+            let said = made(&layer.mlp_post_norm, said);
             if parallel {
                 add(&mut stream, &attended);
             }

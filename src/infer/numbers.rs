@@ -21,7 +21,7 @@ impl<'m> Numbers<'m> {
 
     /// The key with its architecture, as messages show it.
     pub fn key(&self, key: &str) -> String {
-        format!("{}.{key}", self.family.family.gguf)
+        format!("{}.{key}", self.family.architecture())
     }
 
     fn get(&self, key: &str) -> Option<&Value> {

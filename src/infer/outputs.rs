@@ -6,7 +6,7 @@
 
 use serde::Serialize;
 
-use super::{Session, Special, Tokenizer, Want, Weights};
+use super::{Session, Tokenizer, Want, Weights};
 use crate::{
     bytes::replace::check_interrupt,
     error::{Error, Result},
@@ -69,9 +69,8 @@ const WINDOW: usize = 256;
 /// # Errors
 /// Where a model cannot be run, or the text is too short to compare anything.
 pub fn compare(first: &Model, second: &Model, text: &str, most: usize) -> Result<Outputs> {
-    let vocab = if first.vocab.is_empty() { &second.vocab } else { &first.vocab };
-    let tokenizer = Tokenizer::new(vocab)?;
-    let mut tokens = tokenizer.encode_whole(text, Special::Text);
+    let tokenizer = Tokenizer::of(if first.vocab.is_empty() { second } else { first })?;
+    let mut tokens = tokenizer.read(text)?;
     tokens.truncate(most);
     if tokens.len() < 2 {
         let what = "the text is shorter than two tokens: there is nothing to compare";

@@ -6,8 +6,15 @@ use memmap2::Mmap;
 
 use super::{
     Config,
-    config::not_run,
-    layer::{Linear, attention::Attention, experts::Mlp, mlp::FeedForward, norm::Norm},
+    config::{Position, not_run},
+    layer::{
+        Linear,
+        attention::Attention,
+        experts::Mlp,
+        mlp::FeedForward,
+        norm::Norm,
+        recurrence::{ChannelMix, TimeMix},
+    },
     matrix::{Bytes, Matrix},
 };
 use crate::{
@@ -60,17 +67,35 @@ pub struct Head {
 pub struct Layer {
     /// Norm before attention, or behind the stream that has it; none where neither is.
     pub attention_norm: Option<Norm>,
-    /// Attention.
-    pub attention: Attention,
+    /// How tokens learn of those before them.
+    pub mixing: Mixing,
     /// Norm of what attention made.
     pub attention_post_norm: Option<Norm>,
     /// Norm before the feed-forward part, or behind the stream that has it; none where it shares that of attention, or
     /// neither is.
     pub mlp_norm: Option<Norm>,
-    /// What follows attention.
-    pub mlp: Mlp,
+    /// What follows.
+    pub after: After,
     /// Norm of what that made.
     pub mlp_post_norm: Option<Norm>,
+}
+
+/// How tokens learn of those before them.
+#[derive(Debug)]
+pub enum Mixing {
+    /// They attend to keys and values.
+    Attention(Attention),
+    /// From a state.
+    Recurrence(TimeMix),
+}
+
+/// What follows in a layer.
+#[derive(Debug)]
+pub enum After {
+    /// One feed-forward part, or experts.
+    Mlp(Mlp),
+    /// A part that sees the vector before, too.
+    Channels(Box<ChannelMix>),
 }
 
 /// Finds tensors of one model.
@@ -129,7 +154,9 @@ impl Weights {
         let Config { width, vocab, layers, .. } = config;
         let maps = vec![None; model.files.len()];
         let mut finder = Finder { model, maps, family, naming, config };
-        let layers = (0..layers).map(|n| finder.layer(n)).collect::<Result<_>>()?;
+        let recurrent = finder.config.position == Position::Recurrent;
+        let layer = |n| if recurrent { finder.recurrent_layer(n) } else { finder.layer(n) };
+        let layers = (0..layers).map(layer).collect::<Result<_>>()?;
         let embedding = finder.matrix("token_embedding", None, vocab, width)?;
         let positions = match finder.has("position_embedding", None) {
             true => {
@@ -196,18 +223,54 @@ impl Finder<'_> {
         }
         Ok(Layer {
             attention_norm,
-            attention: Attention {
+            mixing: Mixing::Attention(Attention {
                 query,
                 key,
                 value,
                 query_norm: self.head_norm("query_norm", at, heads)?,
                 key_norm: self.head_norm("key_norm", at, kv_heads)?,
                 out,
-            },
+            }),
             attention_post_norm: self.some_norm("attention_post_norm", at)?,
             mlp_norm,
-            mlp: self.mlp(n)?,
+            after: After::Mlp(self.mlp(n)?),
             mlp_post_norm: self.some_norm("ffn_post_norm", at)?,
+        })
+    }
+
+    /// A layer that keeps a state in place of keys and values.
+    fn recurrent_layer(&mut self, n: usize) -> Result<Layer> {
+        let (width, at) = (self.config.width, Some(n as u64));
+        let rows = |role: &Tensor| usize::try_from(role.rows()).unwrap_or(0);
+        let (inner, between) = (rows(&self.found("key", at)?), rows(&self.found("up", at)?));
+        let share = |role, len| self.vector(&self.found(role, at)?, len);
+        let [mix_key, mix_value, mix_receptance, mix_up, mix_gate] =
+            ["mix_key", "mix_value", "mix_receptance", "mix_up", "mix_gate"]
+                .map(|role| share(role, width));
+        let [decay, first] = ["time_decay", "time_first"].map(|role| share(role, inner));
+        Ok(Layer {
+            attention_norm: Some(self.norm("attention_norm", at)?),
+            attention_post_norm: None,
+            mixing: Mixing::Recurrence(TimeMix {
+                mix_key: mix_key?,
+                mix_value: mix_value?,
+                mix_receptance: mix_receptance?,
+                decay: decay?,
+                first: first?,
+                key: self.linear("key", at, inner, width)?,
+                value: self.linear("value", at, inner, width)?,
+                receptance: self.linear("receptance", at, inner, width)?,
+                out: self.linear("attention_out", at, width, inner)?,
+            }),
+            mlp_norm: Some(self.norm("ffn_norm", at)?),
+            after: After::Channels(Box::new(ChannelMix {
+                mix_up: mix_up?,
+                mix_gate: mix_gate?,
+                gate: self.linear("gate", at, width, width)?,
+                up: self.linear("up", at, between, width)?,
+                down: self.linear("down", at, width, between)?,
+            })),
+            mlp_post_norm: None,
         })
     }
 

@@ -229,7 +229,7 @@ impl Hyper {
 
     /// Sets the keys of one symbol.
     pub(crate) fn put(&self, symbol: &str, keys: &mut Metadata) {
-        let architecture = &self.family.family.gguf;
+        let architecture = self.family.architecture();
         if symbol == "scaling" {
             return self.scaling.put(architecture, keys);
         }

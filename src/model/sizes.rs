@@ -110,7 +110,7 @@ impl Facts for OfModel<'_> {
         if let Some(word) = size.word.iter().find_map(|word| self.model.header(word)) {
             return of_word(size.kind, word);
         }
-        let value = self.model.metadata.get(&size.gguf_key(&self.family.family.gguf)?)?;
+        let value = self.model.metadata.get(&size.gguf_key(self.family.architecture())?)?;
         of_kind(size.kind, value)
     }
 

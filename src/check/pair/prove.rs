@@ -4,7 +4,7 @@
 use crate::{
     change::{Act, Loss, Plan, Step},
     error::{Error, Result},
-    infer::{Outputs, outputs},
+    infer::{Outputs, Tokenizer, outputs},
     model::Model,
 };
 
@@ -30,14 +30,16 @@ pub fn proof(model: &Model, wanted: bool) -> impl Fn(&Plan, Model) -> Result<Opt
 /// [`Error::Refused`] where the outputs differ more than the plan's losses explain; where either model
 /// cannot be run or answers with NaN.
 pub fn prove(model: &Model, plan: &Plan, written: &Model) -> Result<String> {
-    let found = outputs::compare(&running(model, plan), written, TEXT, TOKENS)?;
+    let tokenizer = Tokenizer::of(written)?;
+    let text = tokenizer.sample(TEXT);
+    let found = outputs::compare(&running(model, plan), written, &text, TOKENS)?;
     let said = words(&found);
     let most = match plan.steps.iter().map(Step::loss).max().unwrap_or(Loss::Exact) {
         Loss::Exact if found.identical == found.positions => return Ok(format!("proved: {said}")),
         Loss::Exact if plan.steps.iter().any(|s| matches!(s.act, Act::Recode { .. })) => DECODED,
         Loss::Exact => 0.0,
         Loss::Rounded => ROUNDED,
-        Loss::Recoded => explained(plan, written.vocab.len()),
+        Loss::Recoded => explained(plan, tokenizer.len()),
     };
     if found.apart() <= most {
         return Ok(format!("proved: {said}"));

@@ -7,6 +7,7 @@ pub mod experts;
 pub mod mlp;
 pub mod norm;
 pub mod position;
+pub mod recurrence;
 
 use super::matrix::Matrix;
 

@@ -17,7 +17,11 @@ use std::collections::HashMap;
 
 use crate::{
     error::{Error, Result},
-    model::{TokenKind, Vocab, pretokenizer::PreTokenizer, printable::bytes_of},
+    format::{
+        catalog,
+        container::{Container, Skeleton},
+    },
+    model::{Model, Sizes, TokenKind, Vocab, pretokenizer::PreTokenizer, printable::bytes_of},
 };
 use bpe::Bpe;
 use pretokenize::Splitter;
@@ -51,6 +55,8 @@ enum Algorithm {
     Bpe(Box<Bpe>),
     Unigram(Box<Unigram>),
     WordPiece(Box<WordPiece>),
+    /// There is none: a text is the ids of its tokens.
+    Ids,
 }
 
 /// Whether the names of control tokens in a text stand for those tokens.
@@ -100,6 +106,44 @@ impl Tokenizer {
                 "known are \"llama\" (SentencePiece BPE), \"t5\" (SentencePiece unigram), \"gpt2\" (byte-level \
                  BPE) and \"bert\" (WordPiece)",
             )),
+        }
+    }
+
+    /// The tokenizer of `model`. Where its container has no place for a vocabulary, and none was given, texts are
+    /// the ids of their tokens.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::new`].
+    pub fn of(model: &Model) -> Result<Tokenizer> {
+        let holds = |c: &Container| c.vocab.is_some() || c.format.skeleton != Skeleton::Stream;
+        if !model.vocab.is_empty() || catalog::container(&model.format).is_none_or(holds) {
+            return Tokenizer::new(&model.vocab);
+        }
+        let ids = 0..Sizes::of(model).get("n_vocab").unwrap_or(0);
+        Ok(Tokenizer {
+            algorithm: Algorithm::Ids,
+            pieces: ids.map(|id| (format!(" {id}").into_bytes(), TokenKind::Normal)).collect(),
+            special: Matcher::default(),
+            user: Matcher::default(),
+            add_space: false,
+            bos: None,
+            eos: None,
+            add_bos: false,
+            add_eos: false,
+            ends: Vec::new(),
+            notes: vec!["the file holds no vocabulary: texts are the ids of tokens".to_owned()],
+        })
+    }
+
+    /// A text that shows what a model does where nobody gives one: `text`, or ids where texts are ids.
+    pub fn sample(&self, text: &str) -> String {
+        match self.algorithm {
+            // A step without a factor in common with usual sizes goes through all of them.
+            Algorithm::Ids => {
+                let ids = (0..self.len()).map(|i| (i * 7919 + 1) % self.len());
+                ids.take(256).map(|id| format!("{id} ")).collect()
+            }
+            _ => text.to_owned(),
         }
     }
 
@@ -305,6 +349,25 @@ impl Tokenizer {
         &self.notes
     }
 
+    /// The tokens of a text that a person gives, as [`Tokenizer::encode_whole`].
+    ///
+    /// # Errors
+    /// Where texts are ids, and something else stands in this one, or nothing.
+    pub fn read(&self, text: &str) -> Result<Vec<u32>> {
+        let tokens = self.encode_whole(text, Special::Text);
+        let strange = tokens.is_empty() || tokens.iter().any(|id| self.stored(*id).is_none());
+        if strange && matches!(self.algorithm, Algorithm::Ids) {
+            let most = self.len().saturating_sub(1);
+            return Err(Error::unsupported(
+                format!(
+                    "the file holds no vocabulary, and the text is no list of ids from 0 to {most}"
+                ),
+                "give ids (\"58 277 423\"), or `run` its tokenizer.json with --vocab",
+            ));
+        }
+        Ok(tokens)
+    }
+
     /// The tokens of `text` between the tokens that this vocabulary puts around every text.
     pub fn encode_whole(&self, text: &str, special: Special) -> Vec<u32> {
         let mut out: Vec<u32> = self.leading_bos().into_iter().collect();
@@ -352,6 +415,11 @@ impl Tokenizer {
                 bpe.encode(&format!(" {text}"), out);
             }
             Algorithm::Bpe(bpe) => bpe.encode(text, out),
+            Algorithm::Ids => {
+                let words = text.split(|c: char| c.is_whitespace() || c == ',');
+                let words = words.filter(|word| !word.is_empty());
+                out.extend(words.map(|word| word.parse().unwrap_or(u32::MAX)));
+            }
         }
     }
 
