@@ -107,7 +107,7 @@ fn a_folder_of_peft_becomes_the_adapter_of_today() {
 }
 
 /// A folder with the weights of an adapter and these settings among its own.
-fn with_settings(name: &str, settings: serde_json::Value) -> tempfile::TempDir {
+fn with_settings(name: &str, settings: &serde_json::Value) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let from = golden("families/ggla/models").join(name);
     let weights = folder.path().join("adapter_model.bin");
@@ -123,7 +123,7 @@ fn with_settings(name: &str, settings: serde_json::Value) -> tempfile::TempDir {
 
 #[test]
 fn rank_stabilised_adapters_get_the_alpha_that_scales_alike() {
-    let folder = with_settings("vo", serde_json::json!({ "use_rslora": true, "lora_alpha": 3 }));
+    let folder = with_settings("vo", &serde_json::json!({ "use_rslora": true, "lora_alpha": 3 }));
     let (model, _) = upgraded(&folder.path().display().to_string(), &[]);
     // 3 / sqrt(8) is alpha / 8.
     assert_eq!(model.metadata.f32("adapter.lora.alpha"), Some((3.0 * 8f64.sqrt()) as f32));
@@ -148,7 +148,7 @@ fn what_no_pair_carries_is_refused_by_its_name() {
         (json!({ "lora_alpha": 1e300 }), 3, "lora_alpha at"),
         (json!({ "lora_alpha": "remove" }), 3, "lora_alpha at"),
     ] {
-        let folder = with_settings("vo", settings.clone());
+        let folder = with_settings("vo", &settings);
         let path = folder.path().display().to_string();
         let output = regguf(&["upgrade", &path]);
         let said = says(&output);
@@ -157,7 +157,7 @@ fn what_no_pair_carries_is_refused_by_its_name() {
         assert_eq!(std::fs::read_dir(&path).unwrap().count(), 2, "{settings}");
     }
     // Ranks of their own are carried: alpha is divided by each.
-    let own = with_settings("vo", json!({ "rank_pattern": { "v_proj": 8, "o_proj": 8 }, "r": 4 }));
+    let own = with_settings("vo", &json!({ "rank_pattern": { "v_proj": 8, "o_proj": 8 }, "r": 4 }));
     upgraded(&own.path().display().to_string(), &[]);
 }
 
@@ -232,7 +232,7 @@ fn adapters_are_shown_with_what_they_change() {
     let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
     assert_eq!(json["adapter"]["matrices"], serde_json::json!(["attn_v", "attn_output"]));
     assert_eq!(json["adapter"]["ranks"], serde_json::json!([8]));
-    let broken = with_settings("vo", serde_json::json!({ "use_dora": true }));
+    let broken = with_settings("vo", &serde_json::json!({ "use_dora": true }));
     let said = says(&regguf(&["inspect", &broken.path().display().to_string()]));
     assert!(said.contains("next        nothing:") && said.contains("DoRA"), "{said}");
 }
@@ -420,4 +420,58 @@ fn pairs_are_verified_against_each_other_and_the_base() {
     assert_eq!(output.status.code(), Some(1), "{}", says(&output));
     let said = says(&regguf(&["upgrade", &path]));
     assert!(said.contains("NaN weights were written: blk.1.attn_output.weight.lora_b"), "{said}");
+}
+
+/// A folder of PEFT with one pair or more, numbers counted from 0.
+fn peft(tensors: &[(&str, [u16; 2])]) -> tempfile::TempDir {
+    let (mut directory, mut data) = (serde_json::Map::new(), Vec::new());
+    for (name, shape) in tensors {
+        let start = data.len();
+        data.extend(counted(shape[0] * shape[1]).iter().flat_map(|n| n.to_le_bytes()));
+        let entry = serde_json::json!({ "dtype": "F32", "shape": shape, "data_offsets": [start, data.len()] });
+        directory.insert(format!("base_model.model.{name}"), entry);
+    }
+    let head = serde_json::Value::Object(directory).to_string();
+    let file = [&(head.len() as u64).to_le_bytes()[..], head.as_bytes(), &data].concat();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("adapter_model.safetensors"), file).unwrap();
+    let settings = r#"{"peft_type": "LORA", "r": 4, "lora_alpha": 8}"#;
+    std::fs::write(folder.path().join("adapter_config.json"), settings).unwrap();
+    folder
+}
+
+#[test]
+fn rows_by_head_of_other_families_are_put_in_order_and_embeddings_turned() {
+    let module = "gpt_neox.layers.0.attention.query_key_value";
+    let (a, b) = (format!("{module}.lora_A.weight"), format!("{module}.lora_B.default.weight"));
+    let folder = peft(&[(&a, [4, 64]), (&b, [192, 4])]);
+    let path = folder.path().display().to_string();
+    let output = regguf(&["upgrade", &path]);
+    let said = says(&output);
+    assert!(output.status.code() == Some(4) && said.contains("no number of heads"), "{said}");
+    let gptneox = golden("families/gptneox.gguf").display().to_string();
+    let (model, _) = upgraded(&path, &["--base", &gptneox]);
+    assert_eq!(model.metadata.str("general.architecture"), Some("gptneox"));
+    // Four heads of sixteen rows: of each its query, key and value; then all queries, keys, values.
+    let heads =
+        |part: u16| (0..4u16).flat_map(move |head| (0..16).map(move |r| head * 48 + part * 16 + r));
+    let rows = (0..3u16).flat_map(heads);
+    let wanted: Vec<f32> = rows.flat_map(|r| (0..4).map(move |c| f32::from(r * 4 + c))).collect();
+    assert_eq!(numbers(&model)["blk.0.attn_qkv.weight.lora_b"], (vec![192, 4], wanted));
+
+    let module = "model.embed_tokens.lora_embedding";
+    let (a, b) = (format!("{module}_A"), format!("{module}_B"));
+    let folder = peft(&[(&a, [4, 512]), (&b, [64, 4])]);
+    let (model, _) = upgraded(&folder.path().display().to_string(), &["--base", &base()]);
+    let found = numbers(&model);
+    let turned = (0..512u16).flat_map(|c| (0..4).map(move |r| f32::from(r * 512 + c))).collect();
+    assert_eq!(found["token_embd.weight.lora_a"], (vec![512, 4], turned));
+    assert_eq!(found["token_embd.weight.lora_b"], (vec![64, 4], counted(256)));
+
+    let folder = peft(&[("model.layers.0.self_attn.v_proj.lora_magnitude_vector", [1, 64])]);
+    let said = says(&regguf(&["upgrade", &folder.path().display().to_string()]));
+    assert!(said.contains("lora_magnitude_vector: the lengths of DoRA"), "{said}");
+    let folder = peft(&[("lm_head.weight", [512, 64])]);
+    let said = says(&regguf(&["upgrade", &folder.path().display().to_string()]));
+    assert!(said.contains("lm_head.weight: a whole tensor"), "{said}");
 }

@@ -239,7 +239,7 @@ fn a_file_with_some_tensors_of_a_family_is_told_as_that() {
         let ends = ends(&model);
         let layer = |t: &Tensor| Role::of(family, Naming::Old, &t.name).and_then(|role| role.layer);
         let of_first = |t: &&Tensor| layer(t) == Some(0);
-        let kept = model.tensors.iter().filter(of_first).last().unwrap();
+        let kept = model.tensors.iter().rfind(of_first).unwrap();
         let first = model.tensor(&model.tensors[0].name).unwrap();
         let head = 12 + 4 * first.shape.len() + first.name.len();
         let begin = usize::try_from(ends[0] - first.bytes()).unwrap() - head;
