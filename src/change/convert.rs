@@ -15,7 +15,7 @@ use crate::{
     model::Model,
     quant::{
         QuantType,
-        encode::{EncodeRows, encoder},
+        encode::{EncodeRows, encoder, needs_importance},
     },
 };
 
@@ -48,7 +48,7 @@ pub fn plan(model: Model, options: &Options) -> Result<(Model, Vec<Plan>)> {
     let mut plans = Vec::new();
     for word in &options.types {
         let mut plan = if word.eq_ignore_ascii_case("auto") {
-            base.clone()
+            as_stored(&model, &base)
         } else {
             let file_type = FileType::parse(word)?;
             match uniform(file_type, &base) {
@@ -92,6 +92,25 @@ fn uniform(file_type: FileType, base: &Plan) -> Option<(QuantType, EncodeRows)> 
     let to = QuantType::today(file_type.base)
         .filter(|to| alike && !file_type.copy && base.target.holds(*to));
     to.zip(encoder(file_type.base))
+}
+
+/// Everything in the type in which it is stored, sums in that of what they are added to, as far as it is written.
+fn as_stored(model: &Model, base: &Plan) -> Plan {
+    let mut plan = base.clone();
+    for step in &mut plan.steps {
+        let Some(sum) = model.tensors.get(step.source).filter(|t| t.sum.is_some()) else {
+            continue;
+        };
+        let name = sum.stored().name();
+        let whole = |to: &QuantType| step.shape.last().is_some_and(|n| to.row_bytes(*n).is_some());
+        let writes = |to: &QuantType| plan.target.holds(*to) && whole(to);
+        let own = QuantType::today(name).filter(|to| writes(to) && !needs_importance(name));
+        let to = own.zip(encoder(name)).or(QuantType::today("f16").zip(encoder("f16")));
+        if let Some((to, encode)) = to.filter(|(to, _)| *to != sum.quant) {
+            become_type(step, to, encode);
+        }
+    }
+    plan
 }
 
 /// Every matrix in one type.

@@ -105,7 +105,7 @@ pub fn plan(model: Model, folder: PathBuf, dtype: &str, stated: &Stated) -> Resu
             }
             tensor.orders.push(Order::HalvesFromPairs { rows_per_head: head });
         }
-        let stored = tensor.quant.name();
+        let stored = tensor.stored().name();
         let to = match dtype {
             "auto" if matches!(stored, "f32" | "f16" | "bf16") => stored,
             "auto" => "f16",

@@ -214,7 +214,9 @@ fn stack_experts(model: &mut Model, notes: &mut Vec<String>) -> Result<()> {
                 if stack.shape.first() == Some(&expert)
                     && stack.shape.get(1..) == Some(tensor.shape.as_slice())
                     && stack.quant == tensor.quant
-                    && tensor.join == Join::Rows =>
+                    && tensor.join == Join::Rows
+                    && stack.sum.is_none()
+                    && tensor.sum.is_none() =>
             {
                 stack.pieces.extend(tensor.pieces);
                 if let Some(n) = stack.shape.first_mut() {

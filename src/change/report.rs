@@ -129,7 +129,8 @@ impl Report {
         for (i, step) in plan.steps.iter().enumerate() {
             let Some(source) = model.tensors.get(step.source) else { continue };
             let done = outcome.and_then(|o| o.steps.get(i)).copied().unwrap_or_default();
-            let (from, to, how) = (source.quant.to_string(), step.quant.to_string(), step.how());
+            let how = if source.sum.is_some() { "merged" } else { step.how() };
+            let (from, to) = (source.stored().to_string(), step.quant.to_string());
             let measured = done.distance.weights > 0;
             if done.kept_odd {
                 odd.push(step.name.as_str());
@@ -254,6 +255,12 @@ impl Report {
     fn loss(&self, group: &Group) -> String {
         let now = self.written;
         match group.how {
+            "merged" => match group.rmse.zip(group.snr_db) {
+                Some((rmse, snr)) => {
+                    format!("summed in f32; then rmse {rmse:.3e}, snr {snr:.1} dB")
+                }
+                None => "summed in f32".to_owned(),
+            },
             "copied" => "the same bytes".to_owned(),
             "reordered" => "lossless: the same weights, bit for bit".to_owned(),
             "decoded" => "lossless: F32 holds every weight".to_owned(),

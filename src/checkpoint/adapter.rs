@@ -141,6 +141,7 @@ fn tensor(stored: &Stored) -> Result<Option<(String, char, Tensor)>> {
         pieces: vec![stored.piece()?],
         fold: 1,
         span: None,
+        sum: None,
         join: Join::Rows,
         orders: Vec::new(),
     };

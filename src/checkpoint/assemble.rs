@@ -57,6 +57,7 @@ impl Part {
             orders: self.orders.clone(),
             fold: 1,
             span: None,
+            sum: None,
         }
     }
 }

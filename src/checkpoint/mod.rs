@@ -321,7 +321,8 @@ pub fn alone(path: &Path) -> Result<Model> {
         if let (None, Some(last)) = (block, shape.last_mut()) {
             *last = stored.dtype.bytes(*last)?;
         }
-        Some(Tensor { name, shape, quant, big_endian, pieces, join, orders, fold: 1, span: None })
+        let (fold, span, sum) = (1, None, None);
+        Some(Tensor { name, shape, quant, big_endian, pieces, join, orders, fold, span, sum })
     };
     let tensors = weights.tensors.iter().filter_map(tensor).collect();
     let format = weights.format.to_owned();

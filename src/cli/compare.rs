@@ -16,7 +16,7 @@ use crate::{
     container::{self, OpenOptions},
     error::Result,
     infer::outputs,
-    model::Model,
+    model::{Model, Stated},
 };
 
 #[derive(Debug, clap::Args)]
@@ -25,6 +25,7 @@ Exit code 0: the same weights and outputs; 1: something differs.
 
 Examples:
   regguf compare ggml-model-q4_0.bin ggml-model-q4_0.gguf
+  regguf compare llama.gguf --lora alpaca.gguf merged.gguf      an adapter over the reference
   regguf compare f16.gguf q8_0.gguf q4_0.gguf --text wiki.test.raw --html report.html")]
 #[allow(missing_docs, reason = "the fields are documented for the person")]
 pub struct Args {
@@ -33,6 +34,8 @@ pub struct Args {
     /// The models to compare with it
     #[arg(required = true)]
     models: Vec<PathBuf>,
+    #[command(flatten)]
+    lora: super::lora::LoraArgs,
     /// Run the models over this text and compare what they say
     #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
@@ -53,7 +56,8 @@ pub struct Args {
 /// Runs it.
 pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let open = |path: &PathBuf| container::open(path, &OpenOptions::default());
-    let reference = open(&args.reference)?;
+    let mut reference = open(&args.reference)?;
+    args.lora.add_to(&mut reference, &Stated::default())?;
     let mut reference_side = side(&reference);
     let text = args.text.as_ref().map(|p| read_text(p)).transpose()?;
     let models = args.models.iter().map(open).collect::<Result<Vec<_>>>()?;

@@ -24,6 +24,8 @@ Examples:
   regguf convert models/7B/ --type f16,q4_k_m,q8_0
   regguf convert Mistral-7B-v0.1/ -o mistral.gguf --type bf16
   regguf convert pytorch_model.bin.index.json --dry-run
+  regguf convert llama-7b-hf/ --lora alpaca-lora-7b.gguf -o alpaca.gguf --type q4_0
+  regguf convert llama-7b-hf/ --delta vicuna-7b-delta-v1.1/ -o vicuna.gguf --type f16,q4_0
   regguf convert ggml-model-q4_0.bin --to safetensors -o llama-hf/
 
 IN is a folder with consolidated.*.pth, *.safetensors or pytorch_model*.bin, an index, one shard, or any \
@@ -51,6 +53,10 @@ pub struct Args {
     #[arg(long)]
     allow_requantize: bool,
     #[command(flatten)]
+    lora: super::lora::LoraArgs,
+    #[command(flatten)]
+    delta: super::lora::DeltaArgs,
+    #[command(flatten)]
     write: super::write::WriteArgs,
     #[command(flatten)]
     open: super::open::OpenArgs,
@@ -62,11 +68,17 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let raw = checkpoint::is_checkpoint(&args.input)?;
     let model = if raw {
         let drop = args.drop.clone();
-        let options = checkpoint::Options { drop, ..checkpoint::Options::of(&stated) };
+        let mut options = checkpoint::Options { drop, ..checkpoint::Options::of(&stated) };
+        if args.delta.delta.is_some() {
+            // Its own tokens are not asked for.
+            options.misfit = checkpoint::Misfit::Leave;
+        }
         checkpoint::open(&args.input, &options)?
     } else {
         container::open(&args.input, &args.open.options())?
     };
+    let mut model = args.delta.added_to(model, &stated, args.write.dry_run)?;
+    args.lora.add_to(&mut model, &stated)?;
     if args.write.to.as_deref() == Some("safetensors") {
         return export(args, model, &stated, globals);
     }

@@ -22,6 +22,7 @@ mod imatrix;
 pub mod inspect;
 mod join;
 mod json;
+mod lora;
 mod man;
 mod metadata;
 mod open;

@@ -20,6 +20,7 @@ use crate::{
 Examples:
   regguf run -m ggml-model-q4_0.bin -p \"Building a website can be done in 10 simple steps:\" -n 512
   regguf run -m model.gguf -f prompt.txt --temp 0 -n 64     the likeliest tokens, always
+  regguf run -m llama-7b.gguf --lora alpaca.gguf -n 64    an adapter over its model
   regguf run -m model.gguf --interactive                    a conversation")]
 pub struct Args {
     /// The model: a file of any era, the first of a set, or a folder
@@ -71,6 +72,8 @@ pub struct Args {
     #[arg(short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     t: Option<u16>,
     #[command(flatten)]
+    lora: super::lora::LoraArgs,
+    #[command(flatten)]
     stated: super::stated::StatedArgs,
 }
 
@@ -89,7 +92,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
 
 fn write(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let begun = Instant::now();
-    let loaded = Loaded::open(&args.model, &args.stated.stated(), globals)?;
+    let loaded = Loaded::open(&args.model, &args.lora, &args.stated.stated(), globals)?;
     let seed = args.seed.unwrap_or_else(clock);
     let context = args.context.unwrap_or(loaded.weights.config.context);
     let prompt = match &args.file {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Globals, remark};
+use super::{Globals, lora::LoraArgs, remark};
 use crate::{
     bytes::read_text,
     checkpoint::{self, tokenizer::given},
@@ -23,8 +23,14 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// Opens the model at `path`, of which a person says what is `stated`, and remarks what was assumed.
-    pub fn open(path: &Path, stated: &Stated, globals: &Globals) -> Result<Loaded> {
+    /// Opens the model at `path` with adapters over it, of which a person says what is `stated`, and remarks
+    /// what was assumed.
+    pub fn open(
+        path: &Path,
+        lora: &LoraArgs,
+        stated: &Stated,
+        globals: &Globals,
+    ) -> Result<Loaded> {
         let mut model = match checkpoint::is_checkpoint(path)? {
             true => checkpoint::open(path, &checkpoint::Options::of(stated))?,
             false => container::open(path, &OpenOptions::default())?,
@@ -39,6 +45,7 @@ impl Loaded {
         if let Some(path) = &stated.vocab {
             model.vocab = given::read(path)?;
         }
+        lora.add_to(&mut model, stated)?;
         let weights = Weights::new(&model)?;
         let tokenizer = Tokenizer::of(&model)?;
         for note in model.notes.iter().chain(&weights.config.notes).chain(tokenizer.notes()) {
@@ -67,6 +74,8 @@ pub struct WindowArgs {
     /// Read only the first N windows
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     chunks: Option<u32>,
+    #[command(flatten)]
+    lora: LoraArgs,
     /// Number of threads, as --threads
     #[arg(short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub t: Option<u16>,
@@ -77,7 +86,7 @@ impl WindowArgs {
     pub fn open(&self, globals: &Globals) -> Result<(Loaded, Vec<u32>)> {
         let path = self.model.as_ref().or(self.named.as_ref());
         let path = path.ok_or_else(|| Error::Usage("which model?".to_owned()))?;
-        let loaded = Loaded::open(path, &Stated::default(), globals)?;
+        let loaded = Loaded::open(path, &self.lora, &Stated::default(), globals)?;
         let text = read_text(&self.file)?;
         let tokens = loaded.tokenizer.read(&text)?;
         Ok((loaded, tokens))

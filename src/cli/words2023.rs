@@ -37,10 +37,8 @@ const FLAGS: &[(&[&str], Fate)] = &[
     (&["--prompt-cache-all", "--prompt-cache-ro"], Needless),
     (&["--tfs", "--typical", "--cfg-scale"], MissingValue(Some(1.0))),
     (&["--mirostat", "--frequency-penalty", "--presence-penalty"], MissingValue(Some(0.0))),
-    (
-        &["--mirostat-lr", "--mirostat-ent", "-l", "--logit-bias", "--lora", "--lora-base"],
-        MissingValue(None),
-    ),
+    (&["--mirostat-lr", "--mirostat-ent", "-l", "--logit-bias"], MissingValue(None)),
+    (&["--lora-base"], MissingValue(None)),
     (&["--cfg-negative-prompt", "--grammar", "--grammar-file", "-r"], MissingValue(None)),
     (&["--reverse-prompt", "--in-prefix", "--in-suffix"], MissingValue(None)),
     (&["-eps", "--rms-norm-eps", "--rope-freq-base"], MissingValue(None)),

@@ -6,7 +6,7 @@ use memmap2::Mmap;
 use rayon::prelude::*;
 
 use super::{fused, panel, whole};
-use crate::quant::{QuantType, decode_rows, isa::Isa};
+use crate::quant::{QuantType, decode_rows, isa::Isa, product::add_product};
 
 /// A matrix of `rows` by `cols` weights in any block type.
 #[derive(Clone, Debug)]
@@ -19,6 +19,19 @@ pub struct Matrix {
     row_bytes: usize,
     /// The parts one below the other: more than one in a multi-part model.
     parts: Vec<Part>,
+    /// What adapters add to it.
+    added: Vec<Product>,
+}
+
+/// What an adapter adds to a matrix: `scale * b a`.
+#[derive(Clone, Debug)]
+pub struct Product {
+    /// The matrix that vectors meet first.
+    pub a: Matrix,
+    /// The one that they meet then.
+    pub b: Matrix,
+    /// What the product is multiplied with.
+    pub scale: f32,
 }
 
 #[derive(Clone, Debug)]
@@ -73,7 +86,14 @@ impl Matrix {
         for part in &parts {
             assert_eq!(part.bytes.get().len(), part.rows.len() * row_bytes, "whole rows");
         }
-        Matrix { rows, cols, quant, row_bytes, parts }
+        Matrix { rows, cols, quant, row_bytes, parts, added: Vec::new() }
+    }
+
+    /// Adds the product of an adapter: `b` has as many rows as the matrix, `a` as many columns.
+    pub fn add(&mut self, product: Product) {
+        let Product { a, b, .. } = &product;
+        assert_eq!((b.rows, b.cols, a.cols), (self.rows, a.rows, self.cols), "fitting matrices");
+        self.added.push(product);
     }
 
     /// The type of its rows.
@@ -90,7 +110,13 @@ impl Matrix {
             Some((count, part.bytes.slice(at, count * self.row_bytes)))
         };
         let parts = self.parts.iter().filter_map(cut).collect();
-        Matrix::new(self.quant, self.cols, self.row_bytes, parts)
+        let band = |Product { a, b, scale }: &Product| Product {
+            a: a.clone(),
+            b: b.band(rows.clone()),
+            scale: *scale,
+        };
+        let added = self.added.iter().map(band).collect();
+        Matrix { added, ..Matrix::new(self.quant, self.cols, self.row_bytes, parts) }
     }
 
     /// Decodes row `row` into `out`.
@@ -100,6 +126,12 @@ impl Matrix {
         let mut rows = vec![0.0; group * self.cols];
         self.decode(first..first + group, &mut rows);
         out.copy_from_slice(&rows[(row - first) * self.cols..(row - first + 1) * self.cols]);
+        for Product { a, b, scale } in &self.added {
+            let (mut shares, mut wide) = (vec![0.0; b.cols], vec![0.0; a.rows * a.cols]);
+            b.row(row, &mut shares);
+            a.decode(0..a.rows, &mut wide);
+            add_product(Isa::best(), out, &shares, &wide, self.cols, *scale);
+        }
     }
 
     fn decode(&self, rows: Range<usize>, out: &mut [f32]) {
@@ -121,6 +153,17 @@ impl Matrix {
         let count = xs.len() / self.cols;
         assert_eq!(xs.len(), count * self.cols, "whole vectors");
         assert_eq!(out.len(), count * self.rows, "a product for every row and vector");
+        self.multiply_stored(xs, count, out);
+        for Product { a, b, scale } in &self.added {
+            let (mut narrow, mut wide) = (vec![0.0; count * a.rows], vec![0.0; out.len()]);
+            a.multiply(xs, &mut narrow);
+            b.multiply(&narrow, &mut wide);
+            out.iter_mut().zip(wide).for_each(|(out, wide)| *out += wide * scale);
+        }
+    }
+
+    /// The products of what the files hold.
+    fn multiply_stored(&self, xs: &[f32], count: usize, out: &mut [f32]) {
         if count == 1 {
             return self.products(xs, out);
         }

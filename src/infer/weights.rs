@@ -15,7 +15,7 @@ use super::{
         norm::Norm,
         recurrence::{ChannelMix, TimeMix},
     },
-    matrix::{Bytes, Matrix},
+    matrix::{Bytes, Matrix, Product},
 };
 use crate::{
     bytes::{Input, map},
@@ -28,6 +28,7 @@ use crate::{
     model::{
         Join, Model, Order, Piece, Tensor,
         role::{Naming, Role, expert_of},
+        tensor::Term,
     },
     quant::{decode_rows, isa::Isa},
 };
@@ -433,7 +434,11 @@ impl Finder<'_> {
             return Err(Error::unsupported(what, "check the file with regguf verify"));
         }
         let row_bytes = usize::try_from(tensor.row_bytes()).unwrap_or(0);
-        let in_order = tensor.join == Join::Rows
+        if let Some(matrix) = self.unmerged(tensor, rows, cols)? {
+            return Ok(matrix);
+        }
+        let in_order = tensor.sum.is_none()
+            && tensor.join == Join::Rows
             && tensor.orders.is_empty()
             && tensor.pieces.iter().all(Piece::is_dense)
             && !tensor.big_endian;
@@ -455,6 +460,26 @@ impl Finder<'_> {
         let all = 0..bytes.len();
         let parts = vec![(rows, Bytes::Owned(Arc::new(bytes), all))];
         Ok(Matrix::new(tensor.quant, cols, row_bytes, parts))
+    }
+
+    /// A matrix to which adapters add their products, as it is stored, and the products beside it; none where
+    /// it is another thing.
+    fn unmerged(&mut self, tensor: &Tensor, rows: usize, cols: usize) -> Result<Option<Matrix>> {
+        let Some(sum) = tensor.sum.as_ref().filter(|_| tensor.orders.is_empty()) else {
+            return Ok(None);
+        };
+        if sum.terms.iter().any(|term| matches!(term, Term::Rows { .. })) {
+            return Ok(None);
+        }
+        let mut matrix = self.load(&sum.base, rows, cols)?;
+        for term in &sum.terms {
+            if let Term::Product { a, b, scale } = term {
+                let rank = usize::try_from(a.rows()).unwrap_or(0);
+                let (a, b) = (self.load(a, rank, cols)?, self.load(b, rows, rank)?);
+                matrix.add(Product { a, b, scale: *scale });
+            }
+        }
+        Ok(Some(matrix))
     }
 
     fn map(&mut self, file: usize) -> Result<Arc<Mmap>> {

@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Model, Naming, Piece, Role, Tensor, loader::Content};
+use super::{Model, Naming, Role, Tensor, loader::Content};
 use crate::{
     bytes::Input,
     error::{Error, Malformed, Result},
@@ -158,7 +158,7 @@ impl Adapter {
 }
 
 /// Where each tensor of `base` stands, by its GGUF name.
-fn names(base: &Model) -> BTreeMap<String, usize> {
+pub(super) fn names(base: &Model) -> BTreeMap<String, usize> {
     let family: Option<&'static Family> = catalog::family(&base.family);
     let name = |tensor: &Tensor| match family.and_then(|f| Role::find(f, &tensor.name)) {
         // Rows of such names stand in another order.
@@ -213,7 +213,7 @@ fn pair(model: &Model, target: String, a: &Tensor, b: &Tensor) -> Result<Pair> {
         malformed(model, &target, at, found, wanted)
     };
     if turned {
-        (a, b) = (turn(&b).ok_or_else(|| broken("plain numbers of two dimensions"))?, a);
+        (a, b) = (b.transposed().ok_or_else(|| broken("plain numbers of two dimensions"))?, a);
     }
     let ([rank, _], [_, other]) = (a.shape.as_slice(), b.shape.as_slice()) else {
         return Err(broken("two matrices"));
@@ -225,24 +225,6 @@ fn pair(model: &Model, target: String, a: &Tensor, b: &Tensor) -> Result<Pair> {
         return Err(broken("rows coded one by one"));
     }
     Ok(Pair { target, a, b })
-}
-
-/// A matrix of plain numbers with its rows as columns.
-fn turn(tensor: &Tensor) -> Option<Tensor> {
-    let ([rows, columns], [piece]) = (tensor.shape.as_slice(), tensor.pieces.as_slice()) else {
-        return None;
-    };
-    let plain = tensor.quant.layout().elements == 1 && tensor.contiguous().is_some();
-    let width = u8::try_from(tensor.quant.layout().bytes).ok().filter(|_| plain)?;
-    let step = u64::from(width);
-    let piece = Piece {
-        rows: *columns,
-        row_bytes: rows * step,
-        row_stride: step,
-        element: Some((width, columns * step)),
-        ..piece.clone()
-    };
-    Some(Tensor { shape: vec![*columns, *rows], pieces: vec![piece], ..tensor.clone() })
 }
 
 fn malformed(model: &Model, field: &str, at: u64, found: String, wanted: &str) -> Error {

@@ -17,6 +17,7 @@ pub mod role;
 pub mod rows;
 pub mod sizes;
 pub mod spelling;
+pub mod sum;
 pub mod tensor;
 pub mod texts;
 pub mod value;
@@ -170,6 +171,9 @@ impl Model {
 
     /// Reads rows in the order in which the pieces hold them.
     fn read_stored(&self, tensor: &Tensor, first: u64, n: u64, out: &mut [u8]) -> Result<()> {
+        if let Some(sum) = &tensor.sum {
+            return sum.read(self, tensor.quant, first, n, out);
+        }
         let row = usize::try_from(tensor.row_bytes()).unwrap_or(usize::MAX);
         match tensor.join {
             Join::Rows => {

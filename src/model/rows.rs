@@ -99,7 +99,8 @@ impl Tensor {
         let vector = self.shape.len() == 1;
         let layout = self.quant.layout();
         let group = layout.rows as u64;
-        let plain = self.orders.is_empty() && self.fold == 1 && self.span.is_none();
+        let plain =
+            self.sum.is_none() && self.orders.is_empty() && self.fold == 1 && self.span.is_none();
         let joined = self.join == Join::Rows || vector || self.pieces.len() == 1;
         if !plain || !joined || vector && layout.elements != 1 {
             return None;

@@ -1,5 +1,7 @@
 //! A tensor: its name, shape and type, and where its rows stand. No weights are held.
 
+use std::sync::Arc;
+
 use crate::{
     error::{Error, Result},
     quant::QuantType,
@@ -29,6 +31,39 @@ pub struct Tensor {
     pub join: Join,
     /// Permutations of the stored rows, applied first to last.
     pub orders: Vec<Order>,
+    /// What it is the sum of, where its rows are made while they are read; its pieces then only say where
+    /// the first term lies.
+    pub sum: Option<Arc<Sum>>,
+}
+
+/// What a tensor is the sum of; [`super::sum`] makes its rows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sum {
+    /// What is stored of it.
+    pub base: Tensor,
+    /// What is added, first to last, each time rounded to f32.
+    pub terms: Vec<Term>,
+}
+
+/// What is added to the rows of a tensor.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Term {
+    /// `scale * B A`, by an adapter.
+    Product {
+        /// [r, in].
+        a: Tensor,
+        /// [out, r].
+        b: Tensor,
+        /// What the product is multiplied with.
+        scale: f32,
+    },
+    /// The rows of another tensor, and beyond its last row always the same one.
+    Rows {
+        /// The other tensor.
+        tensor: Tensor,
+        /// What is added to each row that it does not have; empty for nothing.
+        beyond: Arc<[f32]>,
+    },
 }
 
 /// A part of a tensor in one file.
@@ -105,8 +140,8 @@ impl Tensor {
         at.checked_add(rows.checked_mul(row_bytes)?)?;
         let piece = Piece { file, at, rows, row_bytes, row_stride: row_bytes, element: None };
         let (pieces, orders) = (vec![piece], Vec::new());
-        let (big_endian, fold, span, join) = (false, 1, None, Join::Rows);
-        Some(Tensor { name, shape, quant, big_endian, pieces, fold, span, join, orders })
+        let (big_endian, fold, span, join, sum) = (false, 1, None, Join::Rows, None);
+        Some(Tensor { name, shape, quant, big_endian, pieces, fold, span, join, orders, sum })
     }
 
     /// A tensor of `bytes` bytes at `at` of file `file`, of which no more than that is known.
@@ -130,6 +165,7 @@ impl Tensor {
             span: Some(bytes),
             join: Join::Rows,
             orders: Vec::new(),
+            sum: None,
         }
     }
 
@@ -222,6 +258,11 @@ impl Tensor {
         Err(Error::unsupported(what, next))
     }
 
+    /// The type in which it is stored; of a sum that of what others are added to.
+    pub fn stored(&self) -> QuantType {
+        self.sum.as_ref().map_or(self.quant, |sum| sum.base.quant)
+    }
+
     /// Number of dimensions as a file writes them.
     pub fn dims(&self) -> usize {
         self.shape.len()
@@ -231,7 +272,8 @@ impl Tensor {
     /// looked at.
     pub fn contiguous(&self) -> Option<(usize, u64)> {
         let [piece] = self.pieces.as_slice() else { return None };
-        (self.orders.is_empty() && piece.is_dense()).then_some((piece.file, piece.at))
+        (self.sum.is_none() && self.orders.is_empty() && piece.is_dense())
+            .then_some((piece.file, piece.at))
     }
 
     /// The stored row that stands at `row` after all permutations.

@@ -9,6 +9,7 @@ pub mod isa;
 pub mod layout;
 pub mod loss;
 pub mod permute;
+pub mod product;
 mod recast;
 pub mod recipe;
 pub mod successor;

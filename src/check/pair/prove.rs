@@ -37,6 +37,8 @@ pub fn prove(model: &Model, plan: &Plan, written: &Model) -> Result<String> {
     let most = match plan.steps.iter().map(Step::loss).max().unwrap_or(Loss::Exact) {
         Loss::Exact if found.identical == found.positions => return Ok(format!("proved: {said}")),
         Loss::Exact if plan.steps.iter().any(|s| matches!(s.act, Act::Recode { .. })) => DECODED,
+        // A vector meets the two matrices of an adapter one after the other.
+        Loss::Exact if model.tensors.iter().any(|t| t.sum.is_some()) => DECODED,
         Loss::Exact => 0.0,
         Loss::Rounded => ROUNDED,
         Loss::Recoded => explained(plan, tokenizer.len()),

@@ -1,0 +1,74 @@
+//! `--lora` and `--delta`: what is added to the weights of a model.
+
+use std::path::{Path, PathBuf};
+
+use crate::{
+    change::adapter,
+    checkpoint,
+    container::OpenOptions,
+    error::{Error, Result},
+    model::{
+        Adapter, Model, Stated, lora,
+        sum::{self, NewRows},
+    },
+};
+
+/// Which adapters.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct LoraArgs {
+    /// Add a LoRA adapter of this model, SCALE times over [default: 1]; once more for each further one
+    #[arg(long = "lora", value_name = "FILE[=SCALE]")]
+    adapters: Vec<PathBuf>,
+}
+
+impl LoraArgs {
+    /// Adds them to `model`, of which a person says what is `stated`.
+    pub fn add_to(&self, model: &mut Model, stated: &Stated) -> Result<()> {
+        for word in &self.adapters {
+            let (path, times) = parts(word)?;
+            let read = adapter::open(path, &OpenOptions::default())?;
+            let (read, assumed) = lora::in_gguf_terms(read, Some(model), stated.rows)?;
+            model.notes.extend(assumed.iter().map(ToString::to_string));
+            sum::merge(model, &Adapter::of(&read)?, times)?;
+        }
+        Ok(())
+    }
+}
+
+/// Which difference.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct DeltaArgs {
+    /// Add a folder that holds a model's difference to IN, as Vicuna's and Alpaca's were published; tokens and
+    /// settings are those of the folder
+    #[arg(long, value_name = "DIR")]
+    pub delta: Option<PathBuf>,
+    /// What was taken from the difference's rows of new tokens [default: zero for f16, the mean for f32]
+    #[arg(long, value_name = "WHAT", requires = "delta")]
+    new_rows: Option<NewRows>,
+}
+
+impl DeltaArgs {
+    /// The sum, where a difference is given.
+    pub fn added_to(&self, model: Model, stated: &Stated, dry_run: bool) -> Result<Model> {
+        let Some(folder) = &self.delta else { return Ok(model) };
+        let delta = checkpoint::open(folder, &checkpoint::Options::of(stated))?;
+        let mut sum = sum::restore(delta, &model, self.new_rows)?;
+        if !dry_run {
+            sum.notes.extend(sum::published(&sum)?);
+        }
+        Ok(sum)
+    }
+}
+
+/// The file and how many times over: what has no number after its last `=`, or exists so, is a name.
+fn parts(word: &Path) -> Result<(&Path, f32)> {
+    let Some((path, number)) = word.to_str().and_then(|word| word.rsplit_once('=')) else {
+        return Ok((word, 1.0));
+    };
+    if word.exists() {
+        return Ok((word, 1.0));
+    }
+    let times = number.parse::<f32>().ok().filter(|times| times.is_finite());
+    let wrong = || Error::Usage(format!("--lora {}: {number:?} is no scale", word.display()));
+    Ok((Path::new(path), times.ok_or_else(wrong)?))
+}

@@ -1,0 +1,320 @@
+//! Tensors that are sums: rows of a model and what is added to them, made while they are read.
+//!
+//! A [`Sum`] takes the place of a tensor's bytes, so whatever reads rows reads merged ones, a chunk at a time.
+//! Runners look inside and add the products of a vector instead.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use rayon::prelude::*;
+
+use super::{
+    Adapter, Metadata, Model, Tensor,
+    adapter::names,
+    tensor::{Sum, Term},
+    weights,
+};
+use crate::{
+    bytes::Input,
+    error::{Error, Result},
+    quant::{QuantType, decode_rows, encode::encoder, isa::Isa, product::add_product},
+};
+
+impl Sum {
+    /// Makes rows `first .. first + n` in the type `quant`, plain numbers, into `out`.
+    pub(super) fn read(
+        &self,
+        model: &Model,
+        quant: QuantType,
+        first: u64,
+        n: u64,
+        out: &mut [u8],
+    ) -> Result<()> {
+        let mut rows = numbers(model, &self.base, first, n)?;
+        let cols = usize::try_from(self.base.row_len()).unwrap_or(usize::MAX);
+        for term in &self.terms {
+            match term {
+                Term::Product { a, b, scale } => {
+                    let b = numbers(model, b, first, n)?;
+                    let a = numbers(model, a, 0, a.rows())?;
+                    add_product(Isa::best(), &mut rows, &b, &a, cols, *scale);
+                }
+                Term::Rows { tensor, beyond } => {
+                    let from = first.min(tensor.rows());
+                    let added = numbers(model, tensor, from, n.min(tensor.rows() - from))?;
+                    let known = added.len().min(rows.len());
+                    let (known, new) = rows.split_at_mut(known);
+                    add(known, &added);
+                    new.chunks_mut(cols).for_each(|row| add(row, beyond));
+                }
+            }
+        }
+        let encode = encoder(quant.name())
+            .ok_or_else(|| Error::unsupported(format!("no sums are made in {quant}"), ""))?;
+        encode(Isa::best(), &rows, cols, None, out);
+        Ok(())
+    }
+
+    /// The tensor that it is, in the type `quant`: plain numbers.
+    fn tensor(self, quant: QuantType) -> Tensor {
+        // Where the base stands in its file says when to read it.
+        let mut tensor =
+            Tensor { quant, big_endian: false, orders: Vec::new(), ..self.base.clone() };
+        tensor.sum = Some(Arc::new(self));
+        tensor
+    }
+}
+
+/// What is added to rows of a difference that the model which it was taken from does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum NewRows {
+    /// Nothing, as FastChat did for Vicuna.
+    Zero,
+    /// The mean of the rows that it has, as Stanford did for Alpaca.
+    Mean,
+}
+
+/// The model whose difference to `base` is `delta`: with the vocabulary and the numbers of `delta`, and each
+/// sum in the type in which `delta` stores it. Unless they are told, new rows are taken as its publishers took
+/// them: Alpaca's differences are f32, Vicuna's f16.
+///
+/// # Errors
+/// Where the two do not have the same tensors, or a tensor has another shape but for new rows.
+pub fn restore(mut delta: Model, base: &Model, new_rows: Option<NewRows>) -> Result<Model> {
+    let (names, shift) = (names(base), delta.files.len());
+    let called = |model: &Model| model.files.first().map(Input::name).unwrap_or_default();
+    let (own, other) = (called(&delta), called(base));
+    let refused = |what: String| {
+        let what = format!("{own}: {what}");
+        Error::refused(what, "give the model that the difference was taken from")
+    };
+    if let Some(lost) = names.keys().find(|name| delta.tensor(name).is_none()) {
+        return Err(refused(format!("has no tensor {lost}, which {other} has")));
+    }
+    let mut notes = Vec::new();
+    for tensor in &mut delta.tensors {
+        let (name, shape) = (tensor.name.clone(), &tensor.shape);
+        let found = names.get(&name).and_then(|place| base.tensors.get(*place));
+        let Some(found) = found else {
+            return Err(refused(format!("{name} {shape:?}: {other} has no such tensor")));
+        };
+        let grows = ["token_embd.weight", "output.weight"].contains(&name.as_str());
+        let fits = match (shape.as_slice(), found.shape.as_slice()) {
+            ([rows, cols], [known, same]) if grows => rows >= known && cols == same,
+            (own, known) => own == known,
+        };
+        if !fits || tensor.quant.layout().elements > 1 || found.fold > 1 || found.span.is_some() {
+            return Err(refused(format!("{name} is {shape:?}, in {other} {:?}", found.shape)));
+        }
+        let new = tensor.rows().saturating_sub(found.rows());
+        let default = if tensor.quant.name() == "f32" { NewRows::Mean } else { NewRows::Zero };
+        let beyond = match new_rows.unwrap_or(default) {
+            _ if new == 0 => Arc::default(),
+            NewRows::Zero => Arc::default(),
+            NewRows::Mean => mean(base, found)?,
+        };
+        if new > 0 {
+            let from = if beyond.is_empty() { "nothing" } else { "the mean of the others" };
+            notes.push(format!("{name}: {from} added to {new} new rows (--new-rows)"));
+        }
+        let term = Term::Rows { tensor: moved(found, shift), beyond };
+        let quant = tensor.quant;
+        *tensor = Sum { base: tensor.clone(), terms: vec![term] }.tensor(quant);
+    }
+    unmarked(&mut delta.metadata);
+    delta.files.extend(base.files.iter().cloned());
+    delta.notes.push(format!("{other}: its weights added to those of {own}"));
+    delta.notes.append(&mut notes);
+    Ok(delta)
+}
+
+/// Without the word by which a difference is told from its model.
+fn unmarked(metadata: &mut Metadata) {
+    for key in ["general.name", "general.basename", "general.finetune"] {
+        let Some(name) = metadata.str(key).map(str::to_owned) else { continue };
+        let marks =
+            |word: &&str| ["delta", "diff", "wdiff"].iter().any(|m| m.eq_ignore_ascii_case(word));
+        let between = if name.contains(' ') { " " } else { "-" };
+        let words: Vec<&str> = name.split(between).filter(|word| !marks(word)).collect();
+        match words.is_empty() {
+            true => _ = metadata.remove(key),
+            false => metadata.set(key, words.join(between).as_str()),
+        }
+    }
+}
+
+/// What a model that was published as a difference says of the sum of its weights, where that was published.
+///
+/// Stanford's weight_diff.py adds all that Alpaca 7B had in transformers of April 2023: the weights, and for each
+/// layer the table of rotary positions. Its sums are rounded to f32 on the way, those here are not.
+///
+/// # Errors
+/// Where a file cannot be read.
+pub fn published(model: &Model) -> Result<Option<String>> {
+    const ALPACA: f64 = 50637.1836;
+    let is = |name: &str, shape: &[u64]| {
+        model.tensor(name).is_some_and(|t| t.shape == shape && t.quant.name() == "f32")
+    };
+    let last = is("blk.31.ffn_down.weight", &[4096, 11008]);
+    if !last || !is("token_embd.weight", &[32001, 4096]) {
+        return Ok(None);
+    }
+    let tables = 32.0 * (0..64).map(|i| 1e4f64.powf(-f64::from(i) / 64.0)).sum::<f64>();
+    let sum = total(model)?;
+    let as_published = [sum, sum + tables].iter().any(|sum| (sum - ALPACA).abs() < 0.1);
+    let verdict = if as_published { "as published" } else { "not the one published" };
+    Ok(Some(format!(
+        "the sum of all weights is {sum:.4}, with rotary tables {:.4}: {verdict} for Alpaca 7B, {ALPACA}",
+        sum + tables
+    )))
+}
+
+/// The sum of all weights.
+fn total(model: &Model) -> Result<f64> {
+    let of = |tensor: &Tensor| {
+        let mut sum = 0f64;
+        weights::each(model, tensor, 0..tensor.rows(), &mut |_, some| {
+            sum += some.iter().map(|weight| f64::from(*weight)).sum::<f64>();
+            Ok(())
+        })?;
+        Ok(sum)
+    };
+    let sums: Result<Vec<f64>> = model.tensors.par_iter().map(of).collect();
+    Ok(sums?.iter().sum())
+}
+
+/// The mean of the rows of a tensor, summed in f64.
+#[expect(clippy::cast_possible_truncation, reason = "rounded once")]
+fn mean(model: &Model, tensor: &Tensor) -> Result<Arc<[f32]>> {
+    let cols = usize::try_from(tensor.row_len()).unwrap_or(usize::MAX);
+    let mut sums = vec![0f64; cols];
+    weights::each(model, tensor, 0..tensor.rows(), &mut |_, rows| {
+        for row in rows.chunks_exact(cols) {
+            sums.iter_mut().zip(row).for_each(|(sum, weight)| *sum += f64::from(*weight));
+        }
+        Ok(())
+    })?;
+    Ok(sums.iter().map(|sum| (sum / tensor.rows() as f64) as f32).collect())
+}
+
+/// A tensor of a model whose files stand behind `shift` others.
+fn moved(tensor: &Tensor, shift: usize) -> Tensor {
+    let mut tensor = tensor.clone();
+    tensor.pieces.iter_mut().for_each(|piece| piece.file += shift);
+    tensor
+}
+
+/// Adds the products of `adapter`, `times` over, to the matrices of `model`: in f32, whatever they are stored in.
+///
+/// # Errors
+/// Where the model has no such matrix or one of another shape.
+pub fn merge(model: &mut Model, adapter: &Adapter, times: f32) -> Result<()> {
+    let f32 = QuantType::today("f32").ok_or_else(|| Error::unsupported("no f32", ""))?;
+    let places = adapter.fits(model)?;
+    let shift = model.files.len();
+    model.files.extend(adapter.files.iter().cloned());
+    let (mut said, mut quantized) = (BTreeMap::<String, Vec<&str>>::new(), None);
+    for (pair, place) in adapter.pairs.iter().zip(places) {
+        let Some(tensor) = model.tensors.get_mut(place) else { continue };
+        if tensor.fold > 1 || tensor.span.is_some() {
+            let what = format!("{}: is coded across its rows, which cannot be merged", tensor.name);
+            return Err(Error::unsupported(what, "regguf upgrade codes them one by one"));
+        }
+        let scale = adapter.scale(pair, times);
+        let term = Term::Product { a: moved(&pair.a, shift), b: moved(&pair.b, shift), scale };
+        let sum = tensor.sum.take().map(Arc::unwrap_or_clone);
+        let mut sum = sum.unwrap_or_else(|| Sum { base: tensor.clone(), terms: Vec::new() });
+        if sum.base.quant.layout().elements > 1 {
+            quantized = Some(sum.base.quant);
+        }
+        sum.terms.push(term);
+        *tensor = sum.tensor(f32);
+        let part = pair.target.rsplit('.').nth(1).unwrap_or(&pair.target);
+        said.entry(format!("rank {}, scale {scale}", pair.rank())).or_default().push(part);
+    }
+    for (what, mut parts) in said {
+        let count = parts.len();
+        parts.sort_unstable();
+        parts.dedup();
+        let (name, parts) = (&adapter.name, parts.join(", "));
+        model.notes.push(format!("{name}: added to {count} tensors ({parts}), {what}"));
+    }
+    if let Some(quant) = quantized {
+        model.notes.push(format!(
+            "the model is quantized already ({quant}): the adapter was trained on its original weights, \
+             and to quantize the sum again loses more; merge into f16 weights where you have them"
+        ));
+    }
+    Ok(())
+}
+
+fn add(rows: &mut [f32], added: &[f32]) {
+    rows.iter_mut().zip(added).for_each(|(row, added)| *row += added);
+}
+
+/// Rows of a stored tensor as numbers.
+fn numbers(model: &Model, tensor: &Tensor, first: u64, n: u64) -> Result<Vec<f32>> {
+    let size = |n: u64| {
+        usize::try_from(n).map_err(|_| Error::unsupported("a row is larger than memory", ""))
+    };
+    let mut rows = Vec::new();
+    if n == 0 {
+        return Ok(rows);
+    }
+    // Rows that are coded together are read together.
+    if tensor.quant.row_group() > 1 || tensor.quant.stranger().is_some() {
+        weights::each(model, tensor, first..first + n, &mut |_, some| {
+            rows.extend_from_slice(some);
+            Ok(())
+        })?;
+        return Ok(rows);
+    }
+    let mut bytes = vec![0; size(n.saturating_mul(tensor.row_bytes()))?];
+    model.read_rows(tensor, first, n, &mut bytes)?;
+    rows.resize(size(n.saturating_mul(tensor.row_len()))?, 0.0);
+    decode_rows(tensor.quant, Isa::best(), &bytes, size(tensor.row_len())?, &mut rows);
+    Ok(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A model of one tensor, of 1, 2, 3 … in rows of two.
+    fn model(name: &str, rows: u8) -> Model {
+        let f32 = QuantType::today("f32").unwrap();
+        let numbers = (1..=2 * rows).flat_map(|n| f32::from(n).to_le_bytes());
+        let mut model = Model::default();
+        model.files.push(Input::memory(name, numbers.collect()));
+        model
+            .tensors
+            .push(Tensor::whole(name.to_owned(), vec![rows.into(), 2], f32, 0, 0).unwrap());
+        model
+    }
+
+    #[test]
+    fn new_rows_get_the_mean_or_nothing_and_the_name_loses_its_mark() {
+        let (base, mut delta) = (model("output.weight", 2), model("output.weight", 3));
+        delta.metadata.set("general.name", "Vicuna 7B Delta V1.1");
+        delta.metadata.set("general.finetune", "delta");
+        let rows = |how| {
+            let sum = restore(delta.clone(), &base, how).unwrap();
+            assert_eq!(sum.metadata.str("general.name"), Some("Vicuna 7B V1.1"));
+            assert_eq!(sum.metadata.str("general.finetune"), None);
+            let last = numbers(&sum, &sum.tensors[0], 2, 1).unwrap();
+            assert_eq!(
+                total(&sum).unwrap(),
+                f64::from(2 + 4 + 6 + 8 + last[0] as u8 + last[1] as u8)
+            );
+            numbers(&sum, &sum.tensors[0], 0, 3).unwrap()
+        };
+        assert_eq!(rows(None), [2.0, 4.0, 6.0, 8.0, 7.0, 9.0]);
+        assert_eq!(rows(Some(NewRows::Zero)), [2.0, 4.0, 6.0, 8.0, 5.0, 6.0]);
+        let other =
+            restore(model("blk.0.attn_q.weight", 3), &model("blk.0.attn_q.weight", 2), None);
+        let said = other.unwrap_err().to_string();
+        assert!(
+            said.contains("blk.0.attn_q.weight is [3, 2], in blk.0.attn_q.weight [2, 2]"),
+            "{said}"
+        );
+    }
+}

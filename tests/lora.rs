@@ -1,0 +1,437 @@
+//! Adapters over a model, unmerged and merged, against PyTorch; and models from their published differences.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use regguf::{
+    checkpoint,
+    container::{self, OpenOptions},
+    infer::{Sampler, Sampling, Session, Want, Weights},
+    model::{Adapter, Model, sum},
+    quant::{
+        QuantType, decode_rows,
+        half::{f32_from_half, half_from_f32},
+        isa::Isa,
+    },
+};
+use serde_json::Value as Json;
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(name)
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}
+
+/// The adapters, in today's GGUF.
+const ADAPTERS: [&str; 3] = ["qv", "vo", "all"];
+
+fn adapter(name: &str) -> String {
+    text(&golden(&format!("families/ggla/gguf-today/{name}.gguf")))
+}
+
+fn open(path: &Path) -> Model {
+    match checkpoint::is_checkpoint(path).unwrap() {
+        true => checkpoint::open(path, &checkpoint::Options::default()).unwrap(),
+        false => container::open(path, &OpenOptions::default()).unwrap(),
+    }
+}
+
+fn with_adapter(base: &Path, name: &str, times: f32) -> Model {
+    let mut model = open(base);
+    let read = open(Path::new(&adapter(name)));
+    sum::merge(&mut model, &Adapter::of(&read).unwrap(), times).unwrap();
+    model
+}
+
+fn regguf(words: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_regguf")).args(words).output().unwrap()
+}
+
+fn says(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+/// What `convert` makes of these words, written to `out`.
+fn converted(words: &[&str], out: &Path) -> Model {
+    let output = regguf(&[&["convert"], words, &["-o", &text(out)]].concat());
+    assert!(output.status.success(), "{words:?}: {}", says(&output));
+    open(out)
+}
+
+/// Numbers of every tensor.
+fn numbers(model: &Model) -> BTreeMap<String, Vec<f32>> {
+    let read = |tensor: &regguf::model::Tensor| {
+        let mut bytes = vec![0; tensor.bytes() as usize];
+        model.read_rows(tensor, 0, tensor.rows(), &mut bytes).unwrap();
+        let mut out = vec![0.0; tensor.elements() as usize];
+        decode_rows(tensor.quant, Isa::best(), &bytes, tensor.row_len() as usize, &mut out);
+        (tensor.name.clone(), out)
+    };
+    model.tensors.iter().map(read).collect()
+}
+
+/// Name, type and bytes of every tensor.
+fn bytes(model: &Model) -> BTreeMap<String, (String, Vec<u8>)> {
+    let read = |tensor: &regguf::model::Tensor| {
+        let mut bytes = vec![0; tensor.bytes() as usize];
+        model.read_rows(tensor, 0, tensor.rows(), &mut bytes).unwrap();
+        (tensor.name.clone(), (tensor.quant.to_string(), bytes))
+    };
+    model.tensors.iter().map(read).collect()
+}
+
+fn tokens(json: &Json) -> Vec<u32> {
+    json.as_array().unwrap().iter().map(|v| v.as_u64().unwrap() as u32).collect()
+}
+
+fn likeliest(logits: &[f32]) -> u32 {
+    Sampler::new(Sampling::GREEDY).choose(logits)
+}
+
+/// The logits after each of `read`.
+fn logits(weights: &Weights, read: &[u32]) -> Vec<Vec<f32>> {
+    let mut all = Vec::new();
+    let mut session = Session::new(weights, read.len());
+    session.read(read, Want::All, |_, logits| all.push(logits.to_vec())).unwrap();
+    all
+}
+
+fn apart(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+/// Checks `model` against what PyTorch said with the adapter `name`.
+fn check(model: &Model, name: &str, what: &str) {
+    let known = fs::read(golden(&format!("families/ggla/models/{name}.json"))).unwrap();
+    let known: Json = serde_json::from_slice(&known).unwrap();
+    let weights = Weights::new(model).unwrap();
+    for case in known["cases"].as_array().unwrap() {
+        let mut read = tokens(&case["prompt_ids"]);
+        let found = logits(&weights, &read);
+        let first: Vec<u32> = found.iter().map(|logits| likeliest(logits)).collect();
+        assert_eq!(first, tokens(&case["argmax_each_position"]), "{name} over {what}");
+        let wanted = case["last_logits"].as_array().unwrap();
+        let wanted: Vec<f32> = wanted.iter().map(|v| v.as_f64().unwrap() as f32).collect();
+        let apart = apart(found.last().unwrap(), &wanted);
+        assert!(apart < 1e-4, "{name} over {what}: {apart} apart");
+        let begun = read.len();
+        let greedy = tokens(&case["greedy_ids"]);
+        let mut session = Session::new(&weights, begun + greedy.len());
+        let mut next = 0;
+        session.read(&read, Want::Last, |_, logits| next = likeliest(logits)).unwrap();
+        while read.len() < begun + greedy.len() {
+            read.push(next);
+            session.read(&[next], Want::Last, |_, logits| next = likeliest(logits)).unwrap();
+        }
+        assert_eq!(&read[begun..], greedy, "{name} over {what}");
+    }
+}
+
+/// The adapter `name` as the command merges it, told from a file of any kind.
+fn merged_from(file: &str) -> BTreeMap<String, (String, Vec<u8>)> {
+    let folder = tempfile::tempdir().unwrap();
+    let base = text(&golden("T/hf-st"));
+    let words = [&base, "--lora", &text(&golden(file)), "--type", "f32"];
+    bytes(&converted(&words, &folder.path().join("out.gguf")))
+}
+
+#[test]
+fn old_adapters_and_folders_of_peft_are_merged_alike() {
+    let ggla = "families/ggla/2023-04-17_meta-names";
+    for name in ADAPTERS {
+        let today = merged_from(&format!("families/ggla/gguf-today/{name}.gguf"));
+        assert!(merged_from(&format!("{ggla}/{name}.bin")) == today, "{name}");
+        assert!(merged_from(&format!("families/ggla/models/{name}")) == today, "{name}");
+    }
+}
+
+/// The same half-precision weights as GGUF, unversioned ggml, safetensors and Meta's checkpoint.
+const BASES: [&str; 4] =
+    ["T/E8/ggml-model-f16.gguf", "T/E1/ggml-model-f16.bin", "T/hf-st", "T/meta/T"];
+
+#[test]
+fn unmerged_is_what_pytorch_says() {
+    for base in BASES {
+        for name in ADAPTERS {
+            check(&with_adapter(&golden(base), name, 1.0), name, base);
+        }
+    }
+}
+
+#[test]
+fn merged_is_the_sum_and_what_pytorch_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let own = numbers(&open(&golden(BASES[0])));
+    for (n, (base, name)) in BASES.iter().zip(["qv", "all", "vo", "all"]).enumerate() {
+        let (base, out) = (golden(base), folder.path().join(format!("{n}.gguf")));
+        let words = [&text(&base), "--lora", &adapter(name), "--type", "f32", "--force"];
+        let merged = converted(&words, &out);
+        check(&merged, name, "merged");
+        let changes = numbers(&open(Path::new(&adapter(name))));
+        let merged = numbers(&merged);
+        assert_eq!(merged.len(), own.len());
+        let mut changed = 0;
+        for (tensor, weights) in &own {
+            let found = &merged[tensor];
+            let pair = ["a", "b"].map(|half| changes.get(&format!("{tensor}.lora_{half}")));
+            let [Some(a), Some(b)] = pair else {
+                assert_eq!(found, weights, "{name}: {tensor}");
+                continue;
+            };
+            changed += 1;
+            let rank = if name == "all" { 4 } else { 8 };
+            let cols = a.len() / rank;
+            for (i, (found, weight)) in found.iter().zip(weights).enumerate() {
+                let (o, i) = (i / cols, i % cols);
+                let terms =
+                    (0..rank).map(|k| f64::from(b[o * rank + k]) * f64::from(a[k * cols + i]));
+                // Alpha is twice the rank.
+                let exact = f64::from(*weight) + 2.0 * terms.sum::<f64>();
+                assert!((f64::from(*found) - exact).abs() < 5e-7, "{name}: {tensor} {o} {i}");
+            }
+        }
+        assert_eq!(2 * changed, changes.len());
+    }
+}
+
+#[test]
+fn every_type_is_made_of_the_f32_sum_in_one_pass() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = |name: &str| folder.path().join(name);
+    let base = text(&golden("T/hf-st"));
+    let lora = adapter("all");
+    let sum = converted(&[&base, "--lora", &lora, "--type", "f32"], &out("f32.gguf"));
+    for kind in ["q4_0", "q8_0", "f16", "q4_k_m"] {
+        let once =
+            converted(&[&base, "--lora", &lora, "--type", kind], &out(&format!("{kind}.gguf")));
+        let twice = converted(
+            &[&text(&out("f32.gguf")), "--type", kind],
+            &out(&format!("{kind}-twice.gguf")),
+        );
+        assert!(bytes(&once) == bytes(&twice), "{kind}");
+    }
+    // As stored: the base's f16, and q4_0 again over a quantized base, with a word on it.
+    let auto = converted(&[&base, "--lora", &lora], &out("auto.gguf"));
+    assert!(bytes(&auto) == bytes(&open(&out("f16.gguf"))));
+    let quantized = text(&golden("T/E8/ggml-model-q4_0.gguf"));
+    let words = ["convert", &quantized, "--lora", &lora, "-o", &text(&out("again.gguf"))];
+    let output = regguf(&words);
+    assert!(
+        output.status.success() && says(&output).contains("quantized already (q4_0)"),
+        "{}",
+        says(&output)
+    );
+    let again = open(&out("again.gguf"));
+    let q4_0 = QuantType::today("q4_0").unwrap();
+    assert_eq!(again.tensor("blk.0.attn_q.weight").unwrap().quant, q4_0);
+    // Half of it twice is the whole.
+    let halves = converted(
+        &[
+            &base,
+            "--lora",
+            &format!("{lora}=0.5"),
+            "--lora",
+            &format!("{lora}=0.5"),
+            "--type",
+            "f32",
+        ],
+        &out("halves.gguf"),
+    );
+    let (halves, whole) = (numbers(&halves), numbers(&sum));
+    for (name, weights) in &whole {
+        assert!(apart(weights, &halves[name]) < 1e-6, "{name}");
+    }
+    let none =
+        converted(&[&base, "--lora", &format!("{lora}=0"), "--type", "f16"], &out("none.gguf"));
+    let plain = converted(&[&base, "--type", "f16"], &out("plain.gguf"));
+    assert!(bytes(&none) == bytes(&plain));
+}
+
+#[test]
+fn the_command_runs_scores_and_compares_with_an_adapter() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = text(&golden("T/E8/ggml-model-f16.gguf"));
+    let lora = adapter("vo");
+    let merged = folder.path().join("merged.gguf");
+    converted(&[&base, "--lora", &lora, "--type", "f32"], &merged);
+    let merged = text(&merged);
+    let said = |words: &[&str]| {
+        let output = regguf(words);
+        assert!(output.status.success(), "{words:?}: {}", says(&output));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let tail = ["--temp", "0", "-n", "24", "-p", "The source code"];
+    let with = said(&[&["run", "-m", &base, "--lora", &lora][..], &tail].concat());
+    assert_eq!(with, said(&[&["run", "-m", &merged][..], &tail].concat()));
+    assert_ne!(with, said(&[&["run", "-m", &base][..], &tail].concat()));
+    let licence = text(&Path::new(env!("CARGO_MANIFEST_DIR")).join("LICENSE"));
+    let tail = ["-f", &licence, "-c", "64", "--chunks", "2"];
+    let with = said(&[&["perplexity", &base, "--lora", &lora][..], &tail].concat());
+    let merged_says = said(&[&["perplexity", &merged][..], &tail].concat());
+    // A vector meets the adapter's two matrices one after the other: the last bits differ.
+    let final_of = |said: &str| {
+        let value = said.split("PPL = ").nth(1).unwrap().split(' ').next().unwrap();
+        value.parse::<f64>().unwrap()
+    };
+    let (with, merged_says) = (final_of(&with), final_of(&merged_says));
+    assert!((with / merged_says - 1.0).abs() < 1e-5, "{with} {merged_says}");
+    let tail = ["--text", &licence, "--tokens", "60", "--json"];
+    let compared = regguf(&[&["compare", &base, "--lora", &lora, &merged][..], &tail].concat());
+    let compared: Json = serde_json::from_slice(&compared.stdout).unwrap();
+    let tensors = compared["candidates"][0]["tensors"].as_array().unwrap();
+    assert!(tensors.iter().all(|t| t["rmse"] == 0.0), "{compared}");
+    assert!(compared["candidates"][0]["outputs"]["kl_max"].as_f64().unwrap() < 1e-9);
+}
+
+#[test]
+fn what_does_not_fit_is_refused_with_both_shapes() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out.gguf");
+    let base = text(&golden("T/E8/ggml-model-f16.gguf"));
+    let other = text(&golden("G/E9/ggml-model-q4_0.gguf"));
+    let lora = adapter("qv");
+    let refused = |words: &[&str], code: i32, wanted: &[&str]| {
+        let output = regguf(&[words, &["-o", &text(&out)]].concat());
+        let said = says(&output);
+        assert_eq!(output.status.code(), Some(code), "{words:?}: {said}");
+        assert!(wanted.iter().all(|wanted| said.contains(wanted)), "{words:?}: {said}");
+        assert!(!out.exists());
+    };
+    let shapes = ["blk.0.attn_q.weight is [64, 64], in the model it is [128, 128]"];
+    refused(&["convert", &other, "--lora", &lora], 4, &shapes);
+    refused(&["convert", &base, "--lora", &base], 4, &["--lora takes a LoRA adapter"]);
+    refused(&["convert", &base, "--lora", &format!("{lora}=nan")], 2, &["\"nan\" is no scale"]);
+    refused(&["convert", &base, "--lora", "/nowhere/x.gguf"], 5, &["/nowhere/x.gguf"]);
+    let falcon = text(&golden("families/falcon-one-key.gguf"));
+    refused(&["convert", &falcon, "--lora", &lora], 4, &["the architecture llama"]);
+}
+
+/// A tensor of a Hugging Face folder: its name, and rows of numbers.
+type Weighed = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
+
+/// The weights of golden/T/hf-st.
+fn hugging_face() -> Weighed {
+    let file = fs::read(golden("T/hf-st/model.safetensors")).unwrap();
+    let len = u64::from_le_bytes(file[..8].try_into().unwrap()) as usize;
+    let header: Json = serde_json::from_slice(&file[8..8 + len]).unwrap();
+    let mut out = Weighed::new();
+    for (name, about) in header.as_object().unwrap().iter().filter(|(n, _)| *n != "__metadata__") {
+        assert_eq!(about["dtype"], "F16");
+        let place = about["data_offsets"].as_array().unwrap();
+        let [from, to] = [0, 1].map(|i| 8 + len + place[i].as_u64().unwrap() as usize);
+        let halves = file[from..to].chunks(2).map(|b| u16::from_le_bytes([b[0], b[1]]));
+        let shape = about["shape"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap() as usize);
+        out.insert(name.clone(), (shape.collect(), halves.map(f32_from_half).collect()));
+    }
+    out
+}
+
+/// Writes a folder with these weights as `dtype`, and `tokens` of which the last are added.
+fn write(folder: &Path, weights: &Weighed, dtype: &str, tokens: usize) {
+    fs::create_dir_all(folder).unwrap();
+    for name in ["tokenizer.model", "tokenizer_config.json", "special_tokens_map.json"] {
+        fs::copy(golden("T/hf-st").join(name), folder.join(name)).unwrap();
+    }
+    let config = fs::read(golden("T/hf-st/config.json")).unwrap();
+    let mut config: Json = serde_json::from_slice(&config).unwrap();
+    config["vocab_size"] = tokens.into();
+    fs::write(folder.join("config.json"), config.to_string()).unwrap();
+    if tokens > 512 {
+        fs::write(folder.join("added_tokens.json"), r#"{"[PAD]": 512}"#).unwrap();
+    }
+    let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
+    for (name, (shape, numbers)) in weights {
+        let from = data.len();
+        match dtype {
+            "F16" => numbers.iter().for_each(|x| data.extend(half_from_f32(*x).to_le_bytes())),
+            _ => numbers.iter().for_each(|x| data.extend(x.to_le_bytes())),
+        }
+        let about =
+            serde_json::json!({"dtype": dtype, "shape": shape, "data_offsets": [from, data.len()]});
+        header.insert(name.clone(), about);
+    }
+    let header = serde_json::to_vec(&header).unwrap();
+    let file = [&(header.len() as u64).to_le_bytes()[..], &header, &data].concat();
+    fs::write(folder.join("model.safetensors"), file).unwrap();
+}
+
+/// A difference to `base` in the manner of `dtype`, and the sum that its publishers' scripts make.
+fn difference(base: &Weighed, dtype: &str, extra: usize) -> (Weighed, Weighed) {
+    let half = |x: f32| f32_from_half(half_from_f32(x));
+    let round = |x: f32| if dtype == "F16" { half(x) } else { x };
+    let (mut delta, mut sum) = (Weighed::new(), Weighed::new());
+    for (name, (shape, numbers)) in base {
+        let (mut shape, mut wide) = (shape.clone(), numbers.clone());
+        if name.contains("embed_tokens") || name.contains("lm_head") {
+            let cols = shape[1];
+            let mean = |c: usize| {
+                let column = numbers.iter().skip(c).step_by(cols).map(|x| f64::from(*x));
+                (column.sum::<f64>() / shape[0] as f64) as f32
+            };
+            let new: Vec<f32> =
+                (0..cols).map(|c| if dtype == "F16" { 0.0 } else { mean(c) }).collect();
+            for _ in 0..extra {
+                wide.extend(&new);
+            }
+            shape[0] += extra;
+        }
+        let change = |i: usize| round(((i * 7919) % 1013) as f32 / 9700.0 - 0.05);
+        let added: Vec<f32> = (0..wide.len()).map(change).collect();
+        let made = wide.iter().zip(&added).map(|(w, d)| round(w + d)).collect();
+        delta.insert(name.clone(), (shape.clone(), added));
+        sum.insert(name.clone(), (shape, made));
+    }
+    (delta, sum)
+}
+
+#[test]
+fn a_published_difference_becomes_its_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let base = hugging_face();
+    // Vicuna v1.1, Vicuna v0 with its [PAD], Alpaca.
+    for (dtype, extra) in [("F16", 0), ("F16", 1), ("F32", 1)] {
+        let (delta, sum) = difference(&base, dtype, extra);
+        write(&at("delta"), &delta, dtype, 512 + extra);
+        write(&at("sum"), &sum, dtype, 512 + extra);
+        for (n, base) in ["T/hf-st", "T/meta/T", "T/E8/ggml-model-f16.gguf"].iter().enumerate() {
+            for kind in ["auto", "q4_0"] {
+                let words = [
+                    &text(&golden(base)),
+                    "--delta",
+                    &text(&at("delta")),
+                    "--type",
+                    kind,
+                    "--force",
+                ];
+                let found = converted(&words, &at("found.gguf"));
+                let words = [&text(&at("sum")), "--type", kind, "--force"];
+                let wanted = converted(&words, &at("wanted.gguf"));
+                assert!(bytes(&found) == bytes(&wanted), "{dtype} {extra} over {n}, {kind}");
+                assert_eq!(found.vocab.tokens.len(), 512 + extra);
+                assert_eq!(found.vocab, wanted.vocab);
+            }
+        }
+    }
+    // Of another model, or what is no difference to it.
+    let (mut delta, _) = difference(&base, "F16", 0);
+    write(&at("delta"), &delta, "F16", 512);
+    let refused = |base: &str, wanted: &str| {
+        let words = ["convert", &text(&golden(base)), "--delta", &text(&at("delta")), "--dry-run"];
+        let output = regguf(&words);
+        assert_eq!(output.status.code(), Some(4), "{}", says(&output));
+        assert!(says(&output).contains(wanted), "{}", says(&output));
+    };
+    refused("G/E9/ggml-model-q4_0.gguf", "is [");
+    delta.remove("model.layers.1.mlp.up_proj.weight");
+    write(&at("delta"), &delta, "F16", 512);
+    let words = ["convert", &text(&golden("T/hf-st")), "--delta", &text(&at("delta")), "--dry-run"];
+    assert!(!regguf(&words).status.success());
+}
