@@ -47,6 +47,24 @@ fn converted(model: Model, folder: &Path, types: &[&str], to: &str) -> Vec<PathB
     plans.iter().map(|p| p.output.clone()).collect()
 }
 
+/// What no type of the older container holds is no reason where every matrix gets another: the advice was the
+/// very command that had been typed.
+#[test]
+fn types_that_an_older_container_never_held_become_those_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = || file(&golden("T/E10/model-BF16.gguf"));
+    let paths = converted(model(), folder.path(), &["f16", "q4_0"], "ggjt-v1");
+    for (path, quant) in paths.iter().zip(["f16", "q4_0"]) {
+        let made = file(path);
+        let tensor = made.tensor("layers.0.attention.wq.weight").unwrap();
+        assert_eq!((made.format.as_str(), tensor.quant.name()), ("ggjt-v1-llama", quant));
+    }
+    // Where nobody says a type, there is none.
+    let to = Some("ggjt-v1".to_owned());
+    let options = upgrade::Options { to, ..Default::default() };
+    assert_eq!(upgrade::plan(model(), &options).unwrap_err().exit_code(), 4);
+}
+
 /// Same names, types, shapes and bytes.
 fn assert_same(ours: &Model, theirs: &Model, what: &str) {
     assert_eq!(ours.tensors.len(), theirs.tensors.len(), "{what}");

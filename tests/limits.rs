@@ -67,6 +67,97 @@ fn a_million_tokens_take_little_more_memory_than_their_bytes() {
     }
 }
 
+/// A directory of tensors of 20 megabytes took ten times as much.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_long_directory_of_raw_weights_takes_a_few_times_its_bytes() {
+    let n = 150_000;
+    let name =
+        |i: u32| format!("model.layers.{}.some_projection_with_a_long_name.weight_{i:08}", i % 80);
+    let entry = |i: u32| {
+        let (name, at) = (name(i), 2 * i);
+        format!(r#""{name}":{{"dtype":"F16","shape":[1,1],"data_offsets":[{at},{}]}}"#, at + 2)
+    };
+    let mut header =
+        format!("{{{}}}", (0..n).map(entry).collect::<Vec<_>>().join(",")).into_bytes();
+    header.resize(header.len().next_multiple_of(8), b' ');
+    assert!(header.len() > 17 << 20);
+    let mut file = (header.len() as u64).to_le_bytes().to_vec();
+    file.append(&mut header);
+    (0..n).for_each(|_| file.extend([0, 0x3c]));
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("model.safetensors"), file).unwrap();
+    let limit = "ulimit -d 150000;";
+    for (words, code) in [
+        (&["inspect", "model.safetensors", "--json", "--tensors", "--threads", "1"][..], 0),
+        (&["inspect", "model.safetensors", "--tensors", "--threads", "1"], 0),
+        (&["verify", "model.safetensors", "--threads", "1"], 0),
+    ] {
+        let output = under(limit, folder.path(), words);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{words:?}: {said}");
+    }
+}
+
+/// README and `cli::json` promise it of every object.
+#[test]
+fn every_json_says_its_version() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    fs::create_dir(here.join("models")).unwrap();
+    for name in ["a.gguf", "models/a.gguf"] {
+        fs::copy(golden("T/E10/model-BF16.gguf"), here.join(name)).unwrap();
+    }
+    fs::copy(golden("T/E10/model-Q4_0.gguf"), here.join("b.gguf")).unwrap();
+    fs::copy(golden("T/E4/ggml-model-q4_0.bin"), here.join("old.bin")).unwrap();
+    fs::write(here.join("text"), "Building a website. ".repeat(20)).unwrap();
+    for n in 1..=3 {
+        let name = format!("split-Q4_K_M-0000{n}-of-00003.gguf");
+        fs::copy(golden("T/E10").join(&name), here.join(name)).unwrap();
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    for line in [
+        "inspect a.gguf --json --tensors --vocab --metadata",
+        "inspect models --json",
+        "inspect text --json",
+        "verify a.gguf --json",
+        "upgrade old.bin --dry-run --json",
+        "upgrade old.bin -o new.gguf --json",
+        "convert a.gguf --type q8_0 --dry-run --json",
+        "convert a.gguf --to safetensors --type f16 --dry-run --json",
+        "quantize a.gguf q.gguf Q8_0 --json",
+        "compare a.gguf b.gguf --json",
+        "perplexity -m b.gguf -f text -c 32 --chunks 1 --json",
+        "metadata a.gguf --json",
+        "metadata a.gguf get general.name --json",
+        "metadata a.gguf set general.name x --dry-run --json",
+        "tensors a.gguf --json",
+        "split a.gguf --max-tensors 9 --dry-run --json",
+        "join split-Q4_K_M-00001-of-00003.gguf --dry-run --json",
+        "batch upgrade models --out out --dry-run --json",
+        "batch quantize models --types q8_0 --out out --events",
+    ] {
+        let words: Vec<&str> = line.split(' ').collect();
+        seen.extend(words.first().map(|verb| (*verb).to_owned()));
+        let output = under("", here, &words);
+        let said = text(&output.stdout);
+        let all = serde_json::Deserializer::from_str(&said).into_iter::<serde_json::Value>();
+        let all: Vec<serde_json::Value> = all.map(|value| value.unwrap()).collect();
+        assert!(!all.is_empty(), "{line}: {}", text(&output.stderr));
+        for value in all {
+            let objects = value.as_array().cloned().unwrap_or_else(|| vec![value]);
+            assert!(objects.iter().all(|object| object["schema_version"] == 1), "{line}: {said}");
+        }
+    }
+    // No verb that has the flag is left out.
+    let help = text(&under("", here, &["--help"]).stdout);
+    let verbs = help.lines().filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
+    for verb in verbs.filter(|verb| !verb.is_empty() && !verb.starts_with('-')) {
+        let help = text(&under("", here, &[verb, "--help"]).stdout);
+        assert!(!help.contains("--json") || seen.contains(verb), "{verb}");
+    }
+}
+
 #[test]
 fn a_file_beyond_the_limit_of_the_process_is_refused_beforehand() {
     let folder = tempfile::tempdir().unwrap();

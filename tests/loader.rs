@@ -216,7 +216,12 @@ fn mxfp4_of_ollama_becomes_llama_cpp_s() {
     let model = container::open(&input, &OpenOptions::default()).unwrap();
     let options = upgrade::Options { output: Some(output.clone()), ..Default::default() };
     let (model, plan) = upgrade::plan(model, &options).unwrap();
+    assert!(plan.steps.iter().all(|step| step.loss() == change::Loss::Exact));
     change::carry(&model, &[plan], false, &()).unwrap();
+    // A copy stays a copy.
+    let copy = upgrade::Options { as_stored: true, ..Default::default() };
+    let (_, plan) = upgrade::plan(model, &copy).unwrap();
+    assert!(plan.steps.iter().all(|step| matches!(step.act, change::Act::Copy)));
     let model = container::open(&output, &OpenOptions::default()).unwrap();
     let tensor = model.tensor("t").unwrap();
     assert_eq!(tensor.quant, QuantType::today("mxfp4").unwrap());

@@ -121,6 +121,11 @@ pub fn carry_with(model: &Model, plans: &[Plan], how: &Writing) -> Result<Vec<Ou
     let inputs: Vec<&Input> = model.files.iter().collect();
     for plan in plans {
         check_target(&plan.output, force, &inputs)?;
+        // No tensor may be written where another thing stands.
+        if plan.layout.data.len() != plan.steps.len() {
+            let what = format!("{}: not every tensor has a place", plan.output.display());
+            return Err(Error::unsupported(what, "lay the plan out again"));
+        }
     }
     let outputs: Vec<Replace> = plans
         .iter()

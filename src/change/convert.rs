@@ -42,8 +42,9 @@ pub struct Options {
 pub fn plan(model: Model, options: &Options) -> Result<(Model, Vec<Plan>)> {
     let source = model.clone();
     let place = Some(options.folder.join("model"));
-    let (model, mut base) =
-        upgrade::plan(model, &upgrade::Options { output: place, ..options.upgrade.clone() })?;
+    let retyped = !options.types.iter().any(|word| word.eq_ignore_ascii_case("auto"));
+    let upgrade = upgrade::Options { output: place, retyped, ..options.upgrade.clone() };
+    let (model, mut base) = upgrade::plan(model, &upgrade)?;
     base.tells_nan = false;
     let mut plans = Vec::new();
     for word in &options.types {

@@ -93,7 +93,10 @@ pub fn plan(model: Model, options: &Options) -> Result<(Model, Vec<Plan>)> {
     let from_gguf = keys::are_gguf(&model);
     let stated = options.stated.clone();
     let to = options.to.clone();
-    let upgrade = upgrade::Options { to, stated, ..upgrade::Options::default() };
+    let as_stored = options.types.iter().all(|file_type| file_type.copy);
+    let retyped = !options.types.iter().any(|file_type| file_type.copy);
+    let upgrade =
+        upgrade::Options { to, stated, as_stored, retyped, ..upgrade::Options::default() };
     let original = model.metadata.clone();
     let (model, mut base) = upgrade::plan(model, &upgrade)?;
     (base.keep_nan, base.tells_nan) = (options.keep_nan, false);

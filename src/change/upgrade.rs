@@ -42,6 +42,10 @@ pub struct Options {
     pub clamp_scales: bool,
     /// Write infinite and NaN weights as they are, instead of refusing.
     pub keep_nan: bool,
+    /// Copy other programs' types as they are, also where one of today's holds the same weights.
+    pub as_stored: bool,
+    /// Every matrix gets a type of its own afterwards: one that the target never held may be F32 till then.
+    pub retyped: bool,
     /// Undo the key-row order that convert.py of 27 July to 28 September 2023 got wrong.
     pub repair_key_rows: bool,
 }
@@ -197,7 +201,8 @@ fn step(
     let from = tensor.quant;
     // Another program's order of the same weights.
     let same = from.stranger().and_then(|foreign| QuantType::today(&foreign.same));
-    if let Some(to) = same.filter(|to| target.holds(*to) && tensor.misfit().is_none())
+    let held = |to: &QuantType| target.holds(*to) && tensor.misfit().is_none();
+    if let Some(to) = same.filter(held).filter(|_| !options.as_stored)
         && let Some(transform) = transform(from, to)
     {
         return Ok(made(to, Act::Transform(transform)));
@@ -223,6 +228,10 @@ fn step(
         .filter(|(to, _)| fits(to))
         .find(|(_, fit)| *fit == Fidelity::Exact || !options.exact);
     let Some((to, fit)) = next else {
+        let wide = QuantType::today("f32").filter(|to| options.retyped && fits(to));
+        if let Some((to, encode)) = wide.zip(encoder("f32")) {
+            return Ok(made(to, Act::Recode { encode, weights: None }));
+        }
         let nearest = target.nearest(from).map_or_else(|| "F16".to_owned(), |q| q.to_string());
         return Err(Error::refused(
             format!("{}: {} never held {from}", tensor.name, target.title()),

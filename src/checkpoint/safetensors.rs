@@ -9,11 +9,15 @@
 //!
 //! Source: safetensors, README.md.
 
-use std::fmt;
+use std::{
+    borrow::Cow,
+    fmt,
+    io::{BufReader, Read},
+};
 
 use serde::{
     Deserialize, Deserializer,
-    de::{Error as _, MapAccess, Visitor},
+    de::{Error as _, IgnoredAny, MapAccess, Visitor},
 };
 
 use super::{Stored, Weights, dtype::Dtype};
@@ -27,21 +31,29 @@ use crate::{
 pub const FORMAT: &str = "safetensors";
 /// The longest header that the format allows.
 const LONGEST: u64 = 100 << 20;
-/// The longest that is read: its directory takes ten times its size in memory, and that of the largest
+/// The longest that is read: its directory takes some four times its size in memory, and that of the largest
 /// model published, with 90 000 tensors, has a tenth of the format's limit.
-const LONGEST_READ: u64 = 16 << 20;
+const LONGEST_READ: u64 = 48 << 20;
 
 /// A tensor's entry in the header.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Entry {
-    dtype: String,
+struct Entry<'a> {
+    #[serde(borrow)]
+    dtype: Cow<'a, str>,
     shape: Vec<u64>,
     data_offsets: (u64, u64),
 }
 
-/// The header in file order; a name that stands twice is an error, which a plain map would hide.
-struct Header(Vec<(String, Entry)>);
+/// The header in file order: tensors that begin so many bytes after it, and where each ends. A name that
+/// stands twice is an error, which a plain map would hide.
+#[derive(Default)]
+struct Header {
+    tensors: Vec<Stored>,
+    ends: Vec<u64>,
+    /// The first tensor of a type that is not known, and what it is called.
+    unknown: Option<(String, String)>,
+}
 
 /// Whether a file begins as safetensors do.
 pub fn is_safetensors(head: &[u8], file_len: u64) -> bool {
@@ -59,46 +71,32 @@ pub fn open(input: &Input) -> Result<Weights> {
     let source = Source::new(input, FORMAT);
     let len = source.u64_at(0, "header length")?;
     let header = source.bytes_at(8, len, LONGEST_READ, "header")?;
-    let header: Header = serde_json::from_slice(&header)
+    let read: Header = serde_json::from_slice(&header)
         .map_err(|e| source.malformed(8, "header", e, "a directory of tensors, each name once"))?;
-    let data = 8 + len;
-    let mut tensors = Vec::new();
+    drop(header);
+    if let Some((name, dtype)) = read.unknown {
+        let what = format!("{}: {name}: numbers of the dtype {dtype}", input.name());
+        return Err(Error::unsupported(what, "not yet: this version does not know it"));
+    }
+    let (data, mut tensors) = (8 + len, read.tensors);
     let mut ranges = Vec::new();
-    for (name, entry) in header.0 {
-        let Some(dtype) = Dtype::of_safetensors(&entry.dtype) else {
-            let what = format!("{}: {name}: numbers of the dtype {}", input.name(), entry.dtype);
-            return Err(Error::unsupported(what, "not yet: this version does not know it"));
-        };
+    for (tensor, end) in tensors.iter_mut().zip(read.ends) {
+        let (begin, dtype) = (tensor.at, tensor.dtype);
         // A zero must not hide the size of the other dimensions.
-        let most = entry.shape.iter().try_fold(dtype.bits, |n, d| n.checked_mul((*d).max(1)));
-        let bytes = most.and_then(|_| dtype.bytes(entry.shape.iter().product()));
-        let (begin, end) = entry.data_offsets;
+        let most = tensor.shape.iter().try_fold(dtype.bits, |n, d| n.checked_mul((*d).max(1)));
+        let bytes = most.and_then(|_| dtype.bytes(tensor.shape.iter().product()));
+        let field = || format!("{}.data_offsets", tensor.name);
         if bytes.is_none() || end.checked_sub(begin) != bytes {
-            let found = format!("{begin}..{end} for {} {:?}", dtype.name, entry.shape);
-            return Err(source.malformed(
-                8,
-                format!("{name}.data_offsets"),
-                found,
-                "the bytes of its shape",
-            ));
+            let found = format!("{begin}..{end} for {} {:?}", dtype.name, tensor.shape);
+            return Err(source.malformed(8, field(), found, "the bytes of its shape"));
         }
         if end > source.left(data) {
             let found = format!("{begin}..{end} of {} bytes", source.left(data));
             let wanted = "a range inside the file (is it whole?)";
-            return Err(source.malformed(data, format!("{name}.data_offsets"), found, wanted));
+            return Err(source.malformed(data, field(), found, wanted));
         }
         ranges.push((begin, end));
-        let stride = dense(&entry.shape);
-        let shape = entry.shape;
-        tensors.push(Stored {
-            name,
-            dtype,
-            shape,
-            stride,
-            file: 0,
-            at: data + begin,
-            big_endian: false,
-        });
+        tensor.at = data + begin;
     }
     ranges.sort_unstable();
     let last = ranges.iter().try_fold(0, |at, (begin, end)| (*begin == at).then_some(*end));
@@ -113,13 +111,41 @@ pub fn open(input: &Input) -> Result<Weights> {
 /// The strides of a tensor without gaps.
 pub fn dense(shape: &[u64]) -> Vec<u64> {
     let mut step = 1u64;
-    let mut strides = Vec::new();
+    let mut strides = Vec::with_capacity(shape.len());
     for n in shape.iter().rev() {
         strides.push(step);
         step = step.saturating_mul(*n);
     }
     strides.reverse();
     strides
+}
+
+/// Where the last tensor's numbers end by what a header says, counted from the header's own end; none where it
+/// is no directory of tensors.
+pub fn extent(header: impl Read) -> Option<u64> {
+    #[derive(Deserialize)]
+    struct Ends {
+        data_offsets: Option<(u64, u64)>,
+    }
+    struct Last;
+    impl<'de> Visitor<'de> for Last {
+        type Value = u64;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object of tensors")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<u64, A::Error> {
+            let mut last = 0;
+            while map.next_key::<IgnoredAny>()?.is_some() {
+                let ends: Ends = map.next_value()?;
+                last = last.max(ends.data_offsets.map_or(0, |(_, end)| end));
+            }
+            Ok(last)
+        }
+    }
+    let mut header = serde_json::Deserializer::from_reader(BufReader::new(header));
+    header.deserialize_map(Last).ok()
 }
 
 impl<'de> Deserialize<'de> for Header {
@@ -138,21 +164,30 @@ impl<'de> Visitor<'de> for HeaderVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
-        let mut names = std::collections::HashSet::new();
-        let mut entries = Vec::new();
+        let mut header = Header::default();
         while let Some(name) = map.next_key::<String>()? {
-            if !names.insert(name.clone()) {
-                return Err(A::Error::custom(format_args!("{name:?} stands twice")));
-            }
-            if entries.len() as u64 >= Limits::DEFAULT.tensors {
+            if header.tensors.len() as u64 >= Limits::DEFAULT.tensors {
                 return Err(A::Error::custom("too many tensors"));
             }
             if name == "__metadata__" {
-                map.next_value::<serde::de::IgnoredAny>()?;
-            } else {
-                entries.push((name, map.next_value()?));
+                map.next_value::<IgnoredAny>()?;
+                continue;
             }
+            let Entry { dtype, shape, data_offsets: (at, end) } = map.next_value()?;
+            let Some(dtype) = Dtype::of_safetensors(&dtype) else {
+                header.unknown.get_or_insert((name, dtype.into_owned()));
+                continue;
+            };
+            let stride = dense(&shape);
+            let (file, big_endian) = (0, false);
+            header.tensors.push(Stored { name, dtype, shape, stride, file, at, big_endian });
+            header.ends.push(end);
         }
-        Ok(Header(entries))
+        let mut names: Vec<&str> = header.tensors.iter().map(|t| t.name.as_str()).collect();
+        names.sort_unstable();
+        match names.windows(2).find(|pair| pair.first() == pair.last()) {
+            Some([name, ..]) => Err(A::Error::custom(format_args!("{name:?} stands twice"))),
+            _ => Ok(header),
+        }
     }
 }

@@ -9,7 +9,11 @@ use std::sync::PoisonError;
 use clap::ValueEnum;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-use super::{Globals, json, may_draw, print, text};
+use super::{
+    Globals,
+    json::{self, VERSION},
+    may_draw, print, text,
+};
 use crate::batch::events::{Event, Observer};
 use crate::batch::plan::BatchPlan;
 use crate::batch::run::{Limits, Summary, run as run_plan};
@@ -257,6 +261,14 @@ fn closing(summary: &Summary) -> String {
     out + &format!(", in {seconds:.1} s\n")
 }
 
+/// An event as a line of JSON.
+#[derive(serde::Serialize)]
+struct Told<'a> {
+    schema_version: u32,
+    #[serde(flatten)]
+    event: &'a Event<'a>,
+}
+
 /// Tells events: as JSON lines, or as lines and bars for people.
 struct Telling<'a> {
     plan: &'a BatchPlan,
@@ -358,7 +370,7 @@ impl Observer for Telling<'_> {
     fn hear(&self, event: &Event) {
         if self.events {
             // Nobody may be listening any more; the batch goes on.
-            if let Ok(line) = serde_json::to_string(event) {
+            if let Ok(line) = serde_json::to_string(&Told { schema_version: VERSION, event }) {
                 let mut out = std::io::stdout().lock();
                 let _ = writeln!(out, "{line}").and_then(|()| out.flush());
             }

@@ -18,7 +18,7 @@ use crate::{
     container::{self, Detected, OpenOptions, Verdict},
     error::{Error, Result},
     format::container::Skeleton,
-    model::{Model, Sizes},
+    model::{Model, Sizes, Tensor},
     size,
 };
 use data::Data;
@@ -82,12 +82,14 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
                     out += &model.as_ref().map(doubts).unwrap_or_default();
                     out += &tried(path, args)?;
                 }
-                if let Some(model) = &model {
-                    out += &lists(model, args);
-                } else if args.tensors && !facts.raw.is_empty() {
-                    out += &format!("tensors\n{}", raw::rows(&facts.raw));
-                }
                 print(&out)?;
+                if let Some(model) = &model {
+                    print(&metadata(model, args))?;
+                    tensors(&model.tensors, row, args)?;
+                    vocabulary(model, args)?;
+                } else {
+                    tensors(&facts.raw, raw::row, args)?;
+                }
             }
             Err(error) if args.paths.len() == 1 => {
                 if globals.verbose > 0 {
@@ -254,31 +256,55 @@ fn lines(folder: &Path, found: &[(PathBuf, Facts)]) -> String {
     text::table(&rows)
 }
 
-fn lists(model: &Model, args: &Args) -> String {
-    let mut out = String::new();
-    if args.metadata {
-        out += "metadata\n";
-        let words = model.header.iter().map(|(k, v)| vec![format!("  {k}"), v.to_string()]);
-        let keys = model.metadata.iter().map(|(k, v)| vec![format!("  {k}"), v.to_string()]);
-        out += &text::table(&words.chain(keys).collect::<Vec<_>>());
+fn metadata(model: &Model, args: &Args) -> String {
+    if !args.metadata {
+        return String::new();
     }
-    if args.tensors {
-        out += "tensors\n";
-        let row = |t: &crate::model::Tensor| {
-            let shape: Vec<String> = t.shape.iter().map(u64::to_string).collect();
-            let place = t.pieces.first().map_or(0, |p| p.at);
-            let (shape, bytes) = (shape.join(" × "), size::text(t.bytes()));
-            vec![format!("  {}", t.name), shape, t.quant.to_string(), bytes, format!("{place:#x}")]
-        };
-        out += &text::table(&model.tensors.iter().map(row).collect::<Vec<_>>());
+    let words = model.header.iter().map(|(k, v)| vec![format!("  {k}"), v.to_string()]);
+    let keys = model.metadata.iter().map(|(k, v)| vec![format!("  {k}"), v.to_string()]);
+    format!("metadata\n{}", text::table(&words.chain(keys).collect::<Vec<_>>()))
+}
+
+/// Tensors of which a table is made at once: their lines would take more memory than they do.
+const ROWS: usize = 4096;
+
+/// Prints a line for each tensor.
+fn tensors<T>(all: &[T], row: impl Fn(&T) -> Vec<String>, args: &Args) -> Result<()> {
+    if !args.tensors || all.is_empty() {
+        return Ok(());
     }
-    if args.vocab {
-        out += "vocabulary\n";
-        for (id, token) in model.vocab.tokens.iter().enumerate() {
-            let text = String::from_utf8_lossy(token);
-            let score = model.vocab.scores.get(id).map(f32::to_string).unwrap_or_default();
-            let _ = writeln!(out, "  {id:6}  {text:?}  {score}");
+    print("tensors\n")?;
+    let mut parts = all.chunks(ROWS);
+    parts.try_for_each(|part| print(&text::table(&part.iter().map(&row).collect::<Vec<_>>())))
+}
+
+fn row(tensor: &Tensor) -> Vec<String> {
+    let shape: Vec<String> = tensor.shape.iter().map(u64::to_string).collect();
+    let place = tensor.pieces.first().map_or(0, |p| p.at);
+    let (shape, bytes) = (shape.join(" × "), size::text(tensor.bytes()));
+    vec![
+        format!("  {}", tensor.name),
+        shape,
+        tensor.quant.to_string(),
+        bytes,
+        format!("{place:#x}"),
+    ]
+}
+
+/// Prints the vocabulary, part by part: millions of tokens are more than should stand in memory as text.
+fn vocabulary(model: &Model, args: &Args) -> Result<()> {
+    if !args.vocab {
+        return Ok(());
+    }
+    let mut out = "vocabulary\n".to_owned();
+    for (id, token) in model.vocab.tokens.iter().enumerate() {
+        let text = String::from_utf8_lossy(token);
+        let score = model.vocab.scores.get(id).map(f32::to_string).unwrap_or_default();
+        let _ = writeln!(out, "  {id:6}  {text:?}  {score}");
+        if out.len() > 1 << 16 {
+            print(&out)?;
+            out.clear();
         }
     }
-    out
+    print(&out)
 }

@@ -3,7 +3,9 @@
 use std::{io, io::Write, process::ExitCode};
 
 use super::{
-    Globals, print,
+    Globals,
+    json::{self, VERSION},
+    print,
     runner::{WindowArgs, with_threads},
 };
 use crate::{
@@ -19,27 +21,39 @@ Examples:
   regguf perplexity download.gguf -f wiki.test.raw --chunks 4         does it still make sense?
   for m in models/*.gguf; do regguf perplexity $m -f wiki.test.raw --chunks 8; done")]
 pub struct Args {
+    /// Print the estimate as JSON, and none on the way to it
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     windows: WindowArgs,
 }
 
 /// Prints the running estimate and the final one with its error.
 pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
-    with_threads(args.windows.t, || score(&args.windows, globals))
+    with_threads(args.windows.t, || score(&args.windows, args.json, globals))
 }
 
-fn score(args: &WindowArgs, globals: &Globals) -> Result<ExitCode> {
+fn score(args: &WindowArgs, json: bool, globals: &Globals) -> Result<ExitCode> {
     let (loaded, tokens) = args.open(globals)?;
     let bos = loaded.tokenizer.leading_bos();
     let mut n = 0;
     let after_each = |estimate: Perplexity| {
         n += 1;
+        if json {
+            return Ok(());
+        }
         print(&format!("[{n}]{:.4},", estimate.value))?;
         io::stdout().flush().map_err(|e| Error::io("<stdout>", "write", e))
     };
     let window = args.window();
     let estimate = perplexity(&loaded.weights, &tokens, window, bos, args.most(), after_each)?;
     let (value, error) = (estimate.value, estimate.error);
+    if json {
+        let data = serde_json::json!({
+            "schema_version": VERSION, "perplexity": value, "error": error, "chunks": n,
+        });
+        return json::print(&data).map(|()| ExitCode::SUCCESS);
+    }
     print(&format!("\nFinal estimate: PPL = {value:.4} +/- {error:.5}\n"))?;
     Ok(ExitCode::SUCCESS)
 }

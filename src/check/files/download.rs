@@ -20,6 +20,7 @@ use std::time::SystemTime;
 
 use super::digest::{Algorithm, Digest};
 use crate::bytes::open_regular;
+use crate::checkpoint::safetensors;
 
 /// Pointers, pages and metadata are told from so many first bytes.
 const PREFIX_BYTES: u64 = 4096;
@@ -187,15 +188,8 @@ fn safetensors_size(file: &mut File, header: u64) -> Option<Implied> {
     if header > 100 << 20 {
         return None;
     }
-    let mut json = Vec::new();
     file.seek(SeekFrom::Start(8)).ok()?;
-    file.take(header).read_to_end(&mut json).ok()?;
-    let value: serde_json::Value = serde_json::from_slice(&json).ok()?;
-    let ends = value
-        .as_object()?
-        .values()
-        .filter_map(|tensor| tensor.get("data_offsets")?.get(1)?.as_u64());
-    let end = ends.max().unwrap_or(0);
+    let end = safetensors::extent(file.take(header))?;
     Some(Implied::Bytes(8u64.checked_add(header)?.checked_add(end)?))
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{facts::Facts, facts::Share, facts::shell_word, text};
+use super::{facts::Facts, facts::Share, facts::shell_word};
 use crate::{
     checkpoint::{self, Options, Stored},
     error::{Error, Result},
@@ -12,7 +12,6 @@ use crate::{
 
 /// The facts about raw weights.
 pub(super) fn facts(path: &Path, format: &'static Container) -> Result<Facts> {
-    let survey = checkpoint::survey(path)?;
     let word = shell_word(&path.display().to_string());
     // What comes next is what that command says.
     let opened = match checkpoint::adapter::is_adapter(path)? {
@@ -27,6 +26,7 @@ pub(super) fn facts(path: &Path, format: &'static Container) -> Result<Facts> {
         Err(Error::Interrupted) => return Err(Error::Interrupted),
         Err(error) => format!("nothing: {error}"),
     };
+    let survey = checkpoint::survey(path)?;
     let mut types: Vec<Share> = Vec::new();
     for stored in &survey.tensors {
         let name = stored.dtype.name;
@@ -67,14 +67,11 @@ fn bytes(stored: &Stored) -> u64 {
     stored.dtype.bytes(elements(stored)).unwrap_or(0)
 }
 
-/// The rows of a table of raw tensors.
-pub(super) fn rows(raw: &[Stored]) -> String {
-    let row = |t: &Stored| {
-        let shape: Vec<String> = t.shape.iter().map(u64::to_string).collect();
-        let (shape, bytes) = (shape.join(" × "), size::text(bytes(t)));
-        vec![format!("  {}", t.name), shape, t.dtype.name.to_owned(), bytes, format!("{:#x}", t.at)]
-    };
-    text::table(&raw.iter().map(row).collect::<Vec<_>>())
+/// The row of a raw tensor in a table.
+pub(super) fn row(t: &Stored) -> Vec<String> {
+    let shape: Vec<String> = t.shape.iter().map(u64::to_string).collect();
+    let (shape, bytes) = (shape.join(" × "), size::text(bytes(t)));
+    vec![format!("  {}", t.name), shape, t.dtype.name.to_owned(), bytes, format!("{:#x}", t.at)]
 }
 
 /// A raw tensor as data.
