@@ -87,7 +87,7 @@ fn a_long_directory_of_raw_weights_takes_a_few_times_its_bytes() {
     (0..n).for_each(|_| file.extend([0, 0x3c]));
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("model.safetensors"), file).unwrap();
-    let limit = "ulimit -d 150000;";
+    let limit = "ulimit -d 220000;";
     for (words, code) in [
         (&["inspect", "model.safetensors", "--json", "--tensors", "--threads", "1"][..], 0),
         (&["inspect", "model.safetensors", "--tensors", "--threads", "1"], 0),
