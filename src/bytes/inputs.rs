@@ -64,6 +64,7 @@ pub(super) fn holds(target: &Path) -> bool {
 }
 
 /// Permissions that all inputs so far have.
+#[cfg(unix)]
 pub(super) fn shared() -> u32 {
     SHARED.load(Ordering::Relaxed)
 }

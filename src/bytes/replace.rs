@@ -334,7 +334,7 @@ pub(super) fn write_all_at(file: &File, at: u64, bytes: &[u8]) -> io::Result<()>
 
 #[cfg(not(unix))]
 pub(super) fn write_all_at(mut file: &File, at: u64, bytes: &[u8]) -> io::Result<()> {
-    use std::io::{Seek, SeekFrom};
+    use std::io::{Seek, SeekFrom, Write};
     file.seek(SeekFrom::Start(at))?;
     file.write_all(bytes)
 }

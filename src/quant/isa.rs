@@ -45,6 +45,7 @@ impl Isa {
 
     /// Every instruction set that this machine has, narrowest first; for tests and benchmarks.
     pub fn available() -> Vec<Isa> {
+        #[cfg_attr(not(target_arch = "x86_64"), expect(unused_mut, reason = "nothing to add"))]
         let mut all = vec![Isa::PORTABLE];
         #[cfg(target_arch = "x86_64")]
         {

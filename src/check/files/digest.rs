@@ -304,12 +304,12 @@ fn read(
 }
 
 fn advise_sequential(file: &File) {
-    #[cfg(unix)]
+    #[cfg(any(target_os = "linux", target_os = "android"))]
     {
         // Only advice: a file system that does not take it is read all the same.
         let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::Sequential);
     }
-    #[cfg(not(unix))]
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
     let _ = file;
 }
 
