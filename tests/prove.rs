@@ -38,7 +38,7 @@ fn every_file_of_a_pass_has_its_verdict() {
     let verdicts: Vec<String> = outcomes.into_iter().map(|o| o.verdict.unwrap()).collect();
     assert_eq!(verdicts[0], "proved: identical outputs on 64 positions");
     for verdict in &verdicts[1..] {
-        assert!(verdict.starts_with("proved: same likeliest token on "), "{verdict}");
+        assert!(verdict.starts_with("proved: the same likeliest token on "), "{verdict}");
     }
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 4);
 }
