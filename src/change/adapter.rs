@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Act, Plan, Step, keys};
+use super::{Plan, Step, keys};
 use crate::{
     checkpoint,
     container::{self, OpenOptions},
@@ -19,23 +19,12 @@ pub(super) fn plan(model: Model, plan: Plan, stated: &Stated) -> Result<(Model, 
     let base = stated.base.as_deref().map(base).transpose()?;
     let name = keys::name_of(&model);
     let (mut model, assumed) = lora::in_gguf_terms(model, base.as_ref(), stated.rows)?;
-    let mut adapter = Adapter::of(&model)?;
-    // Norms are vectors, and their pairs matrices of one row.
-    adapter.pairs.retain(|pair| pair.shape()[0] > 1);
+    let adapter = Adapter::of(&model)?.without_norms();
     base.as_ref().map(|base| adapter.fits(base)).transpose()?;
     if model.metadata.get("general.name").is_none() {
         model.metadata.set("general.name", name.as_str());
     }
-    let steps = model.tensors.iter().enumerate().map(|(source, tensor)| Step {
-        source,
-        name: tensor.name.clone(),
-        shape: tensor.shape.clone(),
-        quant: tensor.quant,
-        fold: 1,
-        span: None,
-        act: Act::Copy,
-    });
-    let (steps, tells_nan) = (steps.collect(), true);
+    let (steps, tells_nan) = (Step::all(&model).collect(), true);
     let (metadata, notes) = (model.metadata.clone(), model.notes.clone());
     let plan = Plan { steps, metadata, assumed, notes, tells_nan, ..plan };
     Ok((model, plan))

@@ -8,7 +8,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Act, Plan, Step, Target, choose::ftype::FileType, output::place, quantize, upgrade};
+use super::{Plan, Step, Target, choose::ftype::FileType, output::place, quantize, upgrade};
 use crate::{
     checkpoint::card,
     error::{Error, Result},
@@ -108,7 +108,7 @@ fn as_stored(model: &Model, base: &Plan) -> Plan {
         let own = QuantType::today(name).filter(|to| writes(to) && !needs_importance(name));
         let to = own.zip(encoder(name)).or(QuantType::today("f16").zip(encoder("f16")));
         if let Some((to, encode)) = to.filter(|(to, _)| *to != sum.quant) {
-            become_type(step, to, encode);
+            step.become_type(to, encode);
         }
     }
     plan
@@ -146,7 +146,7 @@ fn alike(
             let next = "use the original weights, or add --allow-requantize";
             return Err(Error::refused(what, next));
         }
-        become_type(step, to, encode);
+        step.become_type(to, encode);
     }
     if odd > 0 {
         plan.notes.push(format!("{odd} tensors stay f16: their rows are no whole blocks of {to}"));
@@ -186,15 +186,9 @@ fn vectors_to_f32(model: &Model, plan: &mut Plan) {
     let target = plan.target;
     for step in plan.steps.iter_mut().filter(|s| is_vector(target, s)) {
         if model.tensors.get(step.source).is_some_and(|t| t.quant != f32) {
-            become_type(step, f32, encode);
+            step.become_type(f32, encode);
         }
     }
-}
-
-fn become_type(step: &mut Step, to: QuantType, encode: EncodeRows) {
-    step.quant = to;
-    step.fold = 1;
-    step.act = Act::Recode { encode, weights: None };
 }
 
 /// The output as named, or by GGUF's naming convention in the folder.

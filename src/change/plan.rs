@@ -185,8 +185,7 @@ impl Plan {
         for step in self.steps.iter_mut().filter(kept) {
             let Some(f32) = QuantType::today("f32").filter(|q| target.holds(*q)) else { return };
             if step.quant != f32 {
-                step.quant = f32;
-                step.act = Act::Recode { encode, weights: None };
+                step.become_type(f32, encode);
             }
         }
     }
@@ -296,6 +295,13 @@ impl Step {
             span: tensor.span,
             act: Act::Copy,
         }
+    }
+
+    /// Has its rows decoded and encoded in another type.
+    pub(super) fn become_type(&mut self, to: QuantType, encode: EncodeRows) {
+        self.quant = to;
+        self.fold = 1;
+        self.act = Act::Recode { encode, weights: None };
     }
 
     /// What this step loses.

@@ -262,8 +262,7 @@ fn as_readers_take(family: &'static Family, steps: &mut [Step]) {
     for step in steps {
         let role = Role::of(family, Naming::Gguf, &step.name);
         if step.quant != f32 && role.is_some_and(|role| role.names.float32 && !role.bias) {
-            (step.quant, step.fold) = (f32, 1);
-            step.act = Act::Recode { encode, weights: None };
+            step.become_type(f32, encode);
         }
     }
 }

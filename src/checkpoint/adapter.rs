@@ -19,15 +19,15 @@ use crate::{
     bytes::replace::folder_of,
     error::{Error, Result},
     format::catalog,
-    model::{Join, Model, Tensor, Value},
+    model::{Join, Model, Tensor, Value, adapter::MOST_RANK},
 };
 
 /// The settings of an adapter.
 const CONFIG: &str = "adapter_config.json";
 /// Its weights, as PEFT looks for them.
 const WEIGHTS: [&str; 2] = ["adapter_model.safetensors", "adapter_model.bin"];
-/// The highest rank that is taken for one.
-const MOST: u64 = 1 << 16;
+/// What is to be done with what no pair carries.
+const MERGE: &str = "merge it into its base with PEFT, then `regguf convert` the model";
 
 /// Whether `path` is such an adapter: its folder, its settings or its weights.
 ///
@@ -205,8 +205,7 @@ impl Config {
     }
 
     fn not_carried(&self, what: &str) -> Error {
-        let next = "merge it into its base with PEFT, then `regguf convert` the model";
-        Error::unsupported(format!("{}: {what}", self.path.display()), next)
+        Error::unsupported(format!("{}: {what}", self.path.display()), MERGE)
     }
 
     /// Refuses what changes a model in another way than by products of pairs.
@@ -245,14 +244,14 @@ impl Config {
             _ if self.is_set("modules_to_save") => "a whole tensor (modules_to_save)",
             _ => "a whole tensor",
         };
-        let next = "merge it into its base with PEFT, then `regguf convert` the model";
-        Error::unsupported(format!("{file}: {name}: {kind}, which no pair carries"), next)
+        Error::unsupported(format!("{file}: {name}: {kind}, which no pair carries"), MERGE)
     }
 
     /// Alpha as GGUF has it: divided by the rank of a pair, it is what the product is multiplied with.
     fn alpha(&self, file: &str, model: &Model) -> Result<f32> {
-        let rank = self.get("r").and_then(Json::as_u64).filter(|r| (1..=MOST).contains(r));
-        let rank = rank.ok_or_else(|| self.malformed("r", &format!("a rank of 1..={MOST}")))?;
+        let rank = self.get("r").and_then(Json::as_u64).filter(|r| (1..=MOST_RANK).contains(r));
+        let rank =
+            rank.ok_or_else(|| self.malformed("r", &format!("a rank of 1..={MOST_RANK}")))?;
         let alpha = self.get("lora_alpha").and_then(Json::as_f64);
         let alpha = alpha.filter(|alpha| alpha.is_finite() && *alpha != 0.0);
         let alpha = alpha.ok_or_else(|| self.malformed("lora_alpha", "a number other than 0"))?;

@@ -57,7 +57,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let mut failed = None;
     if args.json {
         match args.paths.as_slice() {
-            [path] if !path.is_dir() || checkpoint::adapter::is_adapter(path)? => {
+            [path] if !holds_files(path)? => {
                 print_data(path, args, &mut failed, &mut |d| json::print(d))?;
             }
             paths => {
@@ -71,7 +71,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         return Ok(failed.map_or(ExitCode::SUCCESS, ExitCode::from));
     }
     for path in &args.paths {
-        if path.is_dir() && !checkpoint::adapter::is_adapter(path)? {
+        if holds_files(path)? {
             print(&lines(path, &folder(path, args)?))?;
             continue;
         }
@@ -113,7 +113,7 @@ fn print_data(
     failed: &mut Option<u8>,
     out: &mut dyn FnMut(&Data) -> Result<()>,
 ) -> Result<()> {
-    if path.is_dir() && !checkpoint::adapter::is_adapter(path)? {
+    if holds_files(path)? {
         let found = folder(path, args)?;
         return found.iter().try_for_each(|(_, facts)| out(&Data::new(facts, None, args)));
     }
@@ -126,10 +126,15 @@ fn print_data(
     }
 }
 
+/// Whether a path is a folder of files, each told by itself; that of an adapter is one thing.
+fn holds_files(path: &Path) -> Result<bool> {
+    Ok(path.is_dir() && !checkpoint::adapter::is_adapter(path)?)
+}
+
 /// The facts about one file, and its model where it holds one.
 fn inspect(path: &Path, args: &Args) -> Result<(Facts, Option<Model>)> {
     let options = args.hints.options();
-    if args.hints.options().format.is_none() && checkpoint::adapter::is_adapter(path)? {
+    if options.format.is_none() && checkpoint::adapter::is_adapter(path)? {
         return adapter(path);
     }
     match container::open(path, &options) {

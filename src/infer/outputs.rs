@@ -135,6 +135,7 @@ impl Sums {
     }
 
     fn add(&mut self, a: &[f32], b: &[f32], next: Option<u32>) {
+        self.positions += 1;
         self.broken |= !a.iter().chain(b).all(|v| v.is_finite());
         self.identical += usize::from(a.iter().zip(b).all(|(x, y)| x.to_bits() == y.to_bits()));
         self.same_top += usize::from(top(a) == top(b));
@@ -157,7 +158,7 @@ impl Sums {
             let what = "a model answers with NaN or infinity: its weights are damaged";
             return Err(Error::unsupported(what, "look for them with `regguf verify --deep`"));
         }
-        let positions = self.positions.max(self.kl.len());
+        let positions = self.positions;
         let mut sorted = self.kl.clone();
         sorted.sort_by(f64::total_cmp);
         let rank = |share: f64| {

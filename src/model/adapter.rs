@@ -121,6 +121,12 @@ impl Adapter {
         (f64::from(times) * share) as f32
     }
 
+    /// The same without the pairs of norms, which are vectors: those pairs make matrices of one row.
+    pub fn without_norms(mut self) -> Adapter {
+        self.pairs.retain(|pair| pair.shape()[0] > 1);
+        self
+    }
+
     /// The index of the tensor in `base` that each pair is added to.
     ///
     /// # Errors
@@ -199,7 +205,7 @@ fn halves(model: &Model) -> Result<Vec<(String, Halves<'_>)>> {
 }
 
 /// The most that a rank can be: beyond, the pair would be larger than what it is added to in any model.
-const MOST: u64 = 1 << 16;
+pub const MOST_RANK: u64 = 1 << 16;
 
 fn pair(model: &Model, target: String, a: &Tensor, b: &Tensor) -> Result<Pair> {
     a.check_decodable()?;
@@ -218,8 +224,13 @@ fn pair(model: &Model, target: String, a: &Tensor, b: &Tensor) -> Result<Pair> {
     let ([rank, _], [_, other]) = (a.shape.as_slice(), b.shape.as_slice()) else {
         return Err(broken("two matrices"));
     };
-    if rank != other || *rank == 0 || *rank > MOST || a.shape.contains(&0) || b.shape.contains(&0) {
-        return Err(broken(&format!("one rank of both, 1..={MOST}")));
+    if rank != other
+        || *rank == 0
+        || *rank > MOST_RANK
+        || a.shape.contains(&0)
+        || b.shape.contains(&0)
+    {
+        return Err(broken(&format!("one rank of both, 1..={MOST_RANK}")));
     }
     if a.fold > 1 || b.fold > 1 {
         return Err(broken("rows coded one by one"));

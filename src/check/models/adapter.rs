@@ -41,10 +41,7 @@ fn read(model: &Model, base: Option<&Model>) -> Result<Adapter> {
     let (model, _) = lora::in_gguf_terms(model.clone(), base, rows)?;
     let mut adapter = Adapter::of(&model)?;
     if let Some(base) = base {
-        let mut matrices = adapter.clone();
-        // Norms are vectors, and their pairs matrices of one row.
-        matrices.pairs.retain(|pair| pair.shape()[0] > 1);
-        matrices.fits(base)?;
+        adapter.clone().without_norms().fits(base)?;
     }
     adapter.files.clear();
     Ok(adapter)
