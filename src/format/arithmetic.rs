@@ -29,6 +29,32 @@ pub struct Arithmetic {
     /// Of so many layers the last does not turn queries and keys; 0 where all do.
     #[serde(default)]
     pub unturned: usize,
+    /// Which layers look back over a window only.
+    #[serde(default)]
+    pub windows: Windows,
+}
+
+/// Which layers look back over the last tokens only, as many as the key `attention.sliding_window` says, a
+/// token's own counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Windows {
+    /// None.
+    #[default]
+    None,
+    /// All but the last of so many. Where the key `rope.freq_base_swa` is, they turn by that base, and by
+    /// no stretched angles.
+    AllButLastOf(usize),
+}
+
+impl Windows {
+    /// Whether layer `n` is one of them.
+    pub fn covers(self, n: usize) -> bool {
+        match self {
+            Windows::None => false,
+            Windows::AllButLastOf(layers) => !(n + 1).is_multiple_of(layers),
+        }
+    }
 }
 
 /// What the key `logit_scale` does to the logits.
@@ -158,6 +184,20 @@ pub struct Mlp {
     pub kind: MlpKind,
     /// The function between its matrices.
     pub activation: Activation,
+    /// By which shares the results of a token's experts are added.
+    #[serde(default)]
+    pub shares: Shares,
+}
+
+/// By which shares the results of a token's experts are added.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Shares {
+    /// The softmax over the scores of the chosen experts.
+    #[default]
+    OfChosen,
+    /// The softmax over the scores of all experts.
+    OfAll,
 }
 
 /// With a gate or without.

@@ -66,6 +66,10 @@ pub struct Identity {
     /// Keys of GGUF that llama.cpp's converter writes alike for every checkpoint of it.
     #[serde(default)]
     pub keys: BTreeMap<String, toml::Value>,
+    /// Texts of the tokens that llama.cpp's converter gives a part in every checkpoint of it, whatever the
+    /// checkpoint says: the part as in GGUF's `tokenizer.ggml.PART_token_id`.
+    #[serde(default)]
+    pub tokens: BTreeMap<String, String>,
 }
 
 /// What GGUF says of a vocabulary and files before it do not.

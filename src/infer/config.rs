@@ -6,6 +6,7 @@ use crate::{
     format::{
         arithmetic::{
             self, Activation, Arithmetic, Embedding, Logits, MlpKind, Norm, Pairs, Qkv, Residual,
+            Shares, Windows,
         },
         family::Family,
     },
@@ -47,6 +48,10 @@ pub struct Config {
     pub logit_cap: f32,
     /// Of so many layers the last does not turn queries and keys; 0 where all do.
     pub unturned: usize,
+    /// Which layers look back over `window` tokens only.
+    pub windows: Windows,
+    /// Tokens in a window, the looking one counted; at least one.
+    pub window: usize,
     /// Whether both parts of a layer see the same stream.
     pub parallel: bool,
     /// Whether norms follow the parts of a layer instead of going before them.
@@ -63,6 +68,8 @@ pub struct Config {
     pub mlp: MlpKind,
     /// The function in it.
     pub activation: Activation,
+    /// By which shares the results of experts are added.
+    pub shares: Shares,
     /// Experts that a token is sent to; 0 where there are none.
     pub experts_used: usize,
     /// What was assumed or is left out, as sentences.
@@ -76,6 +83,8 @@ pub enum Position {
     Rotary {
         /// By which angles.
         rope: Rope,
+        /// By which in layers with a window, where those differ.
+        near: Option<Rope>,
         /// Which numbers together.
         pairs: Pairs,
     },
@@ -94,8 +103,8 @@ impl Position {
     /// Where there is not one factor for each pair.
     pub fn divided(&self, factors: &[f32]) -> Result<Position> {
         Ok(match self.clone() {
-            Position::Rotary { rope, pairs } => {
-                Position::Rotary { rope: rope.divided(factors)?, pairs }
+            Position::Rotary { rope, near, pairs } => {
+                Position::Rotary { rope: rope.divided(factors)?, near, pairs }
             }
             other => other,
         })
@@ -137,7 +146,8 @@ impl Config {
             return Err(Error::unsupported(what, "check the file with regguf verify"));
         }
         let vocab = rows("token_embedding").and_then(|rows| rows.try_into().ok()).unwrap_or(0);
-        if let Some(window) = numbers.u64("attention.sliding_window") {
+        let window = numbers.u64("attention.sliding_window").filter(|window| *window > 0);
+        if let (Windows::None, Some(window)) = (choices.windows, window) {
             notes.push(format!(
                 "attention reaches over the whole context; the model was made for the last {window} \
                  tokens"
@@ -178,6 +188,8 @@ impl Config {
             attention_cap: numbers.factor("attn_logit_softcapping").unwrap_or(f32::INFINITY),
             logit_cap: numbers.factor("final_logit_softcapping").unwrap_or(f32::INFINITY),
             unturned: choices.unturned,
+            windows: if window.is_some() { choices.windows } else { Windows::None },
+            window: window.and_then(|window| window.try_into().ok()).unwrap_or(usize::MAX),
             parallel: match &choices.residual {
                 Residual::Sequential | Residual::AfterNorm => false,
                 Residual::Parallel => true,
@@ -197,6 +209,7 @@ impl Config {
             position: position(&numbers, choices.position, heads, head)?,
             mlp: choices.mlp.kind,
             activation: choices.mlp.activation,
+            shares: choices.mlp.shares,
             experts_used: usize::try_from(experts_used).unwrap_or(0),
             notes,
         })
@@ -228,9 +241,11 @@ fn position(
     head: usize,
 ) -> Result<Position> {
     Ok(match choice {
-        arithmetic::Position::Rotary(pairs) => {
-            Position::Rotary { rope: Rope::new(numbers, head)?, pairs }
-        }
+        arithmetic::Position::Rotary(pairs) => Position::Rotary {
+            rope: Rope::new(numbers, head)?,
+            near: Rope::near(numbers, head)?,
+            pairs,
+        },
         arithmetic::Position::Learned => Position::Stream,
         arithmetic::Position::Recurrent => Position::Recurrent,
         arithmetic::Position::Alibi { most } => {

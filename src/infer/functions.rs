@@ -129,6 +129,13 @@ pub fn softmax(scores: &mut [f32]) {
     scores.iter_mut().for_each(|score| *score /= sum);
 }
 
+/// `1 / (1 + e^-x)` for all of `xs`.
+pub fn sigmoid(xs: &mut [f32]) {
+    xs.iter_mut().for_each(|x| *x = -*x);
+    exp_less(Isa::best(), 0.0, xs);
+    xs.iter_mut().for_each(|x| *x = 1.0 / (1.0 + *x));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

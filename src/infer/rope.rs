@@ -32,14 +32,9 @@ impl Rope {
     /// Where the kind of stretching is not known or the sizes do not fit.
     pub fn new(numbers: &Numbers, head: usize) -> Result<Rope> {
         let number = |key: &str| numbers.f64(&format!("rope.{key}"));
-        let dims = number("dimension_count").unwrap_or(head as f64);
-        if !(2.0..=head as f64).contains(&dims) || dims % 2.0 != 0.0 {
-            let what = format!("{dims} rotated dimensions in a head of {head}");
-            return Err(Error::unsupported(what, "check the file with regguf verify"));
-        }
+        let dims = dims(numbers, head)?;
         let base = number("freq_base").unwrap_or(10_000.0);
-        let pairs = 0..(dims / 2.0) as usize;
-        let plain: Vec<f64> = pairs.map(|i| libm::pow(base, -2.0 * i as f64 / dims)).collect();
+        let plain = steps(base, dims);
         let factor = number("scaling.factor").or_else(|| number("scale_linear"));
         let factor = factor.filter(|factor| *factor > 0.0).unwrap_or(1.0);
         let trained = number("scaling.original_context_length")
@@ -82,6 +77,17 @@ impl Rope {
         Ok(rope)
     }
 
+    /// The embedding of layers that look back over a window only, where a key of its own states its base:
+    /// nothing stretches it.
+    ///
+    /// # Errors
+    /// Where the sizes do not fit.
+    pub fn near(numbers: &Numbers, head: usize) -> Result<Option<Rope>> {
+        let base = numbers.f64("rope.freq_base_swa");
+        base.map(|base| Ok(Rope { steps: steps(base, dims(numbers, head)?), magnitude: 1.0 }))
+            .transpose()
+    }
+
     /// The same with the angle of each pair divided by its factor (`rope_freqs.weight`).
     ///
     /// # Errors
@@ -105,6 +111,21 @@ impl Rope {
         };
         self.steps.iter().map(turn).collect()
     }
+}
+
+/// How many numbers of a head turn.
+fn dims(numbers: &Numbers, head: usize) -> Result<f64> {
+    let dims = numbers.f64("rope.dimension_count").unwrap_or(head as f64);
+    if !(2.0..=head as f64).contains(&dims) || dims % 2.0 != 0.0 {
+        let what = format!("{dims} rotated dimensions in a head of {head}");
+        return Err(Error::unsupported(what, "check the file with regguf verify"));
+    }
+    Ok(dims)
+}
+
+/// The angle of each pair for one step, not stretched.
+fn steps(base: f64, dims: f64) -> Vec<f64> {
+    (0..(dims / 2.0) as usize).map(|i| libm::pow(base, -2.0 * i as f64 / dims)).collect()
 }
 
 #[cfg(test)]

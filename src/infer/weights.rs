@@ -10,7 +10,7 @@ use super::{
     layer::{
         Linear,
         attention::Attention,
-        experts::Mlp,
+        experts::{Mlp, Shared},
         mlp::FeedForward,
         norm::Norm,
         recurrence::{ChannelMix, TimeMix},
@@ -303,7 +303,8 @@ impl Finder<'_> {
             }
             let count = usize::try_from(router.rows()).unwrap_or(0);
             let router = self.linear("router", at, count, width)?;
-            return Ok(Mlp { router: Some(router), parts: self.experts(n, count)? });
+            let (parts, shared) = (self.experts(n, count)?, self.shared(at)?);
+            return Ok(Mlp { router: Some(router), parts, shared });
         }
         let rows = usize::try_from(self.found("up", at)?.rows()).unwrap_or(0);
         let up = self.linear("up", at, rows, width)?;
@@ -316,7 +317,22 @@ impl Finder<'_> {
             MlpKind::Plain => (None, up),
         };
         let down = self.linear("down", at, width, up.matrix.rows)?;
-        Ok(Mlp { router: None, parts: vec![FeedForward { gate, up, down }] })
+        Ok(Mlp { router: None, parts: vec![FeedForward { gate, up, down }], shared: None })
+    }
+
+    /// The expert that every token is sent to, where layers of the family have one.
+    fn shared(&mut self, at: Option<u64>) -> Result<Option<Box<Shared>>> {
+        let width = self.config.width;
+        let Some(up) = self.tensor("shared_up", at) else { return Ok(None) };
+        let rows = usize::try_from(up.rows()).unwrap_or(0);
+        let router = self.tensor("shared_router", at).is_some();
+        let router = router.then(|| self.linear("shared_router", at, 1, width)).transpose()?;
+        let part = FeedForward {
+            gate: Some(self.linear("shared_gate", at, rows, width)?),
+            up: self.linear("shared_up", at, rows, width)?,
+            down: self.linear("shared_down", at, width, rows)?,
+        };
+        Ok(Some(Box::new(Shared { part, router })))
     }
 
     /// The experts of layer `n`: stacked in one tensor of three dimensions, or (until April 2024) one

@@ -50,15 +50,17 @@ fn safetensors(known: &Json) -> Vec<u8> {
     [(header.len() as u64).to_le_bytes().to_vec(), header, data].concat()
 }
 
-/// A byte-level tokenizer of single characters and one special token.
-fn tokenizer(count: u32) -> Json {
+/// A byte-level tokenizer of single characters and, last, special tokens.
+fn tokenizer(count: u32, special: &[&str]) -> Json {
     let bytes = ('!'..='~').chain('\u{a1}'..='\u{ac}').chain('\u{ae}'..='\u{ff}');
-    let last = count - 1;
+    let first = count - special.len() as u32;
     let vocab: serde_json::Map<String, Json> =
-        bytes.take(last as usize).zip(0u32..).map(|(c, id)| (c.to_string(), id.into())).collect();
+        bytes.take(first as usize).zip(0u32..).map(|(c, id)| (c.to_string(), id.into())).collect();
+    let added = special.iter().zip(first..);
+    let added = added.map(|(text, id)| json!({"id": id, "content": text, "special": true}));
     let step = json!({"type": "ByteLevel", "add_prefix_space": false, "use_regex": true});
     json!({
-        "added_tokens": [{"id": last, "content": "<|endoftext|>", "special": true}],
+        "added_tokens": added.collect::<Vec<_>>(),
         "pre_tokenizer": step, "post_processor": step, "decoder": step,
         "model": {"type": "BPE", "byte_fallback": false, "vocab": vocab, "merges": []}
     })
@@ -74,7 +76,9 @@ fn write(known: &Json, folder: &Path) {
         "bytes" => {
             let vocab = known["config"]["vocab_size"].as_u64().unwrap() as u32;
             let end = "<|endoftext|>";
-            put("tokenizer.json", json(&tokenizer(vocab)));
+            let special = known["special"].as_array().into_iter().flatten();
+            let special = special.map(|text| text.as_str().unwrap()).chain([end]);
+            put("tokenizer.json", json(&tokenizer(vocab, &special.collect::<Vec<_>>())));
             let settings = json!({"bos_token": end, "eos_token": end, "unk_token": end});
             put("tokenizer_config.json", json(&settings));
         }

@@ -101,6 +101,16 @@ pub fn read(
             return Ok(read);
         }
     }
+    for (part, text) in &hyper.family.family.tokens {
+        let mut known = (0..).zip(read.vocab.tokens.iter());
+        let Some((id, _)) = known.find(|(_, token)| *token == text.as_bytes()) else { continue };
+        match part.as_str() {
+            "bos" => read.vocab.bos = Some(id),
+            "eos" => read.vocab.eos = Some(id),
+            "unknown" => read.vocab.unknown = Some(id),
+            _ => read.more.push((format!("tokenizer.ggml.{part}_token_id"), id.into())),
+        }
+    }
     let flag = settings.as_ref().and_then(|s| s.get("add_prefix_space")?.as_bool());
     read.vocab.add_space_prefix = flag.or(read.vocab.add_space_prefix);
     chat_template(folder, settings.as_ref(), &mut read)?;

@@ -56,8 +56,9 @@ impl Attention {
             }
         }
         let turns = config.unturned == 0 || !(n + 1).is_multiple_of(config.unturned);
-        if let (Position::Rotary { rope, pairs }, true) = (&config.position, turns) {
+        if let (Position::Rotary { rope, near, pairs }, true) = (&config.position, turns) {
             let past = cache.len();
+            let rope = near.as_ref().filter(|_| config.windows.covers(n)).unwrap_or(rope);
             let turn = |vectors: &mut [f32], width: usize| {
                 vectors.par_chunks_exact_mut(width).enumerate().for_each(|(t, vector)| {
                     rotate(*pairs, vector, head, &rope.at(past + t));
@@ -75,6 +76,7 @@ impl Attention {
 /// For each query the values so far, each as much as its key fits: `[T][heads * head]` in and out.
 fn mix(config: &Config, queries: &[f32], cache: &Cache, n: usize) -> Vec<f32> {
     let Config { heads, kv_heads, head, attention_scale: scale, attention_cap, .. } = *config;
+    let windowed = config.windows.covers(n);
     let mut mixed = vec![0.0; queries.len()];
     let each = mixed.par_chunks_exact_mut(head).zip(queries.par_chunks_exact(head)).enumerate();
     each.for_each_init(Vec::new, |scores: &mut Vec<f32>, (i, (out, query))| {
@@ -86,18 +88,24 @@ fn mix(config: &Config, queries: &[f32], cache: &Cache, n: usize) -> Vec<f32> {
             true => cache.len() + queries.len() / (heads * head),
             false => cache.len() + t + 1,
         };
-        scores.resize(seen, 0.0); // [seen]
-        for (scores, keys) in scores.chunks_mut(BLOCK).zip(keys) {
+        // The first position in the window, and the block that it is in.
+        let first = if windowed { seen.saturating_sub(config.window) } else { 0 };
+        let (block, hidden) = (first / BLOCK, first % BLOCK);
+        scores.clear();
+        scores.resize(seen - block * BLOCK, 0.0); // [seen from that block on]
+        for (scores, keys) in scores.chunks_mut(BLOCK).zip(keys.skip(block)) {
             fit(Isa::best(), query, keys, scale, scores);
         }
+        let looked = &mut scores[hidden..];
         if let Position::Alibi(slopes) = &config.position {
-            for (position, score) in scores.iter_mut().enumerate() {
+            for (position, score) in (first..).zip(looked.iter_mut()) {
                 *score += slopes[h] * position as f32;
             }
         }
-        capped(scores, attention_cap);
-        softmax(scores);
-        for (shares, values) in scores.chunks(BLOCK).zip(values) {
+        capped(looked, attention_cap);
+        softmax(looked);
+        scores[..hidden].fill(0.0);
+        for (shares, values) in scores.chunks(BLOCK).zip(values.skip(block)) {
             blend(Isa::best(), shares, values, out);
         }
     });

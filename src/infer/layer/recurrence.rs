@@ -64,7 +64,7 @@ impl TimeMix {
         let keys = self.key.of(&mixed(x, before, &self.mix_key), tap); // [T][inner]
         let values = self.value.of(&mixed(x, before, &self.mix_value), tap); // [T][inner]
         let mut open = self.receptance.of(&mixed(x, before, &self.mix_receptance), tap); // [T][inner]
-        sigmoid(&mut open);
+        functions::sigmoid(&mut open);
         state.time = last(x, self.mix_key.len());
         let inner = self.decay.len();
         state.most.resize(inner, -1e30);
@@ -110,7 +110,7 @@ impl ChannelMix {
         let mut between = self.up.of(&mixed(x, before, &self.mix_up), tap); // [T][ff]
         functions::activate(Isa::best(), activation, &mut between);
         let mut open = self.gate.of(&mixed(x, before, &self.mix_gate), tap); // [T][width]
-        sigmoid(&mut open);
+        functions::sigmoid(&mut open);
         state.channel = last(x, self.mix_up.len());
         let said = self.down.of(&between, tap); // [T][width]
         open.iter_mut().zip(&said).for_each(|(open, said)| *open *= said);
@@ -144,11 +144,4 @@ fn mixed(x: &[f32], before: &[f32], mix: &[f32]) -> Vec<f32> {
 
 fn last(x: &[f32], width: usize) -> Vec<f32> {
     x[x.len() - width..].to_vec()
-}
-
-/// `1 / (1 + e^-x)` for all of `xs`.
-fn sigmoid(xs: &mut [f32]) {
-    xs.iter_mut().for_each(|x| *x = -*x);
-    functions::exp_less(Isa::best(), 0.0, xs);
-    xs.iter_mut().for_each(|x| *x = 1.0 / (1.0 + *x));
 }
