@@ -120,7 +120,7 @@ fn exact_transforms_keep_every_weight() {
             }
         }
     }
-    assert_eq!(ways, 12 + 12 + 2 + 2 + 8 + 12 + 4);
+    assert_eq!(ways, 12 + 12 + 2 + 2 + 8 + 12 + 4 + 2);
 }
 
 /// Narrowing a scale rounds it to the nearest f16 and says what happened.

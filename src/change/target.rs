@@ -180,13 +180,19 @@ impl Target {
         }
         let until = &self.0.format.lived.to;
         if quant.stranger().is_some() {
-            return until.is_none() && !self.big_endian();
+            return self.copies(quant);
         }
         let own = self.0.type_id(&format!("{}/{}", quant.name(), quant.dialect())).is_some();
         let stored = keyed::type_id(self.0, quant).is_some();
         stored
             && (own || quant.is_today())
             && until.as_ref().is_none_or(|to| quant.block().lived.from < *to)
+    }
+
+    /// Whether another program's type can be copied into it.
+    pub fn copies(self, quant: QuantType) -> bool {
+        let newest = self.is_keyed() && self.0.format.lived.to.is_none();
+        quant.program().is_some() && newest && !self.big_endian()
     }
 
     /// The type that has the same name here.

@@ -209,7 +209,7 @@ fn step(
     }
     // Super-blocks that cross rows: only the builds that wrote them read them.
     let crosses = tensor.fold > 1 && target.is_keyed();
-    if target.holds(from) && !crosses {
+    if target.holds(from) && !crosses || options.as_stored && target.copies(from) {
         return Ok(made(from, Act::Copy));
     }
     if let Some((to, transform)) = target

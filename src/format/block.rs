@@ -14,6 +14,9 @@ pub struct Block {
     pub name: String,
     /// Which of the storages that the name has had: `pairs-f32`; `plain` where there was but one.
     pub dialect: String,
+    /// The program that alone writes it, where that is not llama.cpp.
+    #[serde(default)]
+    pub program: String,
     /// When it was written.
     pub lived: Lived,
     /// The ggml type number in GGUF, where GGUF ever held it.
@@ -168,6 +171,7 @@ pub(crate) fn opaque(foreign: &Foreign) -> Block {
     Block {
         name: foreign.name.clone(),
         dialect: foreign.program.clone(),
+        program: foreign.program.clone(),
         lived: Lived { from: String::new(), to: Some(String::new()) },
         gguf: Some(foreign.id),
         under: Vec::new(),

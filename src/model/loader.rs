@@ -226,7 +226,7 @@ fn shapes(model: &Model) -> Vec<Breach> {
     if let Some((key, _)) = model.metadata.iter().find(nested) {
         out.push(Breach::other("nested-array", key, "is an array of arrays"));
     }
-    if let Some(t) = model.tensors.iter().find(|t| t.quant.stranger().is_some()) {
+    if let Some(t) = model.tensors.iter().find(|t| t.quant.program().is_some()) {
         let what = format!("is {}, which only that program reads", t.quant);
         out.push(Breach::other("foreign-type", &t.name, what));
     }

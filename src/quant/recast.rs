@@ -1,10 +1,12 @@
-//! Removed types in blocks of present ones that can hold their numbers.
+//! Removed and other programs' types in blocks of present ones that can hold their numbers.
 //!
 //! | from | to | why it fits |
 //! |---|---|---|
 //! | q4_k of 64 | q4_1 | two blocks of 32 with a scale and a minimum each, their products rounded to f16 |
 //! | iq1_s v1 | q5_k | `d * (2s + 1) * {-1, 0, 1}` is `d` times an integer in -15..=15: scale 1, minimum 15 |
 //! | iq1_s v2 | q3_k | the scale of 32 weights, odd and at most 31, is a six-bit scale; the rest -1, 0, 1 |
+//! | iq2_k | q6_k | levels of -31 to 22 and scales of -8 to 7 for 16 weights each, under the same f16 |
+//! | q6_0 | q8_0 | numbers of -32 to 31 under the same f16 |
 //! | iq3_s v1 | q6_k | in units of `d / 2` a weight is `2s + 1` times an integer in -31..=31 |
 
 use super::half::{f32_from_half, half_from_f32};
@@ -20,6 +22,8 @@ pub(super) fn way(from: QuantType, to: QuantType) -> Option<(Run, bool)> {
         ("q4_k", "super-64", "q4_1") => Some((q4_1_from_q4_k, false)),
         ("iq1_s", "v1", "q5_k") => Some((q5_k_from_iq1_s, true)),
         ("iq1_s", "v2", "q3_k") => Some((q3_k_from_iq1_s, true)),
+        ("iq2_k", _, "q6_k") => Some((q6_k_from_iq2_k, true)),
+        ("q6_0", _, "q8_0") => Some((q8_0_from_q6_0, true)),
         // Half of a subnormal scale may lose its last bit.
         ("iq3_s", "v1", "q6_k") => Some((q6_k_from_iq3_s, false)),
         _ => None,
@@ -117,11 +121,44 @@ fn q6_k_from_iq3_s(_: Isa, _: usize, input: &[u8], out: &mut [u8]) -> ScaleLoss 
         for i in 0..16 {
             out[192 + i] = 2 * (b[106 + i / 4] >> (4 * (i / 2 % 2)) & 15) + 1;
         }
-        for (e, w) in w.into_iter().enumerate() {
-            let (half, quarter, l) = (e / 128, e % 128 / 32, e % 32);
-            out[64 * half + 32 * (quarter % 2) + l] |= (w & 15) << (4 * (quarter / 2));
-            out[128 + 32 * half + l] |= (w >> 4) << (2 * quarter);
-        }
+        put_q6_k(w, out);
     }
     loss
+}
+
+/// The numbers of a Q6_K block, whose bits are zero before.
+fn put_q6_k(w: [u8; 256], out: &mut [u8; 210]) {
+    for (e, w) in w.into_iter().enumerate() {
+        let (half, quarter, l) = (e / 128, e % 128 / 32, e % 32);
+        out[64 * half + 32 * (quarter % 2) + l] |= (w & 15) << (4 * (quarter / 2));
+        out[128 + 32 * half + l] |= (w >> 4) << (2 * quarter);
+    }
+}
+
+/// With all sixteen scales at `9 - 8 = 1`, a weight is its level.
+fn q6_k_from_iq2_k(_: Isa, _: usize, input: &[u8], out: &mut [u8]) -> ScaleLoss {
+    for (b, out) in input.as_chunks::<76>().0.iter().zip(out.as_chunks_mut::<210>().0) {
+        let mut levels = *b;
+        levels[4..12].fill(0x99);
+        let w = weights_at("iq2_k", "ik", &levels, 1.0).map(|w| (w + 32) as u8);
+        out.fill(0);
+        out[208..].copy_from_slice(&b[..2]);
+        for (i, scale) in out[192..208].iter_mut().enumerate() {
+            *scale = (b[4 + i / 2] >> (4 * (i % 2)) & 15).wrapping_sub(8);
+        }
+        put_q6_k(w, out);
+    }
+    ScaleLoss { blocks: input.len() as u64 / 76, ..ScaleLoss::default() }
+}
+
+fn q8_0_from_q6_0(_: Isa, _: usize, input: &[u8], out: &mut [u8]) -> ScaleLoss {
+    for (b, out) in input.as_chunks::<26>().0.iter().zip(out.as_chunks_mut::<34>().0) {
+        let mut levels = *b;
+        put_half(&mut levels, 0, 1.0);
+        let (mut w, q) = ([0.0; 32], QuantType::find("q6_0", "ik"));
+        decode_rows(q.expect("the type of these bytes"), Isa::PORTABLE, &levels, 32, &mut w);
+        out[..2].copy_from_slice(&b[..2]);
+        out[2..].iter_mut().zip(w).for_each(|(out, w)| *out = w as i8 as u8);
+    }
+    ScaleLoss { blocks: input.len() as u64 / 26, ..ScaleLoss::default() }
 }

@@ -11,6 +11,8 @@
 //!   whose scale is so small that half of it loses a bit is rounded by that bit.
 //! - Q4_1_O has a weight of its own in every block: F16 is the smallest that is near it.
 //! - Q8_1 is Q8_0 with a sum for dot products.
+//! - IQ2_K and Q6_0 of ik_llama.cpp are whole numbers under scales that Q6_K and Q8_0 hold. The levels of its
+//!   other types are not evenly spaced, so the next K-quant with more bits, or Q8_0, is near them.
 //! - Row-interleaved packings are their plain types in another order.
 
 use super::{QuantType, permute::transform};
@@ -41,6 +43,11 @@ pub fn successors(q: QuantType) -> Vec<(QuantType, Fidelity)> {
         ("iq1_s", "v1") => &["q5_k", "f16"],
         ("iq1_s", _) => &["q3_k", "f16"],
         ("iq3_s", _) => &["q6_k", "f16"],
+        ("q6_0", _) => &["q8_0"],
+        ("iq2_k", _) => &["q6_k"],
+        ("iq3_k", _) => &["q5_k", "f16"],
+        ("iq4_k", _) => &["q6_k", "f16"],
+        ("iq5_k" | "iq6_k", _) => &["q8_0", "f16"],
         (name, _) if name.starts_with("q4_0_") => &["q4_0"],
         (name, _) if name.starts_with("iq4_nl_") => &["iq4_nl"],
         (name, _) => &[name],

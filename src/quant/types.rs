@@ -72,7 +72,12 @@ impl QuantType {
 
     /// Whether today's llama.cpp knows it.
     pub fn is_today(self) -> bool {
-        self.gguf_id().is_some() && self.block().lived.to.is_none()
+        self.gguf_id().is_some() && self.block().lived.to.is_none() && self.program().is_none()
+    }
+
+    /// The program that alone writes it, where that is not llama.cpp.
+    pub fn program(self) -> Option<&'static str> {
+        Some(self.block().program.as_str()).filter(|program| !program.is_empty())
     }
 
     /// The ggml name in lower case: `q4_0`.
@@ -121,8 +126,8 @@ impl QuantType {
 /// else `q4_0/pairs-f32`.
 impl fmt::Display for QuantType {
     fn fmt(&self, out: &mut fmt::Formatter) -> fmt::Result {
-        if let Some(foreign) = self.stranger() {
-            return out.pad(&format!("{} of {}", foreign.name, foreign.program));
+        if let Some(program) = self.program() {
+            return out.pad(&format!("{} of {program}", self.name()));
         }
         let alone = QuantType::all().filter(|q| q.name() == self.name()).count() == 1;
         if alone || self.gguf_id().is_some() {

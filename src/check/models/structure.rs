@@ -61,6 +61,19 @@ fn foreign(model: &Model) -> Vec<Finding> {
             out.push(finding.about(&tensor.name));
         }
     }
+    let mut decoded: BTreeMap<String, (usize, &str)> = BTreeMap::new();
+    for quant in model.tensors.iter().map(|t| t.quant).filter(|q| q.stranger().is_none()) {
+        if quant.program().is_some() {
+            let from = quant.block().lived.from.as_str();
+            decoded.entry(quant.to_string()).or_insert((0, from)).0 += 1;
+        }
+    }
+    for (name, (n, from)) in decoded {
+        let message = format!(
+            "{n} tensors are {name} (from {from} on): upgrade gives them types of llama.cpp's"
+        );
+        out.push(Finding::note("foreign-types", message));
+    }
     let broken = out.iter().any(|f| f.severity == crate::check::Severity::Failure);
     for (name, (n, foreign)) in counts {
         let dates = &foreign.dates;

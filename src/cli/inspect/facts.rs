@@ -281,7 +281,7 @@ fn readers(format: &Container, model: &Model) -> Vec<(String, String)> {
             out.push(line);
         }
     };
-    let own = model.tensors.iter().map(|t| t.quant).filter(|q| q.stranger().is_none());
+    let own = model.tensors.iter().map(|t| t.quant).filter(|q| q.program().is_none());
     for quant in own {
         let lived = &quant.block().lived;
         let name = format!("{} among them", quant.name());

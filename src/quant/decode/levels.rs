@@ -16,7 +16,8 @@ pub(super) const GROUPED: &[(&str, DecodeRows)] = &[
 ];
 
 /// The levels of IQ4_NL and IQ4_XS.
-const CURVE: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+pub(super) const CURVE: [i8; 16] =
+    [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
 /// Twice the value of a float with one sign, two exponent and one mantissa bits.
 const E2M1: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];

@@ -4,6 +4,7 @@
 //! `decoders!` runs over all blocks of the rows and compiles for every instruction set. Weights do
 //! not depend on each other, so only the order of operations within one weight matters.
 
+mod ik;
 mod iquant;
 pub(crate) mod kquant;
 pub(crate) mod legacy;
@@ -46,6 +47,7 @@ fn named(name: &str) -> Option<DecodeRows> {
         legacy::PLANAR,
         kquant::KERNELS,
         iquant::KERNELS,
+        ik::KERNELS,
         levels::KERNELS,
         levels::GROUPED,
     ];
