@@ -243,11 +243,11 @@ fn the_other_verbs_take_them_too_or_say_why_not() {
     let refused = |error: Error| assert_eq!(error.exit_code(), 4, "{error}");
     let stated = Stated::default();
     refused(export::plan(model.clone(), PathBuf::from("out"), "f16", &stated).unwrap_err());
-    for to in ["ggjt-v3", "ggml", "ggml-gpt-2"] {
+    for to in ["ggjt-v3", "ggml-gptj", "ggml-gpt-2-kernels"] {
         let options = upgrade::Options { to: Some(to.into()), ..Default::default() };
         refused(upgrade::plan(model.clone(), &options).unwrap_err());
     }
-    // Its own container too: nothing writes scores that are all zero, or tokens as their bytes.
+    // Its own container too: nothing writes scores that are all zero, or merges.
     let falcon = open(&golden("falcon/2023-07-03_ggllm_ggcc10/gqa-q4_0.bin"));
     for to in ["ggjt-v3-falcon", "ggcc-v10"] {
         let options = upgrade::Options { to: Some(to.into()), ..Default::default() };

@@ -106,6 +106,95 @@ fn every_stage_is_brought_forward() {
     assert!(seen >= 10, "{seen}");
 }
 
+/// From the file of the last quantizers to GGUF and back to its bytes.
+#[test]
+fn gguf_goes_back_into_the_container_of_its_family() {
+    for name in [
+        "gpt-j/2023-05-27_qnt2_halves-f16/ggml-model-q4_1.bin",
+        "gpt-j-256/2024-02-10_qnt2_k-quants/ggml-model-q2_k.bin",
+        "gpt-2/2023-05-27_cerebras_qnt2_halves-f16/ggml-model-q5_1.bin",
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |model: Model, to: &str, output: &str| {
+            let output = Some(folder.path().join(output));
+            let options = upgrade::Options { output, to: Some(to.into()), ..Default::default() };
+            let (model, plan) =
+                upgrade::plan(model, &options).unwrap_or_else(|e| panic!("{name}: {e}"));
+            assert!(plan.steps.iter().all(|s| s.loss() == Loss::Exact), "{name}");
+            change::carry(&model, std::slice::from_ref(&plan), false, &()).unwrap();
+            open(&plan.output)
+        };
+        let new = write(open(&golden(name)), "gguf", "new.gguf");
+        let back = write(new, "ggml", "back.bin");
+        let made = fs::read(back.files[0].path()).unwrap();
+        let wanted = fs::read(golden(name)).unwrap();
+        assert!(wanted.starts_with(&made), "{name}");
+        // Cerebras's script wrote the embedding again as its last tensor, which GGUF does not hold twice.
+        let again = wanted[made.len()..].windows(13).take(5).any(|name| name == b"model/lm_head");
+        assert!(made.len() == wanted.len() || again, "{name}");
+    }
+}
+
+/// Files of today's converter, which never saw the container: header and vocabulary are those that the scripts of
+/// 2023 wrote of the same model.
+#[test]
+fn files_of_todays_converter_get_the_header_and_vocabulary_of_the_scripts() {
+    for (new, old, words) in [
+        ("gptj.gguf", "gpt-j/2023-05-27_qnt2_halves-f16/ggml-model-q4_1.bin", 7),
+        ("gpt2.gguf", "gpt-2/2023-03-29_ckpt_pairs-f32/ggml-model-q4_1.bin", 6),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let output = Some(folder.path().join("m.bin"));
+        let options =
+            upgrade::Options { output, to: Some("ggml".into()), ..Default::default() };
+        let (model, plan) = upgrade::plan(open(&golden(new)), &options).unwrap();
+        change::carry(&model, std::slice::from_ref(&plan), false, &()).unwrap();
+        let (made, wanted) = (fs::read(&plan.output).unwrap(), fs::read(golden(old)).unwrap());
+        let end = open(&golden(old)).tensors[0].pieces[0].at as usize - 100;
+        let ftype = 4 * words..4 * words + 4;
+        assert!(made[..ftype.start] == wanted[..ftype.start], "{new}: header");
+        assert_eq!(made[ftype.clone()], 1u32.to_le_bytes(), "{new}: F16");
+        assert!(made[ftype.end..end] == wanted[ftype.end..end], "{new}: vocabulary");
+        let made = open(&plan.output);
+        for (step, tensor) in plan.steps.iter().zip(&made.tensors) {
+            let source = &model.tensors[step.source];
+            assert_eq!(numbers(&model, source), numbers(&made, tensor), "{new}: {}", step.name);
+        }
+    }
+}
+
+/// Programs of these containers take one type for all matrices: others are refused with what makes them one.
+#[test]
+fn several_types_are_refused_where_programs_take_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let quantized = quantize::Options {
+        types: vec![FileType::parse("q4_0").unwrap()],
+        output: Some(folder.path().join("q.gguf")),
+        ..Default::default()
+    };
+    let (model, plans) = quantize::plan(open(&golden("gptj.gguf")), &quantized).unwrap();
+    change::carry(&model, &plans, false, &()).unwrap();
+    let to = Some("ggml".to_owned());
+    let options = upgrade::Options { to: to.clone(), ..Default::default() };
+    let error = upgrade::plan(open(&plans[0].output), &options).unwrap_err().to_string();
+    assert!(error.contains("lm_head.weight") && error.contains("one type for all"), "{error}");
+    let (model, plans) = quantize::plan(
+        open(&plans[0].output),
+        &quantize::Options {
+            to,
+            allow_requantize: true,
+            output: Some(folder.path().join("one.bin")),
+            ..quantized
+        },
+    )
+    .unwrap();
+    change::carry(&model, &plans, false, &()).unwrap();
+    let one = open(&plans[0].output);
+    assert_eq!((one.header("ftype"), one.header("quant_version")), (Some(2), Some(2)));
+    let is_matrix = |t: &&Tensor| t.shape.len() == 2;
+    assert!(one.tensors.iter().filter(is_matrix).all(|t| t.quant.name() == "q4_0"));
+}
+
 /// As rwkv.cpp's own quantizer: the bytes of its file, embedding and head as they were.
 #[test]
 fn quantized_as_its_program_does() {

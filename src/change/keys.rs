@@ -3,7 +3,11 @@
 use super::{Plan, Step, choose::ftype::FileType, vocabulary};
 use crate::{
     error::{Error, Result},
-    format::{catalog, container::Skeleton, family::Family},
+    format::{
+        catalog,
+        container::Skeleton,
+        family::{Family, Tokenizer},
+    },
     model::{Hyper, Metadata, Model, Naming, Stated, Vocab, loader::Content},
 };
 
@@ -161,7 +165,9 @@ pub(super) fn to_header(
     let target = plan.target;
     let from_gguf = are_gguf(model);
     let source = given.or_else(|| from_gguf.then_some(&model.vocab));
+    let rule = Family::of(model)?.and_then(|family| family.tokenizer.as_ref());
     plan.vocab = match source {
+        Some(_) if rule.is_some() => records(rule, model, plan, given)?,
         None if model.records.is_empty() => model.vocab.clone(),
         None => model.records.clone(),
         Some(vocab) => vocabulary::from_gguf(vocab).ok_or_else(|| {
@@ -186,7 +192,7 @@ pub(super) fn to_header(
             *word = i64::try_from(vocab.len()).unwrap_or(i64::MAX);
         }
     }
-    if stated.has_numbers() {
+    if stated.has_numbers() && !(from_gguf && rule.is_some()) {
         plan.notes.push(format!(
             "{} stores no epsilon, context or rotary base and scale: give them to the program that loads it",
             target.title()
@@ -200,6 +206,10 @@ pub(super) fn to_header(
     if let Some(main) = own_type(model, plan) {
         plan.state_type(main, 0);
         plan.widen_kept(main);
+        if rule.is_some() {
+            let known = Hyper::of(model, stated)?.unknown_to(target.container());
+            plan.notes.extend(known);
+        }
     } else {
         let stated = plan.header.iter().find(|(n, _)| n == "ftype").map(|(_, v)| *v);
         let ftype = file_type(model, plan, stated);
@@ -210,6 +220,37 @@ pub(super) fn to_header(
         plan.assumed.push(vocabulary::assumed_scores());
     }
     Ok(())
+}
+
+/// The records of a family whose tokens `rule` describes: of the vocabulary that is given, else of GGUF's.
+///
+/// # Errors
+/// Where it is none of this kind.
+fn records(
+    rule: Option<&Tokenizer>,
+    model: &Model,
+    plan: &mut Plan,
+    given: Option<&Vocab>,
+) -> Result<Vocab> {
+    let Some(rule) = rule else { return Ok(Vocab::default()) };
+    let vocab = vocabulary::of_family(rule, model, given.cloned(), &mut plan.notes)?;
+    if vocab.is_empty() || vocab.model != rule.model {
+        let what = match vocab.is_empty() {
+            true => "the model has none".to_owned(),
+            false => format!("the model's is of the kind {:?}", vocab.model),
+        };
+        let title = plan.target.title();
+        return Err(Error::refused(
+            format!("{title} holds a vocabulary of the kind {:?}, {what}", rule.model),
+            "give the model's own tokenizer with --vocab tokenizer.json",
+        ));
+    }
+    let records = vocabulary::records(&vocab);
+    let empty = records.tokens.iter().filter(|token| token.is_empty()).count();
+    if empty > 0 {
+        plan.notes.push(format!("{empty} tokens have no text: their records are empty"));
+    }
+    Ok(records)
 }
 
 /// Whether a model comes with GGUF's metadata, as checkpoints do; only ggml, ggmf and ggjt have all they

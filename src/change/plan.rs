@@ -6,7 +6,7 @@ use super::Target;
 use crate::{
     bytes::Input,
     container::{Layout, TensorHead, keyed, stream},
-    error::Result,
+    error::{Error, Result},
     model::{Assumed, Metadata, Model, Tensor, Vocab, tensor::stretch},
     quant::{
         QuantType,
@@ -174,6 +174,33 @@ impl Plan {
             }
         }
         sizes.iter().max_by_key(|(_, n)| *n).map_or("f32", |(name, _)| *name)
+    }
+
+    /// Checks that all matrices have one type, where the programs of the target take no other.
+    ///
+    /// # Errors
+    /// Where they do not.
+    pub(super) fn check_types(&self) -> Result<()> {
+        let container = self.target.container();
+        if !container.header.file_type.as_ref().is_some_and(|stated| stated.of_all) {
+            return Ok(());
+        }
+        let main = self.main_type();
+        let kept = &container.tensors.kept;
+        let differs = |step: &&Step| {
+            step.shape.len() > 1 && !kept.has(&step.name) && step.quant.name() != main
+        };
+        let mut others = self.steps.iter().filter(differs);
+        let Some(first) = others.next() else { return Ok(()) };
+        let (id, more) = (self.target.id(), others.count());
+        let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+        Err(Error::refused(
+            format!(
+                "{}{more}: {} among matrices of {main}, and programs of {id} take one type for all",
+                first.name, first.quant
+            ),
+            format!("`regguf quantize --to {id} --allow-requantize IN OUT {main}` makes them one"),
+        ))
     }
 
     /// Matrices that are F16 among others are F32 where those are: readers want them so.

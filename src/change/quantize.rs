@@ -28,7 +28,8 @@ use super::{
 use crate::{
     container::imatrix::Importance,
     error::{Error, Result},
-    model::{Array, Metadata, Model, Stated, Value, loader::Content},
+    format::catalog,
+    model::{Array, Metadata, Model, Naming, Role, Stated, Value, loader::Content},
     quant::{
         QuantType,
         encode::{EncodeRows, encoder},
@@ -174,6 +175,12 @@ fn old_plan(
     })?;
     let encode = recipe(base.target, to, options.recipe.as_deref())?;
     let never = &base.target.container().tensors.kept;
+    // GPT-2's names end in `w`; its quantizer lists those of the matrices.
+    let family = catalog::family(&model.family).filter(|family| family.tokenizer.is_some());
+    let is_matrix = |name: &str| {
+        let role = family.and_then(|family| Role::of(family, Naming::Old, name));
+        role.is_some_and(|role| !role.bias && role.names.shape.len() == 2)
+    };
     for step in &mut plan.steps {
         let ends = |list: &[String]| list.iter().any(|end| step.name.ends_with(end.as_str()));
         let to = match ends(&never.f16) && to.layout().elements > 1 {
@@ -185,7 +192,8 @@ fn old_plan(
             || options.leave_output && step.name == "output.weight"
             || to.layout().elements > 1 && ends(&never.float)
             || ends(&never.f32);
-        if step.rows() > 1 && step.name.ends_with("weight") && !kept && step.quant != to {
+        let named = step.name.ends_with("weight") || is_matrix(&step.name);
+        if step.rows() > 1 && named && !kept && step.quant != to {
             let source = model.tensors.get(step.source).map_or(step.quant, |t| t.quant);
             trouble.look_at(step, source, to.name(), encode.map(|e| (to, e)));
             let Some(encode) = encode else { continue };

@@ -8,17 +8,19 @@ use crate::{
     error::{Error, Result},
     format::{
         catalog,
-        container::{Container, Skeleton},
+        container::{Container, Skeleton, Spelling},
         family::Family,
     },
     model::Model,
     quant::QuantType,
 };
 
-/// Whether a container is ever written. A family with a tokenizer does not say how its old vocabularies were
-/// spelled.
+/// Whether a container is ever written. Of a family with a tokenizer, where records are the bytes of tokens and
+/// the header's numbers of types are described.
 fn is_written(container: &Container) -> bool {
-    let spelled = |family: &Family| family.tokenizer.is_none();
+    let bytes = container.vocab.as_ref().is_some_and(|v| v.spelling == [Spelling::Bytes]);
+    let described = bytes && container.header.file_type.is_some();
+    let spelled = |family: &Family| family.tokenizer.is_none() || described;
     match container.format.skeleton {
         Skeleton::Stream => {
             catalog::family(&container.format.family).is_some_and(spelled)
@@ -89,10 +91,11 @@ impl Target {
         let short = |c: &&'static Container| {
             let rest = c.id().strip_prefix(&wanted).and_then(|rest| rest.strip_prefix('-'));
             rest.is_some() && usual(c) && c.format.family == family && is_written(c)
-                || c.id().strip_suffix("-llama") == Some(&wanted)
         };
+        let llama = |c: &&'static Container| c.id().strip_suffix("-llama") == Some(&wanted);
         let all = catalog::containers();
-        match all.iter().find(|c| c.id() == wanted).or_else(|| all.iter().find(short)) {
+        let own = all.iter().find(|c| c.id() == wanted).or_else(|| all.iter().find(short));
+        match own.or_else(|| all.iter().find(llama)) {
             Some(container) if is_written(container) => Ok(Target(container)),
             Some(container) => Err(Error::unsupported(
                 format!("{} is read, never written", container.format.title),
@@ -100,9 +103,8 @@ impl Target {
             )),
             None => {
                 let ours = |c: &&'static Container| {
-                    is_written(c)
-                        && usual(c)
-                        && (c.format.family == family || c.format.family.is_empty())
+                    let keyed = c.format.skeleton == Skeleton::Keyed;
+                    is_written(c) && usual(c) && (keyed || c.format.family == family)
                 };
                 let short = |c: &'static Container| c.id().strip_suffix("-llama").unwrap_or(c.id());
                 let all = all.iter().filter(ours).map(short).collect::<Vec<_>>().join(", ");

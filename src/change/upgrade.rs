@@ -106,7 +106,12 @@ pub fn plan(model: Model, options: &Options) -> Result<(Model, Plan)> {
             let rebuilt = vocabulary::to_gguf(&model.vocab, n_vocab(&model));
             set_vocab(&rebuilt, &mut plan, given);
         }
-        (_, false) => keys::to_header(&model, &mut plan, &options.stated, given.as_ref())?,
+        (_, false) => {
+            keys::to_header(&model, &mut plan, &options.stated, given.as_ref())?;
+            if !options.retyped {
+                plan.check_types()?;
+            }
+        }
     }
     fitted(model, plan, options)
 }

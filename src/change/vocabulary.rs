@@ -199,6 +199,12 @@ pub fn from_gguf(vocab: &Vocab) -> Option<Vocab> {
     Some(Vocab { tokens, scores: vocab.scores.clone(), ..Vocab::default() })
 }
 
+/// The records of tokens that are byte pairs: their bytes, and nothing for those without a text.
+pub fn records(vocab: &Vocab) -> Vocab {
+    let tokens = (0..vocab.len()).map(|id| spelling::record(vocab, id)).collect();
+    Vocab { tokens, ..Vocab::default() }
+}
+
 /// The byte that `<0x0A>` names.
 pub fn byte_of(token: &[u8]) -> Option<u8> {
     let hex = token.strip_prefix(b"<0x")?.strip_suffix(b">")?;

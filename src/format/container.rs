@@ -163,6 +163,9 @@ pub struct FileTypes {
     /// Numbers and types; those of the records where none are given.
     #[serde(default)]
     pub types: BTreeMap<String, String>,
+    /// Whether its programs take all matrices in that type and in no other.
+    #[serde(default)]
+    pub of_all: bool,
 }
 
 /// 32-bit floats between header words and vocabulary, row by row; kept as metadata.

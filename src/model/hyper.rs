@@ -282,6 +282,26 @@ impl Hyper {
         words.collect()
     }
 
+    /// What programs of a container without a word for it take otherwise, as sentences.
+    pub fn unknown_to(&self, format: &Container) -> Vec<String> {
+        let mut notes = Vec::new();
+        for entry in self.family.assumed.iter().filter(|entry| entry.when.is_empty()) {
+            let Some(size) = self.family.sizes.get(&entry.symbol) else { continue };
+            let stored = format.header.fields.iter().any(|word| size.word.contains(&word.name));
+            let theirs = of_toml(size.kind, &entry.value);
+            let own = self.sizes.value(&entry.symbol);
+            if let (Some(own), Some(theirs), false) = (own, theirs, stored)
+                && *own != theirs
+            {
+                let symbol = self.family.key(&entry.symbol).unwrap_or(entry.symbol.clone());
+                let (own, theirs) = (written(own), written(&theirs));
+                let title = &format.format.title;
+                notes.push(format!("{title} has no word for {symbol} = {own}: its programs take {theirs}"));
+            }
+        }
+        notes
+    }
+
     /// The numbers as `config.json` of Hugging Face states them.
     pub fn config_json(&self) -> Map<String, Json> {
         let mut config = Map::new();
