@@ -242,7 +242,10 @@ fn the_other_verbs_take_them_too_or_say_why_not() {
     quantize::plan(model.clone(), &options).unwrap();
     let refused = |error: Error| assert_eq!(error.exit_code(), 4, "{error}");
     let stated = Stated::default();
-    refused(export::plan(model.clone(), PathBuf::from("out"), "f16", &stated).unwrap_err());
+    let out = || PathBuf::from("out");
+    export::plan(model.clone(), out(), "f16", &stated).unwrap();
+    let starcoder = open(&golden("starcoder/2023-05-27_qnt2_halves-f16/ggml-model-q4_0.bin"));
+    refused(export::plan(starcoder, out(), "f16", &stated).unwrap_err());
     for to in ["ggjt-v3", "ggml-gptj", "ggml-gpt-2-kernels"] {
         let options = upgrade::Options { to: Some(to.into()), ..Default::default() };
         refused(upgrade::plan(model.clone(), &options).unwrap_err());

@@ -124,13 +124,13 @@ fn gguf_goes_back_into_the_container_of_its_family() {
             change::carry(&model, std::slice::from_ref(&plan), false, &()).unwrap();
             open(&plan.output)
         };
-        let new = write(open(&golden(name)), "gguf", "new.gguf");
+        let new = write(open(&golden(name)), "gguf-v3", "new.gguf");
         let back = write(new, "ggml", "back.bin");
         let made = fs::read(back.files[0].path()).unwrap();
         let wanted = fs::read(golden(name)).unwrap();
         assert!(wanted.starts_with(&made), "{name}");
         // Cerebras's script wrote the embedding again as its last tensor, which GGUF does not hold twice.
-        let again = wanted[made.len()..].windows(13).take(5).any(|name| name == b"model/lm_head");
+        let again = wanted[made.len()..].windows(13).take(30).any(|name| name == b"model/lm_head");
         assert!(made.len() == wanted.len() || again, "{name}");
     }
 }
@@ -145,8 +145,7 @@ fn files_of_todays_converter_get_the_header_and_vocabulary_of_the_scripts() {
     ] {
         let folder = tempfile::tempdir().unwrap();
         let output = Some(folder.path().join("m.bin"));
-        let options =
-            upgrade::Options { output, to: Some("ggml".into()), ..Default::default() };
+        let options = upgrade::Options { output, to: Some("ggml".into()), ..Default::default() };
         let (model, plan) = upgrade::plan(open(&golden(new)), &options).unwrap();
         change::carry(&model, std::slice::from_ref(&plan), false, &()).unwrap();
         let (made, wanted) = (fs::read(&plan.output).unwrap(), fs::read(golden(old)).unwrap());

@@ -1,8 +1,8 @@
 //! The road back: any model as a Hugging Face checkpoint, `model.safetensors` with `config.json` and
 //! the tokenizer's files.
 //!
-//! Query and key rows go back into halves, and quantized weights are decoded: transformers knows
-//! neither pairs nor blocks.
+//! Rows go back into the order that transformers has, halves for pairs and heads one by one, and quantized
+//! weights are decoded. What is written follows from the family's description.
 
 use std::path::{Path, PathBuf};
 
@@ -15,9 +15,10 @@ use crate::{
         Input, Replace,
         replace::{check_interrupt, check_target, make_folder, write_small},
     },
-    checkpoint::{self, family, tokenizer},
+    checkpoint::{self, tokenizer},
     error::{Error, Result},
-    model::{Hyper, Model, Naming, Order, Role, Scaling, Stated, Vocab},
+    format::family::Bias,
+    model::{Hyper, Model, Naming, Order, Role, Scaling, Stated, Vocab, rows},
     quant::{
         QuantType, decode_rows,
         encode::{EncodeRows, encoder},
@@ -49,6 +50,10 @@ struct Weight {
     to: QuantType,
     encode: EncodeRows,
     at: u64,
+    /// Its rows become columns.
+    turned: bool,
+    /// One is taken from every number.
+    less: bool,
 }
 
 /// Weights of a chunk; about one megabyte of f32.
@@ -58,7 +63,7 @@ const CHUNK: u64 = 256 << 10;
 /// `dtype` (f16, bf16, f32; as stored where `auto`, quantized ones f16).
 ///
 /// # Errors
-/// Where the model has tensors that transformers' LLaMA has no place for.
+/// Where the model has tensors that transformers' class has no place for.
 pub fn plan(model: Model, folder: PathBuf, dtype: &str, stated: &Stated) -> Result<Export> {
     let options = upgrade::Options {
         output: Some(folder.join("x")),
@@ -72,10 +77,17 @@ pub fn plan(model: Model, folder: PathBuf, dtype: &str, stated: &Stated) -> Resu
     model.check_decodable()?;
     notes.extend(plan.assumed.iter().map(ToString::to_string));
     let hyper = Hyper::of(&model, &Stated::default())?;
-    if hyper.family != family() {
-        let what = format!("not yet: {} as safetensors", hyper.family.family.title);
-        return Err(Error::unsupported(what, "only LLaMA and Mistral go back"));
-    }
+    let family = hyper.family;
+    let (title, one_way) = (&family.family.title, &family.family.one_way);
+    let Some(class) = family.family.hf.first().filter(|_| one_way.is_empty()) else {
+        let why = if one_way.is_empty() { "" } else { ": GGUF does not say " };
+        let what = format!("not yet: {title} as safetensors{why}{one_way}");
+        return Err(Error::unsupported(what, "keep it as GGUF"));
+    };
+    let has = |id: &str| {
+        let mut roles = plan.steps.iter().filter_map(|s| Role::of(family, Naming::Gguf, &s.name));
+        roles.any(|role| role.id == id)
+    };
     // Every number is there, or the upgrade's metadata are not whole.
     hyper.keys(Naming::Hf)?;
     let head = hyper.sizes.get("head").unwrap_or(0);
@@ -88,12 +100,21 @@ pub fn plan(model: Model, folder: PathBuf, dtype: &str, stated: &Stated) -> Resu
         if step.name == "rope_freqs.weight" {
             continue;
         }
-        let role = Role::of(family(), Naming::Gguf, &step.name);
-        let role = role.filter(|role| role.names.experts != Some(true));
-        let Some((role, name)) = role.and_then(|role| Some((role, role.name(Naming::Hf)?))) else {
-            let what = format!("{}: transformers' LLaMA has no place for it", step.name);
-            return Err(Error::unsupported(what, "not yet: only LLaMA and Mistral go back"));
+        let role = Role::of(family, Naming::Gguf, &step.name);
+        let role =
+            role.filter(|role| role.names.experts != Some(true) && role.names.shape.len() < 3);
+        let name = |role: &Role| {
+            let second = role.names.second_with.as_deref().is_some_and(has);
+            role.all_names(Naming::Hf).nth(usize::from(second))
         };
+        let Some((role, name)) = role.and_then(|role| Some((role, name(&role)?))) else {
+            let what = format!("{}: transformers' {class} has no place for it", step.name);
+            return Err(Error::unsupported(what, "not yet: keep it as GGUF"));
+        };
+        rows::from_gguf(&role, Naming::Hf, &hyper.sizes, tensor).ok_or_else(|| {
+            let what = format!("{}: its rows are no whole heads", step.name);
+            Error::unsupported(what, "the file's metadata does not fit its tensors")
+        })?;
         if role.names.rotary {
             let rows = tensor.rows();
             if head == 0 || head % 2 != 0 || !rows.is_multiple_of(head) {
@@ -115,18 +136,34 @@ pub fn plan(model: Model, folder: PathBuf, dtype: &str, stated: &Stated) -> Resu
             return Err(Error::Usage(format!("--type {to}: safetensors get f32, f16 or bf16")));
         };
         let bytes = tensor.elements() * to.layout().bytes as u64;
+        let turned = role.names.transposed && !role.bias;
+        let less = role.names.one_less && !role.bias;
+        let mut shape = step.shape.clone();
+        if turned {
+            shape.reverse();
+        }
         entries.insert(
             name,
-            json!({"dtype": to.name().to_uppercase(), "shape": step.shape, "data_offsets": [at, at + bytes]}),
+            json!({"dtype": to.name().to_uppercase(), "shape": shape, "data_offsets": [at, at + bytes]}),
         );
-        weights.push(Weight { tensor: step.source, to, encode, at });
+        weights.push(Weight { tensor: step.source, to, encode, at, turned, less });
         at += bytes;
     }
     let mut header = serde_json::to_vec(&entries).unwrap_or_default();
     header.resize(header.len().next_multiple_of(8), b' ');
     let total = 8 + header.len() as u64 + at;
     let dtype = weights.iter().max_by_key(|w| w.to.layout().bytes).map_or("f16", |w| w.to.name());
-    let config = config(&model, &hyper, dtype, &mut notes);
+    let mut config = config(&model, &hyper, dtype, &mut notes);
+    for (id, names) in &family.roles {
+        let Some(flag) = &names.flag else { continue };
+        let bias = names.bias == Bias::Optional;
+        let mut roles = plan.steps.iter().filter_map(|s| Role::of(family, Naming::Gguf, &s.name));
+        let found = roles.any(|role| role.id == id && role.bias == bias);
+        config.insert(flag.clone(), found.into());
+    }
+    // As transformers writes it.
+    config.sort_keys();
+    let config = Json::Object(config);
     let mut files = vec![("config.json", pretty(&config))];
     files.extend(tokenizer::files::files(&model.vocab, &mut notes));
     let keep_nan = false;
@@ -177,6 +214,11 @@ impl Export {
         let mut chunks = Vec::new();
         for weight in &self.weights {
             let Some(tensor) = self.model.tensors.get(weight.tensor) else { continue };
+            if weight.turned {
+                // A column needs all rows: such matrices are carried whole.
+                chunks.push((weight, 0, tensor.rows()));
+                continue;
+            }
             let group = tensor.quant.row_group() as u64;
             let step = (CHUNK / tensor.row_len().max(1) / group * group).max(group);
             let firsts = (0..tensor.rows()).step_by(usize::try_from(step).unwrap_or(usize::MAX));
@@ -216,13 +258,22 @@ impl Export {
         let width = weight.to.layout().bytes as u64;
         let at = 8 + self.header.len() as u64 + weight.at + first * tensor.row_len() * width;
         progress.advance(rows * tensor.row_len() * width);
-        if tensor.quant == weight.to {
+        if tensor.quant == weight.to && !weight.turned && !weight.less {
             self.check(weight, first, &raw, &[])?;
             return out.write_at(at, &raw);
         }
         let isa = Isa::best();
         let mut numbers = vec![0.0; size(rows)? * row_len];
         decode_rows(tensor.quant, isa, &raw, row_len, &mut numbers);
+        if weight.less {
+            numbers.iter_mut().for_each(|number| *number -= 1.0);
+        }
+        let mut row_len = row_len;
+        if weight.turned {
+            let column = |n: usize| numbers.iter().skip(n).step_by(row_len);
+            numbers = (0..row_len).flat_map(column).copied().collect();
+            row_len = size(rows)?;
+        }
         let mut made = vec![0; size(rows * tensor.row_len() * width)?];
         (weight.encode)(isa, &numbers, row_len, None, &mut made);
         self.check(weight, first, &made, &numbers)?;
@@ -230,7 +281,7 @@ impl Export {
     }
 }
 
-fn config(model: &Model, hyper: &Hyper, dtype: &str, notes: &mut Vec<String>) -> Json {
+fn config(model: &Model, hyper: &Hyper, dtype: &str, notes: &mut Vec<String>) -> Map<String, Json> {
     let torch = match dtype {
         "f32" => "float32",
         "bf16" => "bfloat16",
@@ -247,12 +298,11 @@ fn config(model: &Model, hyper: &Hyper, dtype: &str, notes: &mut Vec<String>) ->
     ] {
         config.insert(key.to_owned(), value);
     }
-    if hyper.scaling == Scaling::None {
+    let scales = hyper.family.order.hf.iter().any(|symbol| symbol == "scaling");
+    if scales && hyper.scaling == Scaling::None {
         config.insert("rope_scaling".to_owned(), stored_scaling(model, hyper, notes));
     }
-    // As transformers writes it.
-    config.sort_keys();
-    Json::Object(config)
+    config
 }
 
 /// Rope scaling from the tensor of divisors, if one of LLaMA 3's factors gives it.

@@ -50,7 +50,10 @@ pub struct Identity {
     pub hf: Vec<String>,
     /// What else `config.json` says of every model of it.
     #[serde(default)]
-    pub config: BTreeMap<String, String>,
+    pub config: BTreeMap<String, toml::Value>,
+    /// What transformers wants of it and GGUF does not say, so that nothing goes back to it.
+    #[serde(default)]
+    pub one_way: String,
     /// The project, commit and file that defined it.
     #[serde(default)]
     pub source: String,
@@ -135,6 +138,9 @@ pub struct Size {
     /// Whether what it follows from counts before what is stated.
     #[serde(default)]
     pub measured: bool,
+    /// Whether `config.json` has it without a fraction where it has none.
+    #[serde(default)]
+    pub plain: bool,
     /// Whether 0 says that there is none.
     #[serde(default)]
     pub nonzero: bool,
@@ -249,6 +255,8 @@ pub struct Names {
     /// Its names in Hugging Face checkpoints, the first of which is written.
     #[serde(default, deserialize_with = "one_or_more")]
     pub hf: Vec<String>,
+    /// The second of these is written where a model has this other role.
+    pub second_with: Option<String>,
     /// Its shape in symbols, outermost dimension first.
     pub shape: Vec<String>,
     /// How it is cut where a model is cut into parts.
@@ -279,6 +287,8 @@ pub struct Names {
     /// `.bias` for `.weight`, or `/b` for `/w` and `/g`.
     #[serde(default)]
     pub bias: Bias,
+    /// The flag of `config.json` that says whether a model has it, or its bias where only some have that.
+    pub flag: Option<String>,
     /// The symbol that counts the layers that have one, where it is not `n_layer`.
     pub layers: Option<String>,
     /// Whether only models with experts have it, or only those without; all have it where not said.

@@ -296,7 +296,9 @@ impl Hyper {
                 let symbol = self.family.key(&entry.symbol).unwrap_or(entry.symbol.clone());
                 let (own, theirs) = (written(own), written(&theirs));
                 let title = &format.format.title;
-                notes.push(format!("{title} has no word for {symbol} = {own}: its programs take {theirs}"));
+                notes.push(format!(
+                    "{title} has no word for {symbol} = {own}: its programs take {theirs}"
+                ));
             }
         }
         notes
@@ -306,7 +308,7 @@ impl Hyper {
     pub fn config_json(&self) -> Map<String, Json> {
         let mut config = Map::new();
         for (name, value) in &self.family.family.config {
-            config.insert(name.clone(), value.as_str().into());
+            config.insert(name.clone(), json!(value));
         }
         for (symbol, size) in &self.family.sizes {
             let (Some(name), Some(value)) = (size.config.first(), self.sizes.value(symbol)) else {
@@ -315,15 +317,23 @@ impl Hyper {
             if size.only_stated && !self.sizes.is_own(symbol) {
                 continue;
             }
-            let json = match *value {
+            let json: Json = match *value {
                 Value::Bool(flag) => flag.into(),
                 // As people write it: the shortest decimal that is the same f32.
+                Value::F32(v) if size.plain && v.fract() == 0.0 => {
+                    v.to_string().parse::<i64>().unwrap_or_default().into()
+                }
                 Value::F32(v) => v.to_string().parse::<f64>().unwrap_or_else(|_| v.into()).into(),
                 ref other => other.as_u64().into(),
             };
-            config.insert(name.clone(), json);
+            if let Some(flag) = &size.only_if {
+                put_inside(&mut config, flag, json!(json.as_f64() != Some(0.0)));
+            }
+            put_inside(&mut config, name, json);
         }
-        config.insert("rope_scaling".to_owned(), self.scaling.config_json());
+        if self.family.order.hf.iter().any(|symbol| symbol == "scaling") {
+            config.insert("rope_scaling".to_owned(), self.scaling.config_json());
+        }
         config
     }
 }
@@ -479,6 +489,21 @@ fn written(value: &Value) -> String {
         Value::F32(small) if *small < 1e-3 => format!("{small:e}"),
         Value::String(text) => String::from_utf8_lossy(text).into_owned(),
         value => value.to_string(),
+    }
+}
+
+/// Sets a field; dots in its name lead into objects.
+fn put_inside(json: &mut Map<String, Json>, name: &str, value: Json) {
+    match name.split_once('.') {
+        None => {
+            json.insert(name.to_owned(), value);
+        }
+        Some((first, rest)) => {
+            let inner = json.entry(first).or_insert_with(|| json!({}));
+            if let Some(inner) = inner.as_object_mut() {
+                put_inside(inner, rest, value);
+            }
+        }
     }
 }
 

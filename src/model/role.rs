@@ -87,7 +87,7 @@ impl Role {
     }
 
     /// The names that the tensor has had in `naming`, the usual one first.
-    fn all_names(&self, naming: Naming) -> impl Iterator<Item = String> {
+    pub(crate) fn all_names(&self, naming: Naming) -> impl Iterator<Item = String> {
         patterns(self.names, naming).filter_map(|pattern| {
             let pattern = if self.bias { bias_of(pattern)? } else { pattern.to_owned() };
             Some(match self.layer {

@@ -7,10 +7,10 @@ use std::{
 };
 
 use regguf::{
-    change::{self, convert, upgrade},
+    change::{self, convert, export, upgrade},
     checkpoint, container,
     infer::{Sampler, Sampling, Session, Want, Weights},
-    model::{Model, Tensor, Value},
+    model::{Model, Stated, Tensor, Value},
 };
 use serde_json::{Value as Json, json};
 use sha2::{Digest, Sha256};
@@ -220,4 +220,101 @@ fn speaks(name: &str, known: &Json, model: &Model, wrong: &mut Vec<String>) {
     };
     Session::new(&weights, tokens.len()).read(&tokens, Want::All, compare).unwrap();
     assert_eq!(compared, 2, "{name}");
+}
+
+/// Name, shape and bytes of every tensor of a safetensors file.
+fn tensors_of(bytes: &[u8]) -> std::collections::BTreeMap<String, (Json, Vec<u8>)> {
+    let start = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let mut header: serde_json::Map<String, Json> =
+        serde_json::from_slice(&bytes[8..start]).unwrap();
+    header.remove("__metadata__");
+    let tensor = |entry: &Json| {
+        let at = sizes(&entry["data_offsets"]);
+        (entry["shape"].clone(), bytes[start + at[0]..start + at[1]].to_vec())
+    };
+    header.iter().map(|(name, entry)| (name.clone(), tensor(entry))).collect()
+}
+
+/// There and back: the names, shapes and numbers of transformers' file, a config.json that says the same, and from
+/// it the same GGUF again.
+#[test]
+fn gguf_goes_back_to_the_checkpoint_that_it_was_made_of() {
+    let mut seen = 0;
+    for (name, known) in known() {
+        let folder = tempfile::tempdir().unwrap();
+        write(&known, folder.path());
+        let new = container::open(&converted(folder.path()), &Default::default()).unwrap();
+        let back = folder.path().join("back");
+        let stated = Stated::default();
+        let export = match export::plan(new.clone(), back.clone(), "f32", &stated) {
+            // Experts are stacked in GGUF, one matrix each here; of others it does not say all that config.json has.
+            Err(error)
+                if [
+                    "qwen2moe",
+                    "qwen3moe",
+                    "gemma2",
+                    "gemma2-window",
+                    "gemma3",
+                    "glm4",
+                    "cohere2",
+                ]
+                .contains(&name.as_str()) =>
+            {
+                assert_eq!(error.exit_code(), 4);
+                continue;
+            }
+            export => export.unwrap_or_else(|error| panic!("{name}: {error}")),
+        };
+        export.write(false, &()).unwrap();
+        let made = tensors_of(&fs::read(back.join("model.safetensors")).unwrap());
+        let mut wanted = tensors_of(&safetensors(&known));
+        // What GGUF has no place for: tables that are computed.
+        wanted.retain(|tensor, _| made.contains_key(tensor) || !tensor.ends_with("inv_freq"));
+        let names = |all: &std::collections::BTreeMap<String, _>| -> Vec<String> {
+            all.keys().cloned().collect()
+        };
+        assert_eq!(names(&made), names(&wanted), "{name}");
+        for (tensor, wanted) in &wanted {
+            // GGUF has Gemma's norms with one added, which rounds floats of 32 bits.
+            let near = name.starts_with("gemma") && tensor.ends_with("norm.weight");
+            let pairs = made[tensor].1.chunks(4).zip(wanted.1.chunks(4));
+            let float = |bytes: &[u8]| f32::from_le_bytes(bytes.try_into().unwrap());
+            let off = pairs.map(|(a, b)| (float(a) - float(b)).abs()).fold(0.0, f32::max);
+            assert_eq!(made[tensor].0, wanted.0, "{name}: {tensor}");
+            assert!(off == 0.0 || near && off < 1e-6, "{name}: {tensor}: {off}");
+        }
+        let config: Json =
+            serde_json::from_slice(&fs::read(back.join("config.json")).unwrap()).unwrap();
+        for (field, said) in config.as_object().unwrap() {
+            let Some(wanted) = known["config"].get(field).filter(|wanted| !wanted.is_null()) else {
+                continue;
+            };
+            if field.ends_with("token_id") || field.ends_with("dtype") {
+                continue;
+            }
+            if field == "architectures" {
+                assert_eq!(said[0], known["class"], "{name}");
+                continue;
+            }
+            let same = |said: &Json, wanted: &Json| match (said.as_f64(), wanted.as_f64()) {
+                (Some(said), Some(wanted)) => said as f32 == wanted as f32,
+                _ => said == wanted,
+            };
+            let inside = |(field, said): (&String, &Json)| same(said, &wanted[field]);
+            let all = said.as_object().map(|said| said.iter().all(inside));
+            assert!(all.unwrap_or(same(said, wanted)), "{name}: {field} is {said}, not {wanted}");
+        }
+        let again = container::open(&converted(&back), &Default::default()).unwrap();
+        assert_eq!(again.tensors.len(), new.tensors.len(), "{name}");
+        for (a, b) in again.tensors.iter().zip(&new.tensors) {
+            assert_eq!((&a.name, digest(&again, a)), (&b.name, digest(&new, b)), "{name}");
+        }
+        for (key, value) in new.metadata.iter() {
+            let differs = ["general.", "tokenizer."].iter().any(|part| key.starts_with(part));
+            let same = again.metadata.get(key) == Some(value);
+            assert!(same || differs, "{name}: {key}: {:?}", again.metadata.get(key));
+        }
+        seen += 1;
+    }
+    assert!(seen >= 17, "{seen}");
 }
