@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use super::{
     Options, Stored, architecture,
     assemble::{Draft, Part},
-    family, family_of, hyper, is_constant, json, safetensors,
+    family, family_of, hyper, is_constant, json, larger, safetensors,
 };
 use crate::{
     bytes::Input,
@@ -24,13 +24,16 @@ pub fn open(mut draft: Draft, mut shards: Vec<Vec<Stored>>, options: &Options) -
         shards.iter_mut().for_each(|shard| shard.sort_by(|a, b| a.name.cmp(&b.name)));
     }
     let path = draft.folder.join("config.json");
-    let config = json::read(&path)?;
+    let mut config = json::read(&path)?;
     let named = config.as_ref().and_then(architecture);
     let known = named.and_then(family_of);
     let architecture = named.unwrap_or("a model without config.json").to_owned();
     let family = known.unwrap_or_else(family);
-    let role = |name: &str| Role::of(family, Naming::Hf, name);
     let mut all: Vec<Stored> = shards.into_iter().flatten().collect();
+    if let (Some(config), true) = (&mut config, known.is_some()) {
+        larger::take_out(&mut draft, family, config, &mut all);
+    }
+    let role = |name: &str| Role::of(family, Naming::Hf, name);
     all.retain(|stored| !is_constant(family, &stored.name));
     for stored in &mut all {
         if role(&stored.name).is_some_and(|role| role.names.transposed && !role.bias) {

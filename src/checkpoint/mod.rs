@@ -18,6 +18,7 @@ pub mod find;
 pub mod huggingface;
 pub mod hyper;
 pub mod json;
+mod larger;
 pub mod meta;
 pub mod names;
 pub mod quantized;
@@ -36,7 +37,10 @@ use dtype::Dtype;
 use crate::{
     bytes::Input,
     error::{Error, Result},
-    format::{catalog, family::Family},
+    format::{
+        catalog,
+        family::{Family, Identity},
+    },
     model::{Join, Model, Naming, Piece, Role, Stated, Tensor},
     quant::QuantType,
 };
@@ -287,7 +291,10 @@ pub fn family() -> &'static Family {
 
 /// The family whose checkpoints name this architecture in `config.json`.
 pub fn family_of(architecture: &str) -> Option<&'static Family> {
-    let named = |family: &&Family| family.family.hf.iter().any(|known| known == architecture);
+    let named = |family: &&Family| {
+        let Identity { hf, within, .. } = &family.family;
+        hf.iter().chain(within).any(|known| known == architecture)
+    };
     catalog::families().iter().find(named)
 }
 

@@ -69,6 +69,16 @@ pub struct Identity {
     /// Keys of GGUF that llama.cpp's converter writes alike for every checkpoint of it.
     #[serde(default)]
     pub keys: BTreeMap<String, toml::Value>,
+    /// Architectures in `config.json` of which such a model is a part: its settings are in `text_config`,
+    /// its tensors behind `language_model.`.
+    #[serde(default)]
+    pub within: Vec<String>,
+    /// How the names of the other parts' tensors begin there.
+    #[serde(default)]
+    pub beside: Vec<String>,
+    /// What the class of transformers takes for settings that a `config.json` leaves out.
+    #[serde(default)]
+    pub defaults: BTreeMap<String, toml::Value>,
     /// Texts of the tokens that llama.cpp's converter gives a part in every checkpoint of it, whatever the
     /// checkpoint says: the part as in GGUF's `tokenizer.ggml.PART_token_id`.
     #[serde(default)]

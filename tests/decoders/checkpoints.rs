@@ -235,6 +235,9 @@ fn tensors_of(bytes: &[u8]) -> std::collections::BTreeMap<String, (Json, Vec<u8>
     header.iter().map(|(name, entry)| (name.clone(), tensor(entry))).collect()
 }
 
+/// Families that do not go back.
+const ONE_WAY: [&str; 6] = ["qwen2moe", "qwen3moe", "gemma2", "gemma3", "glm4", "cohere2"];
+
 /// There and back: the names, shapes and numbers of transformers' file, a config.json that says the same, and from
 /// it the same GGUF again.
 #[test]
@@ -248,18 +251,7 @@ fn gguf_goes_back_to_the_checkpoint_that_it_was_made_of() {
         let stated = Stated::default();
         let export = match export::plan(new.clone(), back.clone(), "f32", &stated) {
             // Experts are stacked in GGUF, one matrix each here; of others it does not say all that config.json has.
-            Err(error)
-                if [
-                    "qwen2moe",
-                    "qwen3moe",
-                    "gemma2",
-                    "gemma2-window",
-                    "gemma3",
-                    "glm4",
-                    "cohere2",
-                ]
-                .contains(&name.as_str()) =>
-            {
+            Err(error) if ONE_WAY.iter().any(|one| name.starts_with(one)) => {
                 assert_eq!(error.exit_code(), 4);
                 continue;
             }

@@ -1,0 +1,81 @@
+//! Models that are a part of a larger one, as the language model is of one that sees: taken out of it.
+
+use serde_json::Value as Json;
+
+use super::{Stored, assemble::Draft};
+use crate::format::family::Family;
+
+/// Makes of the settings and tensors of a checkpoint those of its part of `family`, under the names that they have
+/// alone, and fills in what the settings leave to the class of transformers.
+pub fn take_out(draft: &mut Draft, family: &Family, config: &mut Json, all: &mut Vec<Stored>) {
+    let about = &family.family;
+    let architecture = super::architecture(config);
+    let is_part = architecture.is_some_and(|name| about.within.iter().any(|w| w == name));
+    let Some(settings) = config.as_object_mut() else { return };
+    if is_part {
+        if let Some(Json::Object(own)) = settings.remove("text_config") {
+            settings.extend(own.into_iter().filter(|(_, value)| !value.is_null()));
+        }
+        let count = all.len();
+        all.retain(|stored| !about.beside.iter().any(|begin| stored.name.starts_with(begin)));
+        if count > all.len() {
+            draft.notes.push(format!(
+                "{} tensors that see are left out: llama.cpp keeps those in a file of their own (mmproj)",
+                count - all.len()
+            ));
+        }
+        for stored in all {
+            if let Some(name) = stored.name.strip_prefix("model.language_model.") {
+                stored.name = format!("model.{name}");
+            } else if let Some(name) = stored.name.strip_prefix("language_model.") {
+                stored.name = name.to_owned();
+            }
+        }
+    }
+    let mut taken = Vec::new();
+    for (name, value) in &about.defaults {
+        // Settings of rotary positions may stand in an object of their own.
+        let rope = name.starts_with("rope_") && settings.contains_key("rope_parameters");
+        if !rope && settings.get(name).is_none_or(Json::is_null) {
+            let Ok(value) = serde_json::to_value(value) else { continue };
+            taken.push(format!("{name} {value}"));
+            settings.insert(name.clone(), value);
+        }
+    }
+    if !taken.is_empty() {
+        let taken = taken.join(", ");
+        draft
+            .notes
+            .push(format!("config.json leaves to transformers, and is taken from there: {taken}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::format::catalog;
+
+    #[test]
+    fn settings_of_the_part_come_first_and_what_is_left_out_is_said() {
+        let family = catalog::family("gemma3").unwrap();
+        let mut config = json!({
+            "architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3",
+            "text_config": {
+                "hidden_size": 2560, "model_type": "gemma3_text", "num_hidden_layers": 34,
+                "head_dim": 128, "rope_parameters": {"full_attention": {"rope_theta": 5.0}}
+            }
+        });
+        let mut draft = Draft::default();
+        take_out(&mut draft, family, &mut config, &mut Vec::new());
+        assert_eq!(
+            (&config["hidden_size"], &config["model_type"]),
+            (&json!(2560), &json!("gemma3_text"))
+        );
+        assert_eq!((&config["head_dim"], &config["num_attention_heads"]), (&json!(128), &json!(8)));
+        assert_eq!(config.get("rope_theta"), None);
+        let [note] = &draft.notes[..] else { panic!("{:?}", draft.notes) };
+        assert!(note.contains("num_attention_heads 8") && !note.contains("head_dim"), "{note}");
+    }
+}
