@@ -31,6 +31,19 @@ enum Kind {
     Stream(Mutex<Stream>),
     /// Stretches of others, laid end to end.
     Spans(Vec<Span>),
+    Made(Made),
+}
+
+/// Fills in the bytes from a position on.
+type Fill = dyn Fn(u64, &mut [u8]) -> Result<()> + Send + Sync;
+
+/// Bytes that are computed from those of others when they are read.
+struct Made(Box<Fill>);
+
+impl std::fmt::Debug for Made {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Made")
+    }
 }
 
 /// A file on a disk, as it was when it was opened.
@@ -121,6 +134,16 @@ impl Input {
     ) -> Input {
         let stream = Stream { open: Box::new(open), now: None, at: 0, len, recent: Vec::new() };
         let kind = Kind::Stream(Mutex::new(stream));
+        Input(Arc::new(Inner { path: name.into(), len, kind }), None)
+    }
+
+    /// Bytes that `fill` computes at any position inside `len`, from inputs that it holds.
+    pub fn made(
+        name: impl Into<PathBuf>,
+        len: u64,
+        fill: impl Fn(u64, &mut [u8]) -> Result<()> + Send + Sync + 'static,
+    ) -> Input {
+        let kind = Kind::Made(Made(Box::new(fill)));
         Input(Arc::new(Inner { path: name.into(), len, kind }), None)
     }
 
@@ -285,6 +308,7 @@ impl Input {
                 }
                 Ok(())
             }
+            Kind::Made(made) => (made.0)(at, out),
             Kind::Stream(stream) => {
                 let mut stream = stream.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 stream.read_at(at, out, &self.0.path)

@@ -15,6 +15,7 @@ pub mod assemble;
 pub mod card;
 pub mod dtype;
 pub mod find;
+pub mod fp8;
 pub mod huggingface;
 pub mod hyper;
 pub mod json;
@@ -206,7 +207,7 @@ pub fn open(path: &Path, options: &Options) -> Result<Model> {
         return Err(Error::unsupported(what, "`regguf upgrade` makes an adapter of GGUF of it"));
     }
     if let Some(scheme) = quantized::scheme(&draft.folder, &shards.iter().flatten())? {
-        return Err(scheme.refused(&draft.name()));
+        quantized::decode(&mut draft, &mut shards, &scheme)?;
     }
     let names = || shards.iter().flatten().map(|t| t.name.as_str());
     let is_meta = names().any(|n| role(n).is_some_and(|r| r.layer.is_some()));

@@ -15,7 +15,7 @@ use std::{fmt, path::Path};
 
 use serde_json::Value as Json;
 
-use super::{Stored, json};
+use super::{Stored, architecture, assemble::Draft, family_of, fp8, json};
 use crate::error::{Error, Result};
 
 /// How a checkpoint is quantized.
@@ -67,6 +67,31 @@ pub fn scheme<'a>(
         Some(stated) => found.with(stated),
         None => found,
     }))
+}
+
+/// Decodes what `scheme` quantized, where it is one that is read and the architecture too.
+///
+/// # Errors
+/// The refusal of the scheme; where scales are missing or do not fit.
+pub fn decode(draft: &mut Draft, shards: &mut [Vec<Stored>], scheme: &Scheme) -> Result<()> {
+    let refused = scheme.refused(&draft.name());
+    let config = json::read(&draft.folder.join("config.json"))?.unwrap_or_default();
+    let stated = ["quantization_config", "compression_config"].iter().find_map(|k| config.get(k));
+    let method = stated.and_then(|s| s.get("quant_method")).and_then(Json::as_str);
+    let known = matches!(method, None | Some("fp8" | "fbgemm_fp8" | "compressed-tensors"));
+    // Weights that were turned before they were quantized would have to be turned back.
+    let turned = stated.and_then(|s| s.get("transform_config")).and_then(Json::as_object);
+    let plain = turned.is_none_or(serde_json::Map::is_empty);
+    let read = architecture(&config).and_then(family_of).is_some();
+    if !(known && plain && read && scheme.name.starts_with("FP8")) {
+        return Err(refused);
+    }
+    let matrices = fp8::decode(draft, shards, stated)?;
+    if of_tensors(&shards.iter().flatten()).is_some() {
+        return Err(refused);
+    }
+    draft.notes.push(format!("{matrices} matrices quantized by {scheme} are decoded to f32"));
+    Ok(())
 }
 
 impl Scheme {

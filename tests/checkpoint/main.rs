@@ -1,6 +1,7 @@
 //! Checkpoints read as the models that they are: every layout of one model gives the same tensors.
 
 mod broken;
+mod fp8;
 mod layouts;
 mod published;
 mod torch;

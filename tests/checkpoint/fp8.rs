@@ -1,0 +1,201 @@
+//! Matrices of eight-bit floats: a published checkpoint with its matrices stored so, against the same with
+//! each number of them worked out here by the formula of the format's paper, as f32.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use regguf::{
+    checkpoint::{self, Options},
+    error::Result,
+    model::Model,
+};
+use serde_json::{Value as Json, json};
+
+/// A tensor: dtype, shape, bytes.
+type Tensor = (String, Vec<u64>, Vec<u8>);
+type Tensors = BTreeMap<String, Tensor>;
+
+fn original() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/T/hf-st")
+}
+
+/// The tensors of a safetensors file.
+fn tensors(file: &[u8]) -> Tensors {
+    let len = u64::from_le_bytes(file[..8].try_into().unwrap()) as usize;
+    let header: Json = serde_json::from_slice(&file[8..8 + len]).unwrap();
+    let entries = header.as_object().unwrap().iter().filter(|(name, _)| *name != "__metadata__");
+    entries
+        .map(|(name, entry)| {
+            let at = |n: usize| 8 + len + entry["data_offsets"][n].as_u64().unwrap() as usize;
+            let shape = serde_json::from_value(entry["shape"].clone()).unwrap();
+            let dtype = entry["dtype"].as_str().unwrap().to_owned();
+            (name.clone(), (dtype, shape, file[at(0)..at(1)].to_vec()))
+        })
+        .collect()
+}
+
+fn file(tensors: &Tensors) -> Vec<u8> {
+    let (mut header, mut data) = (serde_json::Map::new(), Vec::<u8>::new());
+    for (name, (dtype, shape, bytes)) in tensors {
+        let at = data.len();
+        data.extend(bytes);
+        let ends = [at, data.len()];
+        header.insert(name.clone(), json!({"dtype": dtype, "shape": shape, "data_offsets": ends}));
+    }
+    let header = serde_json::to_vec(&header).unwrap();
+    let mut out = (header.len() as u64).to_le_bytes().to_vec();
+    out.extend(header);
+    out.extend(data);
+    out
+}
+
+/// The published folder with other tensors and settings of quantization.
+fn opened(tensors: &Tensors, settings: Option<Json>) -> Result<Model> {
+    let folder = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(original()).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, folder.path().join(path.file_name().unwrap())).unwrap();
+    }
+    let mut config: Json =
+        serde_json::from_slice(&fs::read(original().join("config.json")).unwrap()).unwrap();
+    if let Some(settings) = settings {
+        config["quantization_config"] = settings;
+    }
+    fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+    fs::remove_file(folder.path().join("model.safetensors")).unwrap();
+    fs::write(folder.path().join("model.safetensors"), file(tensors)).unwrap();
+    checkpoint::open(folder.path(), &Options::default())
+}
+
+/// `(-1)^s 2^(e-7) (1 + m/8)`, and `(-1)^s 2^-6 m/8` where `e` is 0. Source: Micikevicius and others, FP8
+/// Formats for Deep Learning, table 1.
+fn e4m3(code: u8) -> f64 {
+    let (sign, e, m) = (code >> 7, i32::from(code >> 3 & 15), f64::from(code & 7));
+    let size = if e == 0 { m / 512.0 } else { (8.0 + m) * 2f64.powi(e - 10) };
+    if sign == 1 { -size } else { size }
+}
+
+/// The upper byte of a half.
+fn e5m2(code: u8) -> f64 {
+    half::f16::from_bits(u16::from(code) << 8).to_f64()
+}
+
+/// How a matrix's scales are stored: name, shape, and which one a number has.
+type Scales<'a> = (&'a str, fn(u64, u64) -> Vec<u64>, fn(u64, u64, u64) -> u64);
+
+/// Every matrix of the layers in codes, and the same in f32.
+fn pair(dtype: &str, value: fn(u8) -> f64, (end, shape_of, place): Scales) -> (Tensors, Tensors) {
+    let mut coded = tensors(&fs::read(original().join("model.safetensors")).unwrap());
+    let mut plain = coded.clone();
+    let mut state = 1u32;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state >> 16
+    };
+    let names: Vec<String> = coded.keys().filter(|n| n.contains("_proj.")).cloned().collect();
+    assert_eq!(names.len(), 14);
+    for name in names {
+        let [rows, columns] = coded[&name].1[..] else { panic!("{name}") };
+        let shape = shape_of(rows, columns);
+        let n: u64 = shape.iter().product();
+        let scales: Vec<f32> = (0..n).map(|_| (next() % 9973 + 1) as f32 / 7e5).collect();
+        // Every code there is, but those that are no numbers.
+        let code = |n: u32| match (n & 0xff) as u8 {
+            code if value(code).is_finite() && code & 0x7f != 0x7f => code,
+            code => code & 0x80 | 1,
+        };
+        let codes: Vec<u8> = (0..rows * columns).map(|_| code(next())).collect();
+        let number = |(i, code): (u64, &u8)| {
+            let scale = scales[place(i / columns, i % columns, columns) as usize];
+            value(*code) as f32 * scale
+        };
+        let numbers = (0u64..).zip(&codes).map(number);
+        let bytes = numbers.flat_map(f32::to_le_bytes).collect();
+        plain.insert(name.clone(), ("F32".to_owned(), vec![rows, columns], bytes));
+        let scales = scales.iter().flat_map(|s| s.to_le_bytes()).collect();
+        coded.insert(format!("{name}{end}"), ("F32".to_owned(), shape, scales));
+        coded.insert(name.clone(), (dtype.to_owned(), vec![rows, columns], codes));
+    }
+    (coded, plain)
+}
+
+/// Block `[128, 48]`, which fits neither 64 columns nor 192 rows.
+const BLOCKS: Scales = (
+    "_scale_inv",
+    |rows, columns| vec![rows.div_ceil(128), columns.div_ceil(48)],
+    |row, column, columns| row / 128 * columns.div_ceil(48) + column / 48,
+);
+const MATRIX: Scales = ("_scale", |_, _| Vec::new(), |_, _, _| 0);
+const ROWS: Scales = ("_scale", |rows, _| vec![rows, 1], |row, _, _| row);
+
+fn blocks() -> Json {
+    json!({"quant_method": "fp8", "weight_block_size": [128, 48]})
+}
+
+fn rows(model: &Model, name: &str, step: u64) -> Vec<u8> {
+    let tensor = model.tensor(name).unwrap();
+    let mut all = Vec::new();
+    for first in (0..tensor.rows()).step_by(step as usize) {
+        let n = step.min(tensor.rows() - first);
+        let mut bytes = vec![0; (n * tensor.row_bytes()) as usize];
+        model.read_rows(tensor, first, n, &mut bytes).unwrap();
+        all.extend(bytes);
+    }
+    all
+}
+
+#[test]
+fn matrices_of_eight_bit_floats_are_the_numbers_of_the_formula() {
+    let packed = json!({"quant_method": "compressed-tensors", "format": "float-quantized"});
+    for (dtype, value, scales, settings) in [
+        ("F8_E4M3", e4m3 as fn(u8) -> f64, BLOCKS, blocks()),
+        ("F8_E4M3", e4m3, MATRIX, json!({"quant_method": "fp8"})),
+        ("F8_E4M3", e4m3, ROWS, packed),
+        ("F8_E5M2", e5m2, BLOCKS, blocks()),
+    ] {
+        let (coded, plain) = pair(dtype, value, scales);
+        let (ours, wanted) =
+            (opened(&coded, Some(settings)).unwrap(), opened(&plain, None).unwrap());
+        assert_eq!(ours.tensors.len(), 21);
+        for tensor in &wanted.tensors {
+            let found = ours.tensor(&tensor.name).unwrap();
+            assert_eq!((&found.shape, found.quant), (&tensor.shape, tensor.quant));
+            for step in [7, 1024] {
+                let same = rows(&ours, &tensor.name, step) == rows(&wanted, &tensor.name, step);
+                assert!(same, "{dtype}: {}", tensor.name);
+            }
+        }
+        let note = ours.notes.iter().find(|note| note.contains("14 matrices"));
+        assert!(note.is_some_and(|note| note.contains("FP8")), "{:?}", ours.notes);
+    }
+}
+
+#[test]
+fn scales_that_cannot_be_right_are_named() {
+    let (coded, _) = pair("F8_E4M3", e4m3, BLOCKS);
+    let name = "model.layers.1.mlp.down_proj.weight";
+    let scale = format!("{name}_scale_inv");
+    let refused = |change: &dyn Fn(&mut Tensors), settings: Json, words: &str| {
+        let mut tensors = coded.clone();
+        change(&mut tensors);
+        let error = opened(&tensors, Some(settings)).unwrap_err();
+        assert_eq!(error.exit_code(), 4, "{error}");
+        let text = error.to_string();
+        assert!(text.contains(words) && text.lines().count() == 1, "{text}");
+    };
+    refused(
+        &|t| drop(t.remove(&scale)),
+        blocks(),
+        &format!("{name}: float8_e4m3fn weights without"),
+    );
+    let other = json!({"quant_method": "fp8", "weight_block_size": [64, 64]});
+    refused(&|_| {}, other, "wanted blocks of 64 × 64");
+    refused(&|_| {}, json!({"quant_method": "fp8"}), "config.json states no blocks");
+    let nan = f32::NAN.to_le_bytes();
+    refused(
+        &|t| t.get_mut(&scale).unwrap().2[4..8].copy_from_slice(&nan),
+        blocks(),
+        "down_proj.weight_scale_inv: a scale of NaN",
+    );
+    let stays = json!({"quant_method": "quark", "weight_block_size": [128, 48]});
+    refused(&|_| {}, stays, "weights quantized by quark");
+}
