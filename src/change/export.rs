@@ -84,10 +84,9 @@ pub fn plan(model: Model, folder: PathBuf, dtype: &str, stated: &Stated) -> Resu
         let what = format!("not yet: {title} as safetensors{why}{one_way}");
         return Err(Error::unsupported(what, "keep it as GGUF"));
     };
-    let has = |id: &str| {
-        let mut roles = plan.steps.iter().filter_map(|s| Role::of(family, Naming::Gguf, &s.name));
-        roles.any(|role| role.id == id)
-    };
+    let of = |name: &str| Role::of(family, Naming::Gguf, name);
+    let roles: Vec<Role> = plan.steps.iter().filter_map(|step| of(&step.name)).collect();
+    let has = |id: &str| roles.iter().any(|role| role.id == id);
     // Every number is there, or the upgrade's metadata are not whole.
     hyper.keys(Naming::Hf)?;
     let head = hyper.sizes.get("head").unwrap_or(0);
@@ -100,9 +99,8 @@ pub fn plan(model: Model, folder: PathBuf, dtype: &str, stated: &Stated) -> Resu
         if step.name == "rope_freqs.weight" {
             continue;
         }
-        let role = Role::of(family, Naming::Gguf, &step.name);
-        let role =
-            role.filter(|role| role.names.experts != Some(true) && role.names.shape.len() < 3);
+        let role = of(&step.name)
+            .filter(|role| role.names.experts != Some(true) && role.names.shape.len() < 3);
         let name = |role: &Role| {
             let second = role.names.second_with.as_deref().is_some_and(has);
             role.all_names(Naming::Hf).nth(usize::from(second))
@@ -157,8 +155,7 @@ pub fn plan(model: Model, folder: PathBuf, dtype: &str, stated: &Stated) -> Resu
     for (id, names) in &family.roles {
         let Some(flag) = &names.flag else { continue };
         let bias = names.bias == Bias::Optional;
-        let mut roles = plan.steps.iter().filter_map(|s| Role::of(family, Naming::Gguf, &s.name));
-        let found = roles.any(|role| role.id == id && role.bias == bias);
+        let found = roles.iter().any(|role| role.id == id && role.bias == bias);
         config.insert(flag.clone(), found.into());
     }
     // As transformers writes it.

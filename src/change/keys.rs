@@ -166,11 +166,11 @@ pub(super) fn to_header(
     let from_gguf = are_gguf(model);
     let source = given.or_else(|| from_gguf.then_some(&model.vocab));
     let rule = Family::of(model)?.and_then(|family| family.tokenizer.as_ref());
-    plan.vocab = match source {
-        Some(_) if rule.is_some() => records(rule, model, plan, given)?,
-        None if model.records.is_empty() => model.vocab.clone(),
-        None => model.records.clone(),
-        Some(vocab) => vocabulary::from_gguf(vocab).ok_or_else(|| {
+    plan.vocab = match (source, rule) {
+        (Some(_), Some(rule)) => records(rule, model, plan, given)?,
+        (None, _) if model.records.is_empty() => model.vocab.clone(),
+        (None, _) => model.records.clone(),
+        (Some(vocab), None) => vocabulary::from_gguf(vocab).ok_or_else(|| {
             let title = target.title();
             Error::unsupported(
                 format!(
@@ -227,12 +227,11 @@ pub(super) fn to_header(
 /// # Errors
 /// Where it is none of this kind.
 fn records(
-    rule: Option<&Tokenizer>,
+    rule: &Tokenizer,
     model: &Model,
     plan: &mut Plan,
     given: Option<&Vocab>,
 ) -> Result<Vocab> {
-    let Some(rule) = rule else { return Ok(Vocab::default()) };
     let vocab = vocabulary::of_family(rule, model, given.cloned(), &mut plan.notes)?;
     if vocab.is_empty() || vocab.model != rule.model {
         let what = match vocab.is_empty() {

@@ -59,13 +59,18 @@ fn q4_1_from_q4_k(_: Isa, _: usize, input: &[u8], out: &mut [u8]) -> ScaleLoss {
     loss
 }
 
-/// The 256 weights of a block whose scale is at its start, with `d` in place of it.
-fn weights_at<const N: usize>(name: &str, dialect: &str, block: &[u8; N], d: f32) -> [i8; 256] {
+/// The weights of a block whose scale is at its start, with `d` in place of it.
+fn weights_at<const N: usize, const WEIGHTS: usize>(
+    name: &str,
+    dialect: &str,
+    block: &[u8; N],
+    d: f32,
+) -> [i8; WEIGHTS] {
     let q = QuantType::find(name, dialect).expect("the type that the caller was chosen for");
     let mut block = *block;
     put_half(&mut block, 0, d);
-    let mut weights = [0.0; 256];
-    decode_rows(q, Isa::PORTABLE, &block, 256, &mut weights);
+    let mut weights = [0.0; WEIGHTS];
+    decode_rows(q, Isa::PORTABLE, &block, WEIGHTS, &mut weights);
     weights.map(|w| w as i16 as i8)
 }
 
@@ -73,7 +78,7 @@ fn q5_k_from_iq1_s(_: Isa, _: usize, input: &[u8], out: &mut [u8]) -> ScaleLoss 
     // Scale 1 and minimum 15 for all eight blocks, as six-bit pairs.
     const SCALES: [u8; 12] = [1, 1, 1, 1, 15, 15, 15, 15, 0xf1, 0xf1, 0xf1, 0xf1];
     for (b, out) in input.as_chunks::<50>().0.iter().zip(out.as_chunks_mut::<176>().0) {
-        let w = weights_at("iq1_s", "v1", b, 1.0).map(|w| (w + 15) as u8);
+        let w: [_; 256] = weights_at("iq1_s", "v1", b, 1.0).map(|w| (w + 15) as u8);
         out.fill(0);
         for at in [0, 2] {
             out[at..at + 2].copy_from_slice(&b[..2]);
@@ -90,7 +95,7 @@ fn q5_k_from_iq1_s(_: Isa, _: usize, input: &[u8], out: &mut [u8]) -> ScaleLoss 
 
 fn q3_k_from_iq1_s(_: Isa, _: usize, input: &[u8], out: &mut [u8]) -> ScaleLoss {
     for (b, out) in input.as_chunks::<50>().0.iter().zip(out.as_chunks_mut::<110>().0) {
-        let w = weights_at("iq1_s", "v2", b, 1.0).map(|w| (w.signum() + 4) as u8);
+        let w: [_; 256] = weights_at("iq1_s", "v2", b, 1.0).map(|w| (w.signum() + 4) as u8);
         out.fill(0);
         out[108..110].copy_from_slice(&b[..2]);
         for i in 0..16 {
@@ -113,7 +118,7 @@ fn q6_k_from_iq3_s(_: Isa, _: usize, input: &[u8], out: &mut [u8]) -> ScaleLoss 
     for (b, out) in input.as_chunks::<110>().0.iter().zip(out.as_chunks_mut::<210>().0) {
         let mut levels = *b;
         levels[106..].fill(0);
-        let w = weights_at("iq3_s", "v1", &levels, 2.0).map(|w| (w + 32) as u8);
+        let w: [_; 256] = weights_at("iq3_s", "v1", &levels, 2.0).map(|w| (w + 32) as u8);
         out.fill(0);
         let d = half_at(b, 0) / 2.0;
         let new = put_half(out, 208, d);
@@ -140,7 +145,7 @@ fn q6_k_from_iq2_k(_: Isa, _: usize, input: &[u8], out: &mut [u8]) -> ScaleLoss 
     for (b, out) in input.as_chunks::<76>().0.iter().zip(out.as_chunks_mut::<210>().0) {
         let mut levels = *b;
         levels[4..12].fill(0x99);
-        let w = weights_at("iq2_k", "ik", &levels, 1.0).map(|w| (w + 32) as u8);
+        let w: [_; 256] = weights_at("iq2_k", "ik", &levels, 1.0).map(|w| (w + 32) as u8);
         out.fill(0);
         out[208..].copy_from_slice(&b[..2]);
         for (i, scale) in out[192..208].iter_mut().enumerate() {
@@ -153,12 +158,9 @@ fn q6_k_from_iq2_k(_: Isa, _: usize, input: &[u8], out: &mut [u8]) -> ScaleLoss 
 
 fn q8_0_from_q6_0(_: Isa, _: usize, input: &[u8], out: &mut [u8]) -> ScaleLoss {
     for (b, out) in input.as_chunks::<26>().0.iter().zip(out.as_chunks_mut::<34>().0) {
-        let mut levels = *b;
-        put_half(&mut levels, 0, 1.0);
-        let (mut w, q) = ([0.0; 32], QuantType::find("q6_0", "ik"));
-        decode_rows(q.expect("the type of these bytes"), Isa::PORTABLE, &levels, 32, &mut w);
+        let w: [i8; 32] = weights_at("q6_0", "ik", b, 1.0);
         out[..2].copy_from_slice(&b[..2]);
-        out[2..].iter_mut().zip(w).for_each(|(out, w)| *out = w as i8 as u8);
+        out[2..].iter_mut().zip(w).for_each(|(out, w)| *out = w as u8);
     }
     ScaleLoss { blocks: input.len() as u64 / 26, ..ScaleLoss::default() }
 }
