@@ -147,6 +147,11 @@ impl Input {
         Input(Arc::new(Inner { path: name.into(), len, kind }), None)
     }
 
+    /// Whether its bytes are computed when they are read.
+    pub fn is_made(&self) -> bool {
+        matches!(self.0.kind, Kind::Made(_))
+    }
+
     /// Several inputs, one behind the other, as one.
     pub fn joined(name: impl Into<PathBuf>, inputs: &[Input]) -> Input {
         let span = |input: &Input| Span { input: input.clone(), at: 0, len: input.len() };

@@ -4,8 +4,12 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use super::{Loss, Outcome, Plan, StepOutcome};
-use crate::{bytes::Input, model::Model, size};
+use super::{Loss, Outcome, Plan, Step, StepOutcome};
+use crate::{
+    bytes::Input,
+    model::{Model, Piece, Tensor},
+    size,
+};
 
 /// A plan in words and figures, with its outcome once there is one.
 #[derive(Clone, Debug, Serialize)]
@@ -47,7 +51,7 @@ pub struct Group {
     pub from: String,
     /// Type after.
     pub to: String,
-    /// `copied`, `reordered`, `rescaled`, `decoded` or `encoded`.
+    /// `copied`, `reordered`, `rescaled`, `computed`, `decoded`, `encoded` or `merged`.
     pub how: &'static str,
     /// Whether every weight stays the same.
     pub exact: bool,
@@ -129,7 +133,7 @@ impl Report {
         for (i, step) in plan.steps.iter().enumerate() {
             let Some(source) = model.tensors.get(step.source) else { continue };
             let done = outcome.and_then(|o| o.steps.get(i)).copied().unwrap_or_default();
-            let how = if source.sum.is_some() { "merged" } else { step.how() };
+            let how = how(model, source, plan, step);
             let (from, to) = (source.stored().to_string(), step.quant.to_string());
             let measured = done.distance.weights > 0;
             if done.kept_odd {
@@ -259,8 +263,10 @@ impl Report {
                 Some((rmse, snr)) => {
                     format!("summed in f32; then rmse {rmse:.3e}, snr {snr:.1} dB")
                 }
-                None => "summed in f32".to_owned(),
+                None if group.to == "f32" => "summed in f32".to_owned(),
+                None => format!("summed in f32, rounded to {}", group.to),
             },
+            "computed" => "eight-bit floats times their scales, in f32".to_owned(),
             "copied" => "the same bytes".to_owned(),
             "reordered" => "lossless: the same weights, bit for bit".to_owned(),
             "decoded" => "lossless: F32 holds every weight".to_owned(),
@@ -284,6 +290,18 @@ impl Report {
                 _ => "encodes anew: lossy".to_owned(),
             },
         }
+    }
+}
+
+/// What happens to a tensor, in one word: also on the way to where its step takes it up.
+fn how(model: &Model, source: &Tensor, plan: &Plan, step: &Step) -> &'static str {
+    let computed = |piece: &Piece| model.files.get(piece.file).is_some_and(Input::is_made);
+    let turned = source.big_endian != plan.target.big_endian();
+    match step.how() {
+        _ if source.sum.is_some() => "merged",
+        "copied" if source.pieces.iter().any(computed) => "computed",
+        "copied" if source.is_moved() || turned => "reordered",
+        how => how,
     }
 }
 

@@ -6,7 +6,11 @@ use memmap2::Mmap;
 use rayon::prelude::*;
 
 use super::{fused, panel, whole};
-use crate::quant::{QuantType, decode_rows, isa::Isa, product::add_product};
+use crate::quant::{
+    QuantType, decode_rows,
+    isa::Isa,
+    product::{Packed, add_product},
+};
 
 /// A matrix of `rows` by `cols` weights in any block type.
 #[derive(Clone, Debug)]
@@ -130,7 +134,7 @@ impl Matrix {
             let (mut shares, mut wide) = (vec![0.0; b.cols], vec![0.0; a.rows * a.cols]);
             b.row(row, &mut shares);
             a.decode(0..a.rows, &mut wide);
-            add_product(Isa::best(), out, &shares, &wide, self.cols, *scale);
+            add_product(Isa::best(), out, &shares, &Packed::of(&wide, self.cols), *scale);
         }
     }
 

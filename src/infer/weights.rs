@@ -489,7 +489,7 @@ impl Finder<'_> {
         }
         let mut matrix = self.load(&sum.base, rows, cols)?;
         for term in &sum.terms {
-            if let Term::Product { a, b, scale } = term {
+            if let Term::Product { a, b, scale, .. } = term {
                 let rank = usize::try_from(a.rows()).unwrap_or(0);
                 let (a, b) = (self.load(a, rank, cols)?, self.load(b, rows, rank)?);
                 matrix.add(Product { a, b, scale: *scale });

@@ -8,6 +8,7 @@ pub mod adapter;
 pub mod family;
 pub mod glob;
 pub mod hyper;
+pub mod kept;
 pub mod loader;
 pub mod lora;
 pub mod metadata;

@@ -3,21 +3,46 @@
 //! A [`Sum`] takes the place of a tensor's bytes, so whatever reads rows reads merged ones, a chunk at a time.
 //! Runners look inside and add the products of a vector instead.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{cell::RefCell, collections::BTreeMap, ops::Range, sync::Arc};
 
 use rayon::prelude::*;
 
 use super::{
     Adapter, Metadata, Model, Tensor,
     adapter::names,
+    kept::Kept,
     tensor::{Sum, Term},
     weights,
 };
 use crate::{
     bytes::Input,
     error::{Error, Result},
-    quant::{QuantType, decode_rows, encode::encoder, isa::Isa, product::add_product},
+    quant::{
+        QuantType, decode_rows,
+        encode::encoder,
+        isa::Isa,
+        product::{Packed, add_product},
+    },
 };
+
+/// Weights that are summed at a time: as f32 they stay in the cache of one core.
+const BLOCK: usize = 48 << 10;
+
+/// What a thread needs for one sum after the other.
+#[derive(Default)]
+struct Room {
+    /// Rows as they are stored: of what is added to, and of what is added.
+    base: Vec<u8>,
+    others: Vec<Vec<u8>>,
+    rows: Vec<f32>,
+    added: Vec<f32>,
+    /// Matrices A of the sum that was read last: the next rows are mostly of the same.
+    factors: Vec<Arc<Packed>>,
+}
+
+thread_local! {
+    static ROOM: RefCell<Room> = RefCell::default();
+}
 
 impl Sum {
     /// Makes rows `first .. first + n` in the type `quant`, plain numbers, into `out`.
@@ -29,28 +54,55 @@ impl Sum {
         n: u64,
         out: &mut [u8],
     ) -> Result<()> {
-        let mut rows = numbers(model, &self.base, first, n)?;
-        let cols = usize::try_from(self.base.row_len()).unwrap_or(usize::MAX);
-        for term in &self.terms {
-            match term {
-                Term::Product { a, b, scale } => {
-                    let b = numbers(model, b, first, n)?;
-                    let a = numbers(model, a, 0, a.rows())?;
-                    add_product(Isa::best(), &mut rows, &b, &a, cols, *scale);
-                }
-                Term::Rows { tensor, beyond } => {
-                    let from = first.min(tensor.rows());
-                    let added = numbers(model, tensor, from, n.min(tensor.rows() - from))?;
-                    let known = added.len().min(rows.len());
-                    let (known, new) = rows.split_at_mut(known);
-                    add(known, &added);
-                    new.chunks_mut(cols).for_each(|row| add(row, beyond));
-                }
-            }
-        }
+        let mut room = ROOM.take();
+        self.read_in(&mut room, model, quant, first..first + n, out)?;
+        ROOM.set(room);
+        Ok(())
+    }
+
+    fn read_in(
+        &self,
+        room: &mut Room,
+        model: &Model,
+        quant: QuantType,
+        wanted: Range<u64>,
+        out: &mut [u8],
+    ) -> Result<()> {
         let encode = encoder(quant.name())
             .ok_or_else(|| Error::unsupported(format!("no sums are made in {quant}"), ""))?;
-        encode(Isa::best(), &rows, cols, None, out);
+        let Room { base, others, rows, added, factors } = room;
+        others.resize_with(self.terms.len(), Vec::new);
+        let base = Rows::read(model, &self.base, wanted.clone(), base)?;
+        let parts: Result<Vec<Part>> = (self.terms.iter().zip(others))
+            .map(|(term, bytes)| Part::of(model, term, wanted.clone(), bytes))
+            .collect();
+        let parts = parts?;
+        // What no thread holds is made anew: the last ones are held until these are there.
+        *factors = parts.iter().filter_map(Part::factor).collect();
+        let (isa, cols) = (Isa::best(), base.cols);
+        let row_made = out.len() / base.count().max(1);
+        let block = (BLOCK / cols.max(1)).max(1);
+        for (i, out) in out.chunks_mut((block * row_made).max(1)).enumerate() {
+            let here = i * block..i * block + out.len() / row_made.max(1);
+            base.decode(here.clone(), rows);
+            for part in &parts {
+                match part {
+                    Part::Product { a, b, scale } => {
+                        let rank = b.len() / base.count().max(1);
+                        let b = b.get(here.start * rank..here.end * rank).unwrap_or_default();
+                        add_product(isa, rows, b, a, *scale);
+                    }
+                    Part::Rows { other, beyond } => {
+                        other.decode(here.clone(), added);
+                        let there = added.len().min(rows.len());
+                        let (known, new) = rows.split_at_mut(there);
+                        add(known, added);
+                        new.chunks_mut(cols).for_each(|row| add(row, beyond));
+                    }
+                }
+            }
+            encode(isa, rows, cols, None, out);
+        }
         Ok(())
     }
 
@@ -208,7 +260,7 @@ fn moved(tensor: &Tensor, shift: usize) -> Tensor {
 /// # Errors
 /// Where the model has no such matrix or one of another shape.
 pub fn merge(model: &mut Model, adapter: &Adapter, times: f32) -> Result<()> {
-    let f32 = QuantType::today("f32").ok_or_else(|| Error::unsupported("no f32", ""))?;
+    let f32 = plain()?;
     let places = adapter.fits(model)?;
     let shift = model.files.len();
     model.files.extend(adapter.files.iter().cloned());
@@ -220,7 +272,8 @@ pub fn merge(model: &mut Model, adapter: &Adapter, times: f32) -> Result<()> {
             return Err(Error::unsupported(what, "regguf upgrade codes them one by one"));
         }
         let scale = adapter.scale(pair, times);
-        let term = Term::Product { a: moved(&pair.a, shift), b: moved(&pair.b, shift), scale };
+        let (a, b) = (moved(&pair.a, shift), moved(&pair.b, shift));
+        let term = Term::Product { a, b, scale, kept: Kept::default() };
         let sum = tensor.sum.take().map(Arc::unwrap_or_clone);
         let mut sum = sum.unwrap_or_else(|| Sum { base: tensor.clone(), terms: Vec::new() });
         if sum.base.quant.layout().elements > 1 {
@@ -251,28 +304,102 @@ fn add(rows: &mut [f32], added: &[f32]) {
     rows.iter_mut().zip(added).for_each(|(row, added)| *row += added);
 }
 
+/// Rows of a stored tensor, some of which are decoded at a time.
+struct Rows<'a> {
+    bytes: &'a [u8],
+    quant: QuantType,
+    cols: usize,
+    row_bytes: usize,
+}
+
+impl<'a> Rows<'a> {
+    /// Reads those of `wanted` that `tensor` has.
+    fn read(
+        model: &Model,
+        tensor: &Tensor,
+        wanted: Range<u64>,
+        bytes: &'a mut Vec<u8>,
+    ) -> Result<Rows<'a>> {
+        let wanted = wanted.start.min(tensor.rows())..wanted.end.min(tensor.rows());
+        let cols = size(tensor.row_len())?;
+        // Rows that are coded together are decoded together.
+        if tensor.quant.row_group() > 1 || tensor.quant.stranger().is_some() {
+            bytes.clear();
+            weights::each(model, tensor, wanted, &mut |_, some| {
+                bytes.extend(some.iter().flat_map(|number| number.to_le_bytes()));
+                Ok(())
+            })?;
+            return Ok(Rows { bytes, quant: plain()?, cols, row_bytes: cols.saturating_mul(4) });
+        }
+        let n = wanted.end - wanted.start;
+        bytes.resize(size(n.saturating_mul(tensor.row_bytes()))?, 0);
+        model.read_rows(tensor, wanted.start, n, bytes)?;
+        Ok(Rows { bytes, quant: tensor.quant, cols, row_bytes: size(tensor.row_bytes())? })
+    }
+
+    /// How many there are.
+    fn count(&self) -> usize {
+        self.bytes.len() / self.row_bytes.max(1)
+    }
+
+    /// Those of `wanted` that are there, as numbers in place of what is in `out`.
+    fn decode(&self, wanted: Range<usize>, out: &mut Vec<f32>) {
+        let wanted = wanted.start.min(self.count())..wanted.end.min(self.count());
+        out.resize(wanted.len() * self.cols, 0.0);
+        let bytes = self.bytes.get(wanted.start * self.row_bytes..wanted.end * self.row_bytes);
+        if !wanted.is_empty() {
+            decode_rows(self.quant, Isa::best(), bytes.unwrap_or_default(), self.cols, out);
+        }
+    }
+}
+
+/// A term of a sum at some of its rows.
+enum Part<'a> {
+    Product { a: Arc<Packed>, b: Vec<f32>, scale: f32 },
+    Rows { other: Rows<'a>, beyond: &'a [f32] },
+}
+
+impl<'a> Part<'a> {
+    fn of(
+        model: &Model,
+        term: &'a Term,
+        wanted: Range<u64>,
+        bytes: &'a mut Vec<u8>,
+    ) -> Result<Part<'a>> {
+        match term {
+            Term::Product { a, b, scale, kept } => {
+                let make = || Ok(Packed::of(&numbers(model, a, 0..a.rows())?, size(a.row_len())?));
+                let (a, b) = (kept.or_made(make)?, numbers(model, b, wanted)?);
+                Ok(Part::Product { a, b, scale: *scale })
+            }
+            Term::Rows { tensor, beyond } => {
+                Ok(Part::Rows { other: Rows::read(model, tensor, wanted, bytes)?, beyond })
+            }
+        }
+    }
+
+    fn factor(&self) -> Option<Arc<Packed>> {
+        match self {
+            Part::Product { a, .. } => Some(Arc::clone(a)),
+            Part::Rows { .. } => None,
+        }
+    }
+}
+
 /// Rows of a stored tensor as numbers.
-fn numbers(model: &Model, tensor: &Tensor, first: u64, n: u64) -> Result<Vec<f32>> {
-    let size = |n: u64| {
-        usize::try_from(n).map_err(|_| Error::unsupported("a row is larger than memory", ""))
-    };
-    let mut rows = Vec::new();
-    if n == 0 {
-        return Ok(rows);
-    }
-    // Rows that are coded together are read together.
-    if tensor.quant.row_group() > 1 || tensor.quant.stranger().is_some() {
-        weights::each(model, tensor, first..first + n, &mut |_, some| {
-            rows.extend_from_slice(some);
-            Ok(())
-        })?;
-        return Ok(rows);
-    }
-    let mut bytes = vec![0; size(n.saturating_mul(tensor.row_bytes()))?];
-    model.read_rows(tensor, first, n, &mut bytes)?;
-    rows.resize(size(n.saturating_mul(tensor.row_len()))?, 0.0);
-    decode_rows(tensor.quant, Isa::best(), &bytes, size(tensor.row_len())?, &mut rows);
-    Ok(rows)
+fn numbers(model: &Model, tensor: &Tensor, wanted: Range<u64>) -> Result<Vec<f32>> {
+    let (mut bytes, mut numbers) = (Vec::new(), Vec::new());
+    let rows = Rows::read(model, tensor, wanted, &mut bytes)?;
+    rows.decode(0..rows.count(), &mut numbers);
+    Ok(numbers)
+}
+
+fn size(n: u64) -> Result<usize> {
+    usize::try_from(n).map_err(|_| Error::unsupported("a row is larger than memory", ""))
+}
+
+fn plain() -> Result<QuantType> {
+    QuantType::today("f32").ok_or_else(|| Error::unsupported("no f32", ""))
 }
 
 #[cfg(test)]
@@ -300,12 +427,12 @@ mod tests {
             let sum = restore(delta.clone(), &base, how).unwrap();
             assert_eq!(sum.metadata.str("general.name"), Some("Vicuna 7B V1.1"));
             assert_eq!(sum.metadata.str("general.finetune"), None);
-            let last = numbers(&sum, &sum.tensors[0], 2, 1).unwrap();
+            let last = numbers(&sum, &sum.tensors[0], 2..3).unwrap();
             assert_eq!(
                 total(&sum).unwrap(),
                 f64::from(2 + 4 + 6 + 8 + last[0] as u8 + last[1] as u8)
             );
-            numbers(&sum, &sum.tensors[0], 0, 3).unwrap()
+            numbers(&sum, &sum.tensors[0], 0..3).unwrap()
         };
         assert_eq!(rows(None), [2.0, 4.0, 6.0, 8.0, 7.0, 9.0]);
         assert_eq!(rows(Some(NewRows::Zero)), [2.0, 4.0, 6.0, 8.0, 5.0, 6.0]);

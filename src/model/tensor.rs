@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::kept::Kept;
 use crate::{
     error::{Error, Result},
     quant::QuantType,
@@ -56,6 +57,8 @@ pub enum Term {
         b: Tensor,
         /// What the product is multiplied with.
         scale: f32,
+        /// `a`, while rows are made.
+        kept: Kept,
     },
     /// The rows of another tensor, and beyond its last row always the same one.
     Rows {
@@ -274,6 +277,17 @@ impl Tensor {
         let [piece] = self.pieces.as_slice() else { return None };
         (self.sum.is_none() && self.orders.is_empty() && piece.is_dense())
             .then_some((piece.file, piece.at))
+    }
+
+    /// Whether its bytes stand in another order in their files.
+    pub fn is_moved(&self) -> bool {
+        let side_by_side = self.join == Join::Columns && self.rows() > 1 && self.pieces.len() > 1;
+        let back = |before: &Piece, next: &Piece| (next.file, next.at) < (before.file, before.at);
+        let mut pairs = self.pieces.iter().zip(self.pieces.iter().skip(1));
+        !self.orders.is_empty()
+            || side_by_side
+            || self.pieces.iter().any(|piece| piece.element.is_some())
+            || pairs.any(|(before, next)| back(before, next))
     }
 
     /// The stored row that stands at `row` after all permutations.

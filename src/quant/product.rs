@@ -7,59 +7,107 @@
 //! Each sum grows from the first rank to the last with one rounding a step, as matrix libraries do for so few
 //! terms; it is multiplied and added in two steps of their own. So the numbers of threads and the instruction
 //! set change no bit.
+//!
+//! ```text
+//!            i: 0 … 31    32 … 63
+//! a  rank 0   [tile 0]    [tile 1] …     a tile is [rank][WIDE], laid out once for all rows
+//!    rank 1   [      ]    [      ]
+//! w  o: 0…5  [ sums of a band of HIGH rows, in registers while they grow ]
+//! ```
 
 #![allow(clippy::needless_range_loop, reason = "indices are what the compiler makes vectors of")]
 
-use crate::{per_isa, quant::isa::Isa};
+use crate::{
+    per_isa,
+    quant::isa::{Isa, Level},
+};
 
-/// Columns and rows whose sums grow together: as many as registers hold.
-const WIDE: usize = 16;
+/// Columns of a tile.
+const WIDE: usize = 32;
+/// Columns whose sums grow together where registers hold sixteen numbers and where they hold eight.
+const HALF: usize = WIDE / 2;
+/// Rows whose sums grow together.
 const HIGH: usize = 6;
 
-/// `w + scale * b a` in place of `w`: `[n][cols]`, with `b` `[n][rank]` and `a` `[rank][cols]`.
-#[inline(always)]
-fn added(isa: Isa, w: &mut [f32], b: &[f32], a: &[f32], cols: usize, scale: f32) {
-    let rank = a.len() / cols;
-    // Both are laid out in the order in which they are read: [band of rows][rank][HIGH] and [rank][WIDE].
-    let mut bands = vec![[0f32; HIGH]; b.len().div_ceil(HIGH * rank) * rank];
-    for (i, row) in b.chunks_exact(rank).enumerate() {
-        for (k, b) in row.iter().enumerate() {
-            bands[i / HIGH * rank + k][i % HIGH] = *b;
+/// Matrix A in the order in which it is multiplied.
+#[derive(Debug)]
+pub struct Packed {
+    rank: usize,
+    cols: usize,
+    /// One tile after the other, columns beyond the last zero.
+    tiles: Vec<[f32; WIDE]>,
+}
+
+impl Packed {
+    /// `a` is `[rank][cols]`.
+    pub fn of(a: &[f32], cols: usize) -> Packed {
+        let rank = a.len() / cols;
+        let mut tiles = vec![[0f32; WIDE]; cols.div_ceil(WIDE) * rank];
+        for (k, row) in a.chunks_exact(cols).enumerate() {
+            for (t, part) in row.chunks(WIDE).enumerate() {
+                tiles[t * rank + k][..part.len()].copy_from_slice(part);
+            }
         }
+        Packed { rank, cols, tiles }
     }
-    let mut tile = vec![[0f32; WIDE]; rank];
-    for first in (0..cols).step_by(WIDE) {
-        let width = WIDE.min(cols - first);
-        for (tile, a) in tile.iter_mut().zip(a.chunks_exact(cols)) {
-            tile[..width].copy_from_slice(&a[first..first + width]);
+}
+
+/// `w + scale * b a` in place of `w`: `[n][cols]`, with `b` `[n][rank]`.
+#[inline(always)]
+fn added(isa: Isa, w: &mut [f32], b: &[f32], a: &Packed, scale: f32) {
+    let Packed { rank, cols, tiles } = a;
+    let mut band = vec![[0f32; HIGH]; *rank];
+    for (w, b) in w.chunks_mut(HIGH * cols).zip(b.chunks(HIGH * rank)) {
+        for (r, row) in b.chunks_exact(*rank).enumerate() {
+            for (band, b) in band.iter_mut().zip(row) {
+                band[r] = *b;
+            }
         }
-        for (w, band) in w.chunks_mut(HIGH * cols).zip(bands.chunks_exact(rank)) {
-            let sums = sums_of(isa, band, &tile);
-            for (w, sums) in w.chunks_exact_mut(cols).zip(&sums) {
-                for (w, sum) in w[first..first + width].iter_mut().zip(sums) {
-                    *w += sum * scale;
+        for (t, tile) in tiles.chunks_exact(*rank).enumerate() {
+            let mut sums = [[0f32; WIDE]; HIGH];
+            match isa.level() {
+                Level::Avx512 => grow::<WIDE>(isa, &mut sums, &band, tile, 0),
+                _ => {
+                    grow::<HALF>(isa, &mut sums, &band, tile, 0);
+                    grow::<HALF>(isa, &mut sums, &band, tile, HALF);
+                }
+            }
+            let first = t * WIDE;
+            for (row, sums) in w.chunks_exact_mut(*cols).zip(&sums) {
+                match row[first..].first_chunk_mut::<WIDE>() {
+                    Some(w) => (0..WIDE).for_each(|l| w[l] += sums[l] * scale),
+                    None => row[first..].iter_mut().zip(sums).for_each(|(w, s)| *w += s * scale),
                 }
             }
         }
     }
 }
 
+/// Columns `from .. from + L` of the sums of a band and a tile.
 #[inline(always)]
-fn sums_of(isa: Isa, band: &[[f32; HIGH]], tile: &[[f32; WIDE]]) -> [[f32; WIDE]; HIGH] {
-    let mut sums = [[0f32; WIDE]; HIGH];
+fn grow<const L: usize>(
+    isa: Isa,
+    out: &mut [[f32; WIDE]; HIGH],
+    band: &[[f32; HIGH]],
+    tile: &[[f32; WIDE]],
+    from: usize,
+) {
+    let mut sums = [[0f32; L]; HIGH];
     for (b, a) in band.iter().zip(tile) {
         for r in 0..HIGH {
-            for l in 0..WIDE {
-                sums[r][l] = isa.mul_add(b[r], a[l], sums[r][l]);
+            for l in 0..L {
+                sums[r][l] = isa.mul_add(b[r], a[from + l], sums[r][l]);
             }
         }
     }
-    sums
+    for r in 0..HIGH {
+        out[r][from..from + L].copy_from_slice(&sums[r]);
+    }
 }
 
 per_isa! {
     /// Adds `scale * b a` to `w`: `[n][rank]` and `[rank][cols]` to `[n][cols]`.
-    pub fn add_product(w: &mut [f32], b: &[f32], a: &[f32], cols: usize, scale: f32) = added[isa];
+    pub fn add_product(w: &mut [f32], b: &[f32], a: &Packed, scale: f32) = added[isa];
 }
 
 #[cfg(test)]
@@ -68,7 +116,7 @@ mod tests {
 
     #[test]
     fn every_set_adds_the_same_bits() {
-        for (rows, rank, cols) in [(1, 1, 1), (3, 4, 37), (13, 8, 64)] {
+        for (rows, rank, cols) in [(1, 1, 1), (3, 4, 37), (13, 8, 64), (7, 3, 95)] {
             let number = |i: usize| ((i * 7919) % 1013) as f32 / 97.0 - 5.0;
             let fill = |n: usize, from: usize| (from..from + n).map(number).collect::<Vec<_>>();
             let (w, b, a) = (fill(rows * cols, 0), fill(rows * rank, 7), fill(rank * cols, 11));
@@ -80,7 +128,7 @@ mod tests {
             }
             for isa in Isa::available() {
                 let mut made = w.clone();
-                add_product(isa, &mut made, &b, &a, cols, 0.3);
+                add_product(isa, &mut made, &b, &Packed::of(&a, cols), 0.3);
                 assert_eq!(made, wanted, "{rows} rows, rank {rank}, on {}", isa.name());
             }
         }

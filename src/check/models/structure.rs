@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::check::Finding;
 use crate::format::{catalog, foreign::Foreign};
-use crate::model::{Model, Piece, Role, Sizes, Tensor, loader, role::expert_of};
+use crate::model::{Model, Piece, Role, Sizes, Tensor, loader, loader::Content, role::expert_of};
 
 /// Padding between tensors up to this is alignment; more is a hole.
 const MOST_PADDING: u64 = 4096;
@@ -172,8 +172,13 @@ fn roles(model: &Model) -> Vec<Finding> {
     }
     let ignored =
         |name: &&str| !family.family.ignored.iter().any(|end| name.contains(end.as_str()));
-    let known =
-        |name: &str| Role::find(family, &expert_of(name).map_or(name.to_owned(), |(s, _)| s));
+    // An adapter has two halves of each matrix.
+    let is_adapter = Content::of(model) == Content::Adapter;
+    let whole = |name: &str| match name.rsplit_once(".lora_") {
+        Some((target, _)) if is_adapter => target.to_owned(),
+        _ => expert_of(name).map_or(name.to_owned(), |(stacked, _)| stacked),
+    };
+    let known = |name: &str| Role::find(family, &whole(name));
     let names = model.tensors.iter().map(|tensor| tensor.name.as_str());
     let unknown: Vec<&str> = names.filter(|name| known(name).is_none()).filter(ignored).collect();
     if !unknown.is_empty() {
