@@ -15,7 +15,7 @@ use rayon::prelude::*;
 
 use super::{
     plan::{Act, Plan, Step},
-    recode::{Distance, Recode, Weights, check_made},
+    recode::{Distance, Origin, Recode, Weights, check_made},
 };
 use crate::{
     bytes::{
@@ -24,7 +24,7 @@ use crate::{
     },
     container::{self, OpenOptions, Verdict, tail},
     error::{Error, Result},
-    model::{Model, Tensor, loader},
+    model::{Model, Tensor, loader, sum::Room},
     quant::{QuantType, isa::Isa, loss::ScaleLoss},
 };
 
@@ -210,6 +210,7 @@ struct Buffers {
     raw: Paged,
     made: Paged,
     weights: Weights,
+    sums: Room,
 }
 
 struct Job<'a> {
@@ -329,8 +330,20 @@ impl Job<'_> {
             matches!(step.act, Act::Copy).then(|| at(plan, s, step))
         };
         let place = self.steps(source).find_map(copied).unwrap_or(0);
-        let raw = buffers.raw.place(place, in_memory(rows * tensor.row_bytes())?);
-        self.model.read_rows(tensor, first, rows, raw)?;
+        let sum = tensor.sum.as_deref().filter(|_| tensor.orders.is_empty());
+        let sums = sum.map(|sum| sum.rows(self.model, first..first + rows, &mut buffers.sums));
+        let sums = sums.transpose()?;
+        // A sum that one step encodes is made a piece at a time, on the way.
+        let mut steps = self.steps(source);
+        let once = steps.next().is_some_and(|(.., s)| matches!(s.act, Act::Recode { .. }));
+        let passing = sums.as_ref().filter(|_| once && steps.next().is_none() && tensor.is_f32());
+        let held = if passing.is_some() { 0 } else { rows * tensor.row_bytes() };
+        let raw = buffers.raw.place(place, in_memory(held)?);
+        match (&sums, passing) {
+            (_, Some(_)) => {}
+            (Some(sums), None) => sums.write(tensor.quant, raw)?,
+            (None, None) => self.model.read_rows(tensor, first, rows, raw)?,
+        }
         let row_len = usize::try_from(tensor.row_len()).unwrap_or(usize::MAX);
         let mut copy = None;
         for (p, s, plan, step) in self.steps(source) {
@@ -358,6 +371,7 @@ impl Job<'_> {
                     part.kept_odd = check_made(plan, tensor, step, first, made, &[])?;
                 }
                 Act::Recode { encode, weights } => {
+                    let from = passing.map_or(Origin::Stored(raw), Origin::Sums);
                     let recode = Recode {
                         tensor,
                         plan,
@@ -367,7 +381,7 @@ impl Job<'_> {
                         isa: self.isa,
                     };
                     (part.distance, part.kept_odd) =
-                        recode.run(first, raw, made, &mut buffers.weights)?;
+                        recode.run(first, from, made, &mut buffers.weights)?;
                 }
             }
             if swap {

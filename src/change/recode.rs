@@ -3,7 +3,10 @@
 use super::plan::{Plan, Step};
 use crate::{
     error::{Error, Result},
-    model::Tensor,
+    model::{
+        Tensor,
+        sum::{Stretch, rows_at_once},
+    },
     quant::{
         QuantType, decode_rows,
         encode::{EncodeRows, float::all_finite},
@@ -26,6 +29,15 @@ pub(super) struct Recode<'a> {
     pub(super) isa: Isa,
 }
 
+/// Where rows come from.
+#[derive(Clone, Copy)]
+pub(super) enum Origin<'a> {
+    /// The bytes of all of them.
+    Stored(&'a [u8]),
+    /// Sums, made when they are wanted.
+    Sums(&'a Stretch<'a>),
+}
+
 /// Weights on their way: as they were, and as they are read again to be measured.
 #[derive(Default)]
 pub(super) struct Weights {
@@ -34,26 +46,47 @@ pub(super) struct Weights {
 }
 
 impl Recode<'_> {
-    /// Encodes the rows from `first` on, `raw`, into `made`, and measures them if the plan says so.
+    /// Encodes the rows from `first` on, `from`, into `made`, and measures them if the plan says so.
     /// Answers too whether a number that is none was kept.
     pub(super) fn run(
         &self,
         first: u64,
-        raw: &[u8],
+        from: Origin,
         made: &mut [u8],
         weights: &mut Weights,
     ) -> Result<(Distance, bool)> {
         let (mut distance, mut kept) = (Distance::default(), false);
         let (row_len, row_bytes) = (of(self.tensor.row_len()), of(self.tensor.row_bytes()).max(1));
-        let rows = raw.len() / row_bytes;
+        let rows = match from {
+            Origin::Stored(raw) => raw.len() / row_bytes,
+            Origin::Sums(sums) => sums.count(),
+        };
         let row_made = made.len() / rows.max(1);
         let group = self.tensor.quant.row_group().max(self.step.quant.row_group());
-        let most = (PIECE_WEIGHTS / row_len.max(1) / group * group).max(group);
-        let pieces = raw.chunks(most * row_bytes).zip(made.chunks_mut((most * row_made).max(1)));
-        for (first, (raw, made)) in (first..).step_by(most).zip(pieces) {
+        let most = match &self.tensor.sum {
+            Some(_) => rows_at_once(row_len),
+            None => PIECE_WEIGHTS / row_len.max(1),
+        };
+        let most = (most / group * group).max(group);
+        let pieces = made.chunks_mut((most * row_made).max(1));
+        for (at, made) in (0..rows).step_by(most).zip(pieces) {
             let Weights { before, after } = weights;
-            before.resize(raw.len() / row_bytes * row_len, 0.0);
-            decode_rows(self.tensor.quant, self.isa, raw, row_len, before);
+            let piece = at..rows.min(at + most);
+            match from {
+                Origin::Sums(sums) => sums.make(piece, before),
+                Origin::Stored(raw) => {
+                    let raw = raw.get(piece.start * row_bytes..piece.end * row_bytes);
+                    before.resize(piece.len() * row_len, 0.0);
+                    decode_rows(
+                        self.tensor.quant,
+                        self.isa,
+                        raw.unwrap_or_default(),
+                        row_len,
+                        before,
+                    );
+                }
+            }
+            let first = first + at as u64;
             if !self.plan.keep_nan {
                 check_numbers(self.tensor, first, row_len, before, self.step.quant)?;
             }

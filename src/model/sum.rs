@@ -3,7 +3,7 @@
 //! A [`Sum`] takes the place of a tensor's bytes, so whatever reads rows reads merged ones, a chunk at a time.
 //! Runners look inside and add the products of a vector instead.
 
-use std::{cell::RefCell, collections::BTreeMap, ops::Range, sync::Arc};
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use rayon::prelude::*;
 
@@ -21,7 +21,7 @@ use crate::{
         QuantType, decode_rows,
         encode::encoder,
         isa::Isa,
-        product::{Packed, add_product},
+        product::{HIGH, Packed, add_product},
     },
 };
 
@@ -29,22 +29,43 @@ use crate::{
 const BLOCK: usize = 48 << 10;
 
 /// What a thread needs for one sum after the other.
-#[derive(Default)]
-struct Room {
+#[derive(Debug, Default)]
+pub struct Room {
     /// Rows as they are stored: of what is added to, and of what is added.
     base: Vec<u8>,
     others: Vec<Vec<u8>>,
-    rows: Vec<f32>,
-    added: Vec<f32>,
     /// Matrices A of the sum that was read last: the next rows are mostly of the same.
     factors: Vec<Arc<Packed>>,
 }
 
-thread_local! {
-    static ROOM: RefCell<Room> = RefCell::default();
+/// Some rows of a sum whose terms are read.
+#[derive(Debug)]
+pub struct Stretch<'a> {
+    base: Rows<'a>,
+    parts: Vec<Part<'a>>,
 }
 
 impl Sum {
+    /// Reads what rows `wanted` are made of.
+    ///
+    /// # Errors
+    /// Where a file cannot be read.
+    pub fn rows<'a>(
+        &'a self,
+        model: &Model,
+        wanted: Range<u64>,
+        room: &'a mut Room,
+    ) -> Result<Stretch<'a>> {
+        let Room { base, others, factors } = room;
+        others.resize_with(self.terms.len(), Vec::new);
+        let base = Rows::read(model, &self.base, wanted.clone(), base)?;
+        let part = |(term, bytes)| Part::of(model, term, wanted.clone(), bytes);
+        let parts: Vec<Part> = self.terms.iter().zip(others).map(part).collect::<Result<_>>()?;
+        // What no thread holds is made anew: the last ones are held until these are there.
+        *factors = parts.iter().filter_map(Part::factor).collect();
+        Ok(Stretch { base, parts })
+    }
+
     /// Makes rows `first .. first + n` in the type `quant`, plain numbers, into `out`.
     pub(super) fn read(
         &self,
@@ -54,56 +75,9 @@ impl Sum {
         n: u64,
         out: &mut [u8],
     ) -> Result<()> {
-        let mut room = ROOM.take();
-        self.read_in(&mut room, model, quant, first..first + n, out)?;
-        ROOM.set(room);
-        Ok(())
-    }
-
-    fn read_in(
-        &self,
-        room: &mut Room,
-        model: &Model,
-        quant: QuantType,
-        wanted: Range<u64>,
-        out: &mut [u8],
-    ) -> Result<()> {
-        let encode = encoder(quant.name())
-            .ok_or_else(|| Error::unsupported(format!("no sums are made in {quant}"), ""))?;
-        let Room { base, others, rows, added, factors } = room;
-        others.resize_with(self.terms.len(), Vec::new);
-        let base = Rows::read(model, &self.base, wanted.clone(), base)?;
-        let parts: Result<Vec<Part>> = (self.terms.iter().zip(others))
-            .map(|(term, bytes)| Part::of(model, term, wanted.clone(), bytes))
-            .collect();
-        let parts = parts?;
-        // What no thread holds is made anew: the last ones are held until these are there.
-        *factors = parts.iter().filter_map(Part::factor).collect();
-        let (isa, cols) = (Isa::best(), base.cols);
-        let row_made = out.len() / base.count().max(1);
-        let block = (BLOCK / cols.max(1)).max(1);
-        for (i, out) in out.chunks_mut((block * row_made).max(1)).enumerate() {
-            let here = i * block..i * block + out.len() / row_made.max(1);
-            base.decode(here.clone(), rows);
-            for part in &parts {
-                match part {
-                    Part::Product { a, b, scale } => {
-                        let rank = b.len() / base.count().max(1);
-                        let b = b.get(here.start * rank..here.end * rank).unwrap_or_default();
-                        add_product(isa, rows, b, a, *scale);
-                    }
-                    Part::Rows { other, beyond } => {
-                        other.decode(here.clone(), added);
-                        let there = added.len().min(rows.len());
-                        let (known, new) = rows.split_at_mut(there);
-                        add(known, added);
-                        new.chunks_mut(cols).for_each(|row| add(row, beyond));
-                    }
-                }
-            }
-            encode(isa, rows, cols, None, out);
-        }
-        Ok(())
+        let mut room = Room::default();
+        let rows = self.rows(model, first..first + n, &mut room)?;
+        rows.write(quant, out)
     }
 
     /// The tensor that it is, in the type `quant`: plain numbers.
@@ -304,7 +278,59 @@ fn add(rows: &mut [f32], added: &[f32]) {
     rows.iter_mut().zip(added).for_each(|(row, added)| *row += added);
 }
 
+/// How many rows of so many columns are best made at a time.
+pub fn rows_at_once(cols: usize) -> usize {
+    (BLOCK / cols.max(1)).max(HIGH) / HIGH * HIGH
+}
+
+impl Stretch<'_> {
+    /// How many rows there are.
+    pub fn count(&self) -> usize {
+        self.base.count()
+    }
+
+    /// The sums of those of `wanted` that are there, in place of what is in `out`.
+    pub fn make(&self, wanted: Range<usize>, out: &mut Vec<f32>) {
+        self.base.decode(wanted.clone(), out);
+        let wanted = wanted.start..wanted.end.min(self.count());
+        for part in &self.parts {
+            match part {
+                Part::Product { a, b, scale } => {
+                    let rank = b.len() / self.count().max(1);
+                    let b = b.get(wanted.start * rank..wanted.end * rank).unwrap_or_default();
+                    add_product(Isa::best(), out, b, a, *scale);
+                }
+                Part::Rows { other, beyond } => {
+                    let mut added = Vec::new();
+                    other.decode(wanted.clone(), &mut added);
+                    let there = added.len().min(out.len());
+                    let (known, new) = out.split_at_mut(there);
+                    add(known, &added);
+                    new.chunks_mut(self.base.cols.max(1)).for_each(|row| add(row, beyond));
+                }
+            }
+        }
+    }
+
+    /// All of them in the type `quant`, plain numbers, into `out`.
+    ///
+    /// # Errors
+    /// Where no sums are made in that type.
+    pub fn write(&self, quant: QuantType, out: &mut [u8]) -> Result<()> {
+        let encode = encoder(quant.name())
+            .ok_or_else(|| Error::unsupported(format!("no sums are made in {quant}"), ""))?;
+        let row_made = (out.len() / self.count().max(1)).max(1);
+        let (mut rows, at_once) = (Vec::new(), rows_at_once(self.base.cols));
+        for (n, out) in out.chunks_mut(at_once.saturating_mul(row_made)).enumerate() {
+            self.make(n * at_once..(n + 1) * at_once, &mut rows);
+            encode(Isa::best(), &rows, self.base.cols, None, out);
+        }
+        Ok(())
+    }
+}
+
 /// Rows of a stored tensor, some of which are decoded at a time.
+#[derive(Debug)]
 struct Rows<'a> {
     bytes: &'a [u8],
     quant: QuantType,
@@ -354,6 +380,7 @@ impl<'a> Rows<'a> {
 }
 
 /// A term of a sum at some of its rows.
+#[derive(Debug)]
 enum Part<'a> {
     Product { a: Arc<Packed>, b: Vec<f32>, scale: f32 },
     Rows { other: Rows<'a>, beyond: &'a [f32] },

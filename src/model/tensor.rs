@@ -266,6 +266,11 @@ impl Tensor {
         self.sum.as_ref().map_or(self.quant, |sum| sum.base.quant)
     }
 
+    /// Whether its numbers are f32.
+    pub fn is_f32(&self) -> bool {
+        self.quant.name() == "f32"
+    }
+
     /// Number of dimensions as a file writes them.
     pub fn dims(&self) -> usize {
         self.shape.len()

@@ -26,8 +26,8 @@ use crate::{
 const WIDE: usize = 32;
 /// Columns whose sums grow together where registers hold sixteen numbers and where they hold eight.
 const HALF: usize = WIDE / 2;
-/// Rows whose sums grow together.
-const HIGH: usize = 6;
+/// Rows whose sums grow together: fewer take as long.
+pub const HIGH: usize = 6;
 
 /// Matrix A in the order in which it is multiplied.
 #[derive(Debug)]
@@ -74,9 +74,17 @@ fn added(isa: Isa, w: &mut [f32], b: &[f32], a: &Packed, scale: f32) {
             }
             let first = t * WIDE;
             for (row, sums) in w.chunks_exact_mut(*cols).zip(&sums) {
-                match row[first..].first_chunk_mut::<WIDE>() {
-                    Some(w) => (0..WIDE).for_each(|l| w[l] += sums[l] * scale),
-                    None => row[first..].iter_mut().zip(sums).for_each(|(w, s)| *w += s * scale),
+                // Loops, for a closure would not be compiled for the set.
+                let width = WIDE.min(row.len() - first);
+                let row = &mut row[first..first + width];
+                if let Some(row) = row.first_chunk_mut::<WIDE>() {
+                    for l in 0..WIDE {
+                        row[l] += sums[l] * scale;
+                    }
+                    continue;
+                }
+                for l in 0..width {
+                    row[l] += sums[l] * scale;
                 }
             }
         }
