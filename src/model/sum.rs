@@ -21,7 +21,7 @@ use crate::{
         QuantType, decode_rows,
         encode::encoder,
         isa::Isa,
-        product::{HIGH, Packed, add_product},
+        product::{Packed, add_product, high},
     },
 };
 
@@ -280,7 +280,8 @@ fn add(rows: &mut [f32], added: &[f32]) {
 
 /// How many rows of so many columns are best made at a time.
 pub fn rows_at_once(cols: usize) -> usize {
-    (BLOCK / cols.max(1)).max(HIGH) / HIGH * HIGH
+    let high = high(Isa::best());
+    (BLOCK / cols.max(1)).max(high) / high * high
 }
 
 impl Stretch<'_> {

@@ -10,9 +10,9 @@
 //!
 //! ```text
 //!            i: 0 … 31    32 … 63
-//! a  rank 0   [tile 0]    [tile 1] …     a tile is [rank][WIDE], laid out once for all rows
+//! a  rank 0   [tile 0]    [tile 1] …     a tile is [rank][2][16], laid out once for all rows
 //!    rank 1   [      ]    [      ]
-//! w  o: 0…5  [ sums of a band of HIGH rows, in registers while they grow ]
+//! w  o: 0 …   [ sums of a band of rows, in registers while they grow ]
 //! ```
 
 #![allow(clippy::needless_range_loop, reason = "indices are what the compiler makes vectors of")]
@@ -23,11 +23,21 @@ use crate::{
 };
 
 /// Columns of a tile.
-const WIDE: usize = 32;
-/// Columns whose sums grow together where registers hold sixteen numbers and where they hold eight.
-const HALF: usize = WIDE / 2;
+const WIDE: usize = 2 * LANES;
+const LANES: usize = 16;
+/// The most rows of a band.
+const MOST_HIGH: usize = 12;
+
+/// A row of a tile.
+type Wide = [[f32; LANES]; 2];
+
 /// Rows whose sums grow together: fewer take as long.
-pub const HIGH: usize = 6;
+pub fn high(isa: Isa) -> usize {
+    match isa.level() {
+        Level::Avx512 => MOST_HIGH,
+        _ => MOST_HIGH / 2,
+    }
+}
 
 /// Matrix A in the order in which it is multiplied.
 #[derive(Debug)]
@@ -35,17 +45,17 @@ pub struct Packed {
     rank: usize,
     cols: usize,
     /// One tile after the other, columns beyond the last zero.
-    tiles: Vec<[f32; WIDE]>,
+    tiles: Vec<Wide>,
 }
 
 impl Packed {
     /// `a` is `[rank][cols]`.
     pub fn of(a: &[f32], cols: usize) -> Packed {
         let rank = a.len() / cols;
-        let mut tiles = vec![[0f32; WIDE]; cols.div_ceil(WIDE) * rank];
+        let mut tiles = vec![[[0f32; LANES]; 2]; cols.div_ceil(WIDE) * rank];
         for (k, row) in a.chunks_exact(cols).enumerate() {
             for (t, part) in row.chunks(WIDE).enumerate() {
-                tiles[t * rank + k][..part.len()].copy_from_slice(part);
+                tiles[t * rank + k].as_flattened_mut()[..part.len()].copy_from_slice(part);
             }
         }
         Packed { rank, cols, tiles }
@@ -55,61 +65,81 @@ impl Packed {
 /// `w + scale * b a` in place of `w`: `[n][cols]`, with `b` `[n][rank]`.
 #[inline(always)]
 fn added(isa: Isa, w: &mut [f32], b: &[f32], a: &Packed, scale: f32) {
+    // As many sums as the set has registers for.
+    match isa.level() {
+        Level::Avx512 => bands::<2, MOST_HIGH>(isa, w, b, a, scale),
+        _ => bands::<1, { MOST_HIGH / 2 }>(isa, w, b, a, scale),
+    }
+}
+
+/// The same by bands of `H` rows and `P` parts of tiles.
+#[inline(always)]
+fn bands<const P: usize, const H: usize>(
+    isa: Isa,
+    w: &mut [f32],
+    b: &[f32],
+    a: &Packed,
+    scale: f32,
+) {
     let Packed { rank, cols, tiles } = a;
-    let mut band = vec![[0f32; HIGH]; *rank];
-    for (w, b) in w.chunks_mut(HIGH * cols).zip(b.chunks(HIGH * rank)) {
+    let mut band = vec![[0f32; H]; *rank];
+    let mut edge = vec![0f32; H * WIDE];
+    for (w, b) in w.chunks_mut(H * cols).zip(b.chunks(H * rank)) {
         for (r, row) in b.chunks_exact(*rank).enumerate() {
             for (band, b) in band.iter_mut().zip(row) {
                 band[r] = *b;
             }
         }
+        let rows = w.len() / cols;
         for (t, tile) in tiles.chunks_exact(*rank).enumerate() {
-            let mut sums = [[0f32; WIDE]; HIGH];
-            match isa.level() {
-                Level::Avx512 => grow::<WIDE>(isa, &mut sums, &band, tile, 0),
-                _ => {
-                    grow::<HALF>(isa, &mut sums, &band, tile, 0);
-                    grow::<HALF>(isa, &mut sums, &band, tile, HALF);
+            let (first, width) = (t * WIDE, WIDE.min(cols - t * WIDE));
+            if rows == H && width == WIDE {
+                for part in (0..2).step_by(P) {
+                    add_tile::<P, H>(isa, w, (*cols, first), &band, tile, part, scale);
                 }
+                continue;
             }
-            let first = t * WIDE;
-            for (row, sums) in w.chunks_exact_mut(*cols).zip(&sums) {
-                // Loops, for a closure would not be compiled for the set.
-                let width = WIDE.min(row.len() - first);
-                let row = &mut row[first..first + width];
-                if let Some(row) = row.first_chunk_mut::<WIDE>() {
-                    for l in 0..WIDE {
-                        row[l] += sums[l] * scale;
-                    }
-                    continue;
-                }
-                for l in 0..width {
-                    row[l] += sums[l] * scale;
-                }
+            for r in 0..rows {
+                edge[r * WIDE..][..width].copy_from_slice(&w[r * cols + first..][..width]);
+            }
+            for part in (0..2).step_by(P) {
+                add_tile::<P, H>(isa, &mut edge, (WIDE, 0), &band, tile, part, scale);
+            }
+            for r in 0..rows {
+                w[r * cols + first..][..width].copy_from_slice(&edge[r * WIDE..][..width]);
             }
         }
     }
 }
 
-/// Columns `from .. from + L` of the sums of a band and a tile.
+/// `P` parts of a tile, from `part` on, for a whole band of rows of `cols` numbers, in which it begins at `first`.
 #[inline(always)]
-fn grow<const L: usize>(
+fn add_tile<const P: usize, const H: usize>(
     isa: Isa,
-    out: &mut [[f32; WIDE]; HIGH],
-    band: &[[f32; HIGH]],
-    tile: &[[f32; WIDE]],
-    from: usize,
+    w: &mut [f32],
+    (cols, first): (usize, usize),
+    band: &[[f32; H]],
+    tile: &[Wide],
+    part: usize,
+    scale: f32,
 ) {
-    let mut sums = [[0f32; L]; HIGH];
+    let mut sums = [[[0f32; LANES]; P]; H];
     for (b, a) in band.iter().zip(tile) {
-        for r in 0..HIGH {
-            for l in 0..L {
-                sums[r][l] = isa.mul_add(b[r], a[from + l], sums[r][l]);
+        let a = &a[part..part + P];
+        for r in 0..H {
+            for p in 0..P {
+                isa.add_product(&mut sums[r][p], &[b[r]; LANES], &a[p]);
             }
         }
     }
-    for r in 0..HIGH {
-        out[r][from..from + L].copy_from_slice(&sums[r]);
+    for r in 0..H {
+        let w = &mut w[r * cols + first + LANES * part..][..LANES * P];
+        let w = w.as_chunks_mut::<LANES>().0;
+        for p in 0..P {
+            for l in 0..LANES {
+                w[p][l] += sums[r][p][l] * scale;
+            }
+        }
     }
 }
 
@@ -124,7 +154,7 @@ mod tests {
 
     #[test]
     fn every_set_adds_the_same_bits() {
-        for (rows, rank, cols) in [(1, 1, 1), (3, 4, 37), (13, 8, 64), (7, 3, 95)] {
+        for (rows, rank, cols) in [(1, 1, 1), (3, 4, 37), (13, 8, 64), (25, 3, 95)] {
             let number = |i: usize| ((i * 7919) % 1013) as f32 / 97.0 - 5.0;
             let fill = |n: usize, from: usize| (from..from + n).map(number).collect::<Vec<_>>();
             let (w, b, a) = (fill(rows * cols, 0), fill(rows * rank, 7), fill(rank * cols, 11));
