@@ -217,6 +217,16 @@ fn every_type_is_made_of_the_f32_sum_in_one_pass() {
         );
         assert!(bytes(&once) == bytes(&twice), "{kind}");
     }
+    // Several types of one reading.
+    let many = [&base, "--lora", &lora, "--type", "f32,q4_0,f16", "-o", &text(&out("many/"))];
+    let output = regguf(&[&["convert"], &many[..]].concat());
+    assert!(output.status.success(), "{}", says(&output));
+    for entry in fs::read_dir(out("many")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = text(Path::new(path.file_name().unwrap())).to_lowercase();
+        let kind = ["f32", "q4_0", "f16"].into_iter().find(|kind| name.contains(kind)).unwrap();
+        assert!(bytes(&open(&path)) == bytes(&open(&out(&format!("{kind}.gguf")))), "{kind}");
+    }
     // As stored: the base's f16, and q4_0 again over a quantized base, with a word on it.
     let auto = converted(&[&base, "--lora", &lora], &out("auto.gguf"));
     assert!(bytes(&auto) == bytes(&open(&out("f16.gguf"))));

@@ -25,7 +25,7 @@ use crate::{
     container::{self, OpenOptions, Verdict, tail},
     error::{Error, Result},
     model::{Model, Tensor, loader, sum::Room},
-    quant::{QuantType, isa::Isa, loss::ScaleLoss},
+    quant::{QuantType, isa::Isa, loss::ScaleLoss, product::high},
 };
 
 /// What became of one plan.
@@ -276,7 +276,9 @@ impl Job<'_> {
                 .steps(source)
                 .map(|(.., s)| s.quant.row_group())
                 .fold(tensor.quant.row_group(), usize::max);
-            let group = group as u64;
+            // Sums are made of so many rows at a time.
+            let sums = tensor.sum.as_ref().filter(|_| group == 1);
+            let group = sums.map_or(group, |_| high(self.isa)) as u64;
             let step = (most / group * group).max(group);
             // What can only be read forward is one chunk, cut up while it is read.
             let step = if self.model.only_forward(tensor) { tensor.rows() } else { step };

@@ -4,6 +4,7 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use regguf::{
+    change::{convert, report::Report},
     checkpoint::{self, Options},
     error::Result,
     model::Model,
@@ -166,6 +167,10 @@ fn matrices_of_eight_bit_floats_are_the_numbers_of_the_formula() {
         }
         let note = ours.notes.iter().find(|note| note.contains("14 matrices"));
         assert!(note.is_some_and(|note| note.contains("FP8")), "{:?}", ours.notes);
+        let auto = convert::Options { types: vec!["auto".to_owned()], ..Default::default() };
+        let (ours, plans) = convert::plan(ours, &auto).unwrap();
+        let said = Report::new(&ours, &plans[0], None).text(false);
+        assert!(said.contains("14 tensors  f32                          computed"), "{said}");
     }
 }
 
