@@ -204,6 +204,28 @@ fn rows_are_left_where_a_person_says_that_they_stand_as_in_ggml() {
 }
 
 #[test]
+fn the_runner_tells_how_rows_stand() {
+    // convert-lora-to-ggml.py left them as Hugging Face's model has them.
+    for file in ["2023-04-17_meta-names/qv.bin", "2023-12-16_gguf-names/all.bin", "models/qv"] {
+        let (model, said) = upgraded(&ggla(file), &["--base", &base(), "--prove"]);
+        assert!(said.contains("evidence: ") && said.contains("they are taken as hf"), "{said}");
+        let name = if file.contains("qv") { "qv" } else { "all" };
+        assert_is(&model, &format!("gguf-today/{name}.gguf"));
+        let words = ["--base", &base(), "--prove", "--rows", "ggml"];
+        let (_, said) = upgraded(&ggla(file), &words);
+        assert!(
+            said.contains("they stand as hf, and are taken as ggml for --rows says so"),
+            "{said}"
+        );
+    }
+    // Values and outputs have one order; without a base nothing can be run.
+    let (_, said) = upgraded(&ggla("models/vo"), &["--base", &base(), "--prove"]);
+    assert!(!said.contains("evidence"), "{said}");
+    let output = regguf(&["upgrade", &ggla("models/qv"), "--prove"]);
+    assert!(says(&output).contains("name it with --base"), "{}", says(&output));
+}
+
+#[test]
 fn adapters_are_shown_with_what_they_change() {
     for (file, named) in [
         ("2023-04-17_meta-names/qv.bin", "a LoRA adapter for LLaMA: rank 8, alpha 16"),

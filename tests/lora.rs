@@ -265,6 +265,59 @@ fn every_type_is_made_of_the_f32_sum_in_one_pass() {
 }
 
 #[test]
+fn a_batch_merges_a_list_of_adapters_into_one_base() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::create_dir_all(at("adapters/alpaca")).unwrap();
+    let from = |name: &str| golden(&format!("families/ggla/{name}"));
+    fs::copy(from("2023-04-17_meta-names/qv.bin"), at("adapters/old.bin")).unwrap();
+    fs::copy(from("gguf-today/all.gguf"), at("adapters/new.gguf")).unwrap();
+    for name in ["adapter_config.json", "adapter_model.bin"] {
+        fs::copy(from("models/vo").join(name), at("adapters/alpaca").join(name)).unwrap();
+    }
+    // A model is no adapter, and one file is cut.
+    fs::copy(golden("T/E8/ggml-model-q4_0.gguf"), at("adapters/model.gguf")).unwrap();
+    let cut = fs::read(from("gguf-today/vo.gguf")).unwrap();
+    fs::write(at("adapters/cut.gguf"), &cut[..cut.len() - 64]).unwrap();
+    fs::copy(golden("T/E8/ggml-model-f16.gguf"), at("base.gguf")).unwrap();
+    let (list, base, out) = (text(&at("adapters")), text(&at("base.gguf")), text(&at("out")));
+    let words = ["batch", "merge", &list, "--base", &base, "--types", "q4_0,f16", "--out", &out];
+    let batch = |more: &[&str]| regguf(&[&words[..], &["--keep-going"], more].concat());
+    let output = batch(&["--dry-run"]);
+    assert_eq!(output.status.code(), Some(1), "{}", says(&output));
+    assert!(!at("out").exists() && says(&output).contains("cut.gguf"), "{}", says(&output));
+    let output = batch(&[]);
+    let said = says(&output);
+    assert!(said.contains("3 done, 1 skipped, 1 failed"), "{said}");
+    assert!(said.contains("model.gguf: is no LoRA adapter"), "{said}");
+    for (name, adapter) in [("old", "old.bin"), ("new", "new.gguf"), ("alpaca", "alpaca")] {
+        let folder = if name == "alpaca" { "out/alpaca" } else { "out" };
+        for kind in ["q4_0", "f16"] {
+            let one = at("one.gguf");
+            let adapter = text(&at("adapters").join(adapter));
+            let words = [&base, "--lora", &adapter, "--type", kind, "--force"];
+            let wanted = converted(&words, &one);
+            let made = open(&at(folder).join(format!("{name}-{}.gguf", kind.to_uppercase())));
+            assert!(bytes(&made) == bytes(&wanted), "{name} {kind}");
+        }
+    }
+    assert!(says(&batch(&[])).contains("0 done, 4 skipped, 1 failed"), "{}", says(&batch(&[])));
+    // What the receipts say is of that base.
+    fs::remove_file(at("base.gguf")).unwrap();
+    fs::copy(golden("T/E8/ggml-model-q4_0.gguf"), at("base.gguf")).unwrap();
+    let said = says(&batch(&["--allow-requantize"]));
+    assert!(said.contains("3 done, 1 skipped, 1 failed"), "{said}");
+    // No adapter fits another model.
+    let other = text(&golden("families/gpt2.gguf"));
+    let output = regguf(&["batch", "merge", &list, "--base", &other, "--out", &out, "-k"]);
+    let said = says(&output);
+    assert!(said.contains("0 done, 1 skipped, 4 failed"), "{said}");
+    assert!(said.contains("is for the architecture llama, the model is gpt2"), "{said}");
+    let output = regguf(&["batch", "merge", &list]);
+    assert!(says(&output).contains("--base MODEL"), "{}", says(&output));
+}
+
+#[test]
 fn the_command_runs_scores_and_compares_with_an_adapter() {
     let folder = tempfile::tempdir().unwrap();
     let base = text(&golden("T/E8/ggml-model-f16.gguf"));
@@ -382,8 +435,12 @@ fn difference(base: &Weighed, dtype: &str, extra: usize) -> (Weighed, Weighed) {
         if name.contains("embed_tokens") || name.contains("lm_head") {
             let cols = shape[1];
             let mean = |c: usize| {
-                let column = numbers.iter().skip(c).step_by(cols).map(|x| f64::from(*x));
-                (column.sum::<f64>() / shape[0] as f64) as f32
+                let column: Vec<f32> = numbers.iter().skip(c).step_by(cols).copied().collect();
+                // In the order of torch: 16 numbers, 16 of these sums, the sums of those.
+                let sum = |some: &[f32]| some.iter().fold(0f32, |sum, x| sum + x);
+                let sixteens: Vec<f32> = column.chunks(16).map(sum).collect();
+                let squares: Vec<f32> = sixteens.chunks(16).map(sum).collect();
+                sum(&squares) / shape[0] as f32
             };
             let new: Vec<f32> =
                 (0..cols).map(|c| if dtype == "F16" { 0.0 } else { mean(c) }).collect();

@@ -53,6 +53,18 @@ pub struct Found {
     pub bytes: u64,
 }
 
+impl Found {
+    /// Counts further files among those that decide its content.
+    pub fn with(&mut self, files: &[PathBuf]) {
+        for file in
+            files.iter().filter(|file| !self.files.contains(file)).cloned().collect::<Vec<_>>()
+        {
+            self.bytes += fs::metadata(&file).map_or(0, |m| m.len());
+            self.files.push(file);
+        }
+    }
+}
+
 /// Finds the models below each of `roots`, a folder or a file, in the order of their names; with
 /// `outputs` also those that a batch made from others of them.
 ///

@@ -51,7 +51,13 @@ impl BatchPlan {
         }
         let found =
             find(roots, task == Task::Verify)?.into_iter().filter(|model| task.takes(model.kind));
-        let found: Vec<Found> = found.collect();
+        let mut found: Vec<Found> = found.collect();
+        if task == Task::Merge {
+            let base = settings.base()?;
+            let files: Vec<PathBuf> =
+                base.sources().into_iter().map(|file| file.path().to_owned()).collect();
+            found.iter_mut().for_each(|adapter| adapter.with(&files));
+        }
         let inputs: BTreeSet<PathBuf> = found.iter().flat_map(|m| m.files.clone()).collect();
         let mut named = BTreeSet::new();
         let mut jobs = Vec::new();
@@ -109,7 +115,7 @@ fn plan_job(task: Task, settings: &Settings, model: Found) -> Job {
                 .iter()
                 .zip(&kinds)
                 .map(|(plan, kind)| Output {
-                    path: job.model.base(settings, plan, kind.as_deref()).into(),
+                    path: job.model.base(task, settings, plan, kind.as_deref()).into(),
                     kind: kind.clone(),
                     to: plan.target.id().to_owned(),
                     bytes: plan.layout.total,
@@ -190,11 +196,16 @@ impl Found {
     }
 
     /// The name of an output without the ending.
-    fn base(&self, settings: &Settings, plan: &Plan, kind: Option<&str>) -> String {
-        let stem = self.stem();
+    fn base(&self, task: Task, settings: &Settings, plan: &Plan, kind: Option<&str>) -> String {
+        let stem = match (task, self.kind, self.path.parent()) {
+            // Every adapter of PEFT has the same name in a folder of its own.
+            (Task::Merge, Kind::Adapter, Some(folder)) => stem_of(folder),
+            _ => self.stem(),
+        };
         let encoding = kind.unwrap_or_else(|| convert::encoding(plan));
         let template = match (&settings.name, self.kind) {
             (Some(template), _) => template,
+            (None, _) if task == Task::Merge => "{stem}-{type}",
             (None, Kind::Checkpoint) => "{name}-{type}",
             (None, _) => return kind.map_or(stem.clone(), |kind| named_for(&stem, kind)),
         };
@@ -205,8 +216,7 @@ impl Found {
 
     /// Its name without what says how it is stored.
     fn stem(&self) -> String {
-        let place = std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone());
-        let name = place.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = stem_of(&self.path);
         if self.kind == Kind::Checkpoint {
             return name;
         }
@@ -215,6 +225,12 @@ impl Found {
         // A shard's number does not belong to the whole.
         stem.split_once("-00001-of-").map_or(stem, |(whole, _)| whole).to_owned()
     }
+}
+
+/// The last part of a path, also where it is given as `.`.
+fn stem_of(path: &Path) -> String {
+    let place = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    place.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// `base-Q4_0` for a stem that is `base-f16` or `base`; a dot stays where one stood.

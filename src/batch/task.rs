@@ -1,12 +1,12 @@
 //! What a batch does to every model: the same library calls as the single commands.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::find::{Found, Kind};
 use crate::change::choose::ftype::FileType;
-use crate::change::{Plan, convert, quantize, upgrade};
+use crate::change::{Plan, adapter, convert, quantize, upgrade};
 use crate::checkpoint;
 use crate::container::{OpenOptions, open};
 use crate::error::{Error, Result};
@@ -22,6 +22,8 @@ pub enum Task {
     Quantize,
     /// Convert model files and checkpoints, as stored or to one or more types.
     Convert,
+    /// Merge every adapter into the model that `--base` names, as stored or to one or more types.
+    Merge,
     /// Check every model; write nothing.
     Verify,
     /// Put together what several machines made parts of.
@@ -59,7 +61,7 @@ impl Settings {
     /// # Errors
     /// What does not.
     pub fn check(&self, task: Task) -> Result<()> {
-        if task != Task::Convert {
+        if !matches!(task, Task::Convert | Task::Merge) {
             self.file_types()?;
         }
         let fields = self.name.iter().flat_map(|name| name.split('{').skip(1));
@@ -71,6 +73,9 @@ impl Settings {
         let wrong = match task {
             Task::Quantize if self.types.is_empty() => "quantize needs --types, as q4_0,q8_0",
             Task::Upgrade if !self.types.is_empty() => "upgrade keeps the types: leave out --types",
+            Task::Merge if self.stated.base.is_none() => {
+                "merge needs the model that the adapters belong to: --base MODEL"
+            }
             Task::Join if !self.types.is_empty() || self.to.is_some() || self.out.is_some() => {
                 "join does what the parts' receipts say: leave out --types, --to and --out"
             }
@@ -90,20 +95,49 @@ impl Settings {
     /// Plans a conversion as `regguf convert` does.
     fn convert(&self, found: &Found) -> Result<(Model, Vec<Plan>)> {
         let model = match found.kind {
-            Kind::Checkpoint => {
-                checkpoint::open(&found.path, &checkpoint::Options::of(&self.stated))?
-            }
+            Kind::Checkpoint => self.checkpoint(&found.path)?,
             _ => open_model(Task::Convert, found)?,
         };
-        if found.kind == Kind::Checkpoint && model.vocab.is_empty() && self.stated.vocab.is_none() {
-            let what = format!("{}: no tokenizer.model or tokenizer.json", found.path.display());
+        self.converted(model, &found.path)
+    }
+
+    /// Plans the merging of an adapter into the base as `regguf convert --lora` does.
+    fn merge(&self, found: &Found) -> Result<(Model, Vec<Plan>)> {
+        if found.kind != Kind::Adapter {
+            open_adapter(found)?;
+        }
+        let mut model = self.base()?;
+        adapter::add(&mut model, &found.path, 1.0, self.stated.rows)?;
+        self.converted(model, &found.path)
+    }
+
+    /// The model that adapters are merged into. Only its headers are read.
+    ///
+    /// # Errors
+    /// Where none is named, or it cannot be opened.
+    pub fn base(&self) -> Result<Model> {
+        let path = self.stated.base.as_deref().unwrap_or(Path::new(""));
+        match checkpoint::is_checkpoint(path)? {
+            true => self.checkpoint(path),
+            false => adapter::base(path),
+        }
+    }
+
+    fn checkpoint(&self, path: &Path) -> Result<Model> {
+        let model = checkpoint::open(path, &checkpoint::Options::of(&self.stated))?;
+        if model.vocab.is_empty() && self.stated.vocab.is_none() {
+            let what = format!("{}: no tokenizer.model or tokenizer.json", path.display());
             return Err(Error::refused(what, "put the model's tokenizer beside its weights"));
         }
+        Ok(model)
+    }
+
+    fn converted(&self, model: Model, path: &Path) -> Result<(Model, Vec<Plan>)> {
         let auto = || vec!["auto".to_owned()];
         let options = convert::Options {
             types: if self.types.is_empty() { auto() } else { self.types.clone() },
             upgrade: self.upgrade(),
-            folder: convert::folder_of(&found.path),
+            folder: convert::folder_of(path),
             allow_requantize: self.allow_requantize,
             ..Default::default()
         };
@@ -136,6 +170,16 @@ fn open_model(task: Task, found: &Found) -> Result<Model> {
     Err(Error::foreign(format!("{}: {what}", path.display()), next))
 }
 
+/// Passes over whatever is no adapter.
+fn open_adapter(found: &Found) -> Result<()> {
+    let model = open(&found.path, &OpenOptions::default())?;
+    if Content::of(&model) == Content::Adapter || lora::is_foreign(&model) {
+        return Ok(());
+    }
+    let what = format!("{}: is no LoRA adapter", found.path.display());
+    Err(Error::foreign(what, "adapters are merged into the model that --base names"))
+}
+
 impl Task {
     /// Its name, as typed.
     pub fn name(self) -> &'static str {
@@ -143,6 +187,7 @@ impl Task {
             Self::Upgrade => "upgrade",
             Self::Quantize => "quantize",
             Self::Convert => "convert",
+            Self::Merge => "merge",
             Self::Verify => "verify",
             Self::Join => "join",
         }
@@ -152,6 +197,8 @@ impl Task {
     pub fn takes(self, kind: Kind) -> bool {
         match kind {
             Kind::Weights => self == Self::Verify,
+            Kind::Adapter | Kind::File => true,
+            _ if self == Self::Merge => false,
             Kind::Checkpoint => self != Self::Upgrade,
             _ => true,
         }
@@ -164,6 +211,9 @@ impl Task {
     pub fn plans(self, settings: &Settings, found: &Found) -> Result<Option<(Model, Vec<Plan>)>> {
         if matches!(self, Self::Verify | Self::Join) {
             return Ok(None);
+        }
+        if self == Self::Merge {
+            return settings.merge(found).map(Some);
         }
         if self == Self::Convert || found.kind == Kind::Checkpoint {
             return settings.convert(found).map(Some);

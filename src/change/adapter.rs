@@ -7,7 +7,7 @@ use crate::{
     checkpoint,
     container::{self, OpenOptions},
     error::{Error, Result},
-    model::{Model, Stated, adapter::Adapter, loader::Content, lora},
+    model::{Model, Stated, adapter::Adapter, loader::Content, lora, rows::Standing, sum},
 };
 
 /// Fills `plan`, of the file of GGUF that takes the place of an adapter.
@@ -39,6 +39,17 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Model> {
         true => checkpoint::adapter::open(path),
         false => container::open(path, options),
     }
+}
+
+/// Adds the adapter at `path`, `times` over, to the matrices of `model`; `rows` is what a person says of its rows.
+///
+/// # Errors
+/// Where it cannot be opened or does not fit the model.
+pub fn add(model: &mut Model, path: &Path, times: f32, rows: Option<Standing>) -> Result<()> {
+    let read = open(path, &OpenOptions::default())?;
+    let (read, assumed) = lora::in_gguf_terms(read, Some(model), rows)?;
+    model.notes.extend(assumed.iter().map(ToString::to_string));
+    sum::merge(model, &Adapter::of(&read)?, times)
 }
 
 /// The model that an adapter belongs to. Only its headers are read.

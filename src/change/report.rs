@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{Loss, Outcome, Plan, Step, StepOutcome};
 use crate::{
     bytes::Input,
-    model::{Model, Piece, Tensor},
+    model::{Model, Piece, Tensor, tensor::Term},
     size,
 };
 
@@ -51,7 +51,8 @@ pub struct Group {
     pub from: String,
     /// Type after.
     pub to: String,
-    /// `copied`, `reordered`, `rescaled`, `computed`, `decoded`, `encoded` or `merged`.
+    /// `copied`, `reordered`, `rescaled`, `computed`, `decoded`, `encoded`,
+    /// `merged` or `restored`.
     pub how: &'static str,
     /// Whether every weight stays the same.
     pub exact: bool,
@@ -263,8 +264,16 @@ impl Report {
                 Some((rmse, snr)) => {
                     format!("summed in f32; then rmse {rmse:.3e}, snr {snr:.1} dB")
                 }
-                None if group.to == "f32" => "summed in f32".to_owned(),
-                None => format!("summed in f32, rounded to {}", group.to),
+                None => "summed in f32".to_owned(),
+            },
+            "restored" => match group.rmse.zip(group.snr_db) {
+                Some((rmse, snr)) => {
+                    format!(
+                        "summed, rounded to {}; then rmse {rmse:.3e}, snr {snr:.1} dB",
+                        group.from
+                    )
+                }
+                None => format!("summed, rounded to {}", group.from),
             },
             "computed" => "eight-bit floats times their scales, in f32".to_owned(),
             "copied" => "the same bytes".to_owned(),
@@ -295,10 +304,12 @@ impl Report {
 
 /// What happens to a tensor, in one word: also on the way to where its step takes it up.
 fn how(model: &Model, source: &Tensor, plan: &Plan, step: &Step) -> &'static str {
+    let sum = |kind: fn(&Term) -> bool| source.sum.iter().any(|sum| sum.terms.iter().any(kind));
     let computed = |piece: &Piece| model.files.get(piece.file).is_some_and(Input::is_made);
     let turned = source.big_endian != plan.target.big_endian();
     match step.how() {
-        _ if source.sum.is_some() => "merged",
+        _ if sum(|term| matches!(term, Term::Rows { .. })) => "restored",
+        _ if sum(|_| true) => "merged",
         "copied" if source.pieces.iter().any(computed) => "computed",
         "copied" if source.is_moved() || turned => "reordered",
         how => how,

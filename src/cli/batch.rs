@@ -32,6 +32,7 @@ Examples:
   regguf batch verify ~/Downloads --keep-going      every model below a folder, whole?
   regguf batch quantize models/ --types q4_0,q5_1,q8_0 --out quantized/ --min-free 20G
   regguf batch convert checkpoints/ --types f16,q4_k_m --plan night.json
+  regguf batch merge adapters/ --base llama-7b.gguf --types q4_0 --out merged/
   regguf batch run night.json --shard $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT
   regguf batch quantize huge/ --types q4_k_m --out out/ --tensors --shard 0/4    and 1/4, 2/4, 3/4
   regguf batch join out/                            once all four have ended
@@ -39,7 +40,7 @@ Examples:
 Kill it at any moment and run it again: what is proved whole by its receipt
 (<output>.receipt.json) is skipped, everything else is done.")]
 pub struct Args {
-    /// upgrade, quantize, convert, verify or join; or `run` with a plan that was saved
+    /// upgrade, quantize, convert, merge, verify or join; or `run` with a plan that was saved
     #[arg(value_name = "TASK")]
     task: String,
     /// Folders to search for models, or model files; with `run` the plan

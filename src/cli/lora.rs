@@ -5,10 +5,9 @@ use std::path::{Path, PathBuf};
 use crate::{
     change::adapter,
     checkpoint,
-    container::OpenOptions,
     error::{Error, Result},
     model::{
-        Adapter, Model, Stated, lora,
+        Model, Stated,
         sum::{self, NewRows},
     },
 };
@@ -26,10 +25,7 @@ impl LoraArgs {
     pub fn add_to(&self, model: &mut Model, stated: &Stated) -> Result<()> {
         for word in &self.adapters {
             let (path, times) = parts(word)?;
-            let read = adapter::open(path, &OpenOptions::default())?;
-            let (read, assumed) = lora::in_gguf_terms(read, Some(model), stated.rows)?;
-            model.notes.extend(assumed.iter().map(ToString::to_string));
-            sum::merge(model, &Adapter::of(&read)?, times)?;
+            adapter::add(model, path, times, stated.rows)?;
         }
         Ok(())
     }

@@ -12,11 +12,14 @@ use super::{
 };
 use crate::{
     change::{self, Plan, report::Report, upgrade::Options},
-    check::pair::prove::{TEXT, TOKENS, proof, running},
+    check::pair::{
+        orders::Orders,
+        prove::{TEXT, TOKENS, proof, running},
+    },
     checkpoint::adapter,
     error::{Error, Result},
     infer::outputs,
-    model::Model,
+    model::{Model, lora, rows::Standing},
 };
 
 #[derive(Debug, clap::Args)]
@@ -25,6 +28,7 @@ Examples:
   regguf upgrade ggml-model-q4_0.bin
   regguf upgrade ggml-model-q4_0.bin --dry-run
   regguf upgrade llama-2-7b.ggmlv3.q4_K_M.bin -o llama-2-7b.Q4_K_M.gguf --eps 1e-5 --context 4096
+  regguf upgrade alpaca-lora.bin --base llama-7b.gguf --prove
   regguf upgrade model.gguf --to ggjt-v3 -o for-an-old-build.bin
 
 Formats are gguf-v3, gguf-v3-be, gguf-v2, gguf-v1, ggjt-v3, ggjt-v2, ggjt-v1, ggmf-v1 and ggml.")]
@@ -53,13 +57,20 @@ pub struct Args {
 pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     one_file(&args.input, &args.rest)?;
     let model = change::adapter::open(&args.input, &args.open.options())?;
-    let options = Options {
+    let mut options = Options {
         exact: args.exact,
         clamp_scales: args.clamp_scales,
         repair_key_rows: args.repair_key_rows,
         ..args.write.options()
     };
+    let orders = orders(&model, &options, args.write.prove)?;
+    if let Some(orders) = orders {
+        options.stated.rows = options.stated.rows.or(Some(orders.better()));
+    }
+    let is_adapter = lora::is_foreign(&model);
     let (model, mut plan) = change::upgrade::plan(model, &options)?;
+    let taken = options.stated.rows.unwrap_or(Standing::Hf);
+    plan.notes.extend(orders.map(|orders| orders.told(taken)));
     if args.repair_key_rows {
         plan.notes.push(evidence(&model, &plan)?);
     }
@@ -71,7 +82,8 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
             }
             make_output_folder(args.write.output.as_deref(), 1)?;
             let bar = Bar::new(globals, plan.layout.total);
-            let (plans, proof) = (std::slice::from_ref(&plan), proof(&model, args.write.prove));
+            let (plans, proof) =
+                (std::slice::from_ref(&plan), proof(&model, args.write.prove && !is_adapter));
             change::carry_proved(&model, plans, args.write.force, &bar, &proof)?.pop()
         }
     };
@@ -81,6 +93,18 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         false => print(&report.text(globals.verbose > 0))?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What its base says of the rows of an old adapter, where a proof is wanted.
+fn orders(model: &Model, options: &Options, wanted: bool) -> Result<Option<Orders>> {
+    if !wanted || !lora::is_foreign(model) {
+        return Ok(None);
+    }
+    let Some(base) = &options.stated.base else {
+        let what = "--prove: an adapter is run over its model: name it with --base".to_owned();
+        return Err(Error::Usage(what));
+    };
+    Orders::of(model, &change::adapter::base(base)?)
 }
 
 /// Refuses several words and folders, with what was meant.

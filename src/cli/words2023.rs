@@ -13,6 +13,8 @@ use crate::error::{Error, Result};
 enum Fate {
     /// It has another name here.
     Named(&'static str),
+    /// `--lora`, and a scale follows the file.
+    Scaled,
     /// It changes no word of the output.
     Needless,
     /// The same, and a value follows it.
@@ -23,7 +25,7 @@ enum Fate {
     MissingValue(Option<f32>),
 }
 
-use Fate::{Missing, MissingValue, Named, Needless, NeedlessValue};
+use Fate::{Missing, MissingValue, Named, Needless, NeedlessValue, Scaled};
 
 /// llama.cpp `gpt_params_parse` from March to December 2023, but for what is called the same here.
 const FLAGS: &[(&[&str], Fate)] = &[
@@ -39,6 +41,7 @@ const FLAGS: &[(&[&str], Fate)] = &[
     (&["--mirostat", "--frequency-penalty", "--presence-penalty"], MissingValue(Some(0.0))),
     (&["--mirostat-lr", "--mirostat-ent", "-l", "--logit-bias"], MissingValue(None)),
     (&["--lora-base"], MissingValue(None)),
+    (&["--lora-scaled"], Scaled),
     (&["--cfg-negative-prompt", "--grammar", "--grammar-file", "-r"], MissingValue(None)),
     (&["--reverse-prompt", "--in-prefix", "--in-suffix"], MissingValue(None)),
     (&["-eps", "--rms-norm-eps", "--rope-freq-base"], MissingValue(None)),
@@ -80,6 +83,12 @@ pub fn translate(words: Vec<OsString>) -> Result<(Vec<OsString>, Option<String>)
         let known = FLAGS.iter().find(|(names, _)| names.contains(&name.as_str()));
         match known.map(|(_, fate)| *fate) {
             Some(Named(now)) => out.push(now.into()),
+            Some(Scaled) => {
+                let file = value.map(OsString::from).or_else(|| rest.next()).unwrap_or_default();
+                let times = rest.next().unwrap_or_default();
+                let parts = [file, times];
+                out.extend(["--lora".into(), parts.join(std::ffi::OsStr::new("="))]);
+            }
             Some(Needless) => needless.push(name),
             Some(NeedlessValue) => {
                 let value = value_of().unwrap_or_default();
@@ -107,7 +116,13 @@ pub fn translate(words: Vec<OsString>) -> Result<(Vec<OsString>, Option<String>)
     }
     if !missing.is_empty() {
         let what = format!("{}: not known here, and it would change the text", missing.join(", "));
-        let advice = "leave it out (--eps and --rope-base are for `regguf upgrade`)";
+        let advice = match missing.iter().any(|name| name == "--lora-base") {
+            true => {
+                "`regguf convert BASE --lora FILE --type q4_0` adds an adapter to the base's own weights: run what it \
+                 makes"
+            }
+            false => "leave it out (--eps and --rope-base are for `regguf upgrade`)",
+        };
         return Err(Error::Usage(format!("{what}; {advice}")));
     }
     if escapes {
@@ -172,6 +187,11 @@ mod tests {
         assert_eq!(note, "note: not needed here: -ngl 32, --color, --tfs 1.0");
         let error = translated("regguf run -m m --mirostat 2 --ignore-eos -b 8").unwrap_err();
         assert!(error.to_string().starts_with("--mirostat, --ignore-eos: not known here"));
+        let (words, _) =
+            translated("regguf run -m m --lora-scaled a.bin 0.5 --lora b.bin").unwrap();
+        assert_eq!(words, "regguf run -m m --lora a.bin=0.5 --lora b.bin");
+        let error = translated("regguf run -m q4.bin --lora a --lora-base f16.bin").unwrap_err();
+        assert!(error.to_string().contains("`regguf convert BASE --lora FILE --type q4_0`"));
         let other = "regguf quantize -ngl --top_k";
         assert_eq!(translated(other).unwrap().0, other);
         let (words, _) = translated(r"regguf run -e -p a\nb\\n -n 4").unwrap();

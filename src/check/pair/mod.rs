@@ -1,6 +1,7 @@
 //! Two models held against each other: weights, metadata and vocabularies, and what they say of a text.
 
 pub mod compare;
+pub mod orders;
 pub mod page;
 pub mod prove;
 pub mod report;

@@ -1,0 +1,63 @@
+//! How the rows of queries and keys stand in an old adapter, which its file cannot say: both orders are run.
+//!
+//! In the order in which it was trained an adapter changes its model as it was meant to; in the other it turns rows
+//! of one position's frequency by another's, which spoils whatever is read.
+
+use super::prove::{TEXT, TOKENS};
+use crate::{
+    error::Result,
+    infer::{Tokenizer, outputs},
+    model::{Adapter, Model, lora, rows::Standing, sum},
+};
+
+/// What a text costs with an adapter in either order.
+#[derive(Clone, Copy, Debug)]
+pub struct Orders {
+    /// Perplexity with rows as in Hugging Face's models.
+    pub hf: f64,
+    /// Perplexity with rows as in ggml's models.
+    pub ggml: f64,
+}
+
+impl Orders {
+    /// Runs `base` with the adapter in either order; none where both are the same.
+    ///
+    /// # Errors
+    /// Where the adapter does not fit, or the base cannot be run.
+    pub fn of(adapter: &Model, base: &Model) -> Result<Option<Orders>> {
+        let read = |rows| Ok(lora::in_gguf_terms(adapter.clone(), Some(base), Some(rows))?.0);
+        let (hf, ggml): (Model, Model) = (read(Standing::Hf)?, read(Standing::Ggml)?);
+        if hf.tensors == ggml.tensors {
+            return Ok(None);
+        }
+        let with = |adapter: &Model| {
+            let mut model = base.clone();
+            sum::merge(&mut model, &Adapter::of(adapter)?.without_norms(), 1.0)?;
+            Ok(model)
+        };
+        let (hf, ggml): (Model, Model) = (with(&hf)?, with(&ggml)?);
+        let text = Tokenizer::of(base)?.sample(TEXT);
+        let found = outputs::compare(&hf, &ggml, &text, TOKENS)?;
+        Ok(Some(Orders { hf: found.first.value, ggml: found.second.value }))
+    }
+
+    /// The order in which the text costs less.
+    pub fn better(&self) -> Standing {
+        if self.ggml < self.hf { Standing::Ggml } else { Standing::Hf }
+    }
+
+    /// What was found, and what follows for an adapter that is `taken` to stand so.
+    pub fn told(&self, taken: Standing) -> String {
+        let Orders { hf, ggml } = self;
+        let name = |rows| if rows == Standing::Hf { "hf" } else { "ggml" };
+        let (better, taken) = (name(self.better()), name(taken));
+        let verdict = match better == taken {
+            true => format!("they are taken as {taken}"),
+            false => format!("they stand as {better}, and are taken as {taken} for --rows says so"),
+        };
+        format!(
+            "evidence: with the rows of queries and keys as hf the base has a perplexity of {hf:.3}, as ggml \
+             {ggml:.3}: {verdict}"
+        )
+    }
+}
