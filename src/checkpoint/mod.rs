@@ -15,13 +15,14 @@ pub mod assemble;
 pub mod card;
 pub mod dtype;
 pub mod find;
-pub mod fp8;
+
 pub mod huggingface;
 pub mod hyper;
 pub mod json;
 mod larger;
 pub mod meta;
 pub mod names;
+mod packed;
 pub mod quantized;
 pub mod safetensors;
 pub mod tokenizer;

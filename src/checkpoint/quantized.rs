@@ -15,8 +15,11 @@ use std::{fmt, path::Path};
 
 use serde_json::Value as Json;
 
-use super::{Stored, architecture, assemble::Draft, family_of, fp8, json};
-use crate::error::{Error, Result};
+use super::{Stored, architecture, assemble::Draft, family_of, json, packed};
+use crate::{
+    error::{Error, Result},
+    format::family::Family,
+};
 
 /// How a checkpoint is quantized.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,42 +58,60 @@ pub fn scheme<'a>(
     folder: &Path,
     tensors: &(impl Iterator<Item = &'a Stored> + Clone),
 ) -> Result<Option<Scheme>> {
-    let config = json::read(&folder.join("config.json"))?;
-    let own = json::read(&folder.join("quantize_config.json"))?;
     let by_tensors = of_tensors(tensors);
-    let stated = config.as_ref().and_then(|c| {
-        ["quantization_config", "compression_config", "quantization"].iter().find_map(|k| c.get(k))
-    });
-    let stated = stated.or(own.as_ref());
+    let stated = stated(folder)?;
     // Settings may speak of what was done on the way; what is stored counts.
-    Ok(by_tensors.map(|found| match stated {
+    Ok(by_tensors.map(|found| match &stated {
         Some(stated) => found.with(stated),
         None => found,
     }))
 }
 
+/// What the small files say of quantization: config.json, or a file of the quantizer's own.
+fn stated(folder: &Path) -> Result<Option<Json>> {
+    let config = json::read(&folder.join("config.json"))?;
+    let of_config = config.and_then(|config| {
+        let keys = ["quantization_config", "compression_config", "quantization"];
+        keys.iter().find_map(|key| config.get(key)).cloned()
+    });
+    match of_config {
+        Some(stated) => Ok(Some(stated)),
+        None => json::read(&folder.join("quantize_config.json")),
+    }
+}
+
+/// What `quant_method` says where matrices are decoded.
+const METHODS: [&str; 5] = ["fp8", "fbgemm_fp8", "compressed-tensors", "gptq", "awq"];
+
 /// Decodes what `scheme` quantized, where it is one that is read and the architecture too.
 ///
 /// # Errors
-/// The refusal of the scheme; where scales are missing or do not fit.
+/// The refusal of the scheme; where parts are missing or do not fit.
 pub fn decode(draft: &mut Draft, shards: &mut [Vec<Stored>], scheme: &Scheme) -> Result<()> {
     let refused = scheme.refused(&draft.name());
     let config = json::read(&draft.folder.join("config.json"))?.unwrap_or_default();
-    let stated = ["quantization_config", "compression_config"].iter().find_map(|k| config.get(k));
-    let method = stated.and_then(|s| s.get("quant_method")).and_then(Json::as_str);
-    let known = matches!(method, None | Some("fp8" | "fbgemm_fp8" | "compressed-tensors"));
+    let stated = stated(&draft.folder)?;
+    let said = |key: &str| stated.as_ref()?.get(key).filter(|value| !value.is_null());
+    let method = said("quant_method").and_then(Json::as_str);
+    let known = method.is_none_or(|method| METHODS.contains(&method));
     // Weights that were turned before they were quantized would have to be turned back.
-    let turned = stated.and_then(|s| s.get("transform_config")).and_then(Json::as_object);
+    let turned = said("transform_config").and_then(Json::as_object);
     let plain = turned.is_none_or(serde_json::Map::is_empty);
-    let read = architecture(&config).and_then(family_of).is_some();
-    if !(known && plain && read && scheme.name.starts_with("FP8")) {
+    // A matrix that transformers has the other way round may have been turned, or not, when it was packed.
+    let upright = |family: &Family| !family.roles.values().any(|role| role.transposed);
+    let read = architecture(&config).and_then(family_of).is_some_and(upright);
+    if !(known && plain && read) {
         return Err(refused);
     }
-    let matrices = fp8::decode(draft, shards, stated)?;
-    if of_tensors(&shards.iter().flatten()).is_some() {
+    let matrices = packed::decode(draft, shards, stated.as_ref())?;
+    if matrices == 0 || of_tensors(&shards.iter().flatten()).is_some() {
         return Err(refused);
     }
     draft.notes.push(format!("{matrices} matrices quantized by {scheme} are decoded to f32"));
+    if scheme.name.starts_with("GPTQ") && said("checkpoint_format").is_none() {
+        let note = "no checkpoint_format is stated: zero points are one more than stored, as AutoGPTQ has them";
+        draft.notes.push(note.to_owned());
+    }
     Ok(())
 }
 

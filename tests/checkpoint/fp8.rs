@@ -12,15 +12,15 @@ use regguf::{
 use serde_json::{Value as Json, json};
 
 /// A tensor: dtype, shape, bytes.
-type Tensor = (String, Vec<u64>, Vec<u8>);
-type Tensors = BTreeMap<String, Tensor>;
+pub type Tensor = (String, Vec<u64>, Vec<u8>);
+pub type Tensors = BTreeMap<String, Tensor>;
 
-fn original() -> std::path::PathBuf {
+pub fn original() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/T/hf-st")
 }
 
 /// The tensors of a safetensors file.
-fn tensors(file: &[u8]) -> Tensors {
+pub fn tensors(file: &[u8]) -> Tensors {
     let len = u64::from_le_bytes(file[..8].try_into().unwrap()) as usize;
     let header: Json = serde_json::from_slice(&file[8..8 + len]).unwrap();
     let entries = header.as_object().unwrap().iter().filter(|(name, _)| *name != "__metadata__");
@@ -49,8 +49,8 @@ fn file(tensors: &Tensors) -> Vec<u8> {
     out
 }
 
-/// The published folder with other tensors and settings of quantization.
-fn opened(tensors: &Tensors, settings: Option<Json>) -> Result<Model> {
+/// The published folder with other tensors, and a config.json that is changed.
+pub fn opened_with(tensors: &Tensors, change: impl Fn(&mut Json)) -> Result<Model> {
     let folder = tempfile::tempdir().unwrap();
     for entry in fs::read_dir(original()).unwrap() {
         let path = entry.unwrap().path();
@@ -58,13 +58,20 @@ fn opened(tensors: &Tensors, settings: Option<Json>) -> Result<Model> {
     }
     let mut config: Json =
         serde_json::from_slice(&fs::read(original().join("config.json")).unwrap()).unwrap();
-    if let Some(settings) = settings {
-        config["quantization_config"] = settings;
-    }
+    change(&mut config);
     fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
     fs::remove_file(folder.path().join("model.safetensors")).unwrap();
     fs::write(folder.path().join("model.safetensors"), file(tensors)).unwrap();
     checkpoint::open(folder.path(), &Options::default())
+}
+
+/// The published folder with other tensors and settings of quantization.
+fn opened(tensors: &Tensors, settings: Option<&Json>) -> Result<Model> {
+    opened_with(tensors, |config| {
+        if let Some(settings) = settings {
+            config["quantization_config"] = settings.clone();
+        }
+    })
 }
 
 /// `(-1)^s 2^(e-7) (1 + m/8)`, and `(-1)^s 2^-6 m/8` where `e` is 0. Source: Micikevicius and others, FP8
@@ -132,7 +139,7 @@ fn blocks() -> Json {
     json!({"quant_method": "fp8", "weight_block_size": [128, 48]})
 }
 
-fn rows(model: &Model, name: &str, step: u64) -> Vec<u8> {
+pub fn rows(model: &Model, name: &str, step: u64) -> Vec<u8> {
     let tensor = model.tensor(name).unwrap();
     let mut all = Vec::new();
     for first in (0..tensor.rows()).step_by(step as usize) {
@@ -155,7 +162,7 @@ fn matrices_of_eight_bit_floats_are_the_numbers_of_the_formula() {
     ] {
         let (coded, plain) = pair(dtype, value, scales);
         let (ours, wanted) =
-            (opened(&coded, Some(settings)).unwrap(), opened(&plain, None).unwrap());
+            (opened(&coded, Some(&settings)).unwrap(), opened(&plain, None).unwrap());
         assert_eq!(ours.tensors.len(), 21);
         for tensor in &wanted.tensors {
             let found = ours.tensor(&tensor.name).unwrap();
@@ -179,7 +186,7 @@ fn scales_that_cannot_be_right_are_named() {
     let (coded, _) = pair("F8_E4M3", e4m3, BLOCKS);
     let name = "model.layers.1.mlp.down_proj.weight";
     let scale = format!("{name}_scale_inv");
-    let refused = |change: &dyn Fn(&mut Tensors), settings: Json, words: &str| {
+    let refused = |change: &dyn Fn(&mut Tensors), settings: &Json, words: &str| {
         let mut tensors = coded.clone();
         change(&mut tensors);
         let error = opened(&tensors, Some(settings)).unwrap_err();
@@ -189,18 +196,18 @@ fn scales_that_cannot_be_right_are_named() {
     };
     refused(
         &|t| drop(t.remove(&scale)),
-        blocks(),
+        &blocks(),
         &format!("{name}: float8_e4m3fn weights without"),
     );
     let other = json!({"quant_method": "fp8", "weight_block_size": [64, 64]});
-    refused(&|_| {}, other, "wanted blocks of 64 × 64");
-    refused(&|_| {}, json!({"quant_method": "fp8"}), "config.json states no blocks");
+    refused(&|_| {}, &other, "wanted blocks of 64 × 64");
+    refused(&|_| {}, &json!({"quant_method": "fp8"}), "config.json states no blocks");
     let nan = f32::NAN.to_le_bytes();
     refused(
         &|t| t.get_mut(&scale).unwrap().2[4..8].copy_from_slice(&nan),
-        blocks(),
+        &blocks(),
         "down_proj.weight_scale_inv: a scale of NaN",
     );
     let stays = json!({"quant_method": "quark", "weight_block_size": [128, 48]});
-    refused(&|_| {}, stays, "weights quantized by quark");
+    refused(&|_| {}, &stays, "weights quantized by quark");
 }

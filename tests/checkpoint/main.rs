@@ -3,6 +3,7 @@
 mod broken;
 mod fp8;
 mod layouts;
+mod packed;
 mod published;
 mod torch;
 mod verdicts;

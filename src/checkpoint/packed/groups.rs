@@ -1,0 +1,63 @@
+//! Columns that share a scale and a zero point.
+
+use std::ops::Range;
+
+use super::part::{Part, WHOLE, in_memory};
+use crate::error::{Error, Result};
+
+/// Which group a column belongs to.
+pub enum Groups {
+    /// So many columns, one group after the other.
+    Runs(u64),
+    /// A part says it for each.
+    Listed(Part),
+}
+
+impl Groups {
+    /// Stretches of columns of one group each.
+    ///
+    /// # Errors
+    /// Where the list cannot be read or names a group that does not exist.
+    pub fn runs(&self, columns: u64, groups: u64) -> Result<Vec<(Range<usize>, usize)>> {
+        let mut runs: Vec<(Range<usize>, usize)> = Vec::new();
+        match self {
+            Groups::Runs(size) => {
+                for (group, first) in (0u64..).zip((0..columns).step_by(in_memory(*size)?)) {
+                    let end = (first + size).min(columns);
+                    runs.push((in_memory(first)?..in_memory(end)?, in_memory(group)?));
+                }
+            }
+            Groups::Listed(part) => {
+                let bytes = part.bytes(0..part.rows, 0..part.columns)?;
+                let width = in_memory(part.dtype.width())?;
+                for (column, bytes) in bytes.chunks_exact(width).enumerate() {
+                    let number = match bytes.first_chunk::<8>() {
+                        Some(long) => i64::from_le_bytes(*long),
+                        None => bytes.first_chunk().map_or(-1, |b| i32::from_le_bytes(*b).into()),
+                    };
+                    let group = u64::try_from(number).ok().filter(|group| *group < groups);
+                    let Some(group) = group else {
+                        let what = format!("{}: column {column} in group {number}", part.name);
+                        return Err(Error::unsupported(format!("{what} of {groups}"), WHOLE));
+                    };
+                    let group = in_memory(group)?;
+                    match runs.last_mut() {
+                        Some((run, of)) if *of == group => run.end = column + 1,
+                        _ => runs.push((column..column + 1, group)),
+                    }
+                }
+            }
+        }
+        Ok(runs)
+    }
+}
+
+/// `scale * (code - zero)`, one rounding.
+pub fn scaled(codes: &[u8], zero: u32, scale: f32, out: &mut [f32]) {
+    let zero = zero.cast_signed();
+    for (out, code) in out.iter_mut().zip(codes) {
+        #[expect(clippy::cast_precision_loss, reason = "codes and zeros have eight bits")]
+        let steps = (i32::from(*code) - zero) as f32;
+        *out = scale * steps;
+    }
+}

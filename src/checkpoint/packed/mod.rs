@@ -1,0 +1,110 @@
+//! Matrices that other programs packed, decoded while they are read.
+//!
+//! A packed matrix is several tensors: codes, scales, often zero points. Each way of packing is a file here, which
+//! says what the parts are called, how codes stand in them, and how a number is made: always in float32, one
+//! rounding for each operation that the formula names. In place of the parts comes one matrix of f32 under the name
+//! that it had before, whose bytes are computed when they are asked for; nothing larger than the rows in hand is held.
+//! What has no packed parts, as the layers that `modules_to_not_convert` or `ignore` name, stays as it is.
+
+mod awq;
+mod fp8;
+mod gptq;
+mod groups;
+mod part;
+mod small;
+
+use std::collections::HashSet;
+
+use serde_json::Value as Json;
+
+use self::part::{Matrix, Parts, Rows, in_memory};
+use super::{Stored, assemble::Draft, dtype::Dtype};
+use crate::{
+    bytes::Input,
+    error::{Error, Result},
+};
+
+/// Numbers that are decoded at a time.
+const STEP: u64 = 1 << 19;
+/// What scales of activations and of cached keys and values end in: a runner of such weights may need them, the
+/// values of weights do not.
+const OF_ACTIVATIONS: [&str; 2] = [".input_scale", ".activation_scale"];
+
+/// Makes a matrix of a tensor of codes and what stands beside it; none where it is not packed that way.
+type Make = fn(&Parts, &Stored) -> Result<Option<Matrix>>;
+/// Every way of packing.
+const WAYS: [Make; 3] = [gptq::matrix, awq::matrix, fp8::matrix];
+
+/// Puts in place of every packed matrix one of f32 that is decoded when it is read, and takes its parts away. How
+/// many there were.
+///
+/// # Errors
+/// Where parts are missing, do not fit each other or what is stated.
+pub fn decode(draft: &mut Draft, shards: &mut [Vec<Stored>], stated: Option<&Json>) -> Result<u64> {
+    let mut made: Vec<Vec<(usize, Matrix)>> = Vec::new();
+    let parts = Parts::new(draft, shards, stated);
+    for shard in &*shards {
+        let mut of_shard = Vec::new();
+        for (place, stored) in shard.iter().enumerate() {
+            let mut ways =
+                WAYS.iter().map(|make| make(&parts, stored)).filter_map(Result::transpose);
+            if let Some(matrix) = ways.next().transpose()? {
+                of_shard.push((place, matrix));
+            }
+        }
+        made.push(of_shard);
+    }
+    let mut spent = HashSet::new();
+    let (mut count, f32) = (0, Dtype::of_safetensors("F32"));
+    for (shard, made) in shards.iter_mut().zip(made) {
+        for (place, matrix) in made {
+            let (Some(stored), Some(f32)) = (shard.get_mut(place), f32) else { continue };
+            let Matrix { name, shape: [rows, columns], parts, rows: decoder } = matrix;
+            let len = rows.saturating_mul(columns).saturating_mul(4);
+            let input = Input::made(&name, len, move |at, out| read(&*decoder, columns, at, out));
+            spent.extend(parts.into_iter().filter(|part| *part != name));
+            *stored = Stored {
+                name,
+                dtype: f32,
+                shape: vec![rows, columns],
+                stride: vec![columns, 1],
+                file: draft.files.len(),
+                at: 0,
+                big_endian: false,
+            };
+            draft.files.push(input);
+            count += 1;
+        }
+    }
+    if count > 0 {
+        let spent = |t: &Stored| {
+            spent.contains(&t.name) || OF_ACTIVATIONS.iter().any(|end| t.name.ends_with(end))
+        };
+        shards.iter_mut().for_each(|shard| shard.retain(|t| !spent(t)));
+    }
+    Ok(count)
+}
+
+/// Bytes of a decoded matrix from `at` on: whole numbers, as rows are read.
+fn read(decoder: &dyn Rows, columns: u64, at: u64, out: &mut [u8]) -> Result<()> {
+    if !at.is_multiple_of(4) || !out.len().is_multiple_of(4) {
+        return Err(Error::unsupported(format!("a part of a number at {at:#x}"), ""));
+    }
+    let (mut first, mut out) = (at / 4, out);
+    let mut numbers = Vec::new();
+    while !out.is_empty() {
+        let (row, skip) = (first / columns, first % columns);
+        let left = out.len() as u64 / 4;
+        let rows = (skip + left).div_ceil(columns).min((STEP / columns).max(1));
+        let take = (rows * columns - skip).min(left);
+        numbers.resize(in_memory(rows * columns)?, 0.0);
+        decoder.rows(row, &mut numbers)?;
+        let (now, rest) = std::mem::take(&mut out).split_at_mut(in_memory(take * 4)?);
+        let numbers = numbers.get(in_memory(skip)?..).unwrap_or_default();
+        for (out, number) in now.chunks_exact_mut(4).zip(numbers) {
+            out.copy_from_slice(&number.to_le_bytes());
+        }
+        (first, out) = (first + take, rest);
+    }
+    Ok(())
+}
