@@ -204,6 +204,30 @@ fn rows_are_left_where_a_person_says_that_they_stand_as_in_ggml() {
 }
 
 #[test]
+fn nothing_is_claimed_of_a_broken_adapter_of_today() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.gguf").display().to_string();
+    let mut bytes = std::fs::read(ggla("gguf-today/vo.gguf")).unwrap();
+    let key = b"adapter.lora.alpha";
+    let at = bytes.windows(key.len()).position(|window| window == key).unwrap() + key.len() + 4;
+    assert_eq!(bytes[at..at + 4], 16f32.to_le_bytes());
+    bytes[at..at + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+    std::fs::write(&path, bytes).unwrap();
+    for verb in ["inspect", "upgrade", "verify"] {
+        let said = says(&regguf(&[verb, &path]));
+        assert!(said.contains("alpha at 0x0: found NaN") && !said.contains("takes it"), "{said}");
+    }
+    let words = [
+        "upgrade",
+        &ggla("gguf-today/vo.gguf"),
+        "--base",
+        &golden("families/gpt2.gguf").display().to_string(),
+    ];
+    let said = says(&regguf(&words));
+    assert!(said.contains("is for the architecture llama, the model is gpt2"), "{said}");
+}
+
+#[test]
 fn the_runner_tells_how_rows_stand() {
     // convert-lora-to-ggml.py left them as Hugging Face's model has them.
     for file in ["2023-04-17_meta-names/qv.bin", "2023-12-16_gguf-names/all.bin", "models/qv"] {
@@ -343,6 +367,28 @@ fn an_adapter_of_finetune_is_known_by_what_it_trains_beside() {
     let (model, _) = upgraded(&path, &["--base", &base(), "--rows", "hf"]);
     let rows = &numbers(&model)["blk.0.attn_q.weight.lora_b"].1;
     assert_eq!(rows[4..8], [32.0, 33.0, 34.0, 35.0]);
+    // As finetune's own program did, norms get their product too: 2 * 3 * n.
+    let merged = folder.path().join("merged.gguf").display().to_string();
+    let output = regguf(&[
+        "convert",
+        &base(),
+        "--lora",
+        &path,
+        "--type",
+        "f32",
+        "-o",
+        &merged,
+        "--rows",
+        "ggml",
+    ]);
+    assert!(output.status.success(), "{}", says(&output));
+    let (own, merged) = (numbers(&open(&base())), numbers(&open(&merged)));
+    let name = "blk.0.attn_norm.weight";
+    for (n, (was, is)) in own[name].1.iter().zip(&merged[name].1).enumerate() {
+        assert_eq!(*is, was + 6.0 * n as f32, "{n}");
+    }
+    let output = regguf(&["run", "-m", &base(), "--lora", &path, "-p", "a", "-n", "1"]);
+    assert!(output.status.success(), "{}", says(&output));
 }
 
 /// A broken adapter: its bytes, the exit code of `upgrade`, and what the one line says.

@@ -264,6 +264,100 @@ fn every_type_is_made_of_the_f32_sum_in_one_pass() {
     assert!(bytes(&none) == bytes(&plain));
 }
 
+/// The name of a tensor in EasyLM's checkpoints, and whether it is stored turned.
+fn in_easylm(name: &str) -> (Vec<String>, bool) {
+    let words = |path: &str| path.split('/').map(str::to_owned).collect();
+    match name {
+        "token_embd.weight" => return (words("params/transformer/wte/embedding"), false),
+        "output_norm.weight" => return (words("params/transformer/ln_f/kernel"), false),
+        "output.weight" => return (words("params/lm_head/kernel"), true),
+        _ => {}
+    }
+    let mut parts = name.split('.').skip(1);
+    let (layer, part) = (parts.next().unwrap(), parts.next().unwrap());
+    let own = match part {
+        "attn_q" => "attention/wq",
+        "attn_k" => "attention/wk",
+        "attn_v" => "attention/wv",
+        "attn_output" => "attention/wo",
+        "ffn_gate" => "feed_forward/w1",
+        "ffn_down" => "feed_forward/w2",
+        "ffn_up" => "feed_forward/w3",
+        "attn_norm" => "attention_norm",
+        _ => "ffn_norm",
+    };
+    let path = format!("params/transformer/h/{layer}/{own}/kernel");
+    (words(&path), !part.ends_with("norm"))
+}
+
+/// A checkpoint as EasyLM streams it, by the specification of msgpack.
+fn streamed(model: &Model, number: impl Fn(usize) -> f32) -> Vec<u8> {
+    let text = |text: &str| [&[0xa0 | text.len() as u8], text.as_bytes()].concat();
+    let bytes =
+        |bytes: Vec<u8>| [&[0xc6], &(bytes.len() as u32).to_be_bytes()[..], &bytes].concat();
+    let mut out = Vec::new();
+    for tensor in &model.tensors {
+        let (words, turned) = in_easylm(&tensor.name);
+        out.extend([0x92, 0x90 | words.len() as u8]);
+        words.iter().for_each(|word| out.extend(text(word)));
+        let mut shape = tensor.shape.clone();
+        let cols = *shape.last().unwrap() as usize;
+        let rows = tensor.elements() as usize / cols;
+        let mut places: Vec<usize> = (0..rows * cols).collect();
+        if turned {
+            shape.reverse();
+            places = (0..cols).flat_map(|c| (0..rows).map(move |r| r * cols + c)).collect();
+        }
+        let numbers = places.into_iter().flat_map(|i| half_from_f32(number(i)).to_le_bytes());
+        let mut array = vec![0x93, 0x90 | shape.len() as u8];
+        shape.iter().for_each(|n| array.extend([&[0xcd], &(*n as u16).to_be_bytes()[..]].concat()));
+        array.extend(text("float16"));
+        array.extend(bytes(numbers.collect()));
+        let extension = [&[0xc9], &(array.len() as u32).to_be_bytes()[..], &[1], &array].concat();
+        out.extend(bytes(extension));
+    }
+    out
+}
+
+#[test]
+fn a_difference_that_easylm_streamed_is_added() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let change = |i: usize| ((i * 7919) % 1013) as f32 / 1024.0 - 0.5;
+    for base in ["T/meta/T", "T/hf-st", "T/E8/ggml-model-f16.gguf"] {
+        let base = golden(base);
+        let own = open(&base);
+        let file = streamed(&own, change);
+        fs::write(at("koala_7b_diff_v2"), &file).unwrap();
+        let words = [&text(&base), "--delta", &text(&at("koala_7b_diff_v2")), "--force"];
+        let made = converted(&[&words[..], &["--type", "f32"]].concat(), &at("koala.gguf"));
+        assert_eq!(made.vocab, own.vocab);
+        let found = numbers(&made);
+        for (name, weights) in numbers(&own) {
+            let wanted: Vec<f32> =
+                weights.iter().enumerate().map(|(i, weight)| weight + change(i)).collect();
+            assert!(found[&name] == wanted, "{name}");
+        }
+        let twice = [&text(&at("koala.gguf")), "--type", "q4_0", "--force"];
+        let twice = bytes(&converted(&twice, &at("twice.gguf")));
+        let once = converted(&[&words[..], &["--type", "q4_0"]].concat(), &at("once.gguf"));
+        assert!(bytes(&once) == twice);
+        // Cut anywhere, it is refused in one line.
+        for n in [1, 2, 20, 60, 61, 62, 70, 100, 5000, file.len() - 1] {
+            fs::write(at("cut"), &file[..n]).unwrap();
+            let words = ["convert", &text(&base), "--delta", &text(&at("cut")), "--dry-run"];
+            let output = regguf(&words);
+            assert!(!output.status.success() && says(&output).lines().count() == 1, "{n}");
+        }
+    }
+    // Of another model.
+    let words = ["convert", &text(&golden("G/E9/ggml-model-q4_0.gguf")), "--dry-run", "--delta"];
+    let output = regguf(&[&words[..], &[&text(&at("koala_7b_diff_v2"))]].concat());
+    assert_eq!(output.status.code(), Some(4), "{}", says(&output));
+    let said = says(&regguf(&["inspect", &text(&at("koala_7b_diff_v2"))]));
+    assert!(said.contains("streamed by EasyLM"), "{said}");
+}
+
 #[test]
 fn a_batch_merges_a_list_of_adapters_into_one_base() {
     let folder = tempfile::tempdir().unwrap();

@@ -4,9 +4,11 @@ use std::path::Path;
 
 use super::{Plan, Step, keys};
 use crate::{
+    bytes::Input,
     checkpoint,
     container::{self, OpenOptions},
     error::{Error, Result},
+    format::catalog,
     model::{Model, Stated, adapter::Adapter, loader::Content, lora, rows::Standing, sum},
 };
 
@@ -19,7 +21,7 @@ pub(super) fn plan(model: Model, plan: Plan, stated: &Stated) -> Result<(Model, 
     let base = stated.base.as_deref().map(base).transpose()?;
     let name = keys::name_of(&model);
     let (mut model, assumed) = lora::in_gguf_terms(model, base.as_ref(), stated.rows)?;
-    let adapter = Adapter::of(&model)?.without_norms();
+    let adapter = Adapter::of(&model)?;
     base.as_ref().map(|base| adapter.fits(base)).transpose()?;
     if model.metadata.get("general.name").is_none() {
         model.metadata.set("general.name", name.as_str());
@@ -28,6 +30,21 @@ pub(super) fn plan(model: Model, plan: Plan, stated: &Stated) -> Result<(Model, 
     let (metadata, notes) = (model.metadata.clone(), model.notes.clone());
     let plan = Plan { steps, metadata, assumed, notes, tells_nan, ..plan };
     Ok((model, plan))
+}
+
+/// Why there is nothing to upgrade in an adapter that GGUF holds: it is broken, does not fit, or is as it should be.
+pub(super) fn of_today(model: &Model, base: Option<&Path>) -> Error {
+    let read = || {
+        let adapter = Adapter::of(model)?;
+        base.map(|path| adapter.fits(&self::base(path)?)).transpose()
+    };
+    if let Err(error) = read() {
+        return error;
+    }
+    let name = model.files.first().map(Input::name).unwrap_or_default();
+    let title = catalog::container(&model.format).map_or("", |c| c.format.title.as_str());
+    let next = "llama.cpp takes it beside its model (--lora, since July 2024): nothing to do";
+    Error::foreign(format!("{name}: {title}: is an adapter, not a model"), next)
 }
 
 /// Opens what may be an adapter of any kind, as it is.

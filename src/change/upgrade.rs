@@ -17,7 +17,7 @@ use crate::{
     bytes::Input,
     checkpoint::tokenizer::given,
     error::{Error, Result},
-    format::{catalog, family::Family},
+    format::family::Family,
     model::{Model, Naming, Role, Sizes, Stated, Tensor, Vocab, loader::Content, lora},
     quant::{
         QuantType,
@@ -66,10 +66,7 @@ pub fn plan(model: Model, options: &Options) -> Result<(Model, Plan)> {
         return Ok((model, plan));
     }
     if Content::of(&model) == Content::Adapter {
-        let name = model.files.first().map(Input::name).unwrap_or_default();
-        let title = catalog::container(&model.format).map_or("", |c| c.format.title.as_str());
-        let next = "llama.cpp takes it beside its model (--lora, since July 2024): nothing to do";
-        return Err(Error::foreign(format!("{name}: {title}: is an adapter, not a model"), next));
+        return Err(adapter::of_today(&model, options.stated.base.as_deref()));
     }
     let family = Family::of(&model)?;
     let from_gguf = keys::are_gguf(&model);

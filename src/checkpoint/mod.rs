@@ -8,12 +8,14 @@
 //! | publisher | weights | beside them |
 //! |---|---|---|
 //! | Meta | `consolidated.NN.pth` ([`torch`]) | `params.json` ([`meta`]), `tokenizer.model` |
+//! | EasyLM | one file of msgpack ([`easylm`]): Koala's differences | |
 //! | Hugging Face | `*.safetensors` ([`safetensors`]), `pytorch_model*.bin` ([`torch`]) | `config.json` ([`huggingface`]), `tokenizer*` |
 
 pub mod adapter;
 pub mod assemble;
 pub mod card;
 pub mod dtype;
+pub mod easylm;
 pub mod find;
 
 pub mod huggingface;

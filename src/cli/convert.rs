@@ -69,7 +69,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let model = if raw {
         let drop = args.drop.clone();
         let mut options = checkpoint::Options { drop, ..checkpoint::Options::of(&stated) };
-        if args.delta.delta.is_some() {
+        if args.delta.has_tokens()? {
             // Its own tokens are not asked for.
             options.misfit = checkpoint::Misfit::Leave;
         }

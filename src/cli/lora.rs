@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 
 use crate::{
     change::adapter,
-    checkpoint,
+    checkpoint::{self, easylm},
     error::{Error, Result},
     model::{
         Model, Stated,
-        sum::{self, NewRows},
+        difference::{self, NewRows},
     },
 };
 
@@ -34,9 +34,9 @@ impl LoraArgs {
 /// Which difference.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct DeltaArgs {
-    /// Add a folder that holds a model's difference to IN, as Vicuna's and Alpaca's were published; tokens and
+    /// Add a model's difference to IN, as Vicuna's, Alpaca's (folders) and Koala's (a file) were published; tokens and
     /// settings are those of the folder
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR|FILE")]
     pub delta: Option<PathBuf>,
     /// What was taken from the difference's rows of new tokens [default: zero for f16, the mean for f32]
     #[arg(long, value_name = "WHAT", requires = "delta")]
@@ -44,13 +44,24 @@ pub struct DeltaArgs {
 }
 
 impl DeltaArgs {
+    /// Whether the tokens and settings are those of the difference.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn has_tokens(&self) -> Result<bool> {
+        self.delta.as_ref().map_or(Ok(false), |path| Ok(!easylm::is_streamed(path)?))
+    }
+
     /// The sum, where a difference is given.
     pub fn added_to(&self, model: Model, stated: &Stated, dry_run: bool) -> Result<Model> {
         let Some(folder) = &self.delta else { return Ok(model) };
+        if easylm::is_streamed(folder)? {
+            return difference::added(model, easylm::open(folder)?);
+        }
         let delta = checkpoint::open(folder, &checkpoint::Options::of(stated))?;
-        let mut sum = sum::restore(delta, &model, self.new_rows)?;
+        let mut sum = difference::restore(delta, &model, self.new_rows)?;
         if !dry_run {
-            sum.notes.extend(sum::published(&sum)?);
+            sum.notes.extend(difference::published(&sum)?);
         }
         Ok(sum)
     }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::{bytes::Input, error::Result, model::Model};
+use crate::{bytes::Input, checkpoint::easylm, error::Result, model::Model};
 
 /// Bytes that are looked at.
 const HEAD: u64 = 4096;
@@ -92,6 +92,11 @@ fn by_head(head: &[u8], len: u64) -> String {
             None => format!("is {magic} cut after {len} bytes: download or copy it again"),
         };
     }
+    if easylm::begins_so(head) {
+        return "is a checkpoint streamed by EasyLM, as Koala's differences were published: `regguf convert LLAMA \
+                --delta FILE` adds one to LLaMA"
+            .to_owned();
+    }
     if let Some(kind) = imatrix(head) {
         return kind;
     }
@@ -142,6 +147,7 @@ mod tests {
         says(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 123\n", "123 bytes");
         says(b"\x1f\x8b\x08\0", "gzip");
         says(b"\0\x05\x16\x07\0\x02\0\0", "AppleDouble");
+        says(b"\x92\x93\xabtransformer\xa4ln_f\xa6kernel\xc5", "streamed by EasyLM");
         says(&[0; 64], "zeros");
         says(b"GGUF\x09\0\0\0", "version 9");
         says(b"tjgg\x04\0\0\0", "ggjt version 4");

@@ -121,12 +121,6 @@ impl Adapter {
         (f64::from(times) * share) as f32
     }
 
-    /// The same without the pairs of norms, which are vectors: those pairs make matrices of one row.
-    pub fn without_norms(mut self) -> Adapter {
-        self.pairs.retain(|pair| pair.shape()[0] > 1);
-        self
-    }
-
     /// The index of the tensor in `base` that each pair is added to.
     ///
     /// # Errors
@@ -152,7 +146,8 @@ impl Adapter {
             };
             let tensor = base.tensors.get(place);
             let found = tensor.map(|t| t.shape.as_slice()).unwrap_or_default();
-            if found != shape {
+            // The pair of a norm makes a matrix of one row.
+            if found != shape && !(shape[0] == 1 && found == &shape[1..]) {
                 return Err(refused(format!(
                     "{target} is {shape:?}, in the model it is {found:?}"
                 )));
@@ -189,7 +184,9 @@ fn halves(model: &Model) -> Result<Vec<(String, Halves<'_>)>> {
             Some((tensor.name.strip_suffix(end).filter(|target| !target.contains(".lora"))?, half))
         });
         let Some((target, half)) = half else {
-            let what = format!("{}: is a whole tensor beside the pairs of an adapter", tensor.name);
+            let file = model.files.first().map(Input::name).unwrap_or_default();
+            let name = &tensor.name;
+            let what = format!("{file}: {name}: is a whole tensor beside the pairs of an adapter");
             return Err(Error::unsupported(what, "not yet: adapters that replace tensors"));
         };
         let place = *places.entry(target).or_insert_with(|| {

@@ -5,6 +5,7 @@
 //! checkpoint and a single file are read by the same lines.
 
 pub mod adapter;
+pub mod difference;
 pub mod family;
 pub mod glob;
 pub mod hyper;

@@ -41,7 +41,7 @@ fn read(model: &Model, base: Option<&Model>) -> Result<Adapter> {
     let (model, _) = lora::in_gguf_terms(model.clone(), base, rows)?;
     let mut adapter = Adapter::of(&model)?;
     if let Some(base) = base {
-        adapter.clone().without_norms().fits(base)?;
+        adapter.fits(base)?;
     }
     adapter.files.clear();
     Ok(adapter)

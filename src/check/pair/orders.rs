@@ -32,7 +32,7 @@ impl Orders {
         }
         let with = |adapter: &Model| {
             let mut model = base.clone();
-            sum::merge(&mut model, &Adapter::of(adapter)?.without_norms(), 1.0)?;
+            sum::merge(&mut model, &Adapter::of(adapter)?, 1.0)?;
             Ok(model)
         };
         let (hf, ggml): (Model, Model) = (with(&hf)?, with(&ggml)?);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use crate::model::{Model, lora, rows::Standing};
+use crate::model::{self, Model, lora, rows::Standing};
 
 /// The facts about an adapter.
 #[derive(Debug, Serialize)]
@@ -30,7 +30,11 @@ impl Adapter {
         // Names and sizes do not depend on the order of rows.
         let carried = lora::in_gguf_terms(model.clone(), None, Some(Standing::Ggml));
         let wants_base = lora::in_gguf_terms(model.clone(), None, None).is_err();
-        let fault = carried.as_ref().err().map(ToString::to_string);
+        let whole = carried.as_ref().map(|(carried, _)| model::Adapter::of(carried));
+        let fault = whole.map_or_else(
+            |error| Some(error.to_string()),
+            |whole| whole.err().map(|error| error.to_string()),
+        );
         let (model, family) = match carried {
             Ok((carried, assumed)) if assumed.is_empty() => (carried.clone(), carried.family),
             Ok((carried, _)) => (carried, String::new()),

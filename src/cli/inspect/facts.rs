@@ -369,7 +369,13 @@ fn is_present(format: &'static Container, model: &Model) -> bool {
 
 /// What is to be done with a GGUF of today's form: nothing, and why.
 fn of_today(model: &Model, refused: &[Finding]) -> String {
-    if let Some((_, taken)) = Content::of(model).other() {
+    let content = Content::of(model);
+    if content == Content::Adapter
+        && let Some(fault) = Adapter::of(model).0.fault
+    {
+        return format!("nothing: {fault}");
+    }
+    if let Some((_, taken)) = content.other() {
         return format!("nothing to do: {taken}");
     }
     if let Some(first) = refused.first() {
