@@ -18,6 +18,8 @@ use std::{
     sync::Arc,
 };
 
+use rayon::prelude::*;
+
 use crate::{
     bytes::{Input, Source},
     container::{OpenOptions, TensorHead, detect::detect, keyed},
@@ -42,6 +44,8 @@ pub struct Importance {
 }
 
 const OLD: &str = "imatrix.dat";
+/// Columns that one thread sums at a time.
+const SHARE: usize = 256;
 
 impl Importance {
     /// Reads a file of either kind.
@@ -219,12 +223,15 @@ impl Measured {
         entry.sums.resize(experts * cols, 0.0);
         let own = entry.sums.chunks_exact_mut(cols).zip(&mut entry.counts).nth(expert);
         let Some((sums, count)) = own else { return };
-        for x in xs.chunks_exact(cols) {
-            *count += 1;
-            for (sum, x) in sums.iter_mut().zip(x) {
-                *sum += x * x;
+        *count += xs.chunks_exact(cols).map(|_| 1).sum::<u32>();
+        // Columns are shared out, so that each is summed in the order of the text.
+        sums.par_chunks_mut(SHARE).enumerate().for_each(|(share, sums)| {
+            for x in xs.chunks_exact(cols) {
+                for (sum, x) in sums.iter_mut().zip(x.iter().skip(share * SHARE)) {
+                    *sum += x * x;
+                }
             }
-        }
+        });
     }
 
     /// How many matrices were seen.

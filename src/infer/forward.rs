@@ -13,8 +13,8 @@ use crate::error::{Error, Result};
 
 /// Tokens evaluated together: each row of weights is decoded once for all of them.
 pub const BATCH: usize = 256;
-/// Positions whose logits are computed together.
-const LOGITS: usize = 32;
+/// Logits computed together, unless 32 positions have more.
+const LOGITS: usize = 4 << 20;
 
 /// Which logits to compute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +65,23 @@ impl<'w> Session<'w> {
         want: Want,
         mut take: impl FnMut(usize, &[f32]),
     ) -> Result<()> {
+        let vocab = self.weights.config.vocab;
+        self.read_many(tokens, want, |first, all| {
+            (first..).zip(all.chunks_exact(vocab)).for_each(|(i, logits)| take(i, logits));
+        })
+    }
+
+    /// As [`Session::read`], but hands on the logits after many tokens at a time, with the index of the
+    /// first: `[T][vocab]`.
+    ///
+    /// # Errors
+    /// As [`Session::read`].
+    pub fn read_many(
+        &mut self,
+        tokens: &[u32],
+        want: Want,
+        mut take: impl FnMut(usize, &[f32]),
+    ) -> Result<()> {
         self.check(tokens)?;
         let config = &self.weights.config;
         let Some(head) = &self.weights.head else {
@@ -78,16 +95,15 @@ impl<'w> Session<'w> {
                 Want::Last if n * BATCH + batch.len() < tokens.len() => continue,
                 Want::Last => batch.len() - 1,
             };
-            for (m, xs) in stream[first * config.width..].chunks(LOGITS * config.width).enumerate()
-            {
+            // Each row of the head is decoded once for all of these.
+            let many = (LOGITS / config.vocab.max(1)).clamp(32, BATCH);
+            for (m, xs) in stream[first * config.width..].chunks(many * config.width).enumerate() {
                 let x = head.norm.of(config.norm, config.epsilon, xs); // [T][width]
                 let mut logits = head.output.of(&x, &mut self.tap); // [T][vocab]
                 scaled(&mut logits, config.logit_scale);
                 capped(&mut logits, config.logit_cap);
                 self.weights.check_unchanged()?;
-                for (i, logits) in logits.chunks_exact(config.vocab).enumerate() {
-                    take(n * BATCH + first + m * LOGITS + i, logits);
-                }
+                take(n * BATCH + first + m * many, &logits);
             }
         }
         Ok(())

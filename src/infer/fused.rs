@@ -9,11 +9,7 @@
 use super::dot::{LANES, total};
 use crate::{
     per_isa,
-    quant::{
-        QuantType,
-        decode::{legacy, plain},
-        isa::Isa,
-    },
+    quant::{QuantType, decode::legacy, isa::Isa},
 };
 
 /// Multiplies whole rows of `row_bytes` bytes with `x`.
@@ -74,16 +70,16 @@ fn multiply<B: Block<BYTES, WEIGHTS>, const BYTES: usize, const WEIGHTS: usize>(
 }
 
 #[inline(always)]
-fn bf16(isa: Isa, block: &[u8; 32], out: &mut [f32; LANES]) {
-    for (out, bytes) in out.as_chunks_mut().0.iter_mut().zip(block.as_chunks().0) {
-        plain::bf16(isa, bytes, out);
+fn bf16(_: Isa, block: &[u8; 32], out: &mut [f32; LANES]) {
+    for (out, bytes) in out.iter_mut().zip(block.as_chunks().0) {
+        *out = f32::from_bits(u32::from(u16::from_le_bytes(*bytes)) << 16);
     }
 }
 
 #[inline(always)]
-fn f32(isa: Isa, block: &[u8; 64], out: &mut [f32; LANES]) {
-    for (out, bytes) in out.as_chunks_mut().0.iter_mut().zip(block.as_chunks().0) {
-        plain::f32(isa, bytes, out);
+fn f32(_: Isa, block: &[u8; 64], out: &mut [f32; LANES]) {
+    for (out, bytes) in out.iter_mut().zip(block.as_chunks().0) {
+        *out = f32::from_le_bytes(*bytes);
     }
 }
 

@@ -72,6 +72,21 @@ impl Bytes {
 
 /// Rows that a thread multiplies before it asks for more.
 const SHARE: usize = 64;
+/// Numbers that fill a line of the cache.
+const TILE: usize = 16;
+
+/// Columns from `first` on of `[rows][count]` as rows, of which `out` has `TILE` or what is left: tile by tile,
+/// for a line of the cache that is fetched for one number holds those of its neighbours.
+fn turn(from: &[f32], count: usize, first: usize, rows: usize, out: &mut [f32]) {
+    for low in (0..rows).step_by(TILE) {
+        let high = rows.min(low + TILE);
+        for (t, out) in out.chunks_exact_mut(rows).enumerate() {
+            for (row, out) in (low..high).zip(&mut out[low..high]) {
+                *out = from[row * count + first + t];
+            }
+        }
+    }
+}
 
 impl Matrix {
     /// A matrix whose parts have `(rows, bytes)` each, whole rows of `row_bytes` bytes.
@@ -174,10 +189,8 @@ impl Matrix {
         // Threads own rows, so products come row by row and are turned round at the end.
         let mut by_row = vec![0.0; out.len()];
         self.products(xs, &mut by_row);
-        out.par_chunks_mut(self.rows).enumerate().for_each(|(t, out)| {
-            for (out, products) in out.iter_mut().zip(by_row.chunks_exact(count)) {
-                *out = products[t];
-            }
+        out.par_chunks_mut(TILE * self.rows).enumerate().for_each(|(tile, out)| {
+            turn(&by_row, count, tile * TILE, self.rows, out);
         });
     }
 
@@ -197,12 +210,15 @@ impl Matrix {
         }
         let xs = panel::lay_out(isa, xs, self.cols);
         let bands = out.par_chunks_mut(panel::ROWS * count).enumerate();
-        bands.for_each_init(Vec::new, |weights, (band, out)| {
-            let (first, height) = (band * panel::ROWS, out.len() / count);
-            weights.resize(height * self.cols, 0.0);
-            self.decode(first..first + height, weights);
-            panel::multiply(isa, weights, &xs, self.cols, count, out);
-        });
+        bands.for_each_init(
+            Default::default,
+            |(weights, room): &mut (Vec<f32>, _), (band, out)| {
+                let (first, height) = (band * panel::ROWS, out.len() / count);
+                weights.resize(height * self.cols, 0.0);
+                self.decode(first..first + height, weights);
+                panel::multiply(isa, weights, &xs, self.cols, count, out, room);
+            },
+        );
     }
 
     /// Hands rows and the places of their products to `multiply`.

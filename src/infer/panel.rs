@@ -2,13 +2,15 @@
 //!
 //! `R` rows meet `T` vectors at a time: `R * T` sums grow in registers, and each number that is loaded
 //! serves `R` or `T` of them. For that both are laid out in the order in which they are read, and the
-//! columns are taken `STEPS` packs at a time, so that what is read again is still in the nearest cache:
+//! columns are taken `STEPS` packs at a time, so that what is read again is still in the nearest caches:
 //!
 //! ```text
-//! [group of R or T][lanes / L][pack of lanes][R or T][L]
+//! [group of R or T][pack of lanes][R or T][lane]
 //! ```
 //!
-//! where `L` lanes fill a register. The order of addition is that of [`super::dot`].
+//! in lines of the cache, for a register that is loaded across two of them takes two loads. Of the rows no more than
+//! those packs are laid out at a time, and the sums wait in memory meanwhile. The order of addition is that of
+//! [`super::dot`].
 
 #![allow(clippy::needless_range_loop, reason = "indices are what the compiler makes vectors of")]
 
@@ -19,119 +21,170 @@ use crate::{per_isa, quant::isa::Isa};
 const STEPS: usize = 32;
 
 /// Rows to hand to [`multiply`] together: enough to use each vector often.
-pub const ROWS: usize = 24;
+pub const ROWS: usize = 48;
+
+/// A pack of lanes in one line of the cache.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub struct Line([f32; LANES]);
+
+/// Room for what [`multiply`] lays out and for its sums, used again by the next call.
+#[derive(Debug, Default)]
+pub struct Room {
+    rows: Vec<Line>,
+    sums: Vec<Line>,
+}
 
 /// Lays out vectors of `n` numbers.
-pub fn lay_out(isa: Isa, xs: &[f32], n: usize) -> Vec<f32> {
+pub fn lay_out(isa: Isa, xs: &[f32], n: usize) -> Vec<Line> {
+    let mut out = Vec::new();
+    lay_out_in(isa, xs, n, &mut out);
+    out
+}
+
+/// As [`lay_out`], in memory that is there.
+pub fn lay_out_in(isa: Isa, xs: &[f32], n: usize, out: &mut Vec<Line>) {
     match isa.name() {
-        "avx512" => laid_out::<16, 4>(xs, n),
-        "avx2" => laid_out::<8, 3>(xs, n),
-        _ => laid_out::<4, 3>(xs, n),
+        "avx512" => laid_out::<4>(xs, n, 0, n.div_ceil(LANES), out),
+        _ => laid_out::<3>(xs, n, 0, n.div_ceil(LANES), out),
     }
 }
 
 /// Products of every row of `rows`, `n` numbers each, with each of the `count` vectors that were laid
 /// out as `xs`: those of the first row, then those of the second, ….
-pub fn multiply(isa: Isa, rows: &[f32], xs: &[f32], n: usize, count: usize, out: &mut [f32]) {
+pub fn multiply(
+    isa: Isa,
+    rows: &[f32],
+    xs: &[Line],
+    n: usize,
+    count: usize,
+    out: &mut [f32],
+    room: &mut Room,
+) {
     match isa.name() {
-        "avx512" => wide(isa, rows, xs, n, count, out),
-        "avx2" => middle(isa, rows, xs, n, count, out),
-        _ => narrow(isa, rows, xs, n, count, out),
+        "avx512" => wide(isa, rows, xs, n, count, out, room),
+        "avx2" => middle(isa, rows, xs, n, count, out, room),
+        _ => narrow(isa, rows, xs, n, count, out, room),
     }
 }
 
 // As many sums as registers hold, in numbers that the compiler was seen to keep there: other shapes run
 // up to sixty times slower (`cargo bench --bench dot`).
 per_isa! {
-    fn wide(rows: &[f32], xs: &[f32], n: usize, count: usize, out: &mut [f32])
+    fn wide(rows: &[f32], xs: &[Line], n: usize, count: usize, out: &mut [f32], room: &mut Room)
         = products::<16, 6, 4>[isa];
-    fn middle(rows: &[f32], xs: &[f32], n: usize, count: usize, out: &mut [f32])
+    fn middle(rows: &[f32], xs: &[Line], n: usize, count: usize, out: &mut [f32], room: &mut Room)
         = products::<8, 3, 3>[isa];
-    fn narrow(rows: &[f32], xs: &[f32], n: usize, count: usize, out: &mut [f32])
+    fn narrow(rows: &[f32], xs: &[Line], n: usize, count: usize, out: &mut [f32], room: &mut Room)
         = products::<4, 3, 3>[isa];
 }
 
-/// Vectors of `n` numbers in groups of `N`, the last filled up with zeros.
+/// Of vectors of `n` numbers the packs from `first` on, at most `most`, in groups of `N`, of which the last is
+/// filled up with zeros.
 #[inline(always)]
-fn laid_out<const L: usize, const N: usize>(xs: &[f32], n: usize) -> Vec<f32> {
-    let steps = n.div_ceil(LANES);
+fn laid_out<const N: usize>(xs: &[f32], n: usize, first: usize, most: usize, out: &mut Vec<Line>) {
+    let steps = most.min(n.div_ceil(LANES) - first);
+    let columns = first * LANES..n.min((first + steps) * LANES);
     let count = xs.len() / n;
-    let mut out = vec![0.0; count.div_ceil(N) * N * steps * LANES];
+    if columns.len() < steps * LANES || !count.is_multiple_of(N) {
+        out.clear();
+    }
+    out.resize(count.div_ceil(N) * steps * N, Line([0.0; LANES]));
     for (i, x) in xs.chunks_exact(n).enumerate() {
-        let group = &mut out[i / N * N * steps * LANES..][..N * steps * LANES];
-        for (step, pack) in x.chunks(LANES).enumerate() {
-            for (part, lanes) in pack.chunks(L).enumerate() {
-                let at = ((part * steps + step) * N + i % N) * L;
-                group[at..at + lanes.len()].copy_from_slice(lanes);
+        let group = &mut out[i / N * steps * N..][..steps * N];
+        let (packs, rest) = x[columns.clone()].as_chunks();
+        for (line, pack) in group.iter_mut().skip(i % N).step_by(N).zip(packs) {
+            line.0 = *pack;
+        }
+        if !rest.is_empty() {
+            group[packs.len() * N + i % N].0[..rest.len()].copy_from_slice(rest);
+        }
+    }
+}
+
+#[inline(always)]
+#[allow(clippy::too_many_arguments, reason = "what `multiply` takes")]
+fn products<const L: usize, const R: usize, const T: usize>(
+    isa: Isa,
+    rows: &[f32],
+    xs: &[Line],
+    n: usize,
+    count: usize,
+    out: &mut [f32],
+    room: &mut Room,
+) {
+    let (steps, height) = (n.div_ceil(LANES), rows.len() / n);
+    room.sums.clear();
+    room.sums.resize(count.div_ceil(T) * height.div_ceil(R) * R * T, Line([0.0; LANES]));
+    for first in (0..steps).step_by(STEPS) {
+        let some = STEPS.min(steps - first);
+        laid_out::<R>(rows, n, first, STEPS, &mut room.rows);
+        let mut sums = room.sums.as_chunks_mut::<T>().0.as_chunks_mut::<R>().0.iter_mut();
+        for x in xs.chunks_exact(T * steps) {
+            let x = &x[first * T..(first + some) * T];
+            for (w, sums) in room.rows.chunks_exact(R * some).zip(&mut sums) {
+                for part in 0..LANES / L {
+                    add_products::<L, R, T>(isa, part, w, x, sums);
+                }
             }
         }
+    }
+    let mut sums = room.sums.as_chunks::<T>().0.as_chunks::<R>().0.iter();
+    for t in (0..count).step_by(T) {
+        let some = T.min(count - t);
+        for r in (0..height).step_by(R) {
+            let Some(sums) = sums.next() else { return };
+            for (sums, out) in sums.iter().zip(out[r * count..].chunks_exact_mut(count)) {
+                let totals = totals(isa, &sums.map(|line| line.0));
+                out[t..t + some].copy_from_slice(&totals[..some]);
+            }
+        }
+    }
+}
+
+/// Each sum's lanes as one number.
+#[inline(always)]
+fn totals<const T: usize>(isa: Isa, sums: &[[f32; LANES]; T]) -> [f32; T] {
+    let mut out = [0.0; T];
+    let (fours, rest) = sums.as_chunks();
+    let (to, to_rest) = out.as_chunks_mut();
+    for (out, sums) in to.iter_mut().zip(fours) {
+        *out = isa.totals(sums);
+    }
+    for (out, sum) in to_rest.iter_mut().zip(rest) {
+        *out = total(*sum);
     }
     out
 }
 
-#[inline(always)]
-fn products<const L: usize, const R: usize, const T: usize>(
-    isa: Isa,
-    rows: &[f32],
-    xs: &[f32],
-    n: usize,
-    count: usize,
-    out: &mut [f32],
-) {
-    let (steps, height) = (n.div_ceil(LANES), rows.len() / n);
-    let rows = laid_out::<L, R>(rows, n);
-    let parts = LANES / L;
-    let mut sums = vec![[[[0f32; L]; R]; T]; count.div_ceil(T) * height.div_ceil(R) * parts];
-    for first in (0..steps).step_by(STEPS) {
-        let some = first..steps.min(first + STEPS);
-        let mut sums = sums.iter_mut();
-        for x in xs.chunks_exact(T * steps * L * parts) {
-            for w in rows.chunks_exact(R * steps * L * parts) {
-                let parts = w.chunks_exact(R * steps * L).zip(x.chunks_exact(T * steps * L));
-                for ((w, x), sums) in parts.zip(&mut sums) {
-                    let w = &w[some.start * R * L..some.end * R * L];
-                    let x = &x[some.start * T * L..some.end * T * L];
-                    add_products(isa, w, x, sums);
-                }
-            }
-        }
-    }
-    let mut sums = sums.chunks_exact(parts);
-    for t in (0..count).step_by(T) {
-        for r in (0..height).step_by(R) {
-            let Some(sums) = sums.next() else { return };
-            for i in 0..T.min(count - t) {
-                for j in 0..R.min(height - r) {
-                    let mut lanes = [0f32; LANES];
-                    for (lanes, sums) in lanes.chunks_exact_mut(L).zip(sums) {
-                        lanes.copy_from_slice(&sums[i][j]);
-                    }
-                    out[(r + j) * count + t + i] = total(lanes);
-                }
-            }
-        }
-    }
-}
-
-/// Adds the products of `R` rows with `T` vectors to `sums`, lane by lane.
+/// Adds the products of `R` rows with `T` vectors to `sums`, in `L` lanes of each.
 #[inline(always)]
 fn add_products<const L: usize, const R: usize, const T: usize>(
     isa: Isa,
-    w: &[f32],
-    x: &[f32],
-    sums: &mut [[[f32; L]; R]; T],
+    part: usize,
+    w: &[Line],
+    x: &[Line],
+    sums: &mut [[Line; T]; R],
 ) {
-    let mut all = *sums;
-    let w = w.as_chunks::<L>().0.as_chunks::<R>().0;
-    let x = x.as_chunks::<L>().0.as_chunks::<T>().0;
-    for (w, x) in w.iter().zip(x) {
+    let mut all = [[[0f32; L]; T]; R];
+    for r in 0..R {
+        for t in 0..T {
+            all[r][t] = sums[r][t].0.as_chunks().0[part];
+        }
+    }
+    for (w, x) in w.as_chunks::<R>().0.iter().zip(x.as_chunks::<T>().0) {
         for t in 0..T {
             for r in 0..R {
-                all[t][r] = add(isa, all[t][r], &w[r], &x[t]);
+                let (w, x) = (&w[r].0.as_chunks().0[part], &x[t].0.as_chunks().0[part]);
+                all[r][t] = add(isa, all[r][t], w, x);
             }
         }
     }
-    *sums = all;
+    for r in 0..R {
+        for t in 0..T {
+            sums[r][t].0.as_chunks_mut().0[part] = all[r][t];
+        }
+    }
 }
 
 #[cfg(test)]
@@ -149,9 +202,14 @@ mod tests {
                 .chunks(n)
                 .flat_map(|row| xs.chunks(n).map(move |x| dot(Isa::PORTABLE, row, x)));
             let expected: Vec<u32> = pairs.map(f32::to_bits).collect();
+            // What earlier calls left there does no harm.
+            let mut room = Room {
+                rows: vec![Line([f32::NAN; LANES]); 999],
+                sums: vec![Line([f32::NAN; LANES]); 999],
+            };
             for isa in Isa::available() {
                 let mut out = vec![0.0; height * count];
-                multiply(isa, &rows, &lay_out(isa, &xs, n), n, count, &mut out);
+                multiply(isa, &rows, &lay_out(isa, &xs, n), n, count, &mut out, &mut room);
                 let bits: Vec<u32> = out.iter().map(|v| v.to_bits()).collect();
                 assert_eq!(bits, expected, "{height} rows of {n}, {count} on {}", isa.name());
             }

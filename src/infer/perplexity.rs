@@ -4,6 +4,8 @@
 //! in its first place, and the predictions of its second half are scored, all but the last, whose
 //! answer lies in the next window. `perplexity = exp(mean of -ln p(token))`.
 
+use rayon::prelude::*;
+
 use super::{Perplexity, Session, Want, Weights, functions::sum_of_exp};
 use crate::{
     bytes::replace::check_interrupt,
@@ -55,10 +57,10 @@ pub fn perplexity(
         session.truncate(0);
         let half = context / 2;
         session.read(&window[..half], Want::Last, |_, _| {})?;
-        session.read(&window[half..], Want::All, |i, logits| {
-            if let Some(next) = window.get(half + i + 1) {
-                costs.push(nats(logits, *next));
-            }
+        session.read_many(&window[half..], Want::All, |first, logits| {
+            let answers = window.get(half + first + 1..).unwrap_or_default();
+            let each = logits.par_chunks_exact(weights.config.vocab).zip(answers);
+            costs.par_extend(each.map(|(logits, next)| nats(logits, *next)));
         })?;
         after_each(Perplexity::of(&costs))?;
     }

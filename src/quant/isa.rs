@@ -165,6 +165,57 @@ impl Isa {
         }
     }
 
+    /// The lanes of four sums as four numbers, added in halves as `infer::dot::total` does:
+    ///
+    /// ```text
+    /// a, b, c, d         16 lanes each
+    /// [a a a a b b b b]  lanes l and l + 8 added; the same of c and d
+    /// [a a b b c c d d]  lanes l and l + 4 added
+    /// [a - b - c - d -]  lanes l and l + 2, then l and l + 1
+    /// ```
+    #[inline(always)]
+    pub fn totals(self, sums: &[[f32; 16]; 4]) -> [f32; 4] {
+        #[cfg(target_arch = "x86_64")]
+        if self.0 == Level::Avx512 {
+            use std::arch::x86_64::{
+                _mm_storeu_ps, _mm512_add_ps, _mm512_castps512_ps128, _mm512_loadu_ps,
+                _mm512_permute_ps, _mm512_permutexvar_ps, _mm512_setr_epi32, _mm512_shuffle_f32x4,
+            };
+            let mut out = [0.0; 4];
+            // SAFETY: AVX-512 as above; each sum has sixteen numbers and `out` has four.
+            unsafe {
+                let [a, b, c, d] = sums.each_ref().map(|sum| _mm512_loadu_ps(sum.as_ptr()));
+                // Quarters 0 and 1 of both beside each other, and 2 and 3.
+                let ab = _mm512_add_ps(
+                    _mm512_shuffle_f32x4::<0b01_00_01_00>(a, b),
+                    _mm512_shuffle_f32x4::<0b11_10_11_10>(a, b),
+                );
+                let cd = _mm512_add_ps(
+                    _mm512_shuffle_f32x4::<0b01_00_01_00>(c, d),
+                    _mm512_shuffle_f32x4::<0b11_10_11_10>(c, d),
+                );
+                let all = _mm512_add_ps(
+                    _mm512_shuffle_f32x4::<0b10_00_10_00>(ab, cd),
+                    _mm512_shuffle_f32x4::<0b11_01_11_01>(ab, cd),
+                );
+                let all = _mm512_add_ps(all, _mm512_permute_ps::<0b01_00_11_10>(all));
+                let all = _mm512_add_ps(all, _mm512_permute_ps::<0b10_11_00_01>(all));
+                let firsts = _mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+                let all = _mm512_permutexvar_ps(firsts, all);
+                _mm_storeu_ps(out.as_mut_ptr(), _mm512_castps512_ps128(all));
+            }
+            return out;
+        }
+        sums.map(|mut lanes| {
+            for half in [8, 4, 2, 1] {
+                for l in 0..half {
+                    lanes[l] += lanes[l + half];
+                }
+            }
+            lanes[0]
+        })
+    }
+
     /// Adds the products of neighbours, `a[2l] * b[2l] + a[2l + 1] * b[2l + 1]`, to every lane.
     #[inline(always)]
     pub fn add_pairs(self, sum: &mut [i32; 16], a: &[i16; 32], b: &[i16; 32]) {

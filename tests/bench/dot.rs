@@ -1,11 +1,14 @@
-//! Rows of each type times one vector and times many, beside a plain read of memory.
+//! Rows of each type times one vector and times many, beside a plain read of memory and the processor's peak.
 //!
 //! `cargo bench --bench dot` runs all, `cargo bench --bench dot -- q4_0` those of one name. Bytes are
-//! those of the rows: a token is written no faster than memory is read.
+//! those of the rows: a token is written no faster than memory is read. Elements of `peak` and `many` are
+//! multiplications with their additions: twice as many operations, on one core. The peak is of numbers that never
+//! leave registers.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use regguf::{
-    infer::{fused, panel, whole},
+    infer::{dot::add, fused, panel, whole},
+    per_isa,
     quant::{QuantType, isa::Isa},
 };
 use std::{hint::black_box, time::Duration};
@@ -56,6 +59,40 @@ fn one(c: &mut Criterion) {
     }
 }
 
+/// Fused multiply-adds of a round: more chains than one waits for, each in its own register.
+const CHAINS: usize = 12;
+const ROUNDS: usize = 100_000;
+
+#[inline(always)]
+fn chains<const L: usize>(isa: Isa, seed: f32) -> f32 {
+    let mut sums = [[seed; L]; CHAINS];
+    for _ in 0..ROUNDS {
+        for sum in &mut sums {
+            *sum = add(isa, *sum, &[0.5; L], &[0.25; L]);
+        }
+    }
+    sums.iter().flatten().sum()
+}
+
+per_isa! {
+    fn wide(seed: f32) -> f32 = chains::<16>[isa];
+    fn middle(seed: f32) -> f32 = chains::<8>[isa];
+    fn narrow(seed: f32) -> f32 = chains::<4>[isa];
+}
+
+fn peak(c: &mut Criterion) {
+    let mut group = c.benchmark_group("peak");
+    for isa in Isa::available() {
+        let (lanes, run): (usize, fn(Isa, f32) -> f32) = match isa.name() {
+            "avx512" => (16, wide),
+            "avx2" => (8, middle),
+            _ => (4, narrow),
+        };
+        group.throughput(Throughput::Elements((lanes * CHAINS * ROUNDS) as u64));
+        group.bench_function(isa.name(), |b| b.iter(|| run(isa, black_box(1.0))));
+    }
+}
+
 /// Products per second: elements are multiplications.
 fn many(c: &mut Criterion) {
     let mut group = c.benchmark_group("many");
@@ -64,9 +101,12 @@ fn many(c: &mut Criterion) {
     let mut out = vec![0.0; panel::ROWS * VECTORS];
     group.throughput(Throughput::Elements((rows.len() * VECTORS) as u64));
     for isa in Isa::available() {
-        let xs = panel::lay_out(isa, &xs, ROW_LEN);
+        let (xs, mut room) = (panel::lay_out(isa, &xs, ROW_LEN), panel::Room::default());
         group.bench_function(isa.name(), |b| {
-            b.iter(|| panel::multiply(isa, black_box(&rows), &xs, ROW_LEN, VECTORS, &mut out));
+            b.iter(|| {
+                let rows = black_box(&rows);
+                panel::multiply(isa, rows, &xs, ROW_LEN, VECTORS, &mut out, &mut room);
+            });
         });
     }
 }
@@ -77,6 +117,6 @@ criterion_group! {
         .sample_size(10)
         .warm_up_time(Duration::from_millis(50))
         .measurement_time(Duration::from_millis(200));
-    targets = memory, one, many
+    targets = memory, peak, one, many
 }
 criterion_main!(benches);

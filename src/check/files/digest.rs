@@ -290,7 +290,9 @@ fn read(
     let size = before.len();
     advise_sequential(&file);
     let hashers = || algorithms.iter().map(|&a| Hasher::new(a, size)).collect();
-    let alone = threads < 2 || size <= 2 * BUFFER_BYTES as u64;
+    // One digest is not faster beside a reader: what that one fetched lies in the cache of another core, and
+    // the system reads ahead by itself.
+    let alone = threads < 2 || algorithms.len() < 2 || size <= 2 * BUFFER_BYTES as u64;
     let ahead = if alone { None } else { read_ahead(&mut file, hashers(), watch)? };
     let (total, digests) = match ahead {
         Some(read) => read,

@@ -1,7 +1,8 @@
 //! The numbers themselves: NaN, infinity, absurd sizes and rows of zeros, per tensor.
 //!
-//! Rows are read and decoded in pieces of `PIECE_BYTES` of weights, over all threads of the pool;
-//! what is kept of a piece is a handful of counts, so memory does not grow with the model.
+//! Rows are read and decoded in pieces of `PIECE_BYTES` of weights, over all threads of the pool, each in
+//! memory of its own that stays in its cache; what is kept of a piece is a handful of counts, so memory
+//! does not grow with the model.
 
 use rayon::prelude::*;
 use serde::Serialize;
@@ -10,10 +11,11 @@ use crate::bytes::replace::check_interrupt;
 use crate::check::Finding;
 use crate::error::Result;
 use crate::model::{Model, Tensor};
+use crate::per_isa;
 use crate::quant::{decode_rows, isa::Isa};
 
 /// Bytes of decoded weights that one thread holds at a time.
-const PIECE_BYTES: u64 = 4 << 20;
+const PIECE_BYTES: u64 = 512 << 10;
 /// A weight this many times the tensor's usual largest is absurd: a damaged scale, not an outlier.
 const ABSURD_RATIO: f64 = 1e4;
 /// A weight of this size is absurd whatever its neighbours are.
@@ -44,10 +46,7 @@ pub struct Numbers {
 impl Numbers {
     /// Takes one row.
     fn row(&mut self, row: u64, weights: &[f32]) {
-        let bits = weights.iter().map(|w| w.to_bits() & 0x7fff_ffff);
-        // Without the sign, the bits of floats are in the order of their sizes; infinity stands above
-        // every number and NaN above infinity.
-        let largest = bits.fold(0, u32::max);
+        let largest = largest(Isa::best(), weights);
         const INFINITY: u32 = 0x7f80_0000;
         self.rows += 1;
         let mut finite = f32::from_bits(largest);
@@ -92,6 +91,17 @@ impl Numbers {
     }
 }
 
+/// The bits of the largest weight without its sign, in whose order floats are; infinity stands above every
+/// number and NaN above infinity.
+#[inline(always)]
+fn largest_of(weights: &[f32]) -> u32 {
+    weights.iter().map(|w| w.to_bits() & 0x7fff_ffff).fold(0, u32::max)
+}
+
+per_isa! {
+    fn largest(weights: &[f32]) -> u32 = largest_of;
+}
+
 /// Decodes every row of a tensor; `progress` hears of stored bytes as they are done.
 ///
 /// # Errors
@@ -106,31 +116,41 @@ pub fn measure(model: &Model, tensor: &Tensor, progress: &(dyn Fn(u64) + Sync)) 
     // A row of a million weights is a piece by itself.
     let piece = (PIECE_BYTES / 4 / len).max(1).next_multiple_of(group);
     let pieces: Vec<u64> = (0..rows.div_ceil(piece)).collect();
-    let measure = |i| {
+    let measure = |held: &mut Held, i| {
         check_interrupt()?;
         let first = i * piece;
         let n = piece.min(rows - first);
-        let (bytes, numbers) = measure_rows(model, tensor, first, n)?;
+        let (bytes, numbers) = measure_rows(model, tensor, first, n, held)?;
         progress(bytes);
         Ok(numbers)
     };
     let measured: Result<Vec<Numbers>> = if model.only_forward(tensor) {
-        pieces.into_iter().map(measure).collect()
+        let held = &mut Held::default();
+        pieces.into_iter().map(|i| measure(held, i)).collect()
     } else {
-        pieces.into_par_iter().map(measure).collect()
+        pieces.into_par_iter().map_init(Held::default, measure).collect()
     };
     Ok(measured?.iter().fold(Numbers::default(), Numbers::join))
 }
 
-fn measure_rows(model: &Model, tensor: &Tensor, first: u64, n: u64) -> Result<(u64, Numbers)> {
+/// Bytes and weights of one piece, whose memory serves the next one too.
+type Held = (Vec<u8>, Vec<f32>);
+
+fn measure_rows(
+    model: &Model,
+    tensor: &Tensor,
+    first: u64,
+    n: u64,
+    (bytes, out): &mut Held,
+) -> Result<(u64, Numbers)> {
     let size = |n: u64| usize::try_from(n).map_err(|_| too_large(tensor));
     let len = size(tensor.row_len())?;
     let stored = n.checked_mul(tensor.row_bytes()).ok_or_else(|| too_large(tensor))?;
-    let mut bytes = vec![0; size(stored)?];
-    model.read_rows(tensor, first, n, &mut bytes)?;
+    bytes.resize(size(stored)?, 0);
+    model.read_rows(tensor, first, n, bytes)?;
     let weights = n.checked_mul(tensor.row_len()).ok_or_else(|| too_large(tensor))?;
-    let mut out = vec![0.0; size(weights)?];
-    decode_rows(tensor.quant, Isa::best(), &bytes, len, &mut out);
+    out.resize(size(weights)?, 0.0);
+    decode_rows(tensor.quant, Isa::best(), bytes, len, out);
     let mut numbers = Numbers::default();
     for (row, weights) in (first..).zip(out.chunks_exact(len)) {
         numbers.row(row, weights);

@@ -2,16 +2,10 @@
 
 use rayon::prelude::*;
 
-use super::{Linear, Tapped, capped, norm::Norm, position::rotate};
-use crate::{
-    infer::{
-        cache::{BLOCK, Cache},
-        config::{Config, Position},
-        dot::dot,
-        functions::softmax,
-    },
-    per_isa,
-    quant::isa::Isa,
+use super::{Linear, Tapped, heads::mix, norm::Norm, position::rotate};
+use crate::infer::{
+    cache::Cache,
+    config::{Config, Position},
 };
 
 /// The matrices of one layer's attention.
@@ -70,67 +64,5 @@ impl Attention {
         cache.extend(n, &keys, &values);
         let mixed = mix(config, &queries, cache, n); // [T][heads * head]
         self.out.of(&mixed, tap) // [T][width]
-    }
-}
-
-/// For each query the values so far, each as much as its key fits: `[T][heads * head]` in and out.
-fn mix(config: &Config, queries: &[f32], cache: &Cache, n: usize) -> Vec<f32> {
-    let Config { heads, kv_heads, head, attention_scale: scale, attention_cap, .. } = *config;
-    let windowed = config.windows.covers(n);
-    let mut mixed = vec![0.0; queries.len()];
-    let each = mixed.par_chunks_exact_mut(head).zip(queries.par_chunks_exact(head)).enumerate();
-    each.for_each_init(Vec::new, |scores: &mut Vec<f32>, (i, (out, query))| {
-        let (t, h) = (i / heads, i % heads);
-        // Query head h shares key head h / (heads / kv_heads) with its neighbours.
-        let shared = h / (heads / kv_heads);
-        let (keys, values) = (cache.keys(n, shared), cache.values(n, shared));
-        let seen = match config.whole_text {
-            true => cache.len() + queries.len() / (heads * head),
-            false => cache.len() + t + 1,
-        };
-        // The first position in the window, and the block that it is in.
-        let first = if windowed { seen.saturating_sub(config.window) } else { 0 };
-        let (block, hidden) = (first / BLOCK, first % BLOCK);
-        scores.clear();
-        scores.resize(seen - block * BLOCK, 0.0); // [seen from that block on]
-        for (scores, keys) in scores.chunks_mut(BLOCK).zip(keys.skip(block)) {
-            fit(Isa::best(), query, keys, scale, scores);
-        }
-        let looked = &mut scores[hidden..];
-        if let Position::Alibi(slopes) = &config.position {
-            for (position, score) in (first..).zip(looked.iter_mut()) {
-                *score += slopes[h] * position as f32;
-            }
-        }
-        capped(looked, attention_cap);
-        softmax(looked);
-        scores[..hidden].fill(0.0);
-        for (shares, values) in scores.chunks(BLOCK).zip(values.skip(block)) {
-            blend(Isa::best(), shares, values, out);
-        }
-    });
-    mixed
-}
-
-per_isa! {
-    fn fit(query: &[f32], keys: &[f32], scale: f32, scores: &mut [f32]) = fits[isa];
-    fn blend(shares: &[f32], values: &[f32], out: &mut [f32]) = blended[isa];
-}
-
-/// How well the query fits each key: `[head]` and `[scores][head]` in, `[scores]` out.
-#[inline(always)]
-fn fits(isa: Isa, query: &[f32], keys: &[f32], scale: f32, scores: &mut [f32]) {
-    for (score, key) in scores.iter_mut().zip(keys.chunks_exact(query.len())) {
-        *score = dot(isa, query, key) * scale;
-    }
-}
-
-/// Adds every value by its share, the first position first: `[shares]` and `[shares][head]` in, `[head]` out.
-#[inline(always)]
-fn blended(isa: Isa, shares: &[f32], values: &[f32], out: &mut [f32]) {
-    for (share, value) in shares.iter().zip(values.chunks_exact(out.len())) {
-        for (out, value) in out.iter_mut().zip(value) {
-            *out = isa.mul_add(*share, *value, *out);
-        }
     }
 }

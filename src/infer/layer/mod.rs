@@ -4,6 +4,7 @@
 
 pub mod attention;
 pub mod experts;
+mod heads;
 pub mod mlp;
 pub mod norm;
 pub mod position;

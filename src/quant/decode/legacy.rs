@@ -44,13 +44,17 @@ fn pairs(qs: &[u8], out: &mut [f32], weight: impl Fn(u8) -> f32) {
     }
 }
 
-/// Nibbles of 2n weights in n bytes, in halves.
+/// The sixteen bytes of nibbles at the end of a block.
 #[inline(always)]
-fn halves(qs: &[u8], out: &mut [f32], weight: impl Fn(u8) -> f32) {
-    let (low, high) = out.split_at_mut(qs.len());
-    for ((low, high), byte) in low.iter_mut().zip(high).zip(qs) {
-        *low = weight(byte & 15);
-        *high = weight(byte >> 4);
+fn sixteen(block: &[u8]) -> &[u8; 16] {
+    block.last_chunk().unwrap_or(&[0; 16])
+}
+
+/// The weights of low and of high nibbles, in pairs.
+#[inline(always)]
+fn in_pairs([low, high]: [[f32; 16]; 2], out: &mut [f32; 32]) {
+    for ((out, low), high) in out.as_chunks_mut::<2>().0.iter_mut().zip(low).zip(high) {
+        *out = [low, high];
     }
 }
 
@@ -65,36 +69,35 @@ fn offset(d: f32, m: f32) -> impl Fn(u8) -> f32 {
 }
 
 #[inline(always)]
-pub(crate) fn q4_0_pairs_f32(_: Isa, b: &[u8; 20], out: &mut [f32; 32]) {
-    pairs(&b[4..], out, centred(f32_at(b, 0)));
+pub(crate) fn q4_0_pairs_f32(isa: Isa, b: &[u8; 20], out: &mut [f32; 32]) {
+    in_pairs(isa.nibbles(sixteen(b), 8, f32_at(b, 0), 0.0), out);
 }
 
 #[inline(always)]
-fn q4_0_halves_f32(_: Isa, b: &[u8; 20], out: &mut [f32; 32]) {
-    halves(&b[4..], out, centred(f32_at(b, 0)));
+fn q4_0_halves_f32(isa: Isa, b: &[u8; 20], out: &mut [f32; 32]) {
+    out.as_chunks_mut().0.copy_from_slice(&isa.nibbles(sixteen(b), 8, f32_at(b, 0), 0.0));
 }
 
 #[inline(always)]
 pub(crate) fn q4_0_halves_f16(isa: Isa, b: &[u8; 18], out: &mut [f32; 32]) {
-    let qs = b.last_chunk().unwrap_or(&[0; 16]);
-    out.as_chunks_mut().0.copy_from_slice(&isa.nibbles(qs, 8, half_at(isa, b, 0), 0.0));
+    out.as_chunks_mut().0.copy_from_slice(&isa.nibbles(sixteen(b), 8, half_at(isa, b, 0), 0.0));
 }
 
 #[inline(always)]
-fn q4_1_pairs_f32(_: Isa, b: &[u8; 24], out: &mut [f32; 32]) {
-    pairs(&b[8..], out, offset(f32_at(b, 0), f32_at(b, 4)));
+fn q4_1_pairs_f32(isa: Isa, b: &[u8; 24], out: &mut [f32; 32]) {
+    in_pairs(isa.nibbles(sixteen(b), 0, f32_at(b, 0), -f32_at(b, 4)), out);
 }
 
 #[inline(always)]
-fn q4_1_halves_f32(_: Isa, b: &[u8; 24], out: &mut [f32; 32]) {
-    halves(&b[8..], out, offset(f32_at(b, 0), f32_at(b, 4)));
+fn q4_1_halves_f32(isa: Isa, b: &[u8; 24], out: &mut [f32; 32]) {
+    let weights = isa.nibbles(sixteen(b), 0, f32_at(b, 0), -f32_at(b, 4));
+    out.as_chunks_mut().0.copy_from_slice(&weights);
 }
 
 #[inline(always)]
 pub(crate) fn q4_1_halves_f16(isa: Isa, b: &[u8; 20], out: &mut [f32; 32]) {
-    let qs = b.last_chunk().unwrap_or(&[0; 16]);
     let (d, m) = (half_at(isa, b, 0), half_at(isa, b, 2));
-    out.as_chunks_mut().0.copy_from_slice(&isa.nibbles(qs, 0, d, -m));
+    out.as_chunks_mut().0.copy_from_slice(&isa.nibbles(sixteen(b), 0, d, -m));
 }
 
 /// As Q4_1 but for one weight, which stands by itself.

@@ -9,7 +9,7 @@ mod iquant;
 pub(crate) mod kquant;
 pub(crate) mod legacy;
 mod levels;
-pub(crate) mod plain;
+mod plain;
 pub(crate) mod whole;
 
 use crate::quant::{QuantType, isa::Isa};
@@ -43,6 +43,7 @@ pub fn decode_rows(q: QuantType, isa: Isa, bytes: &[u8], row_len: usize, out: &m
 fn named(name: &str) -> Option<DecodeRows> {
     let tables = [
         plain::KERNELS,
+        plain::HALVES,
         legacy::KERNELS,
         legacy::PLANAR,
         kquant::KERNELS,

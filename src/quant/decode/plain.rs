@@ -1,23 +1,37 @@
 //! Plain numbers: one a weight.
 
-use super::decoders;
-use crate::quant::{half::f32_from_half, isa::Isa};
+use super::{DecodeRows, decoders};
+use crate::{per_isa, quant::isa::Isa};
 
-decoders!(f32, f16, bf16, f64, i8, i16, i32, i64);
+decoders!(f32, bf16, f64, i8, i16, i32, i64);
 
-#[inline(always)]
-pub(crate) fn f32(_: Isa, x: &[u8; 4], out: &mut [f32; 1]) {
-    out[0] = f32::from_le_bytes(*x);
+/// The kernel that takes many numbers at a time: one by one, the processor's own conversion is no vector code.
+pub(super) const HALVES: &[(&str, DecodeRows)] =
+    &[("f16", |isa, rows, _, out| f16(isa, rows, out))];
+
+per_isa! {
+    fn f16(rows: &[u8], out: &mut [f32]) = halves[isa];
 }
 
 #[inline(always)]
-pub(crate) fn f16(_: Isa, x: &[u8; 2], out: &mut [f32; 1]) {
-    out[0] = f32_from_half(u16::from_le_bytes(*x));
+fn halves(isa: Isa, rows: &[u8], out: &mut [f32]) {
+    let ((packs, rest), (to, to_rest)) = (rows.as_chunks(), out.as_chunks_mut());
+    for (out, pack) in to.iter_mut().zip(packs) {
+        isa.halves(pack, out);
+    }
+    for (out, half) in to_rest.iter_mut().zip(rest.as_chunks().0) {
+        *out = isa.half(u16::from_le_bytes(*half));
+    }
+}
+
+#[inline(always)]
+fn f32(_: Isa, x: &[u8; 4], out: &mut [f32; 1]) {
+    out[0] = f32::from_le_bytes(*x);
 }
 
 /// bf16 is the upper half of an f32.
 #[inline(always)]
-pub(crate) fn bf16(_: Isa, x: &[u8; 2], out: &mut [f32; 1]) {
+fn bf16(_: Isa, x: &[u8; 2], out: &mut [f32; 1]) {
     out[0] = f32::from_bits(u32::from(u16::from_le_bytes(*x)) << 16);
 }
 
