@@ -275,7 +275,7 @@ impl Report {
                 }
                 None => format!("summed, rounded to {}", group.from),
             },
-            "computed" => "eight-bit floats times their scales, in f32".to_owned(),
+            "computed" => "codes of a quantized checkpoint times their scales, in f32".to_owned(),
             "copied" => "the same bytes".to_owned(),
             "reordered" => "lossless: the same weights, bit for bit".to_owned(),
             "decoded" => "lossless: F32 holds every weight".to_owned(),

@@ -8,7 +8,8 @@
 //! | AWQ | `qweight` i32 with as many rows as the matrix has columns, `qzeros`, `scales` |
 //! | bitsandbytes | `weight` u8 with `weight.absmax`, `weight.quant_map`; or i8 with `SCB` |
 //! | FP8 | `weight` in float8 with `weight_scale_inv` or `weight_scale` |
-//! | compressed-tensors | `weight_packed`, `weight_scale` |
+//! | compressed-tensors | `weight_packed` i32, or `weight` i8, with `weight_scale`, `weight_zero_point` |
+//! | NVFP4, MXFP4 | `weight_packed` or `weight` u8, `weight_scale` of a byte each 16 or 32 |
 //! | MLX | `weight` u32, `scales`, `biases` |
 
 use std::{fmt, path::Path};
@@ -81,7 +82,8 @@ fn stated(folder: &Path) -> Result<Option<Json>> {
 }
 
 /// What `quant_method` says where matrices are decoded.
-const METHODS: [&str; 5] = ["fp8", "fbgemm_fp8", "compressed-tensors", "gptq", "awq"];
+const METHODS: [&str; 7] =
+    ["fp8", "fbgemm_fp8", "compressed-tensors", "gptq", "awq", "bitsandbytes", "modelopt"];
 
 /// Decodes what `scheme` quantized, where it is one that is read and the architecture too.
 ///
@@ -96,7 +98,10 @@ pub fn decode(draft: &mut Draft, shards: &mut [Vec<Stored>], scheme: &Scheme) ->
     let known = method.is_none_or(|method| METHODS.contains(&method));
     // Weights that were turned before they were quantized would have to be turned back.
     let turned = said("transform_config").and_then(Json::as_object);
-    let plain = turned.is_none_or(serde_json::Map::is_empty);
+    // Weights that are left out where they are zero have parts of their own.
+    let sparse = said("sparsity_config").and_then(|s| s.get("format")).and_then(Json::as_str);
+    let plain = turned.is_none_or(serde_json::Map::is_empty)
+        && sparse.is_none_or(|format| format == "dense");
     // A matrix that transformers has the other way round may have been turned, or not, when it was packed.
     let upright = |family: &Family| !family.roles.values().any(|role| role.transposed);
     let read = architecture(&config).and_then(family_of).is_some_and(upright);
@@ -119,7 +124,12 @@ impl Scheme {
     /// The same, with what the settings say of it.
     fn with(self, stated: &Json) -> Scheme {
         let text = |key: &str| stated.get(key).and_then(Json::as_str);
-        let number = |keys: [&str; 2]| keys.iter().find_map(|key| stated.get(key)?.as_u64());
+        // compressed-tensors states it of groups of modules.
+        let group = || stated.get("config_groups")?.as_object()?.values().next()?.get("weights");
+        let number = |keys: [&str; 3]| {
+            let of_group = || keys.iter().find_map(|key| group()?.get(key)?.as_u64());
+            keys.iter().find_map(|key| stated.get(key)?.as_u64()).or_else(of_group)
+        };
         let name = match text("quant_method") {
             Some("gptq") => "GPTQ".to_owned(),
             Some("awq") => "AWQ".to_owned(),
@@ -128,7 +138,7 @@ impl Scheme {
                 Some(kind) if self.bits == Some(4) => format!("bitsandbytes {kind}"),
                 _ => self.name,
             },
-            Some("compressed-tensors") if self.name.starts_with("FP8") => {
+            Some("compressed-tensors") if !self.name.starts_with("compressed") => {
                 format!("{} of compressed-tensors", self.name)
             }
             Some(other) if !self.name.to_lowercase().contains(&other.to_lowercase()) => {
@@ -136,13 +146,13 @@ impl Scheme {
             }
             _ => self.name,
         };
-        let groups = number(["group_size", "q_group_size"]).filter(|n| *n > 0);
+        let groups = number(["group_size", "q_group_size", ""]).filter(|n| *n > 0);
         let groups = groups.map(|n| format!("groups of {n}"));
         let blocks = stated.get("weight_block_size").and_then(Json::as_array).map(|sizes| {
             let sizes: Vec<String> = sizes.iter().map(Json::to_string).collect();
             format!("blocks of {}", sizes.join(" × "))
         });
-        let bits = self.bits.or(number(["bits", "w_bit"]));
+        let bits = self.bits.or(number(["bits", "w_bit", "num_bits"]));
         Scheme { name, bits, groups: groups.or(blocks).or(self.groups) }
     }
 }
@@ -188,8 +198,18 @@ fn of_tensors<'a>(tensors: &(impl Iterator<Item = &'a Stored> + Clone)) -> Optio
         };
         return named("GPTQ", bits, groups);
     }
-    if find(".weight_packed").is_some() {
-        return named("compressed-tensors", None, None);
+    if let Some(packed) = find(".weight_packed") {
+        let scale = beside(packed, "_packed", "_scale").map_or("", |scale| scale.dtype.name);
+        return match (packed.dtype.name, scale) {
+            ("u8", "float8_e4m3fn") => named("NVFP4", Some(4), Some("groups of 16".to_owned())),
+            ("u8", "u8" | "float8_e8m0fnu") => {
+                named("MXFP4", Some(4), Some("groups of 32".to_owned()))
+            }
+            _ => named("compressed-tensors", None, None),
+        };
+    }
+    if find(".weight_scale_2").is_some() {
+        return named("NVFP4", Some(4), Some("groups of 16".to_owned()));
     }
     let scaled = find(".weight.absmax").or_else(|| find(".quant_state.bitsandbytes__nf4"));
     if scaled.is_some() {
@@ -216,5 +236,8 @@ fn of_tensors<'a>(tensors: &(impl Iterator<Item = &'a Stored> + Clone)) -> Optio
         return named(&format!("FP8 ({})", float.dtype.name), Some(8), groups);
     }
     let packed = weights().find(|t| t.shape.len() == 2 && !t.dtype.is_float());
+    if packed.is_some_and(|t| t.dtype.name == "i8" && beside(t, "", "_scale").is_some()) {
+        return named("int8", Some(8), None);
+    }
     packed.and_then(|t| named(&format!("an unknown scheme ({} weights)", t.dtype.name), None, None))
 }

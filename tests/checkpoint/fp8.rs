@@ -211,3 +211,31 @@ fn scales_that_cannot_be_right_are_named() {
     let stays = json!({"quant_method": "quark", "weight_block_size": [128, 48]});
     refused(&|_| {}, &stays, "weights quantized by quark");
 }
+
+/// A model that was only cast has no scales, its norms are eight bits too, and nothing is stated.
+#[test]
+fn casts_to_eight_bits_are_read_as_they_are() {
+    let mut cast = tensors(&fs::read(original().join("model.safetensors")).unwrap());
+    let mut plain = cast.clone();
+    for (name, tensor) in &mut cast {
+        let (count, mut state) = (tensor.1.iter().product::<u64>(), name.len() as u32);
+        let codes: Vec<u8> = (0..count)
+            .map(|_| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                if state >> 24 & 0x7f == 0x7f { 1 } else { (state >> 24) as u8 }
+            })
+            .collect();
+        let numbers = codes.iter().flat_map(|code| (e4m3(*code) as f32).to_le_bytes()).collect();
+        plain.insert(name.clone(), ("F32".to_owned(), tensor.1.clone(), numbers));
+        (tensor.0, tensor.2) = ("F8_E4M3".to_owned(), codes);
+    }
+    let (ours, wanted) = (opened(&cast, None).unwrap(), opened(&plain, None).unwrap());
+    assert_eq!(ours.tensors.len(), 21);
+    for tensor in &wanted.tensors {
+        let same = rows(&ours, &tensor.name, 5) == rows(&wanted, &tensor.name, 5);
+        assert!(same, "{}", tensor.name);
+    }
+    // Where scales are meant to be, one that is missing is an error.
+    let error = opened(&cast, Some(&json!({"quant_method": "fp8"}))).unwrap_err().to_string();
+    assert!(error.contains("without a weight_scale"), "{error}");
+}

@@ -75,7 +75,7 @@ fn part(case: &str, name: &str, dtype: &str, shape: &[u64], kind: &Json) -> Vec<
 fn known() -> Vec<Json> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/families/packed.json");
     let known: Vec<Json> = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
-    assert!(known.len() >= 13, "{}", known.len());
+    assert!(known.len() >= 40, "{}", known.len());
     known
 }
 
@@ -192,4 +192,80 @@ fn parts_of_gptq_and_awq_that_do_not_fit_are_named() {
     refused("awq groups 64", &said("group_size", json!(128)), "192 columns in 3 groups of 128");
     refused("awq groups 64", &nan, "down_proj.scales: a scale of NaN");
     refused(plain, &said("quant_method", json!("aqlm")), "weights quantized by aqlm");
+}
+
+#[test]
+fn parts_of_other_ways_that_do_not_fit_are_named() {
+    let said = |key: &'static str, value: Json| {
+        move |_: &mut Tensors, settings: &mut Json| settings[key] = value.clone()
+    };
+    let remove = |end: &'static str| {
+        move |t: &mut Tensors, _: &mut Json| drop(t.remove(&format!("{DOWN}.{end}")))
+    };
+    let weights = |key: &'static str, value: Json| {
+        move |_: &mut Tensors, settings: &mut Json| {
+            settings["config_groups"]["group_0"]["weights"][key] = value.clone();
+        }
+    };
+    let bytes = |end: &'static str, at: usize, new: &'static [u8]| {
+        move |t: &mut Tensors, _: &mut Json| {
+            t.get_mut(&format!("{DOWN}.{end}")).unwrap().2[at..at + new.len()].copy_from_slice(new);
+        }
+    };
+    let pack = "pack-quantized 4 bits group 64 zero points";
+    refused(pack, &remove("weight_scale"), "down_proj.weight_packed: no weight_scale beside it");
+    refused(pack, &remove("weight_shape"), "no weight_shape beside it");
+    refused(pack, &weights("num_bits", json!(5)), "[64, 192] of 5 bits in words [64, 24]");
+    refused(pack, &weights("group_size", json!(48)), "192 columns in 3 groups of 48");
+    refused(pack, &bytes("weight_shape", 8, &[193]), "[64, 193] of 4 bits in words [64, 24]");
+    refused(pack, &bytes("weight_scale", 2, &[0x80, 0x7f]), "weight_scale: a scale of inf");
+    let sparse = json!({"format": "sparse-24-bitmask"});
+    refused(
+        pack,
+        &said("sparsity_config", sparse),
+        "weights quantized by compressed-tensors, 4 bits",
+    );
+    let turned = json!({"config_groups": {"R1": {}}});
+    refused(
+        pack,
+        &said("transform_config", turned),
+        "weights quantized by compressed-tensors, 4 bits",
+    );
+
+    let float = "nvfp4-pack-quantized";
+    refused(float, &remove("weight_global_scale"), "no weight_global_scale and no weight_scale_2");
+    refused(float, &bytes("weight_global_scale", 0, &[0; 4]), "a scale of 0");
+    refused(float, &bytes("weight_scale", 5, &[0x7f]), "weight_scale: a scale of NaN");
+
+    let four = "bitsandbytes nf4 64";
+    refused(four, &remove("weight.quant_map"), "down_proj.weight: no quant_map beside it");
+    let state = "weight.quant_state.bitsandbytes__nf4";
+    refused(four, &remove(state), "no quant_state.bitsandbytes__nf4 or __fp4");
+    refused(four, &bytes(state, 0, b"!"), "bitsandbytes__nf4: no JSON");
+    let short = |t: &mut Tensors, _: &mut Json| {
+        let absmax = t.get_mut(&format!("{DOWN}.weight.absmax")).unwrap();
+        (absmax.1[0], absmax.2) = (absmax.1[0] - 1, absmax.2.split_off(4));
+    };
+    refused(four, &short, "6144 bytes and 191 absmax for [64, 192] in blocks of 64");
+    refused("bitsandbytes int8", &bytes("weight_format", 0, &[2]), "weight_format 2, wanted 0");
+
+    let affine = "mlx 4 bits groups 64 f16";
+    refused(affine, &remove("biases"), "down_proj.weight: no biases beside it");
+    refused(affine, &said("bits", json!(8)), "words [64, 24] of 8 bits in groups of 64");
+    refused(affine, &said("bits", json!(7)), "7 bits");
+    refused(affine, &said("mode", json!("mxfp4")), "the mode mxfp4");
+    refused(affine, &said("bits", Json::Null), "states no bits and group_size");
+}
+
+/// What a module has of its own counts; what is not packed stays as it is.
+#[test]
+fn modules_of_mlx_may_have_their_own_bits() {
+    let mut case = case("mlx 4 bits groups 64 f16");
+    let tensors = packed(&case);
+    case["settings"]["bits"] = json!(8);
+    case["settings"][DOWN] = json!({"bits": 4, "group_size": 64});
+    let model = opened(&tensors, &case).unwrap();
+    let sum = Sha256::digest(rows(&model, "blk.1.ffn_down.weight", 64));
+    let sum: String = sum.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(case["sum"], sum);
 }

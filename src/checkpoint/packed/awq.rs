@@ -68,7 +68,7 @@ pub fn matrix(parts: &Parts, stored: &Stored) -> Result<Option<Matrix>> {
     let groups = Groups::Runs(size);
     Ok(Some(Matrix {
         name: named("weight"),
-        shape: [outputs, inputs],
+        shape: vec![outputs, inputs],
         parts: used.to_vec(),
         rows: Box::new(Awq { codes, zeros, scales, groups }),
     }))

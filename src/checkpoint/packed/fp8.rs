@@ -7,6 +7,7 @@
 //! weight_scale_inv, [rows/a, cols/b]   weight_block_size of the settings, as [128, 128]; edges ragged
 //! weight_scale, one number             the whole matrix
 //! weight_scale, [rows] or [rows, 1]    one row
+//! none, and nothing stated             the whole model was cast: w = float8(weight)
 //! ```
 //!
 //! `scale_inv` is multiplied too: it is the inverse of what the weights were multiplied by.
@@ -28,6 +29,14 @@ const MOST_SCALES: u64 = 1 << 22;
 /// Where it has no scales, or scales of another shape than the settings say, or that are no numbers.
 pub fn matrix(parts: &Parts, stored: &Stored) -> Result<Option<Matrix>> {
     let Some(values) = eight_bits(stored.dtype.name) else { return Ok(None) };
+    // A model that was only cast: nothing is scaled.
+    if parts.is_unstated() && !parts.any("scale") {
+        let codes = parts.part(&stored.name, &stored.name, &[stored.dtype.name])?;
+        let (name, shape, used) = (stored.name.clone(), stored.shape.clone(), Vec::new());
+        let block = (codes.rows, codes.columns);
+        let rows = Box::new(Fp8 { codes, block, scales: vec![1.0], values });
+        return Ok(Some(Matrix { name, shape, parts: used, rows }));
+    }
     if !stored.name.ends_with(".weight") {
         return Ok(None);
     }
@@ -76,7 +85,7 @@ pub fn matrix(parts: &Parts, stored: &Stored) -> Result<Option<Matrix>> {
     let rows_of = Box::new(Fp8 { codes, block, scales, values });
     Ok(Some(Matrix {
         name: stored.name.clone(),
-        shape: [rows, columns],
+        shape: vec![rows, columns],
         parts: used,
         rows: rows_of,
     }))

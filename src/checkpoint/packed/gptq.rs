@@ -20,6 +20,7 @@ use serde_json::Value as Json;
 
 use super::{
     awq::is_awq,
+    codes::{code, unpack},
     groups::{Groups, scaled},
     part::{FLOATS, Matrix, OF_MODEL, Part, Parts, Rows, WHOLE, in_memory},
 };
@@ -106,7 +107,7 @@ pub fn matrix(parts: &Parts, stored: &Stored) -> Result<Option<Matrix>> {
     let used = ["qweight", "qzeros", "scales", "g_idx"].map(named);
     Ok(Some(Matrix {
         name: named("weight"),
-        shape: [outputs, inputs],
+        shape: vec![outputs, inputs],
         parts: used.to_vec(),
         rows: Box::new(Gptq { codes, zeros, scales, order, bits, plus, inputs }),
     }))
@@ -154,31 +155,5 @@ impl Rows for Gptq {
             }
         }
         Ok(())
-    }
-}
-
-/// The code that begins at a bit of a sequence of words.
-fn code(words: &[u32], at: usize, mask: u32) -> u32 {
-    let word = |n: usize| u64::from(words.get(n).copied().unwrap_or(0));
-    let both = word(at / 32) | word(at / 32 + 1) << 32;
-    #[expect(clippy::cast_possible_truncation, reason = "the mask has less than 32 bits")]
-    let code = (both >> (at % 32)) as u32 & mask;
-    code
-}
-
-/// The codes of a sequence of words.
-#[expect(clippy::cast_possible_truncation, reason = "codes have at most eight bits")]
-fn unpack(words: &[u32], bits: usize, codes: &mut [u8]) {
-    let mask = (1 << bits) - 1;
-    if 32 % bits == 0 {
-        for (word, codes) in words.iter().zip(codes.chunks_mut(32 / bits)) {
-            for (i, out) in codes.iter_mut().enumerate() {
-                *out = (word >> (i * bits) & mask) as u8;
-            }
-        }
-    } else {
-        for (i, out) in codes.iter_mut().enumerate() {
-            *out = code(words, i * bits, mask) as u8;
-        }
     }
 }

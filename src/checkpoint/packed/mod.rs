@@ -7,9 +7,14 @@
 //! What has no packed parts, as the layers that `modules_to_not_convert` or `ignore` name, stays as it is.
 
 mod awq;
+mod bitsandbytes;
+mod codes;
+mod compressed;
+mod fp4;
 mod fp8;
 mod gptq;
 mod groups;
+mod mlx;
 mod part;
 mod small;
 
@@ -18,7 +23,7 @@ use std::collections::HashSet;
 use serde_json::Value as Json;
 
 use self::part::{Matrix, Parts, Rows, in_memory};
-use super::{Stored, assemble::Draft, dtype::Dtype};
+use super::{Stored, assemble::Draft, dtype::Dtype, safetensors};
 use crate::{
     bytes::Input,
     error::{Error, Result},
@@ -28,12 +33,30 @@ use crate::{
 const STEP: u64 = 1 << 19;
 /// What scales of activations and of cached keys and values end in: a runner of such weights may need them, the
 /// values of weights do not.
-const OF_ACTIVATIONS: [&str; 2] = [".input_scale", ".activation_scale"];
+const OF_ACTIVATIONS: [&str; 7] = [
+    ".input_scale",
+    ".activation_scale",
+    ".input_global_scale",
+    ".input_zero_point",
+    ".k_scale",
+    ".v_scale",
+    ".q_scale",
+];
 
 /// Makes a matrix of a tensor of codes and what stands beside it; none where it is not packed that way.
 type Make = fn(&Parts, &Stored) -> Result<Option<Matrix>>;
 /// Every way of packing.
-const WAYS: [Make; 3] = [gptq::matrix, awq::matrix, fp8::matrix];
+const WAYS: [Make; 9] = [
+    gptq::matrix,
+    awq::matrix,
+    compressed::packed,
+    compressed::bytes,
+    fp4::matrix,
+    bitsandbytes::four_bits,
+    bitsandbytes::eight_bits,
+    mlx::matrix,
+    fp8::matrix,
+];
 
 /// Puts in place of every packed matrix one of f32 that is decoded when it is read, and takes its parts away. How
 /// many there were.
@@ -59,15 +82,16 @@ pub fn decode(draft: &mut Draft, shards: &mut [Vec<Stored>], stated: Option<&Jso
     for (shard, made) in shards.iter_mut().zip(made) {
         for (place, matrix) in made {
             let (Some(stored), Some(f32)) = (shard.get_mut(place), f32) else { continue };
-            let Matrix { name, shape: [rows, columns], parts, rows: decoder } = matrix;
-            let len = rows.saturating_mul(columns).saturating_mul(4);
+            let Matrix { name, shape, parts, rows: decoder } = matrix;
+            let len = shape.iter().fold(4u64, |n, size| n.saturating_mul(*size));
+            let columns = shape.last().copied().unwrap_or(1).max(1);
             let input = Input::made(&name, len, move |at, out| read(&*decoder, columns, at, out));
             spent.extend(parts.into_iter().filter(|part| *part != name));
             *stored = Stored {
                 name,
                 dtype: f32,
-                shape: vec![rows, columns],
-                stride: vec![columns, 1],
+                stride: safetensors::dense(&shape),
+                shape,
                 file: draft.files.len(),
                 at: 0,
                 big_endian: false,

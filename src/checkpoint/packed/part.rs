@@ -30,8 +30,8 @@ pub trait Rows: Send + Sync {
 pub struct Matrix {
     /// Its name, as a model that was never quantized has it.
     pub name: String,
-    /// Rows and columns.
-    pub shape: [u64; 2],
+    /// Its shape, rows before columns.
+    pub shape: Vec<u64>,
     /// The parts that it is made of, by name.
     pub parts: Vec<String>,
     /// What decodes it.
@@ -57,15 +57,27 @@ impl<'a> Parts<'a> {
         self.stated?.get(key).filter(|value| !value.is_null())
     }
 
+    /// Whether nothing is stated of quantization.
+    pub fn is_unstated(&self) -> bool {
+        self.stated.is_none()
+    }
+
+    /// Whether the name of any tensor has these letters.
+    pub fn any(&self, letters: &str) -> bool {
+        self.all.keys().any(|name| name.contains(letters))
+    }
+
     /// What the settings call it.
     pub fn word(&self, key: &str) -> Option<&'a str> {
         self.setting(key)?.as_str()
     }
 
-    /// The settings of the weights of compressed-tensors' first group.
+    /// A setting of weights that all groups of compressed-tensors agree in.
     pub fn of_groups(&self, key: &str) -> Option<&'a Json> {
-        let first = self.setting("config_groups")?.as_object()?.values().next()?;
-        first.get("weights")?.get(key).filter(|value| !value.is_null())
+        let groups = self.setting("config_groups")?.as_object()?;
+        let mut all = groups.values().map(|group| group.get("weights")?.get(key));
+        let first = all.next()??;
+        (!first.is_null() && all.all(|other| other == Some(first))).then_some(first)
     }
 
     /// A tensor by its name.

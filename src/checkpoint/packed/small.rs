@@ -28,3 +28,7 @@ pub fn eight_bits(dtype: &str) -> Option<[f32; 256]> {
     }
     Some(values)
 }
+
+/// The value of each code of e2m1: sign, two bits of exponent with the bias 1, one of mantissa.
+pub const E2M1: [f32; 16] =
+    [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0];

@@ -1,0 +1,115 @@
+//! NVFP4 and MXFP4: floats of four bits, e2m1, with a small float for each 16 or 32 of a row.
+//!
+//! ```text
+//! weight_packed or weight  [rows, cols / 2]   u8: the lower half is the even column
+//!
+//! compressed-tensors NVFP4   w = e2m1 * (e4m3(weight_scale[r][c / 16]) / weight_global_scale)
+//! modelopt NVFP4             w = e2m1 * (e4m3(weight_scale[r][c / 16]) * weight_scale_2)
+//! compressed-tensors MXFP4   w = e2m1 * 2^(weight_scale[r][c / 32] - 127)
+//! ```
+//!
+//! In f32, one rounding for each sign. e2m1 is s ee m: 0 0.5 1 1.5 2 3 4 6, and the same below zero.
+//! Source: compressed-tensors, compressors/nvfp4/base.py, compressors/mxfp4/base.py, quantization/lifecycle/
+//! forward_helpers.py: _dequantize; modelopt, torch/quantization/qtensor/nvfp4_tensor.py: NVFP4QTensor.dequantize.
+
+use super::{
+    part::{Matrix, Part, Parts, Rows, WHOLE, in_memory},
+    small::{E2M1, eight_bits},
+};
+use crate::{checkpoint::Stored, error::Result};
+
+/// The matrix of codes of four bits with a scale beside them; none of other tensors.
+///
+/// # Errors
+/// Where parts are missing or do not fit.
+pub fn matrix(parts: &Parts, stored: &Stored) -> Result<Option<Matrix>> {
+    let stem = stored.name.strip_suffix("_packed").unwrap_or(&stored.name);
+    let scale = format!("{stem}_scale");
+    if stored.dtype.name != "u8" || !stem.ends_with(".weight") || parts.find(&scale).is_none() {
+        return Ok(None);
+    }
+    let codes = parts.part(&stored.name, &stored.name, &["u8"])?;
+    let scales = parts.part(&stored.name, &scale, &["float8_e4m3fn", "u8", "float8_e8m0fnu"])?;
+    let number = |end: &str| -> Result<Option<f32>> {
+        let Some(part) = parts.optional(&format!("{stem}{end}"), &["f32"])? else {
+            return Ok(None);
+        };
+        let found = part.floats(0..1, 0..1)?.first().copied().unwrap_or(0.0);
+        if found > 0.0 { Ok(Some(found)) } else { Err(part.bad(found)) }
+    };
+    let (over, times) = (number("_global_scale")?, number("_scale_2")?);
+    let odd = |what: &str| Err(parts.odd(&stored.name, what, WHOLE));
+    let (group, whole) = match (scales.dtype.name, over, times) {
+        ("float8_e4m3fn", Some(over), None) => (16, Of::Over(over)),
+        ("float8_e4m3fn", None, Some(times)) => (16, Of::Times(times)),
+        ("float8_e4m3fn", None, None) => {
+            return odd("no weight_global_scale and no weight_scale_2");
+        }
+        ("u8" | "float8_e8m0fnu", None, None) => (32, Of::Exponent),
+        _ => return odd("scales of two kinds"),
+    };
+    let columns = codes.columns * 2;
+    if scales.rows != codes.rows || scales.columns * group != columns {
+        let what =
+            format!("codes {} with scales {}, one for {group}", codes.shape(), scales.shape());
+        return Err(parts.odd(&stored.name, what, WHOLE));
+    }
+    let used = ["_packed", "_scale", "_global_scale", "_scale_2"].map(|end| format!("{stem}{end}"));
+    let shape = vec![codes.rows, columns];
+    let rows = Box::new(Four { codes, scales, group: in_memory(group)?, whole });
+    Ok(Some(Matrix { name: stem.to_owned(), shape, parts: used.to_vec(), rows }))
+}
+
+/// What the scale of a group is made of beside its stored byte.
+enum Of {
+    /// An e4m3 over the number of the whole matrix.
+    Over(f32),
+    /// An e4m3 times that number.
+    Times(f32),
+    /// A power of two.
+    Exponent,
+}
+
+struct Four {
+    codes: Part,
+    scales: Part,
+    group: usize,
+    whole: Of,
+}
+
+impl Rows for Four {
+    fn rows(&self, first: u64, out: &mut [f32]) -> Result<()> {
+        let columns = in_memory(self.codes.columns * 2)?;
+        let rows = first..first + (out.len() / columns) as u64;
+        let codes = self.codes.bytes(rows.clone(), 0..self.codes.columns)?;
+        let scales = self.scales.bytes(rows, 0..self.scales.columns)?;
+        let e4m3 = eight_bits("float8_e4m3fn").unwrap_or([f32::NAN; 256]);
+        let mut values = E2M1;
+        if let (Of::Times(_), Some(zero)) = (&self.whole, values.get_mut(8)) {
+            // modelopt's table has no zero with a sign.
+            *zero = 0.0;
+        }
+        let groups = codes.chunks_exact(self.group / 2).zip(out.chunks_exact_mut(self.group));
+        for ((codes, out), byte) in groups.zip(scales) {
+            let small = || e4m3.get(usize::from(byte)).copied().unwrap_or(f32::NAN);
+            let scale = match self.whole {
+                Of::Over(over) => small() / over,
+                Of::Times(times) => small() * times,
+                // 2^-127 has no exponent of its own in f32.
+                Of::Exponent if byte == 0 => f32::from_bits(0x0040_0000),
+                Of::Exponent => f32::from_bits(u32::from(byte) << 23),
+            };
+            if !scale.is_finite() {
+                return Err(self.scales.bad(scale));
+            }
+            for (code, out) in codes.iter().zip(out.chunks_exact_mut(2)) {
+                let value =
+                    |code: u8| values.get(usize::from(code)).copied().unwrap_or(0.0) * scale;
+                if let [even, odd] = out {
+                    (*even, *odd) = (value(code & 15), value(code >> 4));
+                }
+            }
+        }
+        Ok(())
+    }
+}
