@@ -9,7 +9,11 @@
 use super::dot::{LANES, total};
 use crate::{
     per_isa,
-    quant::{QuantType, decode::legacy, isa::Isa},
+    quant::{
+        QuantType,
+        decode::{legacy, levels},
+        isa::Isa,
+    },
 };
 
 /// Multiplies whole rows of `row_bytes` bytes with `x`.
@@ -116,6 +120,9 @@ fused! {
     "q5_0_halves" q5_0 22 32 = legacy::q5_0_halves;
     "q5_1_halves" q5_1 24 32 = legacy::q5_1_halves;
     "q8_0_f16" q8_0 34 32 = legacy::q8_0_f16;
+    "iq4_nl" iq4_nl 18 32 = levels::iq4_nl;
+    "iq4_xs" iq4_xs 136 256 = levels::iq4_xs;
+    "mxfp4" mxfp4 17 32 = levels::mxfp4;
 }
 
 #[cfg(test)]
@@ -147,6 +154,6 @@ mod tests {
                 }
             }
         }
-        assert_eq!(KERNELS.len(), 9);
+        assert_eq!(KERNELS.len(), 12);
     }
 }

@@ -10,6 +10,8 @@
 
 #![allow(unsafe_code, reason = "calling a #[target_feature] function is the one unsafe step")]
 
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::*;
 use std::sync::LazyLock;
 
 use super::half::f32_from_half;
@@ -93,17 +95,12 @@ impl Isa {
     /// The value of a half, exactly; a NaN as some NaN.
     #[inline(always)]
     pub fn half(self, half: u16) -> f32 {
-        match self.0 {
-            Level::Portable => f32_from_half(half),
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx2 | Level::Avx512 => {
-                use std::arch::x86_64::{_mm_cvtph_ps, _mm_cvtsi32_si128, _mm_cvtss_f32};
-                // SAFETY: an `Isa` of these levels exists only where detection found F16C.
-                unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(half.into()))) }
-            }
-            #[cfg(not(target_arch = "x86_64"))]
-            Level::Avx2 | Level::Avx512 => f32_from_half(half),
+        #[cfg(target_arch = "x86_64")]
+        if self.0 != Level::Portable {
+            // SAFETY: an `Isa` of these levels exists only where detection found F16C.
+            return unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(half.into()))) };
         }
+        f32_from_half(half)
     }
 
     /// Asks for the memory `ahead` of `bytes`, which is wanted soon if it is there.
@@ -111,7 +108,6 @@ impl Isa {
     pub fn prefetch(self, bytes: &[u8], ahead: usize) {
         #[cfg(target_arch = "x86_64")]
         for at in (0..bytes.len()).step_by(64) {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
             let place = bytes.as_ptr().wrapping_add(ahead + at);
             // SAFETY: a hint, which reads nothing, whatever the address.
             unsafe { _mm_prefetch::<_MM_HINT_T0>(place.cast()) }
@@ -135,10 +131,6 @@ impl Isa {
     pub fn add_product(self, sum: &mut [f32; 16], w: &[f32; 16], x: &[f32; 16]) {
         #[cfg(target_arch = "x86_64")]
         {
-            use std::arch::x86_64::{
-                _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm512_fmadd_ps,
-                _mm512_loadu_ps, _mm512_storeu_ps,
-            };
             let (to, w, x) = (sum.as_mut_ptr(), w.as_ptr(), x.as_ptr());
             // SAFETY: AVX2 with FMA and AVX-512 are behind their levels; each array has sixteen numbers.
             unsafe {
@@ -177,10 +169,6 @@ impl Isa {
     pub fn totals(self, sums: &[[f32; 16]; 4]) -> [f32; 4] {
         #[cfg(target_arch = "x86_64")]
         if self.0 == Level::Avx512 {
-            use std::arch::x86_64::{
-                _mm_storeu_ps, _mm512_add_ps, _mm512_castps512_ps128, _mm512_loadu_ps,
-                _mm512_permute_ps, _mm512_permutexvar_ps, _mm512_setr_epi32, _mm512_shuffle_f32x4,
-            };
             let mut out = [0.0; 4];
             // SAFETY: AVX-512 as above; each sum has sixteen numbers and `out` has four.
             unsafe {
@@ -221,11 +209,6 @@ impl Isa {
     pub fn add_pairs(self, sum: &mut [i32; 16], a: &[i16; 32], b: &[i16; 32]) {
         #[cfg(target_arch = "x86_64")]
         {
-            use std::arch::x86_64::{
-                _mm_add_epi32, _mm_loadu_si128, _mm_madd_epi16, _mm_storeu_si128, _mm256_add_epi32,
-                _mm256_loadu_si256, _mm256_madd_epi16, _mm256_storeu_si256, _mm512_add_epi32,
-                _mm512_loadu_si512, _mm512_madd_epi16, _mm512_storeu_si512,
-            };
             let (sum, a, b) = (sum.as_mut_ptr(), a.as_ptr(), b.as_ptr());
             // SAFETY: AVX2 and AVX-512 stand behind their levels; each array has 64 bytes.
             unsafe {
@@ -238,7 +221,7 @@ impl Isa {
                     }
                     Level::Avx2 => {
                         for at in [0, 1] {
-                            let sum = sum.cast::<std::arch::x86_64::__m256i>().add(at);
+                            let sum = sum.cast::<__m256i>().add(at);
                             let (a, b) = (a.add(16 * at).cast(), b.add(16 * at).cast());
                             let (a, b) = (_mm256_loadu_si256(a), _mm256_loadu_si256(b));
                             let all = _mm256_loadu_si256(sum);
@@ -248,7 +231,7 @@ impl Isa {
                     }
                     Level::Portable => {
                         for at in [0, 1, 2, 3] {
-                            let sum = sum.cast::<std::arch::x86_64::__m128i>().add(at);
+                            let sum = sum.cast::<__m128i>().add(at);
                             let (a, b) = (a.add(8 * at).cast(), b.add(8 * at).cast());
                             let (a, b) = (_mm_loadu_si128(a), _mm_loadu_si128(b));
                             let all = _mm_loadu_si128(sum);
@@ -268,14 +251,9 @@ impl Isa {
     /// `d * (w - bias) - m` for the nibbles of sixteen bytes, the low ones and the high ones.
     #[inline(always)]
     pub fn nibbles(self, bytes: &[u8; 16], bias: i8, d: f32, m: f32) -> [[f32; 16]; 2] {
-        let mut out = [[0.0; 16]; 2];
         #[cfg(target_arch = "x86_64")]
         if self.0 == Level::Avx512 {
-            use std::arch::x86_64::{
-                _mm_loadu_si128, _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32, _mm512_mul_ps,
-                _mm512_permutexvar_ps, _mm512_ror_epi32, _mm512_set1_epi32, _mm512_set1_ps,
-                _mm512_setr_epi32, _mm512_storeu_ps, _mm512_sub_epi32, _mm512_sub_ps,
-            };
+            let mut out = [[0.0; 16]; 2];
             // SAFETY: AVX-512 as above; sixteen bytes are read and twice sixteen numbers written.
             unsafe {
                 // The sixteen weights that there can be, then for each nibble its own.
@@ -294,10 +272,166 @@ impl Isa {
             return out;
         }
         let bytes = u128::from_le_bytes(*bytes);
+        let nibbles = u128::MAX / 255 * 15;
+        let low = self.times(self.numbers(bytes & nibbles, bias), d, -m);
+        [low, self.times(self.numbers(bytes >> 4 & nibbles, bias), d, -m)]
+    }
+
+    /// Of sixteen levels those that the low nibbles of sixteen bytes name, and those of the high ones, as bytes.
+    #[inline(always)]
+    pub fn named(self, bytes: &[u8; 16], levels: &[i8; 16]) -> [u128; 2] {
+        #[cfg(target_arch = "x86_64")]
+        if self.0 != Level::Portable {
+            // SAFETY: AVX2 as above has the shuffle; sixteen bytes and levels are read.
+            unsafe {
+                let (bytes, levels) = (bytes.as_ptr().cast(), levels.as_ptr().cast());
+                let (bytes, levels) = (_mm_loadu_si128(bytes), _mm_loadu_si128(levels));
+                let nibbles = _mm_set1_epi8(15);
+                let low = _mm_shuffle_epi8(levels, _mm_and_si128(bytes, nibbles));
+                let high = _mm_and_si128(_mm_srli_epi16::<4>(bytes), nibbles);
+                return std::mem::transmute::<[__m128i; 2], [u128; 2]>([
+                    low,
+                    _mm_shuffle_epi8(levels, high),
+                ]);
+            }
+        }
+        [0, 4].map(|shift| {
+            let level = |byte: u8| levels[usize::from(byte >> shift & 15)] as u8;
+            u128::from_le_bytes(bytes.map(level))
+        })
+    }
+
+    /// `w * d + m`, the product rounded before the sum.
+    #[inline(always)]
+    pub fn times(self, w: [f32; 16], d: f32, m: f32) -> [f32; 16] {
+        let mut out = w;
+        #[cfg(target_arch = "x86_64")]
+        {
+            let to = out.as_mut_ptr();
+            // SAFETY: AVX2 and AVX-512 stand behind their levels; sixteen numbers are read and written.
+            unsafe {
+                match self.0 {
+                    Level::Avx512 => {
+                        let w = _mm512_mul_ps(_mm512_loadu_ps(to), _mm512_set1_ps(d));
+                        _mm512_storeu_ps(to, _mm512_add_ps(w, _mm512_set1_ps(m)));
+                        return out;
+                    }
+                    Level::Avx2 => {
+                        for to in [to, to.add(8)] {
+                            let w = _mm256_mul_ps(_mm256_loadu_ps(to), _mm256_set1_ps(d));
+                            _mm256_storeu_ps(to, _mm256_add_ps(w, _mm256_set1_ps(m)));
+                        }
+                        return out;
+                    }
+                    Level::Portable => {}
+                }
+            }
+        }
+        for out in &mut out {
+            *out = *out * d + m;
+        }
+        out
+    }
+
+    /// Of sixteen numbers those that the low nibbles of sixteen bytes name, and those of the high ones.
+    #[inline(always)]
+    pub fn chosen(self, bytes: &[u8; 16], all: &[f32; 16]) -> [[f32; 16]; 2] {
+        #[cfg(target_arch = "x86_64")]
+        if self.0 == Level::Avx512 {
+            let mut out = [[0.0; 16]; 2];
+            let [low, high] = &mut out;
+            // SAFETY: AVX-512 as above; sixteen bytes and numbers are read and twice sixteen numbers written.
+            unsafe {
+                let all = _mm512_loadu_ps(all.as_ptr());
+                let bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(bytes.as_ptr().cast()));
+                _mm512_storeu_ps(low.as_mut_ptr(), _mm512_permutexvar_ps(bytes, all));
+                // The four lowest bits of each are the place; a rotation, for the compiler would split a
+                // shift into more steps.
+                let bytes = _mm512_ror_epi32::<4>(bytes);
+                _mm512_storeu_ps(high.as_mut_ptr(), _mm512_permutexvar_ps(bytes, all));
+            }
+            return out;
+        }
+        let mut out = [[0.0; 16]; 2];
         for (out, shift) in out.iter_mut().zip([0, 4]) {
-            let nibbles = (bytes >> shift) & (u128::MAX / 255 * 15);
-            for (out, w) in out.iter_mut().zip(self.numbers(nibbles, bias)) {
-                *out = d * w - m;
+            for (out, byte) in out.iter_mut().zip(bytes) {
+                *out = all[usize::from(byte >> shift & 15)];
+            }
+        }
+        out
+    }
+
+    /// `d * (w - bias) + m` for 32 numbers of five bits: nibbles in sixteen bytes, the low ones first, and the bits
+    /// above them in `high`.
+    #[inline(always)]
+    pub fn fives(self, bytes: &[u8; 16], high: u32, bias: i8, d: f32, m: f32) -> [[f32; 16]; 2] {
+        #[cfg(target_arch = "x86_64")]
+        if self.0 == Level::Avx512 {
+            let mut out = [[0.0; 16]; 2];
+            // SAFETY: AVX-512 as above; sixteen bytes are read and twice sixteen numbers written.
+            unsafe {
+                let bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(bytes.as_ptr().cast()));
+                let low = _mm512_and_si512(bytes, _mm512_set1_epi32(15));
+                let words =
+                    [(low, high as u16), (_mm512_srli_epi32::<4>(bytes), (high >> 16) as u16)];
+                for (out, (w, fifth)) in out.iter_mut().zip(words) {
+                    let w = _mm512_mask_or_epi32(w, fifth, w, _mm512_set1_epi32(16));
+                    let w = _mm512_cvtepi32_ps(_mm512_sub_epi32(w, _mm512_set1_epi32(bias.into())));
+                    let w = _mm512_mul_ps(w, _mm512_set1_ps(d));
+                    _mm512_storeu_ps(out.as_mut_ptr(), _mm512_add_ps(w, _mm512_set1_ps(m)));
+                }
+            }
+            return out;
+        }
+        let (bytes, nibbles) = (u128::from_le_bytes(*bytes), u128::MAX / 255 * 15);
+        let low = bytes & nibbles | fifth_bits(high) | fifth_bits(high >> 8) << 64;
+        let low = self.times(self.numbers(low, bias), d, m);
+        let high = bytes >> 4 & nibbles | fifth_bits(high >> 16) | fifth_bits(high >> 24) << 64;
+        [low, self.times(self.numbers(high, bias), d, m)]
+    }
+
+    /// Thirty-two bytes, each less `bias`, times the signed byte `2 * pair` of `scales` the first half and times the
+    /// next the second.
+    #[inline(always)]
+    pub fn scaled(self, bytes: [u64; 4], bias: i16, scales: u128, pair: usize) -> [i16; 32] {
+        let mut out = [0i16; 32];
+        #[cfg(target_arch = "x86_64")]
+        {
+            let from = bytes.as_ptr();
+            // SAFETY: AVX2 and AVX-512 stand behind their levels; 32 bytes are read, 32 words written.
+            unsafe {
+                match self.0 {
+                    Level::Avx512 => {
+                        let w = _mm512_cvtepu8_epi16(_mm256_loadu_si256(from.cast()));
+                        let w = _mm512_sub_epi16(w, _mm512_set1_epi16(bias));
+                        let all = std::mem::transmute::<u128, __m128i>(scales);
+                        let all = _mm512_castsi256_si512(_mm256_cvtepi8_epi16(all));
+                        let first = _mm512_set1_epi16(2 * pair as i16);
+                        let one = _mm512_set1_epi16(1);
+                        let place = _mm512_mask_add_epi16(first, 0xffff_0000, first, one);
+                        let w = _mm512_mullo_epi16(w, _mm512_permutexvar_epi16(place, all));
+                        _mm512_storeu_si512(out.as_mut_ptr().cast(), w);
+                        return out;
+                    }
+                    Level::Avx2 => {
+                        for half in [0, 1] {
+                            let w =
+                                _mm256_cvtepu8_epi16(_mm_loadu_si128(from.add(2 * half).cast()));
+                            let w = _mm256_sub_epi16(w, _mm256_set1_epi16(bias));
+                            let scale = (scales >> (16 * pair + 8 * half)) as i8;
+                            let w = _mm256_mullo_epi16(w, _mm256_set1_epi16(scale.into()));
+                            _mm256_storeu_si256(out.as_mut_ptr().add(16 * half).cast(), w);
+                        }
+                        return out;
+                    }
+                    Level::Portable => {}
+                }
+            }
+        }
+        for (i, word) in bytes.iter().enumerate() {
+            let scale = i16::from((scales >> (16 * pair + 8 * (i / 2))) as i8);
+            for (out, byte) in out[8 * i..8 * i + 8].iter_mut().zip(word.to_le_bytes()) {
+                *out = (i16::from(byte) - bias) * scale;
             }
         }
         out
@@ -309,12 +443,6 @@ impl Isa {
         let mut out = [0.0; 16];
         #[cfg(target_arch = "x86_64")]
         {
-            use std::arch::x86_64::{
-                __m128i, _mm_bsrli_si128, _mm_cvtepi32_ps, _mm_set1_epi8, _mm_srai_epi16,
-                _mm_srai_epi32, _mm_storeu_ps, _mm_sub_epi8, _mm_unpackhi_epi8, _mm_unpackhi_epi16,
-                _mm_unpacklo_epi8, _mm_unpacklo_epi16, _mm256_cvtepi8_epi32, _mm256_cvtepi32_ps,
-                _mm256_storeu_ps, _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps, _mm512_storeu_ps,
-            };
             // SAFETY: AVX2 and AVX-512 stand behind their levels; sixteen numbers are written.
             unsafe {
                 let bytes = std::mem::transmute::<u128, __m128i>(bytes);
@@ -357,7 +485,6 @@ impl Isa {
     pub fn halves(self, halves: &[u8; 32], out: &mut [f32; 16]) {
         #[cfg(target_arch = "x86_64")]
         if self.0 != Level::Portable {
-            use std::arch::x86_64::{_mm_loadu_si128, _mm256_cvtph_ps, _mm256_storeu_ps};
             let (from, to) = (halves.as_chunks::<16>().0, out.as_chunks_mut::<8>().0);
             for (halves, out) in from.iter().zip(to) {
                 // SAFETY: F16C as above; sixteen bytes are read and eight numbers written.
@@ -372,6 +499,14 @@ impl Isa {
             *out = f32_from_half(u16::from_le_bytes(*half));
         }
     }
+}
+
+/// Bit `i` of eight as bit 4 of byte `i`: a copy in each, all but one bit of it taken away, that one carried up.
+#[inline(always)]
+fn fifth_bits(bits: u32) -> u128 {
+    const EACH: u64 = u64::MAX / 255;
+    let one = (u64::from(bits & 255) * EACH) & 0x8040_2010_0804_0201;
+    u128::from(((one + EACH * 0x7f) >> 3) & (EACH * 16))
 }
 
 /// `w * x + sum` rounded once, for processors of before 2013, which have no instruction for it.
@@ -461,36 +596,4 @@ macro_rules! per_isa {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_set_rounds_a_product_and_a_sum_once() {
-        // Every kind of exponent: sums that cancel, that vanish beside the product, that overflow.
-        let mut state = 1u64;
-        let mut number = |narrow: bool| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            let bits = (state >> 32) as u32;
-            let exponent = if narrow { 120 + (bits >> 23) % 16 } else { (bits >> 23) % 256 };
-            f32::from_bits(bits & 0x807f_ffff | exponent << 23)
-        };
-        for i in 0..300_000 {
-            let (w, x, sum) = (number(i % 2 == 0), number(i % 2 == 0), number(i % 3 == 0));
-            let sum = if i % 5 == 0 { -(w * x) } else { sum };
-            let expected = w.mul_add(x, sum);
-            for isa in Isa::available() {
-                let (one, mut many) = (isa.mul_add(w, x, sum), [sum; 16]);
-                isa.add_product(&mut many, &[w; 16], &[x; 16]);
-                for got in [one, many[0], many[15]] {
-                    let same =
-                        got.to_bits() == expected.to_bits() || got.is_nan() && expected.is_nan();
-                    assert!(
-                        same,
-                        "{w:e} * {x:e} + {sum:e}: {got:e}, {expected:e} on {}",
-                        isa.name()
-                    );
-                }
-            }
-        }
-    }
-}
+mod tests;

@@ -33,7 +33,7 @@ fn scale_min(scales: &[u8], i: usize) -> (u8, u8) {
 
 /// The six-bit scale of block `i`, less its bias.
 #[inline(always)]
-pub(super) fn q3_scale(scales: &[u8], i: usize) -> i8 {
+fn q3_scale(scales: &[u8], i: usize) -> i8 {
     let low = if i < 8 { scales[i] & 15 } else { scales[i - 8] >> 4 };
     let high = scales[8 + i % 4] >> (2 * (i / 4)) & 3;
     (low | high << 4) as i8 - 32

@@ -8,7 +8,7 @@
 //! Q5: bit 4 of w[e] is bit e of qh, a little-endian u32, in either order of the nibbles
 //! ```
 
-use super::{DecodeRows, bits_of, decoders, f32_at, half_at};
+use super::{DecodeRows, decoders, f32_at, half_at};
 use crate::{per_isa, quant::isa::Isa};
 
 decoders!(
@@ -119,52 +119,43 @@ fn q4_3(isa: Isa, b: &[u8; 12], out: &mut [f32; 16]) {
     pairs(&b[4..], out, offset(half_at(isa, b, 0), half_at(isa, b, 2)));
 }
 
-/// The 32 five-bit numbers of a block less `bias`; `qs` in `PAIRS` or in halves.
+/// The weights of 32 five-bit numbers, in pairs or in halves.
 #[inline(always)]
-fn five_bits<const PAIRS: bool>(isa: Isa, qh: &[u8], qs: &[u8], bias: i8) -> [[f32; 16]; 2] {
-    let qs = qs.first_chunk().unwrap_or(&[0; 16]);
-    let mut low = [bits_of(qs, 0, 15), bits_of(qs, 4, 15)];
-    if PAIRS {
-        let [first, second] = low.map(u128::to_le_bytes);
-        let mut pairs = [[0; 16]; 2];
-        for (j, pair) in pairs.as_flattened_mut().as_chunks_mut::<2>().0.iter_mut().enumerate() {
-            *pair = [first[j], second[j]];
-        }
-        low = pairs.map(u128::from_le_bytes);
+fn placed<const PAIRS: bool>(weights: [[f32; 16]; 2], out: &mut [f32; 32]) {
+    match PAIRS {
+        true => in_pairs(weights, out),
+        false => out.as_chunks_mut().0.copy_from_slice(&weights),
     }
-    let mut out = [[0.0; 16]; 2];
-    for (i, (out, low)) in out.iter_mut().zip(low).enumerate() {
-        let high = fifth_bits(qh[2 * i]) | fifth_bits(qh[2 * i + 1]) << 64;
-        *out = isa.numbers(low | high, bias);
-    }
-    out
 }
 
-/// Bit `i` of `bits` as bit 4 of byte `i`: a copy in every byte, all but one bit of each taken away,
-/// what is left carried to the top.
+/// The bits above the nibbles, those of the low nibbles first.
 #[inline(always)]
-fn fifth_bits(bits: u8) -> u128 {
-    const EACH: u64 = u64::MAX / 255;
-    let one = (u64::from(bits) * EACH) & 0x8040_2010_0804_0201;
-    u128::from(((one + EACH * 0x7f) >> 3) & (EACH * 16))
+fn fifth_bits<const PAIRS: bool>(b: &[u8], at: usize) -> u32 {
+    let bits = u32::from_le_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]]);
+    if !PAIRS {
+        return bits;
+    }
+    // Every second bit, moved together in steps.
+    let even = |bits: u32| {
+        let mut bits = bits & 0x5555_5555;
+        for (shift, mask) in [(1, 0x3333_3333), (2, 0x0f0f_0f0f), (4, 0x00ff_00ff), (8, 0xffff)] {
+            bits = (bits | bits >> shift) & mask;
+        }
+        bits
+    };
+    even(bits) | even(bits >> 1) << 16
 }
 
 #[inline(always)]
 fn q5_0<const PAIRS: bool>(isa: Isa, b: &[u8; 22], out: &mut [f32; 32]) {
-    let d = half_at(isa, b, 0);
-    let w = five_bits::<PAIRS>(isa, &b[2..6], &b[6..], 16);
-    for (out, w) in out.iter_mut().zip(w.as_flattened()) {
-        *out = w * d;
-    }
+    let high = fifth_bits::<PAIRS>(b, 2);
+    placed::<PAIRS>(isa.fives(sixteen(b), high, 16, half_at(isa, b, 0), -0.0), out);
 }
 
 #[inline(always)]
 fn q5_1<const PAIRS: bool>(isa: Isa, b: &[u8; 24], out: &mut [f32; 32]) {
-    let (d, m) = (half_at(isa, b, 0), half_at(isa, b, 2));
-    let w = five_bits::<PAIRS>(isa, &b[4..8], &b[8..], 0);
-    for (out, w) in out.iter_mut().zip(w.as_flattened()) {
-        *out = w * d + m;
-    }
+    let high = fifth_bits::<PAIRS>(b, 4);
+    placed::<PAIRS>(isa.fives(sixteen(b), high, 0, half_at(isa, b, 0), half_at(isa, b, 2)), out);
 }
 
 #[inline(always)]
@@ -189,35 +180,35 @@ pub(crate) fn q5_1_halves(isa: Isa, b: &[u8; 24], out: &mut [f32; 32]) {
 
 /// Whole signed bytes times a scale.
 #[inline(always)]
-fn bytes(qs: &[u8], d: f32, out: &mut [f32; 32]) {
-    for (out, q) in out.iter_mut().zip(qs) {
-        *out = f32::from(*q as i8) * d;
+fn bytes(isa: Isa, qs: &[u8], d: f32, out: &mut [f32; 32]) {
+    for (out, qs) in out.as_chunks_mut::<16>().0.iter_mut().zip(qs.as_chunks().0) {
+        *out = isa.times(isa.numbers(u128::from_le_bytes(*qs), 0), d, -0.0);
     }
 }
 
 #[inline(always)]
-fn q8_0_f32(_: Isa, b: &[u8; 36], out: &mut [f32; 32]) {
-    bytes(&b[4..], f32_at(b, 0), out);
+fn q8_0_f32(isa: Isa, b: &[u8; 36], out: &mut [f32; 32]) {
+    bytes(isa, &b[4..], f32_at(b, 0), out);
 }
 
 #[inline(always)]
 pub(crate) fn q8_0_f16(isa: Isa, b: &[u8; 34], out: &mut [f32; 32]) {
-    bytes(&b[2..], half_at(isa, b, 0), out);
+    bytes(isa, &b[2..], half_at(isa, b, 0), out);
 }
 
 #[inline(always)]
-fn q8_1_two_sums(_: Isa, b: &[u8; 44], out: &mut [f32; 32]) {
-    bytes(&b[12..], f32_at(b, 0), out);
+fn q8_1_two_sums(isa: Isa, b: &[u8; 44], out: &mut [f32; 32]) {
+    bytes(isa, &b[12..], f32_at(b, 0), out);
 }
 
 #[inline(always)]
-fn q8_1_sum_f32(_: Isa, b: &[u8; 40], out: &mut [f32; 32]) {
-    bytes(&b[8..], f32_at(b, 0), out);
+fn q8_1_sum_f32(isa: Isa, b: &[u8; 40], out: &mut [f32; 32]) {
+    bytes(isa, &b[8..], f32_at(b, 0), out);
 }
 
 #[inline(always)]
 fn q8_1_sum_f16(isa: Isa, b: &[u8; 36], out: &mut [f32; 32]) {
-    bytes(&b[4..], half_at(isa, b, 0), out);
+    bytes(isa, &b[4..], half_at(isa, b, 0), out);
 }
 
 /// A row: every scale, then every nibble.

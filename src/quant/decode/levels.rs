@@ -32,27 +32,36 @@ fn halves(qs: &[u8], levels: &[i8; 16], d: f32, out: &mut [f32]) {
     }
 }
 
+/// Sixteen bytes of them.
 #[inline(always)]
-fn iq4_nl(isa: Isa, b: &[u8; 18], out: &mut [f32; 32]) {
-    halves(&b[2..], &CURVE, half_at(isa, b, 0), out);
+fn sixteen(isa: Isa, qs: &[u8], levels: &[i8; 16], d: f32, out: &mut [f32; 32]) {
+    let named = isa.named(qs.first_chunk().unwrap_or(&[0; 16]), levels);
+    for (out, named) in out.as_chunks_mut().0.iter_mut().zip(named) {
+        *out = isa.times(isa.numbers(named, 0), d, -0.0);
+    }
+}
+
+#[inline(always)]
+pub(crate) fn iq4_nl(isa: Isa, b: &[u8; 18], out: &mut [f32; 32]) {
+    sixteen(isa, &b[2..], &CURVE, half_at(isa, b, 0), out);
 }
 
 /// Six-bit scales: low nibbles in `scales_l`, high pairs in `scales_h`.
 #[inline(always)]
-fn iq4_xs(isa: Isa, b: &[u8; 136], out: &mut [f32; 256]) {
+pub(crate) fn iq4_xs(isa: Isa, b: &[u8; 136], out: &mut [f32; 256]) {
     let (d, high, low) = (half_at(isa, b, 0), u16::from_le_bytes([b[2], b[3]]), &b[4..8]);
     let blocks = b[8..].as_chunks::<16>().0.iter().zip(out.as_chunks_mut::<32>().0);
     for (ib, (qs, out)) in blocks.enumerate() {
         let s = low[ib / 2] >> (4 * (ib % 2)) & 15 | ((high >> (2 * ib) & 3) << 4) as u8;
-        halves(qs, &CURVE, d * f32::from(s as i8 - 32), out);
+        sixteen(isa, qs, &CURVE, d * f32::from(s as i8 - 32), out);
     }
 }
 
 /// `2^(e - 128)`: half of the scale, for the levels are doubled.
 #[inline(always)]
-fn mxfp4(_: Isa, b: &[u8; 17], out: &mut [f32; 32]) {
+pub(crate) fn mxfp4(isa: Isa, b: &[u8; 17], out: &mut [f32; 32]) {
     let bits = if b[0] < 2 { 0x0020_0000 << b[0] } else { u32::from(b[0] - 1) << 23 };
-    halves(&b[1..], &E2M1, f32::from_bits(bits), out);
+    sixteen(isa, &b[1..], &E2M1, f32::from_bits(bits), out);
 }
 
 /// Half the value of an unsigned float of four exponent bits, bias 7, and three mantissa bits.

@@ -8,7 +8,7 @@ mod ik;
 mod iquant;
 pub(crate) mod kquant;
 pub(crate) mod legacy;
-mod levels;
+pub(crate) mod levels;
 mod plain;
 pub(crate) mod whole;
 

@@ -3,7 +3,7 @@
 //! Weight `i` is `d * v[i] - dmin * min`, with a `min` for each block of 16. `v` is the stored number times
 //! the scale of its block, of 13 bits and a sign at most (Q6_K: -32 to 31 times -128 to 127).
 
-use super::{half_at, kquant::q3_scale};
+use super::half_at;
 use crate::quant::isa::Isa;
 
 /// Weights of a super-block.
@@ -23,18 +23,54 @@ pub(crate) trait Whole<const BYTES: usize> {
     fn decode(isa: Isa, block: &[u8; BYTES], v: &mut [i16; SUPER]) -> Head;
 }
 
-/// Halves of a super-block, and which 16 of every 32 weights.
-const SIDES: [(usize, usize); 4] = [(0, 0), (0, 1), (1, 0), (1, 1)];
+/// Thirty-two bytes, of which all bits under a mask are taken at once.
+type Bytes = [u64; 4];
+
+/// A byte in every place of a word.
+const EACH: u64 = u64::MAX / 255;
 
 #[inline(always)]
-fn cut<const N: usize>(bytes: &[u8]) -> &[u8; N] {
-    bytes.first_chunk().unwrap_or(&[0; N])
+fn cut(bytes: &[u8], at: usize) -> Bytes {
+    let mut out = [0; 4];
+    for (out, bytes) in out.iter_mut().zip(bytes[at..at + 32].as_chunks().0) {
+        *out = u64::from_le_bytes(*bytes);
+    }
+    out
 }
 
-/// Four runs of 16 weights, 32 apart.
+/// The bits under `mask` of each byte, after a shift to the right.
 #[inline(always)]
-fn cut_mut(v: &mut [i16]) -> &mut [i16] {
-    &mut v[..112]
+fn bits(bytes: Bytes, shift: usize, mask: u64) -> Bytes {
+    bytes.map(|word| (word >> shift) & (EACH * mask))
+}
+
+/// `low | high << shift` in each byte.
+#[inline(always)]
+fn joined(low: Bytes, high: Bytes, shift: usize) -> Bytes {
+    let mut out = low;
+    for i in 0..4 {
+        out[i] |= high[i] << shift;
+    }
+    out
+}
+
+/// Sixteen bytes in two words.
+#[inline(always)]
+fn both([first, second]: [u64; 2]) -> u128 {
+    u128::from(first) | u128::from(second) << 64
+}
+
+/// The bytes of both words at even places, then those at odd ones.
+#[inline(always)]
+fn even_then_odd(words: [u64; 2]) -> u128 {
+    let even = |word: u64| {
+        let pairs = word & 0x00ff_00ff_00ff_00ff;
+        let fours = (pairs | pairs >> 8) & 0x0000_ffff_0000_ffff;
+        (fours | fours >> 16) & 0xffff_ffff
+    };
+    let [first, second] = words;
+    let both = |first: u64, second: u64| even(first) | even(second) << 32;
+    u128::from(both(first, second)) | u128::from(both(first >> 8, second >> 8)) << 64
 }
 
 /// Scales and minima in the two nibbles of a byte, numbers of two bits.
@@ -43,42 +79,47 @@ pub(crate) struct Q2K;
 impl Whole<84> for Q2K {
     #[inline(always)]
     fn decode(isa: Isa, b: &[u8; 84], v: &mut [i16; SUPER]) -> Head {
-        for (half, side) in SIDES {
-            let (at, to) = (16 + 32 * half + 16 * side, 128 * half + 16 * side);
-            let (q, v) = (cut::<16>(&b[at..]), cut_mut(&mut v[to..]));
-            let s = [0, 2, 4, 6].map(|n| i16::from(b[8 * half + side + n] & 15));
-            for j in 0..16 {
-                v[j] = i16::from(q[j] & 3) * s[0];
-                v[32 + j] = i16::from(q[j] >> 2 & 3) * s[1];
-                v[64 + j] = i16::from(q[j] >> 4 & 3) * s[2];
-                v[96 + j] = i16::from(q[j] >> 6) * s[3];
+        let word = |at: usize| u64::from_le_bytes(*b[at..].first_chunk().unwrap_or(&[0; 8]));
+        let heads = [word(0), word(8)];
+        let scales = both(heads.map(|head| head & (EACH * 15)));
+        let v = v.as_chunks_mut::<32>().0;
+        for half in [0, 1] {
+            let q = cut(b, 16 + 32 * half);
+            for n in [0, 1, 2, 3] {
+                let pair = 4 * half + n;
+                v[pair] = isa.scaled(bits(q, 2 * n, 3), 0, scales, pair);
             }
         }
-        let mut mins = [0.0; 16];
-        for (i, b) in b[..16].iter().enumerate() {
-            mins[i / 2 + i % 2 * 8] = f32::from(b >> 4);
-        }
+        let mins = isa.numbers(even_then_odd(heads.map(|head| (head >> 4) & (EACH * 15))), 0);
         Head { d: half_at(isa, b, 80), dmin: half_at(isa, b, 82), mins }
     }
 }
 
-/// Numbers of two bits, less four unless the bit in the first 32 bytes is set; no minima.
+/// Numbers of two bits, less four unless the bit in the first 32 bytes is set; no minima. Of the scales' bits
+/// above the lowest four, those of four scales stand in one word.
 pub(crate) struct Q3K;
 
 impl Whole<110> for Q3K {
     #[inline(always)]
     fn decode(isa: Isa, b: &[u8; 110], v: &mut [i16; SUPER]) -> Head {
-        for (half, side) in SIDES {
-            let (at, to) = (32 + 32 * half + 16 * side, 128 * half + 16 * side);
-            let (q, h, v) =
-                (cut::<16>(&b[at..]), cut::<16>(&b[16 * side..]), cut_mut(&mut v[to..]));
-            let s = [0, 2, 4, 6].map(|n| i16::from(q3_scale(&b[96..108], 8 * half + side + n)));
-            for j in 0..16 {
-                let h = h[j] >> (4 * half);
-                v[j] = (i16::from(q[j] & 3 | (h & 1) << 2) - 4) * s[0];
-                v[32 + j] = (i16::from(q[j] >> 2 & 3 | (h >> 1 & 1) << 2) - 4) * s[1];
-                v[64 + j] = (i16::from(q[j] >> 4 & 3 | (h >> 2 & 1) << 2) - 4) * s[2];
-                v[96 + j] = (i16::from(q[j] >> 6 | (h >> 3 & 1) << 2) - 4) * s[3];
+        let word = |at: usize| u32::from_le_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]]);
+        let low = u64::from(word(96)) | u64::from(word(100)) << 32;
+        let high = |n: usize| u64::from(word(104) >> (2 * n) & 0x0303_0303) << 4;
+        let first = (low & (EACH * 15)) | high(0) | (high(1) << 32);
+        let second = ((low >> 4) & (EACH * 15)) | high(2) | (high(3) << 32);
+        // Less 32, as signed bytes: the sixth bit, turned round, is the sign.
+        let scales = both([first, second].map(|s| {
+            let sign = !s & (EACH * 32);
+            (s & (EACH * 31)) | (sign * 7)
+        }));
+        let v = v.as_chunks_mut::<32>().0;
+        let h = cut(b, 0);
+        for half in [0, 1] {
+            let q = cut(b, 32 + 32 * half);
+            for n in [0, 1, 2, 3] {
+                let pair = 4 * half + n;
+                let w = joined(bits(q, 2 * n, 3), bits(h, pair, 1), 2);
+                v[pair] = isa.scaled(w, 4, scales, pair);
             }
         }
         Head { d: half_at(isa, b, 108), dmin: 0.0, mins: [0.0; 16] }
@@ -141,17 +182,14 @@ pub(crate) struct Q6K;
 impl Whole<210> for Q6K {
     #[inline(always)]
     fn decode(isa: Isa, b: &[u8; 210], v: &mut [i16; SUPER]) -> Head {
-        for (half, side) in SIDES {
-            let (low, high) = (64 * half + 16 * side, 128 + 32 * half + 16 * side);
-            let (l, h) = (cut::<48>(&b[low..]), cut::<16>(&b[high..]));
-            let v = cut_mut(&mut v[128 * half + 16 * side..]);
-            let s = [0, 2, 4, 6].map(|n| i16::from(b[192 + 8 * half + side + n] as i8));
-            for j in 0..16 {
-                let (l, next, h) = (l[j], l[32 + j], h[j]);
-                v[j] = (i16::from(l & 15 | (h & 3) << 4) - 32) * s[0];
-                v[32 + j] = (i16::from(next & 15 | (h >> 2 & 3) << 4) - 32) * s[1];
-                v[64 + j] = (i16::from(l >> 4 | (h >> 4 & 3) << 4) - 32) * s[2];
-                v[96 + j] = (i16::from(next >> 4 | (h >> 6) << 4) - 32) * s[3];
+        let scales = u128::from_le_bytes(*b[192..].first_chunk().unwrap_or(&[0; 16]));
+        let v = v.as_chunks_mut::<32>().0;
+        for half in [0, 1] {
+            let low = [cut(b, 64 * half), cut(b, 64 * half + 32)];
+            let high = cut(b, 128 + 32 * half);
+            for n in [0, 1, 2, 3] {
+                let w = joined(bits(low[n % 2], n / 2 * 4, 15), bits(high, 2 * n, 3), 4);
+                v[4 * half + n] = isa.scaled(w, 32, scales, 4 * half + n);
             }
         }
         Head { d: half_at(isa, b, 208), dmin: 0.0, mins: [0.0; 16] }
