@@ -14,6 +14,8 @@
 
 #![allow(clippy::needless_range_loop, reason = "indices are what the compiler makes vectors of")]
 
+use rayon::prelude::*;
+
 use super::dot::{LANES, add, total};
 use crate::{per_isa, quant::isa::Isa};
 
@@ -35,11 +37,21 @@ pub struct Room {
     sums: Vec<Line>,
 }
 
-/// Lays out vectors of `n` numbers.
+/// Lays out vectors of `n` numbers, over all threads.
 pub fn lay_out(isa: Isa, xs: &[f32], n: usize) -> Vec<Line> {
-    let mut out = Vec::new();
-    lay_out_in(isa, xs, n, &mut out);
+    let (group, packs) = (tall(isa), n.div_ceil(LANES));
+    let mut out = vec![Line([0.0; LANES]); (xs.len() / n).div_ceil(group) * group * packs];
+    let groups = out.par_chunks_mut(group * packs).zip(xs.par_chunks(group * n));
+    groups.for_each_init(Vec::new, |room, (out, xs)| {
+        lay_out_in(isa, xs, n, room);
+        out.copy_from_slice(room);
+    });
     out
+}
+
+/// Vectors of a group.
+fn tall(isa: Isa) -> usize {
+    if isa.name() == "avx512" { 4 } else { 3 }
 }
 
 /// As [`lay_out`], in memory that is there.

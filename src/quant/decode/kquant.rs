@@ -47,11 +47,15 @@ fn q2_k_256(isa: Isa, b: &[u8; 84], out: &mut [f32; 256]) {
     for (i, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
         let (dl, ml) = (d * f32::from(scales[i] & 15), dmin * f32::from(scales[i] >> 4));
         let at = 32 * (i / 8) + 16 * (i % 2);
-        let shift = 2 * (i % 8 / 2);
-        for (out, q) in out.iter_mut().zip(&qs[at..at + 16]) {
-            *out = dl * f32::from(q >> shift & 3) - ml;
-        }
+        let w = bits_of(sixteen(qs, at), 2 * (i % 8 / 2), 3);
+        *out = isa.times(isa.numbers(w, 0), dl, -ml);
     }
+}
+
+/// Sixteen bytes from `at` on.
+#[inline(always)]
+fn sixteen(bytes: &[u8], at: usize) -> &[u8; 16] {
+    bytes[at..].first_chunk().unwrap_or(&[0; 16])
 }
 
 /// `d * (s - 32) * w`, `w` of two bits, less four unless the bit in `hmask` is set.
@@ -63,10 +67,9 @@ fn q3_k_256(isa: Isa, b: &[u8; 110], out: &mut [f32; 256]) {
         let dl = d * f32::from(q3_scale(scales, i));
         let (side, shift, bit) = (16 * (i % 2), 2 * (i % 8 / 2), i / 2);
         let at = 32 * (i / 8) + side;
-        for ((out, q), h) in out.iter_mut().zip(&qs[at..at + 16]).zip(&hmask[side..side + 16]) {
-            let w = (q >> shift & 3 | (h >> bit & 1) << 2) as i8 - 4;
-            *out = dl * f32::from(w);
-        }
+        let low = bits_of(sixteen(qs, at), shift, 3);
+        let w = low | bits_of(sixteen(hmask, side), bit, 1) << 2;
+        *out = isa.times(isa.numbers(w, 4), dl, -0.0);
     }
 }
 
@@ -108,9 +111,9 @@ fn q5_k_256(isa: Isa, b: &[u8; 176], out: &mut [f32; 256]) {
         let sides = first.as_chunks_mut().0.iter_mut().zip(second.as_chunks_mut().0);
         for (((first, second), qs), qh) in sides.zip(qs.as_chunks::<16>().0).zip(high) {
             let w = bits_of(qs, 0, 15) | bits_of(qh, 2 * i, 1) << 4;
-            scale(first, isa.numbers(w, 0), d[2 * i], m[2 * i]);
+            *first = isa.times(isa.numbers(w, 0), d[2 * i], -m[2 * i]);
             let w = bits_of(qs, 4, 15) | bits_of(qh, 2 * i + 1, 1) << 4;
-            scale(second, isa.numbers(w, 0), d[2 * i + 1], m[2 * i + 1]);
+            *second = isa.times(isa.numbers(w, 0), d[2 * i + 1], -m[2 * i + 1]);
         }
     }
 }
@@ -129,19 +132,9 @@ fn q6_k_256(isa: Isa, b: &[u8; 210], out: &mut [f32; 256]) {
                 let low = bits_of(low, quarter / 2 * 4, 15);
                 let high = bits_of(&qh.as_chunks::<16>().0[side], 2 * quarter, 3);
                 let dl = d * f32::from(scales[2 * quarter + side] as i8);
-                for (out, w) in out.iter_mut().zip(isa.numbers(low | high << 4, 32)) {
-                    *out = dl * w;
-                }
+                *out = isa.times(isa.numbers(low | high << 4, 32), dl, -0.0);
             }
         }
-    }
-}
-
-/// `d * w - m`.
-#[inline(always)]
-fn scale(out: &mut [f32; 16], w: [f32; 16], d: f32, m: f32) {
-    for (out, w) in out.iter_mut().zip(w) {
-        *out = d * w - m;
     }
 }
 
