@@ -8,7 +8,7 @@ use super::find::{Found, Kind};
 use crate::change::choose::ftype::FileType;
 use crate::change::{Plan, adapter, convert, quantize, upgrade};
 use crate::checkpoint;
-use crate::container::{OpenOptions, open};
+use crate::container::OpenOptions;
 use crate::error::{Error, Result};
 use crate::model::{Model, Stated, loader::Content, lora};
 
@@ -103,11 +103,9 @@ impl Settings {
 
     /// Plans the merging of an adapter into the base as `regguf convert --lora` does.
     fn merge(&self, found: &Found) -> Result<(Model, Vec<Plan>)> {
-        if found.kind != Kind::Adapter {
-            open_adapter(found)?;
-        }
+        let adapter = open_model(Task::Merge, found)?;
         let mut model = self.base()?;
-        adapter::add(&mut model, &found.path, 1.0, self.stated.rows)?;
+        adapter::add(&mut model, adapter, 1.0, self.stated.rows)?;
         self.converted(model, &found.path)
     }
 
@@ -149,35 +147,30 @@ impl Settings {
     }
 }
 
-/// Opens a model. Files that are read like models and are none are passed over, with the reason; old adapters
-/// are upgraded as models are.
+/// Opens a model, or an adapter for a task that takes adapters. Files that are read like models and are none are
+/// passed over, with the reason.
 fn open_model(task: Task, found: &Found) -> Result<Model> {
-    let path = &found.path;
+    let takes_adapters = matches!(task, Task::Upgrade | Task::Merge);
     let adapter = ("is a LoRA adapter, not a model", "`regguf batch upgrade` takes old ones");
-    if found.kind == Kind::Adapter {
-        return Err(Error::foreign(format!("{}: {}", path.display(), adapter.0), adapter.1));
+    let passed_over =
+        |(what, next)| Err(Error::foreign(format!("{}: {what}", found.path.display()), next));
+    if found.kind == Kind::Adapter && !takes_adapters {
+        return passed_over(adapter);
     }
-    let model = open(path, &OpenOptions::default())?;
-    let (what, next) = match Content::of(&model) {
-        Content::Adapter if task == Task::Upgrade && lora::is_foreign(&model) => return Ok(model),
-        Content::Adapter if lora::is_foreign(&model) => adapter,
+    let model = adapter::open(&found.path, &OpenOptions::default())?;
+    passed_over(match Content::of(&model) {
+        _ if lora::is_foreign(&model) && takes_adapters => return Ok(model),
+        Content::Adapter if task == Task::Merge => return Ok(model),
+        _ if task == Task::Merge => {
+            ("is no LoRA adapter", "adapters are merged into the model that --base names")
+        }
+        _ if lora::is_foreign(&model) => adapter,
         Content::Adapter => ("is a LoRA adapter, not a model", "it is used as it is"),
         Content::ControlVector => ("is a control vector, not a model", "it is used as it is"),
         Content::Imatrix => ("is an importance matrix", "`quantize --imatrix` takes it"),
         _ if model.tensors.is_empty() => ("holds a vocabulary only", "name it to `regguf upgrade`"),
         _ => return Ok(model),
-    };
-    Err(Error::foreign(format!("{}: {what}", path.display()), next))
-}
-
-/// Passes over whatever is no adapter.
-fn open_adapter(found: &Found) -> Result<()> {
-    let model = open(&found.path, &OpenOptions::default())?;
-    if Content::of(&model) == Content::Adapter || lora::is_foreign(&model) {
-        return Ok(());
-    }
-    let what = format!("{}: is no LoRA adapter", found.path.display());
-    Err(Error::foreign(what, "adapters are merged into the model that --base names"))
+    })
 }
 
 impl Task {
@@ -218,10 +211,7 @@ impl Task {
         if self == Self::Convert || found.kind == Kind::Checkpoint {
             return settings.convert(found).map(Some);
         }
-        let model = match (self, found.kind) {
-            (Self::Upgrade, Kind::Adapter) => checkpoint::adapter::open(&found.path)?,
-            _ => open_model(self, found)?,
-        };
+        let model = open_model(self, found)?;
         if settings.types.is_empty() {
             let (model, mut plan) = upgrade::plan(model, &settings.upgrade())?;
             // Nobody reads what is told of each of a thousand models.

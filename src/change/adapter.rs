@@ -58,12 +58,11 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Model> {
     }
 }
 
-/// Adds the adapter at `path`, `times` over, to the matrices of `model`; `rows` is what a person says of its rows.
+/// Adds the adapter `read`, `times` over, to the matrices of `model`; `rows` is what a person says of its rows.
 ///
 /// # Errors
-/// Where it cannot be opened or does not fit the model.
-pub fn add(model: &mut Model, path: &Path, times: f32, rows: Option<Standing>) -> Result<()> {
-    let read = open(path, &OpenOptions::default())?;
+/// Where it is broken or does not fit the model.
+pub fn add(model: &mut Model, read: Model, times: f32, rows: Option<Standing>) -> Result<()> {
     let (read, assumed) = lora::in_gguf_terms(read, Some(model), rows)?;
     model.notes.extend(assumed.iter().map(ToString::to_string));
     sum::merge(model, &Adapter::of(&read)?, times)

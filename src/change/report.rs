@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{Loss, Outcome, Plan, Step, StepOutcome};
 use crate::{
     bytes::Input,
-    model::{Model, Piece, Tensor, tensor::Term},
+    model::{Model, Piece, Tensor},
     size,
 };
 
@@ -304,12 +304,11 @@ impl Report {
 
 /// What happens to a tensor, in one word: also on the way to where its step takes it up.
 fn how(model: &Model, source: &Tensor, plan: &Plan, step: &Step) -> &'static str {
-    let sum = |kind: fn(&Term) -> bool| source.sum.iter().any(|sum| sum.terms.iter().any(kind));
     let computed = |piece: &Piece| model.files.get(piece.file).is_some_and(Input::is_made);
     let turned = source.big_endian != plan.target.big_endian();
     match step.how() {
-        _ if sum(|term| matches!(term, Term::Rows { .. })) => "restored",
-        _ if sum(|_| true) => "merged",
+        _ if source.sum.is_some() && !source.is_f32() => "restored",
+        _ if source.sum.is_some() => "merged",
         "copied" if source.pieces.iter().any(computed) => "computed",
         "copied" if source.is_moved() || turned => "reordered",
         how => how,

@@ -27,7 +27,11 @@ pub fn open(mut draft: Draft, mut shards: Vec<Vec<Stored>>, options: &Options) -
     let mut config = json::read(&path)?;
     let named = config.as_ref().and_then(architecture);
     let known = named.and_then(family_of);
-    let architecture = named.unwrap_or("a model without config.json").to_owned();
+    let unnamed = match &config {
+        Some(_) => "a model whose config.json names no architecture",
+        None => "a model without config.json",
+    };
+    let architecture = named.unwrap_or(unnamed).to_owned();
     let family = known.unwrap_or_else(family);
     let mut all: Vec<Stored> = shards.into_iter().flatten().collect();
     if let (Some(config), true) = (&mut config, known.is_some()) {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::{
     change::adapter,
     checkpoint::{self, easylm},
+    container::OpenOptions,
     error::{Error, Result},
     model::{
         Model, Stated,
@@ -25,7 +26,8 @@ impl LoraArgs {
     pub fn add_to(&self, model: &mut Model, stated: &Stated) -> Result<()> {
         for word in &self.adapters {
             let (path, times) = parts(word)?;
-            adapter::add(model, path, times, stated.rows)?;
+            let read = adapter::open(path, &OpenOptions::default())?;
+            adapter::add(model, read, times, stated.rows)?;
         }
         Ok(())
     }

@@ -6,7 +6,8 @@
 //!
 //! Each sum grows from the first rank to the last with one rounding a step, as matrix libraries do for so few
 //! terms; it is multiplied and added in two steps of their own. So the numbers of threads and the instruction
-//! set change no bit.
+//! set change no bit. They are the bits of torch's `w + (b @ a) * scale` on a CPU with MKL up to rank 384, from where
+//! on MKL adds up the sums of equal parts of the ranks.
 //!
 //! ```text
 //!            i: 0 … 31    32 … 63

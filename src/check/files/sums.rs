@@ -349,7 +349,8 @@ impl NotAList {
                 }
             ),
             Self::NoLines => {
-                "no properly formatted checksum lines found (of MD5, SHA-1 or SHA-2)".to_owned()
+                "no properly formatted checksum lines found (of MD5, SHA-1, SHA-2 or BLAKE2)"
+                    .to_owned()
             }
             Self::NoForm => "it holds digests in no known form: nothing was compared with them; \
                              `sha256sum` writes one that is known"

@@ -4,9 +4,10 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use super::compare::{Comparison, Verdict};
+use super::compare::{Comparison, TensorDifference, Verdict};
 use crate::{
     infer::{Outputs, Perplexity},
+    quant::QuantType,
     size,
 };
 
@@ -82,10 +83,12 @@ pub fn verdict(comparison: &Comparison, outputs: Option<&Outputs>) -> String {
     }
     let weights = match (different, rounded) {
         (0, 0) => "the same weights".to_owned(),
-        (0, n) => format!("scales rounded to f16 in {n} tensors"),
+        (0, n) if comparison.tensors.iter().any(has_scales) => {
+            format!("scales rounded to f16 in {n} tensors")
+        }
+        (0, n) => format!("{n} tensors are apart by no more than an f16 rounds"),
         _ => {
-            let kinds =
-                |pick: fn(&super::compare::TensorDifference) -> &str| main_kind(comparison, pick);
+            let kinds = |pick: fn(&TensorDifference) -> &str| main_kind(comparison, pick);
             format!("differs as {} differs from {}", kinds(|t| &t.second), kinds(|t| &t.first))
         }
     };
@@ -106,11 +109,14 @@ pub fn verdict(comparison: &Comparison, outputs: Option<&Outputs>) -> String {
     }
 }
 
+/// Whether it is a tensor of blocks whose scales were rounded.
+fn has_scales(tensor: &TensorDifference) -> bool {
+    let blocks = |name: &str| QuantType::today(name).is_none_or(|q| q.layout().elements > 1);
+    tensor.verdict == Verdict::Rounded && blocks(&tensor.second)
+}
+
 /// The type that holds most weights of the tensors that differ.
-fn main_kind(
-    comparison: &Comparison,
-    pick: fn(&super::compare::TensorDifference) -> &str,
-) -> String {
+fn main_kind(comparison: &Comparison, pick: fn(&TensorDifference) -> &str) -> String {
     let mut sums: Vec<(&str, u64)> = Vec::new();
     for t in comparison.tensors.iter().filter(|t| t.verdict == Verdict::Different) {
         match sums.iter_mut().find(|(name, _)| *name == pick(t)) {
