@@ -75,6 +75,46 @@ fn a_download_that_began_again_is_told() {
 }
 
 #[test]
+fn a_dry_run_says_what_the_loader_will() {
+    let folder = tempfile::tempdir().unwrap();
+    let notes = |words: &[&str]| {
+        let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_regguf"));
+        let said = program.args(words).arg("--json").output().unwrap();
+        assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+        let json: serde_json::Value = serde_json::from_slice(&said.stdout).unwrap();
+        json[0]["notes"].clone()
+    };
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden");
+    let mut said = 0;
+    for name in ["families/gptj.gguf", "families/gpt2.gguf", "T/E1/ggml-model-f16.bin", "T/hf-st"] {
+        let path = root.join(name).display().to_string();
+        let out = folder.path().join("out.gguf").display().to_string();
+        let words = ["convert", &path, "-o", &out, "--type", "q8_0", "--force"];
+        let planned = notes(&[&words[..], &["--dry-run"]].concat());
+        assert_eq!(planned, notes(&words), "{name}");
+        said += usize::from(planned.to_string().contains("llama.cpp"));
+    }
+    assert!(said > 0, "of GPT-J there is something to say");
+}
+
+#[test]
+fn what_is_no_folder_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    fs::write(&file, b"mine").unwrap();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/T/hf-st");
+    for out in [file.clone(), file.join("below"), "/dev/null".into()] {
+        let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_regguf"));
+        program.arg("convert").arg(&root).args(["--to", "safetensors", "--force", "-o"]).arg(out);
+        let said = program.output().unwrap();
+        let text = String::from_utf8_lossy(&said.stderr);
+        assert_eq!(said.status.code(), Some(4), "{text}");
+        assert!(text.contains("is no folder"), "{text}");
+    }
+    assert_eq!(fs::read(&file).unwrap(), b"mine");
+}
+
+#[test]
 fn a_shard_under_a_browser_s_name_is_of_its_set() {
     let folder = tempfile::tempdir().unwrap();
     let place = |name: &str| folder.path().join(name);

@@ -178,6 +178,11 @@ pub(super) fn sync(folder: &Path) {
 /// # Errors
 /// Where it cannot be made.
 pub fn make_folder(folder: &Path) -> Result<()> {
+    let there = folder.ancestors().find(|place| *place != Path::new("") && place.exists());
+    if let Some(place) = there.filter(|place| !place.is_dir()) {
+        let what = format!("{}: is no folder", place.display());
+        return Err(Error::refused(what, "name a folder, or one that is not there yet"));
+    }
     let missing = |folder: &&Path| **folder != *Path::new("") && !folder.exists();
     let new: Vec<&Path> = folder.ancestors().take_while(missing).collect();
     fs::create_dir_all(folder).map_err(|e| Error::io(folder, "create", e))?;

@@ -255,6 +255,25 @@ impl Plan {
         Ok(true)
     }
 
+    /// What whoever opens the output will find, without a weight of it; none of what is no whole model.
+    pub(super) fn described(&self, family: &str) -> Option<Model> {
+        if self.is_part || self.metadata.get("split.count").is_some() {
+            return None;
+        }
+        let tensor = |(step, at): (&Step, &u64)| {
+            Tensor::whole(step.name.clone(), step.shape.clone(), step.quant, 0, *at)
+        };
+        let tensors = self.steps.iter().zip(&self.layout.data).map(tensor);
+        Some(Model {
+            format: self.target.id().to_owned(),
+            family: family.to_owned(),
+            metadata: self.metadata.clone(),
+            vocab: Vocab::from_metadata(&self.metadata),
+            tensors: tensors.collect::<Option<_>>()?,
+            ..Model::default()
+        })
+    }
+
     /// Part `index` of `count` of a plan that is laid out: a file with the bytes of some tensors that
     /// follow one another, and of what stands before and between them. The parts laid end to end are
     /// the whole file. Every part gets as nearly the same size as whole tensors allow.

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{Loss, Outcome, Plan, Step, StepOutcome};
 use crate::{
     bytes::Input,
-    model::{Model, Piece, Tensor},
+    model::{Model, Piece, Tensor, loader},
     size,
 };
 
@@ -179,7 +179,12 @@ impl Report {
             group
         });
         let mut notes = plan.notes.clone();
-        notes.extend(outcome.iter().flat_map(|o| &o.refused).cloned());
+        notes.extend(match outcome {
+            Some(outcome) => outcome.refused.clone(),
+            None => {
+                plan.described(&model.family).as_ref().map(loader::objections).unwrap_or_default()
+            }
+        });
         if !odd.is_empty() {
             notes.push(format!("infinite or NaN weights were written: {}", odd.join(", ")));
         }

@@ -31,6 +31,12 @@ fn what_is_no_model_is_never_ok() {
     assert_eq!(result.files.len(), 1, "{:#?}", result.files);
     assert_eq!(failure(&result, "noise.gguf").0, "unknown");
     assert_eq!(failure(&check(&folder.path().join("notes.dat")), "notes.dat").0, "unknown");
+    // What macOS keeps of a file is none, named by hand too.
+    let double = folder.path().join("._model.gguf");
+    fs::write(&double, b"\0\x05\x16\x07\0\x02\0\0Mac OS X        ").expect("writable");
+    let (code, message) = failure(&check(&double), "._model.gguf");
+    assert!(code == "unknown" && message.contains("AppleDouble"), "{message}");
+    fs::remove_file(double).expect("removed");
     // A publisher's digest vouches for what is not known here.
     let list = format!("{}  noise.gguf\n", of_bytes(Algorithm::Sha512, &noise).hex);
     fs::write(folder.path().join("SHA512SUMS"), list).expect("writable");

@@ -57,10 +57,6 @@ pub(super) fn held(path: &Path, alone: bool) -> Held {
         };
     }
     let options = OpenOptions::default();
-    if search::is_apple_double(path) {
-        let what = "is no model: macOS keeps in it what it knows of another file (AppleDouble)";
-        return Held::Told(Finding::note("apple-double", what));
-    }
     if let Some(piece) = pieces::later(path) {
         return Held::Told(Finding::note("piece", piece));
     }
