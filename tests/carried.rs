@@ -198,9 +198,7 @@ fn same_vocabulary(path: &Path, new: &Model, today: &Model) {
 fn same_keys(path: &Path, new: &Model, today: &Model) {
     let own = |model: &Model| {
         let architecture = model.metadata.architecture().to_owned();
-        // A note of converters that no reader asks for.
-        let keys = model.metadata.iter().filter(|(key, _)| *key != "falcon.tensor_data_layout");
-        let keys = keys.filter(|(key, _)| key.starts_with(&architecture));
+        let keys = model.metadata.iter().filter(|(key, _)| key.starts_with(&architecture));
         keys.map(|(key, value)| (key.to_owned(), value.clone())).collect::<BTreeMap<_, _>>()
     };
     assert_eq!(format!("{:?}", own(new)), format!("{:?}", own(today)), "{}", path.display());

@@ -5,7 +5,7 @@ use crate::{
     error::{Error, Result},
     format::{
         catalog,
-        container::Skeleton,
+        container::{Skeleton, Spelling},
         family::{Family, Tokenizer},
     },
     model::{Hyper, Metadata, Model, Naming, Stated, Vocab, loader::Content},
@@ -24,12 +24,11 @@ pub(super) fn from_header(model: &Model, plan: &mut Plan, stated: &Stated) -> Re
     for (key, value) in hyper.keys(Naming::Old)?.iter() {
         keys.set(key, value.clone());
     }
-    say(&hyper, plan);
-    let identity = &hyper.family.family;
-    if !identity.read_by.is_empty() {
-        plan.notes
-            .push(format!("a GGUF of the architecture {}: {}", identity.gguf, identity.read_by));
+    let rows = hyper.sizes.get("n_vocab").and_then(|n| u32::try_from(n).ok());
+    for (key, value) in hyper.more_keys(rows.unwrap_or(0)) {
+        keys.set(key, value);
     }
+    say(&hyper, plan);
     // From 10 on the ggml repository numbers file types otherwise than llama.cpp.
     let theirs = |n: &i64| model.header("quant_version").is_some() && *n >= 10;
     stamp(&mut keys, model, plan, model.header("ftype").filter(|n| !theirs(n)));
@@ -244,7 +243,9 @@ fn records(
             "give the model's own tokenizer with --vocab tokenizer.json",
         ));
     }
-    let records = vocabulary::records(&vocab);
+    let shape = plan.target.container().vocab.as_ref();
+    let spelling = shape.and_then(|shape| shape.spelling.first());
+    let records = vocabulary::records(&vocab, spelling.copied().unwrap_or(Spelling::Bytes));
     let empty = records.tokens.iter().filter(|token| token.is_empty()).count();
     if empty > 0 {
         plan.notes.push(format!("{empty} tokens have no text: their records are empty"));

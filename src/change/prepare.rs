@@ -1,23 +1,28 @@
 //! The model as its new file names it: tensors renamed, experts stacked, leftovers dropped.
 
+use std::ops::Range;
+
+use super::Target;
 use crate::{
     container::tail,
     error::{Error, Result},
-    format::{catalog, family::Family},
+    format::{catalog, container::Container, family::Family},
     model::{
         Join, Model, Order, Sizes, Tensor,
         role::{Naming, Role, expert_of},
+        rows,
     },
 };
 
 /// Brings the tensors of `model` into the terms of the target: GGUF's names or the ones before.
 pub(super) fn prepare(
     mut model: Model,
-    to_gguf: bool,
+    target: Target,
     repair_key_rows: bool,
     notes: &mut Vec<String>,
 ) -> Result<Model> {
     tail::check(&model)?;
+    let to_gguf = target.is_keyed();
     let before = model.tensors.len();
     model.tensors.retain(|t| !t.name.ends_with("freqs") || t.name == "rope_freqs.weight");
     if model.tensors.len() < before {
@@ -28,6 +33,9 @@ pub(super) fn prepare(
             cut_repeated(&mut model, notes)?;
             check_shapes(family, &model)?;
             drop_tied(family, &mut model, notes)?;
+        }
+        if family.tokenizer.is_some() && !to_gguf {
+            as_stored(family, target.container(), &mut model)?;
         }
         let naming = if to_gguf { Naming::Gguf } else { Naming::Old };
         for tensor in &mut model.tensors {
@@ -74,6 +82,59 @@ fn check_shapes(family: &'static Family, model: &Model) -> Result<()> {
         return Err(Error::unsupported(what, "convert the original checkpoint"));
     }
     Ok(())
+}
+
+/// Puts rows as the programs of `container` have them: heads that they want again and again, and the embedding as an
+/// output where they want one. Names are those of any naming.
+fn as_stored(family: &'static Family, container: &Container, model: &mut Model) -> Result<()> {
+    let sizes = Sizes::of(model);
+    let mut embedding = None;
+    let mut has_output = false;
+    for tensor in &mut model.tensors {
+        let Some((_, role)) = Role::find(family, &tensor.name) else { continue };
+        has_output |= role.id == "output";
+        let old = role.name(Naming::Old).unwrap_or_default();
+        let repeats = container.tensors.repeated.iter().any(|end| old.ends_with(end.as_str()));
+        let one = |tensor: &Tensor| tensor.shape.first() == sizes.get("n_qkv").as_ref();
+        let heads = [sizes.get("n_head"), sizes.get("n_head_kv"), sizes.get("head")];
+        let laid = match heads {
+            [Some(heads), Some(kv), Some(head)] if repeats && one(tensor) => {
+                repeat_heads(tensor, heads, kv, head)
+            }
+            _ => rows::from_gguf(&role, Naming::Old, &sizes, tensor),
+        };
+        laid.ok_or_else(|| {
+            let what = format!("{}: its rows are no whole heads", tensor.name);
+            Error::unsupported(what, "the file's metadata does not fit its tensors")
+        })?;
+        if role.id == "token_embedding" && !role.bias {
+            embedding = Some(tensor.clone());
+        }
+    }
+    let output = family.roles.get("output").map(Role::first);
+    let name = output.and_then(|role| role.name(Naming::Old));
+    if let (Some(name), Some(mut again), false) = (name, embedding, has_output)
+        && container.detect.needs.contains(&name)
+    {
+        again.name = name;
+        model.tensors.push(again);
+    }
+    Ok(())
+}
+
+/// Has each of `heads` queries its own copy of the key and the value head that it shares.
+fn repeat_heads(tensor: &mut Tensor, heads: u64, kv: u64, head: u64) -> Option<()> {
+    let shared = heads.checked_div(kv).filter(|n| n * kv == heads)?;
+    let queries = heads * head;
+    let copies = |first: u64| {
+        (0..heads).map(move |query| {
+            let at = first + query / shared * head;
+            at..at + head
+        })
+    };
+    let keys = copies(queries).chain(copies(queries + kv * head));
+    let bands: Vec<Range<u64>> = std::iter::once(0..queries).chain(keys).collect();
+    tensor.take(&bands)
 }
 
 /// Drops an output matrix whose bytes are those of the embedding, in families whose files may leave it out: readers

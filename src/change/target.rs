@@ -8,18 +8,17 @@ use crate::{
     error::{Error, Result},
     format::{
         catalog,
-        container::{Container, Skeleton, Spelling},
+        container::{Container, Skeleton},
         family::Family,
     },
     model::Model,
     quant::QuantType,
 };
 
-/// Whether a container is ever written. Of a family with a tokenizer, where records are the bytes of tokens and
-/// the header's numbers of types are described.
+/// Whether a container is ever written. Of a family with a tokenizer, where the header's numbers of types are
+/// described.
 fn is_written(container: &Container) -> bool {
-    let bytes = container.vocab.as_ref().is_some_and(|v| v.spelling == [Spelling::Bytes]);
-    let described = bytes && container.header.file_type.is_some();
+    let described = container.header.file_type.is_some();
     let spelled = |family: &Family| family.tokenizer.is_none() || described;
     match container.format.skeleton {
         Skeleton::Stream => {
@@ -30,10 +29,12 @@ fn is_written(container: &Container) -> bool {
     }
 }
 
-/// Whether a file is taken for it without more ado.
+/// Whether a file of its family is taken for it without more ado.
 fn usual(container: &Container) -> bool {
     let detect = &container.detect;
-    detect.after.is_none() && detect.against.is_none() && !detect.asked
+    let against = detect.against.as_deref().and_then(catalog::container);
+    let disputed = against.is_some_and(|other| other.format.family == container.format.family);
+    detect.after.is_none() && !disputed && !detect.asked
 }
 
 /// The container in which a family's programs write today.

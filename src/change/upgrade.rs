@@ -71,7 +71,7 @@ pub fn plan(model: Model, options: &Options) -> Result<(Model, Plan)> {
     let family = Family::of(&model)?;
     let from_gguf = keys::are_gguf(&model);
     let mut notes = model.notes.clone();
-    let model = prepare::prepare(model, target.is_keyed(), options.repair_key_rows, &mut notes)?;
+    let model = prepare::prepare(model, target, options.repair_key_rows, &mut notes)?;
     let mut steps = Vec::new();
     for (source, tensor) in model.tensors.iter().enumerate() {
         steps.push(step(source, tensor, target, options, &mut notes)?);

@@ -10,7 +10,7 @@ use super::Assumed;
 use crate::{
     bytes::Input,
     error::{Error, Result},
-    format::family::Tokenizer,
+    format::{container::Spelling, family::Tokenizer},
     model::{Model, TokenKind, Vocab, spelling},
 };
 
@@ -199,10 +199,10 @@ pub fn from_gguf(vocab: &Vocab) -> Option<Vocab> {
     Some(Vocab { tokens, scores: vocab.scores.clone(), ..Vocab::default() })
 }
 
-/// The records of tokens that are byte pairs: their bytes, and nothing for those without a text.
-pub fn records(vocab: &Vocab) -> Vocab {
-    let tokens = (0..vocab.len()).map(|id| spelling::record(vocab, id)).collect();
-    Vocab { tokens, ..Vocab::default() }
+/// The records of tokens where a container spells them so, and nothing for those without a text.
+pub fn records(vocab: &Vocab, spelling: Spelling) -> Vocab {
+    let tokens = (0..vocab.len()).map(|id| spelling::spelled(vocab, id, spelling)).collect();
+    Vocab { tokens, scores: vocab.scores.clone(), ..Vocab::default() }
 }
 
 /// The byte that `<0x0A>` names.

@@ -92,9 +92,12 @@ pub(super) fn read(
     }
     let architecture = metadata.str("general.architecture").unwrap_or_default();
     let of = |f: &&Family| !architecture.is_empty() && f.family.gguf == architecture;
-    // Some families are another in GGUF.
-    let family = catalog::family(architecture).filter(of);
-    let family = family.or_else(|| catalog::families().iter().find(of));
+    // Some families are another in GGUF, and the tokenizer tells them apart.
+    let tokenizer = metadata.str("tokenizer.ggml.model");
+    let by_tokenizer = |f: &&Family| f.tokenizer.as_ref().map(|t| t.model.as_str()) == tokenizer;
+    let all = || catalog::families().iter().filter(of);
+    let family = all().find(by_tokenizer).or_else(|| catalog::family(architecture).filter(of));
+    let family = family.or_else(|| all().next());
     let mut model = Model {
         records: Vocab::default(),
         format: format.id().to_owned(),

@@ -482,7 +482,6 @@ impl Container {
             (tensors.record == Record::NameFirst, "its records tell the name first"),
             (!tensors.transposed.is_empty(), "its matrices are transposed"),
             (!tensors.grouped.is_empty(), "its rows stand in groups"),
-            (!tensors.repeated.is_empty(), "its heads are repeated"),
         ];
         reasons.into_iter().find(|(is, _)| *is).map(|(_, why)| why)
     }

@@ -5,7 +5,11 @@ use std::{fmt, path::PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json, json};
 
-use super::{Metadata, Model, Naming, Sizes, Value, rows::Standing, sizes::of_kind};
+use super::{
+    Metadata, Model, Naming, Sizes, Value,
+    rows::Standing,
+    sizes::{as_word, of_kind},
+};
 use crate::{
     bytes::Input,
     error::{Error, Result},
@@ -222,6 +226,20 @@ impl Hyper {
         Ok(keys)
     }
 
+    /// The keys that converters write for every model of the family, one with this many tokens.
+    pub fn more_keys(&self, tokens: u32) -> impl Iterator<Item = (String, Value)> {
+        self.family.family.keys.iter().filter_map(move |(key, value)| {
+            // A token that there is not cannot be named.
+            let id = value.as_integer().and_then(|id| u32::try_from(id).ok());
+            let value = match value {
+                _ if id.is_some() => id.filter(|id| *id < tokens).map(Value::U32),
+                toml::Value::Boolean(flag) => Some(Value::Bool(*flag)),
+                other => other.as_str().map(Value::from),
+            };
+            Some((key.clone(), value?))
+        })
+    }
+
     /// Sets in `keys` what a person states and what had to be assumed.
     pub fn amend(&self, keys: &mut Metadata) {
         self.added.iter().for_each(|symbol| self.put(symbol, keys));
@@ -267,7 +285,8 @@ impl Hyper {
                     let mut sizes = self.family.sizes.iter();
                     let named = sizes.find(|(_, size)| size.word.iter().any(|word| word == name));
                     let symbol = named.map_or(name, |(symbol, _)| symbol);
-                    self.sizes.get(symbol).and_then(|v| v.try_into().ok())
+                    let none = named.filter(|(_, size)| size.nonzero).map(|_| 0);
+                    self.sizes.value(symbol).and_then(as_word).or(none)
                 }
             }
         };

@@ -129,11 +129,11 @@ pub fn doubt(model: &Model) -> Option<String> {
     if !is_keyed(model) || Content::of(model) != Content::Model || knows(model) {
         return None;
     }
+    let name = model.metadata.str("general.architecture").unwrap_or_default();
     let read_by = catalog::family(&model.family).map_or("", |family| &family.family.read_by);
     if !read_by.is_empty() {
-        return Some(read_by.to_owned());
+        return Some(format!("a GGUF of the architecture {name}: {read_by}"));
     }
-    let name = model.metadata.str("general.architecture").unwrap_or_default();
     Some(format!("whether llama.cpp knows {name} is not checked"))
 }
 

@@ -160,6 +160,15 @@ fn of_word(kind: Kind, word: i64) -> Option<Value> {
     }
 }
 
+/// A number as a header word: of a float its bits; none where it does not fit.
+pub(crate) fn as_word(value: &Value) -> Option<i64> {
+    match value {
+        Value::F32(number) => Some(number.to_bits().into()),
+        Value::Bool(flag) => Some((*flag).into()),
+        whole => whole.as_u64()?.try_into().ok(),
+    }
+}
+
 /// A key's value as what it means; none where it is something else.
 #[expect(clippy::cast_possible_truncation, reason = "rounded, as readers do")]
 pub(crate) fn of_kind(kind: Kind, value: &Value) -> Option<Value> {

@@ -115,16 +115,7 @@ pub fn read(
     read.vocab.add_space_prefix = flag.or(read.vocab.add_space_prefix);
     chat_template(folder, settings.as_ref(), &mut read)?;
     fit(rows, options, &mut read)?;
-    for (key, value) in &hyper.family.family.keys {
-        // A token that there is not cannot be named.
-        let id = value.as_integer().and_then(|id| u32::try_from(id).ok());
-        let value = match value {
-            _ if id.is_some() => id.filter(|id| *id < rows).map(Value::U32),
-            toml::Value::Boolean(flag) => Some(Value::Bool(*flag)),
-            other => other.as_str().map(Value::from),
-        };
-        read.more.extend(value.map(|value| (key.clone(), value)));
-    }
+    read.more.extend(hyper.more_keys(rows));
     let llamas = hyper.family == family();
     if llamas && rows == WITHOUT_BOS {
         read.vocab.add_bos.get_or_insert(false);

@@ -26,7 +26,11 @@ pub struct Spelled {
 
 /// The vocabulary in GGUF's terms, or why it cannot be had. Of several spellings the records tell which it is.
 pub fn read(rule: &Tokenizer, spellings: &[Spelling], records: &Vocab) -> Result<Spelled, String> {
+    let is_text = |record: &[u8]| std::str::from_utf8(record).is_ok();
     let spelling = match spellings {
+        [Spelling::Decoded | Spelling::Latin1, ..] if !records.tokens.iter().all(is_text) => {
+            Spelling::Bytes
+        }
         [one] => *one,
         many if decoded::lossy(&records.tokens) && many.contains(&Spelling::Decoded) => {
             Spelling::Decoded
@@ -362,6 +366,16 @@ fn alphabet(bytes: &[u8]) -> String {
 pub fn from_alphabet(text: &[u8]) -> Option<Vec<u8>> {
     let byte = |c: char| (0..=255).find(|byte| letter(*byte) == c);
     std::str::from_utf8(text).ok()?.chars().map(byte).collect()
+}
+
+/// The record of a token where a container spells them so. Text that [`Spelling::Decoded`] loses is written as its
+/// bytes, which programs print as they stand.
+pub fn spelled(vocab: &Vocab, id: usize, spelling: Spelling) -> Vec<u8> {
+    let bytes = record(vocab, id);
+    match spelling {
+        Spelling::Latin1 => bytes.into_iter().map(char::from).collect::<String>().into_bytes(),
+        _ => bytes,
+    }
 }
 
 /// The record that a token of GGUF was: its bytes, and nothing for one without a text.
