@@ -242,6 +242,16 @@ fn the_runner_tells_how_rows_stand() {
             "{said}"
         );
     }
+    // Without a proof the base is asked too, and the default stays.
+    for (words, wanted) in
+        [(&[][..], "they stand as hf: --rows hf"), (&["--rows", "hf"], "they are taken as hf")]
+    {
+        let base = base();
+        let words: Vec<&str> = ["--base", &base].into_iter().chain(words.iter().copied()).collect();
+        let (model, said) = upgraded(&ggla("models/qv"), &words);
+        assert!(said.contains("evidence: ") && said.contains(wanted), "{said}");
+        assert_is(&model, "gguf-today/qv.gguf");
+    }
     // Values and outputs have one order; without a base nothing can be run.
     let (_, said) = upgraded(&ggla("models/vo"), &["--base", &base(), "--prove"]);
     assert!(!said.contains("evidence"), "{said}");

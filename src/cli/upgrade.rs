@@ -19,7 +19,7 @@ use crate::{
     checkpoint::adapter,
     error::{Error, Result},
     infer::outputs,
-    model::{Model, lora, rows::Standing},
+    model::{Model, lora},
 };
 
 #[derive(Debug, clap::Args)]
@@ -63,14 +63,22 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         repair_key_rows: args.repair_key_rows,
         ..args.write.options()
     };
-    let orders = orders(&model, &options, args.write.prove)?;
-    if let Some(orders) = orders {
+    let mut unproved = None;
+    let orders = match orders(&model, &options, args.write.prove) {
+        // Without a proof nothing depends on it.
+        Err(error) if !args.write.prove => {
+            unproved = Some(format!("which order of rows is right is not known: {error}"));
+            None
+        }
+        orders => orders?,
+    };
+    if let Some(orders) = orders.filter(|_| args.write.prove) {
+        // Without a proof the names of tensors decide, and what the base says is told.
         options.stated.rows = options.stated.rows.or(Some(orders.better()));
     }
     let is_adapter = lora::is_foreign(&model);
     let (model, mut plan) = change::upgrade::plan(model, &options)?;
-    let taken = options.stated.rows.unwrap_or(Standing::Hf);
-    plan.notes.extend(orders.map(|orders| orders.told(taken)));
+    plan.notes.extend(orders.map(|orders| orders.told(options.stated.rows)).or(unproved));
     if args.repair_key_rows {
         plan.notes.push(evidence(&model, &plan)?);
     }
@@ -95,9 +103,9 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What its base says of the rows of an old adapter, where a proof is wanted.
-fn orders(model: &Model, options: &Options, wanted: bool) -> Result<Option<Orders>> {
-    if !wanted || !lora::is_foreign(model) {
+/// What its base says of the rows of an old adapter; a proof wants one.
+fn orders(model: &Model, options: &Options, proved: bool) -> Result<Option<Orders>> {
+    if !lora::is_foreign(model) || !proved && options.stated.base.is_none() {
         return Ok(None);
     }
     let Some(base) = &options.stated.base else {

@@ -46,14 +46,17 @@ impl Orders {
         if self.ggml < self.hf { Standing::Ggml } else { Standing::Hf }
     }
 
-    /// What was found, and what follows for an adapter that is `taken` to stand so.
-    pub fn told(&self, taken: Standing) -> String {
+    /// What was found, and what follows for an adapter that a person says is `taken` to stand so.
+    pub fn told(&self, taken: Option<Standing>) -> String {
         let Orders { hf, ggml } = self;
         let name = |rows| if rows == Standing::Hf { "hf" } else { "ggml" };
-        let (better, taken) = (name(self.better()), name(taken));
-        let verdict = match better == taken {
-            true => format!("they are taken as {taken}"),
-            false => format!("they stand as {better}, and are taken as {taken} for --rows says so"),
+        let better = name(self.better());
+        let verdict = match taken.map(name) {
+            Some(taken) if taken == better => format!("they are taken as {taken}"),
+            Some(taken) => {
+                format!("they stand as {better}, and are taken as {taken} for --rows says so")
+            }
+            None => format!("they stand as {better}: --rows {better} or --prove takes them so"),
         };
         format!(
             "evidence: with the rows of queries and keys as hf the base has a perplexity of {hf:.3}, as ggml \
