@@ -14,8 +14,8 @@
 //! Source: AutoAWQ, awq/utils/packing_utils.py: dequantize_gemm, AWQ_ORDER.
 
 use super::{
-    groups::{Groups, scaled},
-    part::{FLOATS, Matrix, OF_MODEL, Part, Parts, Rows, WHOLE, in_memory},
+    groups::{Groups, scaled, unfit},
+    part::{FLOATS, Matrix, OF_MODEL, Part, Parts, Rows, in_memory},
 };
 use crate::{checkpoint::Stored, error::Result};
 
@@ -47,13 +47,7 @@ pub fn matrix(parts: &Parts, stored: &Stored) -> Result<Option<Matrix>> {
     let (zeros, scales) = (part("qzeros", &["i32"])?, part("scales", &FLOATS)?);
     let (inputs, groups, outputs) = (codes.rows, scales.rows, scales.columns);
     if codes.columns * 8 != outputs || (zeros.rows, zeros.columns) != (groups, codes.columns) {
-        let what = format!(
-            "the shape {} with scales {} and qzeros {}",
-            codes.shape(),
-            scales.shape(),
-            zeros.shape()
-        );
-        return Err(odd(what, WHOLE));
+        return Err(unfit(parts, &codes, &scales, &zeros));
     }
     let size = match number(["group_size", "q_group_size"]) {
         Some(-1) => inputs,

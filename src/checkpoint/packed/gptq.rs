@@ -21,7 +21,7 @@ use serde_json::Value as Json;
 use super::{
     awq::is_awq,
     codes::{code, unpack},
-    groups::{Groups, scaled},
+    groups::{Groups, scaled, unfit},
     part::{FLOATS, Matrix, OF_MODEL, Part, Parts, Rows, WHOLE, in_memory},
 };
 use crate::{checkpoint::Stored, error::Result};
@@ -45,13 +45,7 @@ pub fn matrix(parts: &Parts, stored: &Stored) -> Result<Option<Matrix>> {
     let odd = |what: String, next: &str| parts.odd(&stored.name, what, next);
     let (outputs, groups) = (codes.columns, scales.rows);
     if (scales.columns, zeros.rows) != (outputs, groups) {
-        let what = format!(
-            "the shape {} with scales {} and qzeros {}",
-            codes.shape(),
-            scales.shape(),
-            zeros.shape()
-        );
-        return Err(odd(what, WHOLE));
+        return Err(unfit(parts, &codes, &scales, &zeros));
     }
     let bits = 32 * zeros.columns / outputs;
     let stated = parts.setting("bits").and_then(Json::as_u64);

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::part::{Part, WHOLE, in_memory};
+use super::part::{Part, Parts, WHOLE, in_memory};
 use crate::error::{Error, Result};
 
 /// Which group a column belongs to.
@@ -60,4 +60,11 @@ pub fn scaled(codes: &[u8], zero: u32, scale: f32, out: &mut [f32]) {
         let steps = (i32::from(*code) - zero) as f32;
         *out = scale * steps;
     }
+}
+
+/// The refusal of codes, scales and zero points whose shapes do not fit each other.
+pub fn unfit(parts: &Parts, codes: &Part, scales: &Part, zeros: &Part) -> Error {
+    let [shape, scales, zeros] = [codes, scales, zeros].map(Part::shape);
+    let what = format!("the shape {shape} with scales {scales} and qzeros {zeros}");
+    parts.odd(&codes.name, what, WHOLE)
 }
