@@ -13,7 +13,7 @@ use super::join;
 use super::receipt::TOOL;
 use super::task::{Settings, Task};
 use crate::bytes::Input;
-use crate::change::choose::ftype::FileType;
+use crate::change::output::{named_for, stem_of_model};
 use crate::change::{Act, Loss, Plan, convert};
 use crate::checkpoint::card;
 use crate::container;
@@ -216,14 +216,10 @@ impl Found {
 
     /// Its name without what says how it is stored.
     fn stem(&self) -> String {
-        let name = stem_of(&self.path);
-        if self.kind == Kind::Checkpoint {
-            return name;
+        match self.kind {
+            Kind::Checkpoint => stem_of(&self.path),
+            _ => stem_of_model(&self.path),
         }
-        let stem = name.rsplit_once('.').map_or(name.as_str(), |(stem, _)| stem);
-        let stem = stem.strip_suffix(".bin").unwrap_or(stem);
-        // A shard's number does not belong to the whole.
-        stem.split_once("-00001-of-").map_or(stem, |(whole, _)| whole).to_owned()
     }
 }
 
@@ -231,38 +227,4 @@ impl Found {
 fn stem_of(path: &Path) -> String {
     let place = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     place.file_name().unwrap_or_default().to_string_lossy().into_owned()
-}
-
-/// `base-Q4_0` for a stem that is `base-f16` or `base`; a dot stays where one stood.
-fn named_for(stem: &str, kind: &str) -> String {
-    let cut = stem.rsplit_once(['-', '.']).filter(|(_, last)| {
-        let is_float = ["fp16", "fp32"].contains(&last.to_ascii_lowercase().as_str());
-        // A bare number would be read as the number of a type: `v0.1` is a version.
-        let is_word = last.starts_with(|c: char| c.is_ascii_alphabetic());
-        is_float || is_word && FileType::parse(last).is_ok_and(|t| !t.copy)
-    });
-    match cut {
-        Some((base, _)) => {
-            let separator = stem.get(base.len()..=base.len()).unwrap_or("-");
-            format!("{base}{separator}{kind}")
-        }
-        None => format!("{stem}-{kind}"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn outputs_are_named_after_their_model() {
-        for (stem, expected) in [
-            ("ggml-model-f16", "ggml-model-Q4_0"),
-            ("llama-7b.ggmlv3.q8_0", "llama-7b.ggmlv3.Q4_0"),
-            ("7B", "7B-Q4_0"),
-            ("Mistral-7B-v0.1", "Mistral-7B-v0.1-Q4_0"),
-        ] {
-            assert_eq!(named_for(stem, "Q4_0"), expected);
-        }
-    }
 }

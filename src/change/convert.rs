@@ -8,7 +8,12 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Plan, Step, Target, choose::ftype::FileType, output::place, quantize, upgrade};
+use super::{
+    Plan, Step, Target,
+    choose::ftype::FileType,
+    output::{ggml_model, is_meta_folder, place},
+    quantize, upgrade,
+};
 use crate::{
     checkpoint::card,
     error::{Error, Result},
@@ -41,6 +46,8 @@ pub struct Options {
 /// Where a type or container does not exist or cannot hold the model.
 pub fn plan(model: Model, options: &Options) -> Result<(Model, Vec<Plan>)> {
     let source = model.clone();
+    // As convert.py named it; so chain the commands that were written down in 2023.
+    let as_in_2023 = model.format.starts_with("pth") && is_meta_folder(&options.folder);
     let place = Some(options.folder.join("model"));
     let retyped = !options.types.iter().any(|word| word.eq_ignore_ascii_case("auto"));
     let upgrade = upgrade::Options { output: place, retyped, ..options.upgrade.clone() };
@@ -62,7 +69,7 @@ pub fn plan(model: Model, options: &Options) -> Result<(Model, Vec<Plan>)> {
             false => word.to_uppercase(),
             true => encoding(&plan).to_owned(),
         };
-        plan.output = output(&plan, &encoding, options);
+        plan.output = output(&plan, &encoding, options, as_in_2023);
         plan.check_sources(&model)?;
         plan.lay_out()?;
         plans.push(plan);
@@ -192,14 +199,12 @@ fn vectors_to_f32(model: &Model, plan: &mut Plan) {
 }
 
 /// The output as named, or by GGUF's naming convention in the folder.
-fn output(plan: &Plan, encoding: &str, options: &Options) -> PathBuf {
+fn output(plan: &Plan, encoding: &str, options: &Options, as_in_2023: bool) -> PathBuf {
     let name = match plan.target.is_keyed() {
+        true if as_in_2023 => format!("{}.gguf", ggml_model(encoding)),
         true => format!("{}.gguf", card::file_name(&plan.metadata, encoding)),
         // Older files state no name; their programs called them so.
-        false => format!(
-            "{}.bin",
-            format!("ggml-model-{}", encoding.to_lowercase()).trim_end_matches('-')
-        ),
+        false => format!("{}.bin", ggml_model(encoding)),
     };
     place(options.output.as_deref(), options.types.len() > 1, &options.folder, &name)
 }

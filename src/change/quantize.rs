@@ -20,12 +20,13 @@ use super::{
         target_size::{self, Goal},
     },
     keys,
-    output::place,
+    output::{ggml_model, is_meta_folder, named_for, place, stem_of_model},
     prune,
     trouble::Trouble,
     upgrade,
 };
 use crate::{
+    checkpoint::card,
     container::imatrix::Importance,
     error::{Error, Result},
     format::catalog,
@@ -206,8 +207,7 @@ fn old_plan(
     if !file_type.copy {
         plan.state_type(file_type.base, file_type.number);
     }
-    let name = format!("ggml-model-{}", file_type.name.to_lowercase());
-    plan.output = output(input, options, &name, "bin");
+    plan.output = output(input, options, &plan, &file_type.name.to_lowercase());
     plan.lay_out()?;
     Ok(plan)
 }
@@ -314,8 +314,7 @@ impl<'a> Job<'a> {
             true => self.present_file_type(),
             false => file_type.number,
         };
-        let name = format!("ggml-model-{}", file_type.name);
-        self.plans(&choices, number, self.output(input, &name, "gguf"))
+        self.plans(&choices, number, self.output(input, file_type.name))
     }
 
     /// The plans whose types fit a size.
@@ -354,8 +353,7 @@ impl<'a> Job<'a> {
         }
         let main = sizes.into_iter().max_by_key(|(_, n)| *n).map_or("f16", |(q, _)| q);
         let number = FileType::guess(main) & 0xff;
-        let mut plans =
-            self.plans(&choices, number, self.output(input, "ggml-model-fitted", "gguf"))?;
+        let mut plans = self.plans(&choices, number, self.output(input, "fitted"))?;
         for plan in &mut plans {
             plan.notes.push(goal.to_string());
         }
@@ -378,8 +376,8 @@ impl<'a> Job<'a> {
         })
     }
 
-    fn output(&self, input: &Path, name: &str, extension: &str) -> PathBuf {
-        output(input, self.options, name, extension)
+    fn output(&self, input: &Path, kind: &str) -> PathBuf {
+        output(input, self.options, &self.base, kind)
     }
 
     fn plans(&self, choices: &[Choice], file_type: u32, output: PathBuf) -> Result<Vec<Plan>> {
@@ -534,11 +532,21 @@ fn short(text: &str) -> Vec<u8> {
     bytes.get(..127).unwrap_or(bytes).to_vec()
 }
 
-/// Where an output stands: as asked for, in the folder asked for, or beside the input.
-fn output(input: &Path, options: &Options, name: &str, extension: &str) -> PathBuf {
+/// Where an output goes: as asked for, in the folder asked for, or beside the input; named after it.
+fn output(input: &Path, options: &Options, plan: &Plan, kind: &str) -> PathBuf {
     let (named, several) = (options.output.as_deref(), options.types.len() > 1);
     let folder = input.parent().unwrap_or(Path::new(""));
-    place(named, several, folder, &format!("{name}.{extension}"))
+    let stem = stem_of_model(input);
+    let ending = input.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+    let name = match ending {
+        "pth" if is_meta_folder(folder) => ggml_model(kind),
+        // The shards of a checkpoint do not have the name of the model.
+        "pth" | "safetensors" | "pt" => card::file_name(&plan.metadata, kind),
+        _ if stem.starts_with("pytorch_model") => card::file_name(&plan.metadata, kind),
+        _ => named_for(&stem, kind),
+    };
+    let ending = if plan.target.is_keyed() { "gguf" } else { "bin" };
+    place(named, several, folder, &format!("{name}.{ending}"))
 }
 
 /// The hyperparameters that the rules look at.

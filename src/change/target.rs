@@ -44,6 +44,9 @@ fn present(family: &Family) -> Option<&'static Container> {
     catalog::containers().iter().find(|c| ours(c) && is_written(c))
 }
 
+/// What "GGUF" means without a version.
+const TODAY: &str = "gguf-v3";
+
 /// A container that can be written.
 #[derive(Clone, Copy, PartialEq)]
 pub struct Target(&'static Container);
@@ -66,8 +69,9 @@ impl Target {
         let family = catalog::family(&model.family);
         let present = family.filter(|family| family.family.gguf.is_empty()).and_then(present);
         let Some(name) = name else {
-            return present.map_or_else(|| Target::find("gguf-v3"), |present| Ok(Target(present)));
+            return present.map_or_else(|| Target::find(TODAY), |present| Ok(Target(present)));
         };
+        let name = if name.eq_ignore_ascii_case("gguf") { TODAY } else { name };
         let target = Target::within(&model.family, name)?;
         let Some(family) = family else { return Ok(target) };
         if target.is_keyed() && family.family.gguf.is_empty() {

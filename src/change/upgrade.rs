@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::{
     Act, Plan, Step, Target, adapter, keys,
-    output::place,
+    output::{place, stem_of_model},
     prepare,
     vocabulary::{self, Rebuilt},
 };
@@ -278,10 +278,7 @@ fn wider() -> Vec<(QuantType, Fidelity)> {
 /// The output as named; by default beside the input, with its name and the target's ending.
 fn output(model: &Model, target: Target, named: Option<&Path>) -> PathBuf {
     let input = model.files.first().map(|f| f.path().to_owned()).unwrap_or_default();
-    let stem = input.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
-    let stem = stem.trim_end_matches(".bin");
-    // A shard's number does not belong to the whole.
-    let stem = stem.split_once("-00001-of-").map_or(stem, |(whole, _)| whole);
+    let stem = stem_of_model(&input);
     let ending = if target.is_keyed() { "gguf" } else { "bin" };
     let folder = input.parent().unwrap_or(Path::new(""));
     let at = |name: String| place(named, false, folder, &name);

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use super::{Globals, json, print, progress::Bar, remark, write::make_output_folder};
+use super::{Globals, json, open::input, print, progress::Bar, remark, write::make_output_folder};
 use crate::{
     change::{
         self, Plan,
@@ -30,13 +30,16 @@ Examples:
 
 IN is a folder with consolidated.*.pth, *.safetensors or pytorch_model*.bin, an index, one shard, or any \
 model file that regguf reads. OUT is a file, or a folder for names by GGUF's naming convention; by \
-default such a name in the folder of IN. Types are auto (as stored), f32, f16, bf16, q8_0 and those of \
+default such a name in the folder of IN, and for Meta's folders ggml-model-f16.gguf, as in 2023. Types are auto (as stored), f32, f16, bf16, q8_0 and those of \
 quantize. Formats are gguf-v3, gguf-v3-be, gguf-v2, gguf-v1, ggjt-v3, ggjt-v2, ggjt-v1, ggmf-v1, ggml \
 and safetensors.")]
 pub struct Args {
     /// What to convert
     #[arg(value_name = "IN")]
     input: PathBuf,
+    /// 0 for f32, 1 for f16, as convert-pth-to-ggml.py took it
+    #[arg(hide = true, value_name = "FTYPE")]
+    file_type: Option<PathBuf>,
     /// The type of the weights; several make several files from one reading
     #[arg(
         long = "type",
@@ -64,8 +67,10 @@ pub struct Args {
 
 /// Runs it.
 pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
+    let input = input(&args.input, globals);
+    let types = types(args)?;
     let stated = args.write.stated.stated();
-    let raw = checkpoint::is_checkpoint(&args.input)?;
+    let raw = checkpoint::is_checkpoint(&input)?;
     let model = if raw {
         let drop = args.drop.clone();
         let mut options = checkpoint::Options { drop, ..checkpoint::Options::of(&stated) };
@@ -73,9 +78,9 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
             // Its own tokens are not asked for.
             options.misfit = checkpoint::Misfit::Leave;
         }
-        checkpoint::open(&args.input, &options)?
+        checkpoint::open(&input, &options)?
     } else {
-        container::open(&args.input, &args.open.options())?
+        container::open(&input, &args.open.options())?
     };
     let mut model = args.delta.added_to(model, &stated, args.write.dry_run)?;
     args.lora.add_to(&mut model, &stated)?;
@@ -89,10 +94,10 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         ));
     }
     let options = Options {
-        types: args.types.clone(),
+        types,
         upgrade: args.write.options(),
         output: args.write.output.clone(),
-        folder: convert::folder_of(&args.input),
+        folder: convert::folder_of(&input),
         allow_requantize: args.allow_requantize,
     };
     let (model, plans) = convert::plan(model, &options)?;
@@ -119,6 +124,21 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The types that were asked for, by flag or as the first script of 2023 took them.
+fn types(args: &Args) -> Result<Vec<String>> {
+    let Some(word) = &args.file_type else { return Ok(args.types.clone()) };
+    match (word.to_str(), args.types.as_slice()) {
+        (Some("0"), [auto]) if auto == "auto" => Ok(vec!["f32".to_owned()]),
+        (Some("1"), [auto]) if auto == "auto" => Ok(vec!["f16".to_owned()]),
+        _ => {
+            let (input, word) = (args.input.display(), word.display());
+            Err(Error::Usage(format!(
+                "convert takes one model: `regguf convert {input} -o {word}` names the output, --type {word} a type"
+            )))
+        }
+    }
 }
 
 /// A Hugging Face checkpoint.

@@ -11,7 +11,11 @@ use std::{
     process::ExitCode,
 };
 
-use super::{Globals, json, open::OpenArgs, print, text};
+use super::{
+    Globals, json,
+    open::{OpenArgs, input},
+    print, text,
+};
 use crate::{
     check::files::search::{self, Looks},
     checkpoint,
@@ -55,8 +59,9 @@ pub struct Args {
 /// Prints what every file is; the exit code is that of the first file that could not be told.
 pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let mut failed = None;
+    let paths: Vec<PathBuf> = args.paths.iter().map(|path| input(path, globals)).collect();
     if args.json {
-        match args.paths.as_slice() {
+        match paths.as_slice() {
             [path] if !holds_files(path)? => {
                 print_data(path, args, &mut failed, &mut |d| json::print(d))?;
             }
@@ -70,7 +75,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         }
         return Ok(failed.map_or(ExitCode::SUCCESS, ExitCode::from));
     }
-    for path in &args.paths {
+    for path in &paths {
         if holds_files(path)? {
             print(&lines(path, &folder(path, args)?))?;
             continue;
@@ -91,7 +96,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
                     tensors(&facts.raw, raw::row, args)?;
                 }
             }
-            Err(error) if args.paths.len() == 1 => {
+            Err(error) if paths.len() == 1 => {
                 if globals.verbose > 0 {
                     print(&tried(path, args)?)?;
                 }

@@ -14,6 +14,7 @@
 //! | 130 | Ctrl-C |
 
 mod batch;
+mod chat;
 mod compare;
 mod completions;
 mod convert;
@@ -60,7 +61,7 @@ const EXAMPLES: &str = "\
 With an old file and a laptop:
   regguf inspect ggml-model-q4_0.bin     what it is, and what to do next
   regguf upgrade ggml-model-q4_0.bin     today's GGUF, the same weights
-  regguf run -m ggml-model-q4_0.gguf -p \"Once upon a time\"
+  regguf run ggml-model-q4_0.gguf -p \"Once upon a time\"
   regguf convert models/7B/              raw weights to GGUF
   regguf quantize f16.gguf Q4_K_M        called as llama-quantize is
 

@@ -1,6 +1,70 @@
-//! Flags that say what a file is, for files that could be several things.
+//! Which file is meant, and flags that say what it is where it could be several things.
 
-use crate::container::{OpenOptions, RowStorage};
+use std::{
+    ffi::OsStr,
+    path::{Path, PathBuf},
+};
+
+use super::{Globals, remark};
+use crate::{
+    container::{OpenOptions, RowStorage},
+    error::{Error, Result, named},
+};
+
+/// The model that a verb runs.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ModelArg {
+    /// The model: a file of any era, the first of a set, or a folder
+    #[arg(value_name = "MODEL", required_unless_present = "named")]
+    model: Option<PathBuf>,
+    /// The same, as the programs of llama.cpp take it
+    #[arg(
+        id = "named",
+        short = 'm',
+        long = "model",
+        value_name = "MODEL",
+        conflicts_with = "model"
+    )]
+    named: Option<PathBuf>,
+}
+
+impl ModelArg {
+    /// Where it is.
+    pub fn path(&self, globals: &Globals) -> Result<PathBuf> {
+        let path = self.model.as_ref().or(self.named.as_ref());
+        let path = path.ok_or_else(|| Error::Usage("which model?".to_owned()))?;
+        Ok(input(path, globals))
+    }
+}
+
+/// The file that is meant by `path`: where there is none, that of the same name ending in `.gguf`, with a
+/// note. So the commands of 2023 can be typed one after the other under the names of 2023.
+pub fn input(path: &Path, globals: &Globals) -> PathBuf {
+    let Some(today) = successor(path) else { return path.to_owned() };
+    let (path, name) = (named(path), today.file_name().unwrap_or_default().to_string_lossy());
+    remark(globals, &format!("note: {path} is not there: {name} is taken"));
+    today
+}
+
+/// The GGUF of a file's name, where that is there and the file is not.
+fn successor(path: &Path) -> Option<PathBuf> {
+    let ending = path.extension()?;
+    if ending == "gguf" || path.symlink_metadata().is_ok() {
+        return None;
+    }
+    let exact = path.with_extension("gguf");
+    if exact.is_file() {
+        return Some(exact);
+    }
+    // llama-quantize writes types in capitals, people did not.
+    let folder = match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    };
+    let same = |name: &OsStr| exact.file_name().is_some_and(|own| own.eq_ignore_ascii_case(name));
+    let mut names = folder.read_dir().ok()?.filter_map(|entry| Some(entry.ok()?.file_name()));
+    names.find(|name| same(name)).map(|name| path.with_file_name(name))
+}
 
 /// How to read a file that could be several things.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -13,7 +77,7 @@ pub struct OpenArgs {
     #[arg(long, value_name = "STORAGE")]
     blocks: Option<RowStorage>,
     /// Of how many files a multi-part set consists
-    #[arg(long, value_name = "N")]
+    #[arg(long, alias = "n_parts", value_name = "N")]
     n_parts: Option<u32>,
 }
 
@@ -26,5 +90,25 @@ impl OpenArgs {
             n_parts: self.n_parts,
             ..OpenOptions::default()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_name_of_2023_leads_to_the_file_of_today() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        for name in ["ggml-model-Q4_0.gguf", "there.bin", "there.gguf"] {
+            fs::write(at(name), "").unwrap();
+        }
+        assert_eq!(successor(&at("ggml-model-q4_0.bin")), Some(at("ggml-model-Q4_0.gguf")));
+        assert_eq!(successor(&at("there.bin")), None);
+        assert_eq!(successor(&at("nowhere.bin")), None);
+        assert_eq!(successor(&at("ggml-model-q4_0.gguf")), None);
     }
 }

@@ -1,10 +1,14 @@
 //! `regguf quantize`: called as llama-quantize is, and from any model file into any container.
 
-use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{Arg, ArgAction, ArgMatches};
 
-use super::{Globals, json, print, progress::Bar, write::make_output_folder};
+use super::{Globals, json, open::input, print, progress::Bar, remark, write::make_output_folder};
 use crate::{
     bytes::read_text,
     change::{
@@ -42,8 +46,8 @@ Types, by name in any case or by number:
   26 IQ3_S  27 IQ3_M  25 IQ4_NL  30 IQ4_XS  36 TQ1_0  37 TQ2_0  38 MXFP4_MOE  COPY (only copies)
   with --to ggjt-v1 also Q4_2 and Q4_3")]
 pub struct Args {
-    /// The model or the folder of a checkpoint, the file to write [default: ggml-model-TYPE.gguf beside the model], the type, and
-    /// the number of threads
+    /// The model or the folder of a checkpoint, the file to write [default: named after the model, beside
+    /// it], the type, and the number of threads
     #[arg(
         value_name = "MODEL [OUT] TYPE [NTHREADS]",
         required = true,
@@ -213,7 +217,16 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         (None, Some(bits)) => Some(Goal::bits(bits)?),
         (None, None) => None,
     };
-    let call = Call::read(&args.words, &args.types, goal.is_some())?;
+    let call = match as_in_2023(&args.words).filter(|_| args.types.is_empty() && goal.is_none()) {
+        Some(call) => {
+            let (input, output) = (call.input.display(), call.output.as_deref().map(Path::display));
+            let output = output.map(|output| output.to_string()).unwrap_or_default();
+            remark(globals, &format!("note: as quantize.py: {input} to {output}, Q4_0"));
+            call
+        }
+        None => Call::read(&args.words, &args.types, goal.is_some())?,
+    };
+    let call = Call { input: input(&call.input, globals), ..call };
     let tensor_types = args.tensor_types.read()?;
     let mut importance = Importance::default();
     if let Some(path) = &args.imatrix {
@@ -272,6 +285,23 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// `quantize 7B`, as quantize.sh and quantize.py of spring 2023 were called: `models/7B/ggml-model-f16.bin`
+/// to Q4_0.
+fn as_in_2023(words: &[OsString]) -> Option<Call> {
+    let [size] = words else { return None };
+    let folder = Path::new("models").join(size);
+    let known = ["7B", "13B", "30B", "65B"].iter().any(|known| size == known);
+    if !known || Path::new(size).exists() || !folder.is_dir() {
+        return None;
+    }
+    Some(Call {
+        input: folder.join("ggml-model-f16.bin"),
+        output: Some(folder.join("ggml-model-q4_0.gguf")),
+        types: vec!["q4_0".to_owned()],
+        threads: None,
+    })
+}
+
 impl Call {
     /// `MODEL [OUT] TYPE [NTHREADS]`: the second word is the type if it is one, else the output.
     fn read(words: &[OsString], types: &[String], goal: bool) -> Result<Call> {
@@ -289,7 +319,7 @@ impl Call {
                 call.output = Some(out.into());
                 rest = next;
             }
-            let [name, next @ ..] = rest else { return Err(usage("name a type")) };
+            let [name, next @ ..] = rest else { return Err(usage("name a type, as Q4_K_M")) };
             call.types.push(name.to_string_lossy().into_owned());
             rest = next;
         } else if let [out, next @ ..] = rest
@@ -367,8 +397,6 @@ fn key_value(text: &str) -> Result<(String, Value), String> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     fn read(words: &[&str]) -> Option<(Option<String>, String, Option<usize>)> {

@@ -1,35 +1,37 @@
 //! `regguf run`: text from any model file, old or new.
 
 use std::{
-    io::{self, BufRead, IsTerminal, Read, Write},
+    io::{self, Write},
     path::PathBuf,
     process::ExitCode,
     time::{Duration, Instant},
 };
 
-use super::{Globals, print_said, remark, runner::Loaded};
+use super::{Globals, chat, open, print_said, remark, runner::Loaded};
 use crate::{
-    bytes::{input::TEXT, read_text, replace::check_interrupt},
+    bytes::{read_stdin, read_text, replace::check_interrupt},
     error::{Error, Result},
-    infer::{Sampler, Sampling, Session, Special, Template, Want, tokenizer::StreamDecoder},
+    infer::{Sampler, Sampling, Session, Want, tokenizer::StreamDecoder},
 };
 
 /// What the person typed.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  regguf run -m ggml-model-q4_0.bin -p \"Building a website can be done in 10 simple steps:\" -n 512
-  regguf run -m model.gguf -f prompt.txt --temp 0 -n 64     the likeliest tokens, always
-  regguf run -m llama-7b.gguf --lora alpaca.gguf -n 64    an adapter over its model
-  regguf run -m model.gguf --interactive                    a conversation")]
+  regguf run ggml-model-q4_0.bin -p \"Building a website can be done in 10 simple steps:\" -n 512
+  regguf run model.gguf -f prompt.txt --temp 0 -n 64     the likeliest tokens, always
+  regguf run llama-7b.gguf --lora alpaca.gguf -n 64      an adapter over its model
+  regguf run model.gguf --interactive                    a conversation
+  regguf run model.gguf -r \"User:\" -f chat-with-bob.txt  as llama.cpp's `main` took turns
+
+Flags of llama.cpp's `main` that change nothing here (-ngl 32, --mlock, -b 512 …) are accepted.")]
 pub struct Args {
-    /// The model: a file of any era, the first of a set, or a folder
-    #[arg(short, long, value_name = "MODEL")]
-    model: PathBuf,
+    #[command(flatten)]
+    model: open::ModelArg,
     /// Text to go on from
     #[arg(short, long, value_name = "TEXT", default_value = "", conflicts_with = "file")]
     prompt: String,
-    /// Read the prompt from a file
+    /// Read the prompt from a file; `-` is standard input
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
     /// Tokens to write; -1 for as many as fit
@@ -44,6 +46,9 @@ pub struct Args {
     /// Talk turn by turn, by the file's chat template; the prompt is the system message
     #[arg(short, long)]
     interactive: bool,
+    /// Let me write where the model wrote this; repeatable
+    #[arg(short, long, value_name = "TEXT")]
+    reverse_prompt: Vec<String>,
     /// Below 1 sharpens, above 1 flattens, 0 takes the likeliest token
     #[arg(long, value_name = "T", default_value_t = 0.8)]
     temp: f32,
@@ -59,6 +64,9 @@ pub struct Args {
     /// Divide the logits of recent tokens; 1 for none
     #[arg(long, value_name = "R", default_value_t = 1.0)]
     repeat_penalty: f32,
+    /// Never choose the token that ends a text
+    #[arg(long)]
+    ignore_eos: bool,
     /// How many tokens are recent
     #[arg(long, value_name = "N", default_value_t = 64)]
     repeat_last_n: usize,
@@ -92,13 +100,20 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
 
 fn write(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let begun = Instant::now();
-    let loaded = Loaded::open(&args.model, &args.lora, &args.stated.stated(), globals)?;
+    let path = args.model.path(globals)?;
+    let loaded = Loaded::open(&path, &args.lora, &args.stated.stated(), globals)?;
     let seed = args.seed.unwrap_or_else(clock);
     let context = args.context.unwrap_or(loaded.weights.config.context);
     let prompt = match &args.file {
+        Some(path)
+            if path.as_os_str() == "-" && (args.interactive || !args.reverse_prompt.is_empty()) =>
+        {
+            let what = "-f -: standard input is where you talk; put the prompt into a file";
+            return Err(Error::Usage(what.to_owned()));
+        }
         Some(path) => {
             // Editors end a file with a line break; llama.cpp's main drops one too.
-            let text = read_text(path)?;
+            let text = if path.as_os_str() == "-" { read_stdin()? } else { read_text(path)? };
             text.strip_suffix('\n').unwrap_or(&text).to_owned()
         }
         None => args.prompt.clone(),
@@ -119,11 +134,17 @@ fn write(args: &Args, globals: &Globals) -> Result<ExitCode> {
         loaded: &loaded,
         session: Session::new(&loaded.weights, context),
         sampler: Sampler::new(sampling),
+        sampling,
+        context,
+        ignore_eos: args.ignore_eos,
         timing: Timing { load: begun.elapsed(), ..Timing::default() },
         room: usize::try_from(args.n_predict).unwrap_or(usize::MAX),
     };
     let done = match args.interactive {
-        true => writer.talk(&prompt),
+        _ if !args.reverse_prompt.is_empty() => {
+            chat::by_reverse_prompt(&mut writer, &prompt, &args.reverse_prompt)
+        }
+        true => chat::by_template(&mut writer, &prompt, globals),
         false => writer.go_on(&prompt),
     };
     print_said("\n")?;
@@ -134,16 +155,21 @@ fn write(args: &Args, globals: &Globals) -> Result<ExitCode> {
     }
 }
 
-struct Writer<'a> {
-    loaded: &'a Loaded,
+/// A model that writes, with all that it read and wrote before.
+pub struct Writer<'a> {
+    /// What writes.
+    pub loaded: &'a Loaded,
     session: Session<'a>,
     sampler: Sampler,
+    sampling: Sampling,
+    context: usize,
+    ignore_eos: bool,
     timing: Timing,
     /// Tokens to write in one go.
     room: usize,
 }
 
-impl Writer<'_> {
+impl<'a> Writer<'a> {
     fn go_on(&mut self, prompt: &str) -> Result<()> {
         let mut tokens = self.loaded.tokenizer.read(prompt)?;
         // A model without a beginning-of-text token cannot start from nothing.
@@ -151,40 +177,25 @@ impl Writer<'_> {
             tokens.extend(self.loaded.tokenizer.bos().or(self.loaded.tokenizer.eos()));
         }
         print_said(prompt)?;
-        self.answer(&tokens, StreamDecoder::continuing(), None).map(|_| ())
+        self.answer(&tokens, StreamDecoder::continuing(), &[]).map(|_| ())
     }
 
-    fn talk(&mut self, system: &str) -> Result<()> {
-        let template = Template::of(self.loaded.chat_template.as_deref());
-        let tokenizer = &self.loaded.tokenizer;
-        let mut system = Some(system).filter(|text| !text.is_empty());
-        let mut before: Vec<u32> = tokenizer.leading_bos().into_iter().collect();
-        let mut lines = io::stdin().lock().take(TEXT).lines();
-        loop {
-            if io::stdin().is_terminal() {
-                print_said("\n> ")?;
-                let _ = io::stdout().flush();
-            }
-            let Some(line) = lines.next() else { return Ok(()) };
-            let line = line.map_err(|e| Error::io("<stdin>", "read", e))?;
-            if line.trim().is_empty() {
-                continue;
-            }
-            before.extend(tokenizer.encode(&template.turn(system.take(), &line), Special::Token));
-            let last = self.answer(&before, StreamDecoder::continuing(), template.stop())?;
-            before = vec![last];
-            print_said("\n")?;
-        }
+    /// Begins anew, with nothing read.
+    pub fn forget(&mut self) {
+        self.session = Session::new(&self.loaded.weights, self.context);
+        self.sampler = Sampler::new(self.sampling);
     }
 
-    /// Reads `tokens` and writes what follows; answers the last token, which is not read yet.
-    fn answer(
+    /// Reads `tokens` and writes what follows, up to one of `stops`. Returns the last token, which is not
+    /// read yet, and the text.
+    pub fn answer(
         &mut self,
         tokens: &[u32],
         mut decoder: StreamDecoder,
-        stop: Option<&str>,
-    ) -> Result<u32> {
-        let tokenizer = &self.loaded.tokenizer;
+        stops: &[String],
+    ) -> Result<(u32, String)> {
+        let loaded: &'a Loaded = self.loaded;
+        let tokenizer = &loaded.tokenizer;
         let begun = Instant::now();
         for token in tokens {
             self.sampler.accept(*token);
@@ -195,7 +206,7 @@ impl Writer<'_> {
         self.timing.prompt.1 += tokens.len();
         let begun = Instant::now();
         let mut said = String::new();
-        let mut token = self.sampler.choose(&logits);
+        let mut token = self.choose(&mut logits);
         for n in 0..self.room {
             check_interrupt()?;
             if tokenizer.ends(token) {
@@ -207,16 +218,28 @@ impl Writer<'_> {
             said += &text;
             self.sampler.accept(token);
             let full = self.session.cache().free() == 0;
-            if n + 1 == self.room || full || stop.is_some_and(|stop| said.ends_with(stop)) {
+            if n + 1 == self.room || full || stops.iter().any(|stop| said.ends_with(stop)) {
                 break;
             }
             self.session.read(&[token], Want::Last, |_, found| logits.copy_from_slice(found))?;
-            token = self.sampler.choose(&logits);
+            token = self.choose(&mut logits);
             self.timing.eval.1 += 1;
         }
         print_said(&decoder.finish())?;
         self.timing.eval.0 += begun.elapsed();
-        Ok(token)
+        Ok((token, said))
+    }
+
+    /// The next token.
+    fn choose(&mut self, logits: &mut [f32]) -> u32 {
+        if self.ignore_eos {
+            for (token, logit) in (0..).zip(logits.iter_mut()) {
+                if self.loaded.tokenizer.ends(token) {
+                    *logit = f32::NEG_INFINITY;
+                }
+            }
+        }
+        self.sampler.choose(logits)
     }
 }
 
@@ -225,8 +248,12 @@ impl Timing {
     fn to_string(&self, total: Duration) -> String {
         let ms = |time: Duration| time.as_secs_f64() * 1e3;
         let line = |(time, tokens): (Duration, usize)| {
-            let each = ms(time) / tokens.max(1) as f64;
-            let rate = tokens as f64 / time.as_secs_f64().max(1e-9);
+            if tokens == 0 || ms(time) < 0.01 {
+                // No rate is to be had of nothing.
+                return format!("{:10.2} ms / {tokens:5} tokens", ms(time));
+            }
+            let each = ms(time) / tokens as f64;
+            let rate = tokens as f64 / time.as_secs_f64();
             format!(
                 "{:10.2} ms / {tokens:5} tokens ({each:8.2} ms per token, {rate:8.2} tokens per second)",
                 ms(time)

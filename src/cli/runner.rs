@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Globals, lora::LoraArgs, remark};
+use super::{Globals, lora::LoraArgs, open::ModelArg, remark};
 use crate::{
     bytes::read_text,
     checkpoint::{self, tokenizer::given},
@@ -58,12 +58,8 @@ impl Loaded {
 /// A model and a text that it reads window by window.
 #[derive(Debug, clap::Args)]
 pub struct WindowArgs {
-    /// The model: a file of any era, or the first of a set
-    #[arg(value_name = "MODEL", required_unless_present = "named")]
-    model: Option<PathBuf>,
-    /// The same, as the programs of llama.cpp take it
-    #[arg(short = 'm', long = "model", value_name = "MODEL", conflicts_with = "model")]
-    named: Option<PathBuf>,
+    #[command(flatten)]
+    model: ModelArg,
     /// The text
     #[arg(short, long, value_name = "TEXT")]
     pub file: PathBuf,
@@ -76,6 +72,8 @@ pub struct WindowArgs {
     chunks: Option<u32>,
     #[command(flatten)]
     lora: LoraArgs,
+    #[command(flatten)]
+    stated: super::stated::StatedArgs,
     /// Number of threads, as --threads
     #[arg(short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub t: Option<u16>,
@@ -84,9 +82,8 @@ pub struct WindowArgs {
 impl WindowArgs {
     /// The model, and the tokens of the text.
     pub fn open(&self, globals: &Globals) -> Result<(Loaded, Vec<u32>)> {
-        let path = self.model.as_ref().or(self.named.as_ref());
-        let path = path.ok_or_else(|| Error::Usage("which model?".to_owned()))?;
-        let loaded = Loaded::open(path, &self.lora, &Stated::default(), globals)?;
+        let path = self.model.path(globals)?;
+        let loaded = Loaded::open(&path, &self.lora, &self.stated.stated(), globals)?;
         let text = read_text(&self.file)?;
         let tokens = loaded.tokenizer.read(&text)?;
         Ok((loaded, tokens))

@@ -12,7 +12,7 @@ pub struct StatedArgs {
     #[arg(long, value_name = "X", value_parser = epsilon)]
     eps: Option<f32>,
     /// The context length in tokens [default: as stored, else LLaMA 1's 2048]
-    #[arg(id = "stated-context", long = "context", value_name = "N",
+    #[arg(id = "stated-context", long = "context", alias = "ctx", value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..))]
     context: Option<u32>,
     /// The base of the rotary embeddings [default: as stored, else 10000]
@@ -22,7 +22,7 @@ pub struct StatedArgs {
     #[arg(long, value_name = "N", value_parser = positive)]
     rope_scale: Option<f32>,
     /// Take the vocabulary from this tokenizer.model or tokenizer.json, or from the one in this folder
-    #[arg(long, value_name = "FILE|DIR")]
+    #[arg(long, alias = "vocab-dir", value_name = "FILE|DIR")]
     vocab: Option<PathBuf>,
     /// Fit a vocabulary to the rows of the embedding: add unused tokens, leave out those without a row
     #[arg(long)]
