@@ -5,7 +5,7 @@ use std::{
     iter,
 };
 
-use super::{Globals, print_said, remark, run::Writer};
+use super::{Globals, print_said, remark, writer::Writer};
 use crate::{
     bytes::input::TEXT,
     error::{Error, Result},

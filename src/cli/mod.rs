@@ -40,6 +40,7 @@ mod upgrade;
 mod verify;
 mod words2023;
 mod write;
+mod writer;
 
 use std::{
     io::{self, IsTerminal, Write},

@@ -1,17 +1,12 @@
 //! `regguf run`: text from any model file, old or new.
 
-use std::{
-    io::{self, Write},
-    path::PathBuf,
-    process::ExitCode,
-    time::{Duration, Instant},
-};
+use std::{path::PathBuf, process::ExitCode, time::Instant};
 
-use super::{Globals, chat, open, print_said, remark, runner::Loaded};
+use super::{Globals, chat, open, print_said, remark, runner::Loaded, writer::Writer};
 use crate::{
-    bytes::{read_stdin, read_text, replace::check_interrupt},
+    bytes::{read_stdin, read_text},
     error::{Error, Result},
-    infer::{Sampler, Sampling, Session, Want, tokenizer::StreamDecoder},
+    infer::Sampling,
 };
 
 /// What the person typed.
@@ -85,14 +80,6 @@ pub struct Args {
     stated: super::stated::StatedArgs,
 }
 
-/// What was spent on what.
-#[derive(Default)]
-struct Timing {
-    load: Duration,
-    prompt: (Duration, usize),
-    eval: (Duration, usize),
-}
-
 /// Writes text, or talks.
 pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     super::runner::with_threads(args.t, || write(args, globals))
@@ -130,16 +117,10 @@ fn write(args: &Args, globals: &Globals) -> Result<ExitCode> {
     if args.temp > 0.0 {
         remark(globals, &format!("seed: {seed}"));
     }
-    let mut writer = Writer {
-        loaded: &loaded,
-        session: Session::new(&loaded.weights, context),
-        sampler: Sampler::new(sampling),
-        sampling,
-        context,
-        ignore_eos: args.ignore_eos,
-        timing: Timing { load: begun.elapsed(), ..Timing::default() },
-        room: usize::try_from(args.n_predict).unwrap_or(usize::MAX),
-    };
+    let room = usize::try_from(args.n_predict).unwrap_or(usize::MAX);
+    let mut writer = Writer::new(&loaded, sampling, context, room);
+    writer.ignore_eos = args.ignore_eos;
+    writer.timing.load = begun.elapsed();
     let done = match args.interactive {
         _ if !args.reverse_prompt.is_empty() => {
             chat::by_reverse_prompt(&mut writer, &prompt, &args.reverse_prompt)
@@ -152,120 +133,6 @@ fn write(args: &Args, globals: &Globals) -> Result<ExitCode> {
     match done {
         Err(Error::Interrupted) => Ok(ExitCode::from(130)),
         done => done.map(|()| ExitCode::SUCCESS),
-    }
-}
-
-/// A model that writes, with all that it read and wrote before.
-pub struct Writer<'a> {
-    /// What writes.
-    pub loaded: &'a Loaded,
-    session: Session<'a>,
-    sampler: Sampler,
-    sampling: Sampling,
-    context: usize,
-    ignore_eos: bool,
-    timing: Timing,
-    /// Tokens to write in one go.
-    room: usize,
-}
-
-impl<'a> Writer<'a> {
-    fn go_on(&mut self, prompt: &str) -> Result<()> {
-        let mut tokens = self.loaded.tokenizer.read(prompt)?;
-        // A model without a beginning-of-text token cannot start from nothing.
-        if tokens.is_empty() {
-            tokens.extend(self.loaded.tokenizer.bos().or(self.loaded.tokenizer.eos()));
-        }
-        print_said(prompt)?;
-        self.answer(&tokens, StreamDecoder::continuing(), &[]).map(|_| ())
-    }
-
-    /// Begins anew, with nothing read.
-    pub fn forget(&mut self) {
-        self.session = Session::new(&self.loaded.weights, self.context);
-        self.sampler = Sampler::new(self.sampling);
-    }
-
-    /// Reads `tokens` and writes what follows, up to one of `stops`. Returns the last token, which is not
-    /// read yet, and the text.
-    pub fn answer(
-        &mut self,
-        tokens: &[u32],
-        mut decoder: StreamDecoder,
-        stops: &[String],
-    ) -> Result<(u32, String)> {
-        let loaded: &'a Loaded = self.loaded;
-        let tokenizer = &loaded.tokenizer;
-        let begun = Instant::now();
-        for token in tokens {
-            self.sampler.accept(*token);
-        }
-        let mut logits = Vec::new();
-        self.session.read(tokens, Want::Last, |_, found| logits = found.to_vec())?;
-        self.timing.prompt.0 += begun.elapsed();
-        self.timing.prompt.1 += tokens.len();
-        let begun = Instant::now();
-        let mut said = String::new();
-        let mut token = self.choose(&mut logits);
-        for n in 0..self.room {
-            check_interrupt()?;
-            if tokenizer.ends(token) {
-                break;
-            }
-            let text = decoder.push(tokenizer, token);
-            print_said(&text)?;
-            let _ = io::stdout().flush();
-            said += &text;
-            self.sampler.accept(token);
-            let full = self.session.cache().free() == 0;
-            if n + 1 == self.room || full || stops.iter().any(|stop| said.ends_with(stop)) {
-                break;
-            }
-            self.session.read(&[token], Want::Last, |_, found| logits.copy_from_slice(found))?;
-            token = self.choose(&mut logits);
-            self.timing.eval.1 += 1;
-        }
-        print_said(&decoder.finish())?;
-        self.timing.eval.0 += begun.elapsed();
-        Ok((token, said))
-    }
-
-    /// The next token.
-    fn choose(&mut self, logits: &mut [f32]) -> u32 {
-        if self.ignore_eos {
-            for (token, logit) in (0..).zip(logits.iter_mut()) {
-                if self.loaded.tokenizer.ends(token) {
-                    *logit = f32::NEG_INFINITY;
-                }
-            }
-        }
-        self.sampler.choose(logits)
-    }
-}
-
-impl Timing {
-    /// Lines as users of llama.cpp know them.
-    fn to_string(&self, total: Duration) -> String {
-        let ms = |time: Duration| time.as_secs_f64() * 1e3;
-        let line = |(time, tokens): (Duration, usize)| {
-            if tokens == 0 || ms(time) < 0.01 {
-                // No rate is to be had of nothing.
-                return format!("{:10.2} ms / {tokens:5} tokens", ms(time));
-            }
-            let each = ms(time) / tokens as f64;
-            let rate = tokens as f64 / time.as_secs_f64();
-            format!(
-                "{:10.2} ms / {tokens:5} tokens ({each:8.2} ms per token, {rate:8.2} tokens per second)",
-                ms(time)
-            )
-        };
-        format!(
-            "       load time = {:10.2} ms\nprompt eval time = {}\n       eval time = {}\n      total time = {:10.2} ms",
-            ms(self.load),
-            line(self.prompt),
-            line(self.eval),
-            ms(total)
-        )
     }
 }
 
