@@ -105,7 +105,7 @@ fn several_types_in_one_pass_have_the_bytes_of_single_ones() {
     let (model, plans) = plan(source(), &options).unwrap();
     carry(&model, &plans, false, &()).unwrap();
     for (word, name) in words.iter().zip(["Q4_0", "Q5_K_M", "COPY"]) {
-        let together = folder.path().join(format!("ggml-model-{name}.gguf"));
+        let together = folder.path().join(format!("splitnt-{name}.gguf"));
         let alone = folder.path().join("alone.gguf");
         made(source(), &to(word, &alone)).unwrap();
         assert_eq!(fs::read(together).unwrap(), fs::read(&alone).unwrap(), "{word}");
