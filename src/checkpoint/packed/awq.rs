@@ -36,11 +36,11 @@ pub fn matrix(parts: &Parts, stored: &Stored) -> Result<Option<Matrix>> {
     let number = |keys: [&str; 2]| keys.into_iter().find_map(|key| parts.setting(key)?.as_i64());
     let version = parts.word("version").map(str::to_lowercase);
     if let Some(other) = version.filter(|version| version != "gemm") {
-        return Err(odd(format!("AWQ of version {other}"), "not yet: gemm is read"));
+        return Err(parts.not_yet(&stored.name, format!("AWQ of version {other}"), "gemm is read"));
     }
     let bits = number(["bits", "w_bit"]).unwrap_or(4);
     if bits != 4 {
-        return Err(odd(format!("AWQ of {bits} bits"), "not yet: 4 bits are read"));
+        return Err(parts.not_yet(&stored.name, format!("AWQ of {bits} bits"), "4 bits are read"));
     }
     let part = |end: &str, types: &[&str]| parts.part(&stored.name, &named(end), types);
     let codes = part("qweight", &["i32"])?;

@@ -22,10 +22,7 @@
 use serde_json::Value as Json;
 
 use super::part::{Matrix, Part, Parts, Rows, WHOLE, in_memory};
-use crate::{
-    checkpoint::Stored,
-    error::{Error, Result},
-};
+use crate::{checkpoint::Stored, error::Result};
 
 /// The longest state: a dozen numbers and words.
 const LONGEST_STATE: u64 = 1 << 16;
@@ -180,10 +177,7 @@ pub fn eight_bits(parts: &Parts, stored: &Stored) -> Result<Option<Matrix>> {
         let order = part.bytes(0..1, 0..1)?.first().copied().unwrap_or(0);
         if order != 0 {
             let what = format!("weight_format {order}, wanted 0 (rows as they are)");
-            return Err(Error::unsupported(
-                format!("{format}: {what}"),
-                "save it with today's library",
-            ));
+            return Err(parts.not_yet(&format, what, "save it with today's library"));
         }
     }
     let (name, shape) = (stored.name.clone(), vec![codes.rows, codes.columns]);

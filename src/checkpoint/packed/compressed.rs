@@ -166,7 +166,7 @@ impl Scales {
     fn same_shape(&self, mut part: Part) -> Result<Part> {
         if part.len() != self.part.len() {
             let what = format!("{}: {} for {} scales", part.name, part.shape(), self.part.shape());
-            return Err(Error::unsupported(what, WHOLE));
+            return Err(Error::refused(what, WHOLE));
         }
         (part.rows, part.columns) = (self.part.rows, self.part.columns);
         Ok(part)

@@ -47,7 +47,7 @@ pub fn matrix(parts: &Parts, stored: &Stored) -> Result<Option<Matrix>> {
         [false, true] => &named[1],
         [false, false] => {
             let what = format!("{} weights without a weight_scale", stored.dtype.name);
-            return Err(odd(what, WHOLE));
+            return Err(parts.not_yet(&stored.name, what, WHOLE));
         }
         _ => {
             let what = "both weight_scale and weight_scale_inv".to_owned();
@@ -56,7 +56,7 @@ pub fn matrix(parts: &Parts, stored: &Stored) -> Result<Option<Matrix>> {
     };
     let &[rows, columns] = stored.shape.as_slice() else {
         let what = format!("FP8 weights of the shape {:?}", stored.shape);
-        return Err(odd(what, "not yet: matrices of two dimensions are read"));
+        return Err(odd(what, "matrices of two dimensions are read"));
     };
     let codes = parts.part(&stored.name, &stored.name, &[stored.dtype.name])?;
     let scale = parts.part(&stored.name, name, &FLOATS)?;

@@ -53,11 +53,15 @@ pub fn matrix(parts: &Parts, stored: &Stored) -> Result<Option<Matrix>> {
     let each_its_own = parts.setting("dynamic").is_some();
     if ![2, 3, 4, 8].contains(&bits) || 32 * zeros.columns != outputs * bits {
         let what = format!("{bits} bits by the shape {} of its qzeros", zeros.shape());
-        return Err(odd(what, "not yet: 2, 3, 4 and 8 bits are read"));
+        return Err(parts.not_yet(&stored.name, what, "2, 3, 4 and 8 bits are read"));
     }
     if stated.is_some_and(|stated| stated != bits) && !each_its_own {
         let stated = stated.unwrap_or(0);
-        return Err(odd(format!("{bits} bits by its shapes, config.json says {stated}"), OF_MODEL));
+        return Err(parts.not_yet(
+            &stored.name,
+            format!("{bits} bits by its shapes, config.json says {stated}"),
+            OF_MODEL,
+        ));
     }
     let inputs = 32 * codes.rows / bits;
     if 32 * codes.rows != inputs * bits {
@@ -68,7 +72,7 @@ pub fn matrix(parts: &Parts, stored: &Stored) -> Result<Option<Matrix>> {
         Some("gptq_v2") => 0,
         Some(other) => {
             let what = format!("checkpoint_format {other}");
-            return Err(odd(what, "not yet: gptq and gptq_v2 are read"));
+            return Err(odd(what, "gptq and gptq_v2 are read"));
         }
     };
     let size = parts.setting("group_size").and_then(Json::as_i64);

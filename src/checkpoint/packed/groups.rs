@@ -38,7 +38,7 @@ impl Groups {
                     let group = u64::try_from(number).ok().filter(|group| *group < groups);
                     let Some(group) = group else {
                         let what = format!("{}: column {column} in group {number}", part.name);
-                        return Err(Error::unsupported(format!("{what} of {groups}"), WHOLE));
+                        return Err(Error::refused(format!("{what} of {groups}"), WHOLE));
                     };
                     let group = in_memory(group)?;
                     match runs.last_mut() {

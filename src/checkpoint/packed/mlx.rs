@@ -33,14 +33,14 @@ pub fn matrix(parts: &Parts, stored: &Stored) -> Result<Option<Matrix>> {
     let number = |key: &str| setting(key).and_then(Json::as_u64).filter(|n| *n > 0);
     let odd = |what: String, next: &str| parts.odd(&stored.name, what, next);
     if let Some(other) = setting("mode").and_then(Json::as_str).filter(|mode| *mode != "affine") {
-        return Err(odd(format!("the mode {other}"), "not yet: affine is read"));
+        return Err(parts.not_yet(&stored.name, format!("the mode {other}"), "affine is read"));
     }
     let (Some(bits), Some(size)) = (number("bits"), number("group_size")) else {
         let what = "config.json states no bits and group_size in quantization".to_owned();
-        return Err(odd(what, "copy the config.json of this model there"));
+        return Err(parts.not_yet(&stored.name, what, "copy the config.json of this model there"));
     };
     if ![2, 3, 4, 5, 6, 8].contains(&bits) {
-        return Err(odd(format!("{bits} bits"), "not yet: 2 to 6 and 8 bits are read"));
+        return Err(odd(format!("{bits} bits"), "2 to 6 and 8 bits are read"));
     }
     let words = parts.part(&stored.name, &stored.name, &["u32"])?;
     let scales = parts.part(&stored.name, &named("scales"), &FLOATS)?;

@@ -15,7 +15,7 @@ use crate::{
 pub const WHOLE: &str = "check that the download is complete";
 /// The next step where parts do not fit the settings.
 pub const OF_MODEL: &str = "check that config.json is of this model";
-const DENSE: &str = "not yet: save it with .contiguous()";
+const DENSE: &str = "save it with .contiguous()";
 
 /// What decodes rows of a matrix from its parts.
 pub trait Rows: Send + Sync {
@@ -85,9 +85,15 @@ impl<'a> Parts<'a> {
         self.all.get(name).copied()
     }
 
-    /// An error about a tensor.
+    /// The error about a tensor that does not fit the others, or the settings.
     pub fn odd(&self, name: &str, what: impl std::fmt::Display, next: &str) -> Error {
-        Error::unsupported(format!("{}: {name}: {what}", self.draft.name()), next)
+        Error::refused(format!("{}: {name}: {what}", self.draft.name()), next)
+    }
+
+    /// The error about a sound tensor that is not decoded.
+    pub fn not_yet(&self, name: &str, what: impl std::fmt::Display, read: &str) -> Error {
+        let what = format!("{}: {name}: {what}", self.draft.name());
+        Error::unsupported(what, format!("not yet: {read}"))
     }
 
     /// A tensor of one of these types, for a matrix whose codes are called `codes`.
@@ -109,12 +115,12 @@ impl<'a> Parts<'a> {
         let Stored { dtype, shape, stride, file, at, big_endian, .. } = stored;
         if !types.contains(&dtype.name) {
             let what = format!("numbers of type {}, wanted {}", dtype.name, types.join(" or "));
-            return Err(self.odd(name, what, "not yet: this version does not read it"));
+            return Err(self.not_yet(name, what, "this version does not read it"));
         }
         let empty = shape.contains(&0) || shape.len() > 2;
         if empty || *stride != safetensors::dense(shape) {
             let what = format!("shape {shape:?} with strides {stride:?}");
-            return Err(self.odd(name, what, DENSE));
+            return Err(self.not_yet(name, what, DENSE));
         }
         let missing = || self.odd(name, "its file is missing", WHOLE);
         let input = self.draft.files.get(*file).cloned().ok_or_else(missing)?;
