@@ -5,7 +5,8 @@
 pub struct Limits {
     /// Tensors in one file.
     pub tensors: u64,
-    /// Tokens in a vocabulary, entries in a metadata array.
+    /// Tokens in a vocabulary, entries in a metadata array; of numbers narrower than eight bytes as many
+    /// more as fill the same bytes.
     pub array: u64,
     /// Tokens, or merges, in a tokenizer's own file.
     pub tokens: u64,

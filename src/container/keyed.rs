@@ -239,7 +239,12 @@ impl Walk<'_> {
             let wanted = format!("at most {DEEPEST} arrays in each other");
             return Err(self.source.malformed(at, key, "one more", wanted));
         }
-        let n = self.count(key, self.limits.array)?;
+        // Numbers are bounded by their bytes: those of the widest kind, as many as there may be items.
+        let most = match kind.width() as u64 {
+            0 => self.limits.array,
+            width => self.limits.array.saturating_mul(size_of::<u64>() as u64) / width,
+        };
+        let n = self.count(key, most)?;
         // What an item takes at least in the file, and of that beside its bytes in memory.
         let (least, beside) = match kind {
             Kind::String => (if self.wide { 8 } else { 4 }, size_of::<u32>()),
