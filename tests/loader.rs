@@ -190,6 +190,12 @@ fn what_the_loader_demands_and_does_not_find_is_named() {
     assert_eq!(codes(|m| m.tensors.retain(|t| t.name != LOST)), ["missing-tensors"]);
     assert_eq!(codes(|m| m.tensors[3].shape[0] -= 1), ["shape"]);
     assert_eq!(only(|m| m.metadata.set("llama.block_count", 1)).0, "extra-blocks");
+    let nothing = |m: &mut Model| {
+        m.tensors.clear();
+        m.metadata = regguf::model::Metadata::new();
+        m.vocab = regguf::model::Vocab::default();
+    };
+    assert_eq!(only(nothing).0, "empty");
     // Of what is not known nothing is claimed.
     let foreign = refused(|m| m.metadata.set("general.architecture", "foobar"));
     assert_eq!(foreign, []);

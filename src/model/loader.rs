@@ -144,6 +144,9 @@ pub fn breaches(model: &Model) -> Vec<Breach> {
     }
     let mut out = shapes(model);
     match Content::of(model) {
+        Content::Nameless if model.tensors.is_empty() && model.metadata.is_empty() => {
+            out.push(Breach::damage("empty", "", "holds nothing: no tensor and no key"));
+        }
         Content::Nameless => {
             out.push(Breach::other("no-architecture", "", "has no general.architecture"));
         }
