@@ -99,8 +99,10 @@ pub fn plan(model: Model, folder: PathBuf, dtype: &str, stated: &Stated) -> Resu
         if step.name == "rope_freqs.weight" {
             continue;
         }
-        let role = of(&step.name)
-            .filter(|role| role.names.experts != Some(true) && role.names.shape.len() < 3);
+        let alone = |role: &Role| checkpoint::cut::whole_of(family, role).is_none();
+        let role = of(&step.name).filter(alone);
+        let role =
+            role.filter(|role| role.names.experts != Some(true) && role.names.shape.len() < 3);
         let name = |role: &Role| {
             let second = role.names.second_with.as_deref().is_some_and(has);
             role.all_names(Naming::Hf).nth(usize::from(second))

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::Value as Json;
 
-use super::{Options, card, tokenizer::vocabulary};
+use super::{Options, card, cut, tokenizer::vocabulary};
 use crate::{
     bytes::Input,
     error::{Error, Result},
@@ -164,7 +164,8 @@ impl Draft {
         let layers = hyper.sizes.get("n_layer").unwrap_or(0);
         for role in Role::all(hyper.family, layers, experts_of(hyper).is_some()) {
             let wanted = role.shape(&hyper.sizes).unwrap_or_default();
-            let name = || role.name(naming).unwrap_or_default();
+            let whole = || cut::whole_of(hyper.family, &role).filter(|_| naming == Naming::Hf);
+            let name = || whole().or_else(|| role.name(naming)).unwrap_or_default();
             let mut found = parts.iter().filter(|p| p.role == role);
             match (found.next(), found.next()) {
                 (None, _) if role.is_optional() => {

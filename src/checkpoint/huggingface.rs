@@ -8,12 +8,13 @@ use std::collections::HashMap;
 use super::{
     Options, Stored, architecture,
     assemble::{Draft, Part},
-    family, family_of, hyper, is_constant, json, larger, safetensors,
+    cut, family, family_of, hyper, is_constant, json, larger, safetensors,
 };
 use crate::{
     bytes::Input,
     error::{Error, Result},
-    model::{Join, Model, Naming, Order, Piece, Role, rows},
+    format::family::Family,
+    model::{Hyper, Join, Model, Naming, Order, Piece, Role, rows},
     quant::{QuantType, decode_rows, isa::Isa},
 };
 
@@ -45,9 +46,15 @@ pub fn open(mut draft: Draft, mut shards: Vec<Vec<Stored>>, options: &Options) -
             stored.stride.reverse();
         }
     }
-    let all = stacked(all);
-    let unknown: Vec<&str> =
-        all.iter().map(|(name, _)| name.as_str()).filter(|name| role(name).is_none()).collect();
+    let known_name = |stored: &Stored| {
+        let name = expert_of(&stored.name).map_or_else(|| stored.name.clone(), |(name, _)| name);
+        role(&name).is_some() || cut::of(family, &name).is_some()
+    };
+    let unknown: Vec<&str> = all
+        .iter()
+        .filter(|stored| !known_name(stored))
+        .map(|stored| stored.name.as_str())
+        .collect();
     if !unknown.is_empty() || all.is_empty() || (config.is_some() && known.is_none()) {
         return Err(draft.unknown_tensors(&unknown, &architecture));
     }
@@ -56,10 +63,17 @@ pub fn open(mut draft: Draft, mut shards: Vec<Vec<Stored>>, options: &Options) -
         return Err(Error::unsupported(what, "copy config.json and the tokenizer files there"));
     };
     let shape = |wanted: &str| {
-        let (_, stack) = all.iter().find(|(name, _)| name == wanted)?;
-        Some(stack.first()?.1.shape.clone())
+        let named = |stored: &&Stored| {
+            let expert = expert_of(&stored.name);
+            expert.map_or(stored.name == wanted, |(name, _)| name == wanted)
+        };
+        Some(all.iter().find(named)?.shape.clone())
     };
     let hyper = hyper::of_config(&mut draft, family, &config, &shape)?;
+    let noted =
+        family.notes.iter().filter(|noted| noted.when.iter().all(|(s, v)| hyper.holds(s, v)));
+    draft.notes.extend(noted.map(|noted| noted.says.clone()));
+    let all = stacked(&draft, family, &hyper, all)?;
     let head = hyper.sizes.get("head").unwrap_or(0);
     let mut parts = Vec::new();
     for (name, stack) in &all {
@@ -81,8 +95,13 @@ pub fn open(mut draft: Draft, mut shards: Vec<Vec<Stored>>, options: &Options) -
             return Err(Error::refused(what, "check that the download is complete"));
         }
         let mut shape = stored.shape.clone();
-        if !role.bias && role.names.shape.len() > shape.len() {
-            shape.insert(0, stack.len() as u64);
+        let count = stack.len() as u64;
+        match shape.first_mut() {
+            _ if !role.bias && role.names.shape.len() > stored.shape.len() => {
+                shape.insert(0, count);
+            }
+            Some(rows) => *rows = rows.saturating_mul(count),
+            None => {}
         }
         let orders = heads.map(|n| Order::PairsFromHalves { rows_per_head: n });
         let mut part = Part {
@@ -134,26 +153,44 @@ fn one_more(draft: &mut Draft, name: &str, part: &mut Part) -> Result<()> {
 /// Bytes of the longest norm: a number for each of the widest stream.
 const LONGEST_NORM: usize = 16 << 20;
 
-/// Tensors by name, one each but for the experts of a layer: those that do the same are one stack, which
-/// stands where its last one stood.
-fn stacked(all: Vec<Stored>) -> Vec<(String, Vec<(u64, Stored)>)> {
+/// Tensors that make one, each with its number.
+type Stack = Vec<(u64, Stored)>;
+
+/// Tensors by name, one each but for the experts of a layer and for parts that stand in groups: those that do the
+/// same are one stack, which stands where its last one stood.
+fn stacked(
+    draft: &Draft,
+    family: &'static Family,
+    hyper: &Hyper,
+    all: Vec<Stored>,
+) -> Result<Vec<(String, Stack)>> {
+    let mut pieces = Vec::new();
+    for stored in all {
+        if let Some(found) = cut::of(family, &stored.name) {
+            pieces.extend(cut::apart(&draft.name(), family, found, &stored, &hyper.sizes)?);
+        } else if let Some((name, expert)) = expert_of(&stored.name) {
+            pieces.push((name, Some(expert), stored));
+        } else {
+            pieces.push((stored.name.clone(), None, stored));
+        }
+    }
     let mut places = Vec::new();
-    let mut stacks: HashMap<String, (usize, Vec<(u64, Stored)>)> = HashMap::new();
-    for (place, stored) in all.into_iter().enumerate() {
-        let Some((name, expert)) = expert_of(&stored.name) else {
-            places.push((place, (stored.name.clone(), vec![(0, stored)])));
+    let mut stacks: HashMap<String, (usize, Stack)> = HashMap::new();
+    for (place, (name, number, stored)) in pieces.into_iter().enumerate() {
+        let Some(number) = number else {
+            places.push((place, (name, vec![(0, stored)])));
             continue;
         };
         let (last, stack) = stacks.entry(name).or_default();
         *last = place;
-        stack.push((expert, stored));
+        stack.push((number, stored));
     }
     for (name, (last, mut stack)) in stacks {
-        stack.sort_by_key(|(expert, _)| *expert);
+        stack.sort_by_key(|(number, _)| *number);
         places.push((last, (name, stack)));
     }
     places.sort_unstable_by_key(|(place, _)| *place);
-    places.into_iter().map(|(_, tensor)| tensor).collect()
+    Ok(places.into_iter().map(|(_, tensor)| tensor).collect())
 }
 
 /// `….experts.3.w1.weight` -> (`….experts.w1.weight`, 3).

@@ -14,6 +14,7 @@
 pub mod adapter;
 pub mod assemble;
 pub mod card;
+pub mod cut;
 pub mod dtype;
 pub mod easylm;
 pub mod find;
@@ -124,6 +125,11 @@ impl Stored {
             let what = format!("{}: weights of type {}", self.name, self.dtype.name);
             Error::unsupported(what, "not yet: f16, bf16, f32 and f64 are read as weights")
         })
+    }
+
+    /// Bytes of so many numbers side by side, where they fill whole bytes or blocks.
+    pub fn bytes_of(&self, numbers: u64) -> Option<u64> {
+        self.dtype.bytes(numbers)
     }
 
     /// Its rows as one piece of a tensor.

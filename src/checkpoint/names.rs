@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::is_constant;
+use super::{cut, is_constant};
 use crate::{
     format::{catalog, family::Family},
     model::{Naming, Role},
@@ -29,6 +29,7 @@ fn is_known(families: &[&'static Family], name: &str) -> bool {
         let of = |naming| Role::of(family, naming, name);
         [Naming::Old, Naming::Hf].into_iter().any(|naming| of(naming).is_some())
             || is_constant(family, name)
+            || cut::of(family, name).is_some()
     })
 }
 

@@ -18,6 +18,9 @@ pub struct Arithmetic {
     pub attention: Attention,
     /// How attention learns of positions.
     pub position: Position,
+    /// Where the one model with so many layers has slopes in place of these positions.
+    #[serde(default)]
+    pub slopes: Option<Slopes>,
     /// What follows attention.
     pub mlp: Mlp,
     /// What becomes of a token's vector before the first layer.
@@ -164,6 +167,16 @@ pub enum Position {
         /// The largest exponent of a slope where no key `attention.max_alibi_bias` says it.
         most: f32,
     },
+}
+
+/// Slopes of one model of a family whose others turn.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Slopes {
+    /// Its layers.
+    pub layers: usize,
+    /// The largest exponent of a slope.
+    pub most: f32,
 }
 
 /// Which two numbers of a head turn together.

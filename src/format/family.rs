@@ -32,6 +32,56 @@ pub struct Family {
     pub tokenizer: Option<Tokenizer>,
     /// The tensors by what they do.
     pub roles: BTreeMap<String, Names>,
+    /// Tensors of Hugging Face's checkpoints that stand for several of GGUF's.
+    #[serde(default)]
+    pub cuts: Vec<Cut>,
+    /// What a person should know of some checkpoints.
+    #[serde(default)]
+    pub notes: Vec<Noted>,
+}
+
+/// What a person should know of the checkpoints whose symbols are these.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Noted {
+    /// What symbols must be.
+    pub when: BTreeMap<String, toml::Value>,
+    /// The sentence.
+    pub says: String,
+}
+
+/// A tensor of Hugging Face's checkpoints that stands for several of GGUF's, whose own names there no file has.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cut {
+    /// Its name, with `{n}` where the layer's number stands.
+    pub hf: String,
+    /// The symbol that counts the groups that its rows are in; one where it is not said.
+    pub groups: Option<String>,
+    /// What the rows of a group are of, in their order.
+    pub into: Vec<CutPart>,
+    /// Whether the parts have a row each in turn; else each has all of its rows together.
+    #[serde(default)]
+    pub alternate: bool,
+    /// Whether each group is stored the other way round: inputs, then outputs.
+    #[serde(default)]
+    pub turned: bool,
+    /// Whether each group is a vector, and its numbers count as rows.
+    #[serde(default)]
+    pub vectors: bool,
+}
+
+/// A part of such a tensor.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CutPart {
+    /// What it does.
+    pub role: String,
+    /// The symbol that counts its rows in each group.
+    pub rows: String,
+    /// Whether GGUF has it the other way round in each group.
+    #[serde(default)]
+    pub turned: bool,
 }
 
 /// What a family is.
@@ -83,6 +133,23 @@ pub struct Identity {
     /// checkpoint says: the part as in GGUF's `tokenizer.ggml.PART_token_id`.
     #[serde(default)]
     pub tokens: BTreeMap<String, String>,
+    /// What else that converter makes of its SentencePiece vocabularies.
+    #[serde(default)]
+    pub pieces: Pieces,
+}
+
+/// What llama.cpp's converter makes of the SentencePiece vocabularies of some families.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pieces {
+    /// Whether it says of each whether a space goes before a text.
+    #[serde(default)]
+    pub tells_prefix: bool,
+    /// How the texts of tokens begin that are not used; empty where none do.
+    #[serde(default)]
+    pub unused: String,
+    /// What stands in place of a text that is the character 0.
+    pub nul: Option<String>,
 }
 
 /// What GGUF says of a vocabulary and files before it do not.
@@ -192,6 +259,14 @@ pub enum Origin {
     Sum(Vec<Term>),
     /// The first over the second.
     Quotient(Term, Term),
+    /// The same, with its fraction.
+    Fraction(Term, Term),
+    /// The first, where it is stated, over the root of the second.
+    OverRoot(String, String),
+    /// The shortest number of which that is the first, where it is stated.
+    TimesRoot(String, String),
+    /// The first over the second, where the second is stated, as a whole number.
+    Over(Term, String),
     /// The first, a share of one, of the second.
     Share(String, String),
     /// The first, where it is stated, over the second as a share of one.
@@ -430,7 +505,13 @@ pub fn parse(stem: &str, text: &str) -> Result<Family, String> {
     let orders = family.order.old.iter().chain(&family.order.hf);
     let assumed = family.assumed.iter().flat_map(|a| a.when.keys().chain([&a.symbol]));
     let layers = family.roles.values().filter_map(|names| names.layers.as_ref());
-    let named = shapes.chain(orders).chain(assumed).chain(layers);
+    let parts = family.cuts.iter().flat_map(|cut| &cut.into);
+    if let Some(part) = parts.clone().find(|part| !family.roles.contains_key(&part.role)) {
+        return Err(format!("cuts: {}: no such role", part.role));
+    }
+    let cuts = family.cuts.iter().filter_map(|cut| cut.groups.as_ref());
+    let cuts = cuts.chain(parts.map(|part| &part.rows));
+    let named = shapes.chain(orders).chain(assumed).chain(layers).chain(cuts);
     if let Some(symbol) = named.into_iter().find(|symbol| !known(symbol)) {
         return Err(format!("{symbol}: no such symbol among the sizes"));
     }

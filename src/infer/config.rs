@@ -206,7 +206,10 @@ impl Config {
                 Qkv::Either => rows("query_key_value").is_some(),
             },
             clamp: clamp(&numbers, choices),
-            position: position(&numbers, choices.position, heads, head)?,
+            position: match choices.slopes.filter(|slopes| slopes.layers == layers) {
+                Some(slopes) => Position::Alibi(self::slopes(heads, slopes.most)),
+                None => position(&numbers, choices.position, heads, head)?,
+            },
             mlp: choices.mlp.kind,
             activation: choices.mlp.activation,
             shares: choices.mlp.shares,

@@ -191,7 +191,7 @@ impl Hyper {
     }
 
     /// Whether a symbol is what a description says.
-    fn holds(&self, symbol: &str, wanted: &toml::Value) -> bool {
+    pub fn holds(&self, symbol: &str, wanted: &toml::Value) -> bool {
         let kind = self.family.sizes.get(symbol).map_or(Kind::Whole, |size| size.kind);
         let wanted = of_toml(kind, wanted);
         wanted.is_some() && wanted.as_ref() == self.sizes.value(symbol)

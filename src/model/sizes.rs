@@ -203,6 +203,16 @@ impl Search<'_> {
         }
     }
 
+    /// What is stated for a symbol.
+    fn stated(&self, symbol: &str) -> Option<Value> {
+        self.facts.stated(symbol, self.family.sizes.get(symbol)?)
+    }
+
+    /// A stated number as the decimal that a person wrote: 1.4, not the float nearest to it.
+    fn decimal(&self, symbol: &str) -> Option<f64> {
+        self.stated(symbol)?.to_string().parse().ok()
+    }
+
     fn number(&self, symbol: &str) -> Option<u64> {
         self.known(symbol)?.value.as_u64()
     }
@@ -233,6 +243,37 @@ impl Search<'_> {
                 terms.iter().try_fold(0u64, |all, term| all.checked_add(self.term(term)?))
             }
             Origin::Quotient(a, b) => self.term(a)?.checked_div(self.term(b)?),
+            Origin::Fraction(a, b) => {
+                let fraction = self.term(a)? as f64 / self.term(b)? as f64;
+                return of_kind(Kind::Float, &Value::F64(fraction))
+                    .filter(|_| fraction.is_finite());
+            }
+            Origin::OverRoot(a, b) => {
+                let over = self.decimal(a)? / (self.number(b)? as f64).sqrt();
+                return of_kind(Kind::Float, &Value::F64(over)).filter(|_| over.is_finite());
+            }
+            Origin::TimesRoot(a, b) => {
+                let Value::F32(wanted) = self.stated(a)? else { return None };
+                let root = (self.number(b)? as f64).sqrt();
+                let near = f64::from(wanted) * root;
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    reason = "rounded, as the converter does"
+                )]
+                let fits = |number: &f64| (number / root) as f32 == wanted;
+                let decimals = (0..9).map(|n| format!("{near:.n$}").parse().unwrap_or(near));
+                let shortest = decimals.filter(|number| number.is_finite()).find(fits);
+                return of_kind(Kind::Float, &Value::F64(shortest?));
+            }
+            Origin::Over(a, b) => {
+                let over = self.term(a)? as f64 / self.stated(b)?.as_f64()?;
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss,
+                    reason = "a whole number above 0; out of range, the nearest is taken"
+                )]
+                Some(over.round() as u64).filter(|whole| *whole > 0)
+            }
             Origin::Share(share, whole) => {
                 // As the decimal that a person wrote: 0.4 of 80 is 32.
                 let share = self.known(share)?.value.to_string().parse::<f64>().ok()?;

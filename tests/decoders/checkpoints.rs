@@ -236,7 +236,17 @@ fn tensors_of(bytes: &[u8]) -> std::collections::BTreeMap<String, (Json, Vec<u8>
 }
 
 /// Families that do not go back.
-const ONE_WAY: [&str; 6] = ["qwen2moe", "qwen3moe", "gemma2", "gemma3", "glm4", "cohere2"];
+const ONE_WAY: [&str; 9] = [
+    "qwen2moe",
+    "qwen3moe",
+    "gemma2",
+    "gemma3",
+    "glm4",
+    "cohere2",
+    "granitemoe",
+    "baichuan",
+    "internlm2",
+];
 
 /// There and back: the names, shapes and numbers of transformers' file, a config.json that says the same, and from
 /// it the same GGUF again.

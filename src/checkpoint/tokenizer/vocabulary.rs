@@ -14,6 +14,7 @@ use super::{json::TokenizerJson, sentencepiece::SentencePiece, tiktoken};
 use crate::{
     checkpoint::{Misfit, Options, family, find, json},
     error::{Error, Result},
+    format::family::Pieces,
     model::{Hyper, Scaling, TokenKind, Value, Vocab},
 };
 
@@ -60,8 +61,12 @@ pub fn read(
             read.notes.push(format!("special tokens are those of LLaMA {version}"));
         }
         (Some((name, bytes)), from_json) if !ranks => {
-            read.vocab = SentencePiece::parse(&name, &bytes)?.vocab();
+            let parsed = SentencePiece::parse(&name, &bytes)?;
+            read.vocab = parsed.vocab();
             read.vocab.pre = "default".to_owned();
+            let pieces = &hyper.family.family.pieces;
+            read.vocab.add_space_prefix = pieces.tells_prefix.then_some(parsed.add_dummy_prefix);
+            amend(pieces, &mut read.vocab);
             let own = read.vocab.clone();
             if config.is_some() {
                 // There, config.json and its neighbours say which tokens are special.
@@ -152,6 +157,22 @@ fn tokenizer_json(folder: &Path) -> Result<Option<Result<TokenizerJson>>> {
     let path = folder.join("tokenizer.json");
     let bytes = json::bytes(&path)?;
     Ok(bytes.map(|bytes| TokenizerJson::parse(&path.display().to_string(), &bytes)))
+}
+
+/// Marks and replaces tokens as the converter does it in this family.
+fn amend(pieces: &Pieces, vocab: &mut Vocab) {
+    let unused = pieces.unused.as_bytes();
+    if !unused.is_empty() {
+        for (token, kind) in vocab.tokens.iter().zip(&mut vocab.kinds) {
+            if token.starts_with(unused) {
+                *kind = TokenKind::Unused;
+            }
+        }
+    }
+    let nul = (0..).zip(vocab.tokens.iter()).find(|(_, token)| *token == b"\0");
+    if let (Some((id, _)), Some(text)) = (nul, &pieces.nul) {
+        vocab.tokens = vocab.tokens.with(&HashMap::from([(id, text.clone().into_bytes())]));
+    }
 }
 
 /// Tokens of `added_tokens.json` and of `added_tokens_decoder` in `tokenizer_config.json`.
