@@ -318,12 +318,15 @@ fn a_lost_tensor_is_told_from_blocks_that_differ_by_design() {
 
 #[test]
 fn types_of_other_programs_are_named_sized_and_kept() {
-    for (id, name, sizes, bytes) in [
-        (144, "iq4_ks of ik_llama.cpp", &[256u64, 2][..], 280usize),
-        (202, "q4_0_r8 of ik_llama.cpp", &[64, 8], 288),
-        (36, "i2_s of BitNet (bitnet.cpp)", &[128, 4], 160),
-        (4, "mxfp4_pairs of Ollama (gpt-oss, MXFP4 in OpenAI's order)", &[64, 2], 68),
-        (105, "number 105 of ROCmFP", &[64, 2], 77),
+    for (id, name, sizes, bytes, decoded) in [
+        (144, "iq4_ks of ik_llama.cpp", &[256u64, 2][..], 280usize, true),
+        (202, "q4_0_r8 of ik_llama.cpp", &[64, 8], 288, true),
+        (36, "i2_s of BitNet (bitnet.cpp)", &[128, 4], 160, true),
+        (4, "mxfp4_pairs of Ollama (gpt-oss, MXFP4 in OpenAI's order)", &[64, 2], 68, true),
+        (38, "tl1 of BitNet (bitnet.cpp)", &[128, 4], 160, false),
+        (39, "tl2 of BitNet (bitnet.cpp)", &[128, 4], 96, false),
+        (143, "iq1_tn of ik_llama.cpp", &[512, 4], 432, false),
+        (105, "number 105 of ROCmFP", &[64, 2], 77, false),
     ] {
         let file = of_type(id, sizes, bytes);
         let input = Input::memory("fork.gguf", file);
@@ -336,7 +339,8 @@ fn types_of_other_programs_are_named_sized_and_kept() {
             fork.bytes()
         );
         assert_eq!((fork.misfit(), model.tails.len()), (None, 0), "{name}");
-        assert!(model.check_decodable().is_err());
+        assert_eq!(fork.is_decodable(), decoded, "{name}");
+        assert_eq!(model.readable().check_decodable().is_ok(), decoded, "{name}");
         let findings = regguf::check::models::structure::check(&model);
         let failed = |f: &&regguf::check::Finding| f.severity == regguf::check::Severity::Failure;
         assert_eq!(findings.iter().find(failed), None, "{name}");
@@ -356,7 +360,7 @@ fn a_file_of_any_type_opens_and_is_carried_or_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.gguf");
     let own = QuantType::all().filter(|q| q.gguf_id().is_some());
-    let foreign = [4, 36, 105, 144, 202].into_iter().flat_map(QuantType::foreign);
+    let foreign = [36, 37, 105].into_iter().flat_map(QuantType::foreign);
     for quant in own.chain(foreign) {
         let (row, rows) = (quant.layout().elements as u64 * 2, quant.row_group() as u64 * 8);
         let bytes = match quant.stranger() {
@@ -373,71 +377,13 @@ fn a_file_of_any_type_opens_and_is_carried_or_refused() {
         let wanted = convert::Options { types, allow_requantize: true, ..Default::default() };
         let planned = convert::plan(model.clone(), &wanted).map(|_| ());
         match quant.stranger() {
+            // Rows of this length do not fill blocks of I2_S.
             Some(_) => assert_eq!(planned.unwrap_err().exit_code(), 4, "{quant}"),
             None => planned.unwrap_or_else(|e| panic!("{quant}: {e}")),
         }
         let upgraded = upgrade::plan(model, &upgrade::Options::default());
         upgraded.unwrap_or_else(|e| panic!("{quant}: {e}"));
     }
-}
-
-/// Rows of the originals of other programs' types in a file: they are named, decode to what the original says,
-/// and an upgrade gives them a type of llama.cpp's, exactly where one holds them.
-#[test]
-fn types_of_other_programs_are_decoded_and_upgraded() {
-    let folder = tempfile::tempdir().unwrap();
-    let (input, output) = (folder.path().join("in.gguf"), folder.path().join("out.gguf"));
-    let weights = |model: &Model| {
-        let tensor = model.tensor("t").unwrap();
-        let (mut bytes, n) = (vec![0; tensor.bytes() as usize], tensor.elements() as usize);
-        model.read_rows(tensor, 0, tensor.rows(), &mut bytes).unwrap();
-        let mut found = vec![0.0; n];
-        decode_rows(tensor.quant, Isa::best(), &bytes, n / tensor.rows() as usize, &mut found);
-        found
-    };
-    let mut exact = Vec::new();
-    let types = QuantType::all().filter(|q| q.program().is_some());
-    for quant in types {
-        let golden = |kind: &str| {
-            let root = env!("CARGO_MANIFEST_DIR");
-            let name = format!("{root}/golden/blocks/{}-{}.{kind}", quant.name(), quant.dialect());
-            fs::read(name).unwrap()
-        };
-        let (bytes, wanted) = (golden("bin"), golden("f32"));
-        let wanted: Vec<f32> =
-            wanted.as_chunks().0.iter().map(|x| f32::from_le_bytes(*x)).collect();
-        let shape = [wanted.len() as u64 / 2, 2];
-        let mut file = of_type(quant.gguf_id().unwrap(), &shape, bytes.len());
-        let at = file.len() - 32 - bytes.len().next_multiple_of(32);
-        file[at..at + bytes.len()].copy_from_slice(&bytes);
-        fs::write(&input, file).unwrap();
-        let model = container::open(&input, &OpenOptions::default()).unwrap();
-        assert_eq!((model.tensors[0].quant, model.tails.len()), (quant, 0));
-        let breach = loader::breaches(&model).into_iter().find(|b| b.code == "foreign-type");
-        assert!(breach.unwrap().what.contains("ik_llama.cpp"), "{quant}");
-        assert!(weights(&model) == wanted, "{quant}");
-        let options = upgrade::Options { output: Some(output.clone()), ..Default::default() };
-        let (model, plan) = upgrade::plan(model, &options).unwrap();
-        if plan.steps[0].loss() == change::Loss::Exact {
-            exact.push(quant.name());
-        }
-        change::carry(&model, &[plan], true, &()).unwrap();
-        let copy = upgrade::Options { as_stored: true, ..Default::default() };
-        let (_, plan) = upgrade::plan(model, &copy).unwrap();
-        assert!(matches!(plan.steps[0].act, change::Act::Copy), "{quant}");
-        let upgraded = container::open(&output, &OpenOptions::default()).unwrap();
-        assert!(upgraded.tensors.iter().all(|t| t.quant.is_today()), "{quant}");
-        let found = weights(&upgraded);
-        if exact.last() == Some(&quant.name()) {
-            assert!(found == wanted, "{quant}");
-        }
-        let square =
-            |all: &mut dyn Iterator<Item = f32>| all.map(|x| f64::from(x).powi(2)).sum::<f64>();
-        let off = square(&mut found.iter().zip(&wanted).map(|(a, b)| a - b));
-        let share = (off / square(&mut wanted.iter().copied())).sqrt();
-        assert!(share < 0.1, "{quant}: {share}");
-    }
-    assert_eq!(exact, ["iq2_k", "q6_0"]);
 }
 
 /// A GGUF with a tensor of the type `id` that takes so many bytes, and a float after it.

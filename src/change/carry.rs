@@ -424,8 +424,11 @@ fn check_written(plan: &Plan, out: &Replace, files: usize) -> Result<Model> {
             format!("{}: the file would not be what was asked for: {what}", plan.output.display());
         Error::unsupported(what, "it was not kept")
     };
-    let options =
-        OpenOptions { format: Some(plan.target.id().to_owned()), ..OpenOptions::default() };
+    let options = OpenOptions {
+        format: Some(plan.target.id().to_owned()),
+        read_as: plan.steps.iter().map(|step| step.quant).collect(),
+        ..OpenOptions::default()
+    };
     // This file alone: as a shard it would ask for the others, which have no names yet.
     let written = Input::look(out.temp_path())?;
     let found = container::open_alone(&written, &options)?;

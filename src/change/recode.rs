@@ -179,7 +179,7 @@ pub(super) fn check_rows(
     let Some(unit) = layout.first_unsound(made, row_bytes) else { return Ok(()) };
     // Where rows are coded together a unit has columns of each.
     let group = quant.row_group();
-    let per_group = (row_bytes * group / layout.bytes).max(1);
+    let per_group = layout.units(row_bytes).max(1);
     let top = unit / per_group * group;
     let columns = unit % per_group * layout.elements;
     let mut weights = vec![0.0; group * row_len];

@@ -199,7 +199,8 @@ impl Target {
     /// Whether another program's type can be copied into it.
     pub fn copies(self, quant: QuantType) -> bool {
         let newest = self.is_keyed() && self.0.format.lived.to.is_none();
-        quant.program().is_some() && newest && !self.big_endian()
+        let theirs = quant.program().is_some() || quant.block().once.is_some();
+        theirs && newest && !self.big_endian()
     }
 
     /// The type that has the same name here.

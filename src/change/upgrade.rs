@@ -71,6 +71,7 @@ pub fn plan(model: Model, options: &Options) -> Result<(Model, Plan)> {
     let family = Family::of(&model)?;
     let from_gguf = keys::are_gguf(&model);
     let mut notes = model.notes.clone();
+    let model = if options.as_stored { model } else { model.readable() };
     let model = prepare::prepare(model, target, options.repair_key_rows, &mut notes)?;
     let mut steps = Vec::new();
     for (source, tensor) in model.tensors.iter().enumerate() {
@@ -201,17 +202,9 @@ fn step(
         act,
     };
     let from = tensor.quant;
-    // Another program's order of the same weights.
-    let same = from.stranger().and_then(|foreign| QuantType::today(&foreign.same));
-    let held = |to: &QuantType| target.holds(*to) && tensor.misfit().is_none();
-    if let Some(to) = same.filter(held).filter(|_| !options.as_stored)
-        && let Some(transform) = transform(from, to)
-    {
-        return Ok(made(to, Act::Transform(transform)));
-    }
     // Super-blocks that cross rows: only the builds that wrote them read them.
     let crosses = tensor.fold > 1 && target.is_keyed();
-    if target.holds(from) && !crosses || options.as_stored && target.copies(from) {
+    if (target.holds(from) && !crosses) || (options.as_stored && target.copies(from)) {
         return Ok(made(from, Act::Copy));
     }
     if let Some((to, transform)) = target

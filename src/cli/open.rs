@@ -9,6 +9,7 @@ use super::{Globals, remark};
 use crate::{
     container::{OpenOptions, RowStorage},
     error::{Error, Result, named},
+    quant::QuantType,
 };
 
 /// The model that a verb runs.
@@ -76,6 +77,9 @@ pub struct OpenArgs {
     /// How an unversioned file stores Q4 rows
     #[arg(long, value_name = "STORAGE")]
     blocks: Option<RowStorage>,
+    /// Which of the types that shared a number and a size its tensors are (iq2_kt/v1)
+    #[arg(long, value_name = "TYPE")]
+    read_as: Vec<QuantType>,
     /// Of how many files a multi-part set consists
     #[arg(long, alias = "n_parts", value_name = "N")]
     n_parts: Option<u32>,
@@ -88,6 +92,7 @@ impl OpenArgs {
             format: self.format.clone(),
             blocks: self.blocks,
             n_parts: self.n_parts,
+            read_as: self.read_as.clone(),
             ..OpenOptions::default()
         }
     }

@@ -69,7 +69,7 @@ fn rows(text: &str) -> Result<Range<u64>, String> {
 
 /// Runs it.
 pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
-    let model = container::open(&args.input, &args.open.options())?;
+    let model = container::open(&args.input, &args.open.options())?.readable();
     let tensors = chosen(&model, &args.names)?;
     let bar = || Bar::new(globals, npy::bytes(&tensors));
     match (&args.npy, &args.npz, &args.rows) {
@@ -125,8 +125,7 @@ struct Told<'a> {
 
 fn print_statistics(args: &Args, model: &Model, tensors: &[&Tensor]) -> Result<ExitCode> {
     let tell = |tensor: &&'_ Tensor| -> Result<Option<Statistics>> {
-        let known = tensor.quant.stranger().is_none();
-        known.then(|| Statistics::of(model, tensor)).transpose()
+        tensor.is_decodable().then(|| Statistics::of(model, tensor)).transpose()
     };
     let found: Vec<Option<Statistics>> = tensors.par_iter().map(tell).collect::<Result<_>>()?;
     let told: Vec<Told> = tensors

@@ -64,6 +64,7 @@ pub(super) fn read(
         format,
         source: &source,
         limits: options.limits,
+        read_as: &options.read_as,
         wide: format.detect.version != Some(1),
         nul: false,
         at: 0,
@@ -126,6 +127,7 @@ struct Walk<'a> {
     format: &'static Container,
     source: &'a Source<'a>,
     limits: Limits,
+    read_as: &'a [QuantType],
     wide: bool,
     nul: bool,
     at: u64,
@@ -378,7 +380,8 @@ pub fn type_id(format: &Container, quant: QuantType) -> Option<u32> {
         return quant.gguf_id();
     }
     let replaced = format.type_id(&format!("{}/{}", quant.name(), quant.dialect()));
-    replaced.or_else(|| quant.gguf_id().filter(|id| quant_of(format, *id) == Some(quant)))
+    let own = || quant.gguf_id().filter(|id| quant_of(format, *id) == Some(quant));
+    replaced.or_else(own).or(quant.block().once)
 }
 
 /// Where data begins behind a header that is so long.

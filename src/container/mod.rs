@@ -41,6 +41,8 @@ pub struct OpenOptions {
     pub blocks: Option<RowStorage>,
     /// Of how many files a set consists.
     pub n_parts: Option<u32>,
+    /// What tensors are whose number and size several types had.
+    pub read_as: Vec<QuantType>,
     /// What a file may ask for.
     pub limits: Limits,
 }

@@ -21,6 +21,14 @@ pub struct Block {
     pub lived: Lived,
     /// The ggml type number in GGUF, where GGUF ever held it.
     pub gguf: Option<u32>,
+    /// The type number under which GGUF files hold it too, where another type has taken that number: sizes
+    /// or statistics tell which of them a file means.
+    pub once: Option<u32>,
+    /// What `general.file_type` says of files of this type, where the program has a number of its own.
+    pub file_type: Option<u32>,
+    /// What a reader of files of this type should know.
+    #[serde(default)]
+    pub caveat: String,
     /// The dialects of containers in which this one is in force, beside that of its own name.
     #[serde(default)]
     pub under: Vec<String>,
@@ -31,6 +39,10 @@ pub struct Block {
     pub rows: usize,
     /// Where the fields of a row's units stand.
     pub storage: Storage,
+    /// Fields of a row that stand before its units, as the scale of a whole row; of every row of a group
+    /// where a unit spans several.
+    #[serde(default)]
+    pub front: Vec<Field>,
     /// The fields of a unit, in order.
     pub fields: Vec<Field>,
     /// Where each stored number `w` is found, for people.
@@ -41,6 +53,45 @@ pub struct Block {
     pub kernel: String,
     /// The project, commit, file and function that defined it.
     pub source: String,
+    /// Where every bit of it stands in another type, which is then what decodes it.
+    pub relaid: Option<Relaid>,
+}
+
+/// The same bits in the order of another type.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Relaid {
+    /// That type, by name and dialect.
+    pub to: String,
+    /// Whether zeros come out without a sign, as of a program that adds the lowest level to the others.
+    #[serde(default)]
+    pub plain_zero: bool,
+    /// All bits of a unit.
+    pub parts: Vec<Part>,
+}
+
+/// Numbers of a unit that stand in an order here and in another one there. All places are in bits, the low
+/// bit of a byte first; a place that two parts reach is their exclusive or.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Part {
+    /// What they are.
+    pub name: String,
+    /// Bits of one.
+    pub bits: usize,
+    /// Where number 0 of the first row stands here.
+    pub here: usize,
+    /// Where number 0 of a row stands there.
+    pub there: usize,
+    /// How far each bit of a number's index, the lowest first, moves it here and there.
+    #[serde(default)]
+    pub steps: Vec<[usize; 2]>,
+    /// How far each bit of the row's number moves it here.
+    #[serde(default)]
+    pub rows: Vec<usize>,
+    /// The bits of a number that are turned over on the way.
+    #[serde(default)]
+    pub flip: usize,
 }
 
 /// Where the fields of a row's units stand.
@@ -162,6 +213,12 @@ pub(crate) fn parse(stem: &str, text: &str) -> Result<Block, String> {
     if block.storage == Storage::Planar && block.rows > 1 {
         return Err("a planar unit spans one row".into());
     }
+    if block.storage == Storage::Planar && !block.front.is_empty() {
+        return Err("planar units have nothing before them".into());
+    }
+    if block.gguf.is_some() && block.once.is_some() {
+        return Err("gguf and once are one or the other".into());
+    }
     Ok(block)
 }
 
@@ -174,16 +231,21 @@ pub(crate) fn opaque(foreign: &Foreign) -> Block {
         program: foreign.program.clone(),
         lived: Lived { from: String::new(), to: Some(String::new()) },
         gguf: Some(foreign.id),
+        once: None,
+        file_type: None,
+        caveat: String::new(),
         under: Vec::new(),
         // Weights that stand alone are floats; whatever these are, they are none.
         elements: usize::try_from(foreign.elements).unwrap_or(1).max(2),
         rows: 1,
         storage: Storage::Block,
+        front: Vec::new(),
         fields: vec![Field { name: "bytes".to_owned(), kind: Kind::U8, count }],
         order: String::new(),
         value: String::new(),
         kernel: String::new(),
         source: foreign.program.clone(),
+        relaid: None,
     }
 }
 

@@ -277,21 +277,34 @@ fn block(b: &Block) -> Vec<Section> {
         row(["order", &b.order]),
         row(["value", &b.value]),
     ];
+    if !b.program.is_empty() {
+        about.insert(1, row(["program", &b.program]));
+    }
     if let Some(id) = b.gguf {
         about.insert(1, row(["GGUF type", &id.to_string()]));
     }
-    let mut at = 0;
+    if let Some(id) = b.once {
+        about.insert(1, row(["GGUF type", &format!("{id}, at its time")]));
+    }
+    if let Some(relaid) = &b.relaid {
+        about.push(row(["read as", &relaid.to]));
+    }
+    let kind = |field: &Field| match field.count {
+        1 => field.kind.name().to_owned(),
+        n => format!("{}[{n}]", field.kind.name()),
+    };
     let mut rows = Vec::new();
+    let before = if b.rows == 1 { "before" } else { "before, by row" };
+    for field in &b.front {
+        rows.push(row([before, &field.bytes().to_string(), &field.name, &kind(field)]));
+    }
+    let mut at = 0;
     for field in &b.fields {
-        let kind = match field.count {
-            1 => field.kind.name().to_owned(),
-            n => format!("{}[{n}]", field.kind.name()),
-        };
         let of = |bytes: usize| match b.storage {
             Storage::Block => bytes.to_string(),
             Storage::Planar => format!("{bytes} n"),
         };
-        rows.push(row([&format!("+{}", of(at)), &of(field.bytes()), &field.name, &kind]));
+        rows.push(row([&format!("+{}", of(at)), &of(field.bytes()), &field.name, &kind(field)]));
         at += field.bytes();
     }
     rows.push(row(["", &at.to_string(), "bytes in all per block", ""]));

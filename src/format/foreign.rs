@@ -29,9 +29,10 @@ pub struct Foreign {
     /// Bytes of every tensor beside its rows.
     #[serde(default)]
     pub tensor: u64,
-    /// The type of llama.cpp's that holds the same weights in another order; none where none does.
+    /// The name and dialect of the description that decodes a row of it, where its scale is read before each
+    /// row: one for the whole tensor stands behind its rows. None where nothing decodes it.
     #[serde(default)]
-    pub same: String,
+    pub rows: String,
     /// What is wrong with files of another size, where it is the program that wrote them wrong.
     #[serde(default)]
     pub broken: String,

@@ -115,6 +115,7 @@ impl Weights {
     /// Where its family is not one that is run; where a tensor is missing, has another shape than the
     /// model's sizes say, or cannot be mapped.
     pub fn new(model: &Model) -> Result<Weights> {
+        let model = &model.readable();
         model.check_decodable()?;
         let said = model.metadata.str("general.architecture").unwrap_or(&model.format);
         let family = catalog::family(&model.family).ok_or_else(|| not_run(said))?;

@@ -99,6 +99,18 @@ impl Model {
         self.tensors.iter().try_for_each(Tensor::check_decodable)
     }
 
+    /// The same with tensors as their weights are read: see [`Tensor::with_scale`].
+    #[must_use]
+    pub fn readable(&self) -> Model {
+        let mut model = self.clone();
+        for tensor in &mut model.tensors {
+            if let Some(readable) = tensor.with_scale() {
+                *tensor = readable;
+            }
+        }
+        model
+    }
+
     /// The files on disks that it is read from, each once.
     pub fn sources(&self) -> Vec<&Input> {
         let mut files: Vec<&Input> = Vec::new();

@@ -248,6 +248,38 @@ impl Tensor {
         (!(wanted..wanted.saturating_add(PADDING)).contains(&bytes)).then_some(wanted)
     }
 
+    /// The same with the scale of the whole tensor, which stands behind its rows, read before each of them: so it
+    /// can be decoded. None where it is no such tensor, or not of the size that it should have.
+    pub fn with_scale(&self) -> Option<Tensor> {
+        let (name, dialect) = self.quant.stranger()?.rows.split_once('/')?;
+        let quant = QuantType::find(name, dialect)?;
+        let whole = self.misfit().is_none().then(|| self.pieces.first()).flatten()?;
+        let (front, row_bytes) =
+            (quant.layout().front as u64, quant.row_bytes(*self.shape.last()?)?);
+        let rows = self.shape.iter().rev().skip(1).product::<u64>();
+        let stored = row_bytes - front;
+        let piece = |at: u64, row_bytes: u64, row_stride: u64| Piece {
+            at,
+            rows,
+            row_bytes,
+            row_stride,
+            ..whole.clone()
+        };
+        let scale = piece(whole.at + rows * stored, front, 0);
+        Some(Tensor {
+            quant,
+            span: None,
+            join: Join::Columns,
+            pieces: vec![scale, piece(whole.at, stored, stored)],
+            ..self.clone()
+        })
+    }
+
+    /// Whether its weights can be had.
+    pub fn is_decodable(&self) -> bool {
+        self.quant.stranger().is_none() || self.with_scale().is_some()
+    }
+
     /// Checks that it can be decoded: types of other programs are only named and copied.
     ///
     /// # Errors

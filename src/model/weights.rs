@@ -22,6 +22,9 @@ pub fn each(
     rows: Range<u64>,
     take: &mut dyn FnMut(u64, &[f32]) -> Result<()>,
 ) -> Result<()> {
+    if let Some(readable) = tensor.with_scale() {
+        return each(model, &readable, rows, take);
+    }
     if tensor.quant.stranger().is_some() {
         let what = format!("{} is {}, which is not decoded here", tensor.name, tensor.quant);
         return Err(Error::unsupported(what, "ask the program that wrote it"));

@@ -5,12 +5,15 @@
 //! each, and no weight has to be decoded. llama.cpp's `ggml_validate_row_data` looks at the same.
 
 use super::layout::BlockLayout;
-use crate::format::block::{Kind, Storage};
+use crate::format::block::{Field, Kind, Storage};
 
 impl BlockLayout {
     /// The first unit of `rows`, whole rows of `row_bytes`, with an infinite or NaN number: its place
     /// among all units, row by row.
     pub fn first_unsound(&self, rows: &[u8], row_bytes: usize) -> Option<usize> {
+        if self.front > 0 {
+            return self.first_unsound_group(rows, row_bytes);
+        }
         let floats = || self.fields.iter().filter(|(_, field)| is_float(field.kind));
         if self.kernel == "iq1_m" {
             return rows.chunks_exact(self.bytes).position(|unit| is_odd_f16(top_nibbles(unit)));
@@ -34,7 +37,7 @@ impl BlockLayout {
             Storage::Planar => {
                 let units = row_bytes / self.bytes;
                 let in_row = |(r, row): (usize, &[u8])| {
-                    let odd = |(at, field): &(usize, crate::format::block::Field)| {
+                    let odd = |(at, field): &(usize, Field)| {
                         let numbers = &row[at * units..(at + field.bytes()) * units];
                         first_odd(field.kind, numbers).map(|n| n / field.count)
                     };
@@ -43,6 +46,28 @@ impl BlockLayout {
                 rows.chunks_exact(row_bytes.max(1)).enumerate().find_map(in_row)
             }
         }
+    }
+
+    /// The same where rows begin with fields of their own; an odd one of these is in the first unit.
+    fn first_unsound_group(&self, rows: &[u8], row_bytes: usize) -> Option<usize> {
+        let odd = |bytes: &[u8], fields: &[(usize, Field)]| {
+            let of = |(at, field): &(usize, Field)| {
+                any_odd(field.kind, &bytes[*at..*at + field.bytes()])
+            };
+            fields.iter().any(of)
+        };
+        let units = self.units(row_bytes);
+        for (g, group) in rows.chunks_exact((row_bytes * self.rows).max(1)).enumerate() {
+            let (fronts, blocks) = group.split_at(self.front * self.rows);
+            if fronts.chunks_exact(self.front).any(|front| odd(front, &self.front_fields)) {
+                return Some(g * units);
+            }
+            let found = blocks.chunks_exact(self.bytes).position(|unit| odd(unit, &self.fields));
+            if let Some(unit) = found {
+                return Some(g * units + unit);
+            }
+        }
+        None
     }
 }
 
@@ -113,12 +138,19 @@ mod tests {
                 fields.push((layout.bytes - 8, 8));
             }
             // Every byte is a number as a scale of NVFP4.
-            assert!(!fields.is_empty() || layout.elements == 1 || q.name() == "nvfp4", "{q}");
+            assert!(
+                !fields.is_empty()
+                    || layout.elements == 1
+                    || matches!(q.name(), "nvfp4" | "bf16_r16")
+                    || layout.front > 0
+                    || q.name().ends_with("_bn"),
+                "{q}"
+            );
             // The last unit of the first row.
-            let (unit, units) = (2, row_bytes / layout.bytes);
+            let (unit, units) = (2, layout.units(row_bytes));
             for (at, size) in fields.into_iter().filter(|_| q.row_group() == 1) {
                 let begin = match layout.storage {
-                    Storage::Block => unit * layout.bytes + at,
+                    Storage::Block => layout.front + unit * layout.bytes + at,
                     Storage::Planar => at * units + unit * size,
                 };
                 let kept = bytes.clone();

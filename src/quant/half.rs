@@ -28,3 +28,15 @@ pub fn f32_from_half(half: u16) -> f32 {
     let nonsign = if magnitude < 0x0f80_0000 { finite } else { special };
     f32::from_bits(u32::from(half & 0x8000) << 16 | nonsign)
 }
+
+/// The half at `at`, as `f32`.
+pub(crate) fn half_at(bytes: &[u8], at: usize) -> f32 {
+    f32_from_half(u16::from_le_bytes([bytes[at], bytes[at + 1]]))
+}
+
+/// Stores the nearest half at `at`; returns it as `f32`.
+pub(crate) fn put_half(bytes: &mut [u8], at: usize, x: f32) -> f32 {
+    let half = half_from_f32(x);
+    bytes[at..at + 2].copy_from_slice(&half.to_le_bytes());
+    f32_from_half(half)
+}

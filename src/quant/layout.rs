@@ -13,6 +13,10 @@ pub struct BlockLayout {
     pub rows: usize,
     /// Unit after unit, or field after field.
     pub storage: Storage,
+    /// Bytes of a row before its units. Those of all rows of a group stand before the group's units.
+    pub front: usize,
+    /// The fields that stand there, and their offsets.
+    pub front_fields: Vec<(usize, Field)>,
     /// The fields of a unit and their offsets in it.
     pub fields: Vec<(usize, Field)>,
     /// The name of the code that decodes it.
@@ -21,14 +25,24 @@ pub struct BlockLayout {
 
 impl BlockLayout {
     pub(crate) fn new(block: &'static Block) -> BlockLayout {
-        let mut bytes = 0;
-        let mut fields = Vec::with_capacity(block.fields.len());
-        for field in &block.fields {
-            fields.push((bytes, field.clone()));
-            bytes += field.bytes();
-        }
+        let (fields, bytes) = placed(&block.fields);
+        let (front_fields, front) = placed(&block.front);
         let Block { elements, rows, storage, kernel, .. } = block;
-        BlockLayout { elements: *elements, bytes, rows: *rows, storage: *storage, fields, kernel }
+        BlockLayout {
+            elements: *elements,
+            bytes,
+            rows: *rows,
+            storage: *storage,
+            front,
+            front_fields,
+            fields,
+            kernel,
+        }
+    }
+
+    /// How many units a group of rows has, of which each takes so many bytes.
+    pub fn units(&self, row_bytes: usize) -> usize {
+        row_bytes.saturating_sub(self.front) * self.rows / self.bytes
     }
 
     /// Bytes of a row of `row_len` weights; none if units do not fill it.
@@ -38,7 +52,7 @@ impl BlockLayout {
             return None;
         }
         let bytes = (row_len / elements).checked_mul(self.bytes as u64)?;
-        Some(bytes / self.rows as u64)
+        (bytes / self.rows as u64).checked_add(self.front as u64)
     }
 
     /// Joins pieces of one row: the columns of the first, then those of the second. `out` is as long
@@ -64,8 +78,10 @@ impl BlockLayout {
 
     /// Turns every number of `data` round, between little- and big-endian.
     ///
-    /// `data` is whole units, or exactly one row where the storage is planar.
+    /// `data` is whole units, or exactly one row where the storage is planar. Types with something before their
+    /// units are none of big-endian files.
     pub fn swap_bytes(&self, data: &mut [u8]) {
+        assert_eq!(self.front, 0, "no big-endian file has rows that begin with their scale");
         assert!(data.len().is_multiple_of(self.bytes), "whole units of {} bytes", self.bytes);
         let units = data.len() / self.bytes;
         match self.storage {
@@ -84,6 +100,17 @@ impl BlockLayout {
             }
         }
     }
+}
+
+/// Fields one after the other with their offsets, and the bytes of all.
+fn placed(fields: &[Field]) -> (Vec<(usize, Field)>, usize) {
+    let mut bytes = 0;
+    let mut placed = Vec::with_capacity(fields.len());
+    for field in fields {
+        placed.push((bytes, field.clone()));
+        bytes += field.bytes();
+    }
+    (placed, bytes)
 }
 
 fn swap(kind: Kind, data: &mut [u8]) {

@@ -2,6 +2,7 @@
 
 pub mod decode;
 pub mod encode;
+pub mod era;
 mod finite;
 pub mod grid;
 pub mod half;
@@ -12,7 +13,9 @@ pub mod permute;
 pub mod product;
 mod recast;
 pub mod recipe;
+mod relay;
 pub mod successor;
+mod ternary;
 mod types;
 
 pub use decode::decode_rows;

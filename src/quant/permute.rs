@@ -16,7 +16,12 @@
 
 use super::half::{f32_from_half, half_from_f32};
 use super::loss::{Run, ScaleLoss};
-use super::{QuantType, isa::Isa, recast};
+use super::{
+    QuantType,
+    isa::Isa,
+    recast,
+    relay::{self, Relay},
+};
 use crate::per_isa;
 
 /// Compiles a body for every instruction set.
@@ -68,7 +73,10 @@ pub struct Transform {
     pub exact: bool,
     from: QuantType,
     to: QuantType,
-    run: Run,
+    /// The order in which it is laid first.
+    relay: Option<&'static Relay>,
+    /// What is done then.
+    run: Option<Run>,
 }
 
 impl Transform {
@@ -85,7 +93,15 @@ impl Transform {
         let (from, to) = (rows(self.from, input.len()), rows(self.to, out.len()));
         let group = self.from.row_group().max(self.to.row_group());
         assert!(from == to && from.is_multiple_of(group as u64), "{from} rows in, {to} out");
-        (self.run)(isa, row_len, input, out)
+        match (self.relay, self.run) {
+            (Some(relay), None) => relay.run(row_len, input, out),
+            (Some(relay), Some(run)) => {
+                let mut plain = vec![0; relay.bytes(row_len) * from as usize];
+                relay.run(row_len, input, &mut plain);
+                run(isa, row_len, &plain, out)
+            }
+            (None, run) => run.expect("a way does something")(isa, row_len, input, out),
+        }
     }
 }
 
@@ -94,6 +110,14 @@ impl Transform {
 /// The sums that Q8_1 stores are left out, so no way leads back to it. Some removed types have a way into
 /// blocks of another name, see `recast.rs`.
 pub fn transform(from: QuantType, to: QuantType) -> Option<Transform> {
+    if let Some(relay) = relay::of(from) {
+        let relay = Some(relay).filter(|r| r.to == to || r.to.program().is_some())?;
+        let (run, exact) = match relay.to == to {
+            true => (None, true),
+            false => recast::way(relay.to, to).map(|(run, exact)| (Some(run), exact))?,
+        };
+        return Some(Transform { exact, from, to, relay: Some(relay), run });
+    }
     let wide = |q: QuantType| q.layout().fields.iter().any(|(_, field)| field.kind.bytes() == 4);
     let dialects = (from.dialect(), to.dialect());
     let run = match (from.name(), to.name()) {
@@ -102,13 +126,14 @@ pub fn transform(from: QuantType, to: QuantType) -> Option<Transform> {
         ("q5_0", "q5_0") => five_bits!(false, dialects),
         ("q5_1", "q5_1") => five_bits!(true, dialects),
         ("q8_0" | "q8_1", "q8_0") => eight_bits(dialects),
-        ("mxfp4_pairs", "mxfp4") => run!(apart),
         _ => packed(from, to),
     };
     if let Some(run) = run {
-        return Some(Transform { exact: !wide(from) || wide(to), from, to, run });
+        let exact = !wide(from) || wide(to);
+        return Some(Transform { exact, from, to, relay: None, run: Some(run) });
     }
-    recast::way(from, to).map(|(run, exact)| Transform { exact, from, to, run })
+    let way = recast::way(from, to);
+    way.map(|(run, exact)| Transform { exact, from, to, relay: None, run: Some(run) })
 }
 
 /// The ways to Q8_0: `BYTES` before the quants, of which the first two or four are the scale.
@@ -301,20 +326,6 @@ fn scaled<const FROM: usize, const TO: usize, const WIDE: bool, const TO_WIDE: b
         out[TO..].copy_from_slice(&input[FROM..]);
     }
     loss
-}
-
-/// Pairs of MXFP4 into halves: an exponent and sixteen bytes of nibbles a block.
-#[inline(always)]
-fn apart(_: usize, input: &[u8], out: &mut [u8]) -> ScaleLoss {
-    let (blocks, outs) = (input.as_chunks::<17>().0, out.as_chunks_mut::<17>().0);
-    for ([e, pairs @ ..], [to, halves @ ..]) in blocks.iter().zip(outs) {
-        *to = *e;
-        let (first, second) = pairs.split_at(8);
-        for ((a, b), halves) in first.iter().zip(second).zip(halves.as_chunks_mut::<2>().0) {
-            *halves = [a & 0x0f | b << 4, a >> 4 | b & 0xf0];
-        }
-    }
-    ScaleLoss { blocks: blocks.len() as u64, ..ScaleLoss::default() }
 }
 
 /// Where `RUN` bytes of row `row` stand among the nibbles of a unit of `ROWS` blocks.

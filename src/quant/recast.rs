@@ -6,10 +6,15 @@
 //! | iq1_s v1 | q5_k | `d * (2s + 1) * {-1, 0, 1}` is `d` times an integer in -15..=15: scale 1, minimum 15 |
 //! | iq1_s v2 | q3_k | the scale of 32 weights, odd and at most 31, is a six-bit scale; the rest -1, 0, 1 |
 //! | iq2_k | q6_k | levels of -31 to 22 and scales of -8 to 7 for 16 weights each, under the same f16 |
+//! | iq2_ks | q6_k | the same with the f16 of the row, and scales of -16 to 15 |
+//! | iq1_s_r4 | iq1_s | the same blocks of 32, with the f16 of the row |
+//! | iq1_m_r4 | q6_k | a scale of 0 to 15 and eight times the point of -9 to 9, under an eighth of the row's f16 |
+//! | iq1_bn, iq2_bn, i2_s | tq1_0, tq2_0, q2_0 | -1, 0, 1 under a scale; that of the last two is rounded to f16 |
+//! | q8_kv | q8_0 | bytes under the f32 of the row, rounded to f16 |
 //! | q6_0 | q8_0 | numbers of -32 to 31 under the same f16 |
 //! | iq3_s v1 | q6_k | in units of `d / 2` a weight is `2s + 1` times an integer in -31..=31 |
 
-use super::half::{f32_from_half, half_from_f32};
+use super::half::{half_at, put_half};
 use super::loss::{Run, ScaleLoss};
 use super::{QuantType, decode_rows, isa::Isa};
 
@@ -23,21 +28,17 @@ pub(super) fn way(from: QuantType, to: QuantType) -> Option<(Run, bool)> {
         ("iq1_s", "v1", "q5_k") => Some((q5_k_from_iq1_s, true)),
         ("iq1_s", "v2", "q3_k") => Some((q3_k_from_iq1_s, true)),
         ("iq2_k", _, "q6_k") => Some((q6_k_from_iq2_k, true)),
+        ("iq2_ks", _, "q6_k") => Some((q6_k_from_iq2_ks, true)),
+        ("iq1_s_r4", _, "iq1_s") => Some((iq1_s_from_r4, true)),
+        // An eighth of a subnormal scale may lose bits.
+        ("iq1_m_r4", _, "q6_k") => Some((q6_k_from_iq1_m_r4, false)),
+        ("q8_kv", _, "q8_0") => Some((q8_0_from_q8_kv, false)),
+        ("iq1_bn" | "iq2_bn" | "i2_s", ..) => super::ternary::way(from, to),
         ("q6_0", _, "q8_0") => Some((q8_0_from_q6_0, true)),
         // Half of a subnormal scale may lose its last bit.
         ("iq3_s", "v1", "q6_k") => Some((q6_k_from_iq3_s, false)),
         _ => None,
     }
-}
-
-fn half_at(bytes: &[u8], at: usize) -> f32 {
-    f32_from_half(u16::from_le_bytes([bytes[at], bytes[at + 1]]))
-}
-
-fn put_half(bytes: &mut [u8], at: usize, x: f32) -> f32 {
-    let half = half_from_f32(x);
-    bytes[at..at + 2].copy_from_slice(&half.to_le_bytes());
-    f32_from_half(half)
 }
 
 /// Nibble `h` of the 32 bytes belongs to weight `32h + l`: two blocks of one nibble each.
@@ -163,4 +164,107 @@ fn q8_0_from_q6_0(_: Isa, _: usize, input: &[u8], out: &mut [u8]) -> ScaleLoss {
         out[2..].iter_mut().zip(w).for_each(|(out, w)| *out = w as u8);
     }
     ScaleLoss { blocks: input.len() as u64 / 26, ..ScaleLoss::default() }
+}
+
+/// As [`q6_k_from_iq2_k`], the scale of 32 weights twice.
+fn q6_k_from_iq2_ks(_: Isa, row_len: usize, input: &[u8], out: &mut [u8]) -> ScaleLoss {
+    let blocks = row_len / 256;
+    let rows = input.chunks_exact(2 + 70 * blocks).zip(out.chunks_exact_mut(210 * blocks));
+    for (row, out) in rows {
+        for (b, out) in row[2..].as_chunks::<70>().0.iter().zip(out.as_chunks_mut::<210>().0) {
+            let mut levels = [0; 72];
+            levels[2..].copy_from_slice(b);
+            // 17 - 16 = 1 for all of them.
+            levels[3] = 0xff;
+            levels[4..8].fill(0x11);
+            let w: [_; 256] = weights_at("iq2_ks", "ik", &levels, 1.0).map(|w| (w + 32) as u8);
+            out.fill(0);
+            out[208..].copy_from_slice(&row[..2]);
+            for (i, scale) in out[192..208].iter_mut().enumerate() {
+                let g = i / 2;
+                let s = b[2 + g / 2] >> (4 * (g % 2)) & 15 | (b[1] >> g & 1) << 4;
+                *scale = s.wrapping_sub(16);
+            }
+            put_q6_k(w, out);
+        }
+    }
+    ScaleLoss { blocks: (out.len() / 210) as u64, ..ScaleLoss::default() }
+}
+
+/// Units of four rows of IQ1_S_R4 or IQ1_M_R4, each for 32 weights of every row: hands on the scale of the row,
+/// its number in the group, all its units, and its bytes of the output.
+fn four_rows<const UNIT: usize>(
+    row_len: usize,
+    row_made: usize,
+    input: &[u8],
+    out: &mut [u8],
+    mut row: impl FnMut(&[u8], usize, &[[u8; UNIT]], &mut [u8]),
+) {
+    let group = 8 + UNIT * (row_len / 32);
+    for (group, out) in input.chunks_exact(group).zip(out.chunks_exact_mut(4 * row_made)) {
+        let (scales, units) = group.split_at(8);
+        for (k, out) in out.chunks_exact_mut(row_made).enumerate() {
+            row(&scales[2 * k..2 * k + 2], k, units.as_chunks().0, out);
+        }
+    }
+}
+
+fn iq1_s_from_r4(_: Isa, row_len: usize, input: &[u8], out: &mut [u8]) -> ScaleLoss {
+    four_rows::<24>(row_len, row_len / 256 * 50, input, out, |d, k, units, out| {
+        for (units, out) in units.chunks_exact(8).zip(out.as_chunks_mut::<50>().0) {
+            out[..2].copy_from_slice(d);
+            for (ib, unit) in units.iter().enumerate() {
+                for i in 0..4 {
+                    out[2 + 4 * ib + i] = unit[4 * i + k];
+                }
+                out[34 + 2 * ib..36 + 2 * ib].copy_from_slice(&unit[16 + 2 * k..18 + 2 * k]);
+            }
+        }
+    });
+    ScaleLoss { blocks: (out.len() / 50) as u64, ..ScaleLoss::default() }
+}
+
+fn q6_k_from_iq1_m_r4(_: Isa, row_len: usize, input: &[u8], out: &mut [u8]) -> ScaleLoss {
+    let q = QuantType::find("iq1_m_r4", "ik").expect("the type that the caller was chosen for");
+    let mut loss = ScaleLoss::default();
+    four_rows::<28>(row_len, row_len / 256 * 210, input, out, |d, k, units, out| {
+        for (units, out) in units.chunks_exact(8).zip(out.as_chunks_mut::<210>().0) {
+            out.fill(0);
+            let eighth = half_at(d, 0) / 8.0;
+            let new = put_half(out, 208, eighth);
+            loss.count([eighth, 0.0], [new, 0.0]);
+            let mut weights = [0; 256];
+            for (ib, unit) in units.iter().enumerate() {
+                // With a row scale of 8 and block scales of 1 a weight is its level.
+                let mut levels = [0; 36];
+                levels[..8].copy_from_slice(&[0, 0x48].repeat(4));
+                levels[8..].copy_from_slice(unit);
+                levels[32..].fill(0x11);
+                let mut rows = [0.0; 128];
+                decode_rows(q, Isa::PORTABLE, &levels, 32, &mut rows);
+                for (w, level) in weights[32 * ib..][..32].iter_mut().zip(&rows[32 * k..]) {
+                    *w = (*level + 32.0) as u8;
+                }
+                for h in 0..2 {
+                    out[192 + 2 * ib + h] = unit[24 + k] >> (4 * h) & 15;
+                }
+            }
+            put_q6_k(weights, out);
+        }
+    });
+    loss
+}
+
+fn q8_0_from_q8_kv(_: Isa, row_len: usize, input: &[u8], out: &mut [u8]) -> ScaleLoss {
+    let mut loss = ScaleLoss::default();
+    let rows = input.chunks_exact(8 + row_len).zip(out.chunks_exact_mut(row_len / 32 * 34));
+    for (row, out) in rows {
+        let d = f32::from_le_bytes([row[0], row[1], row[2], row[3]]);
+        for (qs, out) in row[8..].as_chunks::<32>().0.iter().zip(out.as_chunks_mut::<34>().0) {
+            let new = put_half(out, 0, d);
+            loss.count([d, 0.0], [new, 0.0]);
+            out[2..].copy_from_slice(qs);
+        }
+    }
+    loss
 }

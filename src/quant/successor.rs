@@ -13,9 +13,10 @@
 //! - Q8_1 is Q8_0 with a sum for dot products.
 //! - IQ2_K and Q6_0 of ik_llama.cpp are whole numbers under scales that Q6_K and Q8_0 hold. The levels of its
 //!   other types are not evenly spaced, so the next K-quant with more bits, or Q8_0, is near them.
-//! - Row-interleaved packings are their plain types in another order.
+//! - Trits under a scale of the row stay trits: that of IQ1_BN is an f16 already.
+//! - Row-interleaved packings are their plain types in another order, and go where those go.
 
-use super::{QuantType, permute::transform};
+use super::{QuantType, permute::transform, relay};
 
 /// Whether a successor holds every weight as it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +35,9 @@ pub fn successors(q: QuantType) -> Vec<(QuantType, Fidelity)> {
     if q.is_today() {
         return vec![(q, Fidelity::Exact)];
     }
-    let names: &[&str] = match (q.name(), q.dialect()) {
+    let plain = relay::of(q).map_or(q, |relay| relay.to);
+    let names: &[&str] = match (plain.name(), plain.dialect()) {
+        (name, _) if plain.is_today() => &[name],
         ("q4_2" | "q4_3", _) => &["q8_0", "f16"],
         ("q4_1_o", _) => &["f16"],
         ("q8_1", _) => &["q8_0"],
@@ -44,10 +47,16 @@ pub fn successors(q: QuantType) -> Vec<(QuantType, Fidelity)> {
         ("iq1_s", _) => &["q3_k", "f16"],
         ("iq3_s", _) => &["q6_k", "f16"],
         ("q6_0", _) => &["q8_0"],
-        ("iq2_k", _) => &["q6_k"],
-        ("iq3_k", _) => &["q5_k", "f16"],
-        ("iq4_k", _) => &["q6_k", "f16"],
-        ("iq5_k" | "iq6_k", _) => &["q8_0", "f16"],
+        ("iq2_k" | "iq2_ks" | "iq1_m_r4", _) => &["q6_k", "q8_0", "f16"],
+        ("iq1_kt" | "iq2_kt", _) => &["q5_k", "f16"],
+        ("iq3_k" | "iq3_ks" | "iq2_kl", _) => &["q5_k", "f16"],
+        ("iq3_kt" | "iq4_kt", _) => &["q6_k", "f16"],
+        ("iq4_k" | "iq4_ks" | "iq4_kss", _) => &["q6_k", "f16"],
+        ("iq5_k" | "iq5_ks" | "iq6_k", _) => &["q8_0", "f16"],
+        ("iq1_s_r4", _) => &["iq1_s", "q8_0"],
+        ("iq1_bn", _) => &["tq1_0", "q2_0"],
+        ("iq2_bn" | "i2_s", _) => &["tq2_0", "q2_0"],
+        ("q8_kv", _) => &["q8_0"],
         (name, _) if name.starts_with("q4_0_") => &["q4_0"],
         (name, _) if name.starts_with("iq4_nl_") => &["iq4_nl"],
         (name, _) => &[name],
@@ -56,7 +65,8 @@ pub fn successors(q: QuantType) -> Vec<(QuantType, Fidelity)> {
     for to in names.iter().filter_map(|name| QuantType::today(name)) {
         let exact = transform(q, to).is_some_and(|way| way.exact);
         all.push((to, if exact { Fidelity::Exact } else { Fidelity::Nearest }));
-        if exact {
+        // Where its blocks are longer it may not fill a row.
+        if exact && to.layout().elements <= q.layout().elements {
             return all;
         }
     }

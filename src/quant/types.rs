@@ -52,6 +52,16 @@ impl QuantType {
         QuantType::all().find(|q| q.gguf_id() == Some(id))
     }
 
+    /// The types that files once held under the number `id`, beside that of [`QuantType::from_gguf`].
+    pub fn once(id: u32) -> impl Iterator<Item = QuantType> {
+        QuantType::all().filter(move |q| q.block().once == Some(id))
+    }
+
+    /// The number under which a GGUF holds it, also where that means another type by now.
+    pub fn stored_id(self) -> Option<u32> {
+        self.gguf_id().or(self.block().once)
+    }
+
     /// What other programs than llama.cpp number `id`.
     pub fn foreign(id: u32) -> impl Iterator<Item = QuantType> {
         let known = catalog::blocks().len();
@@ -126,10 +136,12 @@ impl QuantType {
 /// else `q4_0/pairs-f32`.
 impl fmt::Display for QuantType {
     fn fmt(&self, out: &mut fmt::Formatter) -> fmt::Result {
-        if let Some(program) = self.program() {
-            return out.pad(&format!("{} of {program}", self.name()));
-        }
         let alone = QuantType::all().filter(|q| q.name() == self.name()).count() == 1;
+        if let Some(program) = self.program() {
+            let known = alone || self.stranger().is_some() || self.gguf_id().is_some();
+            let dialect = if known { String::new() } else { format!("/{}", self.dialect()) };
+            return out.pad(&format!("{}{dialect} of {program}", self.name()));
+        }
         if alone || self.gguf_id().is_some() {
             return out.pad(self.name());
         }
@@ -150,7 +162,7 @@ impl FromStr for QuantType {
     fn from_str(text: &str) -> Result<QuantType, String> {
         let lower = text.to_ascii_lowercase();
         QuantType::all()
-            .find(|q| q.to_string() == lower)
+            .find(|q| q.to_string().eq_ignore_ascii_case(text))
             .or_else(|| lower.split_once('/').and_then(|(name, d)| QuantType::find(name, d)))
             .ok_or_else(|| format!("no quantization type {text:?}"))
     }

@@ -46,8 +46,14 @@ fn finding(breach: loader::Breach) -> Finding {
 fn foreign(model: &Model) -> Vec<Finding> {
     let mut out: Vec<Finding> = Vec::new();
     let mut counts: BTreeMap<String, (usize, &Foreign)> = BTreeMap::new();
+    let mut decoded: BTreeMap<String, (usize, &str)> = BTreeMap::new();
     for tensor in &model.tensors {
         let Some(foreign) = tensor.quant.stranger() else { continue };
+        if let Some(readable) = tensor.with_scale() {
+            let from = readable.quant.block().lived.from.as_str();
+            decoded.entry(tensor.quant.to_string()).or_insert((0, from)).0 += 1;
+            continue;
+        }
         counts.entry(tensor.quant.to_string()).or_insert((0, foreign)).0 += 1;
         let Some(wanted) = tensor.misfit() else { continue };
         let found = tensor.bytes();
@@ -61,7 +67,6 @@ fn foreign(model: &Model) -> Vec<Finding> {
             out.push(finding.about(&tensor.name));
         }
     }
-    let mut decoded: BTreeMap<String, (usize, &str)> = BTreeMap::new();
     for quant in model.tensors.iter().map(|t| t.quant).filter(|q| q.stranger().is_none()) {
         if quant.program().is_some() {
             let from = quant.block().lived.from.as_str();

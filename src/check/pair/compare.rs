@@ -116,6 +116,7 @@ const CHUNK_WEIGHTS: u64 = 256 << 10;
 /// # Errors
 /// Where a file cannot be read.
 pub fn compare(first: &Model, second: &Model) -> Result<Comparison> {
+    let (first, second) = (&first.readable(), &second.readable());
     first.check_decodable()?;
     second.check_decodable()?;
     let [first, second] = [&change::once(first)?, &change::once(second)?];

@@ -24,10 +24,11 @@ use crate::{
         family::Family,
     },
     model::{
-        Model, Sizes,
+        Model, Sizes, Tensor,
         loader::{self, Content},
         lora,
     },
+    quant::QuantType,
     size,
 };
 
@@ -109,7 +110,7 @@ impl Facts {
                 )
                 .to_owned(),
             file_type: if adapter.is_some() { None } else { file_type(model) },
-            parameters: model.tensors.iter().map(crate::model::Tensor::elements).sum(),
+            parameters: model.tensors.iter().map(Tensor::elements).sum(),
             sizes,
             header: if adapter.is_some() { Vec::new() } else { unexplained(model) },
             adapter,
@@ -262,6 +263,11 @@ fn file_type(model: &Model) -> Option<String> {
         (34, "Q4_0_4_8"),
         (35, "Q4_0_8_8"),
     ];
+    let named = |q: QuantType| q.block().file_type.is_some_and(|n| u64::from(n) == number);
+    let read = |t: &Tensor| t.with_scale().map_or(t.quant, |readable| readable.quant);
+    if let Some(share) = model.tensors.iter().map(read).find(|q| named(*q)) {
+        return Some(share.to_string());
+    }
     let past = past.iter().find(|(id, _)| *id == number).map(|(_, name)| (*name).to_owned());
     // Aliases stand before the name that they mean.
     let now = || FileType::all().filter(|t| !t.copy && u64::from(t.number) == number).last();
@@ -326,9 +332,14 @@ fn next(path: &Path, format: &'static Container, model: &Model, refused: &[Findi
     let broken = container::upgrade_mends(model) || change::has_single_experts(model);
     let word = shell_word(&unicode(path));
     let foreign = Family::of(model).is_err();
-    let strangers = || model.tensors.iter().filter_map(|t| t.quant.stranger());
-    if let Some(foreign) = strangers().find(|foreign| foreign.same.is_empty()) {
-        return format!("nothing: only {} reads {}", foreign.program, foreign.name);
+    let closed = |t: &&Tensor| t.quant.stranger().is_some() && !t.is_decodable();
+    if let Some(tensor) = model.tensors.iter().find(closed)
+        && let Some(foreign) = tensor.quant.stranger()
+    {
+        return match tensor.misfit().is_some() && !foreign.broken.is_empty() {
+            true => format!("nothing: {}", foreign.broken),
+            false => format!("nothing: only {} reads {}", foreign.program, foreign.name),
+        };
     }
     // What follows the data of an older file an upgrade leaves behind.
     if today

@@ -4,8 +4,14 @@ use super::{Info, Walk};
 use crate::{
     error::{Error, Result},
     model::{Model, Tail, Tensor},
-    quant::QuantType,
+    quant::{
+        QuantType,
+        era::{self, Told},
+    },
 };
+
+/// Bytes of a tensor that are looked at to tell its type.
+const MOST: u64 = 16 << 20;
 
 /// What a type's number may be.
 const KNOWN: &str = "the number of a type (`regguf explain` lists them)";
@@ -49,7 +55,8 @@ impl Walk<'_> {
     /// order, to the end of the file.
     pub(super) fn place(&self, infos: Vec<Info>, align: u64, model: &mut Model) -> Result<bool> {
         let data = if infos.is_empty() { self.at } else { self.at.next_multiple_of(align) };
-        let types = self.types(&infos, data, align);
+        let (types, told) = self.types(&infos, data, align);
+        model.notes.extend(told);
         let (mut in_order, mut next) = (true, data);
         let mut ends = Vec::new();
         for (index, (info, (quant, room))) in infos.into_iter().zip(types).enumerate() {
@@ -92,6 +99,10 @@ impl Walk<'_> {
                 return wrong(sizes_at, "ne[1]", tensor.rows().to_string(), wanted);
             }
             tensor.big_endian = self.format.detect.big_endian;
+            if tensor.big_endian && quant.layout().front > 0 {
+                let wanted = format!("a little-endian file, for {quant}");
+                return wrong(type_at, "type", "one in a big-endian file".to_owned(), wanted);
+            }
             in_order &= place == next;
             next = (place + tensor.bytes()).checked_next_multiple_of(align).unwrap_or(u64::MAX);
             ends.push((place, place + tensor.bytes(), index));
@@ -156,7 +167,12 @@ impl Walk<'_> {
     ///
     /// Where llama.cpp and another program, or two others, took one number, the type is the one whose
     /// sizes fit all tensors of that number.
-    fn types(&self, infos: &[Info], data: u64, align: u64) -> Vec<(Option<QuantType>, u64)> {
+    fn types(
+        &self,
+        infos: &[Info],
+        data: u64,
+        align: u64,
+    ) -> (Vec<(Option<QuantType>, u64)>, Vec<String>) {
         let mut places: Vec<u64> = infos.iter().map(|i| data.saturating_add(i.offset)).collect();
         places.sort_unstable();
         places.push(self.source.len());
@@ -167,41 +183,126 @@ impl Walk<'_> {
         };
         let rooms: Vec<u64> = infos.iter().map(room).collect();
         let mut known: std::collections::HashMap<u32, Option<QuantType>> = Default::default();
+        let mut notes = Vec::new();
         let mut quant = |id: u32| {
             *known.entry(id).or_insert_with(|| {
                 let of = infos.iter().zip(&rooms).filter(|(info, _)| info.id == id);
-                self.settle(id, &of.map(|(info, room)| (info, *room)).collect::<Vec<_>>(), align)
+                let of: Vec<(&Info, u64)> = of.map(|(info, room)| (info, *room)).collect();
+                self.settle(id, &of, (data, align), &mut notes)
             })
         };
-        infos.iter().zip(&rooms).map(|(info, room)| (quant(info.id), *room)).collect()
+        let types = infos.iter().zip(&rooms).map(|(info, room)| (quant(info.id), *room)).collect();
+        (types, notes)
     }
 
     /// The type that the number `id` means, for tensors that have so much room each.
-    fn settle(&self, id: u32, tensors: &[(&Info, u64)], align: u64) -> Option<QuantType> {
+    fn settle(
+        &self,
+        id: u32,
+        tensors: &[(&Info, u64)],
+        (data, align): (u64, u64),
+        notes: &mut Vec<String>,
+    ) -> Option<QuantType> {
         let own = self.quant(id);
         let to_end = |info: &Info, room: u64| {
-            let data = self.at.next_multiple_of(align);
             data.saturating_add(info.offset).saturating_add(room) == self.source.len()
         };
+        let all =
+            |fits: &dyn Fn(&Info, u64) -> bool| tensors.iter().all(|(i, room)| fits(i, *room));
         let fits = |quant: QuantType| {
-            let size = |info: &Info| {
-                Tensor::whole(String::new(), info.shape.clone(), quant, 0, 0).map(|t| t.bytes())
-            };
-            let mut all = tensors.iter();
-            all.all(|(i, room)| size(i).is_some_and(|size| size <= *room || to_end(i, *room)))
+            all(&|i, room| whole(quant, i).is_some_and(|size| size <= room || to_end(i, room)))
         };
-        if own.is_some_and(fits) {
-            return own;
-        }
         let exact = |quant: &QuantType| {
-            let mut all = tensors.iter();
-            all.all(|(info, room)| size(*quant, info).is_some_and(|s| fills(s, *room, align)))
+            let size = |i: &Info| match quant.stranger() {
+                Some(_) => size(*quant, i),
+                None => whole(*quant, i),
+            };
+            all(&|i, room| size(i).is_some_and(|size| fills(size, room, align)))
         };
+        // Big-endian files are llama.cpp's own.
+        let known = || {
+            let once = QuantType::once(id).filter(|_| !self.format.detect.big_endian);
+            own.into_iter().chain(once)
+        };
+        let sized: Vec<QuantType> = match known().filter(exact).collect::<Vec<_>>() {
+            exact if exact.is_empty() => known().find(|q| fits(*q)).into_iter().collect(),
+            exact => exact,
+        };
+        match *sized.as_slice() {
+            [only] => {
+                let caveat = &only.block().caveat;
+                if !caveat.is_empty() {
+                    let (name, lived) = (only.name(), &only.block().lived.from);
+                    notes.push(format!("its {name} are of the form of {lived}: {caveat}"));
+                }
+                return Some(only);
+            }
+            [first, ..] => return Some(self.era(first, &sized, tensors, data, notes)),
+            [] => {}
+        }
         let mended = |quant: &QuantType| quant.stranger().is_some_and(|f| !f.broken.is_empty());
         let others = || QuantType::foreign(id);
         let any = || if own.is_none() { others().next() } else { others().find(mended) };
-        others().find(exact).or_else(any).or(own)
+        // Of some the size is not known.
+        let nameless = || others().find(|quant| quant.layout().bytes == 1);
+        others().find(exact).or_else(any).or_else(nameless).or(own)
     }
+
+    /// Which of types with the same sizes the bytes bear out; the first where they do not tell.
+    fn era(
+        &self,
+        first: QuantType,
+        types: &[QuantType],
+        tensors: &[(&Info, u64)],
+        data: u64,
+        notes: &mut Vec<String>,
+    ) -> QuantType {
+        if let Some(asked) = types.iter().find(|q| self.read_as.contains(q)) {
+            return *asked;
+        }
+        let step = tensors.len().div_ceil(era::TENSORS).max(1);
+        let mut samples = Vec::new();
+        for (info, _) in tensors.iter().step_by(step) {
+            let row_len = info.shape.last().copied().unwrap_or(0);
+            let rows = era::ROWS * first.row_bytes(row_len).unwrap_or(0);
+            let len = rows.min(whole(first, info).unwrap_or(0));
+            let bytes = self.source.bytes_at(data.saturating_add(info.offset), len, MOST, "data");
+            if let (Ok(bytes), Ok(row_len)) = (bytes, usize::try_from(row_len)) {
+                samples.push((row_len, bytes));
+            }
+        }
+        match era::tell(types, &samples) {
+            Told::As(quant) if quant == first => first,
+            Told::As(quant) => {
+                let lived = &quant.block().lived;
+                let until = lived.to.as_deref().unwrap_or_default();
+                notes.push(format!(
+                    "its {} are of the form of {} to {until}, as the weights say: a program of another time \
+                     reads garbage, and an upgrade mends it",
+                    quant.name(),
+                    lived.from
+                ));
+                quant
+            }
+            Told::Either => {
+                let forms = types.iter().filter(|q| **q != first);
+                let forms = forms.map(|q| format!("--read-as {}/{}", q.name(), q.dialect()));
+                notes.push(format!(
+                    "its {first} may be of an older form with the same number and size, and the weights do not \
+                     tell: read as the newest; {} reads it otherwise",
+                    forms.collect::<Vec<_>>().join(" or ")
+                ));
+                first
+            }
+            Told::Unasked => first,
+        }
+    }
+}
+
+/// The bytes of a tensor in a type whose blocks are described.
+fn whole(quant: QuantType, info: &Info) -> Option<u64> {
+    let tensor = Tensor::whole(String::new(), info.shape.clone(), quant, 0, 0)?;
+    tensor.rows().is_multiple_of(quant.row_group() as u64).then(|| tensor.bytes())
 }
 
 /// The bytes that another program's type takes.

@@ -28,10 +28,10 @@ const fn books<const N: usize>(first: [i8; N], step: i8) -> [[i8; N]; 2] {
     [first, second]
 }
 
-const BOOKS2: [[i8; 4]; 2] = books([-31, -13, 1, 17], 5);
-const BOOKS3: [[i8; 8]; 2] = books([-63, -40, -23, -10, 1, 13, 28, 47], 4);
-const BOOKS4: [[i8; 16]; 2] = books(super::levels::CURVE, 4);
-const BOOKS5: [[i8; 32]; 2] = books(
+pub(super) const BOOKS2: [[i8; 4]; 2] = books([-31, -13, 1, 17], 5);
+pub(super) const BOOKS3: [[i8; 8]; 2] = books([-63, -40, -23, -10, 1, 13, 28, 47], 4);
+pub(super) const BOOKS4: [[i8; 16]; 2] = books(super::levels::CURVE, 4);
+pub(super) const BOOKS5: [[i8; 32]; 2] = books(
     [
         -126, -114, -103, -92, -83, -74, -65, -57, -50, -43, -36, -30, -24, -18, -12, -6, -1, 5,
         11, 17, 23, 29, 36, 43, 51, 59, 68, 77, 87, 97, 109, 121,

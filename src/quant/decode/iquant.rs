@@ -204,25 +204,37 @@ fn iq1_s_v2(isa: Isa, b: &[u8; 50], out: &mut [f32; 256]) {
 
 #[inline(always)]
 fn iq1_s(isa: Isa, b: &[u8; 50], out: &mut [f32; 256]) {
-    let (d, points) = (half_at(isa, b, 0), IQ1.as_slice());
-    for (g, out) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
-        let qh = u16_at(b, 34 + 2 * (g / 4));
-        let delta = if qh & 0x8000 != 0 { -0.125 } else { 0.125 };
-        shifted(odd(d, qh >> 12 & 7), &points[iq1_point(b[2 + g], qh, g % 4)], delta, out);
+    let d = half_at(isa, b, 0);
+    let blocks = b[2..34].as_chunks::<4>().0.iter().zip(out.as_chunks_mut::<32>().0);
+    for (ib, (low, out)) in blocks.enumerate() {
+        iq1_s_block(d, *low, u16_at(b, 34 + 2 * ib), out.as_chunks_mut().0);
     }
+}
+
+/// 32 weights of IQ1_S: the low bytes of four points, their other bits, and the scale and shift of all.
+#[inline(always)]
+pub(super) fn iq1_s_block(d: f32, low: [u8; 4], qh: u16, out: &mut [[f32; 8]]) {
+    let points = IQ1.as_slice();
+    let delta = if qh & 0x8000 != 0 { -0.125 } else { 0.125 };
+    for (l, (out, low)) in out.iter_mut().zip(low).enumerate() {
+        shifted(odd(d, qh >> 12 & 7), &points[iq1_point(low, qh, l)], delta, out);
+    }
+}
+
+/// Eight weights of IQ1_M: the low byte of their point, its other bits, and the side to which it is shifted.
+#[inline(always)]
+pub(super) fn iq1_m_point(dl: f32, low: u8, n: u8, out: &mut [f32; 8]) {
+    let delta = if n & 8 != 0 { -0.125 } else { 0.125 };
+    shifted(dl, &IQ1[usize::from(low) | usize::from(n & 7) << 8], delta, out);
 }
 
 #[inline(always)]
 fn iq1_m(_: Isa, b: &[u8; 56], out: &mut [f32; 256]) {
-    let points = IQ1.as_slice();
     let word = |i: usize| u16_at(b, 48 + 2 * i);
     let d = word(0) >> 12 | word(1) >> 8 & 0x00f0 | word(2) >> 4 & 0x0f00 | word(3) & 0xf000;
     let d = f32_from_half(d);
     for (g, out) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
         let dl = odd(d, word(g / 8) >> (3 * (g % 8 / 2)) & 7);
-        let n = b[32 + g / 2] >> (4 * (g % 2)) & 15;
-        let delta = if n & 8 != 0 { -0.125 } else { 0.125 };
-        let point = &points[usize::from(b[g]) | usize::from(n & 7) << 8];
-        shifted(dl, point, delta, out);
+        iq1_m_point(dl, b[g], b[32 + g / 2] >> (4 * (g % 2)) & 15, out);
     }
 }

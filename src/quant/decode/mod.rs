@@ -10,9 +10,11 @@ pub(crate) mod kquant;
 pub(crate) mod legacy;
 pub(crate) mod levels;
 mod plain;
+mod scaled;
+pub(crate) mod trellis;
 pub(crate) mod whole;
 
-use crate::quant::{QuantType, isa::Isa};
+use crate::quant::{QuantType, isa::Isa, relay};
 use std::sync::LazyLock;
 
 /// Decodes whole rows of `row_len` weights.
@@ -35,6 +37,20 @@ pub fn decode_rows(q: QuantType, isa: Isa, bytes: &[u8], row_len: usize, out: &m
     assert!(rows.is_multiple_of(q.row_group()), "{q} codes {} rows together", q.row_group());
     let row_bytes = q.row_bytes(row_len as u64).map(|n| n as usize);
     assert_eq!(row_bytes.and_then(|n| n.checked_mul(rows)), Some(bytes.len()), "bytes of {q} rows");
+    if let Some(relay) = relay::of(q) {
+        // A group at a time, in the order of the type that has a kernel.
+        let (group, weights) = (bytes.len() / rows * q.row_group(), row_len * q.row_group());
+        let mut plain = vec![0; relay.bytes(row_len) * q.row_group()];
+        for (bytes, out) in bytes.chunks_exact(group).zip(out.chunks_exact_mut(weights)) {
+            relay.run(row_len, bytes, &mut plain);
+            decode_rows(relay.to, isa, &plain, row_len, out);
+            if relay.plain_zero {
+                // Of all numbers this changes only a negative zero.
+                out.iter_mut().for_each(|weight| *weight += 0.0);
+            }
+        }
+        return;
+    }
     let decode = DECODERS[q.index()].expect("a test finds the kernel of every description");
     decode(isa, bytes, row_len, out);
 }
@@ -51,6 +67,9 @@ fn named(name: &str) -> Option<DecodeRows> {
         ik::KERNELS,
         levels::KERNELS,
         levels::GROUPED,
+        scaled::KERNELS,
+        scaled::GROUPED,
+        trellis::KERNELS,
     ];
     tables.into_iter().flatten().find(|(known, _)| *known == name).map(|(_, kernel)| *kernel)
 }
@@ -86,6 +105,41 @@ macro_rules! decoders {
 }
 use decoders;
 
+/// The same for rows that begin with so many bytes of their own, which the kernel gets beside each block.
+macro_rules! fronted {
+    ($($front:literal $name:ident),+ $(,)?) => {
+        /// The kernels of this file under the names that descriptions use.
+        pub(super) const KERNELS: &[(&str, $crate::quant::decode::DecodeRows)] =
+            &[$((stringify!($name), rows::$name)),+];
+
+        mod rows {
+            $(pub(super) fn $name(
+                isa: $crate::quant::isa::Isa,
+                bytes: &[u8],
+                row_len: usize,
+                out: &mut [f32],
+            ) {
+                #[inline(always)]
+                fn all(isa: $crate::quant::isa::Isa, bytes: &[u8], row_len: usize, out: &mut [f32]) {
+                    let rows = out.len() / row_len;
+                    let pairs = bytes.chunks_exact((bytes.len() / rows.max(1)).max(1));
+                    for (row, out) in pairs.zip(out.chunks_exact_mut(row_len)) {
+                        let Some((front, blocks)) = row.split_first_chunk::<$front>() else { continue };
+                        for (block, out) in blocks.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
+                            super::$name(isa, front, block, out);
+                        }
+                    }
+                }
+                $crate::per_isa! {
+                    fn run(bytes: &[u8], row_len: usize, out: &mut [f32]) = all[isa];
+                }
+                run(isa, bytes, row_len, out);
+            })+
+        }
+    };
+}
+use fronted;
+
 /// The half at `at` of a block, as `f32`.
 #[inline(always)]
 fn half_at(isa: Isa, block: &[u8], at: usize) -> f32 {
@@ -115,7 +169,8 @@ mod tests {
     #[test]
     fn every_description_names_a_kernel_of_its_size() {
         for q in QuantType::all() {
-            assert!(named(q.layout().kernel).is_some(), "{q}: {}", q.layout().kernel);
+            let known = named(q.layout().kernel).is_some() || relay::of(q).is_some();
+            assert!(known, "{q}: {}", q.layout().kernel);
             let (row_len, rows) = (q.layout().elements * 3, q.row_group() * 2);
             let bytes = vec![0x11; q.row_bytes(row_len as u64).unwrap() as usize * rows];
             let mut out = vec![f32::NAN; row_len * rows];

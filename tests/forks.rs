@@ -1,0 +1,283 @@
+//! Types of other programs than llama.cpp: rows that those wrote, decoded, told apart and upgraded.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use regguf::{
+    change::{self, upgrade},
+    container::{self, OpenOptions},
+    model::{Model, loader},
+    quant::{
+        QuantType, decode_rows,
+        era::{self, Told},
+        isa::Isa,
+    },
+};
+use sha2::{Digest, Sha256};
+
+/// Rows of a type, and the SHA-256 of what its program decodes them to.
+#[derive(serde::Deserialize)]
+struct Rows {
+    row_len: usize,
+    bytes: String,
+    f32_sha256: String,
+}
+
+impl Rows {
+    /// The bytes, from base64.
+    fn bytes(&self) -> Vec<u8> {
+        let digit = |c: u8| match c {
+            b'A'..=b'Z' => c - b'A',
+            b'a'..=b'z' => c - b'a' + 26,
+            b'0'..=b'9' => c - b'0' + 52,
+            b'+' => 62,
+            _ => 63,
+        };
+        let text: Vec<u8> = self.bytes.bytes().filter(|c| *c != b'=').collect();
+        let (mut out, mut bits, mut word) = (Vec::new(), 0, 0u32);
+        for c in text {
+            (word, bits) = (word << 6 | u32::from(digit(c)), bits + 6);
+            if bits >= 8 {
+                bits -= 8;
+                out.push((word >> bits) as u8);
+            }
+        }
+        out
+    }
+}
+
+fn golden() -> BTreeMap<String, Rows> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/blocks/forks.json");
+    serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+}
+
+fn type_of(id: &str) -> QuantType {
+    QuantType::all().find(|q| format!("{}-{}", q.name(), q.dialect()) == id).unwrap()
+}
+
+fn decoded(quant: QuantType, isa: Isa, bytes: &[u8], row_len: usize) -> Vec<f32> {
+    let rows = bytes.len() / quant.row_bytes(row_len as u64).unwrap() as usize;
+    let mut out = vec![f32::NAN; rows * row_len];
+    decode_rows(quant, isa, bytes, row_len, &mut out);
+    out
+}
+
+#[test]
+fn rows_decode_as_their_programs_do() {
+    for (id, rows) in golden() {
+        let quant = type_of(&id);
+        for isa in Isa::available() {
+            let weights = decoded(quant, isa, &rows.bytes(), rows.row_len);
+            let bytes: Vec<u8> = weights.iter().flat_map(|w| w.to_le_bytes()).collect();
+            let found: String = Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();
+            assert_eq!(found, rows.f32_sha256, "{id} on {}", isa.name());
+        }
+    }
+}
+
+/// MXFP4's own golden blocks with their nibbles in the order of Ollama's first files.
+#[test]
+fn pairs_of_mxfp4_are_mxfp4() {
+    let golden = |kind: &str| {
+        let root = env!("CARGO_MANIFEST_DIR");
+        fs::read(format!("{root}/golden/blocks/mxfp4-plain.{kind}")).unwrap()
+    };
+    let mut blocks = golden("bin");
+    for block in blocks.as_chunks_mut::<17>().0 {
+        let nibble = |e: usize| block[1 + e % 16] >> (4 * (e / 16)) & 15;
+        let pairs: [u8; 16] = std::array::from_fn(|j| nibble(2 * j) | nibble(2 * j + 1) << 4);
+        block[1..].copy_from_slice(&pairs);
+    }
+    let quant = QuantType::from_gguf(4).unwrap();
+    let row_len = blocks.len() / 17 * 32;
+    let found = decoded(quant, Isa::best(), &blocks, row_len);
+    let bytes: Vec<u8> = found.iter().flat_map(|w| w.to_le_bytes()).collect();
+    assert!(bytes == golden("f32"));
+}
+
+/// Rows of the originals of other programs' types in a file: they are named, decode to what the original says,
+/// and an upgrade gives them a type of llama.cpp's, exactly where one holds them.
+#[test]
+fn types_of_other_programs_are_decoded_and_upgraded() {
+    let folder = tempfile::tempdir().unwrap();
+    let (input, output) = (folder.path().join("in.gguf"), folder.path().join("out.gguf"));
+    let weights = |model: &Model| {
+        let tensor = model.tensor("t").unwrap();
+        let (mut bytes, n) = (vec![0; tensor.bytes() as usize], tensor.elements() as usize);
+        model.read_rows(tensor, 0, tensor.rows(), &mut bytes).unwrap();
+        let mut found = vec![0.0; n];
+        decode_rows(tensor.quant, Isa::best(), &bytes, n / tensor.rows() as usize, &mut found);
+        found
+    };
+    let mut exact = Vec::new();
+    let root = env!("CARGO_MANIFEST_DIR");
+    let rows = golden();
+    // One scale for a whole tensor is in a test of its own; of the first MXFP4 no rows are stored.
+    let types = QuantType::all().filter(|q| q.program().is_some() && q.stored_id().is_some());
+    for quant in types.filter(|q| q.name() != "mxfp4_pairs") {
+        let id = format!("{}-{}", quant.name(), quant.dialect());
+        let (bytes, row_len) = match rows.get(&id) {
+            Some(rows) => (rows.bytes(), rows.row_len),
+            None => {
+                let bytes = fs::read(format!("{root}/golden/blocks/{id}.bin")).unwrap();
+                let layout = quant.layout();
+                let row_len = bytes.len() / layout.bytes / 2 * layout.elements;
+                (bytes, row_len)
+            }
+        };
+        let wanted = decoded(quant, Isa::best(), &bytes, row_len);
+        let shape = [row_len as u64, (wanted.len() / row_len) as u64];
+        let mut file = of_type(quant.stored_id().unwrap(), &shape, bytes.len());
+        let at = file.len() - 32 - bytes.len().next_multiple_of(32);
+        file[at..at + bytes.len()].copy_from_slice(&bytes);
+        fs::write(&input, file).unwrap();
+        let read_as = OpenOptions { read_as: vec![quant], ..OpenOptions::default() };
+        let model = container::open(&input, &read_as).unwrap();
+        assert_eq!((model.tensors[0].quant, model.tails.len()), (quant, 0));
+        let breach = loader::breaches(&model).into_iter().find(|b| b.code == "foreign-type");
+        assert!(breach.unwrap().what.contains(quant.program().unwrap()), "{quant}");
+        assert!(weights(&model) == wanted, "{quant}");
+        let options = upgrade::Options { output: Some(output.clone()), ..Default::default() };
+        let (model, plan) = upgrade::plan(model, &options).unwrap();
+        if plan.steps[0].loss() == change::Loss::Exact {
+            exact.push(id.clone());
+        }
+        change::carry(&model, &[plan], true, &()).unwrap();
+        let copy = upgrade::Options { as_stored: true, ..Default::default() };
+        let (_, plan) = upgrade::plan(model, &copy).unwrap();
+        assert!(matches!(plan.steps[0].act, change::Act::Copy), "{quant}");
+        let upgraded = container::open(&output, &OpenOptions::default()).unwrap();
+        assert!(upgraded.tensors.iter().all(|t| t.quant.is_today()), "{quant}");
+        let found = weights(&upgraded);
+        if exact.last() == Some(&id) {
+            assert!(found == wanted, "{quant}");
+        }
+        let square =
+            |all: &mut dyn Iterator<Item = f32>| all.map(|x| f64::from(x).powi(2)).sum::<f64>();
+        let off = square(&mut found.iter().zip(&wanted).map(|(a, b)| a - b));
+        let share = (off / square(&mut wanted.iter().copied())).sqrt();
+        assert!(share < 0.1, "{quant}: {share}");
+    }
+    let names = exact.iter().map(|id| id.trim_end_matches("-ik")).collect::<Vec<_>>().join(" ");
+    assert_eq!(
+        names,
+        "bf16_r16 iq1_bn iq1_bn-v1 iq1_s_r4 iq2_bn-v1 iq2_k iq2_k_r4 iq2_ks iq2_s_r4 iq2_tn iq2_xs_r4 iq2_xxs_r4 iq3_s_r4 iq3_xxs_r4 iq4_nl_r4 iq4_xs_r4 iq4_xs_r8 mxfp4_r8 q2_k_r4 q3_k_r4 q4_0_r4 q4_0_r8 q4_k_r4 q5_0_r4 q5_k_r4 q6_0 q6_0_r4 q6_k_r4 q8_0_r4 q8_0_r8 q8_k_r16 q8_k_r8"
+    );
+}
+
+/// The scale of a whole tensor, which stands behind its rows.
+#[test]
+fn one_scale_for_a_tensor_is_read_before_each_row() {
+    let rows = golden();
+    let rows = &rows["i2_s-bitnet"];
+    let (stored, len) = (rows.bytes(), 4 + rows.row_len / 4);
+    let mut bytes: Vec<u8> = stored.chunks(len).flat_map(|row| row[4..].to_vec()).collect();
+    let n = stored.len() / len;
+    bytes.extend(&stored[..4]);
+    bytes.extend([0xa5; 28]);
+    let mut file = of_type(36, &[rows.row_len as u64, n as u64], bytes.len());
+    let at = file.len() - 32 - bytes.len().next_multiple_of(32);
+    file[at..at + bytes.len()].copy_from_slice(&bytes);
+    let folder = tempfile::tempdir().unwrap();
+    let (input, output) = (folder.path().join("in.gguf"), folder.path().join("out.gguf"));
+    fs::write(&input, &file).unwrap();
+    let model = container::open(&input, &OpenOptions::default()).unwrap();
+    let wanted = decoded(type_of("i2_s-bitnet"), Isa::best(), &stored, rows.row_len);
+    let options = upgrade::Options { output: Some(output.clone()), ..Default::default() };
+    let (model, plan) = upgrade::plan(model, &options).unwrap();
+    change::carry(&model, &[plan], true, &()).unwrap();
+    let upgraded = container::open(&output, &OpenOptions::default()).unwrap();
+    let tensor = upgraded.tensor("t").unwrap();
+    assert_eq!(tensor.quant.name(), "tq2_0");
+    let mut raw = vec![0; tensor.bytes() as usize];
+    upgraded.read_rows(tensor, 0, tensor.rows(), &mut raw).unwrap();
+    let found = decoded(tensor.quant, Isa::best(), &raw, rows.row_len);
+    let near = |(a, b): (&f32, &f32)| (a - b).abs() <= b.abs() / 2048.0;
+    assert!(found.iter().zip(&wanted).all(near));
+    // As it is stored it stays a stream with its scale behind.
+    let copy = upgrade::Options { as_stored: true, ..options };
+    let model = container::open(&input, &OpenOptions::default()).unwrap();
+    let (model, plan) = upgrade::plan(model, &copy).unwrap();
+    change::carry(&model, &[plan], true, &()).unwrap();
+    let copied = fs::read(&output).unwrap();
+    assert!(copied.windows(bytes.len()).any(|window| window == bytes));
+}
+
+/// Types of one number and one size: the right generator's levels were chosen, those of the wrong one are any.
+#[test]
+fn generators_of_trellis_types_are_told_by_their_levels() {
+    let today = |x: u32| x.wrapping_mul(0xcbac_1fed);
+    let level = |x: u32| {
+        (x & 0x3f3f_3f3f).to_le_bytes().into_iter().map(i32::from).sum::<i32>() as f32 - 126.0
+    };
+    let first = |x: u32| x.wrapping_mul(89_226_354).wrapping_add(64_248_484);
+    let half = |bits: u32| half::f16::from_bits(bits as u16).to_f32();
+    let level_then = |x: u32| {
+        let halves = (x & 0x8fff_8fff) ^ 0x3b60_3b60;
+        half(halves) + half(halves >> 16)
+    };
+    let mut state = 7u32;
+    let mut random = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state >> 16
+    };
+    for (name, block_bytes) in [("iq2_kt", 68), ("iq3_kt", 100)] {
+        let types: Vec<QuantType> =
+            ["v2", "v1"].map(|dialect| QuantType::find(name, dialect).unwrap()).to_vec();
+        // An encoder leaves out what overshoots.
+        let mut chosen = |then: bool| -> u16 {
+            let largest = |index: u32| {
+                let mut x = index + 4096;
+                let mut levels = (0..8).map(|_| {
+                    x = if then { first(x) } else { today(x) };
+                    if then { level_then(x).abs() * 31.75 } else { level(x).abs() }
+                });
+                levels.by_ref().fold(0f32, f32::max)
+            };
+            let all: [u32; 4] = std::array::from_fn(|_| random());
+            all.into_iter().min_by(|a, b| largest(*a).total_cmp(&largest(*b))).unwrap() as u16
+        };
+        for then in [false, true] {
+            let rows: Vec<u8> = (0..256)
+                .flat_map(|_| {
+                    let mut row = vec![0x3c; 4 + block_bytes];
+                    for word in row[8..72].as_chunks_mut::<2>().0 {
+                        *word = chosen(then).to_le_bytes();
+                    }
+                    row
+                })
+                .collect();
+            let wanted = types[usize::from(then)];
+            assert_eq!(era::tell(&types, &[(256, rows)]), Told::As(wanted), "{name}");
+        }
+    }
+}
+
+/// Rows that stand by four, beside the reading by eight.
+#[test]
+fn groups_of_four_rows_are_told_from_groups_of_eight() {
+    let rows = golden();
+    for [four, eight] in
+        [["q4_0_r4", "q4_0_r8"], ["q8_0_r4", "q8_0_r8"], ["iq4_xs_r4", "iq4_xs_r8"]]
+    {
+        let types = [eight, four].map(|name| QuantType::find(name, "ik").unwrap());
+        let rows = &rows[&format!("{four}-ik")];
+        let sample = (rows.row_len, rows.bytes().repeat(8));
+        assert_eq!(era::tell(&types, &[sample]), Told::As(types[1]), "{four}");
+    }
+}
+
+/// A GGUF with a tensor of the type `id` that takes so many bytes, and a float after it.
+fn of_type(id: u32, sizes: &[u64], bytes: usize) -> Vec<u8> {
+    let mut out = b"GGUF\x03\0\0\0\x02\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0".to_vec();
+    let room = bytes.next_multiple_of(32) as u64;
+    for (name, sizes, id, offset) in [("t", sizes, id, 0), ("u", &[8][..], 0, room)] {
+        out.extend(1u64.to_le_bytes());
+        out.extend(name.as_bytes());
+        out.extend((sizes.len() as u32).to_le_bytes());
+        sizes.iter().for_each(|n| out.extend(n.to_le_bytes()));
+        out.extend(id.to_le_bytes());
+        out.extend(offset.to_le_bytes());
+    }
+    out.resize(out.len().next_multiple_of(32) + room as usize + 32, 7);
+    out
+}
