@@ -103,11 +103,8 @@ pub fn plan(model: Model, folder: PathBuf, dtype: &str, stated: &Stated) -> Resu
         let role = of(&step.name).filter(alone);
         let role =
             role.filter(|role| role.names.experts != Some(true) && role.names.shape.len() < 3);
-        let name = |role: &Role| {
-            let second = role.names.second_with.as_deref().is_some_and(has);
-            role.all_names(Naming::Hf).nth(usize::from(second))
-        };
-        let Some((role, name)) = role.and_then(|role| Some((role, name(&role)?))) else {
+        let named = role.and_then(|role| Some((role, role.written(Naming::Hf, has)?)));
+        let Some((role, name)) = named else {
             let what = format!("{}: transformers' {class} has no place for it", step.name);
             return Err(Error::unsupported(what, "not yet: keep it as GGUF"));
         };

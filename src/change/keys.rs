@@ -1,14 +1,17 @@
 //! Metadata across eras: header words to GGUF keys, old GGUF keys to today's, and back to headers.
 
+use std::path::Path;
+
 use super::{Plan, Step, choose::ftype::FileType, vocabulary};
 use crate::{
+    checkpoint::tokenizer::{files, given},
     error::{Error, Result},
     format::{
         catalog,
-        container::{Skeleton, Spelling},
+        container::{Container, Skeleton, Spelling},
         family::{Family, Tokenizer},
     },
-    model::{Hyper, Metadata, Model, Naming, Stated, Vocab, loader::Content},
+    model::{Hyper, Metadata, Model, Naming, Stated, TokenKind, Vocab, loader::Content},
 };
 
 /// The version of GGUF's quantized blocks; it has not changed since GGUF began.
@@ -45,7 +48,7 @@ fn say(hyper: &Hyper, plan: &mut Plan) {
 /// A model's name from its file name: `ggml-` and what describes the format are not part of it.
 pub(super) fn name_of(model: &Model) -> String {
     let path = model.files.first().map(|f| f.path().to_owned()).unwrap_or_default();
-    let stem = |p: &std::path::Path| p.file_stem().map(|s| s.to_string_lossy().into_owned());
+    let stem = |p: &Path| p.file_stem().map(|s| s.to_string_lossy().into_owned());
     let own = stem(&path).unwrap_or_default();
     // `models/7B/ggml-model-q4_0.bin` says nothing; its folder does.
     match own.starts_with("ggml-model") {
@@ -165,8 +168,16 @@ pub(super) fn to_header(
     let from_gguf = are_gguf(model);
     let source = given.or_else(|| from_gguf.then_some(&model.vocab));
     let rule = Family::of(model)?.and_then(|family| family.tokenizer.as_ref());
+    let spelled = |format: &Container| {
+        format.vocab.as_ref().map(|vocab| (vocab.spelling.first().copied(), vocab.file))
+    };
+    let source_format = catalog::container(&model.format);
+    let as_stored = source_format.and_then(spelled) == spelled(target.container());
     plan.vocab = match (source, rule) {
-        (Some(_), Some(rule)) => records(rule, model, plan, given)?,
+        (Some(_), Some(rule)) => records(rule, model, plan, given, stated.vocab.as_deref())?,
+        (None, Some(rule)) if !as_stored && !model.vocab.model.is_empty() => {
+            records(rule, model, plan, None, None)?
+        }
         (None, _) if model.records.is_empty() => model.vocab.clone(),
         (None, _) => model.records.clone(),
         (Some(vocab), None) => vocabulary::from_gguf(vocab).ok_or_else(|| {
@@ -179,11 +190,8 @@ pub(super) fn to_header(
             )
         })?,
     };
-    if from_gguf {
-        let ftype = model.metadata.u64("general.file_type").and_then(|v| i64::try_from(v).ok());
-        let hyper = Hyper::of(model, stated)?;
-        let tokens = plan.vocab.len();
-        plan.header = hyper.words(target.container(), tokens, ftype.unwrap_or(1))?;
+    if from_gguf || rule.is_some() {
+        plan.header = words(model, plan, stated, rule)?;
     } else {
         plan.header = model.header.clone();
         let count = plan.header.iter_mut().find(|(name, _)| name == "n_vocab");
@@ -191,7 +199,7 @@ pub(super) fn to_header(
             *word = i64::try_from(vocab.len()).unwrap_or(i64::MAX);
         }
     }
-    if stated.has_numbers() && !(from_gguf && rule.is_some()) {
+    if stated.has_numbers() && rule.is_none() {
         plan.notes.push(format!(
             "{} stores no epsilon, context or rotary base and scale: give them to the program that loads it",
             target.title()
@@ -214,14 +222,63 @@ pub(super) fn to_header(
         let ftype = file_type(model, plan, stated);
         plan.state_type("", ftype);
     }
-    if plan.vocab.scores.is_empty() && target.stores_scores() {
+    if plan.vocab.scores.is_empty() && target.stores_scores() && rule.is_none() {
         plan.vocab.scores = vocabulary::to_gguf(&plan.vocab, plan.vocab.len()).vocab.scores;
         plan.assumed.push(vocabulary::assumed_scores());
     }
     Ok(())
 }
 
-/// The records of a family whose tokens `rule` describes: of the vocabulary that is given, else of GGUF's.
+/// The header words of an older target, for the vocabulary that the plan has.
+///
+/// # Errors
+/// Where one cannot be had, or a model of these words has other tensors.
+fn words(
+    model: &Model,
+    plan: &mut Plan,
+    stated: &Stated,
+    rule: Option<&Tokenizer>,
+) -> Result<Vec<(String, i64)>> {
+    let container = plan.target.container();
+    let hyper = Hyper::of(model, stated)?;
+    let shape = container.vocab.as_ref();
+    let rows = || hyper.sizes.get("n_vocab").and_then(|rows| usize::try_from(rows).ok());
+    let tokens = match shape {
+        Some(shape) if shape.file => rows().unwrap_or(model.vocab.len()),
+        _ => plan.vocab.len(),
+    };
+    let ftype = model.metadata.u64("general.file_type").and_then(|v| i64::try_from(v).ok());
+    let ftype = model.header("ftype").or(ftype).unwrap_or(1);
+    let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+    let mut counts = vec![("n_vocab", count(tokens)), ("ftype", ftype)];
+    if let Some(merges) = shape.and_then(|shape| shape.merges.as_deref()) {
+        // Where they are, they are those of GGUF, whose alphabet it is.
+        if plan.vocab.merges.is_empty() {
+            plan.vocab.merges = model.vocab.merges.clone();
+        }
+        counts.push((merges, count(plan.vocab.merges.len())));
+    }
+    if let Some(some) = rule.and_then(|rule| rule.special_if.as_ref())
+        && model.header(&some.word).is_none()
+    {
+        let has = |text: &String| model.vocab.tokens.iter().any(|t| t == text.as_bytes());
+        let is = if some.tokens.iter().all(has) { some.is } else { some.otherwise };
+        counts.push((&some.word, is));
+    }
+    let words = hyper.words(container, model, &counts)?;
+    match container.tensors_of(&words) {
+        Some(wanted) if rule.is_some() && wanted > plan.steps.len() as u64 => {
+            let (title, there) = (plan.target.title(), plan.steps.len());
+            let what =
+                format!("{title} has {wanted} tensors of such a model, this one has {there}");
+            Err(Error::unsupported(what, "keep it as GGUF"))
+        }
+        _ => Ok(words),
+    }
+}
+
+/// The records of a family whose tokens `rule` describes: of the vocabulary that is given, from the file at `path`,
+/// else of GGUF's.
 ///
 /// # Errors
 /// Where it is none of this kind.
@@ -230,6 +287,7 @@ fn records(
     model: &Model,
     plan: &mut Plan,
     given: Option<&Vocab>,
+    path: Option<&Path>,
 ) -> Result<Vocab> {
     let vocab = vocabulary::of_family(rule, model, given.cloned(), &mut plan.notes)?;
     if vocab.is_empty() || vocab.model != rule.model {
@@ -244,6 +302,23 @@ fn records(
         ));
     }
     let shape = plan.target.container().vocab.as_ref();
+    if shape.is_some_and(|shape| shape.file) {
+        let file = match path.map(given::own_file).transpose()?.flatten() {
+            Some(file) => file,
+            None => {
+                let note = "the tokenizer's own file is made of the model's tokens: --vocab tokenizer.model puts \
+                            the original there";
+                plan.notes.push(note.to_owned());
+                // Tokens for control stand in the program's code, and fillers in no file.
+                let places = rule.special.iter().filter_map(|text| {
+                    vocab.tokens.iter().position(|token| token == text.as_bytes())
+                });
+                let unused = (0..vocab.len()).find(|id| vocab.kind(*id) == TokenKind::Unused);
+                files::own(&vocab, places.chain(unused).min().unwrap_or(vocab.len()))
+            }
+        };
+        return Ok(Vocab { tokens: [file].into_iter().collect(), ..Vocab::default() });
+    }
     let spelling = shape.and_then(|shape| shape.spelling.first());
     let records = vocabulary::records(&vocab, spelling.copied().unwrap_or(Spelling::Bytes));
     let empty = records.tokens.iter().filter(|token| token.is_empty()).count();

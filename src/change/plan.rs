@@ -155,6 +155,10 @@ impl Plan {
             self.metadata.set("general.file_type", number);
             return;
         }
+        // Several numbers may mean one type, as those of mixtures do where there are none.
+        if !name.is_empty() && self.target.container().stated_type(&self.header) == Some(name) {
+            return;
+        }
         let own = self.target.container().file_type(name);
         let (word, number) = own.unwrap_or(("ftype", number.into()));
         if let Some((_, stated)) = self.header.iter_mut().find(|(known, _)| known == word) {

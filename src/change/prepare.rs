@@ -38,9 +38,13 @@ pub(super) fn prepare(
             as_stored(family, target.container(), &mut model)?;
         }
         let naming = if to_gguf { Naming::Gguf } else { Naming::Old };
+        let roles = |t: &Tensor| Role::find(family, &t.name).map(|(_, role)| role.id);
+        let there: Vec<&str> = model.tensors.iter().filter_map(roles).collect();
         for tensor in &mut model.tensors {
             let role = Role::find(family, &tensor.name);
-            match role.and_then(|(_, role)| role.name(naming)) {
+            let written =
+                |(_, role): (Naming, Role)| role.written(naming, |id| there.contains(&id));
+            match role.and_then(written) {
                 Some(name) => tensor.name = name,
                 None if to_gguf => {}
                 None => {
@@ -119,7 +123,24 @@ fn as_stored(family: &'static Family, container: &Container, model: &mut Model) 
         again.name = name;
         model.tensors.push(again);
     }
+    let order = &container.tensors.order;
+    if !order.is_empty() {
+        model.tensors.sort_by_key(|tensor| place(family, order, &tensor.name));
+    }
     Ok(())
+}
+
+/// Where a tensor stands among others that are read in this order of roles: those of a layer behind those of the
+/// layer before, a bias behind its matrix.
+fn place(family: &'static Family, order: &[String], name: &str) -> (usize, u64, usize, bool) {
+    let Some((_, role)) = Role::find(family, name) else { return (0, 0, 0, false) };
+    let at = order.iter().position(|id| id == role.id).unwrap_or(order.len());
+    let layered = |id: &String| family.roles.get(id).is_some_and(|names| names.is_layered());
+    let first = match role.layer {
+        Some(_) => order.iter().position(layered).unwrap_or(at),
+        None => at,
+    };
+    (first, role.layer.unwrap_or(0), at, role.bias)
 }
 
 /// Has each of `heads` queries its own copy of the key and the value head that it shares.

@@ -37,11 +37,11 @@ fn usual(container: &Container) -> bool {
     detect.after.is_none() && !disputed && !detect.asked
 }
 
-/// The container in which a family's programs write today.
-fn present(family: &Family) -> Option<&'static Container> {
-    let ours =
-        |c: &&Container| c.format.family == family.family.name && c.format.lived.to.is_none();
-    catalog::containers().iter().find(|c| ours(c) && is_written(c))
+/// The container that a family's programs wrote last.
+fn present(family: &str) -> Option<&'static Container> {
+    let ours = |c: &&Container| c.format.family == family && c.format.lived.to.is_none();
+    let all = catalog::containers().iter().filter(|c| ours(c) && is_written(c));
+    all.max_by(|a, b| a.format.lived.from.cmp(&b.format.lived.from))
 }
 
 /// What "GGUF" means without a version.
@@ -67,7 +67,8 @@ impl Target {
     /// Where there is none, it is only ever read, or it does not hold the model's family.
     pub fn of(name: Option<&str>, model: &Model) -> Result<Target> {
         let family = catalog::family(&model.family);
-        let present = family.filter(|family| family.family.gguf.is_empty()).and_then(present);
+        let unknown = family.filter(|family| family.family.gguf.is_empty());
+        let present = unknown.and_then(|family| present(&family.family.name));
         let Some(name) = name else {
             return present.map_or_else(|| Target::find(TODAY), |present| Ok(Target(present)));
         };
@@ -99,7 +100,14 @@ impl Target {
         };
         let llama = |c: &&'static Container| c.id().strip_suffix("-llama") == Some(&wanted);
         let all = catalog::containers();
-        let own = all.iter().find(|c| c.id() == wanted).or_else(|| all.iter().find(short));
+        // Of several of one name the last; `ggml` is also what a family calls otherwise.
+        let last = present(family);
+        let begins = |c: &&'static Container| {
+            c.id().strip_prefix(&wanted).is_some_and(|rest| rest.starts_with('-'))
+        };
+        let own = all.iter().find(|c| c.id() == wanted).or_else(|| last.filter(begins));
+        let own = own.or_else(|| all.iter().find(short));
+        let own = own.or_else(|| last.filter(|_| wanted == "ggml"));
         match own.or_else(|| all.iter().find(llama)) {
             Some(container) if is_written(container) => Ok(Target(container)),
             Some(container) => Err(Error::unsupported(

@@ -23,6 +23,7 @@ use crate::{
         QuantType,
         encode::encoder,
         permute::transform,
+        recipe::recipes,
         successor::{Fidelity, successors},
     },
 };
@@ -105,6 +106,9 @@ pub fn plan(model: Model, options: &Options) -> Result<(Model, Plan)> {
             set_vocab(&rebuilt, &mut plan, given);
         }
         (_, false) => {
+            if let Some(family) = family {
+                as_programs_take(family, &mut plan);
+            }
             keys::to_header(&model, &mut plan, &options.stated, given.as_ref())?;
             if !options.retyped {
                 plan.check_types()?;
@@ -158,6 +162,9 @@ fn fit_vocab(model: &Model, plan: &mut Plan, options: &Options) -> Result<()> {
     let rows = sizes.get("n_vocab").filter(|_| !sizes.is_stated("n_vocab"));
     let Some(rows) = rows.and_then(|rows| usize::try_from(rows).ok()) else { return Ok(()) };
     let keyed = plan.target.is_keyed();
+    if plan.target.container().vocab.as_ref().is_some_and(|shape| shape.file) {
+        return Ok(());
+    }
     let mut vocab = if keyed { Vocab::from_metadata(&plan.metadata) } else { plan.vocab.clone() };
     // The last record of some old files is not there (GPT4All); its row is.
     let lacks_one = !keyed && n_vocab(model) == rows && vocab.len() + 1 == rows;
@@ -258,6 +265,33 @@ fn as_readers_take(family: &'static Family, steps: &mut [Step]) {
         let role = Role::of(family, Naming::Gguf, &step.name);
         if step.quant != f32 && role.is_some_and(|role| role.names.float32 && !role.bias) {
             step.become_type(f32, encode);
+        }
+    }
+}
+
+/// Matrices that readers of GGUF take as float32 only, in the type of all others where the programs of the target take
+/// one type for all.
+fn as_programs_take(family: &'static Family, plan: &mut Plan) {
+    let container = plan.target.container();
+    if !container.header.file_type.as_ref().is_some_and(|stated| stated.of_all) {
+        return;
+    }
+    let widened = |step: &Step| {
+        let role = Role::of(family, Naming::Old, &step.name);
+        role.is_some_and(|role| role.names.float32 && !role.bias)
+    };
+    let others = plan.steps.iter().filter(|step| step.shape.len() > 1 && !widened(step));
+    let Some(main) = others.max_by_key(|step| step.bytes()).map(|step| step.quant) else { return };
+    let made = recipes(main).last().map(|recipe| recipe.encode).or_else(|| encoder(main.name()));
+    let Some(encode) = made else { return };
+    let kept = &container.tensors.kept;
+    let target = plan.target.title();
+    for step in plan.steps.iter_mut().filter(|step| widened(step) && !kept.has(&step.name)) {
+        let fits = main.row_bytes(step.shape.last().copied().unwrap_or(1)).is_some();
+        if step.quant != main && fits {
+            let note = format!("{}: {} as all of {target}, which GGUF has as F32", step.name, main);
+            plan.notes.push(note);
+            step.become_type(main, encode);
         }
     }
 }

@@ -163,6 +163,9 @@ pub struct FileTypes {
     /// Numbers and types; those of the records where none are given.
     #[serde(default)]
     pub types: BTreeMap<String, String>,
+    /// More numbers that mean one of these types and are not written.
+    #[serde(default)]
+    pub also: BTreeMap<String, String>,
     /// Whether its programs take all matrices in that type and in no other.
     #[serde(default)]
     pub of_all: bool,
@@ -198,6 +201,10 @@ pub struct Word {
     pub equals: Option<String>,
     /// Two values in one word: `value = high * base + low`.
     pub split: Option<Split>,
+    /// The key of GGUF that states it, where no symbol of the family does.
+    pub key: Option<String>,
+    /// What is written where nothing states it.
+    pub otherwise: Option<i64>,
 }
 
 /// How a header word is stored.
@@ -324,6 +331,10 @@ pub struct Tensors {
     /// What the programs never quantize, though it is a matrix.
     #[serde(default)]
     pub kept: Kept,
+    /// The roles in the order in which the programs read them and take no other; those that every layer has
+    /// stand together.
+    #[serde(default)]
+    pub order: Vec<String>,
     /// Tensors that tell another version of the model, which nothing here describes.
     #[serde(default)]
     pub relatives: Vec<Relative>,
@@ -456,7 +467,9 @@ impl Container {
     pub fn stated_type(&self, header: &[(String, i64)]) -> Option<&str> {
         let stated = self.header.file_type.as_ref()?;
         let (_, number) = header.iter().find(|(name, _)| *name == stated.word)?;
-        self.file_types(stated).get(&number.to_string()).map(String::as_str)
+        let number = number.to_string();
+        let known = self.file_types(stated).get(&number).or_else(|| stated.also.get(&number));
+        known.map(String::as_str)
     }
 
     fn file_types<'a>(&'a self, stated: &'a FileTypes) -> &'a BTreeMap<String, String> {
@@ -476,10 +489,7 @@ impl Container {
         let reasons = [
             (self.format.family.is_empty(), "no family is described"),
             (self.format.skeleton != Skeleton::Stream, "it is no stream"),
-            (vocabulary.is_some_and(|v| v.file), "it holds a tokenizer's own file"),
             (vocabulary.is_some_and(|v| v.special_bit), "it marks special tokens"),
-            (vocabulary.is_some_and(|v| v.merges.is_some()), "it holds merges"),
-            (tensors.record == Record::NameFirst, "its records tell the name first"),
             (!tensors.transposed.is_empty(), "its matrices are transposed"),
             (!tensors.grouped.is_empty(), "its rows stand in groups"),
         ];

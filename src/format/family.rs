@@ -188,6 +188,8 @@ pub struct SpecialIf {
     pub word: String,
     /// What it is in those models.
     pub is: i64,
+    /// What it is in the others.
+    pub otherwise: i64,
     /// Their texts.
     pub tokens: Vec<String>,
 }
@@ -275,6 +277,8 @@ pub enum Origin {
     Same(String),
     /// Whether two symbols differ.
     Differ(String, String),
+    /// The first number where the model has a tensor of this role, else the second.
+    With(String, u64, u64),
     /// A function of `src/model/sizes.rs` that is named so.
     Rule(String),
 }

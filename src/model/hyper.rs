@@ -15,7 +15,7 @@ use crate::{
     error::{Error, Result},
     format::{
         catalog,
-        container::{Container, Skeleton},
+        container::{Container, Skeleton, Word},
         family::{self, Family, Kind},
     },
 };
@@ -262,39 +262,43 @@ impl Hyper {
         keys.set(key, narrow(value));
     }
 
-    /// The header words of a file from before GGUF, with so many tokens and this file type.
+    /// The header words of a file from before GGUF: of the `counts` that are given, of these numbers, of `model`, which
+    /// has them, or what is written where nothing says.
     ///
     /// # Errors
     /// Where the container is of another family, or a word cannot be had.
     pub fn words(
         &self,
         format: &Container,
-        tokens: usize,
-        ftype: i64,
+        model: &Model,
+        counts: &[(&str, i64)],
     ) -> Result<Vec<(String, i64)>> {
         if format.format.family != self.family.family.name {
             let what =
                 format!("{} does not hold {}", format.format.title, self.family.family.title);
             return Err(Error::unsupported(what, "keep it as GGUF"));
         }
-        let word = |name: &str| -> Option<i64> {
-            match name {
-                "n_vocab" => i64::try_from(tokens).ok(),
-                "ftype" => Some(ftype),
-                _ => {
-                    let mut sizes = self.family.sizes.iter();
-                    let named = sizes.find(|(_, size)| size.word.iter().any(|word| word == name));
-                    let symbol = named.map_or(name, |(symbol, _)| symbol);
-                    let none = named.filter(|(_, size)| size.nonzero).map(|_| 0);
-                    self.sizes.value(symbol).and_then(as_word).or(none)
-                }
+        let word = |word: &Word| -> Option<i64> {
+            let name = word.name.as_str();
+            if word.max == Some(word.min) {
+                return word.max;
             }
+            if let Some((_, count)) = counts.iter().find(|(known, _)| *known == name) {
+                return Some(*count);
+            }
+            let mut sizes = self.family.sizes.iter();
+            let named = sizes.find(|(_, size)| size.word.iter().any(|word| word == name));
+            let symbol = named.map_or(name, |(symbol, _)| symbol);
+            let none = named.filter(|(_, size)| size.nonzero).map(|_| 0);
+            let key = || word.key.as_ref().and_then(|key| as_word(model.metadata.get(key)?));
+            let known = self.sizes.value(symbol).and_then(as_word).or(none);
+            known.or_else(|| model.header(name)).or_else(key).or(word.otherwise)
         };
-        let fields = format.header.fields.iter().map(|field| &field.name);
-        let words = fields.map(|name| match word(name) {
-            Some(value) => Ok((name.clone(), value)),
+        let words = format.header.fields.iter().map(|field| match word(field) {
+            Some(value) => Ok((field.name.clone(), value)),
             None => {
-                let what = format!("{}: nothing gives its header word {name}", format.format.title);
+                let (title, name) = (&format.format.title, &field.name);
+                let what = format!("{title}: nothing gives its header word {name}");
                 Err(Error::unsupported(what, "keep it as GGUF"))
             }
         });

@@ -59,7 +59,7 @@ pub struct Model {
     pub metadata: Metadata,
     /// The vocabulary, in GGUF's terms where its family has them; empty where the file stores none.
     pub vocab: Vocab,
-    /// The vocabulary as the file stores it, where `vocab` has it in GGUF's terms.
+    /// The vocabulary as the file stores it, where `vocab` has it in GGUF's terms: a tokenizer's own file is one record.
     pub records: Vocab,
     /// The tensors in file order, under the names that the file gives them.
     pub tensors: Vec<Tensor>,

@@ -86,6 +86,12 @@ impl Role {
         self.all_names(naming).next()
     }
 
+    /// The name that is written in `naming` for a model that has the roles for which `has` holds.
+    pub fn written(&self, naming: Naming, has: impl Fn(&str) -> bool) -> Option<String> {
+        let second = self.names.second_with.as_deref().is_some_and(has);
+        self.all_names(naming).nth(usize::from(second && naming != Naming::Gguf))
+    }
+
     /// The names that the tensor has had in `naming`, the usual one first.
     pub(crate) fn all_names(&self, naming: Naming) -> impl Iterator<Item = String> {
         patterns(self.names, naming).filter_map(|pattern| {

@@ -294,6 +294,9 @@ impl Search<'_> {
             Origin::Differ(a, b) => {
                 return Some(Value::Bool(self.known(a)?.value != self.known(b)?.value));
             }
+            Origin::With(role, with, without) => {
+                Some(if self.shape(role).is_some() { *with } else { *without })
+            }
             Origin::Rule(name) => RULES.iter().find(|(known, _)| known == name)?.1(self),
         };
         number.map(Value::U64)

@@ -167,7 +167,12 @@ fn checkpoints_become_the_files_of_the_converter_and_say_what_transformers_says(
 
 /// Whether tensors and keys are those of the converter's file.
 fn compare(name: &str, known: &Json, model: &Model, wrong: &mut Vec<String>) {
-    let sums = known["sums"].as_object().unwrap();
+    // The converter has no class for GPT-J, and writes StarCoder's rows of many key heads as they stand, head by head,
+    // under one key head.
+    let Some(sums) = known["sums"].as_object() else {
+        assert!(["gptj", "starcoder-heads"].contains(&name), "{name}: no digests");
+        return;
+    };
     if model.tensors.len() != sums.len() {
         wrong.push(format!("{name}: {} tensors, theirs {}", model.tensors.len(), sums.len()));
     }

@@ -2,10 +2,11 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use crate::model::{TokenKind, Vocab, pretokenizer::PreTokenizer};
+use super::tiktoken;
+use crate::model::{TokenKind, Vocab, pretokenizer::PreTokenizer, spelling};
 
 /// `tokenizer_config.json`, and `tokenizer.model` of a SentencePiece vocabulary or `tokenizer.json` of a
-/// byte-level one.
+/// byte-level one or of unigrams.
 pub fn files(vocab: &Vocab, notes: &mut Vec<String>) -> Vec<(&'static str, Vec<u8>)> {
     if vocab.is_empty() {
         notes.push("the model has no vocabulary: there are no tokenizer files".to_owned());
@@ -33,11 +34,25 @@ pub fn files(vocab: &Vocab, notes: &mut Vec<String>) -> Vec<(&'static str, Vec<u
         files.push(("tokenizer.model", model(vocab)));
     } else if let Some(pre) = PreTokenizer::named(&vocab.pre).filter(|_| vocab.model == "gpt2") {
         files.push(("tokenizer.json", byte_level(vocab, pre).to_string().into_bytes()));
+    } else if vocab.model == "t5" {
+        files.push(("tokenizer.json", unigram(vocab).to_string().into_bytes()));
     } else {
         let note = "a vocabulary of no known kind: take tokenizer.json from the original model";
         notes.push(note.to_owned());
     }
     files
+}
+
+/// The file of a tokenizer with the first `len` tokens: SentencePiece's model, or tiktoken's list of byte pairs.
+pub fn own(vocab: &Vocab, len: usize) -> Vec<u8> {
+    let mut vocab = vocab.clone();
+    vocab.tokens.truncate(len);
+    vocab.kinds.truncate(len);
+    vocab.scores.truncate(len);
+    match vocab.model.as_str() {
+        "gpt2" => tiktoken::list((0..len).map(|id| spelling::record(&vocab, id))),
+        _ => model(&vocab),
+    }
 }
 
 /// The `tokenizer.json` of a byte-level vocabulary, whose words `pre` cuts apart.
@@ -92,6 +107,42 @@ fn byte_level(vocab: &Vocab, pre: &PreTokenizer) -> Json {
         }
     })
 }
+
+/// The `tokenizer.json` of pieces of which the likeliest are taken, whatever words they cross.
+fn unigram(vocab: &Vocab) -> Json {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (mut pieces, mut added) = (Vec::new(), Vec::new());
+    for (id, token) in vocab.tokens.iter().enumerate() {
+        // What is never read stands where its id is, behind all that is.
+        let unused = vocab.kind(id) == TokenKind::Unused;
+        pieces.push(json!([text(token), if unused { UNREAD } else { vocab.score(id) }]));
+        if vocab.kind(id) == TokenKind::Control {
+            added.push(json!({
+                "id": id, "content": text(token), "special": true,
+                "single_word": false, "lstrip": false, "rstrip": false, "normalized": false
+            }));
+        }
+    }
+    let prefix = if vocab.add_space_prefix.unwrap_or(true) { "first" } else { "never" };
+    let spaces = json!({
+        "type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": prefix, "split": false
+    });
+    json!({
+        "version": "1.0",
+        "added_tokens": added,
+        "normalizer": null,
+        "pre_tokenizer": spaces,
+        "post_processor": null,
+        "decoder": spaces,
+        "model": {
+            "type": "Unigram", "unk_id": vocab.unknown.unwrap_or(0), "vocab": pieces,
+            "byte_fallback": false
+        }
+    })
+}
+
+/// The score of pieces that are never read.
+const UNREAD: f32 = -1e6;
 
 /// A SentencePiece model in the protobuf of [`super::sentencepiece`].
 fn model(vocab: &Vocab) -> Vec<u8> {

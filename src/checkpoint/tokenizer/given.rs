@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{json::TokenizerJson, sentencepiece::SentencePiece};
+use super::{json::TokenizerJson, sentencepiece::SentencePiece, tiktoken};
 use crate::{
     checkpoint::json,
     error::{Error, Result},
@@ -19,8 +19,20 @@ pub fn read(path: &Path) -> Result<Vocab> {
     let name = file.display().to_string();
     match bytes.iter().find(|byte| !byte.is_ascii_whitespace()) {
         Some(b'{') => Ok(TokenizerJson::parse(&name, &bytes)?.vocab),
+        _ if tiktoken::is_tiktoken(&bytes) => tiktoken::byte_pairs(&name, &bytes),
         _ => Ok(SentencePiece::parse(&name, &bytes)?.vocab()),
     }
+}
+
+/// The bytes of the file that [`read`] reads, where a container may hold it as it is: SentencePiece's model or
+/// tiktoken's list.
+///
+/// # Errors
+/// Where there is none.
+pub fn own_file(path: &Path) -> Result<Option<Vec<u8>>> {
+    let bytes = json::bytes(&file(path)?)?;
+    let begins = |bytes: &Vec<u8>| bytes.iter().find(|byte| !byte.is_ascii_whitespace()).copied();
+    Ok(bytes.filter(|bytes| begins(bytes) != Some(b'{')))
 }
 
 fn file(path: &Path) -> Result<PathBuf> {

@@ -158,6 +158,30 @@ fn with_special(mut vocab: Vocab, later: bool) -> Vocab {
     vocab
 }
 
+/// The list of these tokens, best first.
+pub fn list(tokens: impl Iterator<Item = Vec<u8>>) -> Vec<u8> {
+    let line = |(rank, token): (usize, Vec<u8>)| format!("{} {rank}\n", to_base64(&token));
+    tokens.enumerate().map(line).collect::<String>().into_bytes()
+}
+
+/// Bytes as a base64 text with its padding.
+fn to_base64(bytes: &[u8]) -> String {
+    let digit = |bits: u32| match u8::try_from(bits & 63).unwrap_or(0) {
+        n @ 0..26 => char::from(b'A' + n),
+        n @ 26..52 => char::from(b'a' + n - 26),
+        n @ 52..62 => char::from(b'0' + n - 52),
+        62 => '+',
+        _ => '/',
+    };
+    let four = |three: &[u8]| {
+        let bits = (0..3).fold(0, |bits, i| bits << 8 | u32::from(*three.get(i).unwrap_or(&0)));
+        let digits = [18, 12, 6, 0].map(|shift| digit(bits >> shift));
+        let padded = digits.into_iter().enumerate();
+        padded.map(|(i, digit)| if i > three.len() { '=' } else { digit }).collect::<String>()
+    };
+    bytes.chunks(3).map(four).collect()
+}
+
 /// The bytes of a base64 text with its padding; nothing where it is none.
 fn base64(text: &[u8]) -> Option<Vec<u8>> {
     let digit = |b: u8| match b {
@@ -191,6 +215,8 @@ mod tests {
     #[test]
     fn tokens_merges_and_special_tokens_follow_from_the_list() {
         assert!(is_tiktoken(LIST.as_bytes()));
+        let tokens = ["a", "b", "ab", "ba", "aba"].map(|token| token.as_bytes().to_vec());
+        assert_eq!(list(tokens.into_iter()), LIST.as_bytes());
         let vocab = parse("tokenizer.model", LIST.as_bytes(), false).unwrap();
         let texts: Vec<_> = vocab.tokens.iter().map(|t| str::from_utf8(t).unwrap()).collect();
         assert_eq!(texts[..6], ["a", "b", "ab", "ba", "aba", "<|begin_of_text|>"]);

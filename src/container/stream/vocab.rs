@@ -113,7 +113,10 @@ impl Walk<'_> {
             false => SentencePiece::parse(&name, &bytes).map(|pieces| pieces.vocab()),
         };
         match read {
-            Ok(vocab) => model.vocab = vocab,
+            Ok(vocab) => {
+                model.vocab = vocab;
+                model.records.tokens.push(bytes);
+            }
             Err(error) => model.notes.push(format!("the tokenizer cannot be read: {error}")),
         }
         Ok(at + 4 + u64::from(len))

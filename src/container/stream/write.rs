@@ -4,7 +4,7 @@ use super::named;
 use crate::{
     container::{Layout, TensorHead},
     error::{Error, Result},
-    format::container::{Blocks, Container, WordKind},
+    format::container::{Blocks, Container, Record, WordKind},
     model::{Metadata, Value, Vocab},
     quant::QuantType,
 };
@@ -78,6 +78,9 @@ pub fn layout(
                 out.extend(vocab.score(i).to_le_bytes());
             }
         }
+        if shape.merges.is_some() {
+            merges(format, vocab, &mut out)?;
+        }
     }
     let mut base = 0;
     for head in heads {
@@ -90,13 +93,22 @@ pub fn layout(
             let what = format!("{} is {}; it has {}", head.name, head.quant, names.join(", "));
             cannot(format, &what)
         })?;
-        out.extend(number(format, head.shape.len() as u64)?);
-        out.extend(number(format, head.name.len() as u64)?);
-        out.extend(id.to_le_bytes());
-        for size in head.shape.iter().rev() {
-            out.extend(number(format, *size)?);
+        let dims = number(format, head.shape.len() as u64)?;
+        let name = [&number(format, head.name.len() as u64)?[..], head.name.as_bytes()];
+        let sizes = head.shape.iter().map(|size| number(format, *size));
+        let mut sizes = sizes.collect::<Result<Vec<_>>>()?;
+        match format.tensors.record {
+            Record::ShapeFirst => {
+                sizes.reverse();
+                let [len, name] = name;
+                let id = id.to_le_bytes();
+                out.extend([&dims, len, &id, sizes.as_flattened(), name].concat());
+            }
+            Record::NameFirst => {
+                let id = id.to_le_bytes();
+                out.extend([&name.concat()[..], &dims, sizes.as_flattened(), &id].concat());
+            }
         }
-        out.extend(head.name.as_bytes());
         let at = (base + out.len() as u64).next_multiple_of(format.tensors.align);
         out.resize(usize::try_from(at - base).unwrap_or(usize::MAX), 0);
         layout.chunks.push((base, std::mem::take(&mut out)));
@@ -108,6 +120,20 @@ pub fn layout(
         layout.chunks.push((base, out));
     }
     Ok(layout)
+}
+
+/// Behind the tokens: the number of merges, and each as the length and the text of its two sides.
+fn merges(format: &Container, vocab: &Vocab, out: &mut Vec<u8>) -> Result<()> {
+    out.extend(number(format, vocab.merges.len() as u64)?);
+    for merge in vocab.merges.iter() {
+        let space = merge.iter().position(|byte| *byte == b' ').unwrap_or(merge.len());
+        let (left, right) = merge.split_at(space);
+        for side in [left, right.get(1..).unwrap_or_default()] {
+            out.extend(number(format, side.len() as u64)?);
+            out.extend(side);
+        }
+    }
+    Ok(())
 }
 
 fn number(format: &Container, value: u64) -> Result<[u8; 4]> {
