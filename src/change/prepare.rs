@@ -6,7 +6,11 @@ use super::Target;
 use crate::{
     container::tail,
     error::{Error, Result},
-    format::{catalog, container::Container, family::Family},
+    format::{
+        catalog,
+        container::Container,
+        family::{Family, Names},
+    },
     model::{
         Join, Model, Order, Sizes, Tensor,
         role::{Naming, Role, expert_of},
@@ -135,7 +139,7 @@ fn as_stored(family: &'static Family, container: &Container, model: &mut Model) 
 fn place(family: &'static Family, order: &[String], name: &str) -> (usize, u64, usize, bool) {
     let Some((_, role)) = Role::find(family, name) else { return (0, 0, 0, false) };
     let at = order.iter().position(|id| id == role.id).unwrap_or(order.len());
-    let layered = |id: &String| family.roles.get(id).is_some_and(|names| names.is_layered());
+    let layered = |id: &String| family.roles.get(id).is_some_and(Names::is_layered);
     let first = match role.layer {
         Some(_) => order.iter().position(layered).unwrap_or(at),
         None => at,

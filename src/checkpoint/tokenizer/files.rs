@@ -61,9 +61,12 @@ fn byte_level(vocab: &Vocab, pre: &PreTokenizer) -> Json {
     let (mut ids, mut added) = (Map::new(), Vec::new());
     for (id, token) in vocab.tokens.iter().enumerate() {
         let kind = vocab.kind(id);
-        if kind == TokenKind::Normal {
-            ids.insert(text(token), id.into());
-        } else if kind != TokenKind::Unused {
+        if kind == TokenKind::Unused {
+            continue;
+        }
+        // What stands only among those added gets the next free id, whatever id it says.
+        ids.insert(text(token), id.into());
+        if kind != TokenKind::Normal {
             added.push(json!({
                 "id": id, "content": text(token), "special": kind == TokenKind::Control,
                 "single_word": false, "lstrip": false, "rstrip": false, "normalized": false
@@ -228,5 +231,27 @@ mod tests {
         // The end of a text is named in tokenizer_config.json.
         assert_eq!(Vocab { eos: vocab.eos, ..read.vocab }, vocab);
         assert!(notes.is_empty() && read.notes.is_empty(), "{notes:?} {:?}", read.notes);
+    }
+
+    /// transformers gives a token that stands only among those added the next free id: StarCoder's stand first.
+    #[test]
+    fn special_tokens_keep_their_ids() {
+        let vocab = Vocab {
+            tokens: ["<|endoftext|>", "a", "b", "ab", "[PAD4]"].into_iter().collect(),
+            kinds: [TokenKind::Control]
+                .into_iter()
+                .chain([TokenKind::Normal; 3])
+                .chain([TokenKind::Unused])
+                .collect(),
+            merges: ["a b"].into_iter().collect(),
+            model: "gpt2".to_owned(),
+            pre: "starcoder".to_owned(),
+            ..Vocab::default()
+        };
+        let files = files(&vocab, &mut Vec::new());
+        let (_, bytes) = files.iter().find(|(name, _)| *name == "tokenizer.json").unwrap();
+        let json: Json = serde_json::from_slice(bytes).unwrap();
+        assert_eq!(json["model"]["vocab"], json!({"<|endoftext|>": 0, "a": 1, "b": 2, "ab": 3}));
+        assert_eq!(json["added_tokens"][0]["id"], 0);
     }
 }
