@@ -17,6 +17,7 @@ use super::{
 use crate::{
     checkpoint::card,
     error::{Error, Result},
+    format::{catalog, container::Skeleton},
     model::Model,
     quant::{
         QuantType,
@@ -133,6 +134,9 @@ fn alike(
     let mut plan = base.clone();
     let f16 = QuantType::today("f16").zip(encoder("f16"));
     let mut odd = 0;
+    let mut left: Option<(usize, QuantType)> = None;
+    let checkpoint = catalog::container(&model.format)
+        .is_some_and(|container| container.format.skeleton == Skeleton::Checkpoint);
     let target = plan.target;
     for step in plan.steps.iter_mut().filter(|s| !is_vector(target, s)) {
         let Some(source) = model.tensors.get(step.source) else { continue };
@@ -147,6 +151,11 @@ fn alike(
         if source.quant == to && step.quant == to {
             continue;
         }
+        // What a checkpoint holds in blocks of GGUF's stays so, as in the converter.
+        if checkpoint && source.quant.layout().elements > 1 && to.layout().elements == 1 {
+            left.get_or_insert((0, source.quant)).0 += 1;
+            continue;
+        }
         let again = source.quant.layout().elements > 1 && to.layout().elements > 1;
         if again && !options.allow_requantize {
             let what = format!("{}: is quantized already ({})", source.name, source.quant);
@@ -158,7 +167,16 @@ fn alike(
     if odd > 0 {
         plan.notes.push(format!("{odd} tensors stay f16: their rows are no whole blocks of {to}"));
     }
-    plan.state_type(file_type.base, file_type.number);
+    match left {
+        Some((count, quant)) => {
+            let made = "as llama.cpp's converter leaves them; converting the GGUF decodes them";
+            plan.notes.push(format!(
+                "{count} tensors stay {quant}, as the checkpoint has them and {made}"
+            ));
+            plan.state_type(quant.name(), FileType::usual(quant.name()));
+        }
+        None => plan.state_type(file_type.base, file_type.number),
+    }
     Ok(plan)
 }
 

@@ -314,8 +314,12 @@ fn how(model: &Model, source: &Tensor, plan: &Plan, step: &Step) -> &'static str
     match step.how() {
         _ if source.sum.is_some() && !source.is_f32() => "restored",
         _ if source.sum.is_some() => "merged",
-        "copied" if source.pieces.iter().any(computed) => "computed",
-        "copied" if source.is_moved() || turned => "reordered",
+        "copied" if source.quant.layout().elements == 1 && source.pieces.iter().any(computed) => {
+            "computed"
+        }
+        "copied" if source.is_moved() || source.pieces.iter().any(computed) || turned => {
+            "reordered"
+        }
         how => how,
     }
 }

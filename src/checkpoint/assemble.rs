@@ -126,8 +126,9 @@ impl Draft {
         }
         tensors.extend(parts.iter().map(Part::tensor));
         let elements = tensors.iter().map(Tensor::elements).sum();
-        let experts =
-            tensors.iter().filter(|t| t.name.contains("_exps.")).map(Tensor::elements).sum();
+        // Biases of experts count as shared, so does the converter.
+        let of_experts = |t: &&Tensor| t.name.contains("_exps.") && t.shape.len() > 2;
+        let experts = tensors.iter().filter(of_experts).map(Tensor::elements).sum();
         let size = card::Size { elements, experts, of: experts_of(hyper).unwrap_or(1) };
         let mut metadata = Metadata::new();
         metadata.set("general.architecture", hyper.family.family.gguf.as_str());
@@ -162,7 +163,8 @@ impl Draft {
     /// Every tensor of every layer once, each of the right shape.
     fn check(&mut self, parts: &[Part], hyper: &Hyper, naming: Naming) -> Result<()> {
         let layers = hyper.sizes.get("n_layer").unwrap_or(0);
-        for role in Role::all(hyper.family, layers, experts_of(hyper).is_some()) {
+        let counted = |symbol: &str| hyper.sizes.get(symbol).unwrap_or(0);
+        for role in Role::counted(hyper.family, counted, experts_of(hyper).is_some()) {
             let wanted = role.shape(&hyper.sizes).unwrap_or_default();
             let whole = || cut::whole_of(hyper.family, &role).filter(|_| naming == Naming::Hf);
             let name = || whole().or_else(|| role.name(naming)).unwrap_or_default();
@@ -216,12 +218,18 @@ fn experts_of(hyper: &Hyper) -> Option<u64> {
     hyper.sizes.get("n_expert").filter(|n| *n > 0)
 }
 
+/// `general.file_type` of models whose experts are blocks of MXFP4.
+const MXFP4_MOE: u32 = 38;
+
 /// `general.file_type` of weights as they are stored: by the type of most matrices' elements.
 fn file_type(tensors: &[Tensor]) -> u32 {
     let elements = |name: &str| -> u64 {
         let of_type = tensors.iter().filter(|t| t.quant.name() == name && t.shape.len() > 1);
         of_type.map(Tensor::elements).sum()
     };
+    if elements("mxfp4") > 0 {
+        return MXFP4_MOE;
+    }
     let types = [("f32", 0), ("f16", 1), ("bf16", 32)];
     types.into_iter().max_by_key(|(name, _)| elements(name)).map_or(0, |(_, number)| number)
 }

@@ -26,6 +26,9 @@ const fn dtype(
     Dtype { name, bits, safetensors, torch, storage }
 }
 
+/// Blocks of GGUF's MXFP4, which packed parts of checkpoints become bit for bit.
+pub static MXFP4: Dtype = dtype("mxfp4", 4, "", "", "");
+
 /// Every type. Source: torch/storage.py: _dtype_to_storage_type_map; safetensors/src/tensor.rs: Dtype.
 pub static ALL: [Dtype; 22] = [
     dtype("f16", 16, "F16", "float16", "HalfStorage"),
@@ -79,6 +82,11 @@ impl Dtype {
     pub fn bytes(&self, n: u64) -> Option<u64> {
         let bits = n.checked_mul(self.bits)?;
         bits.is_multiple_of(8).then_some(bits / 8)
+    }
+
+    /// Whether it is blocks of GGUF's.
+    pub fn is_blocks(&self) -> bool {
+        self.name == MXFP4.name
     }
 
     /// Whether it is one of the floats that models are made of.

@@ -9,7 +9,8 @@ use serde_json::Value as Json;
 
 use super::{assemble::Draft, json};
 use crate::{
-    error::Result,
+    error::{Error, Result},
+    format::arithmetic::Windows,
     format::family::{Family, Kind, Names, Size},
     model::{Hyper, Naming, Role, Scaling, Sizes, Value, sizes::Facts},
 };
@@ -36,8 +37,9 @@ impl OfConfig<'_> {
     fn value(size: &Size, field: &Json) -> Option<Value> {
         match size.kind {
             Kind::Whole => {
-                let number = field.as_u64().and_then(|v| u32::try_from(v).ok());
-                number.filter(|v| *v > 0).map(|v| Value::U64(v.into()))
+                let word = field.as_str().and_then(|word| size.words.get(word).copied());
+                let number = word.or(field.as_u64()).and_then(|v| u32::try_from(v).ok());
+                number.filter(|v| *v > 0 || size.zero).map(|v| Value::U64(v.into()))
             }
             Kind::Float => json::float(field).map(Value::F32),
             Kind::Flag => field.as_bool().map(Value::Bool),
@@ -91,8 +93,10 @@ pub fn of_config(
     let facts = OfConfig { family, config, rope, shape };
     check(&path, &facts)?;
     let sizes = Sizes::from(family, &facts);
+    carried(&path, family, config, sizes.get("window").is_some())?;
     if let (Some(width), Some(heads)) = (sizes.get("n_embd"), sizes.get("n_head"))
         && !sizes.is_stated("head")
+        && !family.arithmetic.as_ref().is_some_and(|a| a.attention.latent)
         && !width.is_multiple_of(heads)
     {
         let found = format!("{heads} for a width of {width}");
@@ -104,7 +108,7 @@ pub fn of_config(
             "config.json says {said} tokens, the embedding has {rows} rows: the rows count"
         ));
     }
-    let scaling = rope.map_or(Ok(Scaling::None), |rope| scaling(draft, config, rope))?;
+    let scaling = rope.map_or(Ok(Scaling::None), |rope| scaling(draft, family, config, rope))?;
     Ok(Hyper::new(family, sizes, scaling))
 }
 
@@ -129,8 +133,38 @@ fn check(path: &Path, facts: &OfConfig) -> Result<()> {
     Ok(())
 }
 
+/// Whether settings that no key of GGUF holds are what every model of the family has.
+fn carried(path: &Path, family: &Family, config: &Json, windows: bool) -> Result<()> {
+    let title = &family.family.title;
+    for (name, wanted) in &family.family.fixed {
+        let Some(found) = inside(config, name) else { continue };
+        let wanted = serde_json::to_value(wanted).unwrap_or_default();
+        let same = found == &wanted || found.as_f64().is_some_and(|v| wanted.as_f64() == Some(v));
+        if !same {
+            let what =
+                format!("{}: {name} is {found}; a GGUF of {title} cannot say so", path.display());
+            return Err(Error::unsupported(what, format!("only {wanted} is carried")));
+        }
+    }
+    let pattern = family.arithmetic.as_ref().map(|arithmetic| arithmetic.windows);
+    let pattern = pattern.filter(|pattern| windows && *pattern != Windows::None);
+    let layers = inside(config, "layer_types").and_then(Json::as_array);
+    let (Some(pattern), Some(layers)) = (pattern, layers) else { return Ok(()) };
+    let near = |kind: &Json| kind.as_str() == Some("sliding_attention");
+    match layers.iter().enumerate().find(|(n, kind)| pattern.covers(*n) != near(kind)) {
+        Some((n, kind)) => {
+            let what = format!(
+                "{}: layer_types[{n}] is {kind}; readers of GGUF take {title}'s own order",
+                path.display()
+            );
+            Err(Error::unsupported(what, "no file can be written that says so"))
+        }
+        None => Ok(()),
+    }
+}
+
 /// How `rope`, which stands in `config`, says that rotary frequencies are stretched.
-fn scaling(draft: &mut Draft, config: &Json, rope: &Json) -> Result<Scaling> {
+fn scaling(draft: &mut Draft, family: &Family, config: &Json, rope: &Json) -> Result<Scaling> {
     let float = |key: &str| rope.get(key).and_then(Json::as_f64);
     let single = |key: &str| rope.get(key).and_then(json::float);
     let kind = ["rope_type", "type"].into_iter().find_map(|k| rope.get(k)?.as_str());
@@ -152,6 +186,22 @@ fn scaling(draft: &mut Draft, config: &Json, rope: &Json) -> Result<Scaling> {
                 ("yarn_beta_slow", "beta_slow"),
             ];
             let more = more.into_iter().filter_map(|(gguf, key)| Some((gguf, single(key)?)));
+            let latent = family.arithmetic.as_ref().is_some_and(|a| a.attention.latent);
+            let all = float("mscale_all_dim").filter(|_| latent);
+            if let (Some(all), one) = (all, float("mscale"))
+                && one.unwrap_or(0.0) != all
+            {
+                let path = draft.folder.join("config.json");
+                let what = format!(
+                    "{}: rope_scaling: mscale {} beside mscale_all_dim {all}; a GGUF says one for both",
+                    path.display(),
+                    one.unwrap_or(0.0)
+                );
+                return Err(Error::unsupported(what, "only equal ones are carried"));
+            }
+            #[expect(clippy::cast_possible_truncation, reason = "rounded, as the converter does")]
+            let all = all.map(|all| ("yarn_log_multiplier", (0.1 * all) as f32));
+            let more = more.chain(all);
             #[expect(
                 clippy::cast_possible_truncation,
                 clippy::cast_sign_loss,

@@ -11,7 +11,11 @@ pub fn take_out(draft: &mut Draft, family: &Family, config: &mut Json, all: &mut
     let about = &family.family;
     let architecture = super::architecture(config);
     let is_part = architecture.is_some_and(|name| about.within.iter().any(|w| w == name));
+    let class = architecture.map(str::to_owned);
     let Some(settings) = config.as_object_mut() else { return };
+    if about.beyond {
+        leave_beyond(draft, family, settings, all);
+    }
     if is_part {
         if let Some(Json::Object(own)) = settings.remove("text_config") {
             settings.extend(own.into_iter().filter(|(_, value)| !value.is_null()));
@@ -33,7 +37,8 @@ pub fn take_out(draft: &mut Draft, family: &Family, config: &mut Json, all: &mut
         }
     }
     let mut taken = Vec::new();
-    for (name, value) in &about.defaults {
+    let own = class.and_then(|class| about.class_defaults.get(&class));
+    for (name, value) in own.into_iter().flatten().chain(&about.defaults) {
         // Settings of rotary positions may stand in an object of their own.
         let rope = name.starts_with("rope_") && settings.contains_key("rope_parameters");
         if !rope && settings.get(name).is_none_or(Json::is_null) {
@@ -47,6 +52,30 @@ pub fn take_out(draft: &mut Draft, family: &Family, config: &mut Json, all: &mut
         draft
             .notes
             .push(format!("config.json leaves to transformers, and is taken from there: {taken}"));
+    }
+}
+
+/// Leaves out the layers behind the last.
+fn leave_beyond(
+    draft: &mut Draft,
+    family: &Family,
+    settings: &serde_json::Map<String, Json>,
+    all: &mut Vec<Stored>,
+) {
+    let names = family.sizes.get("n_layer").map(|size| size.config.as_slice()).unwrap_or_default();
+    let layers = names.iter().find_map(|name| settings.get(name)?.as_u64());
+    let layer = |name: &str| -> Option<u64> {
+        let rest = name.strip_prefix("model.layers.")?;
+        rest.split_once('.')?.0.parse().ok()
+    };
+    let count = all.len();
+    let beyond = |name: &str| layers.zip(layer(name)).is_some_and(|(layers, n)| n >= layers);
+    all.retain(|stored| !beyond(&stored.name));
+    if count > all.len() {
+        draft.notes.push(format!(
+            "{} tensors of layers behind the last are left out: they guess more tokens at once",
+            count - all.len()
+        ));
     }
 }
 

@@ -120,7 +120,7 @@ pub struct Stored {
 impl Stored {
     /// The type of its rows.
     pub fn quant(&self) -> Result<QuantType> {
-        let float = self.dtype.is_float();
+        let float = self.dtype.is_float() || self.dtype.is_blocks();
         QuantType::today(self.dtype.name).filter(|_| float).ok_or_else(|| {
             let what = format!("{}: weights of type {}", self.name, self.dtype.name);
             Error::unsupported(what, "not yet: f16, bf16, f32 and f64 are read as weights")
@@ -129,7 +129,13 @@ impl Stored {
 
     /// Bytes of so many numbers side by side, where they fill whole bytes or blocks.
     pub fn bytes_of(&self, numbers: u64) -> Option<u64> {
-        self.dtype.bytes(numbers)
+        if !self.dtype.is_blocks() {
+            return self.dtype.bytes(numbers);
+        }
+        let layout = QuantType::today(self.dtype.name)?.layout();
+        let (elements, bytes) = (layout.elements as u64, layout.bytes as u64);
+        let whole = numbers.is_multiple_of(elements);
+        whole.then(|| (numbers / elements).checked_mul(bytes)).flatten()
     }
 
     /// Its rows as one piece of a tensor.
@@ -150,7 +156,8 @@ impl Stored {
         if self.shape.iter().zip(&self.stride).any(|(n, s)| *n > 1 && *s == 0) {
             return Err(odd("one number many times"));
         }
-        let row_bytes = columns * width;
+        let bytes = |numbers| self.bytes_of(numbers).ok_or_else(|| odd("rows of no whole blocks"));
+        let row_bytes = bytes(columns)?;
         // Rows are found by one stride, so every outer dimension must continue the one inside it.
         let row_stride = outer().find(|(n, _)| **n > 1).map_or(columns, |(_, s)| *s);
         let mut next = row_stride;
@@ -164,6 +171,9 @@ impl Stored {
             return Err(odd("rows that overlap"));
         }
         let element = match u8::try_from(width) {
+            _ if step != 1 && columns > 1 && self.dtype.is_blocks() => {
+                return Err(odd("rows across blocks"));
+            }
             Ok(width) if step != 1 && columns > 1 => Some((width, step * u64::from(width))),
             _ => None,
         };
@@ -172,7 +182,7 @@ impl Stored {
             at: self.at,
             rows: outer().map(|(n, _)| n).product(),
             row_bytes,
-            row_stride: row_stride * width,
+            row_stride: bytes(row_stride)?,
             element,
         })
     }

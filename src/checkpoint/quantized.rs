@@ -10,6 +10,7 @@
 //! | FP8 | `weight` in float8 with `weight_scale_inv` or `weight_scale` |
 //! | compressed-tensors | `weight_packed` i32, or `weight` i8, with `weight_scale`, `weight_zero_point` |
 //! | NVFP4, MXFP4 | `weight_packed` or `weight` u8, `weight_scale` of a byte each 16 or 32 |
+//! | MXFP4 of gpt-oss | `NAME_blocks` u8 of 16 bytes each 32, `NAME_scales` u8 |
 //! | MLX | `weight` u32, `scales`, `biases` |
 
 use std::{fmt, path::Path};
@@ -82,8 +83,8 @@ fn stated(folder: &Path) -> Result<Option<Json>> {
 }
 
 /// What `quant_method` says where matrices are decoded.
-const METHODS: [&str; 7] =
-    ["fp8", "fbgemm_fp8", "compressed-tensors", "gptq", "awq", "bitsandbytes", "modelopt"];
+const METHODS: [&str; 8] =
+    ["fp8", "fbgemm_fp8", "compressed-tensors", "gptq", "awq", "bitsandbytes", "modelopt", "mxfp4"];
 
 /// Decodes what `scheme` quantized, where it is one that is read and the architecture too.
 ///
@@ -112,7 +113,16 @@ pub fn decode(draft: &mut Draft, shards: &mut [Vec<Stored>], scheme: &Scheme) ->
     if matrices == 0 || of_tensors(&shards.iter().flatten()).is_some() {
         return Err(refused);
     }
-    draft.notes.push(format!("{matrices} matrices quantized by {scheme} are decoded to f32"));
+    let blocks = shards.iter().flatten().filter(|t| t.dtype.is_blocks()).count() as u64;
+    if matrices > blocks {
+        let decoded = matrices - blocks;
+        draft.notes.push(format!("{decoded} matrices quantized by {scheme} are decoded to f32"));
+    }
+    if blocks > 0 {
+        draft.notes.push(format!(
+            "{blocks} tensors of {scheme} become blocks of GGUF's MXFP4, bit for bit"
+        ));
+    }
     if scheme.name.starts_with("GPTQ") && said("checkpoint_format").is_none() {
         let note = "no checkpoint_format is stated: zero points are one more than stored, as AutoGPTQ has them";
         draft.notes.push(note.to_owned());
@@ -207,6 +217,10 @@ fn of_tensors<'a>(tensors: &(impl Iterator<Item = &'a Stored> + Clone)) -> Optio
             }
             _ => named("compressed-tensors", None, None),
         };
+    }
+    let packed = find("_blocks").filter(|t| t.dtype.name == "u8");
+    if packed.is_some_and(|t| beside(t, "_blocks", "_scales").is_some()) {
+        return named("MXFP4", Some(4), Some("groups of 32".to_owned()));
     }
     if find(".weight_scale_2").is_some() {
         return named("NVFP4", Some(4), Some("groups of 16".to_owned()));

@@ -35,6 +35,10 @@ pub struct Arithmetic {
     /// Which layers look back over a window only.
     #[serde(default)]
     pub windows: Windows,
+    /// Whether the bounds between which `yarn` goes from leaving a pair to dividing it lie between pairs; they are
+    /// whole pairs where not.
+    #[serde(default)]
+    pub yarn_between: bool,
 }
 
 /// Which layers look back over the last tokens only, as many as the key `attention.sliding_window` says, a
@@ -133,6 +137,9 @@ pub struct Attention {
     /// the length of a head.
     #[serde(default)]
     pub scale_of_width: Option<usize>,
+    /// Whether keys and values of all heads are made of one short vector of each token, which is what is kept.
+    #[serde(default)]
+    pub latent: bool,
     /// Whether each token sees those behind it too: the model makes a vector of a text and no next token.
     #[serde(default)]
     pub whole_text: bool,
@@ -239,4 +246,7 @@ pub enum Activation {
     Relu,
     /// `max(x, 0)²`.
     Relu2,
+    /// `x / (1 + e^(-1.702 x))` of `min(x, 7)`; what it is multiplied with is kept within 7 of zero, and one is added
+    /// to it.
+    SiluBounded,
 }

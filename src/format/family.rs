@@ -101,6 +101,9 @@ pub struct Identity {
     /// What else `config.json` says of every model of it.
     #[serde(default)]
     pub config: BTreeMap<String, toml::Value>,
+    /// Settings of `config.json` that no key of GGUF holds: what they must be where they are there.
+    #[serde(default)]
+    pub fixed: BTreeMap<String, toml::Value>,
     /// What transformers wants of it and GGUF does not say, so that nothing goes back to it.
     #[serde(default)]
     pub one_way: String,
@@ -129,6 +132,12 @@ pub struct Identity {
     /// What the class of transformers takes for settings that a `config.json` leaves out.
     #[serde(default)]
     pub defaults: BTreeMap<String, toml::Value>,
+    /// More of them, of some of the classes in `hf`.
+    #[serde(default)]
+    pub class_defaults: BTreeMap<String, BTreeMap<String, toml::Value>>,
+    /// Whether checkpoints have further layers behind the last, which guess more tokens and are left out.
+    #[serde(default)]
+    pub beyond: bool,
     /// Texts of the tokens that llama.cpp's converter gives a part in every checkpoint of it, whatever the
     /// checkpoint says: the part as in GGUF's `tokenizer.ggml.PART_token_id`.
     #[serde(default)]
@@ -220,9 +229,15 @@ pub struct Size {
     /// Whether `config.json` has it without a fraction where it has none.
     #[serde(default)]
     pub plain: bool,
-    /// Whether 0 says that there is none.
+    /// Whether 0 or false says that there is none.
     #[serde(default)]
     pub nonzero: bool,
+    /// Whether it may be 0 in `config.json`, where other whole numbers may not.
+    #[serde(default)]
+    pub zero: bool,
+    /// The numbers that stand for words of `config.json`.
+    #[serde(default)]
+    pub words: BTreeMap<String, u64>,
     /// Whether only what is stated is written, and nothing where it follows from others.
     #[serde(default)]
     pub only_stated: bool,
@@ -259,6 +274,8 @@ pub enum Origin {
     Product(Vec<Term>),
     /// The sum of these.
     Sum(Vec<Term>),
+    /// The first less the second.
+    Less(Term, Term),
     /// The first over the second.
     Quotient(Term, Term),
     /// The same, with its fraction.
@@ -380,6 +397,12 @@ pub struct Names {
     pub flag: Option<String>,
     /// The symbol that counts the layers that have one, where it is not `n_layer`.
     pub layers: Option<String>,
+    /// The symbol that counts the first layers, which have none.
+    pub after: Option<String>,
+    /// The symbol without which no model has it; every model of which the symbol is known must.
+    pub sized_by: Option<String>,
+    /// The symbol with which no model has it.
+    pub unless: Option<String>,
     /// Whether only models with experts have it, or only those without; all have it where not said.
     #[serde(default)]
     pub experts: Option<bool>,
@@ -508,7 +531,10 @@ pub fn parse(stem: &str, text: &str) -> Result<Family, String> {
     let shapes = family.roles.values().flat_map(|names| &names.shape);
     let orders = family.order.old.iter().chain(&family.order.hf);
     let assumed = family.assumed.iter().flat_map(|a| a.when.keys().chain([&a.symbol]));
-    let layers = family.roles.values().filter_map(|names| names.layers.as_ref());
+    let layers = family.roles.values().flat_map(|names| {
+        let Names { layers, after, sized_by, unless, .. } = names;
+        [layers, after, sized_by, unless].into_iter().flatten()
+    });
     let parts = family.cuts.iter().flat_map(|cut| &cut.into);
     if let Some(part) = parts.clone().find(|part| !family.roles.contains_key(&part.role)) {
         return Err(format!("cuts: {}: no such role", part.role));

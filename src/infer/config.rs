@@ -72,8 +72,50 @@ pub struct Config {
     pub shares: Shares,
     /// Experts that a token is sent to; 0 where there are none.
     pub experts_used: usize,
+    /// How they are chosen, where keys say it.
+    pub routing: Routing,
+    /// Whether all heads make keys and values of one short vector.
+    pub latent: bool,
     /// What was assumed or is left out, as sentences.
     pub notes: Vec<String>,
+}
+
+/// How a token's experts are chosen, and what their shares become.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Routing {
+    /// Whether each score is `1 / (1 + e^-x)` by itself; else all are a softmax.
+    pub sigmoid: bool,
+    /// Groups of experts that are chosen first; 1 or fewer for none. A group's score is its largest, of sigmoids the sum
+    /// of its two largest.
+    pub groups: usize,
+    /// How many groups.
+    pub groups_used: usize,
+    /// Whether the shares of the chosen are made to add up to one.
+    pub norm: bool,
+    /// What shares are multiplied with.
+    pub scale: f32,
+}
+
+impl Routing {
+    fn new(numbers: &Numbers) -> Result<Routing> {
+        let count = |key: &str| numbers.u64(key).and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
+        let sigmoid = match numbers.u64("expert_gating_func") {
+            None | Some(0 | 1) => false,
+            Some(2) => true,
+            Some(other) => {
+                let what =
+                    format!("{} {other} is not known here", numbers.key("expert_gating_func"));
+                return Err(Error::unsupported(what, "known are 1, softmax, and 2, sigmoid"));
+            }
+        };
+        Ok(Routing {
+            sigmoid,
+            groups: count("expert_group_count"),
+            groups_used: count("expert_group_used_count"),
+            norm: numbers.bool("expert_weights_norm").unwrap_or(false),
+            scale: numbers.factor("expert_weights_scale").unwrap_or(1.0),
+        })
+    }
 }
 
 /// How attention learns of positions.
@@ -177,6 +219,11 @@ impl Config {
                 None if choices.attention.scale_of_width == Some(layers) => {
                     1.0 / ((width / heads) as f32).sqrt()
                 }
+                None if choices.attention.latent => {
+                    let whole = numbers.size("attention.key_length_mla", 1 << 16)?;
+                    let stretch = numbers.stretch_of_scores();
+                    (stretch * stretch / (whole as f64).sqrt()) as f32
+                }
                 None => 1.0 / (head as f32).sqrt(),
             },
             residual_scale: numbers.factor("residual_scale").unwrap_or(1.0),
@@ -208,12 +255,14 @@ impl Config {
             clamp: clamp(&numbers, choices),
             position: match choices.slopes.filter(|slopes| slopes.layers == layers) {
                 Some(slopes) => Position::Alibi(self::slopes(heads, slopes.most)),
-                None => position(&numbers, choices.position, heads, head)?,
+                None => position(&numbers, choices, heads, head)?,
             },
             mlp: choices.mlp.kind,
             activation: choices.mlp.activation,
             shares: choices.mlp.shares,
             experts_used: usize::try_from(experts_used).unwrap_or(0),
+            routing: Routing::new(&numbers)?,
+            latent: choices.attention.latent,
             notes,
         })
     }
@@ -239,13 +288,14 @@ fn clamp(numbers: &Numbers, choices: &Arithmetic) -> f32 {
 
 fn position(
     numbers: &Numbers,
-    choice: arithmetic::Position,
+    choices: &Arithmetic,
     heads: usize,
     head: usize,
 ) -> Result<Position> {
-    Ok(match choice {
+    let between = choices.yarn_between;
+    Ok(match choices.position {
         arithmetic::Position::Rotary(pairs) => Position::Rotary {
-            rope: Rope::new(numbers, head)?,
+            rope: Rope::new(numbers, head, between)?,
             near: Rope::near(numbers, head)?,
             pairs,
         },

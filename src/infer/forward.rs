@@ -179,6 +179,7 @@ impl<'w> Session<'w> {
             let x = seen(layer.attention_norm.as_ref(), &stream); // [T][width]
             let attended = match &layer.mixing {
                 Mixing::Attention(attention) => attention.of(config, n, &x, cache, tap),
+                Mixing::Latent(latent) => latent.of(config, n, &x, cache, tap),
                 Mixing::Recurrence(mix) => mix.of(&x, cache.state(n), tap),
             }; // [T][width]
             let attended = made(&layer.attention_post_norm, attended);

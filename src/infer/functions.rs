@@ -55,6 +55,16 @@ fn gelu_erf(x: f32) -> f32 {
     (0.5 * x * (1.0 + libm::erf(x * std::f64::consts::FRAC_1_SQRT_2))) as f32
 }
 
+/// Up to which [`Activation::SiluBounded`] lets numbers grow.
+const BOUND: f32 = 7.0;
+/// How fast it goes from nothing to its number.
+const STEEP: f32 = 1.702;
+
+/// What a gate of [`Activation::SiluBounded`] multiplies, made of what the matrix gave.
+pub fn bounded(x: f32) -> f32 {
+    x.clamp(-BOUND, BOUND) + 1.0
+}
+
 /// `x = activation(x)` for all of `xs`.
 #[inline(always)]
 fn activated(isa: Isa, activation: Activation, xs: &mut [f32]) {
@@ -72,6 +82,12 @@ fn activated(isa: Isa, activation: Activation, xs: &mut [f32]) {
         }
         Activation::GeluErf => xs.iter_mut().for_each(|x| *x = gelu_erf(*x)),
         Activation::Relu => xs.iter_mut().for_each(|x| *x = x.max(0.0)),
+        Activation::SiluBounded => {
+            for x in xs {
+                let bounded = if *x > BOUND { BOUND } else { *x };
+                *x = bounded / (1.0 + exp(isa, -STEEP * bounded));
+            }
+        }
         Activation::Relu2 => xs.iter_mut().for_each(|x| *x = x.max(0.0) * x.max(0.0)),
     }
 }
@@ -128,6 +144,14 @@ pub fn sum_of_exp(logits: &[f32]) -> (f32, f64) {
 pub fn softmax(scores: &mut [f32]) {
     let most = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum = exp_less(Isa::best(), most, scores);
+    scores.iter_mut().for_each(|score| *score /= sum);
+}
+
+/// Scores as shares of one, of which `sink` takes its own and gives nothing.
+pub fn softmax_beside(scores: &mut [f32], sink: f32) {
+    let most = scores.iter().copied().fold(sink, f32::max);
+    let mut taken = [sink];
+    let sum = exp_less(Isa::best(), most, scores) + exp_less(Isa::best(), most, &mut taken);
     scores.iter_mut().for_each(|score| *score /= sum);
 }
 

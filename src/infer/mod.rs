@@ -9,6 +9,7 @@
 pub mod cache;
 pub mod config;
 pub mod dot;
+mod finder;
 pub mod forward;
 pub mod functions;
 pub mod fused;

@@ -43,6 +43,14 @@ impl<'m> Numbers<'m> {
         self.f64(key).filter(|factor| *factor != 0.0).map(|factor| factor as f32)
     }
 
+    /// What `yarn` multiplies queries and keys with before scores are made of them, where a key says it apart from
+    /// what it does to positions: `1 + log_multiplier ln factor`.
+    pub(super) fn stretch_of_scores(&self) -> f64 {
+        let all = self.f64("rope.scaling.yarn_log_multiplier").unwrap_or(0.0);
+        let factor = self.f64("rope.scaling.factor").filter(|factor| *factor > 1.0);
+        1.0 + all * factor.map_or(0.0, libm::log)
+    }
+
     /// A text.
     pub fn str(&self, key: &str) -> Option<&str> {
         self.get(key).and_then(Value::as_str)

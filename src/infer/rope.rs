@@ -26,11 +26,12 @@ const FAST: f64 = 32.0;
 const SLOW: f64 = 1.0;
 
 impl Rope {
-    /// The embedding that a model's `rope.*` keys describe, for heads of `head` numbers.
+    /// The embedding that a model's `rope.*` keys describe, for heads of `head` numbers; the bounds of `yarn` may be
+    /// between pairs.
     ///
     /// # Errors
     /// Where the kind of stretching is not known or the sizes do not fit.
-    pub fn new(numbers: &Numbers, head: usize) -> Result<Rope> {
+    pub fn new(numbers: &Numbers, head: usize, between: bool) -> Result<Rope> {
         let number = |key: &str| numbers.f64(&format!("rope.{key}"));
         let dims = dims(numbers, head)?;
         let base = number("freq_base").unwrap_or(10_000.0);
@@ -49,14 +50,21 @@ impl Rope {
                     let turns = libm::log(trained / (turns * std::f64::consts::TAU));
                     dims * turns / (2.0 * libm::log(base))
                 };
-                let low = pair(FAST).floor().max(0.0);
-                let high = pair(SLOW).ceil().min(dims - 1.0);
+                let (low, high) = match between {
+                    true => (pair(FAST), pair(SLOW)),
+                    false => (pair(FAST).floor(), pair(SLOW).ceil()),
+                };
+                let (low, high) = (low.max(0.0), high.min(dims - 1.0));
                 for (i, step) in rope.steps.iter_mut().enumerate() {
                     let ramp = ((i as f64 - low) / (high - low).max(0.001)).clamp(0.0, 1.0);
                     *step *= ramp / factor + (1.0 - ramp);
                 }
                 let attention = number("scaling.attn_factor").unwrap_or(1.0);
-                rope.magnitude = (attention * (1.0 + 0.1 * libm::log(factor))) as f32;
+                // Where scores are stretched apart from it, by as much, nothing is left to do here.
+                rope.magnitude = match numbers.stretch_of_scores() {
+                    1.0 => (attention * (1.0 + 0.1 * libm::log(factor))) as f32,
+                    _ => attention as f32,
+                };
             }
             "llama3" => {
                 let low = number("scaling.low_freq_factor").unwrap_or(1.0);
@@ -137,7 +145,7 @@ mod tests {
     };
 
     fn rope(metadata: &Metadata, head: usize) -> Rope {
-        Rope::new(&Numbers::of(catalog::family("llama").unwrap(), metadata), head).unwrap()
+        Rope::new(&Numbers::of(catalog::family("llama").unwrap(), metadata), head, false).unwrap()
     }
 
     fn metadata(pairs: &[(&str, Value)]) -> Metadata {

@@ -1,36 +1,28 @@
 //! The tensors of a model by what they do, at the place where they lie.
 
-use std::{ops::Range, sync::Arc};
-
-use memmap2::Mmap;
-
 use super::{
     Config,
     config::{Position, not_run},
+    finder::{Finder, band, missing},
     layer::{
         Linear,
         attention::Attention,
         experts::{Mlp, Shared},
+        latent::Latent,
         mlp::FeedForward,
         norm::Norm,
         recurrence::{ChannelMix, TimeMix},
     },
-    matrix::{Bytes, Matrix, Product},
+    matrix::Matrix,
 };
 use crate::{
     bytes::{Input, map},
     error::{Error, Result},
-    format::{
-        arithmetic::MlpKind,
-        catalog,
-        family::{Bias, Family},
-    },
+    format::{arithmetic::MlpKind, catalog, family::Family},
     model::{
-        Join, Model, Order, Piece, Tensor,
+        Model, Tensor,
         role::{Naming, Role, expert_of},
-        tensor::Term,
     },
-    quant::{decode_rows, isa::Isa},
 };
 
 /// All weights of a model. Matrices stay in the mapped files; vectors are copied.
@@ -86,6 +78,8 @@ pub struct Layer {
 pub enum Mixing {
     /// They attend to keys and values.
     Attention(Attention),
+    /// They attend to short vectors.
+    Latent(Latent),
     /// From a state.
     Recurrence(TimeMix),
 }
@@ -97,15 +91,6 @@ pub enum After {
     Mlp(Mlp),
     /// A part that sees the vector before, too.
     Channels(Box<ChannelMix>),
-}
-
-/// Finds tensors of one model.
-struct Finder<'m> {
-    model: &'m Model,
-    maps: Vec<Option<Arc<Mmap>>>,
-    family: &'static Family,
-    naming: Naming,
-    config: Config,
 }
 
 impl Weights {
@@ -209,11 +194,96 @@ impl Finder<'_> {
         Ok(Head { norm: self.norm("final_norm", None)?, output })
     }
 
-    fn layer(&mut self, n: usize) -> Result<Layer> {
+    fn attention(&mut self, n: usize) -> Result<Attention> {
         let Config { width, heads, kv_heads, head, .. } = self.config;
         let at = Some(n as u64);
         let [query, key, value] = self.query_key_value(at)?;
         let out = self.linear("attention_out", at, width, heads * head)?;
+        Ok(Attention {
+            query,
+            key,
+            value,
+            query_norm: self.head_norm("query_norm", at, heads)?,
+            key_norm: self.head_norm("key_norm", at, kv_heads)?,
+            sinks: match self.family.roles.contains_key("sinks") {
+                true => self.vector(&self.found("sinks", at)?, heads)?,
+                false => Vec::new(),
+            },
+            out,
+        })
+    }
+
+    /// Attention over short vectors, from which every head makes its key and its value.
+    fn latent(&mut self, n: usize) -> Result<Latent> {
+        let Config { width, heads, head, .. } = self.config;
+        let (at, count) = (Some(n as u64), |n: u64| usize::try_from(n).unwrap_or(0));
+        let weight = self.vector_of("short_norm", at)?;
+        let short = weight.len();
+        let [keys, values] = ["key_of_short", "value_of_short"].map(|role| self.by_head(role, n));
+        let (keys, values) = (keys?, values?);
+        let still = keys.first().map_or(0, |keys| keys.matrix.cols);
+        let fits =
+            |linear: &Linear, rows, cols| (linear.matrix.rows, linear.matrix.cols) == (rows, cols);
+        let value = values.first().map_or(0, |values| values.matrix.rows);
+        if short >= head
+            || !keys.iter().all(|keys| fits(keys, short, still))
+            || !values.iter().all(|values| fits(values, value, short))
+        {
+            return Err(missing(&format!(
+                "matrices of fitting shapes in the attention of layer {n}"
+            )));
+        }
+        let whole = heads * (still + head - short);
+        let (query_short, query) = match self.tensor("query_short", at) {
+            Some(tensor) => {
+                let rows = count(tensor.rows());
+                let norm = Norm { weight: self.vector_of("query_norm", at)?, bias: Vec::new() };
+                if norm.weight.len() != rows {
+                    return Err(missing(&format!("a fitting norm of queries in layer {n}")));
+                }
+                let to_short = self.linear("query_short", at, rows, width)?;
+                (Some((to_short, norm)), self.linear("query_of_short", at, whole, rows)?)
+            }
+            None => (None, self.linear("query", at, whole, width)?),
+        };
+        Ok(Latent {
+            query_short,
+            query,
+            short: self.linear("short", at, head, width)?,
+            short_norm: Norm { weight, bias: Vec::new() },
+            keys,
+            values,
+            out: self.linear("attention_out", at, width, heads * value)?,
+        })
+    }
+
+    /// All numbers of a vector.
+    fn vector_of(&self, role: &str, at: Option<u64>) -> Result<Vec<f32>> {
+        let tensor = self.found(role, at)?;
+        self.numbers(&tensor)
+    }
+
+    /// The matrices of a stack, one for each head.
+    fn by_head(&mut self, role: &str, n: usize) -> Result<Vec<Linear>> {
+        let (at, heads) = (Some(n as u64), self.config.heads);
+        let tensor = self.found(role, at)?;
+        let [rows, cols] =
+            [tensor.rows(), tensor.row_len()].map(|n| usize::try_from(n).unwrap_or(0));
+        let all = self.linear(role, at, rows, cols)?;
+        let each = rows / heads.max(1);
+        let part = |h: usize| {
+            let one = band(&all, all.name.clone(), h * each..(h + 1) * each)?;
+            Ok(Linear { expert: (h, heads), ..one })
+        };
+        (0..heads).map(part).collect()
+    }
+
+    fn layer(&mut self, n: usize) -> Result<Layer> {
+        let at = Some(n as u64);
+        let mixing = match self.config.latent {
+            true => Mixing::Latent(self.latent(n)?),
+            false => Mixing::Attention(self.attention(n)?),
+        };
         // Falcon of 40 billion weights has a norm for each part, and calls the one of attention the second.
         let (attention_norm, mlp_norm) = match self.some_norm("attention_norm_2", at)? {
             Some(norm) => (Some(norm), Some(self.norm("attention_norm", at)?)),
@@ -225,14 +295,7 @@ impl Finder<'_> {
         }
         Ok(Layer {
             attention_norm,
-            mixing: Mixing::Attention(Attention {
-                query,
-                key,
-                value,
-                query_norm: self.head_norm("query_norm", at, heads)?,
-                key_norm: self.head_norm("key_norm", at, kv_heads)?,
-                out,
-            }),
+            mixing,
             attention_post_norm: self.some_norm("attention_post_norm", at)?,
             mlp_norm,
             after: After::Mlp(self.mlp(n)?),
@@ -305,7 +368,11 @@ impl Finder<'_> {
             let count = usize::try_from(router.rows()).unwrap_or(0);
             let router = self.linear("router", at, count, width)?;
             let (parts, shared) = (self.experts(n, count)?, self.shared(at)?);
-            return Ok(Mlp { router: Some(router), parts, shared });
+            let shift = match self.tensor("router_shift", at) {
+                Some(tensor) => self.vector(&tensor, count)?,
+                None => Vec::new(),
+            };
+            return Ok(Mlp { router: Some(router), shift, parts, shared });
         }
         let rows = usize::try_from(self.found("up", at)?.rows()).unwrap_or(0);
         let up = self.linear("up", at, rows, width)?;
@@ -318,7 +385,12 @@ impl Finder<'_> {
             MlpKind::Plain => (None, up),
         };
         let down = self.linear("down", at, width, up.matrix.rows)?;
-        Ok(Mlp { router: None, parts: vec![FeedForward { gate, up, down }], shared: None })
+        Ok(Mlp {
+            router: None,
+            shift: Vec::new(),
+            parts: vec![FeedForward { gate, up, down }],
+            shared: None,
+        })
     }
 
     /// The expert that every token is sent to, where layers of the family have one.
@@ -355,7 +427,18 @@ impl Finder<'_> {
                 let rows = usize::try_from(tensor.rows()).unwrap_or(0);
                 let all = self.load(&tensor, rows, cols)?;
                 let each = rows / count.max(1);
-                out.extend((0..count).map(|e| linear(e, all.band(e * each..(e + 1) * each))));
+                let biases = match self.tensor(&format!("{kind}_experts_bias"), Some(n as u64)) {
+                    Some(tensor) => self.vector(&tensor, rows)?,
+                    None if self.family.roles.contains_key(&format!("{kind}_experts_bias")) => {
+                        return Err(missing(&format!("the biases of {name}")));
+                    }
+                    None => Vec::new(),
+                };
+                out.extend((0..count).map(|e| {
+                    let rows = e * each..(e + 1) * each;
+                    let bias = biases.get(rows.clone()).unwrap_or_default().to_vec();
+                    Linear { bias, ..linear(e, all.band(rows)) }
+                }));
             } else {
                 for e in 0..count {
                     let name = format!("blk.{n}.ffn_{kind}.{e}.weight");
@@ -378,206 +461,4 @@ impl Finder<'_> {
         }
         Ok(experts)
     }
-
-    /// The tensor of a role, in the row order of ggml.
-    fn tensor(&self, role: &str, layer: Option<u64>) -> Option<Tensor> {
-        let role = self.role(role, layer)?;
-        let mut tensor = role.tensor(self.model, self.naming)?.clone();
-        if self.naming == Naming::Hf && role.names.rotary && tensor.orders.is_empty() {
-            let Config { heads, kv_heads, .. } = self.config;
-            let heads = if role.id == "query" { heads } else { kv_heads };
-            let rows_per_head = tensor.rows().checked_div(heads as u64)?;
-            tensor.orders.push(Order::PairsFromHalves { rows_per_head });
-        }
-        Some(tensor)
-    }
-
-    fn role(&self, role: &str, layer: Option<u64>) -> Option<Role> {
-        let (id, names) = self.family.roles.get_key_value(role)?;
-        Some(Role { id, names, layer, bias: false })
-    }
-
-    fn found(&self, role: &str, layer: Option<u64>) -> Result<Tensor> {
-        let place = layer.map_or(String::new(), |n| format!(" of layer {n}"));
-        let tensor = self.tensor(role, layer);
-        tensor.ok_or_else(|| missing(&format!("the tensor {role}{place}")))
-    }
-
-    fn matrix(
-        &mut self,
-        role: &str,
-        layer: Option<u64>,
-        rows: usize,
-        cols: usize,
-    ) -> Result<Matrix> {
-        let tensor = self.found(role, layer)?;
-        self.load(&tensor, rows, cols)
-    }
-
-    /// A matrix with its bias, where the file has one.
-    fn linear(
-        &mut self,
-        role: &str,
-        layer: Option<u64>,
-        rows: usize,
-        cols: usize,
-    ) -> Result<Linear> {
-        Ok(Linear {
-            name: self.role(role, layer).and_then(|role| role.name(Naming::Gguf)),
-            expert: (0, 1),
-            matrix: self.matrix(role, layer, rows, cols)?,
-            bias: self.bias(role, layer, rows)?,
-        })
-    }
-
-    /// What is added to the products of a role's tensor: what the file has, and must have where the
-    /// family says so.
-    fn bias(&self, role: &str, layer: Option<u64>, len: usize) -> Result<Vec<f32>> {
-        let Some(role) = self.role(role, layer) else { return Ok(Vec::new()) };
-        let bias = Role { bias: true, ..role };
-        match bias.tensor(self.model, self.naming) {
-            Some(tensor) => self.vector(tensor, len),
-            None if bias.names.bias == Bias::Always => Err(missing(&bias.title())),
-            None => Ok(Vec::new()),
-        }
-    }
-
-    /// `tensor` as a matrix: in the mapped files where its rows stand in order there, else copied.
-    fn load(&mut self, tensor: &Tensor, rows: usize, cols: usize) -> Result<Matrix> {
-        if tensor.rows() != rows as u64 || tensor.row_len() != cols as u64 || rows == 0 || cols == 0
-        {
-            let (name, shape) = (&tensor.name, &tensor.shape);
-            let what = format!("{name} has shape {shape:?}; the model needs {rows} rows of {cols}");
-            return Err(Error::unsupported(what, "check the file with regguf verify"));
-        }
-        let row_bytes = usize::try_from(tensor.row_bytes()).unwrap_or(0);
-        if let Some(matrix) = self.unmerged(tensor, rows, cols)? {
-            return Ok(matrix);
-        }
-        let in_order = tensor.sum.is_none()
-            && tensor.join == Join::Rows
-            && tensor.orders.is_empty()
-            && tensor.pieces.iter().all(Piece::is_dense)
-            && !tensor.big_endian;
-        if in_order && tensor.pieces.iter().all(|p| p.rows % tensor.quant.row_group() as u64 == 0) {
-            let mut parts = Vec::with_capacity(tensor.pieces.len());
-            for piece in &tensor.pieces {
-                let map = self.map(piece.file)?;
-                let start = usize::try_from(piece.at).unwrap_or(usize::MAX);
-                let count = usize::try_from(piece.rows).unwrap_or(usize::MAX);
-                let end = count.checked_mul(row_bytes).and_then(|len| start.checked_add(len));
-                let end = end.filter(|end| *end <= map.len());
-                let end = end.ok_or_else(|| missing(&format!("all bytes of {}", tensor.name)))?;
-                parts.push((count, Bytes::Mapped(map, start..end)));
-            }
-            return Ok(Matrix::new(tensor.quant, cols, row_bytes, parts));
-        }
-        let mut bytes = vec![0; rows * row_bytes];
-        self.model.read_rows(tensor, 0, rows as u64, &mut bytes)?;
-        let all = 0..bytes.len();
-        let parts = vec![(rows, Bytes::Owned(Arc::new(bytes), all))];
-        Ok(Matrix::new(tensor.quant, cols, row_bytes, parts))
-    }
-
-    /// A matrix to which adapters add their products, as it is stored, and the products beside it; none where
-    /// it is another thing.
-    fn unmerged(&mut self, tensor: &Tensor, rows: usize, cols: usize) -> Result<Option<Matrix>> {
-        let Some(sum) = tensor.sum.as_ref().filter(|_| tensor.orders.is_empty()) else {
-            return Ok(None);
-        };
-        if sum.terms.iter().any(|term| matches!(term, Term::Rows { .. })) {
-            return Ok(None);
-        }
-        let mut matrix = self.load(&sum.base, rows, cols)?;
-        for term in &sum.terms {
-            if let Term::Product { a, b, scale, .. } = term {
-                let rank = usize::try_from(a.rows()).unwrap_or(0);
-                let (a, b) = (self.load(a, rank, cols)?, self.load(b, rows, rank)?);
-                matrix.add(Product { a, b, scale: *scale });
-            }
-        }
-        Ok(Some(matrix))
-    }
-
-    fn map(&mut self, file: usize) -> Result<Arc<Mmap>> {
-        let known = self.maps.get(file).ok_or_else(|| missing("a file of the model"))?;
-        if let Some(map) = known {
-            return Ok(map.clone());
-        }
-        let map = Arc::new(map::map(&self.model.files[file])?);
-        self.maps[file] = Some(map.clone());
-        Ok(map)
-    }
-
-    fn norm(&self, role: &str, layer: Option<u64>) -> Result<Norm> {
-        let weight = self.vector(&self.found(role, layer)?, self.config.width)?;
-        Ok(Norm { weight, bias: self.bias(role, layer, self.config.width)? })
-    }
-
-    /// A norm that some families or models have.
-    fn some_norm(&self, role: &str, layer: Option<u64>) -> Result<Option<Norm>> {
-        self.has(role, layer).then(|| self.norm(role, layer)).transpose()
-    }
-
-    /// A norm of queries or keys, as long as one head or as all of them.
-    fn head_norm(&self, role: &str, layer: Option<u64>, heads: usize) -> Result<Option<Norm>> {
-        if !self.has(role, layer) {
-            return Ok(None);
-        }
-        let tensor = self.found(role, layer)?;
-        let head = self.config.head;
-        let len = if tensor.elements() == head as u64 { head } else { heads * head };
-        let bias = self.bias(role, layer, len)?;
-        Ok(Some(Norm { weight: self.vector(&tensor, len)?, bias }))
-    }
-
-    /// Whether the tensor of a role must be there: where the family or any layer says so.
-    fn has(&self, role: &str, layer: Option<u64>) -> bool {
-        let Some(needed) = self.role(role, layer).map(|role| !role.names.optional) else {
-            return false;
-        };
-        let layers = 0..self.config.layers as u64;
-        needed
-            || match layer {
-                Some(_) => layers.into_iter().any(|n| self.tensor(role, Some(n)).is_some()),
-                None => self.tensor(role, None).is_some(),
-            }
-    }
-
-    fn vector(&self, tensor: &Tensor, len: usize) -> Result<Vec<f32>> {
-        let numbers = self.numbers(tensor)?;
-        if numbers.len() != len {
-            let what = format!("{} has {} numbers; {len} are needed", tensor.name, numbers.len());
-            return Err(Error::unsupported(what, "check the file with regguf verify"));
-        }
-        Ok(numbers)
-    }
-
-    fn numbers(&self, tensor: &Tensor) -> Result<Vec<f32>> {
-        // Vectors of a model are as long as a row of its matrices; anything longer is no vector.
-        if tensor.elements() > 1 << 24 {
-            return Err(missing(&format!("{} as a vector", tensor.name)));
-        }
-        let mut bytes = vec![0; usize::try_from(tensor.bytes()).unwrap_or(0)];
-        self.model.read_rows(tensor, 0, tensor.rows(), &mut bytes)?;
-        let mut out = vec![0.0; usize::try_from(tensor.elements()).unwrap_or(0)];
-        let row_len = usize::try_from(tensor.row_len()).unwrap_or(0);
-        decode_rows(tensor.quant, Isa::best(), &bytes, row_len, &mut out);
-        Ok(out)
-    }
-}
-
-fn missing(what: &str) -> Error {
-    Error::unsupported(format!("the model cannot be run: it lacks {what}"), "try regguf inspect")
-}
-
-/// Rows of a matrix that stands for several, as a matrix of its own.
-fn band(all: &Linear, name: Option<String>, rows: Range<usize>) -> Result<Linear> {
-    let group = all.matrix.quant().row_group();
-    if !(rows.start.is_multiple_of(group) && rows.end.is_multiple_of(group)) {
-        let what = format!("rows of {} are coded {group} together", all.matrix.quant());
-        return Err(Error::unsupported(what, "convert it to another type to run it"));
-    }
-    let bias = all.bias.get(rows.clone()).unwrap_or_default().to_vec();
-    Ok(Linear { name, expert: all.expert, bias, matrix: all.matrix.band(rows) })
 }

@@ -398,7 +398,13 @@ impl Stated {
 }
 
 /// GGUF's names of what `yarn` may be tuned by.
-const YARN: [&str; 4] = ["yarn_ext_factor", "yarn_attn_factor", "yarn_beta_fast", "yarn_beta_slow"];
+const YARN: [&str; 5] = [
+    "yarn_ext_factor",
+    "yarn_attn_factor",
+    "yarn_beta_fast",
+    "yarn_beta_slow",
+    "yarn_log_multiplier",
+];
 
 impl Scaling {
     /// The scaling that keys of GGUF state.

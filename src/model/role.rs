@@ -67,10 +67,17 @@ impl Role {
     ) -> impl Iterator<Item = Role> {
         let has = move |names: &Names| names.experts.is_none_or(|with| with == experts);
         family.roles.iter().filter(move |(_, names)| has(names)).flat_map(move |(id, names)| {
-            let count = if names.is_layered() { layers(names.counted_by()) } else { 1 };
+            let known = |symbol: &Option<String>| symbol.as_ref().map(|symbol| layers(symbol) > 0);
+            let none = known(&names.sized_by) == Some(false) || known(&names.unless) == Some(true);
+            let first = names.after.as_ref().map_or(0, |symbol| layers(symbol));
+            let count = match names.is_layered() {
+                _ if none => 0,
+                true => layers(names.counted_by()),
+                false => 1,
+            };
             let layer = move |n| names.is_layered().then_some(n);
             let biases = [false, true].into_iter().take(1 + usize::from(names.bias != Bias::None));
-            (0..count).flat_map(move |n| {
+            (first..count).flat_map(move |n| {
                 biases.clone().map(move |bias| Role { id, names, layer: layer(n), bias })
             })
         })

@@ -130,6 +130,11 @@ impl Facts for OfModel<'_> {
     }
 }
 
+/// Whether a number is zero, or a flag false.
+fn is_none(value: &Value) -> bool {
+    value.as_f64() == Some(0.0) || value.as_bool() == Some(false)
+}
+
 /// Numbers that somebody states.
 struct Given<'a>(&'a [(&'a str, u64)]);
 
@@ -194,7 +199,7 @@ impl Search<'_> {
             return Some(Known { value, stated: false, follows: true });
         }
         let stated = self.facts.stated(symbol, size);
-        match stated.filter(|value| !size.nonzero || value.as_f64() != Some(0.0)) {
+        match stated.filter(|value| !size.nonzero || !is_none(value)) {
             Some(value) => {
                 let follows = size.only_stated && follows().as_ref() == Some(&value);
                 Some(Known { value, stated: true, follows })
@@ -242,6 +247,7 @@ impl Search<'_> {
             Origin::Sum(terms) => {
                 terms.iter().try_fold(0u64, |all, term| all.checked_add(self.term(term)?))
             }
+            Origin::Less(a, b) => self.term(a)?.checked_sub(self.term(b)?),
             Origin::Quotient(a, b) => self.term(a)?.checked_div(self.term(b)?),
             Origin::Fraction(a, b) => {
                 let fraction = self.term(a)? as f64 / self.term(b)? as f64;

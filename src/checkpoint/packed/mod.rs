@@ -15,6 +15,7 @@ mod fp8;
 mod gptq;
 mod groups;
 mod mlx;
+mod mxfp4;
 mod part;
 mod small;
 
@@ -22,7 +23,7 @@ use std::collections::HashSet;
 
 use serde_json::Value as Json;
 
-use self::part::{Matrix, Parts, Rows, in_memory};
+use self::part::{Blocks, Matrix, Parts, Rows, in_memory};
 use super::{Stored, assemble::Draft, dtype::Dtype, safetensors};
 use crate::{
     bytes::Input,
@@ -65,10 +66,15 @@ const WAYS: [Make; 9] = [
 /// Where parts are missing, do not fit each other or what is stated.
 pub fn decode(draft: &mut Draft, shards: &mut [Vec<Stored>], stated: Option<&Json>) -> Result<u64> {
     let mut made: Vec<Vec<(usize, Matrix)>> = Vec::new();
+    let mut in_blocks: Vec<Vec<(usize, Blocks)>> = Vec::new();
     let parts = Parts::new(draft, shards, stated);
     for shard in &*shards {
-        let mut of_shard = Vec::new();
+        let (mut of_shard, mut blocks) = (Vec::new(), Vec::new());
         for (place, stored) in shard.iter().enumerate() {
+            if let Some(found) = mxfp4::blocks(&parts, stored)? {
+                blocks.push((place, found));
+                continue;
+            }
             let mut ways =
                 WAYS.iter().map(|make| make(&parts, stored)).filter_map(Result::transpose);
             if let Some(matrix) = ways.next().transpose()? {
@@ -76,6 +82,7 @@ pub fn decode(draft: &mut Draft, shards: &mut [Vec<Stored>], stated: Option<&Jso
             }
         }
         made.push(of_shard);
+        in_blocks.push(blocks);
     }
     let mut spent = HashSet::new();
     let (mut count, f32) = (0, Dtype::of_safetensors("F32"));
@@ -96,6 +103,17 @@ pub fn decode(draft: &mut Draft, shards: &mut [Vec<Stored>], stated: Option<&Jso
                 at: 0,
                 big_endian: false,
             };
+            draft.files.push(input);
+            count += 1;
+        }
+    }
+    for (shard, made) in shards.iter_mut().zip(in_blocks) {
+        for (place, Blocks { name, dtype, shape, stride, parts, len, fill }) in made {
+            let Some(stored) = shard.get_mut(place) else { continue };
+            let input = Input::made(&name, len, fill);
+            spent.extend(parts.into_iter().filter(|part| *part != name));
+            let (file, at, big_endian) = (draft.files.len(), 0, false);
+            *stored = Stored { name, dtype, shape, stride, file, at, big_endian };
             draft.files.push(input);
             count += 1;
         }

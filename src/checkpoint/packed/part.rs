@@ -38,6 +38,27 @@ pub struct Matrix {
     pub rows: Box<dyn Rows>,
 }
 
+/// A tensor of GGUF's blocks in place of its parts.
+pub struct Blocks {
+    /// Its name, as a model that was never quantized has it.
+    pub name: String,
+    /// The type of its blocks.
+    pub dtype: &'static Dtype,
+    /// Its shape as such a model has it.
+    pub shape: Vec<u64>,
+    /// Numbers from one index to the next, for each dimension: in blocks the innermost is not always the last.
+    pub stride: Vec<u64>,
+    /// The parts that it is made of, by name.
+    pub parts: Vec<String>,
+    /// Bytes of its blocks.
+    pub len: u64,
+    /// What computes whole blocks, from the byte on.
+    pub fill: Fill,
+}
+
+/// Computes the blocks that stand at a byte.
+pub type Fill = Box<dyn Fn(u64, &mut [u8]) -> Result<()> + Send + Sync>;
+
 /// Every tensor of a checkpoint by its name, and what its settings say of quantization.
 pub struct Parts<'a> {
     draft: &'a Draft,
@@ -104,6 +125,24 @@ impl<'a> Parts<'a> {
         let end = name.rsplit('.').next().unwrap_or(name);
         let missing = || self.odd(codes, format_args!("no {end} beside it"), WHOLE);
         self.optional(name, types)?.ok_or_else(missing)
+    }
+
+    /// A tensor of bytes with gaps nowhere, whatever its dimensions: its last `inner` ones are a row.
+    ///
+    /// # Errors
+    /// As [`Parts::optional`].
+    pub fn flat(&self, stored: &Stored, inner: usize) -> Result<Part> {
+        let Stored { name, dtype, shape, stride, file, at, .. } = stored;
+        if dtype.bits != 8 || shape.contains(&0) || *stride != safetensors::dense(shape) {
+            let what = format!("{} of shape {shape:?} with strides {stride:?}", dtype.name);
+            return Err(self.odd(name, what, DENSE));
+        }
+        let missing = || self.odd(name, "its file is missing", WHOLE);
+        let input = self.draft.files.get(*file).cloned().ok_or_else(missing)?;
+        let split = shape.len().saturating_sub(inner);
+        let count = |some: Option<&[u64]>| some.unwrap_or_default().iter().product();
+        let (rows, columns) = (count(shape.get(..split)), count(shape.get(split..)));
+        Ok(Part { name: name.clone(), input, at: *at, rows, columns, dtype, big_endian: false })
     }
 
     /// The same, of a tensor that need not be there.

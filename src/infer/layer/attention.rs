@@ -21,6 +21,8 @@ pub struct Attention {
     pub query_norm: Option<Norm>,
     /// The same of keys.
     pub key_norm: Option<Norm>,
+    /// The score of each head beside those of positions, whose share is lost; empty where all counts.
+    pub sinks: Vec<f32>,
     /// From heads back to the stream.
     pub out: Linear,
 }
@@ -62,7 +64,7 @@ impl Attention {
             turn(&mut keys, kv_heads * head);
         }
         cache.extend(n, &keys, &values);
-        let mixed = mix(config, &queries, cache, n); // [T][heads * head]
+        let mixed = mix(config, &self.sinks, &queries, cache, n); // [T][heads * head]
         self.out.of(&mixed, tap) // [T][width]
     }
 }

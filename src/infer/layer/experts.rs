@@ -14,6 +14,8 @@ use crate::{
 pub struct Mlp {
     /// A row for each expert; none where there is one part for all tokens.
     pub router: Option<Linear>,
+    /// What is added to the scores of experts where they are chosen, and not to their shares; empty for nothing.
+    pub shift: Vec<f32>,
     /// The one part, or the experts.
     pub parts: Vec<FeedForward>,
     /// The expert that every token is sent to as well.
@@ -33,15 +35,18 @@ pub struct Shared {
 impl Mlp {
     /// `[T][width]` in and out: with experts the sum of the chosen ones' results, each by its share.
     pub fn of(&self, config: &Config, x: &[f32], tap: &mut Tapped) -> Vec<f32> {
-        let Config { width, experts_used, activation, shares, .. } = *config;
+        let Config { width, activation, .. } = *config;
         let count = self.parts.len();
         let Some(router) = &self.router else {
             return self.parts[0].of(activation, x, tap); // [T][width]
         };
         let mut scores = router.of(x, tap); // [T][experts]
-        scores.chunks_exact_mut(count).for_each(softmax);
+        match config.routing.sigmoid || !self.shift.is_empty() {
+            true => sigmoid(&mut scores),
+            false => scores.chunks_exact_mut(count).for_each(softmax),
+        }
         let chosen: Vec<Vec<(usize, f32)>> =
-            scores.chunks_exact(count).map(|scores| best(scores, experts_used, shares)).collect();
+            scores.chunks_exact(count).map(|scores| self.best(scores, config)).collect();
         let mut out = vec![0.0; x.len()]; // [T][width]
         for (e, expert) in self.parts.iter().enumerate() {
             let share = |t: &Vec<(usize, f32)>| t.iter().find(|(i, _)| *i == e).map(|(_, s)| *s);
@@ -74,14 +79,44 @@ impl Mlp {
     }
 }
 
-/// The `n` largest of all experts' shares with their places, first where equal.
-fn best(all: &[f32], n: usize, shares: Shares) -> Vec<(usize, f32)> {
-    let mut order: Vec<(usize, f32)> = all.iter().copied().enumerate().collect();
-    order.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-    order.truncate(n);
-    if shares == Shares::OfChosen {
-        let sum: f32 = order.iter().map(|(_, share)| share).sum();
-        order.iter_mut().for_each(|(_, share)| *share /= sum);
+impl Mlp {
+    /// The experts with the largest of all scores, first where equal, each with its share.
+    fn best(&self, all: &[f32], config: &Config) -> Vec<(usize, f32)> {
+        let Config { experts_used, shares, routing, .. } = config;
+        let shift = |i: usize| self.shift.get(i).copied().unwrap_or(0.0);
+        let mut order: Vec<(usize, f32)> =
+            all.iter().enumerate().map(|(i, score)| (i, score + shift(i))).collect();
+        let per_group = all.len() / routing.groups.max(1);
+        if routing.groups > 1 && per_group > 0 {
+            let score = |group: &[(usize, f32)]| {
+                let mut scores: Vec<f32> = group.iter().map(|(_, score)| *score).collect();
+                scores.sort_by(|a, b| b.total_cmp(a));
+                let counted = if self.shift.is_empty() && !routing.sigmoid { 1 } else { 2 };
+                scores.iter().take(counted).sum::<f32>()
+            };
+            let mut groups: Vec<(usize, f32)> =
+                order.chunks_exact(per_group).map(score).enumerate().collect();
+            sort(&mut groups);
+            groups.truncate(routing.groups_used);
+            order.retain(|(i, _)| groups.iter().any(|(group, _)| *group == i / per_group));
+        }
+        sort(&mut order);
+        order.truncate(*experts_used);
+        for (i, share) in &mut order {
+            *share = all.get(*i).copied().unwrap_or(0.0);
+        }
+        if *shares == Shares::OfChosen || routing.norm {
+            let sum: f32 = order.iter().map(|(_, share)| share).sum();
+            order.iter_mut().for_each(|(_, share)| *share /= sum);
+        }
+        if routing.scale != 1.0 {
+            order.iter_mut().for_each(|(_, share)| *share *= routing.scale);
+        }
+        order
     }
-    order
+}
+
+/// The largest first, of equal ones the first.
+fn sort(order: &mut [(usize, f32)]) {
+    order.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
 }

@@ -22,7 +22,7 @@ use crate::{
         cache::{BLOCK, Cache},
         config::{Config, Position},
         dot::{LANES, add, dot},
-        functions::softmax,
+        functions::{softmax, softmax_beside},
         panel,
     },
     per_isa,
@@ -32,8 +32,8 @@ use crate::{
 /// Queries of one head that go together.
 const TOKENS: usize = 24;
 
-/// `[T][heads * head]` in and out.
-pub fn mix(config: &Config, queries: &[f32], cache: &Cache, n: usize) -> Vec<f32> {
+/// `[T][heads * head]` in and out; `sinks` has a number for each head, or none.
+pub fn mix(config: &Config, sinks: &[f32], queries: &[f32], cache: &Cache, n: usize) -> Vec<f32> {
     let Config { heads, head, .. } = *config;
     let count = queries.len() / (heads * head);
     let mut by_head = vec![0.0; queries.len()]; // [heads][T][head]
@@ -46,7 +46,8 @@ pub fn mix(config: &Config, queries: &[f32], cache: &Cache, n: usize) -> Vec<f32
             let of_token = |t: usize| &queries[(t * heads + h) * head..][..head];
             room.queries.clear();
             tokens.clone().for_each(|t| room.queries.extend(of_token(t)));
-            let view = View { config, cache, n, h, tokens, all: count };
+            let sink = sinks.get(h).copied();
+            let view = View { config, cache, n, h, sink, tokens, all: count };
             view.mix(room, out);
         });
     });
@@ -78,6 +79,8 @@ struct View<'a> {
     cache: &'a Cache,
     n: usize,
     h: usize,
+    /// The score beside those of positions whose share is lost, where the head has one.
+    sink: Option<f32>,
     tokens: Range<usize>,
     /// Tokens of the batch.
     all: usize,
@@ -134,7 +137,10 @@ impl View<'_> {
                 }
             }
             capped(looked, attention_cap);
-            softmax(looked);
+            match self.sink {
+                Some(sink) => softmax_beside(looked, sink),
+                None => softmax(looked),
+            }
         }
         // What every one of the tokens sees, between what only some do.
         let common = last.start..first.end.max(last.start);

@@ -45,6 +45,10 @@ impl FeedForward {
 fn gated(activation: Activation, gate: &mut [f32], up: &[f32]) {
     gate.par_chunks_mut(SHARE).zip(up.par_chunks(SHARE)).for_each(|(gate, up)| {
         functions::activate(Isa::best(), activation, gate);
+        if activation == Activation::SiluBounded {
+            gate.iter_mut().zip(up).for_each(|(gate, up)| *gate *= functions::bounded(*up));
+            return;
+        }
         for (gate, up) in gate.iter_mut().zip(up) {
             *gate *= up;
         }

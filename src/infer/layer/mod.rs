@@ -5,6 +5,7 @@
 pub mod attention;
 pub mod experts;
 mod heads;
+pub mod latent;
 pub mod mlp;
 pub mod norm;
 pub mod position;

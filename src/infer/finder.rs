@@ -1,0 +1,247 @@
+//! Finding the tensors of a model by what they do, and taking them as matrices and vectors.
+
+use std::{ops::Range, sync::Arc};
+
+use memmap2::Mmap;
+
+use super::{
+    Config,
+    layer::{Linear, norm::Norm},
+    matrix::{Bytes, Matrix, Product},
+};
+use crate::{
+    bytes::map,
+    error::{Error, Result},
+    format::family::{Bias, Family},
+    model::{
+        Join, Model, Order, Piece, Tensor,
+        role::{Naming, Role},
+        tensor::Term,
+    },
+    quant::{decode_rows, isa::Isa},
+};
+
+/// Finds tensors of one model.
+pub struct Finder<'m> {
+    /// Whose tensors.
+    pub model: &'m Model,
+    /// Its files that are mapped so far.
+    pub maps: Vec<Option<Arc<Mmap>>>,
+    /// Of which family it is.
+    pub family: &'static Family,
+    /// Whose names its tensors bear.
+    pub naming: Naming,
+    /// Its sizes.
+    pub config: Config,
+}
+
+impl Finder<'_> {
+    /// The tensor of a role, in the row order of ggml.
+    pub fn tensor(&self, role: &str, layer: Option<u64>) -> Option<Tensor> {
+        let role = self.role(role, layer)?;
+        let mut tensor = role.tensor(self.model, self.naming)?.clone();
+        if self.naming == Naming::Hf && role.names.rotary && tensor.orders.is_empty() {
+            let Config { heads, kv_heads, .. } = self.config;
+            let heads = if role.id == "query" { heads } else { kv_heads };
+            let rows_per_head = tensor.rows().checked_div(heads as u64)?;
+            tensor.orders.push(Order::PairsFromHalves { rows_per_head });
+        }
+        Some(tensor)
+    }
+
+    /// What a tensor is in the family's table.
+    pub fn role(&self, role: &str, layer: Option<u64>) -> Option<Role> {
+        let (id, names) = self.family.roles.get_key_value(role)?;
+        Some(Role { id, names, layer, bias: false })
+    }
+
+    /// The same, of a tensor that must be there.
+    pub fn found(&self, role: &str, layer: Option<u64>) -> Result<Tensor> {
+        let place = layer.map_or(String::new(), |n| format!(" of layer {n}"));
+        let tensor = self.tensor(role, layer);
+        tensor.ok_or_else(|| missing(&format!("the tensor {role}{place}")))
+    }
+
+    /// The matrix of a role.
+    pub fn matrix(
+        &mut self,
+        role: &str,
+        layer: Option<u64>,
+        rows: usize,
+        cols: usize,
+    ) -> Result<Matrix> {
+        let tensor = self.found(role, layer)?;
+        self.load(&tensor, rows, cols)
+    }
+
+    /// A matrix with its bias, where the file has one.
+    pub fn linear(
+        &mut self,
+        role: &str,
+        layer: Option<u64>,
+        rows: usize,
+        cols: usize,
+    ) -> Result<Linear> {
+        Ok(Linear {
+            name: self.role(role, layer).and_then(|role| role.name(Naming::Gguf)),
+            expert: (0, 1),
+            matrix: self.matrix(role, layer, rows, cols)?,
+            bias: self.bias(role, layer, rows)?,
+        })
+    }
+
+    /// What is added to the products of a role's tensor: what the file has, and must have where the
+    /// family says so.
+    pub fn bias(&self, role: &str, layer: Option<u64>, len: usize) -> Result<Vec<f32>> {
+        let Some(role) = self.role(role, layer) else { return Ok(Vec::new()) };
+        let bias = Role { bias: true, ..role };
+        match bias.tensor(self.model, self.naming) {
+            Some(tensor) => self.vector(tensor, len),
+            None if bias.names.bias == Bias::Always => Err(missing(&bias.title())),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// `tensor` as a matrix: in the mapped files where its rows stand in order there, else copied.
+    pub fn load(&mut self, tensor: &Tensor, rows: usize, cols: usize) -> Result<Matrix> {
+        if tensor.rows() != rows as u64 || tensor.row_len() != cols as u64 || rows == 0 || cols == 0
+        {
+            let (name, shape) = (&tensor.name, &tensor.shape);
+            let what = format!("{name} has shape {shape:?}; the model needs {rows} rows of {cols}");
+            return Err(Error::unsupported(what, "check the file with regguf verify"));
+        }
+        let row_bytes = usize::try_from(tensor.row_bytes()).unwrap_or(0);
+        if let Some(matrix) = self.unmerged(tensor, rows, cols)? {
+            return Ok(matrix);
+        }
+        let in_order = tensor.sum.is_none()
+            && tensor.join == Join::Rows
+            && tensor.orders.is_empty()
+            && tensor.pieces.iter().all(Piece::is_dense)
+            && !tensor.big_endian;
+        if in_order && tensor.pieces.iter().all(|p| p.rows % tensor.quant.row_group() as u64 == 0) {
+            let mut parts = Vec::with_capacity(tensor.pieces.len());
+            for piece in &tensor.pieces {
+                let map = self.map(piece.file)?;
+                let start = usize::try_from(piece.at).unwrap_or(usize::MAX);
+                let count = usize::try_from(piece.rows).unwrap_or(usize::MAX);
+                let end = count.checked_mul(row_bytes).and_then(|len| start.checked_add(len));
+                let end = end.filter(|end| *end <= map.len());
+                let end = end.ok_or_else(|| missing(&format!("all bytes of {}", tensor.name)))?;
+                parts.push((count, Bytes::Mapped(map, start..end)));
+            }
+            return Ok(Matrix::new(tensor.quant, cols, row_bytes, parts));
+        }
+        let mut bytes = vec![0; rows * row_bytes];
+        self.model.read_rows(tensor, 0, rows as u64, &mut bytes)?;
+        let all = 0..bytes.len();
+        let parts = vec![(rows, Bytes::Owned(Arc::new(bytes), all))];
+        Ok(Matrix::new(tensor.quant, cols, row_bytes, parts))
+    }
+
+    /// A matrix to which adapters add their products, as it is stored, and the products beside it; none where
+    /// it is another thing.
+    fn unmerged(&mut self, tensor: &Tensor, rows: usize, cols: usize) -> Result<Option<Matrix>> {
+        let Some(sum) = tensor.sum.as_ref().filter(|_| tensor.orders.is_empty()) else {
+            return Ok(None);
+        };
+        if sum.terms.iter().any(|term| matches!(term, Term::Rows { .. })) {
+            return Ok(None);
+        }
+        let mut matrix = self.load(&sum.base, rows, cols)?;
+        for term in &sum.terms {
+            if let Term::Product { a, b, scale, .. } = term {
+                let rank = usize::try_from(a.rows()).unwrap_or(0);
+                let (a, b) = (self.load(a, rank, cols)?, self.load(b, rows, rank)?);
+                matrix.add(Product { a, b, scale: *scale });
+            }
+        }
+        Ok(Some(matrix))
+    }
+
+    fn map(&mut self, file: usize) -> Result<Arc<Mmap>> {
+        let known = self.maps.get(file).ok_or_else(|| missing("a file of the model"))?;
+        if let Some(map) = known {
+            return Ok(map.clone());
+        }
+        let map = Arc::new(map::map(&self.model.files[file])?);
+        self.maps[file] = Some(map.clone());
+        Ok(map)
+    }
+
+    /// A norm that must be there.
+    pub fn norm(&self, role: &str, layer: Option<u64>) -> Result<Norm> {
+        let weight = self.vector(&self.found(role, layer)?, self.config.width)?;
+        Ok(Norm { weight, bias: self.bias(role, layer, self.config.width)? })
+    }
+
+    /// A norm that some families or models have.
+    pub fn some_norm(&self, role: &str, layer: Option<u64>) -> Result<Option<Norm>> {
+        self.has(role, layer).then(|| self.norm(role, layer)).transpose()
+    }
+
+    /// A norm of queries or keys, as long as one head or as all of them.
+    pub fn head_norm(&self, role: &str, layer: Option<u64>, heads: usize) -> Result<Option<Norm>> {
+        if !self.has(role, layer) {
+            return Ok(None);
+        }
+        let tensor = self.found(role, layer)?;
+        let head = self.config.head;
+        let len = if tensor.elements() == head as u64 { head } else { heads * head };
+        let bias = self.bias(role, layer, len)?;
+        Ok(Some(Norm { weight: self.vector(&tensor, len)?, bias }))
+    }
+
+    /// Whether the tensor of a role must be there: where the family or any layer says so.
+    pub fn has(&self, role: &str, layer: Option<u64>) -> bool {
+        let Some(needed) = self.role(role, layer).map(|role| !role.names.optional) else {
+            return false;
+        };
+        let layers = 0..self.config.layers as u64;
+        needed
+            || match layer {
+                Some(_) => layers.into_iter().any(|n| self.tensor(role, Some(n)).is_some()),
+                None => self.tensor(role, None).is_some(),
+            }
+    }
+
+    /// The numbers of a tensor, of which there must be so many.
+    pub fn vector(&self, tensor: &Tensor, len: usize) -> Result<Vec<f32>> {
+        let numbers = self.numbers(tensor)?;
+        if numbers.len() != len {
+            let what = format!("{} has {} numbers; {len} are needed", tensor.name, numbers.len());
+            return Err(Error::unsupported(what, "check the file with regguf verify"));
+        }
+        Ok(numbers)
+    }
+
+    /// The numbers of a small tensor.
+    pub fn numbers(&self, tensor: &Tensor) -> Result<Vec<f32>> {
+        // Vectors of a model are as long as a row of its matrices; anything longer is no vector.
+        if tensor.elements() > 1 << 24 {
+            return Err(missing(&format!("{} as a vector", tensor.name)));
+        }
+        let mut bytes = vec![0; usize::try_from(tensor.bytes()).unwrap_or(0)];
+        self.model.read_rows(tensor, 0, tensor.rows(), &mut bytes)?;
+        let mut out = vec![0.0; usize::try_from(tensor.elements()).unwrap_or(0)];
+        let row_len = usize::try_from(tensor.row_len()).unwrap_or(0);
+        decode_rows(tensor.quant, Isa::best(), &bytes, row_len, &mut out);
+        Ok(out)
+    }
+}
+
+/// The refusal of a model that lacks something.
+pub fn missing(what: &str) -> Error {
+    Error::unsupported(format!("the model cannot be run: it lacks {what}"), "try regguf inspect")
+}
+
+/// Rows of a matrix that stands for several, as a matrix of its own.
+pub fn band(all: &Linear, name: Option<String>, rows: Range<usize>) -> Result<Linear> {
+    let group = all.matrix.quant().row_group();
+    if !(rows.start.is_multiple_of(group) && rows.end.is_multiple_of(group)) {
+        let what = format!("rows of {} are coded {group} together", all.matrix.quant());
+        return Err(Error::unsupported(what, "convert it to another type to run it"));
+    }
+    let bias = all.bias.get(rows.clone()).unwrap_or_default().to_vec();
+    Ok(Linear { name, expert: all.expert, bias, matrix: all.matrix.band(rows) })
+}
