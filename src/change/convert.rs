@@ -202,7 +202,7 @@ fn is_vector(target: Target, step: &Step) -> bool {
     if never.iter().any(|end| step.name.ends_with(end.as_str())) {
         return true;
     }
-    let small = ["_norm.weight", "ffn_gate_inp.weight"];
+    let small = ["_norm.weight", "ffn_gate_inp.weight", "_exps.bias"];
     step.shape.len() < 2 || small.iter().any(|end| step.name.ends_with(end))
 }
 

@@ -4,7 +4,11 @@
 //! Rows go back into the order that transformers has, halves for pairs and heads one by one, and quantized
 //! weights are decoded. What is written follows from the family's description.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    ops::Range,
+    path::{Path, PathBuf},
+};
 
 use rayon::prelude::*;
 use serde_json::{Map, Value as Json, json};
@@ -15,9 +19,9 @@ use crate::{
         Input, Replace,
         replace::{check_interrupt, check_target, make_folder, write_small},
     },
-    checkpoint::{self, tokenizer},
+    checkpoint::{self, cut, tokenizer},
     error::{Error, Result},
-    format::family::Bias,
+    format::family::{Bias, Cut},
     model::{Hyper, Model, Naming, Order, Role, Scaling, Stated, Vocab, rows},
     quant::{
         QuantType, decode_rows,
@@ -40,13 +44,15 @@ pub struct Export {
     model: Model,
     weights: Vec<Weight>,
     header: Vec<u8>,
+    tensors: usize,
     total: u64,
 }
 
-/// One tensor of the output.
+/// A tensor of the output, or rows of one that are a tensor's there.
 #[derive(Debug)]
 struct Weight {
     tensor: usize,
+    rows: Range<u64>,
     to: QuantType,
     encode: EncodeRows,
     at: u64,
@@ -94,15 +100,14 @@ pub fn plan(model: Model, folder: PathBuf, dtype: &str, stated: &Stated) -> Resu
     let mut entries = Map::new();
     entries.insert("__metadata__".to_owned(), json!({"format": "pt"}));
     let mut at = 0;
+    let mut joined: BTreeMap<String, (&Cut, Vec<Joint>)> = BTreeMap::new();
     for step in &plan.steps {
         let Some(tensor) = model.tensors.get_mut(step.source) else { continue };
         if step.name == "rope_freqs.weight" {
             continue;
         }
-        let alone = |role: &Role| checkpoint::cut::whole_of(family, role).is_none();
-        let role = of(&step.name).filter(alone);
-        let role =
-            role.filter(|role| role.names.experts != Some(true) && role.names.shape.len() < 3);
+        let plain = |role: &Role| cut::of_role(family, role).is_none_or(|(cut, _)| cut.is_plain());
+        let role = of(&step.name).filter(|role| role.names.experts != Some(true) && plain(role));
         let named = role.and_then(|role| Some((role, role.written(Naming::Hf, has)?)));
         let Some((role, name)) = named else {
             let what = format!("{}: transformers' {class} has no place for it", step.name);
@@ -139,13 +144,49 @@ pub fn plan(model: Model, folder: PathBuf, dtype: &str, stated: &Stated) -> Resu
         if turned {
             shape.reverse();
         }
-        entries.insert(
-            name,
-            json!({"dtype": to.name().to_uppercase(), "shape": shape, "data_offsets": [at, at + bytes]}),
-        );
-        weights.push(Weight { tensor: step.source, to, encode, at, turned, less });
-        at += bytes;
+        let weight = |rows: Range<u64>, at| Weight {
+            tensor: step.source,
+            rows,
+            to,
+            encode,
+            at,
+            turned,
+            less,
+        };
+        let all = tensor.rows();
+        if let Some((cut, part)) = cut::of_role(family, &role) {
+            let whole = cut.hf.replace("{n}", &role.layer.unwrap_or(0).to_string());
+            let (_, parts) = joined.entry(whole).or_insert((cut, Vec::new()));
+            parts.push((part, role.names.shape.len(), shape, weight(0..all, 0)));
+            continue;
+        }
+        let entry = |shape: &[u64], at: u64, bytes: u64| json!({"dtype": to.name().to_uppercase(), "shape": shape, "data_offsets": [at, at + bytes]});
+        match name.split_once(".experts.").zip(shape.split_first()) {
+            // Stacked in GGUF, one by one here.
+            Some(((before, after), (count, inner))) if shape.len() == 3 && *count > 0 => {
+                let (rows, bytes) = (all / count, bytes / count);
+                for e in 0..*count {
+                    entries
+                        .insert(format!("{before}.experts.{e}.{after}"), entry(inner, at, bytes));
+                    weights.push(weight(e * rows..(e + 1) * rows, at));
+                    at += bytes;
+                }
+            }
+            _ => {
+                entries.insert(name, entry(&shape, at, bytes));
+                weights.push(weight(0..all, at));
+                at += bytes;
+            }
+        }
     }
+    for (name, (cut, parts)) in joined {
+        let entry = join(cut, &hyper, parts, &mut at, &mut weights).ok_or_else(|| {
+            let what = format!("{name}: the tensors that it is made of do not fit each other");
+            Error::unsupported(what, "check the file with regguf verify")
+        })?;
+        entries.insert(name, entry);
+    }
+    let tensors = entries.len() - 1;
     let mut header = serde_json::to_vec(&entries).unwrap_or_default();
     header.resize(header.len().next_multiple_of(8), b' ');
     let total = 8 + header.len() as u64 + at;
@@ -157,13 +198,57 @@ pub fn plan(model: Model, folder: PathBuf, dtype: &str, stated: &Stated) -> Resu
         let found = roles.iter().any(|role| role.id == id && role.bias == bias);
         config.insert(flag.clone(), found.into());
     }
+    for (role, said) in &family.family.with_role {
+        for (name, value) in said.iter().filter(|_| has(role)) {
+            config.insert(name.clone(), json!(value));
+        }
+    }
     // As transformers writes it.
     config.sort_keys();
     let config = Json::Object(config);
     let mut files = vec![("config.json", pretty(&config))];
     files.extend(tokenizer::files::files(&model.vocab, &mut notes));
     let keep_nan = false;
-    Ok(Export { folder, files, notes, keep_nan, model, weights, header, total })
+    Ok(Export { folder, files, notes, keep_nan, model, weights, header, tensors, total })
+}
+
+/// A part of a tensor that GGUF has cut: which, its dimensions there, its shape, all of its rows.
+type Joint = (usize, usize, Vec<u64>, Weight);
+
+/// Lays out the parts of a tensor that GGUF has cut: the rows of each group, part by part, all in the type that the
+/// first is written in. Its entry; none where parts are missing or do not fit.
+fn join(
+    cut: &Cut,
+    hyper: &Hyper,
+    mut parts: Vec<Joint>,
+    at: &mut u64,
+    weights: &mut Vec<Weight>,
+) -> Option<Json> {
+    parts.sort_by_key(|(part, ..)| *part);
+    let groups = cut.groups.as_ref().map_or(Some(1), |symbol| hyper.sizes.get(symbol))?;
+    let (_, dimensions, shape, Weight { to, encode, .. }) = parts.first()?;
+    let (dimensions, columns, to, encode) = (*dimensions, *shape.last()?, *to, *encode);
+    let counts: Vec<u64> =
+        parts.iter().map(|(.., weight)| weight.rows.end / groups.max(1)).collect();
+    let fits = |(i, (part, rank, shape, weight)): (usize, &Joint)| {
+        let whole = weight.rows.end.is_multiple_of(groups);
+        *part == i && *rank == dimensions && shape.last() == Some(&columns) && whole
+    };
+    if groups == 0 || parts.len() != cut.into.len() || !parts.iter().enumerate().all(fits) {
+        return None;
+    }
+    let (start, rows): (u64, u64) = (*at, counts.iter().sum());
+    let row = columns.checked_mul(to.layout().bytes as u64)?;
+    for group in 0..groups {
+        for ((.., weight), count) in parts.iter().zip(&counts) {
+            let rows = group * count..(group + 1) * count;
+            weights.push(Weight { rows, to, encode, at: *at, ..*weight });
+            *at += count * row;
+        }
+    }
+    let shape =
+        if dimensions == 3 { vec![groups, rows, columns] } else { vec![groups * rows, columns] };
+    Some(json!({"dtype": to.name().to_uppercase(), "shape": shape, "data_offsets": [start, *at]}))
 }
 
 fn pretty(value: &Json) -> Vec<u8> {
@@ -198,7 +283,7 @@ impl Export {
         })?;
         self.model.files.iter().try_for_each(Input::check_read)?;
         let written = checkpoint::weights(out.temp_path())?;
-        if written.tensors.len() != self.weights.len() {
+        if written.tensors.len() != self.tensors {
             let what = format!("{}: does not hold what was written", self.target().display());
             return Err(Error::unsupported(what, "it was not kept"));
         }
@@ -217,8 +302,9 @@ impl Export {
             }
             let group = tensor.quant.row_group() as u64;
             let step = (CHUNK / tensor.row_len().max(1) / group * group).max(group);
-            let firsts = (0..tensor.rows()).step_by(usize::try_from(step).unwrap_or(usize::MAX));
-            chunks.extend(firsts.map(|first| (weight, first, step.min(tensor.rows() - first))));
+            let Range { start, end } = weight.rows;
+            let firsts = (start..end).step_by(usize::try_from(step).unwrap_or(usize::MAX));
+            chunks.extend(firsts.map(|first| (weight, first, step.min(end - first))));
         }
         chunks
     }
@@ -252,7 +338,10 @@ impl Export {
         self.model.read_rows(tensor, first, rows, &mut raw)?;
         let row_len = size(tensor.row_len())?;
         let width = weight.to.layout().bytes as u64;
-        let at = 8 + self.header.len() as u64 + weight.at + first * tensor.row_len() * width;
+        let at = 8
+            + self.header.len() as u64
+            + weight.at
+            + (first - weight.rows.start) * tensor.row_len() * width;
         progress.advance(rows * tensor.row_len() * width);
         if tensor.quant == weight.to && !weight.turned && !weight.less {
             self.check(weight, first, &raw, &[])?;

@@ -26,10 +26,15 @@ pub fn of(family: &'static Family, name: &str) -> Option<(&'static Cut, u64)> {
     })
 }
 
+/// The cut that a role is a part of, and which part.
+pub fn of_role<'f>(family: &'f Family, role: &Role) -> Option<(&'f Cut, usize)> {
+    let place = |cut: &'f Cut| Some((cut, cut.into.iter().position(|part| part.role == role.id)?));
+    family.cuts.iter().find_map(place).filter(|_| !role.bias)
+}
+
 /// The name of the tensor that a role is cut out of, in checkpoints.
 pub fn whole_of(family: &Family, role: &Role) -> Option<String> {
-    let has = |cut: &&Cut| cut.into.iter().any(|part| part.role == role.id);
-    let cut = family.cuts.iter().find(has).filter(|_| !role.bias)?;
+    let (cut, _) = of_role(family, role)?;
     Some(cut.hf.replace("{n}", &role.layer?.to_string()))
 }
 

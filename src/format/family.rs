@@ -71,6 +71,13 @@ pub struct Cut {
     pub vectors: bool,
 }
 
+impl Cut {
+    /// Whether its parts are bands of whole rows, as GGUF has them.
+    pub fn is_plain(&self) -> bool {
+        !(self.alternate || self.turned || self.vectors || self.into.iter().any(|part| part.turned))
+    }
+}
+
 /// A part of such a tensor.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -101,6 +108,9 @@ pub struct Identity {
     /// What else `config.json` says of every model of it.
     #[serde(default)]
     pub config: BTreeMap<String, toml::Value>,
+    /// What it says instead of models that have a tensor of this role.
+    #[serde(default)]
+    pub with_role: BTreeMap<String, BTreeMap<String, toml::Value>>,
     /// Settings of `config.json` that no key of GGUF holds: what they must be where they are there.
     #[serde(default)]
     pub fixed: BTreeMap<String, toml::Value>,

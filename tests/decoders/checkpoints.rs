@@ -254,19 +254,7 @@ fn tensors_of(bytes: &[u8]) -> std::collections::BTreeMap<String, (Json, Vec<u8>
 }
 
 /// Families that do not go back.
-const ONE_WAY: [&str; 11] = [
-    "deepseek2",
-    "gpt-oss",
-    "qwen2moe",
-    "qwen3moe",
-    "gemma2",
-    "gemma3",
-    "glm4",
-    "cohere2",
-    "granitemoe",
-    "baichuan",
-    "internlm2",
-];
+const ONE_WAY: [&str; 6] = ["deepseek2", "gpt-oss", "gemma2", "gemma3", "glm4", "cohere2"];
 
 /// There and back: the names, shapes and numbers of transformers' file, a config.json that says the same, and from
 /// it the same GGUF again.
@@ -280,7 +268,7 @@ fn gguf_goes_back_to_the_checkpoint_that_it_was_made_of() {
         let back = folder.path().join("back");
         let stated = Stated::default();
         let export = match export::plan(new.clone(), back.clone(), "f32", &stated) {
-            // Experts are stacked in GGUF, one matrix each here; of others it does not say all that config.json has.
+            // GGUF does not say all that config.json has, or has matrices the other way round.
             Err(error) if ONE_WAY.iter().any(|one| name.starts_with(one)) => {
                 assert_eq!(error.exit_code(), 4);
                 continue;
@@ -338,7 +326,7 @@ fn gguf_goes_back_to_the_checkpoint_that_it_was_made_of() {
         }
         seen += 1;
     }
-    assert!(seen >= 17, "{seen}");
+    assert!(seen >= 24, "{seen}");
 }
 
 /// Without any one of its tensors, or with one of another shape, a checkpoint is refused by that tensor's name.
