@@ -215,6 +215,14 @@ fn scaling(draft: &mut Draft, family: &Family, config: &Json, rope: &Json) -> Re
             high: float("high_freq_factor").unwrap_or(4.0),
             original: original.unwrap_or(8192.0),
         },
+        // Its factors are a part of the model, for which this version has no place.
+        (Some(long @ ("longrope" | "su")), _) => {
+            let path = draft.folder.join("config.json");
+            let what = format!("{}: rope_scaling of type {long:?}: not yet", path.display());
+            let next =
+                "use llama.cpp's convert_hf_to_gguf.py, or the model with the shorter context";
+            return Err(Error::unsupported(what, next));
+        }
         (Some(other), _) => {
             draft.notes.push(format!(
                 "rope scaling {other:?} is computed by readers or not at all: nothing is stored for it"
