@@ -10,7 +10,7 @@ use crate::{
     bytes::Input,
     error::{Error, Result},
     format::catalog,
-    model::{Hyper, Join, Metadata, Model, Naming, Order, Piece, Role, Tensor, Value},
+    model::{Hyper, Join, Metadata, Model, Naming, Order, Piece, Role, Scaling, Tensor, Value},
     quant::QuantType,
 };
 
@@ -115,14 +115,20 @@ impl Draft {
         let mut tensors = Vec::new();
         let base = hyper.sizes.f32("rope_base").unwrap_or(ROPE_BASE);
         let head = hyper.sizes.get("head").and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
-        if let Some(divisors) = hyper.scaling.divisors(base, head) {
-            let bytes = divisors.iter().flat_map(|d| d.to_le_bytes()).collect();
-            self.files.push(Input::memory("rope_freqs.weight", bytes));
-            let shape = vec![divisors.len() as u64];
+        let mut factors = Vec::new();
+        factors.extend(hyper.scaling.divisors(base, head).map(|all| ("rope_freqs.weight", all)));
+        if let Scaling::Long { long, short, .. } = &hyper.scaling {
+            factors.push(("rope_factors_long.weight", long.clone()));
+            factors.push(("rope_factors_short.weight", short.clone()));
+        }
+        for (name, factors) in factors {
+            let bytes = factors.iter().flat_map(|d| d.to_le_bytes()).collect();
+            self.files.push(Input::memory(name, bytes));
+            let shape = vec![factors.len() as u64];
             let f32 = QuantType::today("f32");
             let file = self.files.len() - 1;
-            let name = "rope_freqs.weight".to_owned();
-            tensors.extend(f32.and_then(|f32| Tensor::whole(name, shape, f32, file, 0)));
+            let whole = |f32| Tensor::whole(name.to_owned(), shape, f32, file, 0);
+            tensors.extend(f32.and_then(whole));
         }
         tensors.extend(parts.iter().map(Part::tensor));
         let elements = tensors.iter().map(Tensor::elements).sum();

@@ -109,6 +109,13 @@ pub fn of_config(
         ));
     }
     let scaling = rope.map_or(Ok(Scaling::None), |rope| scaling(draft, family, config, rope))?;
+    if let Scaling::Long { long, .. } = &scaling {
+        let pairs = sizes.get("n_rot").map(|turning| turning / 2);
+        if pairs != Some(long.len() as u64) {
+            let (found, wanted) = (long.len().to_string(), format!("{pairs:?}"));
+            return Err(json::malformed(&path, "rope_scaling.long_factor", &found, &wanted));
+        }
+    }
     Ok(Hyper::new(family, sizes, scaling))
 }
 
@@ -163,6 +170,43 @@ fn carried(path: &Path, family: &Family, config: &Json, windows: bool) -> Result
     }
 }
 
+/// The factors of positions within texts of training and beyond.
+fn long_factors(path: &Path, config: &Json, rope: &Json, original: Option<f64>) -> Result<Scaling> {
+    let list = |name: &str| -> Result<Vec<f32>> {
+        let found = rope.get(name).and_then(Json::as_array);
+        let numbers = found.map(|all| all.iter().filter_map(json::float).collect::<Vec<f32>>());
+        let positive = |all: &Vec<f32>| !all.is_empty() && all.iter().all(|factor| *factor > 0.0);
+        let whole =
+            numbers.filter(|all| positive(all) && found.is_some_and(|f| f.len() == all.len()));
+        let wanted = "a list of numbers above 0";
+        whole.ok_or_else(|| {
+            json::malformed(path, &format!("rope_scaling.{name}"), "something else", wanted)
+        })
+    };
+    let (long, short) = (list("long_factor")?, list("short_factor")?);
+    let reach = inside(config, "max_position_embeddings").and_then(Json::as_f64);
+    let (Some(reach), Some(trained)) = (reach, original.filter(|trained| *trained > 1.0)) else {
+        let field = "original_max_position_embeddings";
+        return Err(json::malformed(path, field, "nothing", "a context length"));
+    };
+    if long.len() != short.len() {
+        let found = format!("{} numbers beside {}", long.len(), short.len());
+        return Err(json::malformed(path, "rope_scaling.long_factor", &found, "as many"));
+    }
+    let scale = reach / trained;
+    let attention = if scale > 1.0 { (1.0 + scale.ln() / trained.ln()).sqrt() } else { 1.0 };
+    let stated = rope.get("attention_factor").and_then(Json::as_f64);
+    let own = ["short_mscale", "long_mscale"].iter().any(|name| inside(rope, name).is_some());
+    if own || stated.is_some_and(|stated| (stated - attention).abs() > 1e-6) {
+        let what =
+            format!("{}: rope_scaling states factors of attention of its own", path.display());
+        return Err(Error::unsupported(what, "only the one that its lengths give is carried"));
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "rounded, as the converter does")]
+    let attention = attention as f32;
+    Ok(Scaling::Long { long, short, attention })
+}
+
 /// How `rope`, which stands in `config`, says that rotary frequencies are stretched.
 fn scaling(draft: &mut Draft, family: &Family, config: &Json, rope: &Json) -> Result<Scaling> {
     let float = |key: &str| rope.get(key).and_then(Json::as_f64);
@@ -215,6 +259,9 @@ fn scaling(draft: &mut Draft, family: &Family, config: &Json, rope: &Json) -> Re
             high: float("high_freq_factor").unwrap_or(4.0),
             original: original.unwrap_or(8192.0),
         },
+        (Some("longrope" | "su"), _) if family.family.long_factors => {
+            long_factors(&draft.folder.join("config.json"), config, rope, original)?
+        }
         // Its factors are a part of the model, for which this version has no place.
         (Some(long @ ("longrope" | "su")), _) => {
             let path = draft.folder.join("config.json");

@@ -145,6 +145,9 @@ pub struct Identity {
     /// More of them, of some of the classes in `hf`.
     #[serde(default)]
     pub class_defaults: BTreeMap<String, BTreeMap<String, toml::Value>>,
+    /// Whether llama.cpp has a place for the long and short factors of its rotary positions.
+    #[serde(default)]
+    pub long_factors: bool,
     /// Whether checkpoints have further layers behind the last, which guess more tokens and are left out.
     #[serde(default)]
     pub beyond: bool,
@@ -242,7 +245,7 @@ pub struct Size {
     /// Whether 0 or false says that there is none.
     #[serde(default)]
     pub nonzero: bool,
-    /// Whether it may be 0 in `config.json`, where other whole numbers may not.
+    /// Whether it may be 0, where other whole numbers may not; `config.json` then lacks it.
     #[serde(default)]
     pub zero: bool,
     /// The numbers that stand for words of `config.json`.

@@ -55,6 +55,11 @@ impl Cache {
         self.len
     }
 
+    /// Positions that there is room for in all.
+    pub fn context(&self) -> usize {
+        self.context
+    }
+
     /// Whether no position is filled.
     pub fn is_empty(&self) -> bool {
         self.len == 0

@@ -127,6 +127,8 @@ pub enum Position {
         rope: Rope,
         /// By which in layers with a window, where those differ.
         near: Option<Rope>,
+        /// By which in contexts of more tokens than these, where those differ.
+        far: Option<(usize, Rope)>,
         /// Which numbers together.
         pairs: Pairs,
     },
@@ -145,8 +147,22 @@ impl Position {
     /// Where there is not one factor for each pair.
     pub fn divided(&self, factors: &[f32]) -> Result<Position> {
         Ok(match self.clone() {
-            Position::Rotary { rope, near, pairs } => {
-                Position::Rotary { rope: rope.divided(factors)?, near, pairs }
+            Position::Rotary { rope, near, far, pairs } => {
+                Position::Rotary { rope: rope.divided(factors)?, near, far, pairs }
+            }
+            other => other,
+        })
+    }
+
+    /// The same with two lists of factors: for contexts of at most `trained` tokens, and for longer ones.
+    ///
+    /// # Errors
+    /// Where there is not one factor for each pair.
+    pub fn reaching(&self, short: &[f32], long: &[f32], trained: usize) -> Result<Position> {
+        Ok(match self.clone() {
+            Position::Rotary { rope, near, pairs, .. } => {
+                let far = Some((trained, rope.clone().divided(long)?));
+                Position::Rotary { rope: rope.divided(short)?, near, far, pairs }
             }
             other => other,
         })
@@ -297,6 +313,7 @@ fn position(
         arithmetic::Position::Rotary(pairs) => Position::Rotary {
             rope: Rope::new(numbers, head, between)?,
             near: Rope::near(numbers, head)?,
+            far: None,
             pairs,
         },
         arithmetic::Position::Learned => Position::Stream,

@@ -43,6 +43,10 @@ impl Rope {
         let mut rope = Rope { steps: plain, magnitude: 1.0 };
         match numbers.str("rope.scaling.type").unwrap_or("linear") {
             "none" => {}
+            // Factors for each pair, in tensors, come with one for queries and keys.
+            "longrope" | "linear" if factor == 1.0 => {
+                rope.magnitude = number("scaling.attn_factor").unwrap_or(1.0) as f32;
+            }
             "linear" => rope.steps.iter_mut().for_each(|step| *step /= factor),
             "yarn" => {
                 // The pair that turns `turns` times within the trained context.

@@ -14,6 +14,7 @@ use super::{
         recurrence::{ChannelMix, TimeMix},
     },
     matrix::Matrix,
+    numbers::Numbers,
 };
 use crate::{
     bytes::{Input, map},
@@ -165,6 +166,13 @@ impl Weights {
         if let Some(tensor) = model.tensor("rope_freqs.weight") {
             let factors = finder.numbers(tensor)?;
             finder.config.position = finder.config.position.divided(&factors)?;
+        }
+        let [short, long] = ["short", "long"].map(|kind| format!("rope_factors_{kind}.weight"));
+        if let (Some(short), Some(long)) = (model.tensor(&short), model.tensor(&long)) {
+            let (short, long) = (finder.numbers(short)?, finder.numbers(long)?);
+            let trained = Numbers::of(family, &model.metadata);
+            let trained = trained.size("rope.scaling.original_context_length", 1 << 32)?;
+            finder.config.position = finder.config.position.reaching(&short, &long, trained)?;
         }
         let mapped = model.files.iter().zip(&finder.maps).filter(|(_, map)| map.is_some());
         let files = mapped.map(|(file, _)| file.clone()).collect();

@@ -80,6 +80,16 @@ pub enum Scaling {
         /// Further parameters.
         more: Vec<(&'static str, f32)>,
     },
+    /// Each by a divisor of its own, of which there are two lists, stored as tensors: for texts longer than those of
+    /// training, and for others.
+    Long {
+        /// Those for longer texts.
+        long: Vec<f32>,
+        /// Those for others.
+        short: Vec<f32>,
+        /// What queries and keys are multiplied with in either case.
+        attention: f32,
+    },
     /// LLaMA 3.1's rule, stored as a tensor of divisors.
     Llama3 {
         /// The divisor of the lowest frequencies.
@@ -337,7 +347,8 @@ impl Hyper {
             let (Some(name), Some(value)) = (size.config.first(), self.sizes.value(symbol)) else {
                 continue;
             };
-            if size.only_stated && !self.sizes.is_own(symbol) {
+            let none = size.zero && value.as_u64() == Some(0);
+            if none || size.only_stated && !self.sizes.is_own(symbol) {
                 continue;
             }
             let json: Json = match *value {
@@ -429,6 +440,7 @@ impl Scaling {
         };
         match self {
             Scaling::None | Scaling::Llama3 { .. } => {}
+            Scaling::Long { attention, .. } => set("attn_factor", (*attention).into()),
             Scaling::Linear(factor) => {
                 set("type", "linear".into());
                 set("factor", (*factor).into());
@@ -452,6 +464,10 @@ impl Scaling {
         let whole = |v: f64| format!("{v}").parse::<u64>().map_or_else(|_| v.into(), Json::from);
         match self {
             Scaling::None => Json::Null,
+            Scaling::Long { long, short, attention } => json!({
+                "type": "longrope", "long_factor": long, "short_factor": short,
+                "attention_factor": attention
+            }),
             Scaling::Linear(factor) => json!({"type": "linear", "factor": factor}),
             Scaling::Yarn { factor, original, .. } => json!({
                 "type": "yarn", "factor": factor, "original_max_position_embeddings": original

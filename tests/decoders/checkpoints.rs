@@ -254,7 +254,8 @@ fn tensors_of(bytes: &[u8]) -> std::collections::BTreeMap<String, (Json, Vec<u8>
 }
 
 /// Families that do not go back.
-const ONE_WAY: [&str; 6] = ["deepseek2", "gpt-oss", "gemma2", "gemma3", "glm4", "cohere2"];
+const ONE_WAY: [&str; 7] =
+    ["phi3-long", "deepseek2", "gpt-oss", "gemma2", "gemma3", "glm4", "cohere2"];
 
 /// There and back: the names, shapes and numbers of transformers' file, a config.json that says the same, and from
 /// it the same GGUF again.

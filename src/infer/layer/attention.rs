@@ -52,8 +52,10 @@ impl Attention {
             }
         }
         let turns = config.unturned == 0 || !(n + 1).is_multiple_of(config.unturned);
-        if let (Position::Rotary { rope, near, pairs }, true) = (&config.position, turns) {
+        if let (Position::Rotary { rope, near, far, pairs }, true) = (&config.position, turns) {
             let past = cache.len();
+            let far = far.as_ref().filter(|(trained, _)| cache.context() > *trained);
+            let rope = far.map_or(rope, |(_, far)| far);
             let rope = near.as_ref().filter(|_| config.windows.covers(n)).unwrap_or(rope);
             let turn = |vectors: &mut [f32], width: usize| {
                 vectors.par_chunks_exact_mut(width).enumerate().for_each(|(t, vector)| {
