@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use regguf::{
-    change::{self, upgrade},
+    change::{self, convert, upgrade},
     container::{self, OpenOptions},
     model::{Model, loader},
     quant::{
@@ -142,6 +142,13 @@ fn types_of_other_programs_are_decoded_and_upgraded() {
             exact.push(id.clone());
         }
         change::carry(&model, &[plan], true, &()).unwrap();
+        // The words of an upgrade are none of a conversion's.
+        let types = vec!["f32".to_owned()];
+        let folder = folder.path().to_owned();
+        let asked = convert::Options { types, folder, ..Default::default() };
+        let (_, plans) = convert::plan(model.clone(), &asked).unwrap();
+        let words = plans[0].notes.join("; ");
+        assert!(!words.contains("has no place"), "{quant}: {words}");
         let copy = upgrade::Options { as_stored: true, ..Default::default() };
         let (_, plan) = upgrade::plan(model, &copy).unwrap();
         assert!(matches!(plan.steps[0].act, change::Act::Copy), "{quant}");

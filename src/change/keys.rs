@@ -11,7 +11,9 @@ use crate::{
         container::{Container, Skeleton, Spelling},
         family::{Family, Tokenizer},
     },
-    model::{Hyper, Metadata, Model, Naming, Stated, TokenKind, Vocab, loader::Content},
+    model::{
+        Hyper, Metadata, Model, Naming, Stated, Texts, TokenKind, Vocab, loader::Content, spelling,
+    },
 };
 
 /// The version of GGUF's quantized blocks; it has not changed since GGUF began.
@@ -135,6 +137,19 @@ pub(super) fn modernise(
         plan.notes.extend(mended.notes);
         plan.assumed.extend(mended.canonical_scores.then(vocabulary::assumed_scores));
         mended.vocab.to_metadata(&mut keys);
+    }
+    let own = || given.is_none() && keys.get("tokenizer.ggml.merges").is_none();
+    if own()
+        && let Some(merges) = spelling::lost_merges(&model.vocab)
+    {
+        plan.notes.push(format!(
+            "tokenizer.ggml.merges is missing: rebuilt from the ids of {} tokens, each of which the merges of those \
+             before it leave in two parts",
+            merges.len()
+        ));
+        let mut texts = Texts::default();
+        merges.iter().for_each(|merge| texts.push(merge));
+        keys.set("tokenizer.ggml.merges", texts);
     }
     let byte_pairs = keys.str("tokenizer.ggml.model") == Some("gpt2");
     if byte_pairs && keys.get("tokenizer.ggml.pre").is_none() {

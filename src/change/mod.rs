@@ -9,6 +9,7 @@ pub mod choose;
 pub mod convert;
 pub mod edit;
 pub mod export;
+pub mod graft;
 mod keys;
 pub mod npy;
 pub mod output;

@@ -48,7 +48,7 @@ fn check(present: &BTreeSet<u64>, prune: &BTreeSet<u64>) -> Result<()> {
 
 /// Takes the items of the blocks in `prune` out of the arrays of one item a block, and lowers the counts of
 /// the first and the last blocks by those that go.
-fn counts(metadata: &mut Metadata, prune: &BTreeSet<u64>) {
+pub(super) fn counts(metadata: &mut Metadata, prune: &BTreeSet<u64>) {
     let architecture = metadata.str("general.architecture").unwrap_or_default().to_owned();
     let word = |name: &str| format!("{architecture}.{name}");
     let blocks = metadata.u64(&word("block_count")).unwrap_or(0);

@@ -8,7 +8,9 @@
 use std::path::{Path, PathBuf};
 
 use super::{
-    Act, Plan, Step, Target, adapter, keys,
+    Act, Plan, Step, Target, adapter,
+    graft::Graft,
+    keys,
     output::{place, stem_of_model},
     prepare,
     vocabulary::{self, Rebuilt},
@@ -47,6 +49,8 @@ pub struct Options {
     pub as_stored: bool,
     /// Every matrix gets a type of its own afterwards: one that the target never held may be F32 till then.
     pub retyped: bool,
+    /// Tensors to leave out, and to take from other files.
+    pub graft: Graft,
     /// Undo the key-row order that convert.py of 27 July to 28 September 2023 got wrong.
     pub repair_key_rows: bool,
 }
@@ -72,6 +76,8 @@ pub fn plan(model: Model, options: &Options) -> Result<(Model, Plan)> {
     let family = Family::of(&model)?;
     let from_gguf = keys::are_gguf(&model);
     let mut notes = model.notes.clone();
+    let mut model = model;
+    options.graft.apply(&mut model, &mut notes)?;
     let model = if options.as_stored { model } else { model.readable() };
     let model = prepare::prepare(model, target, options.repair_key_rows, &mut notes)?;
     let mut steps = Vec::new();
@@ -252,7 +258,7 @@ fn step(
     };
     let loss = if fit == Fidelity::Exact { "exactly" } else { "as nearly as it can" };
     let note = format!("{from} has no place in {}: {to} holds it {loss}", target.title());
-    if !notes.contains(&note) {
+    if !options.retyped && !notes.contains(&note) {
         notes.push(note);
     }
     Ok(made(to, Act::Recode { encode, weights: None }))

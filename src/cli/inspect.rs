@@ -3,6 +3,7 @@
 mod adapter;
 mod data;
 mod facts;
+mod markdown;
 mod raw;
 
 use std::{
@@ -49,6 +50,9 @@ pub struct Args {
     /// List header words and metadata
     #[arg(long)]
     metadata: bool,
+    /// Print it as Markdown, for the card of a model
+    #[arg(long, conflicts_with_all = ["json", "tensors", "vocab", "metadata"])]
+    markdown: bool,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -81,6 +85,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
             continue;
         }
         match inspect(path, args) {
+            Ok((facts, _)) if args.markdown => print(&markdown::card(&facts))?,
             Ok((facts, model)) => {
                 let mut out = facts.to_string();
                 if globals.verbose > 0 {

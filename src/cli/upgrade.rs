@@ -5,13 +5,15 @@ use std::{
     process::ExitCode,
 };
 
+use regex::Regex;
+
 use super::{
     Globals, json, print,
     progress::Bar,
     write::{check_not_made, make_output_folder},
 };
 use crate::{
-    change::{self, Plan, report::Report, upgrade::Options},
+    change::{self, Plan, graft::Graft, report::Report, upgrade::Options},
     check::pair::{
         orders::Orders,
         prove::{TEXT, TOKENS, proof, running},
@@ -29,6 +31,7 @@ Examples:
   regguf upgrade ggml-model-q4_0.bin --dry-run
   regguf upgrade llama-2-7b.ggmlv3.q4_K_M.bin -o llama-2-7b.Q4_K_M.gguf --eps 1e-5 --context 4096
   regguf upgrade alpaca-lora.bin --base llama-7b.gguf --prove
+  regguf upgrade with-vision.gguf --drop '^(v|mm)\\.' -o text.gguf
   regguf upgrade model.gguf --to ggjt-v3 -o for-an-old-build.bin
 
 Formats are gguf-v3, gguf-v3-be, gguf-v2, gguf-v1, ggjt-v3, ggjt-v2, ggjt-v1, ggmf-v1 and ggml.")]
@@ -47,6 +50,12 @@ pub struct Args {
     /// Put key rows back in order (convert.py between 27 July and 28 September 2023)
     #[arg(long)]
     repair_key_rows: bool,
+    /// Leave out tensors whose names this regular expression finds
+    #[arg(long, value_name = "REGEX")]
+    drop: Vec<Regex>,
+    /// Take the tensors of another GGUF whose names a regular expression finds
+    #[arg(long, num_args = 2, value_names = ["OTHER", "REGEX"])]
+    take_from: Vec<String>,
     #[command(flatten)]
     write: super::write::WriteArgs,
     #[command(flatten)]
@@ -61,6 +70,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         exact: args.exact,
         clamp_scales: args.clamp_scales,
         repair_key_rows: args.repair_key_rows,
+        graft: graft(args)?,
         ..args.write.options()
     };
     let mut unproved = None;
@@ -101,6 +111,16 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         false => print(&report.text(globals.verbose > 0))?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Which tensors go and which come.
+fn graft(args: &Args) -> Result<Graft> {
+    let pair = |pair: &[String; 2]| {
+        let wrong = |error| Error::Usage(format!("--take-from … {}: {error}", pair[1]));
+        Ok((PathBuf::from(&pair[0]), Regex::new(&pair[1]).map_err(wrong)?))
+    };
+    let take = args.take_from.as_chunks().0.iter().map(pair).collect::<Result<_>>()?;
+    Ok(Graft { drop: args.drop.clone(), take })
 }
 
 /// What its base says of the rows of an old adapter; a proof wants one.

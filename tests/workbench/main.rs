@@ -1,5 +1,6 @@
 //! The workbench: files looked into, edited, split and joined by the command, as people call it.
 
+mod graft;
 mod metadata;
 mod shards;
 mod tensors;

@@ -26,7 +26,7 @@ use crate::{
     model::{
         Model, Sizes, Tensor,
         loader::{self, Content},
-        lora,
+        lora, spelling,
     },
     quant::QuantType,
     size,
@@ -329,7 +329,9 @@ fn shares(model: &Model) -> Vec<Share> {
 /// The command to type next; what today's llama.cpp makes of the file, as far as it was looked at.
 fn next(path: &Path, format: &'static Container, model: &Model, refused: &[Finding]) -> String {
     let today = model.tensors.iter().all(|t| t.quant.is_today() && t.fold == 1);
-    let broken = container::upgrade_mends(model) || change::has_single_experts(model);
+    let broken = container::upgrade_mends(model)
+        || change::has_single_experts(model)
+        || spelling::lost_merges(&model.vocab).is_some();
     let word = shell_word(&unicode(path));
     let foreign = Family::of(model).is_err();
     let closed = |t: &&Tensor| t.quant.stranger().is_some() && !t.is_decodable();

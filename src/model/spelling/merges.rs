@@ -2,6 +2,32 @@
 
 use std::collections::HashMap;
 
+use crate::model::{TokenKind, Vocab};
+
+/// The merges of a GGUF's tokens, which are spelled in its alphabet: none where a token between them is not made by
+/// the merges before it, for then the ids are not in their order.
+pub(super) fn of_tokens(vocab: &Vocab) -> Option<Vec<String>> {
+    let mut merges = Merges::default();
+    let mut odd = false;
+    for (id, text) in vocab.tokens.iter().enumerate() {
+        if vocab.kind(id) != TokenKind::Normal {
+            continue;
+        }
+        let text = std::str::from_utf8(text).ok()?;
+        let known = merges.made.contains_key(text);
+        let learned = merges.add(text).is_some();
+        if learned && (odd || known) {
+            return None;
+        }
+        // What was added by hand stands behind all that was learned.
+        odd |= !learned && text.chars().count() > 1;
+    }
+    (merges.in_order.len() >= FEW).then_some(merges.in_order)
+}
+
+/// Merges that are too few to be sure of their order.
+const FEW: usize = 16;
+
 /// No token that was learned is longer: GPT-NeoX-20B's longest has 1024 letters.
 const LONGEST: usize = 1024;
 /// Longer ones are rare: GPT-2's longest has 128 letters.

@@ -15,6 +15,12 @@ use crate::format::{catalog, container::Spelling, family::Tokenizer};
 pub use decoded::has_lost;
 use merges::Merges;
 
+/// The merges of a GGUF of byte pairs that lacks them, where the order of its tokens gives them.
+pub fn lost_merges(vocab: &Vocab) -> Option<Vec<String>> {
+    let lost = vocab.model == "gpt2" && vocab.merges.is_empty();
+    lost.then(|| merges::of_tokens(vocab)).flatten()
+}
+
 /// A vocabulary in GGUF's terms.
 #[derive(Debug)]
 pub struct Spelled {

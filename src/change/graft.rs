@@ -1,0 +1,172 @@
+//! Tensors left out of a GGUF, or taken from another one: blocks that predict further tokens, the eyes of a model
+//! that are wanted in a file of their own, a tensor that was lost.
+//!
+//! Counts and arrays of one item a block follow: they shrink with the last blocks, and grow with those of the other
+//! file, from whose metadata they then come.
+
+use std::{collections::BTreeSet, path::PathBuf};
+
+use regex::Regex;
+
+use super::{choose::mix, prune};
+use crate::{
+    bytes::Input,
+    container::{self, OpenOptions},
+    error::{Error, Result, named},
+    format::catalog,
+    model::{Metadata, Model, Tensor},
+    size,
+};
+
+/// Which tensors go and which come.
+#[derive(Clone, Debug, Default)]
+pub struct Graft {
+    /// Tensors whose names one of these finds are left out.
+    pub drop: Vec<Regex>,
+    /// Tensors of other files whose names these find are taken.
+    pub take: Vec<(PathBuf, Regex)>,
+}
+
+impl Graft {
+    /// Changes the model as asked; `notes` say what was done.
+    ///
+    /// # Errors
+    /// Where nothing has such a name, a tensor is there already, or counts would be wrong afterwards.
+    pub(super) fn apply(&self, model: &mut Model, notes: &mut Vec<String>) -> Result<()> {
+        if self.drop.is_empty() && self.take.is_empty() {
+            return Ok(());
+        }
+        if !super::keys::are_gguf(model) {
+            let what = "--drop and --take-from are for GGUF files";
+            return Err(Error::unsupported(what, "upgrade the file first, then its GGUF"));
+        }
+        for pattern in &self.drop {
+            leave_out(model, pattern, notes)?;
+        }
+        let mut others = Vec::new();
+        for (path, pattern) in &self.take {
+            let other = container::open(path, &OpenOptions::default())?;
+            take(model, &other, pattern, notes)?;
+            others.push(other);
+        }
+        counts(model, &others, notes)
+    }
+}
+
+fn leave_out(model: &mut Model, pattern: &Regex, notes: &mut Vec<String>) -> Result<()> {
+    let mut gone: Vec<Tensor> = Vec::new();
+    model.tensors.retain(|tensor| {
+        let found = pattern.is_match(&tensor.name);
+        gone.extend(found.then(|| tensor.clone()));
+        !found
+    });
+    if gone.is_empty() {
+        let what = format!("--drop {pattern}: finds no tensor");
+        return Err(Error::refused(what, "`regguf tensors FILE` lists their names"));
+    }
+    if model.tensors.is_empty() {
+        let what = format!("--drop {pattern}: finds every tensor, and nothing would be left");
+        return Err(Error::refused(what, "`regguf tensors FILE` lists their names"));
+    }
+    notes.push(format!("left out: {}", told(&gone)));
+    let eyes = |name: &str| name.starts_with("v.") || name.starts_with("mm.");
+    let had_eyes = gone.iter().any(|t| eyes(&t.name));
+    if had_eyes && !model.tensors.iter().any(|t| eyes(&t.name)) {
+        let start = format!("{}.vision.", model.metadata.architecture());
+        let keys: Vec<String> = model.metadata.iter().map(|(key, _)| key.to_owned()).collect();
+        let of_eyes = keys.iter().filter(|key| key.starts_with(&start) || key.starts_with("clip."));
+        let gone = of_eyes.filter(|key| model.metadata.remove(key).is_some()).count();
+        if gone > 0 {
+            notes.push(format!("{gone} keys that speak of vision left out too"));
+        }
+    }
+    Ok(())
+}
+
+fn take(model: &mut Model, other: &Model, pattern: &Regex, notes: &mut Vec<String>) -> Result<()> {
+    let from = other.files.first().map(Input::name).unwrap_or_default();
+    let found = other.tensors.iter().filter(|tensor| pattern.is_match(&tensor.name));
+    let mut found: Vec<Tensor> = found.cloned().collect();
+    let next = "`regguf tensors FILE` lists their names";
+    if found.is_empty() {
+        return Err(Error::refused(format!("--take-from {from} {pattern}: finds no tensor"), next));
+    }
+    if let Some(there) = found.iter().find(|tensor| model.tensor(&tensor.name).is_some()) {
+        let what = format!("--take-from {from} {pattern}: {} is there already", there.name);
+        return Err(Error::refused(what, "leave the model's own out with --drop"));
+    }
+    let before = model.files.len();
+    for piece in found.iter_mut().flat_map(|tensor| &mut tensor.pieces) {
+        piece.file += before;
+    }
+    notes.push(format!("taken from {}: {}", named(from.as_ref()), told(&found)));
+    model.files.extend(other.files.iter().cloned());
+    model.tensors.extend(found);
+    Ok(())
+}
+
+/// Some tensors as a person is told of them.
+fn told(tensors: &[Tensor]) -> String {
+    let bytes = size::text(tensors.iter().map(Tensor::bytes).sum());
+    let first = tensors.first().map_or("", |tensor| tensor.name.as_str());
+    match tensors.len() {
+        1 => format!("{first}, {bytes}"),
+        n => format!("{first} and {} more tensors, {bytes}", n - 1),
+    }
+}
+
+/// Makes counts and arrays fit the blocks that are there.
+fn counts(model: &mut Model, others: &[Model], notes: &mut Vec<String>) -> Result<()> {
+    let architecture = model.metadata.architecture().to_owned();
+    let key = format!("{architecture}.block_count");
+    let Some(stated) = model.metadata.u64(&key) else { return Ok(()) };
+    let present: BTreeSet<u64> =
+        model.tensors.iter().filter_map(|t| mix::block_of(&t.name)).collect();
+    let now = present.last().map_or(0, |last| last + 1);
+    if let Some(gap) = (0..now).find(|n| !present.contains(n)) {
+        let what = format!("block {gap} would have no tensors, and block {} would", now - 1);
+        return Err(Error::refused(
+            what,
+            "blocks can go from the end only; quantize --prune-layers takes any",
+        ));
+    }
+    if now == stated || now == 0 {
+        return Ok(());
+    }
+    let Ok(count) = u32::try_from(now) else { return Ok(()) };
+    if now < stated {
+        prune::counts(&mut model.metadata, &(now..stated).collect());
+        let ahead = format!("{architecture}.nextn_predict_layers");
+        if model.metadata.u64(&ahead) == Some(0) {
+            model.metadata.remove(&ahead);
+        }
+    } else {
+        let fits = |other: &&Model| {
+            other.metadata.architecture() == architecture && other.metadata.u64(&key) == Some(now)
+        };
+        let Some(other) = others.iter().find(fits) else {
+            let what = format!("there would be {now} blocks, and {key} is {stated}");
+            return Err(Error::refused(
+                what,
+                "take blocks from a file of the same architecture that has as many",
+            ));
+        };
+        grow(&mut model.metadata, &other.metadata, &architecture);
+    }
+    model.metadata.set(key.clone(), count);
+    notes.push(format!("{key} is {count}, no longer {stated}"));
+    Ok(())
+}
+
+/// Takes what is said of each block, and of blocks that predict further tokens, from the other file.
+fn grow(metadata: &mut Metadata, other: &Metadata, architecture: &str) {
+    let per_block = catalog::loader().per_block.iter().map(String::as_str);
+    for word in per_block.chain(["nextn_predict_layers"]) {
+        let key = format!("{architecture}.{word}");
+        let is_array =
+            |value: &&crate::model::Value| word.starts_with("nextn") || value.as_array().is_some();
+        if let Some(value) = other.get(&key).filter(is_array) {
+            metadata.set(key, value.clone());
+        }
+    }
+}
