@@ -39,7 +39,8 @@ fn usual(container: &Container) -> bool {
 
 /// The container that a family's programs wrote last.
 fn present(family: &str) -> Option<&'static Container> {
-    let ours = |c: &&Container| c.format.family == family && c.format.lived.to.is_none();
+    let named = !family.is_empty();
+    let ours = |c: &&Container| named && c.format.family == family && c.format.lived.to.is_none();
     let all = catalog::containers().iter().filter(|c| ours(c) && is_written(c));
     all.max_by(|a, b| a.format.lived.from.cmp(&b.format.lived.from))
 }
@@ -57,7 +58,7 @@ impl Target {
     /// # Errors
     /// Where there is none, or it is only ever read.
     pub fn find(name: &str) -> Result<Target> {
-        Target::within("llama", name)
+        Target::within("", name)
     }
 
     /// The container for `model`: the one that a person means, without the model's family in its id if they
@@ -96,9 +97,10 @@ impl Target {
         let wanted = name.to_ascii_lowercase();
         let short = |c: &&'static Container| {
             let rest = c.id().strip_prefix(&wanted).and_then(|rest| rest.strip_prefix('-'));
-            rest.is_some() && usual(c) && c.format.family == family && is_written(c)
+            let ours = !family.is_empty() && c.format.family == family;
+            rest.is_some() && ours && usual(c) && is_written(c)
         };
-        let llama = |c: &&'static Container| c.id().strip_suffix("-llama") == Some(&wanted);
+        let bare = |c: &&'static Container| c.format.short.as_deref() == Some(&wanted);
         let all = catalog::containers();
         // Of several of one name the last; `ggml` is also what a family calls otherwise.
         let last = present(family);
@@ -108,7 +110,7 @@ impl Target {
         let own = all.iter().find(|c| c.id() == wanted).or_else(|| last.filter(begins));
         let own = own.or_else(|| all.iter().find(short));
         let own = own.or_else(|| last.filter(|_| wanted == "ggml"));
-        match own.or_else(|| all.iter().find(llama)) {
+        match own.or_else(|| all.iter().find(bare)) {
             Some(container) if is_written(container) => Ok(Target(container)),
             Some(container) => Err(Error::unsupported(
                 format!("{} is read, never written", container.format.title),
@@ -119,7 +121,10 @@ impl Target {
                     let keyed = c.format.skeleton == Skeleton::Keyed;
                     is_written(c) && usual(c) && (keyed || c.format.family == family)
                 };
-                let short = |c: &'static Container| c.id().strip_suffix("-llama").unwrap_or(c.id());
+                let short = |c: &'static Container| match &c.format.short {
+                    Some(short) if !c.format.family.is_empty() => short.as_str(),
+                    _ => c.id(),
+                };
                 let all = all.iter().filter(ours).map(short).collect::<Vec<_>>().join(", ");
                 Err(Error::Usage(format!("--to {name}: no such format; there are {all}")))
             }

@@ -11,7 +11,7 @@ use crate::{
     bytes::Input,
     error::{Error, Result},
     format::{container::Spelling, family::Tokenizer},
-    model::{Model, TokenKind, Vocab, spelling},
+    model::{Model, TokenKind, Vocab, spelling, vocab::SENTENCEPIECE},
 };
 
 /// First byte token; the 256 of them follow the unknown token and the two that begin and end a text.
@@ -56,7 +56,7 @@ pub fn to_gguf(old: &Vocab, n_vocab: usize) -> Rebuilt {
         );
     }
     let mut vocab = Vocab {
-        model: "llama".to_owned(),
+        model: SENTENCEPIECE.to_owned(),
         bos: Some(1),
         eos: Some(2),
         unknown: Some(0),
@@ -106,7 +106,7 @@ pub fn mend(old: &Vocab) -> Option<Rebuilt> {
     let lossy = lost_bytes(old);
     let pieces = |kind: &TokenKind| *kind == TokenKind::Normal;
     let bare = old.scores.iter().all(|s| *s == 0.0) && old.len() > FIRST_PIECE + 1;
-    if old.model != "llama" || !(lossy || bare && old.kinds.iter().any(pieces)) {
+    if old.model != SENTENCEPIECE || !(lossy || bare && old.kinds.iter().any(pieces)) {
         return None;
     }
     let mut vocab = old.clone();
@@ -185,7 +185,7 @@ fn separated(text: &[u8]) -> Vec<u8> {
 ///
 /// `None` where the vocabulary is not SentencePiece: no old LLaMA file could hold it.
 pub fn from_gguf(vocab: &Vocab) -> Option<Vocab> {
-    if vocab.model != "llama" {
+    if vocab.model != SENTENCEPIECE {
         return None;
     }
     let text = |id: usize, token: &[u8]| match vocab.kind(id) {

@@ -13,6 +13,7 @@ use crate::{
         page::page,
         report::{Candidate, CompareReport, Side, verdict},
     },
+    checkpoint::tokenizer::given,
     container::{self, OpenOptions},
     error::Result,
     infer::outputs,
@@ -42,6 +43,11 @@ pub struct Args {
     /// Read at most so many tokens of the text
     #[arg(long, value_name = "N", default_value_t = 2048, requires = "text")]
     tokens: usize,
+    /// Take the vocabulary for the text from this tokenizer.model or tokenizer.json, or from the one in this folder
+    #[arg(long, value_name = "FILE|DIR", requires = "text")]
+    vocab: Option<PathBuf>,
+    #[command(flatten)]
+    open: super::open::OpenArgs,
     /// Write one self-contained page with plots
     #[arg(long, value_name = "OUT")]
     html: Option<PathBuf>,
@@ -56,17 +62,22 @@ pub struct Args {
 /// Runs it.
 pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let open = |path: &PathBuf| container::open(path, &OpenOptions::default());
-    let mut reference = open(&args.reference)?;
+    let mut reference = args.open.open(&args.reference)?;
     args.lora.add_to(&mut reference, &Stated::default())?;
     let mut reference_side = side(&reference);
     let text = args.text.as_ref().map(|p| read_text(p)).transpose()?;
     let models = args.models.iter().map(open).collect::<Result<Vec<_>>>()?;
+    // Of the reference for the text alone: what the files hold is compared as they hold it.
+    let mut reader = reference.clone();
+    if let Some(vocab) = &args.vocab {
+        reader.vocab = given::read(vocab)?;
+    }
     args.html.iter().try_for_each(|page| check_target(page, args.force, &[]))?;
     let mut candidates = Vec::new();
     for model in models {
         let comparison = compare(&reference, &model)?;
         let outputs = match &text {
-            Some(text) => Some(outputs::compare(&reference, &model, text, args.tokens)?),
+            Some(text) => Some(outputs::compare(&reader, &model, text, args.tokens)?),
             None => None,
         };
         let mut side = side(&model);

@@ -11,7 +11,7 @@ use crate::{
         report::Report,
     },
     check::pair::prove::proof,
-    checkpoint, container,
+    checkpoint,
     error::{Error, Result},
     model::{Model, Stated},
 };
@@ -80,7 +80,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         }
         checkpoint::open(&input, &options)?
     } else {
-        container::open(&input, &args.open.options())?
+        args.open.open(&input)?
     };
     let mut model = args.delta.added_to(model, &stated, args.write.dry_run)?;
     args.lora.add_to(&mut model, &stated)?;

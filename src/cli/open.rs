@@ -7,8 +7,10 @@ use std::{
 
 use super::{Globals, remark};
 use crate::{
-    container::{OpenOptions, RowStorage},
+    check::pair::readings,
+    container::{self, OpenOptions, RowStorage},
     error::{Error, Result, named},
+    model::Model,
     quant::QuantType,
 };
 
@@ -95,6 +97,23 @@ impl OpenArgs {
             read_as: self.read_as.clone(),
             ..OpenOptions::default()
         }
+    }
+
+    /// The model at `path`.
+    ///
+    /// # Errors
+    /// Where it cannot be opened; where it may be of two formats, with what the runner says of either.
+    pub fn open(&self, path: &Path) -> Result<Model> {
+        self.told(path, container::open(path, &self.options()))
+    }
+
+    /// What was opened; an error that leaves two formats open says what the runner says of either.
+    pub fn told(&self, path: &Path, opened: Result<Model>) -> Result<Model> {
+        let Err(Error::Unknown { file, mut looks, next }) = opened else { return opened };
+        if let Ok(Some(said)) = readings::told(path, &self.options()) {
+            looks = format!("{looks}; {said}");
+        }
+        Err(Error::Unknown { file, looks, next })
     }
 }
 

@@ -23,7 +23,7 @@ use crate::{
     },
     check::pair::prove::proof,
     checkpoint,
-    container::{self, imatrix::Importance},
+    container::imatrix::Importance,
     error::{Error, Result},
     model::Value,
     quant::QuantType,
@@ -236,7 +236,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let stated = args.stated.stated();
     let model = match checkpoint::is_checkpoint(&call.input)? {
         true => checkpoint::open(&call.input, &checkpoint::Options::of(&stated))?,
-        false => container::open(&call.input, &args.open.options())?,
+        false => args.open.open(&call.input)?,
     };
     let types = call.types.iter().map(|word| FileType::parse(word)).collect::<Result<_>>()?;
     let options = Options {

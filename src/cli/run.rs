@@ -77,6 +77,8 @@ pub struct Args {
     #[command(flatten)]
     lora: super::lora::LoraArgs,
     #[command(flatten)]
+    open: open::OpenArgs,
+    #[command(flatten)]
     stated: super::stated::StatedArgs,
 }
 
@@ -88,7 +90,8 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
 fn write(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let begun = Instant::now();
     let path = args.model.path(globals)?;
-    let loaded = Loaded::open(&path, &args.lora, &args.stated.stated(), globals)?;
+    let loaded = Loaded::open(&path, &args.open, &args.lora, &args.stated.stated(), globals)?;
+    loaded.weights.check_writes()?;
     let seed = args.seed.unwrap_or_else(clock);
     let context = args.context.unwrap_or(loaded.weights.config.context);
     let prompt = match &args.file {

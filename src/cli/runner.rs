@@ -2,11 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Globals, lora::LoraArgs, open::ModelArg, remark};
+use super::{
+    Globals,
+    lora::LoraArgs,
+    open::{ModelArg, OpenArgs},
+    remark,
+};
 use crate::{
     bytes::read_text,
     checkpoint::{self, tokenizer::given},
-    container::{self, OpenOptions},
     error::{Error, Result},
     infer::{Tokenizer, Weights},
     model::{Hyper, Stated, loader::Content},
@@ -27,13 +31,14 @@ impl Loaded {
     /// what was assumed.
     pub fn open(
         path: &Path,
+        open: &OpenArgs,
         lora: &LoraArgs,
         stated: &Stated,
         globals: &Globals,
     ) -> Result<Loaded> {
         let mut model = match checkpoint::is_checkpoint(path)? {
             true => checkpoint::open(path, &checkpoint::Options::of(stated))?,
-            false => container::open(path, &OpenOptions::default())?,
+            false => open.open(path)?,
         };
         if let Some((what, taken)) = Content::of(&model).other() {
             let what = format!("{}: holds {what}, no model to run", path.display());
@@ -73,6 +78,8 @@ pub struct WindowArgs {
     #[command(flatten)]
     lora: LoraArgs,
     #[command(flatten)]
+    open: OpenArgs,
+    #[command(flatten)]
     stated: super::stated::StatedArgs,
     /// Number of threads, as --threads
     #[arg(short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
@@ -83,7 +90,7 @@ impl WindowArgs {
     /// The model, and the tokens of the text.
     pub fn open(&self, globals: &Globals) -> Result<(Loaded, Vec<u32>)> {
         let path = self.model.path(globals)?;
-        let loaded = Loaded::open(&path, &self.lora, &self.stated.stated(), globals)?;
+        let loaded = Loaded::open(&path, &self.open, &self.lora, &self.stated.stated(), globals)?;
         let text = read_text(&self.file)?;
         let tokens = loaded.tokenizer.read(&text)?;
         Ok((loaded, tokens))

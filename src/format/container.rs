@@ -36,6 +36,9 @@ pub struct Container {
 pub struct Identity {
     /// Its id, equal to the file's name: `ggjt-v2-llama`.
     pub name: String,
+    /// What people call it who name no family, where that means this one: `ggjt-v2`.
+    #[serde(default)]
+    pub short: Option<String>,
     /// Its name for people.
     pub title: String,
     /// When it was written.

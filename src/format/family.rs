@@ -126,6 +126,9 @@ pub struct Identity {
     /// Tokens that tell files of another family in the same container.
     #[serde(default)]
     pub not_with: Vec<String>,
+    /// Whether an adapter whose matrices several families have is taken to be of this one.
+    #[serde(default)]
+    pub adapted: bool,
     /// Tensors that no reader needs: names that end so.
     #[serde(default)]
     pub ignored: Vec<String>,

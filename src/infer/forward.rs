@@ -7,7 +7,7 @@ use super::{
     Config, Weights,
     cache::Cache,
     layer::{Tap, Tapped, add, capped, norm::Norm, scaled},
-    weights::{After, Mixing},
+    weights::{After, Head, Mixing},
 };
 use crate::error::{Error, Result};
 
@@ -30,6 +30,24 @@ pub struct Session<'w> {
     weights: &'w Weights,
     cache: Cache,
     tap: Tapped<'w>,
+}
+
+impl Weights {
+    /// Refuses a model that writes no text.
+    ///
+    /// # Errors
+    /// Where it is one.
+    pub fn check_writes(&self) -> Result<()> {
+        self.head().map(|_| ())
+    }
+
+    /// What makes the next token.
+    fn head(&self) -> Result<&Head> {
+        self.head.as_ref().ok_or_else(|| {
+            let what = "the model makes vectors of texts and no next token";
+            Error::unsupported(what, "`regguf compare --text` compares the vectors")
+        })
+    }
 }
 
 impl<'w> Session<'w> {
@@ -84,10 +102,7 @@ impl<'w> Session<'w> {
     ) -> Result<()> {
         self.check(tokens)?;
         let config = &self.weights.config;
-        let Some(head) = &self.weights.head else {
-            let what = "the model makes vectors of texts and no next token";
-            return Err(Error::unsupported(what, "`regguf compare --text` compares the vectors"));
-        };
+        let head = self.weights.head()?;
         for (n, batch) in tokens.chunks(BATCH).enumerate() {
             let stream = self.layers(batch); // [T][width]
             let first = match want {

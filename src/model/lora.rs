@@ -250,7 +250,7 @@ impl Job {
     }
 }
 
-/// The family that has every matrix of an adapter: LLaMA where several do.
+/// The family that has every matrix of an adapter; of several the one that most adapters were made for.
 fn family_of(model: &Model, name: &str, assumed: &mut Vec<Assumed>) -> Result<&'static Family> {
     let targets = || model.tensors.iter().filter_map(|t| Some(half(&t.name)?.0));
     let has = |family: &'static Family, target: &str| Role::find(family, target).is_some();
@@ -258,8 +258,7 @@ fn family_of(model: &Model, name: &str, assumed: &mut Vec<Assumed>) -> Result<&'
     let mut fitting: Vec<&'static Family> = catalog::families().iter().filter(fits).collect();
     let said = model.metadata.str("general.base_model.0.name").unwrap_or_default().to_lowercase();
     // What the base is called orders those that fit.
-    let rank =
-        |family: &&Family| (!said.contains(&family.family.name), family.family.name != "llama");
+    let rank = |family: &&Family| (!said.contains(&family.family.name), !family.family.adapted);
     fitting.sort_by_key(rank);
     let Some(&first) = fitting.first() else {
         let known = |target: &str| catalog::families().iter().any(|family| has(family, target));

@@ -35,9 +35,9 @@ impl Metadata {
         self.get(key).and_then(Value::as_str)
     }
 
-    /// The architecture that these are of; llama where they name none.
+    /// The architecture that these are of; empty where they name none.
     pub fn architecture(&self) -> &str {
-        self.str("general.architecture").unwrap_or("llama")
+        self.str("general.architecture").unwrap_or_default()
     }
 
     /// The value of the key of this name behind the architecture.

@@ -28,6 +28,9 @@ impl TokenKind {
     }
 }
 
+/// The `tokenizer.ggml.model` of SentencePiece's vocabularies, which llama.cpp calls by the first model that had one.
+pub const SENTENCEPIECE: &str = "llama";
+
 /// Tokens that fill rows without a name must never be chosen.
 const UNUSED_SCORE: f32 = -10_000.0;
 

@@ -4,4 +4,5 @@ pub mod compare;
 pub mod orders;
 pub mod page;
 pub mod prove;
+pub mod readings;
 pub mod report;

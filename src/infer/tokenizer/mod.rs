@@ -21,7 +21,10 @@ use crate::{
         catalog,
         container::{Container, Skeleton},
     },
-    model::{Model, Sizes, TokenKind, Vocab, pretokenizer::PreTokenizer, printable::bytes_of},
+    model::{
+        Model, Sizes, TokenKind, Vocab, pretokenizer::PreTokenizer, printable::bytes_of,
+        vocab::SENTENCEPIECE,
+    },
 };
 use bpe::Bpe;
 use pretokenize::Splitter;
@@ -97,7 +100,7 @@ impl Tokenizer {
             ));
         }
         match vocab.model.as_str() {
-            "llama" | "" => Ok(Tokenizer::sentencepiece(vocab)),
+            SENTENCEPIECE | "" => Ok(Tokenizer::sentencepiece(vocab)),
             "gpt2" => Tokenizer::byte_level(vocab),
             "t5" => Ok(Tokenizer::unigram(vocab)),
             "bert" => Tokenizer::wordpiece(vocab),
@@ -362,7 +365,7 @@ impl Tokenizer {
                 format!(
                     "the file holds no vocabulary, and the text is no list of ids from 0 to {most}"
                 ),
-                "give ids (\"58 277 423\"), or `run` its tokenizer.json with --vocab",
+                "give ids (\"58 277 423\"), or its tokenizer.json with --vocab",
             ));
         }
         Ok(tokens)
