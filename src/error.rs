@@ -86,7 +86,105 @@ pub struct Malformed {
     pub next: String,
 }
 
+/// What went wrong, by what a caller can do about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Kind {
+    /// The environment failed: try again, free space, give a permission.
+    Io,
+    /// A file is damaged: get another copy.
+    Malformed,
+    /// Nobody knows what a file is, or it could be several things: say which.
+    Unknown,
+    /// A file is understood, and this cannot be done with it.
+    Unsupported,
+    /// A file is no model, but of another program.
+    Foreign,
+    /// Something would be lost, and was not done: allow it, or ask for something else.
+    Refused,
+    /// An input changed while it was read: run again.
+    Changed,
+    /// What was asked for does not fit together.
+    Usage,
+    /// Somebody asked for the end.
+    Interrupted,
+}
+
+/// Where something is wrong, as far as it is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Place<'a> {
+    /// The file.
+    pub file: &'a Path,
+    /// The format by whose rules it was read.
+    pub format: Option<&'a str>,
+    /// The field, as `tensors[37].n_dims`.
+    pub field: Option<&'a str>,
+    /// Bytes from the start of the file to the field.
+    pub at: Option<u64>,
+}
+
 impl Error {
+    /// What went wrong.
+    ///
+    /// ```
+    /// use regguf::error::Kind;
+    /// let error = regguf::open("no/such/model.gguf").unwrap_err();
+    /// assert_eq!(error.kind(), Kind::Io);
+    /// assert_eq!(error.place().unwrap().file.to_str(), Some("no/such/model.gguf"));
+    /// assert_eq!(error.remedy(), Some("check the path"));
+    /// ```
+    pub fn kind(&self) -> Kind {
+        match self {
+            Error::Io { .. } => Kind::Io,
+            Error::Malformed(_) => Kind::Malformed,
+            Error::Unknown { .. } => Kind::Unknown,
+            Error::Unsupported { .. } => Kind::Unsupported,
+            Error::Foreign { .. } => Kind::Foreign,
+            Error::Refused { .. } => Kind::Refused,
+            Error::Changed { .. } => Kind::Changed,
+            Error::Usage(_) => Kind::Usage,
+            Error::Interrupted => Kind::Interrupted,
+        }
+    }
+
+    /// Where it went wrong; none where it is not about one file.
+    pub fn place(&self) -> Option<Place<'_>> {
+        let place = |file| Place { file, format: None, field: None, at: None };
+        match self {
+            Error::Io { path, .. } | Error::Changed { path, .. } => Some(place(path)),
+            Error::Unknown { file, .. } => Some(place(Path::new(file))),
+            Error::Malformed(m) => Some(Place {
+                format: Some(&m.format),
+                field: Some(&m.field),
+                at: Some(m.at),
+                ..place(Path::new(&m.file))
+            }),
+            _ => None,
+        }
+    }
+
+    /// What to do about it, in the words of the command; none where nothing is known to help.
+    pub fn remedy(&self) -> Option<&str> {
+        let remedy = match self {
+            Error::Io { source, .. } => match source.kind() {
+                io::ErrorKind::NotFound => "check the path",
+                io::ErrorKind::PermissionDenied => "ask for the permission or use a copy",
+                io::ErrorKind::ReadOnlyFilesystem => "name an output on another disk",
+                _ => "",
+            },
+            Error::Malformed(m) if m.next.is_empty() => FRESH,
+            Error::Malformed(m) => &m.next,
+            Error::Unknown { next, .. }
+            | Error::Unsupported { next, .. }
+            | Error::Refused { next, .. }
+            | Error::Foreign { next, .. } => next,
+            Error::Changed { .. } => "run again when nothing writes to it",
+            Error::Usage(_) | Error::Interrupted => "",
+        };
+        Some(remedy).filter(|remedy| !remedy.is_empty())
+    }
+
     /// The documented exit code of the command for this error.
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -139,7 +237,7 @@ impl Error {
 /// One line, whatever stands in the file that it is about.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let then = |next: &str| if next.is_empty() { String::new() } else { format!("; {next}") };
+        let then = self.remedy().map(|next| format!("; {next}")).unwrap_or_default();
         match self {
             Error::Io { path, doing, source } => {
                 let said = source.to_string();
@@ -147,12 +245,7 @@ impl fmt::Display for Error {
                 let (said, more) = said.split_once(" (os error ").unwrap_or((&said, ""));
                 let more = more.split_once(')').map_or("", |(_, rest)| rest);
                 write!(f, "{}: cannot {doing}: {said}{more}", named(path))?;
-                f.write_str(&then(match source.kind() {
-                    io::ErrorKind::NotFound => "check the path",
-                    io::ErrorKind::PermissionDenied => "ask for the permission or use a copy",
-                    io::ErrorKind::ReadOnlyFilesystem => "name an output on another disk",
-                    _ => "",
-                }))
+                f.write_str(&then)
             }
             Error::Malformed(m) => write!(
                 f,
@@ -163,21 +256,19 @@ impl fmt::Display for Error {
                 m.at,
                 Plain(&m.found, LONG),
                 Plain(&m.wanted, LONG),
-                then(if m.next.is_empty() { FRESH } else { &m.next })
+                then
             ),
-            Error::Unknown { file, looks, next } => {
-                write!(f, "{}: {}{}", named(Path::new(file)), Plain(looks, LONG), then(next))
+            Error::Unknown { file, looks, .. } => {
+                write!(f, "{}: {}{then}", named(Path::new(file)), Plain(looks, LONG))
             }
-            Error::Unsupported { what, next }
-            | Error::Refused { what, next }
-            | Error::Foreign { what, next } => {
-                write!(f, "{}{}", Plain(what, LONG), then(next))
+            Error::Unsupported { what, .. }
+            | Error::Refused { what, .. }
+            | Error::Foreign { what, .. } => {
+                write!(f, "{}{then}", Plain(what, LONG))
             }
-            Error::Changed { path, how } => write!(
-                f,
-                "{}: changed while it was read: {how}; run again when nothing writes to it",
-                named(path)
-            ),
+            Error::Changed { path, how } => {
+                write!(f, "{}: changed while it was read: {how}{then}", named(path))
+            }
             Error::Usage(what) => f.write_str(what),
             Error::Interrupted => f.write_str("interrupted; no partial file was left"),
         }

@@ -13,7 +13,8 @@ use crate::error::{Error, Result};
 use crate::model::{Model, Stated, loader::Content, lora};
 
 /// What is done to every model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "command", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum Task {
     /// Bring old files to today's GGUF, same quant types.

@@ -1,7 +1,7 @@
 //! Read-only memory maps, for the runner only: weights are used where they lie.
 //!
 //! A file that is cut short while it is mapped makes the system send SIGBUS to whoever touches the pages
-//! that are gone. Here that is no crash: the handler puts zeros where the page was and notes it, work goes
+//! that are gone. After [`survive_lost_pages`] that is no crash: its handler puts zeros where the page was and notes it, work goes
 //! on to its next [`check`], and that says that the file changed. Wayland's shared-memory pools do the
 //! same (wayland, src/wayland-shm.c: sigbus_handler).
 
@@ -27,12 +27,18 @@ static LOST: AtomicBool = AtomicBool::new(false);
 /// [`Error::Unsupported`] for inputs that are not files on disk, [`Error::Io`] where mapping fails.
 pub fn map(input: &Input) -> Result<Mmap> {
     input.check_unchanged()?;
+    // SAFETY: the map is read-only and private to this process. What somebody else writes to the file
+    // shows in it, and bytes read from it are checked like bytes from any file. Pages that are gone end the
+    // process, or are replaced by zeros: see `survive_lost_pages`.
+    input.with_file(|file| unsafe { Mmap::map(file) })
+}
+
+/// Installs a handler of SIGBUS for the whole process: maps of files that are cut short then read as zeros,
+/// and [`check`] says that the file changed. The command asks for it; a library's caller may have handlers of
+/// its own, and without this one such a file ends the process.
+pub fn survive_lost_pages() {
     #[cfg(any(target_os = "linux", target_os = "macos"))]
     lost_pages::survive();
-    // SAFETY: the map is read-only and private to this process. What somebody else writes to the file
-    // shows in it, and bytes read from it are checked like bytes from any file; pages that are gone are
-    // replaced by zeros, see `lost_pages`.
-    input.with_file(|file| unsafe { Mmap::map(file) })
 }
 
 /// Whether what was read from the map of `input` so far is what the file holds.
@@ -102,6 +108,7 @@ mod tests {
 
     #[test]
     fn a_file_cut_short_is_no_crash() {
+        survive_lost_pages();
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("weights");
         std::fs::write(&path, vec![7; 1 << 16]).expect("writable");

@@ -15,7 +15,23 @@ use crate::{
     },
 };
 
-/// What one output file will be.
+/// What one output file will be. Everything is known before the first byte is written: what becomes of each
+/// tensor, what is rounded, what is assumed, where every byte goes.
+///
+/// ```
+/// use regguf::{Job, change::{Loss, upgrade}};
+/// # fn main() -> regguf::error::Result<()> {
+/// # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/golden/T/E4/ggml-model-q4_0.bin");
+/// # if !std::path::Path::new(path).exists() { return Ok(()); }
+/// let job = Job::upgrade(&regguf::open(path)?, &upgrade::Options::default())?;
+/// let plan = &job.plans()[0];
+/// assert_eq!((plan.target.id(), plan.steps.len()), ("gguf-v3", 21));
+/// // Scales were float32 and become f16; norms are copied.
+/// assert_eq!(plan.steps.iter().filter(|step| step.loss() == Loss::Rounded).count(), 16);
+/// assert!(plan.assumed.iter().any(|value| value.key == "llama.context_length"));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// Where it will stand.

@@ -11,6 +11,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::{
     Globals,
+    common::OUTPUT,
     json::{self, VERSION},
     may_draw, print, text,
 };
@@ -30,11 +31,11 @@ use crate::size;
 Examples:
   regguf batch upgrade models/ --dry-run            what would be done, and what it would lose
   regguf batch verify ~/Downloads --keep-going      every model below a folder, whole?
-  regguf batch quantize models/ --types q4_0,q5_1,q8_0 --out quantized/ --min-free 20G
-  regguf batch convert checkpoints/ --types f16,q4_k_m --plan night.json
-  regguf batch merge adapters/ --base llama-7b.gguf --types q4_0 --out merged/
+  regguf batch quantize models/ --type q4_0,q5_1,q8_0 -o quantized/ --min-free 20G
+  regguf batch convert checkpoints/ --type f16,q4_k_m --plan night.json
+  regguf batch merge adapters/ --base llama-7b.gguf --type q4_0 -o merged/
   regguf batch run night.json --shard $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT
-  regguf batch quantize huge/ --types q4_k_m --out out/ --tensors --shard 0/4    and 1/4, 2/4, 3/4
+  regguf batch quantize huge/ --type q4_k_m -o out/ --tensors --shard 0/4    and 1/4, 2/4, 3/4
   regguf batch join out/                            once all four have ended
 
 Kill it at any moment and run it again: what is proved whole by its receipt
@@ -47,13 +48,13 @@ pub struct Args {
     #[arg(required = true, value_name = "DIR")]
     paths: Vec<PathBuf>,
     /// Quantization types, one output a model for each
-    #[arg(long, value_name = "TYPE,…", value_delimiter = ',')]
+    #[arg(long = "type", visible_alias = "types", value_name = "TYPE,TYPE", value_delimiter = ',')]
     types: Vec<String>,
     /// The container to write [default: gguf-v3]
     #[arg(long, value_name = "FORMAT")]
     to: Option<String>,
     /// Mirror the tree below this folder [default: outputs beside their models]
-    #[arg(long, value_name = "DIR")]
+    #[arg(short, long = "output", visible_alias = "out", value_name = "DIR", help_heading = OUTPUT)]
     out: Option<PathBuf>,
     /// How to name outputs: {stem}, {name} (GGUF's convention) and {type} are filled in
     #[arg(long, value_name = "TEMPLATE")]
@@ -69,15 +70,13 @@ pub struct Args {
     deep: bool,
     #[command(flatten)]
     stated: super::stated::StatedArgs,
-    /// Print the plan and do nothing
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    dry_run: super::common::DryRunArg,
     /// Save the plan to this file and do nothing
     #[arg(long, value_name = "FILE")]
     plan: Option<PathBuf>,
-    /// Print the plan (with --dry-run) or the summary as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    json: super::common::JsonArg,
     /// Tell what happens as JSON lines on stdout
     #[arg(long, conflicts_with = "json")]
     events: bool,
@@ -100,9 +99,8 @@ pub struct Args {
     /// Go on after a failure; the exit status tells at the end
     #[arg(short, long)]
     keep_going: bool,
-    /// Replace outputs that no batch made
-    #[arg(long)]
-    force: bool,
+    #[command(flatten)]
+    force: super::common::ForceArg,
 }
 
 /// Plans, and unless told otherwise runs.
@@ -118,10 +116,10 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         _ => vec![true; items.len()],
     };
     if let Some(path) = &args.plan {
-        write_small(path, saved(&plan)?.as_bytes(), args.force)?;
+        write_small(path, saved(&plan)?.as_bytes(), args.force.force)?;
     }
-    if args.dry_run || args.plan.is_some() {
-        match args.json {
+    if args.dry_run.dry_run || args.plan.is_some() {
+        match args.json.json {
             true => json::print(&plan)?,
             false => print(&table(&plan, &takes))?,
         }
@@ -141,17 +139,17 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         memory: args.memory,
         min_free: args.min_free,
         keep_going: args.keep_going,
-        force: args.force,
+        force: args.force.force,
         threads: globals.threads(),
     };
-    let people = !args.events && !args.json;
+    let people = !args.events && !args.json.json;
     if people && !globals.quiet {
         eprint!("{}", table(&plan, &takes));
     }
     let telling = Telling::new(&plan, args.events, people && !globals.quiet, may_draw(globals));
     let summary = run_plan(&plan, &takes, part, limits, &telling);
     telling.over();
-    if args.json {
+    if args.json.json {
         json::print(&summary)?;
     } else if people {
         print(&closing(&summary))?;

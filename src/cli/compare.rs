@@ -4,6 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use super::{Globals, json, print, remark};
 use crate::{
+    api,
     bytes::{
         read_text,
         replace::{check_target, write_small},
@@ -14,7 +15,6 @@ use crate::{
         report::{Candidate, CompareReport, Side, verdict},
     },
     checkpoint::tokenizer::given,
-    container::{self, OpenOptions},
     error::Result,
     infer::outputs,
     model::{Model, Stated},
@@ -30,7 +30,7 @@ Examples:
   regguf compare f16.gguf q8_0.gguf q4_0.gguf --text wiki.test.raw --html report.html")]
 #[allow(missing_docs, reason = "the fields are documented for the person")]
 pub struct Args {
-    /// The reference
+    /// The reference: a file of any era, or the folder of a checkpoint
     reference: PathBuf,
     /// The models to compare with it
     #[arg(required = true)]
@@ -51,18 +51,17 @@ pub struct Args {
     /// Write one self-contained page with plots
     #[arg(long, value_name = "OUT")]
     html: Option<PathBuf>,
-    /// Print the comparison as JSON
-    #[arg(long)]
-    json: bool,
-    /// Replace the page where it exists
-    #[arg(long)]
-    force: bool,
+    #[command(flatten)]
+    force: super::common::ForceArg,
+    #[command(flatten)]
+    json: super::common::JsonArg,
 }
 
 /// Runs it.
 pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
-    let open = |path: &PathBuf| container::open(path, &OpenOptions::default());
-    let mut reference = args.open.open(&args.reference)?;
+    // Names that lead to no file are not mended: the other file may be the one that would be taken.
+    let open = |path: &PathBuf| api::open(path);
+    let mut reference = args.open.open_any(&args.reference, &Stated::default())?;
     args.lora.add_to(&mut reference, &Stated::default())?;
     let mut reference_side = side(&reference);
     let text = args.text.as_ref().map(|p| read_text(p)).transpose()?;
@@ -72,7 +71,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     if let Some(vocab) = &args.vocab {
         reader.vocab = given::read(vocab)?;
     }
-    args.html.iter().try_for_each(|page| check_target(page, args.force, &[]))?;
+    args.html.iter().try_for_each(|page| check_target(page, args.force.force, &[]))?;
     let mut candidates = Vec::new();
     for model in models {
         let comparison = compare(&reference, &model)?;
@@ -90,10 +89,10 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     }
     let report = CompareReport { schema_version: 1, reference: reference_side, candidates };
     if let Some(path) = &args.html {
-        write_small(path, page(&report).as_bytes(), args.force)?;
+        write_small(path, page(&report).as_bytes(), args.force.force)?;
         remark(globals, &format!("wrote {}", path.display()));
     }
-    match args.json {
+    match args.json.json {
         true => json::print(&report)?,
         false => print(&report.text(globals.verbose > 0))?,
     }

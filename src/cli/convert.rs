@@ -82,7 +82,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     } else {
         args.open.open(&input)?
     };
-    let mut model = args.delta.added_to(model, &stated, args.write.dry_run)?;
+    let mut model = args.delta.added_to(model, &stated, args.write.dry_run())?;
     args.lora.add_to(&mut model, &stated)?;
     if args.write.to.as_deref() == Some("safetensors") {
         return export(args, model, &stated, globals);
@@ -101,7 +101,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         allow_requantize: args.allow_requantize,
     };
     let (model, plans) = convert::plan(model, &options)?;
-    let outcomes = if args.write.dry_run {
+    let outcomes = if args.write.dry_run() {
         Vec::new()
     } else {
         make_output_folder(args.write.output.as_deref(), plans.len())?;
@@ -109,14 +109,14 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         change::carry_proved(
             &model,
             &plans,
-            args.write.force,
+            args.write.force(),
             &bar,
             &proof(&model, args.write.prove),
         )?
     };
     let report = |(i, plan): (usize, &Plan)| Report::new(&model, plan, outcomes.get(i));
     let reports: Vec<Report> = plans.iter().enumerate().map(report).collect();
-    if args.write.json {
+    if args.write.json() {
         json::print(&reports)?;
     } else {
         for report in &reports {
@@ -155,19 +155,19 @@ fn export(args: &Args, model: Model, stated: &Stated, globals: &Globals) -> Resu
     let mut export = export::plan(model, folder, &dtype.to_lowercase(), stated)?;
     export.keep_nan = args.write.keep_nan;
     export.notes.iter().for_each(|note| remark(globals, note));
-    if !args.write.dry_run {
-        export.write(args.write.force, &Bar::new(globals, export.total()))?;
+    if !args.write.dry_run() {
+        export.write(args.write.force(), &Bar::new(globals, export.total()))?;
     }
     let mut names: Vec<&str> = export.files.iter().map(|(name, _)| *name).collect();
     names.push("model.safetensors");
-    if args.write.json {
+    if args.write.json() {
         let report = serde_json::json!({
             "schema_version": 1, "output": export.folder, "to": "safetensors", "files": names,
-            "bytes": export.total(), "written": !args.write.dry_run, "notes": export.notes,
+            "bytes": export.total(), "written": !args.write.dry_run(), "notes": export.notes,
         });
         return json::print(&report).map(|()| ExitCode::SUCCESS);
     }
-    let verb = if args.write.dry_run { "would write" } else { "wrote" };
+    let verb = if args.write.dry_run() { "would write" } else { "wrote" };
     print(&format!(
         "{verb} {} ({}): {}\n",
         export.target().display(),

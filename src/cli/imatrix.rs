@@ -29,19 +29,20 @@ pub struct Args {
     /// Where to write: `.dat` in the format of 2024, anything else as GGUF
     #[arg(short, long, value_name = "OUT", default_value = "imatrix.gguf")]
     output: PathBuf,
-    /// Replace a file that exists
-    #[arg(long)]
-    force: bool,
+    #[command(flatten)]
+    force: super::common::ForceArg,
+    #[command(flatten)]
+    json: super::common::JsonArg,
 }
 
 /// Reads the text window by window and writes what was seen.
 pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
-    with_threads(args.windows.t, || collect(args, globals))
+    with_threads(args.windows.t.t, || collect(args, globals))
 }
 
 fn collect(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let (loaded, tokens) = args.windows.open(globals)?;
-    check_target(&args.output, args.force, &[])?;
+    check_target(&args.output, args.force.force, &[])?;
     let context = args.windows.window();
     let bos = loaded.tokenizer.leading_bos();
     let windows: Vec<_> = windows(&tokens, context, bos).take(args.windows.most()).collect();
@@ -68,7 +69,7 @@ fn collect(args: &Args, globals: &Globals) -> Result<ExitCode> {
     };
     // As quantize will read it.
     Importance::of(&Input::memory(&args.output, bytes.clone()))?;
-    write_small(&args.output, &bytes, args.force)?;
+    write_small(&args.output, &bytes, args.force.force)?;
     let (matrices, output) = (measured.len(), args.output.display());
     remark(globals, &format!("{output}: {matrices} matrices over {count} windows"));
     Ok(ExitCode::SUCCESS)

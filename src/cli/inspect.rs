@@ -53,9 +53,8 @@ pub struct Args {
     /// Print it as Markdown, for the card of a model
     #[arg(long, conflicts_with_all = ["json", "tensors", "vocab", "metadata"])]
     markdown: bool,
-    /// Print the result as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    json: super::common::JsonArg,
     #[command(flatten)]
     hints: OpenArgs,
 }
@@ -64,7 +63,7 @@ pub struct Args {
 pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let mut failed = None;
     let paths: Vec<PathBuf> = args.paths.iter().map(|path| input(path, globals)).collect();
-    if args.json {
+    if args.json.json {
         match paths.as_slice() {
             [path] if !holds_files(path)? => {
                 print_data(path, args, &mut failed, &mut |d| json::print(d))?;

@@ -38,15 +38,12 @@ pub struct Args {
     /// Where to write [default: the name without what makes it one of a set]
     #[arg(short, long, value_name = "OUT")]
     output: Option<PathBuf>,
-    /// Print what would be written and write nothing
-    #[arg(long)]
-    dry_run: bool,
-    /// Replace outputs that exist
-    #[arg(long)]
-    force: bool,
-    /// Print the file as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    dry_run: super::common::DryRunArg,
+    #[command(flatten)]
+    force: super::common::ForceArg,
+    #[command(flatten)]
+    json: super::common::JsonArg,
     #[command(flatten)]
     open: super::open::OpenArgs,
 }
@@ -64,34 +61,34 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         several => shards::gather(several, &options)?,
     };
     let plan = split::join(&model, output)?;
-    if !args.dry_run {
+    if !args.dry_run.dry_run {
         make_output_folder(output, 1)?;
         let bar = Bar::new(globals, plan.layout.total);
-        change::carry(&model, std::slice::from_ref(&plan), args.force, &bar)?;
+        change::carry(&model, std::slice::from_ref(&plan), args.force.force, &bar)?;
     }
-    tell(&model, &[plan], !args.dry_run, args.json)
+    tell(&model, &[plan], !args.dry_run.dry_run, args.json.json)
 }
 
 fn join_pieces(args: &Args, globals: &Globals, pieces: &Pieces) -> Result<ExitCode> {
-    match args.dry_run {
+    match args.dry_run.dry_run {
         true => pieces.check()?,
         false => {
             make_output_folder(args.output.as_deref(), 1)?;
-            pieces.join(args.force, &Bar::new(globals, pieces.len()))?;
+            pieces.join(args.force.force, &Bar::new(globals, pieces.len()))?;
         }
     }
     let (output, bytes) = (pieces.output.display().to_string(), pieces.len());
     let inputs: Vec<String> = pieces.inputs.iter().map(Input::name).collect();
-    if args.json {
+    if args.json.json {
         json::print(&serde_json::json!({
             "schema_version": VERSION,
             "inputs": inputs,
-            "written": !args.dry_run,
+            "written": !args.dry_run.dry_run,
             "outputs": [{ "file": output, "bytes": bytes }],
         }))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let verb = if args.dry_run { "would write" } else { "wrote" };
+    let verb = if args.dry_run.dry_run { "would write" } else { "wrote" };
     let (count, bytes) = (inputs.len(), size::text(bytes));
     print(&format!("{verb} {output}  {bytes}  of {count} pieces, byte for byte\n"))?;
     Ok(ExitCode::SUCCESS)

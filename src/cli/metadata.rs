@@ -71,18 +71,15 @@ pub struct Args {
     /// process is killed meanwhile, the next `regguf metadata FILE` completes it
     #[arg(long, conflicts_with = "output")]
     in_place: bool,
-    /// Print what would differ and write nothing
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    dry_run: super::common::DryRunArg,
     /// Write also what today's llama.cpp would refuse
     #[arg(long)]
     anyway: bool,
-    /// Replace outputs that exist
-    #[arg(long)]
-    force: bool,
-    /// Print the keys, or what differs, as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    force: super::common::ForceArg,
+    #[command(flatten)]
+    json: super::common::JsonArg,
     #[command(flatten)]
     open: super::open::OpenArgs,
 }
@@ -90,7 +87,7 @@ pub struct Args {
 /// Runs it.
 pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let words = Words::read(&args.words)?;
-    if !args.dry_run && journal::finish(&args.input)? {
+    if !args.dry_run.dry_run && journal::finish(&args.input)? {
         let shown = args.input.display();
         remark(globals, &format!("{shown}: completed an edit in place that was cut short"));
     }
@@ -269,7 +266,7 @@ fn list(args: &Args, model: &Model, wanted: &[String]) -> Result<ExitCode> {
     }
     let asked = |key: &str| wanted.is_empty() || wanted.iter().any(|glob| glob::matches(glob, key));
     let keys: Vec<(&str, &Value)> = metadata.iter().filter(|(key, _)| asked(key)).collect();
-    if args.json {
+    if args.json.json {
         let file = crate::error::unicode(&args.input);
         let metadata = Keys(keys);
         json::print(&Listed { schema_version: VERSION, file, format: &model.format, metadata })?;
@@ -332,7 +329,7 @@ fn change(args: &Args, globals: &Globals, model: &Model, edits: &[Edit]) -> Resu
     let mut refused = Vec::new();
     // A file that was asked for by name is written, whatever is in it.
     let idle = changed.is_empty() && args.output.is_none();
-    let said = match (args.dry_run, args.in_place) {
+    let said = match (args.dry_run.dry_run, args.in_place) {
         _ if idle => "nothing differs, nothing was written".to_owned(),
         (dry, true) => {
             let patch = edit::Patch::new(model, &plans)?;
@@ -344,14 +341,14 @@ fn change(args: &Args, globals: &Globals, model: &Model, edits: &[Edit]) -> Resu
         (false, false) => {
             make_output_folder(args.output.as_deref(), 1)?;
             let bar = Bar::new(globals, plans.iter().map(|plan| plan.layout.total).sum());
-            let outcomes = change::carry(model, &plans, args.force, &bar)?;
+            let outcomes = change::carry(model, &plans, args.force.force, &bar)?;
             refused.extend(outcomes.into_iter().flat_map(|outcome| outcome.refused));
             format!("wrote {}", outputs.join(", "))
         }
     };
-    let written = !args.dry_run && !idle;
+    let written = !args.dry_run.dry_run && !idle;
     let notes = [model.notes.as_slice(), &refused].concat();
-    if args.json {
+    if args.json.json {
         json::print(&Edited {
             schema_version: VERSION,
             inputs: model.files.iter().map(Input::name).collect(),

@@ -15,6 +15,7 @@
 
 mod batch;
 mod chat;
+mod common;
 mod compare;
 mod completions;
 mod convert;
@@ -50,10 +51,12 @@ use std::{
     thread,
 };
 
-use clap::{ArgAction, Parser, Subcommand};
+use clap::{Parser, Subcommand};
+
+use common::Globals;
 
 use crate::{
-    bytes::{inputs, replace::INTERRUPTED},
+    bytes::{inputs, map, replace::INTERRUPTED},
     error::{Error, Result},
 };
 
@@ -71,8 +74,8 @@ Checking a download:
   regguf compare a.gguf b.gguf           whether they are the same, or how far off
 
 Keeping directories of models:
-  regguf batch upgrade models/ --out new/ --dry-run
-  regguf batch quantize models/ --types q4_0,q8_0 --out small/ --keep-going
+  regguf batch upgrade models/ -o new/ --dry-run
+  regguf batch quantize models/ --type q4_0,q8_0 -o small/ --keep-going
 ";
 
 /// Brings any historical ggml, ggmf, ggjt or GGUF model file forward.
@@ -83,21 +86,6 @@ struct Cli {
     globals: Globals,
     #[command(subcommand)]
     command: Command,
-}
-
-/// What holds for every verb.
-#[derive(Clone, Debug, Default, clap::Args)]
-pub struct Globals {
-    /// Print results and errors only
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
-    pub quiet: bool,
-    /// Say more; twice for everything
-    #[arg(short, long, global = true, action = ArgAction::Count)]
-    pub verbose: u8,
-    /// Number of threads [default: one per core]
-    #[arg(long, global = true, value_name = "N", env = "REGGUF_THREADS",
-          value_parser = clap::value_parser!(u16).range(1..))]
-    pub threads: Option<u16>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -179,6 +167,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse_from(words);
     note.iter().for_each(|note| remark(&cli.globals, note));
     inputs::watch();
+    map::survive_lost_pages();
     open_many_files();
     // A second handler or a second thread pool cannot exist in this process, so neither call fails.
     let _ = ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed));

@@ -7,10 +7,11 @@ use std::{
 
 use super::{Globals, remark};
 use crate::{
+    api::{Hints, open_with},
     check::pair::readings,
     container::{self, OpenOptions, RowStorage},
     error::{Error, Result, named},
-    model::Model,
+    model::{Model, Stated},
     quant::QuantType,
 };
 
@@ -105,6 +106,15 @@ impl OpenArgs {
     /// Where it cannot be opened; where it may be of two formats, with what the runner says of either.
     pub fn open(&self, path: &Path) -> Result<Model> {
         self.told(path, container::open(path, &self.options()))
+    }
+
+    /// The model at `path`, which may be a checkpoint or an adapter too.
+    ///
+    /// # Errors
+    /// As [`OpenArgs::open`].
+    pub fn open_any(&self, path: &Path, stated: &Stated) -> Result<Model> {
+        let hints = Hints { file: self.options(), stated: stated.clone() };
+        self.told(path, open_with(path, &hints))
     }
 
     /// What was opened; an error that leaves two formats open says what the runner says of either.

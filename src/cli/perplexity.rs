@@ -21,16 +21,15 @@ Examples:
   regguf perplexity download.gguf -f wiki.test.raw --chunks 4         does it still make sense?
   for m in models/*.gguf; do regguf perplexity $m -f wiki.test.raw --chunks 8; done")]
 pub struct Args {
-    /// Print the estimate as JSON, and none on the way to it
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    json: super::common::JsonArg,
     #[command(flatten)]
     windows: WindowArgs,
 }
 
 /// Prints the running estimate and the final one with its error.
 pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
-    with_threads(args.windows.t, || score(&args.windows, args.json, globals))
+    with_threads(args.windows.t.t, || score(&args.windows, args.json.json, globals))
 }
 
 fn score(args: &WindowArgs, json: bool, globals: &Globals) -> Result<ExitCode> {

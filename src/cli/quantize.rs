@@ -22,7 +22,6 @@ use crate::{
         report::Report,
     },
     check::pair::prove::proof,
-    checkpoint,
     container::imatrix::Importance,
     error::{Error, Result},
     model::Value,
@@ -64,9 +63,6 @@ pub struct Args {
     /// Choose the types of tensors for this many bits per weight, instead of TYPE
     #[arg(long, value_name = "BITS", conflicts_with = "types")]
     target_bpw: Option<String>,
-    /// The container to write: gguf-v3, gguf-v2, gguf-v1, ggjt-v3, ggjt-v2, ggjt-v1, ggmf-v1, ggml
-    #[arg(long, value_name = "FORMAT")]
-    to: Option<String>,
     /// How an older container's type is made, where its programs did it in several ways
     #[arg(long, value_name = "NAME", requires = "to")]
     recipe: Option<String>,
@@ -97,39 +93,22 @@ pub struct Args {
     #[command(flatten)]
     tensor_types: TensorTypes,
     /// Leave out these layers; the others are numbered anew
-    #[arg(long, value_name = "N,N", value_delimiter = ',')]
+    #[arg(long, value_name = "N,N", value_delimiter = ',', conflicts_with = "prove")]
     prune_layers: Vec<u64>,
     /// Write the same shards as the input has
-    #[arg(long)]
+    #[arg(long, conflicts_with = "prove")]
     keep_split: bool,
     /// Set a metadata key: KEY=int:N, float:X, bool:true or str:TEXT; repeatable
     #[arg(long, value_name = "KEY=TYPE:VALUE", value_parser = key_value)]
     override_kv: Vec<(String, Value)>,
-    /// Print the plan and its sizes and write nothing
-    #[arg(long)]
-    dry_run: bool,
     /// Accepted for llama-quantize's sake: memory stays small at any size
     #[arg(long, value_name = "MiB", hide = true, value_parser = clap::value_parser!(u64).range(1..))]
     max_buffer_size: Option<u64>,
-    /// Run the source and every new file over a text before any gets its name, and print the verdicts. It
-    /// fails, and no file is kept, where one answers with NaN, differs though nothing was rounded, or
-    /// diverges from its source by more than 512 / 4^bits nats in the mean
-    #[arg(long, conflicts_with_all = ["dry_run", "keep_split", "prune_layers"])]
-    prove: bool,
     /// Measure the error of every tensor (always done when requantizing)
     #[arg(long)]
     measure: bool,
-    /// Write infinite and NaN weights as they are, instead of refusing
-    #[arg(long)]
-    keep_nan: bool,
-    /// Replace outputs that exist
-    #[arg(long)]
-    force: bool,
-    /// Print the report as JSON
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    stated: super::stated::StatedArgs,
+    write: super::write::WriteArgs,
     #[command(flatten)]
     open: super::open::OpenArgs,
 }
@@ -226,31 +205,35 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         }
         None => Call::read(&args.words, &args.types, goal.is_some())?,
     };
-    let call = Call { input: input(&call.input, globals), ..call };
+    let output = match (&args.write.output, call.output) {
+        (Some(flag), Some(_)) => {
+            let flag = flag.display();
+            return Err(Error::Usage(format!("-o {flag}: the output is named twice")));
+        }
+        (flag, word) => flag.clone().or(word),
+    };
+    let call = Call { input: input(&call.input, globals), output, ..call };
     let tensor_types = args.tensor_types.read()?;
     let mut importance = Importance::default();
     if let Some(path) = &args.imatrix {
         importance = Importance::read(path)?;
         importance.retain(&args.include_weights, &args.exclude_weights);
     }
-    let stated = args.stated.stated();
-    let model = match checkpoint::is_checkpoint(&call.input)? {
-        true => checkpoint::open(&call.input, &checkpoint::Options::of(&stated))?,
-        false => args.open.open(&call.input)?,
-    };
+    let stated = args.write.stated.stated();
+    let model = args.open.open_any(&call.input, &stated)?;
     let types = call.types.iter().map(|word| FileType::parse(word)).collect::<Result<_>>()?;
     let options = Options {
         types,
         goal,
         output: call.output,
-        to: args.to.clone(),
+        to: args.write.to.clone(),
         stated,
         recipe: args.recipe.clone(),
         pure: args.pure,
         leave_output: args.leave_output_tensor,
         allow_requantize: args.allow_requantize,
         keep_split: args.keep_split,
-        keep_nan: args.keep_nan,
+        keep_nan: args.write.keep_nan,
         measure: args.measure,
         output_type: args.output_tensor_type,
         embedding_type: args.token_embedding_type,
@@ -260,25 +243,25 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         overrides: args.override_kv.clone(),
     };
     let (model, plans) = quantize::plan(model, &options)?;
-    let outcomes = match args.dry_run {
+    let outcomes = match args.write.dry_run() {
         true => Vec::new(),
         false => {
             make_output_folder(options.output.as_deref(), options.types.len())?;
             let total = plans.iter().map(|plan| plan.layout.total).sum();
             let bar = Bar::new(globals, total);
             with_threads(call.threads, || {
-                let proof = proof(&model, args.prove);
-                change::carry_proved(&model, &plans, args.force, &bar, &proof)
+                let proof = proof(&model, args.write.prove);
+                change::carry_proved(&model, &plans, args.write.force(), &bar, &proof)
             })?
         }
     };
     let report = |(i, plan): (usize, &Plan)| Report::new(&model, plan, outcomes.get(i));
     let reports: Vec<Report> = plans.iter().enumerate().map(report).collect();
-    match args.json {
+    match args.write.json() {
         true => json::print(&reports)?,
         false => {
             for report in &reports {
-                print(&report.text(globals.verbose > 0 || args.dry_run))?;
+                print(&report.text(globals.verbose > 0 || args.write.dry_run()))?;
             }
         }
     }

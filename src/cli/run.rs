@@ -71,9 +71,8 @@ pub struct Args {
     /// Tokens that fit, prompt included [default: what the model was made for]
     #[arg(short, long = "ctx-size", value_name = "N")]
     context: Option<usize>,
-    /// Number of threads, as --threads
-    #[arg(short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    t: Option<u16>,
+    #[command(flatten)]
+    t: super::common::ThreadsArg,
     #[command(flatten)]
     lora: super::lora::LoraArgs,
     #[command(flatten)]
@@ -84,7 +83,7 @@ pub struct Args {
 
 /// Writes text, or talks.
 pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
-    super::runner::with_threads(args.t, || write(args, globals))
+    super::runner::with_threads(args.t.t, || write(args, globals))
 }
 
 fn write(args: &Args, globals: &Globals) -> Result<ExitCode> {

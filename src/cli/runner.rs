@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     bytes::read_text,
-    checkpoint::{self, tokenizer::given},
+    checkpoint::tokenizer::given,
     error::{Error, Result},
     infer::{Tokenizer, Weights},
     model::{Hyper, Stated, loader::Content},
@@ -36,10 +36,7 @@ impl Loaded {
         stated: &Stated,
         globals: &Globals,
     ) -> Result<Loaded> {
-        let mut model = match checkpoint::is_checkpoint(path)? {
-            true => checkpoint::open(path, &checkpoint::Options::of(stated))?,
-            false => open.open(path)?,
-        };
+        let mut model = open.open_any(path, stated)?;
         if let Some((what, taken)) = Content::of(&model).other() {
             let what = format!("{}: holds {what}, no model to run", path.display());
             return Err(Error::unsupported(what, taken));
@@ -81,9 +78,8 @@ pub struct WindowArgs {
     open: OpenArgs,
     #[command(flatten)]
     stated: super::stated::StatedArgs,
-    /// Number of threads, as --threads
-    #[arg(short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    pub t: Option<u16>,
+    #[command(flatten)]
+    pub t: super::common::ThreadsArg,
 }
 
 impl WindowArgs {

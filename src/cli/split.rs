@@ -47,15 +47,12 @@ pub struct Args {
     /// Give the first shard the metadata alone
     #[arg(long, alias = "no-tensor-first-split")]
     bare_first: bool,
-    /// Print what would be written and write nothing
-    #[arg(long)]
-    dry_run: bool,
-    /// Replace outputs that exist
-    #[arg(long)]
-    force: bool,
-    /// Print the files as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    dry_run: super::common::DryRunArg,
+    #[command(flatten)]
+    force: super::common::ForceArg,
+    #[command(flatten)]
+    json: super::common::JsonArg,
     #[command(flatten)]
     open: super::open::OpenArgs,
 }
@@ -70,12 +67,12 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let output = args.output.clone();
     let options = Options { output, most, bare_first: args.bare_first };
     let plans = split::split(&model, &options)?;
-    if !args.dry_run {
+    if !args.dry_run.dry_run {
         make_output_folder(args.output.as_deref(), 1)?;
         let bar = Bar::new(globals, plans.iter().map(|plan| plan.layout.total).sum());
-        change::carry(&model, &plans, args.force, &bar)?;
+        change::carry(&model, &plans, args.force.force, &bar)?;
     }
-    tell(&model, &plans, !args.dry_run, args.json)
+    tell(&model, &plans, !args.dry_run.dry_run, args.json.json)
 }
 
 /// What was made of a model, tensors as they are.

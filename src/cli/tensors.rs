@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::{
     Globals,
     json::{self, VERSION},
+    open::input,
     print,
     progress::Bar,
     text,
@@ -15,9 +16,8 @@ use super::{
 use crate::{
     change::npy,
     check::models::statistics::Statistics,
-    container,
     error::{Error, Result},
-    model::{Model, Tensor, glob, weights},
+    model::{Model, Stated, Tensor, glob, weights},
     size,
 };
 
@@ -33,7 +33,7 @@ Examples:
 Weights are decoded to f32. Outliers lie further from the mean than six standard deviations; the
 bars count the weights between the least and the greatest.")]
 pub struct Args {
-    /// The model file; of a set, its first file
+    /// The model file, of a set its first file, or the folder of a checkpoint
     input: PathBuf,
     /// Names of tensors, with * and ? [default: all]
     #[arg(value_name = "GLOB")]
@@ -47,12 +47,10 @@ pub struct Args {
     /// Write the tensors, decoded, as NumPy's .npz
     #[arg(long, value_name = "FILE", conflicts_with = "rows")]
     npz: Option<PathBuf>,
-    /// Replace outputs that exist
-    #[arg(long)]
-    force: bool,
-    /// Print as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    force: super::common::ForceArg,
+    #[command(flatten)]
+    json: super::common::JsonArg,
     #[command(flatten)]
     open: super::open::OpenArgs,
 }
@@ -69,7 +67,7 @@ fn rows(text: &str) -> Result<Range<u64>, String> {
 
 /// Runs it.
 pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
-    let model = container::open(&args.input, &args.open.options())?.readable();
+    let model = args.open.open_any(&input(&args.input, globals), &Stated::default())?.readable();
     let tensors = chosen(&model, &args.names)?;
     let bar = || Bar::new(globals, npy::bytes(&tensors));
     match (&args.npy, &args.npz, &args.rows) {
@@ -78,15 +76,15 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
                 let what = format!("--npy takes one tensor, {} are named", tensors.len());
                 return Err(Error::Usage(format!("{what}: --npz takes them all")));
             };
-            npy::one(&model, tensor, path, args.force, &bar())?;
+            npy::one(&model, tensor, path, args.force.force, &bar())?;
         }
-        (_, Some(path), _) => npy::all(&model, &tensors, path, args.force, &bar())?,
+        (_, Some(path), _) => npy::all(&model, &tensors, path, args.force.force, &bar())?,
         (_, _, Some(rows)) => return print_rows(args, &model, &tensors, rows),
         _ => return print_statistics(args, &model, &tensors),
     }
     let path = args.npy.as_ref().or(args.npz.as_ref()).map(|path| path.display().to_string());
     let path = path.unwrap_or_default();
-    match args.json {
+    match args.json.json {
         true => json::print(&serde_json::json!({
             "schema_version": VERSION, "output": path, "tensors": tensors.len(),
         }))?,
@@ -139,7 +137,7 @@ fn print_statistics(args: &Args, model: &Model, tensors: &[&Tensor]) -> Result<E
             statistics,
         })
         .collect();
-    if args.json {
+    if args.json.json {
         let file = crate::error::unicode(&args.input);
         json::print(&serde_json::json!({
             "schema_version": VERSION, "file": file, "tensors": told,
@@ -189,7 +187,7 @@ fn print_rows(
         weights::each(model, tensor, rows.clone(), &mut |first, weights| {
             for (row, weights) in (first..).zip(weights.chunks(row_len)) {
                 let text: Vec<String> = weights.iter().map(f32::to_string).collect();
-                match args.json {
+                match args.json.json {
                     // What is no number has no form in JSON, and stays as text.
                     true => all.push(serde_json::json!({
                         "name": tensor.name, "row": row, "weights": text.iter()
@@ -203,7 +201,7 @@ fn print_rows(
             Ok(())
         })?;
     }
-    if args.json {
+    if args.json.json {
         json::print(&serde_json::json!({ "schema_version": VERSION, "rows": all }))?;
     }
     Ok(ExitCode::SUCCESS)

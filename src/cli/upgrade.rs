@@ -93,21 +93,21 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     if args.repair_key_rows {
         plan.notes.push(evidence(&model, &plan)?);
     }
-    let outcome = match args.write.dry_run {
+    let outcome = match args.write.dry_run() {
         true => None,
         false => {
-            if args.write.output.is_none() && !args.write.force {
+            if args.write.output.is_none() && !args.write.force() {
                 check_not_made(&plan, &args.input)?;
             }
             make_output_folder(args.write.output.as_deref(), 1)?;
             let bar = Bar::new(globals, plan.layout.total);
             let (plans, proof) =
                 (std::slice::from_ref(&plan), proof(&model, args.write.prove && !is_adapter));
-            change::carry_proved(&model, plans, args.write.force, &bar, &proof)?.pop()
+            change::carry_proved(&model, plans, args.write.force(), &bar, &proof)?.pop()
         }
     };
     let report = Report::new(&model, &plan, outcome.as_ref());
-    match args.write.json {
+    match args.write.json() {
         true => json::print(&report)?,
         false => print(&report.text(globals.verbose > 0))?,
     }

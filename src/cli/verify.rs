@@ -60,14 +60,13 @@ pub struct Args {
     /// Name the lines of a list that are in no known form
     #[arg(short, long)]
     warn: bool,
-    /// Print the result as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    json: super::common::JsonArg,
 }
 
 /// Verifies, or writes lists; `--quiet` leaves out the lines of files that are OK.
 pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
-    let bar = Bar::new(may_draw(globals) && !args.status && !args.json);
+    let bar = Bar::new(may_draw(globals) && !args.status && !args.json.json);
     let threads = globals.threads();
     if args.write {
         return write_lists(args, threads, &bar);
@@ -84,7 +83,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     bar.0.finish_and_clear();
     let malformed = result.lists.iter().any(|list| !list.malformed_lines.is_empty());
     let good = result.is_good() && !(args.strict && malformed);
-    if args.json {
+    if args.json.json {
         json::print(&result)?;
     } else if !args.status {
         print(&text(&result, globals.quiet))?;

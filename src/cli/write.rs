@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::common::{DryRunArg, ForceArg, JsonArg, OUTPUT};
 use crate::{
     bytes::{Input, replace::make_folder},
     change::{Plan, output::is_written_as_folder, upgrade::Options},
@@ -10,6 +11,7 @@ use crate::{
 
 /// Where a model goes, and what is known of it beside what its file says.
 #[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = OUTPUT)]
 pub struct WriteArgs {
     /// Where to write [default: beside the input]
     #[arg(short, long, alias = "outfile", value_name = "OUT")]
@@ -17,28 +19,41 @@ pub struct WriteArgs {
     /// The container to write [default: gguf-v3, or the present one of a family that GGUF has no name for]
     #[arg(long, value_name = "FORMAT")]
     pub to: Option<String>,
-    /// Print the plan and write nothing
-    #[arg(long)]
-    pub dry_run: bool,
-    /// Run old and new over a text before the new file gets its name, and print the verdict. It fails,
-    /// and nothing is kept, where a lossless file does not answer with the same bits, where one answers
-    /// with NaN, or where it diverges more than its type explains (512 / 4^bits nats in the mean)
+    #[command(flatten)]
+    dry_run: DryRunArg,
+    /// Run the source and every new file over a text before any gets its name, and print the verdicts
+    ///
+    /// It fails, and no file is kept, where one gives NaN, differs though nothing was rounded, or diverges from
+    /// its source more than its type explains (512 / 4^bits nats in the mean).
     #[arg(long, conflicts_with = "dry_run")]
     pub prove: bool,
-    /// Print the report as JSON
-    #[arg(long)]
-    pub json: bool,
     /// Write infinite and NaN weights as they are, instead of refusing
     #[arg(long)]
     pub keep_nan: bool,
-    /// Replace outputs that exist
-    #[arg(long)]
-    pub force: bool,
+    #[command(flatten)]
+    force: ForceArg,
     #[command(flatten)]
     pub stated: super::stated::StatedArgs,
+    #[command(flatten)]
+    json: JsonArg,
 }
 
 impl WriteArgs {
+    /// Whether the plan is printed and nothing written.
+    pub fn dry_run(&self) -> bool {
+        self.dry_run.dry_run
+    }
+
+    /// Whether outputs that exist are replaced.
+    pub fn force(&self) -> bool {
+        self.force.force
+    }
+
+    /// Whether the report is JSON.
+    pub fn json(&self) -> bool {
+        self.json.json
+    }
+
     /// What they say to the planner.
     pub fn options(&self) -> Options {
         Options {

@@ -48,7 +48,8 @@ pub struct OpenOptions {
 }
 
 /// How the Q4 rows of an unversioned file are stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "command", derive(clap::ValueEnum))]
 pub enum RowStorage {
     /// The scales of a row first, as on 10 March 2023.
     Planar,

@@ -104,6 +104,20 @@ pub enum Scaling {
 }
 
 /// The numbers of a model.
+///
+/// ```
+/// use regguf::model::{Hyper, Stated};
+/// # fn main() -> regguf::error::Result<()> {
+/// # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/golden/T/E4/ggml-model-q4_0.bin");
+/// # if !std::path::Path::new(path).exists() { return Ok(()); }
+/// // What a person states stands above what the file says, and that above what is assumed.
+/// let stated = Stated { context: Some(4096), ..Stated::default() };
+/// let hyper = Hyper::of(&regguf::open(path)?, &stated)?;
+/// let assumed: Vec<&str> = hyper.assumed().iter().map(|value| value.key.as_str()).collect();
+/// assert!(assumed.contains(&"llama.rope.freq_base") && !assumed.contains(&"llama.context_length"));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Hyper {
     /// The family in whose symbols they are given.

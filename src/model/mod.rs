@@ -45,6 +45,21 @@ use crate::{
 const ORDERED: usize = 64 << 20;
 
 /// A model file, or a set of files that together are one model.
+///
+/// ```
+/// # fn main() -> regguf::error::Result<()> {
+/// # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/golden/T/E4/ggml-model-q4_0.bin");
+/// # if !std::path::Path::new(path).exists() { return Ok(()); }
+/// let model = regguf::open(path)?;
+/// assert_eq!((model.format.as_str(), model.family.as_str()), ("ggjt-v1-llama", "llama"));
+/// // Header words keep their names; what they mean has GGUF's keys.
+/// assert_eq!(model.header("n_layer"), Some(2));
+/// assert_eq!(model.metadata.u64("llama.block_count"), Some(2));
+/// let q = model.tensor("layers.0.attention.wq.weight").expect("every layer has one");
+/// assert_eq!((q.shape.as_slice(), q.quant.to_string().as_str()), (&[64, 64][..], "q4_0/pairs-f32"));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Model {
     /// The id of the format it was read by, as `ggjt-v1-llama`, `gguf-v3`, `pth-zip`.

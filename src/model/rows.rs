@@ -17,7 +17,8 @@ use super::{Join, Naming, Piece, Role, Sizes, Tensor};
 use crate::format::family::RowOrder;
 
 /// How the rows of queries, keys and values stand in an adapter, which bears the names of either.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "command", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum Standing {
     /// As in Hugging Face's models: convert-lora-to-ggml.py left them so.

@@ -12,6 +12,34 @@ use crate::{
 /// Weights that are decoded at a time.
 const CHUNK: u64 = 256 << 10;
 
+impl Model {
+    /// The weights of some rows of `tensor`, row after row, each of [`Tensor::row_len`] numbers. All of them
+    /// are in memory at once; [`each`] hands on some at a time.
+    ///
+    /// ```
+    /// # fn main() -> regguf::error::Result<()> {
+    /// # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/golden/T/E4/ggml-model-q4_0.bin");
+    /// # if !std::path::Path::new(path).exists() { return Ok(()); }
+    /// let model = regguf::open(path)?;
+    /// let tensor = model.tensor("tok_embeddings.weight").expect("every LLaMA has one");
+    /// let weights = model.decode(tensor, 3..5)?;
+    /// assert_eq!(weights.len() as u64, 2 * tensor.row_len());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`each`].
+    pub fn decode(&self, tensor: &Tensor, rows: Range<u64>) -> Result<Vec<f32>> {
+        let mut out = Vec::new();
+        each(self, tensor, rows, &mut |_, weights| {
+            out.extend_from_slice(weights);
+            Ok(())
+        })?;
+        Ok(out)
+    }
+}
+
 /// Decodes `rows` of a tensor and hands them on, some at a time, each time with the number of the first.
 ///
 /// # Errors

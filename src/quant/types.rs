@@ -8,7 +8,17 @@ use crate::format::{
 use crate::quant::BlockLayout;
 use std::{fmt, str::FromStr, sync::LazyLock};
 
-/// What the bytes of a row mean: one description of the block catalog.
+/// What the bytes of a row mean: one description of the block catalog. A name means nothing without its dialect:
+/// the bytes of Q4_0 changed three times in 2023.
+///
+/// ```
+/// use regguf::quant::QuantType;
+/// let march = QuantType::find("q4_0", "pairs-f32").expect("it is described");
+/// let today = QuantType::today("q4_0").expect("it is described");
+/// // 32 weights: a scale of 4 bytes then, of 2 today, and 16 bytes of codes.
+/// assert_eq!((march.row_bytes(32), today.row_bytes(32)), (Some(20), Some(18)));
+/// assert_eq!((march.gguf_id(), today.gguf_id()), (None, Some(2)));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct QuantType(u16);
 
