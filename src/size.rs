@@ -1,4 +1,7 @@
-//! Numbers of bytes as people write and read them: `4.5G`, `3.8 GB`.
+//! Numbers as people write and read them: bytes (`4.5G`, `3.8 GB`), things (`1 tensor`, `2 tensors`).
+//!
+//! One system of units everywhere: a KB is 1000 bytes, as disks and download pages count; what is of 1024 is
+//! written KiB, MiB, GiB.
 
 use crate::error::{Error, Result};
 
@@ -40,6 +43,12 @@ pub fn text(bytes: u64) -> String {
     }
 }
 
+/// A number of things: `1 file`, `2 files`.
+pub fn counted(n: impl TryInto<u64>, one: &str, many: &str) -> String {
+    let n = n.try_into().unwrap_or(u64::MAX);
+    format!("{n} {}", if n == 1 { one } else { many })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -53,6 +62,12 @@ mod tests {
         for word in ["", "G", "4x", "-1G", "nan", "infG", "much", "99999999999T"] {
             assert!(read(word).is_err(), "{word}");
         }
+    }
+
+    #[test]
+    fn one_is_one() {
+        assert_eq!(counted(1_u64, "tensor", "tensors"), "1 tensor");
+        assert_eq!(counted(0_usize, "tensor", "tensors"), "0 tensors");
     }
 
     #[test]

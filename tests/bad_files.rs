@@ -163,7 +163,7 @@ fn ggml_ggmf_and_ggjt() {
         (
             "one tensor of many",
             cut(0),
-            "ggjt-v3-llama: tensors at 0xe0: found \"norm.weight\" and others, wanted \"tok_embeddings.weight\"; it is a part of LLaMA or BLOOM (ggjt v3 (LLaMA)): 1 tensors are whole, 11 are missing, layers.0.attention_norm.weight first: download or copy it again",
+            "ggjt-v3-llama: tensors at 0xe0: found \"norm.weight\" and others, wanted \"tok_embeddings.weight\"; it is a part of LLaMA or BLOOM (ggjt v3 (LLaMA)): 1 tensor is whole, 11 are missing, layers.0.attention_norm.weight first: download or copy it again",
         ),
     ];
     let read = |input: Input| {

@@ -298,7 +298,7 @@ fn every_broken_rule_is_named_with_its_place() {
         (
             "offset beyond the end",
             tensor(&[8], F32_TENSOR, 1 << 20),
-            "gguf-v3: tensors[0] (t).data at 0x100040: found the end of the file at 0x80, wanted the end of the data at 0x100060; the file is 1048544 bytes short (1 tensors are cut or missing): download or copy it again",
+            "gguf-v3: tensors[0] (t).data at 0x100040: found the end of the file at 0x80, wanted the end of the data at 0x100060; the file is 1048544 bytes short (1 tensor is cut or missing): download or copy it again",
         ),
         (
             "one tensor over another",
@@ -308,12 +308,12 @@ fn every_broken_rule_is_named_with_its_place() {
         (
             "data short by a byte",
             Bytes::head(3, 1, 0).info("t", &[16], 0, 0).data(63),
-            "gguf-v3: tensors[0] (t).data at 0x40: found the end of the file at 0x7f, wanted the end of the data at 0x80; the file is 1 bytes short (1 tensors are cut or missing): download or copy it again",
+            "gguf-v3: tensors[0] (t).data at 0x40: found the end of the file at 0x7f, wanted the end of the data at 0x80; the file is 1 byte short (1 tensor is cut or missing): download or copy it again",
         ),
         (
             "no data",
             Bytes::head(3, 1, 0).info("t", &[16], 0, 0),
-            "gguf-v3: tensors[0] (t).data at 0x40: found the end of the file at 0x39, wanted the end of the data at 0x80; the file is 71 bytes short (1 tensors are cut or missing): download or copy it again",
+            "gguf-v3: tensors[0] (t).data at 0x40: found the end of the file at 0x39, wanted the end of the data at 0x80; the file is 71 bytes short (1 tensor is cut or missing): download or copy it again",
         ),
         (
             "two tensors that only together are too large",

@@ -23,6 +23,7 @@ use crate::{
         QuantType,
         encode::{EncodeRows, encoder, needs_importance},
     },
+    size::counted,
 };
 
 /// What the person asked for.
@@ -165,7 +166,10 @@ fn alike(
         step.become_type(to, encode);
     }
     if odd > 0 {
-        plan.notes.push(format!("{odd} tensors stay f16: their rows are no whole blocks of {to}"));
+        plan.notes.push(format!(
+            "{} f16: rows that are no whole blocks of {to}",
+            counted(odd, "tensor stays", "tensors stay")
+        ));
     }
     match left {
         Some((count, quant)) => {

@@ -16,6 +16,7 @@ use crate::{
         role::{Naming, Role, expert_of},
         rows,
     },
+    size::counted,
 };
 
 /// Brings the tensors of `model` into the terms of the target: GGUF's names or the ones before.
@@ -317,7 +318,10 @@ fn stack_experts(model: &mut Model, notes: &mut Vec<String>) -> Result<()> {
     }
     model.tensors = stacked;
     if joined > 0 {
-        notes.push(format!("{joined} expert tensors stacked, as llama.cpp reads them today"));
+        notes.push(format!(
+            "{} stacked, as llama.cpp reads them today",
+            counted(joined, "tensor of experts", "tensors of experts")
+        ));
     }
     Ok(())
 }
@@ -364,6 +368,9 @@ fn repair_keys(model: &mut Model, notes: &mut Vec<String>) -> Result<()> {
         tensor.orders.push(Order::PairsFromHalves { rows_per_head: rows / right });
         repaired += 1;
     }
-    notes.push(format!("key rows put into another order in {repaired} tensors, as asked"));
+    notes.push(format!(
+        "key rows put into another order in {}, as asked",
+        counted(repaired, "tensor", "tensors")
+    ));
     Ok(())
 }

@@ -36,6 +36,7 @@ use crate::{
         encode::{EncodeRows, encoder},
         recipe::recipes,
     },
+    size::counted,
 };
 
 /// What the person asked for.
@@ -426,7 +427,8 @@ impl<'a> Job<'a> {
                 .count();
             let block = mix::block_len(wanted);
             plan.notes.push(format!(
-                "{count} tensors became {instead}: their rows are no multiple of {block}, as {wanted} needs"
+                "{} became {instead}: rows that are no multiple of {block}, as {wanted} needs",
+                counted(count, "tensor", "tensors")
             ));
         }
         Ok(())

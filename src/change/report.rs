@@ -224,7 +224,9 @@ impl Report {
                 true => group.to.clone(),
                 false => format!("{} -> {}", group.from, group.to),
             };
-            let _ = write!(out, "  {:>4} tensors  {types:<28} {:<10}", group.tensors, group.how);
+            let tensors = if group.tensors == 1 { "tensor" } else { "tensors" };
+            let _ =
+                write!(out, "  {:>4} {tensors:<7}  {types:<28} {:<10}", group.tensors, group.how);
             let _ = writeln!(out, " {}", self.loss(group));
         }
         if verbose {

@@ -4,6 +4,7 @@ use super::Step;
 use crate::{
     error::{Error, Result},
     quant::{QuantType, encode::EncodeRows},
+    size::counted,
 };
 
 /// What stands against a quantization, for all tensors at once.
@@ -91,9 +92,9 @@ impl Trouble {
     pub(super) fn note(&self, notes: &mut Vec<String>) {
         if let Some((_, quant)) = self.quantized.first() {
             notes.push(format!(
-                "{} tensors were quantized before ({quant}): errors are relative to those weights, and \
+                "{} quantized before ({quant}): errors are relative to those weights, and \
                  the original weights would make them smaller",
-                self.quantized.len()
+                counted(self.quantized.len(), "tensor was", "tensors were")
             ));
         }
         if !self.unmeasured.is_empty() {

@@ -48,6 +48,7 @@ use crate::{
     },
     model::{Join, Model, Naming, Piece, Role, Stated, Tensor},
     quant::QuantType,
+    size::counted,
 };
 
 /// What the person asked for.
@@ -219,7 +220,10 @@ pub fn open(path: &Path, options: &Options) -> Result<Model> {
             shard.retain(|t| !drop.is_match(&t.name));
             dropped += before - shard.len();
         });
-        draft.notes.push(format!("{dropped} tensors left out, whose names match {drop}"));
+        draft.notes.push(format!(
+            "{} left out, whose names match {drop}",
+            counted(dropped, "tensor", "tensors")
+        ));
     }
     if is_adapter(&shards) {
         let what = format!("{}: a LoRA adapter, no model by itself", draft.name());

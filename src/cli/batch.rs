@@ -13,7 +13,9 @@ use super::{
     Globals,
     common::OUTPUT,
     json::{self, VERSION},
-    may_draw, print, text,
+    may_draw, print,
+    progress::BYTES,
+    text,
 };
 use crate::batch::events::{Event, Observer};
 use crate::batch::plan::BatchPlan;
@@ -42,16 +44,16 @@ Kill it at any moment and run it again: what is proved whole by its receipt
 (<output>.receipt.json) is skipped, everything else is done.")]
 pub struct Args {
     /// upgrade, quantize, convert, merge, verify or join; or `run` with a plan that was saved
-    #[arg(value_name = "TASK")]
+    #[arg(value_name = "TASK", value_parser = super::words::Words(super::words::tasks), hide_possible_values = true)]
     task: String,
     /// Folders to search for models, or model files; with `run` the plan
     #[arg(required = true, value_name = "DIR")]
     paths: Vec<PathBuf>,
     /// Quantization types, one output a model for each
-    #[arg(long = "type", visible_alias = "types", value_name = "TYPE,TYPE", value_delimiter = ',')]
+    #[arg(long = "type", visible_alias = "types", value_name = "TYPE,TYPE", value_delimiter = ',', value_parser = super::words::Words(super::words::types), hide_possible_values = true)]
     types: Vec<String>,
     /// The container to write [default: gguf-v3]
-    #[arg(long, value_name = "FORMAT")]
+    #[arg(long, value_name = "FORMAT", help_heading = OUTPUT, value_parser = super::words::Words(super::words::targets), hide_possible_values = true)]
     to: Option<String>,
     /// Mirror the tree below this folder [default: outputs beside their models]
     #[arg(short, long = "output", visible_alias = "out", value_name = "DIR", help_heading = OUTPUT)]
@@ -150,7 +152,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let summary = run_plan(&plan, &takes, part, limits, &telling);
     telling.over();
     if args.json.json {
-        json::print(&summary)?;
+        json::print(&Summed { schema_version: VERSION, summary: &summary })?;
     } else if people {
         print(&closing(&summary))?;
     }
@@ -260,6 +262,14 @@ fn closing(summary: &Summary) -> String {
     out + &format!(", in {seconds:.1} s\n")
 }
 
+/// The summary as JSON.
+#[derive(serde::Serialize)]
+struct Summed<'a> {
+    schema_version: u32,
+    #[serde(flatten)]
+    summary: &'a Summary,
+}
+
 /// An event as a line of JSON.
 #[derive(serde::Serialize)]
 struct Told<'a> {
@@ -289,7 +299,7 @@ impl<'a> Telling<'a> {
         let bars = (lines && draw).then(|| {
             let all = MultiProgress::new();
             let overall = all.add(ProgressBar::no_length());
-            let style = "{wide_bar} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left";
+            let style = BYTES;
             overall.set_style(
                 ProgressStyle::with_template(style).unwrap_or(ProgressStyle::default_bar()),
             );
@@ -318,7 +328,7 @@ impl<'a> Telling<'a> {
     fn draw(&self, event: &Event) {
         let Some(bars) = &self.bars else { return };
         let mut bars = bars.lock().unwrap_or_else(PoisonError::into_inner);
-        let style = "  {prefix} {bar:20} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left";
+        let style = "  {percent:>3}% {wide_msg}";
         let input = |job: usize| self.plan.jobs.get(job).map_or(0, |job| job.model.bytes);
         match event {
             Event::Planned { bytes, .. } => bars.overall.set_length(*bytes),
@@ -327,7 +337,7 @@ impl<'a> Telling<'a> {
                 bar.set_style(
                     ProgressStyle::with_template(style).unwrap_or(ProgressStyle::default_bar()),
                 );
-                bar.set_prefix(plain(input));
+                bar.set_message(plain(input));
                 bars.jobs.push((*job, bar));
             }
             Event::Progress { job, done, total } => {

@@ -2,7 +2,9 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use super::{Globals, json, open::input, print, progress::Bar, remark, write::make_output_folder};
+use super::{
+    Globals, json, open::input, print, progress::Bar, remark, text, write::make_output_folder,
+};
 use crate::{
     change::{
         self, Plan,
@@ -46,7 +48,8 @@ pub struct Args {
         alias = "outtype",
         value_name = "TYPE,TYPE",
         value_delimiter = ',',
-        default_value = "auto"
+        default_value = "auto",
+        value_parser = super::words::Words(super::words::types), hide_possible_values = true
     )]
     types: Vec<String>,
     /// Leave out tensors of raw weights whose names this regular expression finds
@@ -120,7 +123,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         json::print(&reports)?;
     } else {
         for report in &reports {
-            print(&report.text(globals.verbose > 0))?;
+            print(&text::folded(&report.text(globals.verbose > 0)))?;
         }
     }
     Ok(ExitCode::SUCCESS)

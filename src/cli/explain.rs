@@ -2,7 +2,11 @@
 
 use std::process::ExitCode;
 
-use super::{Globals, print, text};
+use super::{
+    Globals,
+    json::{self, VERSION},
+    print, text,
+};
 use crate::{
     error::{Error, Result},
     format::explain::{Section, about, catalogue, similar},
@@ -18,7 +22,10 @@ Examples:
   regguf explain llama            a family: names of tensors here and there")]
 pub struct Args {
     /// A container, a family, a block type or `type/dialect`; all of them if left out
+    #[arg(value_name = "NAME", value_parser = super::words::Words(super::words::explained), hide_possible_values = true)]
     format: Option<String>,
+    #[command(flatten)]
+    json: super::common::JsonArg,
 }
 
 /// Prints the catalogue or one entry of it.
@@ -27,6 +34,13 @@ pub fn run(args: &Args, _: &Globals) -> Result<ExitCode> {
         None => catalogue(),
         Some(id) => about(id).ok_or_else(|| unknown(id))?,
     };
+    if args.json.json {
+        let about = args.format.as_deref();
+        let report = serde_json::json!({
+            "schema_version": VERSION, "about": about, "sections": sections,
+        });
+        return json::print(&report).map(|()| ExitCode::SUCCESS);
+    }
     print(&lay_out(&sections))?;
     Ok(ExitCode::SUCCESS)
 }

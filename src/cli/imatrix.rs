@@ -3,7 +3,10 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use super::{
-    Globals, remark,
+    Globals,
+    json::{self, VERSION},
+    progress::Tokens,
+    remark,
     runner::{WindowArgs, with_threads},
 };
 use crate::{
@@ -55,12 +58,14 @@ fn collect(args: &Args, globals: &Globals) -> Result<ExitCode> {
     }
     let mut measured = Measured::default();
     let mut session = Session::tapped(&loaded.weights, context, &mut measured);
+    let bar = Tokens::new(globals, windows.len().saturating_mul(context));
     for window in &windows {
         check_interrupt()?;
         session.truncate(0);
         session.read(window, Want::Last, |_, _| {})?;
+        bar.advance(window.len());
     }
-    drop(session);
+    drop((session, bar));
     let dataset = args.windows.file.display().to_string();
     let count = u32::try_from(windows.len()).unwrap_or(u32::MAX);
     let bytes = match args.output.extension().is_some_and(|e| e == "dat") {
@@ -71,6 +76,13 @@ fn collect(args: &Args, globals: &Globals) -> Result<ExitCode> {
     Importance::of(&Input::memory(&args.output, bytes.clone()))?;
     write_small(&args.output, &bytes, args.force.force)?;
     let (matrices, output) = (measured.len(), args.output.display());
+    if args.json.json {
+        let report = serde_json::json!({
+            "schema_version": VERSION, "output": output.to_string(), "matrices": matrices,
+            "windows": count, "tokens": count.saturating_mul(args.windows.context),
+        });
+        return json::print(&report).map(|()| ExitCode::SUCCESS);
+    }
     remark(globals, &format!("{output}: {matrices} matrices over {count} windows"));
     Ok(ExitCode::SUCCESS)
 }

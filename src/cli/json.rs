@@ -1,7 +1,5 @@
 //! JSON on stdout: one way for every verb, so that it is always JSON, and safe on a terminal.
-//!
-//! Every object that a verb prints begins with, or holds, `schema_version`: [`VERSION`]. It is raised where
-//! a field changes its meaning or goes; new fields may come at any time.
+#![doc = include_str!("json.md")]
 
 use std::io::{self, BufWriter, StdoutLock, Write};
 

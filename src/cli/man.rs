@@ -23,6 +23,55 @@ pub struct Args {
     dir: Option<PathBuf>,
 }
 
+/// What every page ends with.
+const ENDS: &str = r#".SH "EXIT STATUS"
+.TP
+.B 0
+Done.
+.TP
+.B 1
+Done, and something was found: a damaged file, models that differ, a failure in a batch.
+.TP
+.B 2
+The words of the call do not fit together.
+.TP
+.B 3
+A file is malformed or of no known format.
+.TP
+.B 4
+Refused: it would lose or overwrite something, or is not supported.
+.TP
+.B 5
+Reading or writing failed.
+.TP
+.B 130
+Interrupted (Ctrl-C); no partial file is left.
+.SH FILES
+.TP
+.I .regguf-*.partial
+An output that is not whole yet, in the folder where it will be; what a killed run left is removed by the next one.
+.TP
+.I NAME.receipt.json
+What a batch made of which model, with digests; by it the next batch skips what is whole.
+.TP
+.I .NAME.lock
+An output that a batch is writing.
+.TP
+.I checklist.chk, SHA256SUMS, TENSORSUMS
+Lists of digests that
+.B regguf verify
+reads, and writes with
+.BR --write .
+.SH ENVIRONMENT
+.TP
+.B REGGUF_THREADS
+The number of threads, as
+.BR --threads .
+.TP
+.B NO_COLOR
+Where set and not empty, nothing is coloured.
+"#;
+
 /// Prints a page in roff, or writes all.
 pub fn run(args: &Args, _: &Globals) -> Result<ExitCode> {
     let mut command = Cli::command();
@@ -48,5 +97,6 @@ fn page(command: &clap::Command) -> Result<Vec<u8>> {
     let mut page = Vec::new();
     let done = clap_mangen::Man::new(command.clone()).render(&mut page);
     done.map_err(|e| Error::io("<man page>", "render", e))?;
+    page.extend_from_slice(ENDS.as_bytes());
     Ok(page)
 }

@@ -75,7 +75,7 @@ fn successor(path: &Path) -> Option<PathBuf> {
 #[command(next_help_heading = "What the input is")]
 pub struct OpenArgs {
     /// Read it as this format (see `regguf explain`)
-    #[arg(long, value_name = "FORMAT")]
+    #[arg(long, value_name = "FORMAT", value_parser = super::words::Words(super::words::formats), hide_possible_values = true)]
     format: Option<String>,
     /// How an unversioned file stores Q4 rows
     #[arg(long, value_name = "STORAGE")]

@@ -6,6 +6,7 @@ use super::{
     Globals,
     json::{self, VERSION},
     print,
+    progress::Tokens,
     runner::{WindowArgs, with_threads},
 };
 use crate::{
@@ -36,9 +37,13 @@ fn score(args: &WindowArgs, json: bool, globals: &Globals) -> Result<ExitCode> {
     let (loaded, tokens) = args.open(globals)?;
     let bos = loaded.tokenizer.leading_bos();
     let mut n = 0;
+    // The running estimates on stdout tell people how far it is.
+    let bar = json
+        .then(|| Tokens::new(globals, tokens.len().min(args.most().saturating_mul(args.window()))));
     let after_each = |estimate: Perplexity| {
         n += 1;
-        if json {
+        if let Some(bar) = &bar {
+            bar.advance(args.window());
             return Ok(());
         }
         print(&format!("[{n}]{:.4},", estimate.value))?;

@@ -1,9 +1,50 @@
-//! Progress bars on stderr, only where a person watches and only after the first second.
+//! Progress bars on stderr, only where a person watches and only after the first second. All of them fit 50
+//! columns.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{Globals, may_draw};
 use crate::change::Progress;
+
+/// How far bytes are: the bar takes what the figures leave.
+pub const BYTES: &str = "{wide_bar} {decimal_bytes}/{decimal_total_bytes} {eta} left";
+/// How far tokens are.
+const TOKENS: &str = "{wide_bar} {pos}/{len} tokens {eta} left";
+
+/// A bar in a style of this module, drawn where a person watches.
+pub fn drawn(wanted: bool, total: Option<u64>, style: &str) -> ProgressBar {
+    let target = match wanted {
+        true => ProgressDrawTarget::stderr_with_hz(4),
+        false => ProgressDrawTarget::hidden(),
+    };
+    let bar = ProgressBar::with_draw_target(total, target);
+    if let Ok(style) = ProgressStyle::with_template(style) {
+        bar.set_style(style);
+    }
+    bar
+}
+
+/// A bar over tokens that a model reads.
+#[derive(Debug)]
+pub struct Tokens(ProgressBar);
+
+impl Tokens {
+    /// A bar for `total` tokens.
+    pub fn new(globals: &Globals, total: usize) -> Tokens {
+        Tokens(drawn(may_draw(globals), u64::try_from(total).ok(), TOKENS))
+    }
+
+    /// `n` more have been read.
+    pub fn advance(&self, n: usize) {
+        self.0.inc(u64::try_from(n).unwrap_or(0));
+    }
+}
+
+impl Drop for Tokens {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
 
 /// A bar over bytes.
 #[derive(Debug)]
@@ -12,16 +53,7 @@ pub struct Bar(ProgressBar);
 impl Bar {
     /// A bar for `total` bytes; hidden where stderr is no terminal.
     pub fn new(globals: &Globals, total: u64) -> Bar {
-        let target = if may_draw(globals) {
-            ProgressDrawTarget::stderr_with_hz(4)
-        } else {
-            ProgressDrawTarget::hidden()
-        };
-        let bar = ProgressBar::with_draw_target(Some(total), target);
-        let line = "{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta} left";
-        if let Ok(style) = ProgressStyle::with_template(line) {
-            bar.set_style(style);
-        }
+        let bar = drawn(may_draw(globals), Some(total), BYTES);
         Bar(bar)
     }
 }
@@ -33,6 +65,14 @@ impl Progress for Bar {
             self.0.inc(bytes);
         } else {
             self.0.set_position(self.0.position() + bytes);
+        }
+        if self.0.length().is_some_and(|total| total > 0 && self.0.position() >= total) {
+            // All is written; what follows reads it again, and with --prove runs old and new.
+            self.0.set_style(
+                ProgressStyle::with_template("{spinner} checking {elapsed}")
+                    .unwrap_or(ProgressStyle::default_spinner()),
+            );
+            self.0.enable_steady_tick(std::time::Duration::from_millis(250));
         }
     }
 }

@@ -8,7 +8,9 @@ use std::{
 
 use clap::{Arg, ArgAction, ArgMatches};
 
-use super::{Globals, json, open::input, print, progress::Bar, remark, write::make_output_folder};
+use super::{
+    Globals, json, open::input, print, progress::Bar, remark, text, write::make_output_folder,
+};
 use crate::{
     bytes::read_text,
     change::{
@@ -55,7 +57,7 @@ pub struct Args {
     )]
     words: Vec<OsString>,
     /// Types to make in one pass over the model, instead of TYPE; OUT is a folder if there are several
-    #[arg(long = "type", value_name = "TYPE,TYPE", value_delimiter = ',')]
+    #[arg(long = "type", value_name = "TYPE,TYPE", value_delimiter = ',', value_parser = super::words::Words(super::words::types), hide_possible_values = true)]
     types: Vec<String>,
     /// Choose the types of tensors so that the file fits this size (4.5G, 4200Mi), instead of TYPE
     #[arg(long, value_name = "SIZE", conflicts_with_all = ["types", "target_bpw"])]
@@ -261,7 +263,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         true => json::print(&reports)?,
         false => {
             for report in &reports {
-                print(&report.text(globals.verbose > 0 || args.write.dry_run()))?;
+                print(&text::folded(&report.text(globals.verbose > 0 || args.write.dry_run())))?;
             }
         }
     }

@@ -1,8 +1,12 @@
 //! How text is laid out for people: colour where it is wanted, counts, tables.
 
-use std::{env, io::IsTerminal};
+use std::{
+    env,
+    io::{self, IsTerminal},
+};
 
 use crate::error::plain;
+pub use crate::size::counted;
 
 /// Whether `stream` may carry colour: a terminal, and NO_COLOR is not set.
 pub fn has_colour(stream: &impl IsTerminal) -> bool {
@@ -24,17 +28,67 @@ pub fn count(n: u64) -> String {
     }
 }
 
-/// A number of things: `1 file`, `2 files`.
-pub fn counted(n: usize, one: &str, many: &str) -> String {
-    format!("{n} {}", if n == 1 { one } else { many })
-}
-
 /// The longest cell of a table, in characters.
 const CELL: usize = 4096;
 
+/// The narrowest that a column is made to fit a screen.
+const NARROW: usize = 12;
+
+/// The columns of the terminal that stdout is; none where it is none, for what is read by programs is never cut.
+pub fn width() -> Option<usize> {
+    if !io::stdout().is_terminal() {
+        return None;
+    }
+    #[cfg(unix)]
+    if let Ok(size) = rustix::termios::tcgetwinsize(io::stdout())
+        && size.ws_col > 0
+    {
+        return Some(size.ws_col.into());
+    }
+    env::var("COLUMNS").ok()?.parse().ok()
+}
+
 /// Rows as lines with aligned columns, two spaces apart; the last column is not padded. Control characters
-/// in cells are escaped, and what is too long for any screen is cut.
+/// in cells are escaped, what is too long for any screen is cut, and on a terminal what is too long for it.
 pub fn table(rows: &[Vec<String>]) -> String {
+    table_within(rows, width())
+}
+
+/// Cuts `text` to `width` characters, the last of which says that it was cut.
+fn cut(text: &str, width: usize) -> String {
+    match text.char_indices().nth(width) {
+        None => text.to_owned(),
+        Some(_) => text.chars().take(width.saturating_sub(1)).chain(['…']).collect(),
+    }
+}
+
+/// Lines that are too long for a terminal are broken at spaces, and go on where their text began.
+pub fn folded(text: &str) -> String {
+    width().map_or_else(|| text.to_owned(), |width| folded_to(text, width))
+}
+
+fn folded_to(text: &str, width: usize) -> String {
+    let mut out = String::new();
+    for line in text.split_inclusive('\n') {
+        let indent = line.len() - line.trim_start_matches(' ').len();
+        let hang = " ".repeat((indent + 2).min(width / 2));
+        let mut column = 0;
+        for word in line.split_inclusive(' ') {
+            let len = word.trim_end().chars().count();
+            if column > hang.len() && column + len > width {
+                out.truncate(out.trim_end_matches(' ').len());
+                out += "\n";
+                out += &hang;
+                column = hang.len();
+            }
+            out += word;
+            column += word.chars().count();
+        }
+    }
+    out
+}
+
+fn table_within(rows: &[Vec<String>], screen: Option<usize>) -> String {
     let shown = |cell: &String| {
         let cell = plain(cell);
         match cell.char_indices().nth(CELL) {
@@ -47,12 +101,22 @@ pub fn table(rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
         rows.iter().filter_map(|r| r.get(column)).map(|c| c.chars().count()).max().unwrap_or(0)
     };
-    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut widths: Vec<usize> = (0..columns).map(width).collect();
+    if let Some(screen) = screen {
+        // The widest column gives way first.
+        let mut over =
+            (widths.iter().sum::<usize>() + 2 * columns.saturating_sub(1)).saturating_sub(screen);
+        while over > 0
+            && let Some(widest) = widths.iter_mut().max().filter(|widest| **widest > NARROW)
+        {
+            (*widest, over) = (*widest - 1, over - 1);
+        }
+    }
     let mut out = String::new();
     for row in &rows {
         let mut line = String::new();
         for (cell, width) in row.iter().zip(&widths) {
-            line += &format!("{cell:<width$}  ");
+            line += &format!("{:<width$}  ", cut(cell, *width));
         }
         out += line.trim_end();
         out.push('\n');
@@ -69,6 +133,19 @@ mod tests {
         let text = table(&[vec!["a\n\u{1b}b".into(), "x".repeat(70_000), "c".into()]]);
         assert!(text.starts_with("a\\n\\u{1b}b  xx") && text.ends_with("x…  c\n"));
         assert_eq!(text.lines().count(), 1);
+    }
+
+    #[test]
+    fn what_is_too_wide_for_a_terminal_is_cut_or_broken() {
+        let rows = [vec!["a".repeat(30), "b".repeat(25), "short".into()], vec!["x".into()]];
+        let text = table_within(&rows, Some(50));
+        assert!(text.lines().all(|line| line.chars().count() <= 50), "{text}");
+        assert!(text.contains("aaa…  bbb") && text.contains("bbb…  short"), "{text}");
+        assert_eq!(table_within(&rows, None).lines().next().unwrap().len(), 64);
+        assert_eq!(
+            folded_to("  one two three four\nnote: short\n", 12),
+            "  one two\n    three\n    four\nnote: short\n"
+        );
     }
 
     #[test]

@@ -10,6 +10,7 @@ use regex::Regex;
 use super::{
     Globals, json, print,
     progress::Bar,
+    text,
     write::{check_not_made, make_output_folder},
 };
 use crate::{
@@ -109,7 +110,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let report = Report::new(&model, &plan, outcome.as_ref());
     match args.write.json() {
         true => json::print(&report)?,
-        false => print(&report.text(globals.verbose > 0))?,
+        false => print(&text::folded(&report.text(globals.verbose > 0)))?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 
 use crate::bytes::Progress;
 use crate::change::adapter;
@@ -13,7 +13,11 @@ use crate::check::files::{lists, sums};
 use crate::check::{Finding, Severity};
 use crate::error::{Error, Result};
 
-use super::{Globals, escaped, json, may_draw, print, text::counted};
+use super::{
+    Globals, escaped, json, may_draw, print,
+    progress::{BYTES, drawn},
+    text::counted,
+};
 
 /// What the person typed.
 #[derive(Debug, clap::Args)]
@@ -110,7 +114,7 @@ fn digests(args: &Args) -> Result<Vec<Digest>> {
 }
 
 fn write_lists(args: &Args, threads: usize, bar: &Bar) -> Result<ExitCode> {
-    let mut out = String::new();
+    let (mut out, mut written) = (String::new(), Vec::new());
     for folder in &args.paths {
         if !folder.is_dir() {
             return Err(Error::Usage(format!("{}: --write needs a folder", folder.display())));
@@ -126,9 +130,14 @@ fn write_lists(args: &Args, threads: usize, bar: &Bar) -> Result<ExitCode> {
         }
         for list in lists::write(folder, threads, args.force, bar)? {
             out.push_str(&format!("{}\n", list.display()));
+            written.push(list.display().to_string());
         }
     }
     bar.0.finish_and_clear();
+    if args.json.json {
+        let report = serde_json::json!({ "schema_version": json::VERSION, "written": written });
+        return json::print(&report).map(|()| ExitCode::SUCCESS);
+    }
     print(&out)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -212,14 +221,7 @@ struct Bar(ProgressBar);
 
 impl Bar {
     fn new(wanted: bool) -> Self {
-        let bar = ProgressBar::no_length();
-        if !wanted {
-            bar.set_draw_target(ProgressDrawTarget::hidden());
-        }
-        let template = "{wide_bar} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left";
-        bar.set_style(
-            ProgressStyle::with_template(template).unwrap_or(ProgressStyle::default_bar()),
-        );
+        let bar = drawn(wanted, None, BYTES);
         Self(bar)
     }
 }

@@ -17,7 +17,7 @@ pub struct WriteArgs {
     #[arg(short, long, alias = "outfile", value_name = "OUT")]
     pub output: Option<PathBuf>,
     /// The container to write [default: gguf-v3, or the present one of a family that GGUF has no name for]
-    #[arg(long, value_name = "FORMAT")]
+    #[arg(long, value_name = "FORMAT", value_parser = super::words::Words(super::words::targets), hide_possible_values = true)]
     pub to: Option<String>,
     #[command(flatten)]
     dry_run: DryRunArg,

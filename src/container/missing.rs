@@ -8,6 +8,7 @@ use crate::{
     error::{Error, Result},
     format::{catalog, container::Container, family::Family},
     model::{Model, Naming, Role, Sizes, Tensor},
+    size::counted,
 };
 
 /// Adds to an error about a tensor cut short what else is missing.
@@ -43,7 +44,8 @@ pub(super) fn check_whole(source: &Source, end: u64, model: &Model) -> Result<()
 /// whose tensors they are, and whether a cut can have taken the others.
 pub(super) fn explain(error: Error, format: &Container, model: &Model) -> Error {
     let Error::Malformed(malformed) = error else { return error };
-    let (name, title, n) = (&malformed.file, &format.format.title, model.tensors.len());
+    let (name, title) = (&malformed.file, &format.format.title);
+    let n = counted(model.tensors.len(), "tensor", "tensors");
     let foreign = |what: String, next: &str| Error::foreign(format!("{name}: {what}"), next);
     let mut families = named_so(model);
     families.sort_by_key(|family| family.family.name != format.format.family);
@@ -53,13 +55,13 @@ pub(super) fn explain(error: Error, format: &Container, model: &Model) -> Error 
         let signature = &format.detect.signature;
         let signed = signature.iter().any(|text| model.tensor(text).is_some());
         return match signed && catalog::family(&format.format.family).is_none() {
-            true => foreign(format!("{title}: {n} tensors, and not {}", malformed.wanted), PART),
+            true => foreign(format!("{title}: {n}, and not {}", malformed.wanted), PART),
             false => Error::Malformed(malformed).advising(UNNAMED),
         };
     }
     let own = families.first().filter(|family| family.family.name == format.format.family);
     let Some(own) = own else {
-        let what = format!("{n} tensors named as those of {titles}, in the form of {title}");
+        let what = format!("{n} named as those of {titles}, in the form of {title}");
         return foreign(what, OTHER_FORM);
     };
     // Tokens may have told that it is another family's with the same names.
@@ -67,9 +69,10 @@ pub(super) fn explain(error: Error, format: &Container, model: &Model) -> Error 
     let rest = absent(own, model, &[]);
     let Some(first) = rest.names.first() else { return Error::Malformed(malformed) };
     let lacks = rest.names.len();
-    let what = format!(
-        "a part of {titles} ({title}): {n} tensors are whole, {lacks} are missing, {first} first"
-    );
+    let whole = counted(model.tensors.len(), "tensor is", "tensors are");
+    let lacking = counted(lacks, "is", "are");
+    let what =
+        format!("a part of {titles} ({title}): {whole} whole, {lacking} missing, {first} first");
     if is_a_cut(own, model, &rest) {
         let short = match rest.bytes {
             0 => String::new(),

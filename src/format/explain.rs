@@ -9,7 +9,7 @@ use super::{
 };
 
 /// Rows of cells under a heading.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Section {
     /// The heading; empty for the first.
     pub title: &'static str,

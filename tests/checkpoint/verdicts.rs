@@ -373,7 +373,7 @@ fn left_over_adapter_tensors_are_named_and_can_be_dropped() {
     let options = Options { drop, ..Options::default() };
     let model = checkpoint::open(folder.path(), &options).unwrap();
     check(&model);
-    assert!(model.notes.iter().any(|note| note.contains("1 tensors left out")));
+    assert!(model.notes.iter().any(|note| note.contains("1 tensor left out")));
 }
 
 #[test]

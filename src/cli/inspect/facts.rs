@@ -4,7 +4,10 @@ use std::{fmt, path::Path};
 
 use serde::Serialize;
 
-use super::{adapter::Adapter, text};
+use super::{
+    adapter::Adapter,
+    text::{self, counted},
+};
 use crate::{
     bytes::Input,
     change::{self, Target, choose::ftype::FileType},
@@ -448,7 +451,10 @@ impl fmt::Display for Facts {
         if !self.types.is_empty() {
             let (parameters, bytes) = (text::count(self.parameters), size::text(self.bytes));
             let tensors: u64 = self.types.iter().map(|share| share.tensors).sum();
-            line("parameters", &format!("{parameters} in {tensors} tensors, {bytes}"))?;
+            line(
+                "parameters",
+                &format!("{parameters} in {}, {bytes}", counted(tensors, "tensor", "tensors")),
+            )?;
         }
         if let Some(kind) = &self.kind {
             line("kind", kind)?;
@@ -458,7 +464,8 @@ impl fmt::Display for Facts {
         }
         for (i, share) in self.types.iter().enumerate() {
             let (tensors, bytes) = (share.tensors, size::text(share.bytes));
-            let value = format!("{}: {tensors} tensors, {bytes}", share.name);
+            let value =
+                format!("{}: {}, {bytes}", share.name, counted(tensors, "tensor", "tensors"));
             line(if i == 0 { "types" } else { "" }, &value)?;
         }
         if let Some(health) = &self.vocabulary

@@ -8,6 +8,7 @@ use crate::{
         QuantType,
         era::{self, Told},
     },
+    size::counted,
 };
 
 /// Bytes of a tensor that are looked at to tell its type.
@@ -154,9 +155,9 @@ impl Walk<'_> {
             let wanted = format!("the end of the data at {end:#x}");
             let error = self.source.malformed(at, field, found, wanted);
             let next = format!(
-                "the file is {} bytes short ({whole} tensors are cut or missing): download or copy it \
-                 again",
-                end - len
+                "the file is {} short ({} cut or missing): download or copy it again",
+                counted(end - len, "byte", "bytes"),
+                counted(whole, "tensor is", "tensors are")
             );
             return Err(with_next(error, next));
         }
