@@ -17,7 +17,7 @@
 //! ```sh
 //! #!/bin/sh
 //! #SBATCH --array=0-7 --requeue --time=12:00:00 --mem=4G --cpus-per-task=8
-//! exec regguf batch quantize /shared/models --types q4_k_m,q8_0 --out /shared/quantized \
+//! exec regguf batch quantize /shared/models --type q4_k_m,q8_0 -o /shared/quantized \
 //!   --shard "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT" --memory 3G --keep-going
 //! ```
 //!
@@ -65,7 +65,7 @@
 //! ```sh
 //! #!/bin/sh
 //! #SBATCH --job-name=quantize --array=0-7 --requeue --time=12:00:00 --mem=4G --cpus-per-task=8
-//! exec regguf batch quantize /shared/models --types q4_k_m,q8_0 --out /shared/quantized \
+//! exec regguf batch quantize /shared/models --type q4_k_m,q8_0 -o /shared/quantized \
 //!   --tensors --shard "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT" --keep-going
 //! ```
 //!

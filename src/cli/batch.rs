@@ -1,6 +1,6 @@
 //! `regguf batch`: whole folders of models, resumable, split over machines.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -32,7 +32,7 @@ use crate::size;
 #[command(after_help = "\
 Examples:
   regguf batch upgrade models/ --dry-run            what would be done, and what it would lose
-  regguf batch verify ~/Downloads --keep-going      every model below a folder, whole?
+  regguf batch verify ~/Downloads                   every model below a folder, whole?
   regguf batch quantize models/ --type q4_0,q5_1,q8_0 -o quantized/ --min-free 20G
   regguf batch convert checkpoints/ --type f16,q4_k_m --plan night.json
   regguf batch merge adapters/ --base llama-7b.gguf --type q4_0 -o merged/
@@ -98,7 +98,7 @@ pub struct Args {
     /// Disk space to leave free, as 10G
     #[arg(long, value_name = "SIZE", value_parser = size::read, default_value = "0")]
     min_free: u64,
-    /// Go on after a failure; the exit status tells at the end
+    /// Go on after a failure, as verify always does; the exit status tells at the end
     #[arg(short, long)]
     keep_going: bool,
     #[command(flatten)]
@@ -123,7 +123,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     if args.dry_run.dry_run || args.plan.is_some() {
         match args.json.json {
             true => json::print(&plan)?,
-            false => print(&table(&plan, &takes))?,
+            false => print(&table(&plan, &takes, true))?,
         }
         let bad = plan.jobs.iter().zip(&takes).any(|(job, take)| *take && job.problem.is_some());
         return Ok(ExitCode::from(u8::from(bad)));
@@ -140,13 +140,14 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         jobs: args.jobs.map_or(2, usize::from),
         memory: args.memory,
         min_free: args.min_free,
-        keep_going: args.keep_going,
+        // Nothing is written by a check, so there is nothing to stop for.
+        keep_going: args.keep_going || plan.task == Task::Verify,
         force: args.force.force,
         threads: globals.threads(),
     };
     let people = !args.events && !args.json.json;
     if people && !globals.quiet {
-        eprint!("{}", table(&plan, &takes));
+        eprint!("{}", table(&plan, &takes, false));
     }
     let telling = Telling::new(&plan, args.events, people && !globals.quiet, may_draw(globals));
     let summary = run_plan(&plan, &takes, part, limits, &telling);
@@ -154,7 +155,9 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     if args.json.json {
         json::print(&Summed { schema_version: VERSION, summary: &summary })?;
     } else if people {
-        print(&closing(&summary))?;
+        // Where both streams are one terminal, what failed was said when it did.
+        let told = !globals.quiet && std::io::stdout().is_terminal();
+        print(&closing(&summary, told))?;
     }
     if summary.interrupted {
         return Err(Error::Interrupted);
@@ -216,8 +219,9 @@ fn saved(plan: &BatchPlan) -> Result<String> {
     text.map(|t| t + "\n").map_err(|e| Error::io("the plan", "write", e.into()))
 }
 
-/// The plan for people: what, from, to, size, seconds, risk.
-fn table(plan: &BatchPlan, takes: &[bool]) -> String {
+/// The plan for people: what, from, to, size, seconds, risk. Why something cannot be done is told there, or
+/// where it fails.
+fn table(plan: &BatchPlan, takes: &[bool], whole: bool) -> String {
     let mut rows =
         vec![["MODEL", "FROM", "TO", "SIZE", "SECONDS", "RISK"].map(str::to_owned).to_vec()];
     let (mut seconds, mut bytes) = (0.0, 0);
@@ -233,7 +237,10 @@ fn table(plan: &BatchPlan, takes: &[bool]) -> String {
             if why_not.is_some() { "-".to_owned() } else { to.join(", ") },
             size::text(if size == 0 { job.model.bytes } else { size }),
             format!("{:.0}", job.seconds.ceil()),
-            why_not.cloned().unwrap_or_else(|| job.risk.clone()),
+            match &job.problem {
+                Some(_) if !whole => "cannot be done".to_owned(),
+                _ => why_not.cloned().unwrap_or_else(|| job.risk.clone()),
+            },
         ]);
         seconds += job.seconds;
         bytes += size;
@@ -248,10 +255,10 @@ fn table(plan: &BatchPlan, takes: &[bool]) -> String {
     text::table(&rows) + &tail
 }
 
-/// The last words for people.
-fn closing(summary: &Summary) -> String {
+/// The last words for people; what failed, where that was not `told` before.
+fn closing(summary: &Summary, told: bool) -> String {
     let mut out = String::new();
-    for (name, error) in &summary.failures {
+    for (name, error) in summary.failures.iter().filter(|_| !told) {
         out += &format!("failed: {}: {error}\n", plain(name));
     }
     let Summary { finished, skipped, failures, left, seconds, .. } = summary;

@@ -40,7 +40,7 @@ pub struct Args {
     /// Run the models over this text and compare what they say
     #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
-    /// Read at most so many tokens of the text
+    /// Read at most N tokens of the text
     #[arg(long, value_name = "N", default_value_t = 2048, requires = "text")]
     tokens: usize,
     /// Take the vocabulary for the text from this tokenizer.model or tokenizer.json, or from the one in this folder

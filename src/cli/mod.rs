@@ -7,7 +7,7 @@
 //! |---|---|
 //! | 0 | done, nothing to remark |
 //! | 1 | done, and something was found (a damaged file in a check, two models that differ) |
-//! | 2 | the words do not fit together |
+//! | 2 | usage error |
 //! | 3 | a file is malformed or unknown |
 //! | 4 | refused: it would lose data, overwrite a file or is not supported |
 //! | 5 | reading or writing failed |
@@ -151,7 +151,7 @@ impl Command {
     }
 }
 
-/// Runs the command with the words of this process and answers its exit code.
+/// Runs the command with the words of this process and returns its exit code.
 pub fn main() -> ExitCode {
     if std::env::args_os().len() < 2 {
         // Whoever does not know what to type gets one screen, not every option.
@@ -182,7 +182,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Says what went wrong; answers the exit code.
+/// Says what went wrong; returns the exit code.
 fn failed(error: &Error) -> ExitCode {
     let _ = writeln!(io::stderr(), "{} {error}", text::red(&io::stderr(), "error:"));
     ExitCode::from(error.exit_code())

@@ -80,10 +80,10 @@ pub struct Args {
     /// Importance matrix, GGUF or the older .dat
     #[arg(long, value_name = "FILE")]
     imatrix: Option<PathBuf>,
-    /// Use the importances of tensors whose name contains this only; repeatable
+    /// Use the imatrix data of tensors whose name contains this only; repeatable
     #[arg(long, value_name = "NAME", conflicts_with = "exclude_weights")]
     include_weights: Vec<String>,
-    /// Use no importances for tensors whose name contains this; repeatable
+    /// Use no imatrix data for tensors whose name contains this; repeatable
     #[arg(long, value_name = "NAME")]
     exclude_weights: Vec<String>,
     /// The type of output.weight
@@ -328,7 +328,7 @@ impl Call {
     }
 }
 
-/// Runs `job` on so many threads.
+/// Runs `job` on `count` threads.
 fn with_threads<T: Send>(count: Option<usize>, job: impl FnOnce() -> T + Send) -> T {
     let pool = count.and_then(|n| {
         let threads = super::within_processors(Some(n));

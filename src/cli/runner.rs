@@ -9,7 +9,7 @@ use super::{
     remark,
 };
 use crate::{
-    bytes::read_text,
+    bytes::{read_stdin, read_text},
     checkpoint::tokenizer::given,
     error::{Error, Result},
     infer::{Tokenizer, Weights},
@@ -62,7 +62,7 @@ impl Loaded {
 pub struct WindowArgs {
     #[command(flatten)]
     model: ModelArg,
-    /// The text
+    /// The text; `-` is standard input
     #[arg(short, long, value_name = "TEXT")]
     pub file: PathBuf,
     /// Tokens in a window
@@ -87,7 +87,8 @@ impl WindowArgs {
     pub fn open(&self, globals: &Globals) -> Result<(Loaded, Vec<u32>)> {
         let path = self.model.path(globals)?;
         let loaded = Loaded::open(&path, &self.open, &self.lora, &self.stated.stated(), globals)?;
-        let text = read_text(&self.file)?;
+        let stdin = self.file.as_os_str() == "-";
+        let text = if stdin { read_stdin()? } else { read_text(&self.file)? };
         let tokens = loaded.tokenizer.read(&text)?;
         Ok((loaded, tokens))
     }
