@@ -147,7 +147,7 @@ fn what_lacks_importances_is_named_before_anything_is_written() {
     let mut options = Options { importance: importance(), ..to("q4_0", &output) };
     options.importance.retain(&[], &["blk.1".to_owned()]);
     let (_, plans) = plan(source(), &options).unwrap();
-    let note = plans[0].notes.iter().find(|n| n.starts_with("no importances for")).unwrap();
+    let note = plans[0].notes.iter().find(|n| n.starts_with("no imatrix data for")).unwrap();
     assert!(note.contains("blk.1.ffn_up.weight") && !note.contains("blk.0."), "{note}");
 }
 

@@ -252,7 +252,7 @@ impl Receipt {
         self.write(output)
     }
 
-    /// Completes it: the output has its name. Answers what was made.
+    /// Completes it: the output has its name. Returns what was made.
     ///
     /// # Errors
     /// Where the output is not the one that was read back, or the receipt cannot be written.

@@ -28,7 +28,7 @@ use crate::size;
 
 /// Memory that one job needs besides the buffers that all jobs share: headers and vocabularies.
 const JOB_MEMORY: u64 = 128 << 20;
-/// Progress is told whenever so many more bytes are read or written.
+/// Progress is told whenever N more bytes are read or written.
 const PROGRESS_BYTES: u64 = 16 << 20;
 
 /// How a plan is worked through: nothing here changes a byte of the outputs.
@@ -140,7 +140,7 @@ pub fn run(
 }
 
 impl Run<'_> {
-    /// Does the jobs with some workers; answers those that another process has locked.
+    /// Does the jobs with some workers; returns those that another process has locked.
     fn round(&self, jobs: &[usize], workers: usize, wait: bool) -> Vec<usize> {
         let (next, busy) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
         let work = || {

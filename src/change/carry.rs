@@ -83,7 +83,7 @@ pub fn carry(
 }
 
 /// What looks at a finished file before it gets its name: the plan, and the file as it was opened again.
-/// Answers a verdict; its error keeps the file from being kept.
+/// Returns a verdict; its error keeps the file from being kept.
 pub type Proof<'a> = &'a dyn Fn(&Plan, Model) -> Result<Option<String>>;
 
 /// As [`carry`]; every file must pass `proof` before any gets its name.
@@ -276,7 +276,7 @@ impl Job<'_> {
                 .steps(source)
                 .map(|(.., s)| s.quant.row_group())
                 .fold(tensor.quant.row_group(), usize::max);
-            // Sums are made of so many rows at a time.
+            // Sums are made of N rows at a time.
             let sums = tensor.sum.as_ref().filter(|_| group == 1);
             let group = sums.map_or(group, |_| high(self.isa)) as u64;
             let step = (most / group * group).max(group);

@@ -42,7 +42,7 @@ pub struct Options {
     pub allow_requantize: bool,
 }
 
-/// Plans one file for each type. Answers the model as the plans refer to it, and the plans.
+/// Plans one file for each type. Returns the model as the plans refer to it, and the plans.
 ///
 /// # Errors
 /// Where a type or container does not exist or cannot hold the model.

@@ -3,7 +3,7 @@
 //! The upgrade of the file ([`super::upgrade`]) is planned first: it renames tensors, rebuilds what old
 //! files never stored and says how each tensor is kept. Then the types are chosen ([`super::choose::mix`]), and
 //! every tensor that is to change its type is decoded and encoded anew. Everything that can be wrong
-//! (importances that are missing, types that rows do not fit, weights that are quantized already) is
+//! (imatrix data that is missing, types that rows do not fit, weights that are quantized already) is
 //! found here, for all tensors at once, before the first byte is written.
 
 use std::{
@@ -62,7 +62,7 @@ pub struct Options {
     pub allow_requantize: bool,
     /// The output is cut into the same shards as the input.
     pub keep_split: bool,
-    /// What is no finite number is encoded too.
+    /// What is NaN or infinite is encoded too.
     pub keep_nan: bool,
     /// The error of every tensor is measured.
     pub measure: bool,
@@ -80,7 +80,7 @@ pub struct Options {
     pub overrides: Vec<(String, Value)>,
 }
 
-/// Plans the quantizations. Answers the model as the plans refer to it and the plans: one a type,
+/// Plans the quantizations. Returns the model as the plans refer to it and the plans: one a type,
 /// with `keep_split` one a type and shard.
 ///
 /// # Errors
@@ -434,7 +434,7 @@ impl<'a> Job<'a> {
         Ok(())
     }
 
-    /// The importances of step `i`; none where the matrix has none for it.
+    /// The imatrix data of step `i`; none where the matrix has none for it.
     ///
     /// # Errors
     /// Where they belong to a matrix of another shape. Those of a token embedding are passed over, as
@@ -522,7 +522,7 @@ impl<'a> Job<'a> {
     }
 }
 
-/// Whether ggml ends the program rather than make this type without importances, also for the token
+/// Whether ggml ends the program rather than make this type without imatrix data, also for the token
 /// embedding and the output (ggml.c, `ggml_quantize_requires_imatrix`).
 fn never_blind(quant: QuantType) -> bool {
     matches!(quant.name(), "iq2_xxs" | "iq2_xs" | "iq1_s")

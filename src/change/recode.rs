@@ -47,7 +47,7 @@ pub(super) struct Weights {
 
 impl Recode<'_> {
     /// Encodes the rows from `first` on, `from`, into `made`, and measures them if the plan says so.
-    /// Answers too whether a number that is none was kept.
+    /// Returns too whether a number that is none was kept.
     pub(super) fn run(
         &self,
         first: u64,
@@ -145,7 +145,7 @@ fn check_numbers(
     Err(odd(tensor, first + (bad / row_len) as u64, bad % row_len, value, ""))
 }
 
-/// As [`check_rows`] for rows of a step, unless the plan keeps what they find; answers whether it does.
+/// As [`check_rows`] for rows of a step, unless the plan keeps what they find; returns whether it does.
 pub(super) fn check_made(
     plan: &Plan,
     tensor: &Tensor,

@@ -19,9 +19,9 @@ use crate::{
 /// Where a new shard begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Most {
-    /// After so many tensors.
+    /// After N tensors.
     Tensors(u64),
-    /// Before the tensor that would bring the data of its shard beyond so many bytes.
+    /// Before the tensor that would bring the data of its shard beyond N bytes.
     Bytes(u64),
 }
 

@@ -52,12 +52,12 @@ impl Trouble {
         }
     }
 
-    /// A tensor of a type that is useless without importances has none.
+    /// A tensor of a type that is useless without imatrix data has none.
     pub(super) fn lacks_importances(&mut self, name: &str, to: QuantType) {
         self.blind.push(format!("{name} ({to})"));
     }
 
-    /// A tensor that the matrix does not know is encoded without importances.
+    /// A tensor that the matrix does not know is encoded without imatrix data.
     pub(super) fn passed_over(&mut self, name: &str) {
         self.unmeasured.push(name.to_owned());
     }
@@ -98,7 +98,7 @@ impl Trouble {
             ));
         }
         if !self.unmeasured.is_empty() {
-            notes.push(format!("no importances for {}", self.unmeasured.join(", ")));
+            notes.push(format!("no imatrix data for {}", self.unmeasured.join(", ")));
         }
     }
 }

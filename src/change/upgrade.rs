@@ -55,7 +55,7 @@ pub struct Options {
     pub repair_key_rows: bool,
 }
 
-/// Plans an upgrade. Answers the model as the plan refers to it, and the plan.
+/// Plans an upgrade. Returns the model as the plan refers to it, and the plan.
 ///
 /// # Errors
 /// Where the target cannot hold a tensor, the file is not a whole model or not of a family that is

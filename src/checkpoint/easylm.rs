@@ -192,7 +192,7 @@ impl Walk<'_> {
         String::from_utf8(bytes).map_err(|_| self.malformed(field, at, "no UTF-8", "a short text"))
     }
 
-    /// Goes into bytes; answers where they end.
+    /// Goes into bytes; returns where they end.
     fn bytes(&mut self, field: &str) -> Result<u64> {
         let at = self.at;
         let len = match self.next(field)? {

@@ -128,7 +128,7 @@ impl Stored {
         })
     }
 
-    /// Bytes of so many numbers side by side, where they fill whole bytes or blocks.
+    /// Bytes of N numbers side by side, where they fill whole bytes or blocks.
     pub fn bytes_of(&self, numbers: u64) -> Option<u64> {
         if !self.dtype.is_blocks() {
             return self.dtype.bytes(numbers);

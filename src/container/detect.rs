@@ -121,7 +121,7 @@ fn reached(error: &Error, len: u64) -> (u64, u8) {
     }
 }
 
-/// Answers what `input` is.
+/// Returns what `input` is.
 ///
 /// # Errors
 /// Only where the file cannot be read, or where `options` name a format that does not exist.
@@ -178,7 +178,7 @@ fn candidates(input: &Input) -> Result<Vec<&'static Container>> {
 }
 
 impl Detected {
-    /// Walks `input` as `format`; answers whether it is one beyond doubt.
+    /// Walks `input` as `format`; returns whether it is one beyond doubt.
     fn attempt(
         &mut self,
         format: &'static Container,

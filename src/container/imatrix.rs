@@ -30,7 +30,7 @@ use crate::{
     quant::QuantType,
 };
 
-/// The importances of a model's matrices.
+/// The imatrix data of a model's matrices.
 #[derive(Clone, Debug, Default)]
 pub struct Importance {
     /// The file, as it was named.
@@ -110,7 +110,7 @@ impl Importance {
             if let Some(bad) = values.iter().position(|v| !v.is_finite()) {
                 let place = at + 4 * bad as u64;
                 let field = format!("{field}[{bad}]");
-                return Err(source.malformed(place, field, "no finite number", "a finite number"));
+                return Err(source.malformed(place, field, "NaN or infinity", "a finite number"));
             }
             at += len;
             all.entries.insert(name, values.into());
@@ -157,12 +157,12 @@ impl Importance {
             });
             let values: Vec<f32> = values.collect();
             if values.iter().any(|v| !v.is_finite()) {
-                return Err(wrong(format!("{name} holds something that is no finite number")));
+                return Err(wrong(format!("{name} holds NaN or infinity")));
             }
             all.entries.insert(name.to_owned(), values.into());
         }
         if all.entries.is_empty() {
-            return Err(wrong("holds no importances (tensors called NAME.in_sum2)".into()));
+            return Err(wrong("holds no imatrix data (tensors called NAME.in_sum2)".into()));
         }
         Ok(all)
     }
@@ -192,7 +192,7 @@ impl Importance {
     }
 }
 
-/// What was seen of a text so far, by GGUF tensor name: what a file of importances is made from.
+/// What was seen of a text so far, by GGUF tensor name: what an imatrix file is made from.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Measured {
     entries: BTreeMap<String, Seen>,
@@ -305,7 +305,7 @@ impl Measured {
             }
         }
         let layout = keyed::layout(format, &[], &metadata, &heads)?;
-        let large = || Error::unsupported("the importances are larger than memory", "");
+        let large = || Error::unsupported("the imatrix data is larger than memory", "");
         let size = |bytes: u64| usize::try_from(bytes).map_err(|_| large());
         let mut out = vec![0; size(layout.total)?];
         let parts = layout.chunks.iter().map(|(at, bytes)| (*at, bytes));
@@ -326,7 +326,10 @@ fn numbers(model: &Model, tensor: &Tensor) -> Result<Vec<f32>> {
     let limit = Limits::DEFAULT.array;
     if tensor.quant.name() != "f32" || tensor.elements() > limit {
         let what = format!("{}: {} numbers of {}", tensor.name, tensor.elements(), tensor.quant);
-        return Err(Error::unsupported(what, format!("importances are f32, at most {limit}")));
+        return Err(Error::unsupported(
+            what,
+            format!("imatrix data is f32, at most {limit} numbers"),
+        ));
     }
     let mut bytes = vec![0; usize::try_from(tensor.bytes()).unwrap_or(0)];
     model.read_rows(tensor, 0, tensor.rows(), &mut bytes)?;

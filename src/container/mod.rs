@@ -155,7 +155,7 @@ pub struct TensorHead {
     pub bytes: u64,
 }
 
-/// Checks the first bytes and the version of a file; answers where they end.
+/// Checks the first bytes and the version of a file; returns where they end.
 fn check_start(source: &Source, format: &Container) -> Result<u64> {
     let (at, begins) = (format.detect.at, &format.detect.begins);
     let len = begins.len() as u64;

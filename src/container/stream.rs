@@ -88,7 +88,7 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// Reads magic, version and header words; answers where they end.
+    /// Reads magic, version and header words; returns where they end.
     fn header(&self, model: &mut Model) -> Result<u64> {
         let mut at = super::check_start(self.source, self.format)?;
         let header = &self.format.header;

@@ -18,7 +18,7 @@ pub struct Arithmetic {
     pub attention: Attention,
     /// How attention learns of positions.
     pub position: Position,
-    /// Where the one model with so many layers has slopes in place of these positions.
+    /// Where the one model with N layers has slopes in place of these positions.
     #[serde(default)]
     pub slopes: Option<Slopes>,
     /// What follows attention.
@@ -29,7 +29,7 @@ pub struct Arithmetic {
     /// What the key `logit_scale` does to the logits.
     #[serde(default)]
     pub logits: Logits,
-    /// Of so many layers the last does not turn queries and keys; 0 where all do.
+    /// Of N layers the last does not turn queries and keys; 0 where all do.
     #[serde(default)]
     pub unturned: usize,
     /// Which layers look back over a window only.

@@ -46,7 +46,7 @@ pub struct Config {
     pub attention_cap: f32,
     /// The same of logits.
     pub logit_cap: f32,
-    /// Of so many layers the last does not turn queries and keys; 0 where all do.
+    /// Of N layers the last does not turn queries and keys; 0 where all do.
     pub unturned: usize,
     /// Which layers look back over `window` tokens only.
     pub windows: Windows,

@@ -52,7 +52,7 @@ pub struct Perplexity {
 }
 
 impl Perplexity {
-    /// The perplexity of tokens that cost so many nats each; its error by the delta method.
+    /// The perplexity of tokens that cost N nats each; its error by the delta method.
     pub fn of(costs: &[f64]) -> Perplexity {
         let n = costs.len().max(1) as f64;
         let mean = costs.iter().sum::<f64>() / n;

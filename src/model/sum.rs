@@ -142,7 +142,7 @@ pub(super) fn add(rows: &mut [f32], added: &[f32]) {
     rows.iter_mut().zip(added).for_each(|(row, added)| *row += added);
 }
 
-/// How many rows of so many columns are best made at a time.
+/// How many rows of N columns are best made at a time.
 pub fn rows_at_once(cols: usize) -> usize {
     let high = high(Isa::best());
     (BLOCK / cols.max(1)).max(high) / high * high

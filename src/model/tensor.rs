@@ -336,7 +336,7 @@ impl Tensor {
 /// Bytes that padding may add to a tensor.
 const PADDING: u64 = 32;
 
-/// The length of the equal stretches that so many bytes are read in: a power of two.
+/// The length of the equal stretches that N bytes are read in: a power of two.
 pub fn stretch(bytes: u64) -> u64 {
     1 << bytes.trailing_zeros().min(12)
 }

@@ -79,7 +79,7 @@ pub struct Choice {
     pub becomes: TypeName,
     /// The type that the rules wanted where the row length did not allow it.
     pub instead_of: Option<TypeName>,
-    /// Whether nothing useful can be made without its importances.
+    /// Whether nothing useful can be made without its imatrix data.
     pub needs_importance: bool,
 }
 
@@ -487,7 +487,7 @@ impl Mix<'_> {
             "IQ4_NL" | "IQ4_XS" if first_eighth && blind => "q5_k",
             "Q5_K_M" if use_more_bits(i, n) => "q6_k",
             "Q4_K_S" if first_eighth && !falcon => "q5_k",
-            // With importances these two can go astray in the first layers; a minimum helps.
+            // With imatrix data these two can go astray in the first layers; a minimum helps.
             "Q4_0" if first_eighth && !blind => "q4_1",
             "Q5_0" if first_eighth && !blind => "q5_1",
             _ => base,

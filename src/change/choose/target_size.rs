@@ -196,7 +196,7 @@ fn hull(mut ways: Vec<Way>) -> Vec<Way> {
     hull
 }
 
-/// Rows of a tensor, evenly spread, with the importances of their columns.
+/// Rows of a tensor, evenly spread, with the imatrix data of their columns.
 struct Sample {
     row_len: usize,
     rows: Vec<f32>,

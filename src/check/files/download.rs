@@ -22,7 +22,7 @@ use super::digest::{Algorithm, Digest};
 use crate::bytes::open_regular;
 use crate::checkpoint::safetensors;
 
-/// Pointers, pages and metadata are told from so many first bytes.
+/// Pointers, pages and metadata are told from the first N bytes.
 const PREFIX_BYTES: u64 = 4096;
 /// A Git LFS pointer is a few lines; larger files are never read as one.
 const MAX_POINTER_BYTES: u64 = 1024;
@@ -160,7 +160,7 @@ pub fn prefix(path: &Path) -> std::io::Result<Vec<u8>> {
 /// How large a file says that it is, by its own header or end record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Implied {
-    /// Exactly so many bytes.
+    /// Exactly N bytes.
     Bytes(u64),
     /// A zip archive whose end record is missing: the rest of the file is, too.
     NoZipEnd,

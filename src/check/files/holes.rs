@@ -17,7 +17,7 @@ const PIECE: usize = 2048;
 const SHORTEST: u64 = 4096;
 /// Stretches that are kept; a file with more of them is pruned, not damaged.
 const MOST: usize = 1 << 16;
-/// What lies beside a hole may be zero by chance for so many bytes.
+/// What lies beside a hole may be zero by chance for N bytes.
 const CHANCE: u64 = 16;
 /// Programs reserve and fill files by pages.
 const PAGE: u64 = 4096;

@@ -9,7 +9,7 @@ use crate::{
 
 /// Bars of a histogram.
 const BARS: usize = 32;
-/// Weights further from the mean than so many standard deviations are outliers.
+/// Weights further from the mean than N standard deviations are outliers.
 const FAR: f64 = 6.0;
 
 /// The weights of one tensor in numbers. What is infinite or NaN counts in no other.
@@ -78,7 +78,7 @@ impl Statistics {
         self.outliers += u64::from((weight - self.mean).abs() > FAR * self.deviation);
     }
 
-    /// The histogram in so many characters, the longest bar full; empty where all weights are equal.
+    /// The histogram in N characters, the longest bar full; empty where all weights are equal.
     pub fn drawn(&self, width: usize) -> String {
         let bars = self.histogram.chunks(self.histogram.len().div_ceil(width.max(1)).max(1));
         let bars: Vec<u64> = bars.map(|bars| bars.iter().sum()).collect();

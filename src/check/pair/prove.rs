@@ -24,7 +24,7 @@ pub fn proof(model: &Model, wanted: bool) -> impl Fn(&Plan, Model) -> Result<Opt
     move |plan, written| wanted.then(|| prove(model, plan, &written)).transpose()
 }
 
-/// Runs `model` and the file written by `plan` over a text; answers the verdict.
+/// Runs `model` and the file written by `plan` over a text; returns the verdict.
 ///
 /// # Errors
 /// [`Error::Refused`] where the outputs differ more than the plan's losses explain; where either model

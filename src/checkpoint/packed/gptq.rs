@@ -12,7 +12,7 @@
 //!
 //! With 3 bits a code may begin in one word and end in the next. AutoGPTQ computes the product in f16, which is this
 //! one rounded. Its older
-//! class (qlinear_cuda_old) keeps only so many bits of the sum; the one for g_idx, ExLlama's kernels and llama.cpp's
+//! class (qlinear_cuda_old) keeps only N bits of the sum; the one for g_idx, ExLlama's kernels and llama.cpp's
 //! converter keep all of it, as is done here.
 //! Source: AutoGPTQ, nn_modules/qlinear/qlinear_cuda.py: pack, forward; GPTQModel, FORMAT.GPTQ_V2.
 

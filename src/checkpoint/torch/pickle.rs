@@ -84,7 +84,7 @@ struct Machine<'a> {
     values: usize,
 }
 
-/// Reads the pickle at `at`, which must end before `end`; answers its value and where it ended.
+/// Reads the pickle at `at`, which must end before `end`; returns its value and where it ended.
 ///
 /// # Errors
 /// [`Error::Malformed`] naming the opcode's offset; a global beyond [`globals::ALLOWED`] is named.

@@ -52,7 +52,7 @@ impl Walk<'_> {
         (data.checked_add(next)? == self.source.len()).then_some(())
     }
 
-    /// Turns infos into tensors; answers whether they fill the data section without gaps, in
+    /// Turns infos into tensors; returns whether they fill the data section without gaps, in
     /// order, to the end of the file.
     pub(super) fn place(&self, infos: Vec<Info>, align: u64, model: &mut Model) -> Result<bool> {
         let data = if infos.is_empty() { self.at } else { self.at.next_multiple_of(align) };
@@ -312,7 +312,7 @@ fn size(quant: QuantType, info: &Info) -> Option<u64> {
     quant.stranger()?.size(rows, *info.shape.last()?)
 }
 
-/// Whether so many bytes, padded or not, leave nothing of the room.
+/// Whether N bytes, padded or not, leave nothing of the room.
 fn fills(size: u64, room: u64, align: u64) -> bool {
     size == room || size.checked_next_multiple_of(align) == Some(room)
 }
