@@ -37,6 +37,9 @@
 //! (but see [`bytes::map::survive_lost_pages`]) and keeps no state of the process but for
 //! [`bytes::replace::INTERRUPTED`], which ends every job with [`error::Error::Interrupted`].
 //!
+//! What is documented here is meant to be used; modules that are public and not shown are the workshop's, which its
+//! tests reach into, and may change with every version.
+//!
 //! Layers, lower first; a layer uses only those before it:
 //! `error limits size < bytes < format < quant < model < container, checkpoint < change, check, infer < batch < api, cli`.
 //!

@@ -5,14 +5,18 @@
 
 pub mod adapter;
 pub mod carry;
+#[doc(hidden)]
 pub mod choose;
 pub mod convert;
 pub mod edit;
 pub mod export;
 pub mod graft;
 mod keys;
+#[doc(hidden)]
 pub mod npy;
+#[doc(hidden)]
 pub mod output;
+#[doc(hidden)]
 pub mod pieces;
 pub mod plan;
 mod prepare;
@@ -24,6 +28,7 @@ pub mod split;
 mod target;
 mod trouble;
 pub mod upgrade;
+#[doc(hidden)]
 pub mod vocabulary;
 
 pub use crate::{bytes::Progress, model::Assumed};

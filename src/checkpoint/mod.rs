@@ -12,24 +12,35 @@
 //! | Hugging Face | `*.safetensors` ([`safetensors`]), `pytorch_model*.bin` ([`torch`]) | `config.json` ([`huggingface`]), `tokenizer*` |
 
 pub mod adapter;
+#[doc(hidden)]
 pub mod assemble;
+#[doc(hidden)]
 pub mod card;
 pub mod cut;
+#[doc(hidden)]
 pub mod dtype;
 pub mod easylm;
+#[doc(hidden)]
 pub mod find;
 
+#[doc(hidden)]
 pub mod huggingface;
+#[doc(hidden)]
 pub mod hyper;
+#[doc(hidden)]
 pub mod json;
 mod larger;
+#[doc(hidden)]
 pub mod meta;
+#[doc(hidden)]
 pub mod names;
 mod packed;
+#[doc(hidden)]
 pub mod quantized;
 pub mod safetensors;
 pub mod tokenizer;
 pub mod torch;
+#[doc(hidden)]
 pub mod yaml;
 
 use std::path::Path;

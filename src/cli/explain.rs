@@ -60,7 +60,7 @@ fn lay_out(sections: &[Section]) -> String {
         if !section.title.is_empty() {
             out += &format!("{}\n", section.title);
         }
-        for line in text::table(&section.rows).lines() {
+        for line in text::whole_table(&section.rows).lines() {
             out += &format!("  {line}\n");
         }
     }

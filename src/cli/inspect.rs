@@ -91,7 +91,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
                     out += &model.as_ref().map(doubts).unwrap_or_default();
                     out += &tried(path, args)?;
                 }
-                print(&out)?;
+                print(&text::folded(&out))?;
                 if let Some(model) = &model {
                     print(&metadata(model, args))?;
                     tensors(&model.tensors, row, args)?;

@@ -32,7 +32,7 @@ pub fn count(n: u64) -> String {
 const CELL: usize = 4096;
 
 /// The narrowest that a column is made to fit a screen.
-const NARROW: usize = 12;
+const NARROW: usize = 6;
 
 /// The columns of the terminal that stdout is; none where it is none, for what is read by programs is never cut.
 pub fn width() -> Option<usize> {
@@ -54,6 +54,11 @@ pub fn table(rows: &[Vec<String>]) -> String {
     table_within(rows, width())
 }
 
+/// As [`table`], but what is too long for a terminal is broken: for rows of which no word may be missing.
+pub fn whole_table(rows: &[Vec<String>]) -> String {
+    folded(&table_within(rows, None))
+}
+
 /// Cuts `text` to `width` characters, the last of which says that it was cut.
 fn cut(text: &str, width: usize) -> String {
     match text.char_indices().nth(width) {
@@ -70,8 +75,7 @@ pub fn folded(text: &str) -> String {
 fn folded_to(text: &str, width: usize) -> String {
     let mut out = String::new();
     for line in text.split_inclusive('\n') {
-        let indent = line.len() - line.trim_start_matches(' ').len();
-        let hang = " ".repeat((indent + 2).min(width / 2));
+        let hang = " ".repeat(beginning(line).min(width / 2));
         let mut column = 0;
         for word in line.split_inclusive(' ') {
             let len = word.trim_end().chars().count();
@@ -86,6 +90,21 @@ fn folded_to(text: &str, width: usize) -> String {
         }
     }
     out
+}
+
+/// The column where the text of a line begins: behind a label, or a little further in than the line.
+fn beginning(line: &str) -> usize {
+    let indent = line.len() - line.trim_start_matches(' ').len();
+    let labelled = line.char_indices().skip(indent + 1).take(22).find_map(|(at, _)| {
+        let rest = line.get(at..)?;
+        let gap = rest.len() - rest.trim_start_matches(' ').len();
+        (gap >= 2).then(|| line.chars().count() - rest.chars().count() + gap)
+    });
+    match labelled {
+        Some(column) => column,
+        None if indent >= 8 => indent,
+        None => indent + 2,
+    }
 }
 
 fn table_within(rows: &[Vec<String>], screen: Option<usize>) -> String {
@@ -145,6 +164,11 @@ mod tests {
         assert_eq!(
             folded_to("  one two three four\nnote: short\n", 12),
             "  one two\n    three\n    four\nnote: short\n"
+        );
+        let labelled = "  format  one two three\n          four five\n";
+        assert_eq!(
+            folded_to(labelled, 20),
+            "  format  one two\n          three\n          four five\n"
         );
     }
 

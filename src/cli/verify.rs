@@ -1,5 +1,6 @@
 //! `regguf verify`: is my download good?
 
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -14,9 +15,9 @@ use crate::check::{Finding, Severity};
 use crate::error::{Error, Result};
 
 use super::{
-    Globals, escaped, json, may_draw, print,
+    Globals, escaped, json, may_draw, print, print_raw,
     progress::{BYTES, drawn},
-    text::counted,
+    text::{counted, has_colour, red},
 };
 
 /// What the person typed.
@@ -90,7 +91,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     if args.json.json {
         json::print(&result)?;
     } else if !args.status {
-        print(&text(&result, globals.quiet))?;
+        print_raw(&painted(&escaped(&text(&result, globals.quiet))))?;
         eprint!("{}", escaped(&summary(&result, args, globals.quiet)));
     }
     Ok(ExitCode::from(u8::from(!good)))
@@ -162,6 +163,21 @@ fn text(result: &Verification, quiet: bool) -> String {
         }
     }
     out
+}
+
+/// The lines with what failed in red, where that can be shown.
+fn painted(text: &str) -> String {
+    let stdout = io::stdout();
+    if !has_colour(&stdout) {
+        return text.to_owned();
+    }
+    let line = |line: &str| match line.split_once(": FAILED") {
+        Some((name, rest)) if !line.starts_with(' ') => {
+            format!("{name}: {}{rest}", red(&stdout, "FAILED"))
+        }
+        _ => line.to_owned(),
+    };
+    text.split_inclusive('\n').map(line).collect()
 }
 
 /// A name with line ends escaped, marked by a backslash in front as GNU does.

@@ -6,14 +6,19 @@
 
 pub mod detect;
 pub mod imatrix;
+#[doc(hidden)]
 pub mod keyed;
 mod looks;
 mod missing;
 mod parts;
+#[doc(hidden)]
 pub mod pieces;
 mod settle;
+#[doc(hidden)]
 pub mod shards;
+#[doc(hidden)]
 pub mod stream;
+#[doc(hidden)]
 pub mod tail;
 
 use std::path::{Path, PathBuf};

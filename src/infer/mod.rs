@@ -6,26 +6,36 @@
 //! give the same bits. Several tokens at once do so whatever types hold the weights; one token alone is
 //! summed otherwise where those are K-quants ([`whole`]).
 
+#[doc(hidden)]
 pub mod cache;
 pub mod config;
+#[doc(hidden)]
 pub mod dot;
 mod finder;
 pub mod forward;
+#[doc(hidden)]
 pub mod functions;
+#[doc(hidden)]
 pub mod fused;
 mod imatrix;
+#[doc(hidden)]
 pub mod layer;
+#[doc(hidden)]
 pub mod matrix;
+#[doc(hidden)]
 pub mod numbers;
 pub mod outputs;
+#[doc(hidden)]
 pub mod panel;
 pub mod perplexity;
+#[doc(hidden)]
 pub mod rope;
 pub mod sample;
 pub mod template;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::cast_sign_loss))]
 pub mod tokenizer;
 pub mod weights;
+#[doc(hidden)]
 pub mod whole;
 
 pub use config::Config;

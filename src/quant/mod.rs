@@ -4,16 +4,25 @@ pub mod decode;
 pub mod encode;
 pub mod era;
 mod finite;
+#[doc(hidden)]
 pub mod grid;
+#[doc(hidden)]
 pub mod half;
+#[doc(hidden)]
 pub mod isa;
+#[doc(hidden)]
 pub mod layout;
+#[doc(hidden)]
 pub mod loss;
+#[doc(hidden)]
 pub mod permute;
+#[doc(hidden)]
 pub mod product;
 mod recast;
+#[doc(hidden)]
 pub mod recipe;
 mod relay;
+#[doc(hidden)]
 pub mod successor;
 mod ternary;
 mod types;
