@@ -366,7 +366,7 @@ fn a_name_that_cannot_be_had_leaves_nothing() {
         fs::create_dir(folder.path().join("out")).expect("a folder");
         Ok(())
     };
-    let proof: change::carry::Proof = &|_, _| Ok(None);
+    let proof: change::execute::Proof = &|_, _| Ok(None);
     let how = change::Writing { force: true, progress: &(), proof, sealed: &taken };
     let error = change::carry_with(&model, &plans, &how).expect_err("it is a folder");
     assert!(matches!(error.exit_code(), 4 | 5), "{error}");

@@ -4,16 +4,17 @@
 //! rows through it into one or several new files and checks them.
 
 pub mod adapter;
-pub mod carry;
 #[doc(hidden)]
 pub mod choose;
 pub mod convert;
 pub mod edit;
+pub mod execute;
 pub mod export;
 pub mod graft;
 mod keys;
 #[doc(hidden)]
 pub mod npy;
+mod obstacles;
 #[doc(hidden)]
 pub mod output;
 #[doc(hidden)]
@@ -26,13 +27,12 @@ mod recode;
 pub mod report;
 pub mod split;
 mod target;
-mod trouble;
 pub mod upgrade;
 #[doc(hidden)]
 pub mod vocabulary;
 
 pub use crate::{bytes::Progress, model::Assumed};
-pub use carry::{Outcome, StepOutcome, Writing, carry, carry_proved, carry_with};
+pub use execute::{Outcome, StepOutcome, Writing, carry, carry_proved, carry_with};
 pub use plan::{Act, Loss, Plan, Step};
 pub use prepare::{has_single_experts, once};
 pub use recode::Distance;

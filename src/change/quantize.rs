@@ -20,10 +20,9 @@ use super::{
         target_size::{self, Goal},
     },
     keys,
+    obstacles::Trouble,
     output::{ggml_model, is_meta_folder, named_for, place, stem_of_model},
-    prune,
-    trouble::Trouble,
-    upgrade,
+    prune, upgrade,
 };
 use crate::{
     checkpoint::card,

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{OpenOptions, RowStorage, keyed, looks, missing, settle, stream};
+use super::{OpenOptions, RowStorage, keyed, lookalike, missing, plausible, stream};
 use crate::{
     bytes::{Input, Source, journal},
     error::{Error, Result},
@@ -239,14 +239,14 @@ impl Detected {
         let base = base.format;
         let flags = format!("say --format {} or --format {}", base.id(), rival.id());
         let (choice, next) = if !rival.detect.tokens.is_empty() {
-            let rival = if settle::bears_signs(rival, two)? { rival } else { base };
+            let rival = if plausible::bears_signs(rival, two)? { rival } else { base };
             (Some(rival), flags)
         } else if differ {
             let choice = match options.blocks {
                 Some(RowStorage::Planar) => Some(rival),
                 Some(RowStorage::Blocked) => Some(base),
                 None => {
-                    settle::by_weights(one, two)?.map(|second| if second { rival } else { base })
+                    plausible::by_weights(one, two)?.map(|second| if second { rival } else { base })
                 }
             };
             let next = "the weights do not tell: say --blocks planar or --blocks blocked";
@@ -269,7 +269,7 @@ impl Detected {
         let found = self.found.iter().filter(|f| Some(rank(f)) == best);
         let formats: Vec<_> = found.map(|f| f.format).collect();
         Ok(match formats.as_slice() {
-            [] => Verdict::Unknown(looks::like(input)?),
+            [] => Verdict::Unknown(lookalike::like(input)?),
             [format] => Verdict::Sure(format),
             _ => Verdict::Either(formats, "say which with --format ID".to_owned()),
         })

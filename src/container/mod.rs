@@ -8,12 +8,12 @@ pub mod detect;
 pub mod imatrix;
 #[doc(hidden)]
 pub mod keyed;
-mod looks;
+mod lookalike;
 mod missing;
 mod parts;
 #[doc(hidden)]
 pub mod pieces;
-mod settle;
+mod plausible;
 #[doc(hidden)]
 pub mod shards;
 #[doc(hidden)]
@@ -78,9 +78,9 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Model> {
     };
     let model = parts::complete(model, options)?;
     let mut model = shards::complete(model, options)?;
-    settle::byte_order(&mut model)?;
-    settle::all_zero(&mut model)?;
-    model.notes.extend(looks::wrong_extension(&first, &model));
+    plausible::byte_order(&mut model)?;
+    plausible::all_zero(&mut model)?;
+    model.notes.extend(lookalike::wrong_extension(&first, &model));
     let tails: Vec<String> =
         model.tails.iter().map(|tail| tail::sentence(&model, tail)).collect::<Result<_>>()?;
     model.notes.extend(tails);

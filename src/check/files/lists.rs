@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use walkdir::WalkDir;
 
+use super::contents;
 use super::digest::{self, Algorithm, Outcome};
-use super::inside;
 use super::sums::{escape, is_list_name};
 use super::tensors::{TENSORSUMS, TensorList, sums, to_text};
 use crate::bytes::{
@@ -68,7 +68,7 @@ pub fn write(
     let mut tensors = TensorList::new();
     for path in &files {
         // What is no whole model has no tensors to list; verifying says why.
-        if let Some(model) = inside::model(path) {
+        if let Some(model) = contents::model(path) {
             tensors.insert(name_in(folder, path)?, sums(&model, &|_| ())?);
         }
     }
@@ -95,7 +95,7 @@ fn own(folder: &Path, name: &str) -> PathBuf {
 /// # Errors
 /// Where the folder cannot be listed.
 pub fn damaged(folder: &Path) -> Result<Vec<(PathBuf, Finding)>> {
-    let of = |path: PathBuf| inside::damage(&path).map(|finding| (path, finding));
+    let of = |path: PathBuf| contents::damage(&path).map(|finding| (path, finding));
     Ok(files_of(folder)?.into_iter().filter_map(of).collect())
 }
 

@@ -9,11 +9,11 @@ pub mod sums;
 pub mod tensors;
 pub mod verify;
 
+mod contents;
 mod diagnose;
 mod forms;
 mod gather;
 mod holes;
-mod inside;
 mod stores;
 
 use std::{collections::BTreeMap, path::PathBuf};

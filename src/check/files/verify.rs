@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::contents::{self, Held};
 use super::digest::{self, Digest, Outcome};
 use super::download::Claim;
 use super::gather::{GIVEN, Gathered, Subject, gather};
 use super::holes::{self, Zeros};
-use super::inside::{self, Held};
 use super::{Checked, Options, Status, Verification, diagnose, known, tensors};
 use crate::bytes::Progress;
 use crate::check::{Finding, Severity, models::adapter, worst};
@@ -43,7 +43,7 @@ pub fn verify(paths: &[PathBuf], options: &Options, progress: &dyn Progress) -> 
 /// The folders of raw weights among `paths` as models, but for those with a file that is bad by itself.
 fn models(paths: &[PathBuf], files: &[Checked]) -> Vec<Checked> {
     let inside = |file: &Path| paths.iter().any(|path| path.is_dir() && file.starts_with(path));
-    let weights = |file: &&Checked| inside(&file.path) && inside::is_weights(&file.path);
+    let weights = |file: &&Checked| inside(&file.path) && contents::is_weights(&file.path);
     let folders: BTreeSet<&Path> =
         files.iter().filter(weights).filter_map(|file| file.path.parent()).collect();
     let sound = |folder: &&Path| {
@@ -51,7 +51,7 @@ fn models(paths: &[PathBuf], files: &[Checked]) -> Vec<Checked> {
         of.all(|file| matches!(file.status, Status::Ok | Status::Missing))
     };
     let model = |folder: &Path| {
-        let mut findings = inside::check_folder(folder)?;
+        let mut findings = contents::check_folder(folder)?;
         findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
         let failed = worst(&findings) == Some(Severity::Failure);
         Some(Checked {
@@ -140,15 +140,15 @@ fn compare(
     checked: &mut Checked,
 ) {
     let path = &subject.path;
-    let held = inside::held(path, all.is_later(path));
+    let held = contents::held(path, all.is_later(path));
     let &Found { size, digests: found, zeros } = found;
     let mut inside = match &held {
         Held::Model(model) => {
-            let mut found = inside::check(path, model, options.deep, &|_| ());
+            let mut found = contents::check(path, model, options.deep, &|_| ());
             found.extend(adapter::check(model, options.base.as_ref()));
             found
         }
-        Held::Later(model) => inside::check_later(path, model),
+        Held::Later(model) => contents::check_later(path, model),
         Held::Told(finding) => vec![finding.clone()],
         Held::Other(_) => Vec::new(),
     };
@@ -195,7 +195,7 @@ fn compare(
         checked.findings.push(finding);
     }
     // What explains the mismatch is said once; of raw weights cut short the directory is gone as well.
-    let raw = inside::is_weights(path);
+    let raw = contents::is_weights(path);
     let unfinished = checked.findings.iter().any(|finding| finding.code == "unfinished");
     let told = unfinished || raw && worst(&checked.findings) == Some(Severity::Failure);
     let fresh = inside.into_iter().filter(|finding| {
@@ -206,7 +206,7 @@ fn compare(
     checked.findings.extend(fresh);
     checked.confirmed = as_claimed;
     if !checked.confirmed {
-        let compared = inside::compare_tensors(path);
+        let compared = contents::compare_tensors(path);
         checked.confirmed = wrong.is_none() && compared.as_ref().is_some_and(is_good);
         checked.findings.extend(compared);
     }
@@ -218,7 +218,7 @@ fn compare(
     if let Held::Other(looks) = &held
         && subject.promised
         && worst(&checked.findings) != Some(Severity::Failure)
-        && !inside::is_companion(path)
+        && !contents::is_companion(path)
     {
         checked.findings.push(unknown(looks, checked.confirmed));
     }
