@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use indicatif::ProgressBar;
 
-use crate::bytes::Progress;
+use crate::bytes::{Progress, replace::check_interrupt};
 use crate::change::adapter;
 use crate::check::files::digest::Digest;
 use crate::check::files::{Checked, Options, Status, Verification, verify};
@@ -74,7 +74,9 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let bar = Bar::new(may_draw(globals) && !args.status && !args.json.json);
     let threads = globals.threads();
     if args.write {
-        return write_lists(args, threads, &bar);
+        let done = write_lists(args, threads, &bar);
+        check_interrupt()?;
+        return done;
     }
     let options = Options {
         lists: args.lists.clone(),
@@ -86,6 +88,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     };
     let result = verify(&args.paths, &options, &bar);
     bar.0.finish_and_clear();
+    check_interrupt()?;
     let malformed = result.lists.iter().any(|list| !list.malformed_lines.is_empty());
     let good = result.is_good() && !(args.strict && malformed);
     if args.json.json {
@@ -237,7 +240,7 @@ struct Bar(ProgressBar);
 
 impl Bar {
     fn new(wanted: bool) -> Self {
-        let bar = drawn(wanted, None, BYTES);
+        let bar = drawn(wanted, Some(0), BYTES);
         Self(bar)
     }
 }

@@ -25,7 +25,7 @@ use std::time::SystemTime;
 use serde::{Serialize, Serializer};
 use sha1::digest::Digest as _;
 
-use crate::bytes::open_regular;
+use crate::bytes::{open_regular, replace::check_interrupt};
 
 /// Bytes of one buffer: large enough that channel traffic is nothing, small enough for a cache.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -315,8 +315,9 @@ fn advise_sequential(file: &File) {
     let _ = file;
 }
 
-/// Fills as much of `buffer` as the file still has.
+/// Fills as much of `buffer` as the file still has, unless somebody asks for the end.
 fn fill(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
+    check_interrupt().map_err(io::Error::other)?;
     let mut filled = 0;
     while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
         match file.read(rest) {
