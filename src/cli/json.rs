@@ -23,7 +23,7 @@ pub fn print(value: &impl Serialize) -> Result<()> {
 }
 
 /// A list that is printed item by item.
-pub struct List {
+pub(super) struct List {
     out: BufWriter<StdoutLock<'static>>,
     before: &'static [u8],
 }
