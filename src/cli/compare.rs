@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use super::{Globals, json, print, remark};
+use super::{Globals, json, print, remark, runner::PrecisionArg};
 use crate::{
     api,
     bytes::{
@@ -48,6 +48,8 @@ pub struct Args {
     vocab: Option<PathBuf>,
     #[command(flatten)]
     open: super::open::OpenArgs,
+    #[command(flatten)]
+    precision: PrecisionArg,
     /// Write one self-contained page with plots
     #[arg(long, value_name = "OUT")]
     html: Option<PathBuf>,
@@ -76,7 +78,10 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     for model in models {
         let comparison = compare(&reference, &model)?;
         let outputs = match &text {
-            Some(text) => Some(outputs::compare(&reader, &model, text, args.tokens)?),
+            Some(text) => {
+                let precision = args.precision.chosen();
+                Some(outputs::compare(&reader, &model, text, args.tokens, precision)?)
+            }
             None => None,
         };
         let mut side = side(&model);

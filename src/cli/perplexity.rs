@@ -7,6 +7,7 @@ use super::{
     json::{self, VERSION},
     print,
     progress::Tokens,
+    remark,
     runner::{WindowArgs, with_threads},
 };
 use crate::{
@@ -49,12 +50,14 @@ fn score(args: &WindowArgs, json: bool, globals: &Globals) -> Result<ExitCode> {
         print(&format!("[{n}]{:.4},", estimate.value))?;
         io::stdout().flush().map_err(|e| Error::io("<stdout>", "write", e))
     };
+    remark(globals, &format!("arithmetic {}", args.precision.chosen().words()));
     let window = args.window();
     let estimate = perplexity(&loaded.weights, &tokens, window, bos, args.most(), after_each)?;
     let (value, error) = (estimate.value, estimate.error);
     if json {
         let data = serde_json::json!({
             "schema_version": VERSION, "perplexity": value, "error": error, "chunks": n,
+            "activations": args.precision.chosen(),
         });
         return json::print(&data).map(|()| ExitCode::SUCCESS);
     }

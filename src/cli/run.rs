@@ -79,6 +79,8 @@ pub struct Args {
     open: open::OpenArgs,
     #[command(flatten)]
     stated: super::stated::StatedArgs,
+    #[command(flatten)]
+    precision: super::runner::PrecisionArg,
 }
 
 /// Writes text, or talks.
@@ -89,7 +91,9 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
 fn write(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let begun = Instant::now();
     let path = args.model.path(globals)?;
-    let loaded = Loaded::open(&path, &args.open, &args.lora, &args.stated.stated(), globals)?;
+    let precision = args.precision;
+    let stated = args.stated.stated();
+    let loaded = Loaded::open(&path, &args.open, &args.lora, &stated, precision, globals)?;
     loaded.weights.check_writes()?;
     let seed = args.seed.unwrap_or_else(clock);
     let context = args.context.unwrap_or(loaded.weights.config.context);

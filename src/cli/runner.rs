@@ -12,9 +12,34 @@ use crate::{
     bytes::{read_stdin, read_text},
     checkpoint::tokenizer::given,
     error::{Error, Result},
-    infer::{Tokenizer, Weights},
+    infer::{Precision, Tokenizer, Weights},
     model::{Hyper, Stated, loader::Content},
 };
+
+/// What a model is computed with.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct PrecisionArg {
+    /// What weights are multiplied with: float32, or numbers rounded to 8 bits as llama.cpp rounds them
+    #[arg(long, value_name = "exact|q8", value_enum, default_value_t, hide_possible_values = true)]
+    activations: Activations,
+}
+
+#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+enum Activations {
+    #[default]
+    Exact,
+    Q8,
+}
+
+impl PrecisionArg {
+    /// The precision that a person chose.
+    pub fn chosen(self) -> Precision {
+        match self.activations {
+            Activations::Exact => Precision::Exact,
+            Activations::Q8 => Precision::Rounded,
+        }
+    }
+}
 
 /// A model that is ready to run.
 pub struct Loaded {
@@ -34,6 +59,7 @@ impl Loaded {
         open: &OpenArgs,
         lora: &LoraArgs,
         stated: &Stated,
+        precision: PrecisionArg,
         globals: &Globals,
     ) -> Result<Loaded> {
         let mut model = open.open_any(path, stated)?;
@@ -48,7 +74,7 @@ impl Loaded {
             model.vocab = given::read(path)?;
         }
         lora.add_to(&mut model, stated)?;
-        let weights = Weights::new(&model)?;
+        let weights = Weights::computed(&model, precision.chosen())?;
         let tokenizer = Tokenizer::of(&model)?;
         for note in model.notes.iter().chain(&weights.config.notes).chain(tokenizer.notes()) {
             remark(globals, &format!("note: {note}"));
@@ -79,6 +105,8 @@ pub struct WindowArgs {
     #[command(flatten)]
     stated: super::stated::StatedArgs,
     #[command(flatten)]
+    pub precision: PrecisionArg,
+    #[command(flatten)]
     pub t: super::common::ThreadsArg,
 }
 
@@ -86,7 +114,8 @@ impl WindowArgs {
     /// The model, and the tokens of the text.
     pub fn open(&self, globals: &Globals) -> Result<(Loaded, Vec<u32>)> {
         let path = self.model.path(globals)?;
-        let loaded = Loaded::open(&path, &self.open, &self.lora, &self.stated.stated(), globals)?;
+        let (stated, precision) = (self.stated.stated(), self.precision);
+        let loaded = Loaded::open(&path, &self.open, &self.lora, &stated, precision, globals)?;
         let stdin = self.file.as_os_str() == "-";
         let text = if stdin { read_stdin()? } else { read_text(&self.file)? };
         let tokens = loaded.tokenizer.read(&text)?;

@@ -21,7 +21,7 @@ use crate::{
     },
     checkpoint::adapter,
     error::{Error, Result},
-    infer::outputs,
+    infer::{Precision, outputs},
     model::{Model, lora},
 };
 
@@ -165,7 +165,8 @@ fn evidence(repaired: &Model, plan: &Plan) -> Result<String> {
     for tensor in stored.tensors.iter_mut().filter(|t| t.name.ends_with("attn_k.weight")) {
         tensor.orders.clear();
     }
-    let found = outputs::compare(&stored, &running(repaired, plan), TEXT, TOKENS)?;
+    let found =
+        outputs::compare(&stored, &running(repaired, plan), TEXT, TOKENS, Precision::Exact)?;
     let (before, after) = (found.first.value, found.second.value);
     let said =
         format!("perplexity {before:.3} as stored, {after:.3} with the other order of key rows");

@@ -49,6 +49,9 @@ pub struct Block {
     pub order: String,
     /// The weight that a stored number means, for people.
     pub value: String,
+    /// What the programs of its time round activations to before they multiply them with its rows; none where
+    /// they leave them float32.
+    pub activations: Option<Activations>,
     /// The code that decodes it.
     pub kernel: String,
     /// The project, commit, file and function that defined it.
@@ -92,6 +95,29 @@ pub struct Part {
     /// The bits of a number that are turned over on the way.
     #[serde(default)]
     pub flip: usize,
+}
+
+/// What activations are rounded to: ggml's `vec_dot_type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub enum Activations {
+    /// Halves.
+    #[serde(rename = "f16")]
+    F16,
+    /// The upper halves of float32.
+    #[serde(rename = "bf16")]
+    Bf16,
+    /// Eight bits and a scale for each 32, the scale a half.
+    #[serde(rename = "q8_0")]
+    Q8_0,
+    /// The same with a scale in float32, as until 19 May 2023.
+    #[serde(rename = "q8_0-f32")]
+    Q8_0F32,
+    /// As Q8_0, and the sum of the 32 as a half, which meets the weights' minimum.
+    #[serde(rename = "q8_1")]
+    Q8_1,
+    /// Eight bits and a scale in float32 for each super-block.
+    #[serde(rename = "q8_k")]
+    Q8K,
 }
 
 /// Where the fields of a row's units stand.
@@ -243,6 +269,7 @@ pub(crate) fn opaque(foreign: &Foreign) -> Block {
         fields: vec![Field { name: "bytes".to_owned(), kind: Kind::U8, count }],
         order: String::new(),
         value: String::new(),
+        activations: None,
         kernel: String::new(),
         source: foreign.program.clone(),
         relaid: None,

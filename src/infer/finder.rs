@@ -7,7 +7,7 @@ use memmap2::Mmap;
 use super::{
     Config,
     layer::{Linear, norm::Norm},
-    matrix::{Bytes, Matrix, Product},
+    matrix::{Bytes, Matrix, Precision, Product},
 };
 use crate::{
     bytes::map,
@@ -33,6 +33,8 @@ pub struct Finder<'m> {
     pub naming: Naming,
     /// Its sizes.
     pub config: Config,
+    /// At which its matrices are multiplied.
+    pub precision: Precision,
 }
 
 impl Finder<'_> {
@@ -130,13 +132,14 @@ impl Finder<'_> {
                 let end = end.ok_or_else(|| missing(&format!("all bytes of {}", tensor.name)))?;
                 parts.push((count, Bytes::Mapped(map, start..end)));
             }
-            return Ok(Matrix::new(tensor.quant, cols, row_bytes, parts));
+            let matrix = Matrix::new(tensor.quant, cols, row_bytes, parts);
+            return Ok(matrix.with(self.precision));
         }
         let mut bytes = vec![0; rows * row_bytes];
         self.model.read_rows(tensor, 0, rows as u64, &mut bytes)?;
         let all = 0..bytes.len();
         let parts = vec![(rows, Bytes::Owned(Arc::new(bytes), all))];
-        Ok(Matrix::new(tensor.quant, cols, row_bytes, parts))
+        Ok(Matrix::new(tensor.quant, cols, row_bytes, parts).with(self.precision))
     }
 
     /// A matrix to which adapters add their products, as it is stored, and the products beside it; none where

@@ -4,10 +4,11 @@ use std::{ops::Range, sync::Arc};
 
 use memmap2::Mmap;
 use rayon::prelude::*;
+use serde::Serialize;
 
-use super::{fused, panel, whole};
+use super::{dot::dot_of, fused, panel, whole};
 use crate::quant::{
-    QuantType, decode_rows,
+    QuantType, activations, decode_rows,
     isa::Isa,
     product::{Packed, add_product},
 };
@@ -21,10 +22,33 @@ pub struct Matrix {
     pub cols: usize,
     quant: QuantType,
     row_bytes: usize,
+    precision: Precision,
     /// The parts one below the other: more than one in a multi-part model.
     parts: Vec<Part>,
     /// What adapters add to it.
     added: Vec<Product>,
+}
+
+/// What the activations are that matrices are multiplied with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub enum Precision {
+    /// float32, as they come.
+    #[default]
+    #[serde(rename = "exact")]
+    Exact,
+    /// Rounded as ggml's programs round them for the type of each matrix ([`activations`]).
+    #[serde(rename = "q8")]
+    Rounded,
+}
+
+impl Precision {
+    /// What is computed, in words.
+    pub fn words(self) -> &'static str {
+        match self {
+            Precision::Exact => "exact: float32 weights and activations",
+            Precision::Rounded => "q8: activations rounded as llama.cpp rounds them",
+        }
+    }
 }
 
 /// What an adapter adds to a matrix: `scale * b a`.
@@ -105,7 +129,14 @@ impl Matrix {
         for part in &parts {
             assert_eq!(part.bytes.get().len(), part.rows.len() * row_bytes, "whole rows");
         }
-        Matrix { rows, cols, quant, row_bytes, parts, added: Vec::new() }
+        let precision = Precision::default();
+        Matrix { rows, cols, quant, row_bytes, precision, parts, added: Vec::new() }
+    }
+
+    /// The same, multiplied with numbers of that kind.
+    #[must_use]
+    pub fn with(self, precision: Precision) -> Matrix {
+        Matrix { precision, ..self }
     }
 
     /// Adds the product of an adapter: `b` has as many rows as the matrix, `a` as many columns.
@@ -135,7 +166,8 @@ impl Matrix {
             scale: *scale,
         };
         let added = self.added.iter().map(band).collect();
-        Matrix { added, ..Matrix::new(self.quant, self.cols, self.row_bytes, parts) }
+        let band = Matrix::new(self.quant, self.cols, self.row_bytes, parts);
+        Matrix { added, ..band.with(self.precision) }
     }
 
     /// Decodes row `row` into `out`.
@@ -172,12 +204,37 @@ impl Matrix {
         let count = xs.len() / self.cols;
         assert_eq!(xs.len(), count * self.cols, "whole vectors");
         assert_eq!(out.len(), count * self.rows, "a product for every row and vector");
-        self.multiply_stored(xs, count, out);
+        match self.precision {
+            Precision::Exact => self.multiply_stored(xs, count, out),
+            Precision::Rounded => self.multiply_rounded(xs, count, out),
+        }
         for Product { a, b, scale } in &self.added {
             let (mut narrow, mut wide) = (vec![0.0; count * a.rows], vec![0.0; out.len()]);
             a.multiply(xs, &mut narrow);
             b.multiply(&narrow, &mut wide);
             out.iter_mut().zip(wide).for_each(|(out, wide)| *out += wide * scale);
+        }
+    }
+
+    /// The products of what the files hold with vectors that are rounded first.
+    fn multiply_rounded(&self, xs: &[f32], count: usize, out: &mut [f32]) {
+        let mut xs = xs.to_vec();
+        let mut beside = vec![Vec::new(); count];
+        let vectors = xs.par_chunks_mut(self.cols).zip(&mut beside);
+        vectors.for_each(|(x, beside)| activations::round(Isa::best(), self.quant, x, beside));
+        self.multiply_stored(&xs, count, out);
+        if beside.iter().all(Vec::is_empty) {
+            return;
+        }
+        // The minima meet sums that were rounded by themselves.
+        let mut minima = Vec::new();
+        for part in &self.parts {
+            for (row, bytes) in part.rows.clone().zip(part.bytes.get().chunks(self.row_bytes)) {
+                activations::minima(self.quant, bytes, &mut minima);
+                for (beside, out) in beside.iter().zip(out[row..].iter_mut().step_by(self.rows)) {
+                    *out += dot_of(Isa::best(), &minima, beside);
+                }
+            }
         }
     }
 

@@ -40,6 +40,7 @@ pub mod whole;
 
 pub use config::Config;
 pub use forward::{Session, Want};
+pub use matrix::Precision;
 pub use outputs::{Outputs, Perplexity};
 pub use sample::{Sampler, Sampling};
 pub use template::Template;

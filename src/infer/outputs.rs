@@ -6,7 +6,7 @@
 
 use serde::Serialize;
 
-use super::{Session, Tokenizer, Want, Weights};
+use super::{Precision, Session, Tokenizer, Want, Weights};
 use crate::{
     bytes::replace::check_interrupt,
     error::{Error, Result},
@@ -16,6 +16,9 @@ use crate::{
 /// How the outputs of two models differ over a text.
 #[derive(Clone, Debug, Serialize)]
 pub struct Outputs {
+    /// What both computed with.
+    #[serde(rename = "activations")]
+    pub precision: Precision,
     /// Positions compared.
     pub positions: usize,
     /// Positions at which both give every logit the same bits.
@@ -64,11 +67,17 @@ impl Perplexity {
 /// Tokens read at a time.
 const WINDOW: usize = 256;
 
-/// Runs both models over `text`, at most `most` tokens of it, split as the first one splits it.
+/// Runs both models over `text`, at most `most` tokens of it, split as the first one splits it, in `precision`.
 ///
 /// # Errors
 /// Where a model cannot be run, or the text is too short to compare anything.
-pub fn compare(first: &Model, second: &Model, text: &str, most: usize) -> Result<Outputs> {
+pub fn compare(
+    first: &Model,
+    second: &Model,
+    text: &str,
+    most: usize,
+    precision: Precision,
+) -> Result<Outputs> {
     let tokenizer = Tokenizer::of(if first.vocab.is_empty() { second } else { first })?;
     let mut tokens = tokenizer.read(text)?;
     tokens.truncate(most);
@@ -76,7 +85,8 @@ pub fn compare(first: &Model, second: &Model, text: &str, most: usize) -> Result
         let what = "the text is shorter than two tokens: there is nothing to compare";
         return Err(Error::unsupported(what, "give a longer one with --text"));
     }
-    let (a, b) = (Weights::new(first)?, Weights::new(second)?);
+    let weights = |model| Weights::computed(model, precision);
+    let (a, b) = (weights(first)?, weights(second)?);
     if a.config.vocab != b.config.vocab {
         let what = format!("outputs over {} and {} tokens", a.config.vocab, b.config.vocab);
         return Err(Error::unsupported(what, "they cannot be compared"));
@@ -86,7 +96,7 @@ pub fn compare(first: &Model, second: &Model, text: &str, most: usize) -> Result
         tokens.truncate(a.config.context.min(b.config.context));
         let vectors = |weights| Session::new(weights, tokens.len()).vectors(&tokens);
         sums.add_vectors(&vectors(&a)?, &vectors(&b)?, a.config.width);
-        return sums.finish();
+        return sums.finish(precision);
     }
     for window in tokens.chunks(WINDOW) {
         check_interrupt()?;
@@ -98,7 +108,7 @@ pub fn compare(first: &Model, second: &Model, text: &str, most: usize) -> Result
             }
         })?;
     }
-    sums.finish()
+    sums.finish(precision)
 }
 
 #[derive(Default)]
@@ -153,7 +163,7 @@ impl Sums {
         }
     }
 
-    fn finish(self) -> Result<Outputs> {
+    fn finish(self, precision: Precision) -> Result<Outputs> {
         if self.broken {
             let what = "a model answers with NaN or infinity: its weights are damaged";
             return Err(Error::unsupported(what, "look for them with `regguf verify --deep`"));
@@ -167,6 +177,7 @@ impl Sums {
         };
         let n = positions.max(1) as f64;
         Ok(Outputs {
+            precision,
             positions,
             identical: self.identical,
             same_top: self.same_top as f64 / n,

@@ -13,7 +13,7 @@ use super::{
         norm::Norm,
         recurrence::{ChannelMix, TimeMix},
     },
-    matrix::Matrix,
+    matrix::{Matrix, Precision},
     numbers::Numbers,
 };
 use crate::{
@@ -101,18 +101,26 @@ impl Weights {
     /// Where its family is not one that is run; where a tensor is missing, has another shape than the
     /// model's sizes say, or cannot be mapped.
     pub fn new(model: &Model) -> Result<Weights> {
+        Weights::computed(model, Precision::Exact)
+    }
+
+    /// The weights of `model`, multiplied at this precision.
+    ///
+    /// # Errors
+    /// As [`Weights::new`].
+    pub fn computed(model: &Model, precision: Precision) -> Result<Weights> {
         let model = &model.readable();
         model.check_decodable()?;
         let said = model.metadata.str("general.architecture").unwrap_or(&model.format);
         let family = catalog::family(&model.family).ok_or_else(|| not_run(said))?;
-        Weights::of(model, family)
+        Weights::of(model, family, precision)
     }
 
-    /// The weights of `model`, which is of `family`.
+    /// The same of a `model` that is of `family`.
     ///
     /// # Errors
     /// As [`Weights::new`].
-    pub fn of(model: &Model, family: &'static Family) -> Result<Weights> {
+    pub fn of(model: &Model, family: &'static Family, precision: Precision) -> Result<Weights> {
         // `output.weight` has one name in two namings; the tensors of layers tell them apart.
         let naming = |t: &Tensor| {
             let (naming, role) = Role::find(family, &t.name)?;
@@ -141,7 +149,7 @@ impl Weights {
         let config = Config::new(model, family, rows)?;
         let Config { width, vocab, layers, .. } = config;
         let maps = vec![None; model.files.len()];
-        let mut finder = Finder { model, maps, family, naming, config };
+        let mut finder = Finder { model, maps, family, naming, config, precision };
         let recurrent = finder.config.position == Position::Recurrent;
         let layer = |n| if recurrent { finder.recurrent_layer(n) } else { finder.layer(n) };
         let layers = (0..layers).map(layer).collect::<Result<_>>()?;

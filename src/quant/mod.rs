@@ -1,5 +1,6 @@
 //! Numbers in rows: what the bytes of every quantized row mean, and how to make them.
 
+pub mod activations;
 pub mod decode;
 pub mod encode;
 pub mod era;

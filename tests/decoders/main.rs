@@ -18,7 +18,7 @@ fn apart(made: &Made) -> f64 {
     let path = folder.path().join("new.gguf");
     std::fs::write(&path, made.gguf()).unwrap();
     let model = regguf::container::open(&path, &Default::default()).unwrap();
-    let weights = Weights::of(&model, made.family()).unwrap();
+    let weights = Weights::of(&model, made.family(), regguf::infer::Precision::Exact).unwrap();
     let expected = slow::logits(made, &TOKENS);
     let mut session = Session::new(&weights, TOKENS.len());
     let (mut most, mut largest) = (0f64, 0f64);

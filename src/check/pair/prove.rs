@@ -4,7 +4,7 @@
 use crate::{
     change::{Act, Loss, Plan, Step},
     error::{Error, Result},
-    infer::{Outputs, Tokenizer, outputs},
+    infer::{Outputs, Precision, Tokenizer, outputs},
     model::Model,
 };
 
@@ -32,7 +32,7 @@ pub fn proof(model: &Model, wanted: bool) -> impl Fn(&Plan, Model) -> Result<Opt
 pub fn prove(model: &Model, plan: &Plan, written: &Model) -> Result<String> {
     let tokenizer = Tokenizer::of(written)?;
     let text = tokenizer.sample(TEXT);
-    let found = outputs::compare(&running(model, plan), written, &text, TOKENS)?;
+    let found = outputs::compare(&running(model, plan), written, &text, TOKENS, Precision::Exact)?;
     let said = words(&found);
     let most = match plan.steps.iter().map(Step::loss).max().unwrap_or(Loss::Exact) {
         Loss::Exact if found.identical == found.positions => return Ok(format!("proved: {said}")),

@@ -9,7 +9,7 @@ use crate::{
     bytes::Input,
     container::{self, OpenOptions, detect::Verdict},
     error::Result,
-    infer::{Tokenizer, outputs},
+    infer::{Precision, Tokenizer, outputs},
     model::Model,
 };
 
@@ -45,7 +45,7 @@ pub fn told(path: &Path, options: &OpenOptions) -> Result<Option<String>> {
 /// # Errors
 /// Where it cannot be run.
 pub fn said(one: &Model, two: &Model, text: &str) -> Result<String> {
-    let found = outputs::compare(one, two, text, TOKENS)?;
+    let found = outputs::compare(one, two, text, TOKENS, Precision::Exact)?;
     // Whoever guesses among all tokens does as well as this.
     let guess = Tokenizer::of(one)?.len() as f64;
     let costs = [(&one.format, found.first.value), (&two.format, found.second.value)];

@@ -156,6 +156,9 @@ impl CompareReport {
             if let (Some(a), Some(b)) = (ppl(&self.reference), ppl(&c.side)) {
                 let _ = writeln!(out, "  perplexity: {a} | {b}");
             }
+            if let Some(o) = &c.outputs {
+                let _ = writeln!(out, "  arithmetic: {}", o.precision.words());
+            }
             if let Some(o) = c.outputs.as_ref().filter(|o| o.cosine.is_none()) {
                 let _ = writeln!(
                     out,

@@ -5,7 +5,7 @@ use crate::quant::{half::half_from_f32, isa::Isa};
 
 /// The upper half of the bits of `x`, rounded to nearest even, as ggml `ggml_compute_fp32_to_bf16`.
 #[inline(always)]
-fn bf16_from_f32(x: f32) -> u16 {
+pub fn bf16_from_f32(x: f32) -> u16 {
     let bits = x.to_bits();
     let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
     let quiet = bits >> 16 | 64;
