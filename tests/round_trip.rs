@@ -112,6 +112,12 @@ fn types(id: &str) -> Vec<QuantType> {
     let format = catalog::container(id).unwrap();
     let known = |q: &QuantType| match format.format.skeleton {
         Skeleton::Stream => stream::type_id(format, *q, &[]).is_some(),
+        // Under a number of today only the bytes of real weights tell a type of one day.
+        _ if q.block().once.is_some() => {
+            format.type_id(&format!("{}/{}", q.name(), q.dialect())).is_some()
+        }
+        // Other programs' types stand in little-endian files only.
+        _ if q.program().is_some() && format.detect.big_endian => false,
         _ => keyed::type_id(format, *q).is_some(),
     };
     QuantType::all().filter(known).collect()
