@@ -128,6 +128,8 @@ fn every_json_says_its_version() {
         "quantize a.gguf q.gguf Q8_0 --json",
         "compare a.gguf b.gguf --json",
         "perplexity -m b.gguf -f text -c 32 --chunks 1 --json",
+        "imatrix a.gguf -f text -c 32 --chunks 1 -o imatrix.gguf --json",
+        "explain q4_0 --json",
         "metadata a.gguf --json",
         "metadata a.gguf get general.name --json",
         "metadata a.gguf set general.name x --dry-run --json",

@@ -293,10 +293,12 @@ fn blocks(bytes: &[u8]) {
     };
     let portable = bits(Isa::PORTABLE);
     assert!(Isa::available().into_iter().all(|isa| bits(isa) == portable), "{q}");
-    let mut turned = bytes.to_vec();
-    q.swap_bytes(&mut turned);
-    q.swap_bytes(&mut turned);
-    assert_eq!(turned, bytes, "{q}");
+    if q.layout().front == 0 {
+        let mut turned = bytes.to_vec();
+        q.swap_bytes(&mut turned);
+        q.swap_bytes(&mut turned);
+        assert_eq!(turned, bytes, "{q}");
+    }
     for way in all.into_iter().filter_map(|to| Some((to, transform(q, to)?))) {
         let (to, way) = way;
         let Some(row) = to.row_bytes(row_len as u64) else { continue };
