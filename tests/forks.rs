@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use regguf::{
+    bytes::Input,
     change::{self, convert, upgrade},
     container::{self, OpenOptions},
     model::{Model, loader},
@@ -270,6 +271,114 @@ fn groups_of_four_rows_are_told_from_groups_of_eight() {
         let rows = &rows[&format!("{four}-ik")];
         let sample = (rows.row_len, rows.bytes().repeat(8));
         assert_eq!(era::tell(&types, &[sample]), Told::As(types[1]), "{four}");
+    }
+}
+
+/// Ollama's first gpt-oss files have two neighbours in a byte, where llama.cpp has weights 16 apart.
+#[test]
+fn mxfp4_of_ollama_becomes_llama_cpp_s() {
+    let mut file = of_type(4, &[64, 2], 68);
+    let at = file.len() - 32 - 96;
+    for (i, byte) in file[at..at + 68].iter_mut().enumerate() {
+        *byte = if i % 17 == 0 { 120 + (i / 17) as u8 } else { (i * 37 + 11) as u8 };
+    }
+    let codes = [0., 1., 2., 3., 4., 6., 8., 12., 0., -1., -2., -3., -4., -6., -8., -12.];
+    let wanted: Vec<f32> = file[at..at + 68]
+        .chunks(17)
+        .flat_map(|block| {
+            let scale = (f32::from(block[0]) - 128.0).exp2();
+            let pair = |byte: &u8| [byte & 15, byte >> 4].map(|n| scale * codes[usize::from(n)]);
+            block[1..].iter().flat_map(pair).collect::<Vec<f32>>()
+        })
+        .collect();
+    let folder = tempfile::tempdir().unwrap();
+    let (input, output) = (folder.path().join("in.gguf"), folder.path().join("out.gguf"));
+    fs::write(&input, file).unwrap();
+    let model = container::open(&input, &OpenOptions::default()).unwrap();
+    let options = upgrade::Options { output: Some(output.clone()), ..Default::default() };
+    let (model, plan) = upgrade::plan(model, &options).unwrap();
+    assert!(plan.steps.iter().all(|step| step.loss() == change::Loss::Exact));
+    change::carry(&model, &[plan], false, &()).unwrap();
+    // A copy stays a copy.
+    let copy = upgrade::Options { as_stored: true, ..Default::default() };
+    let (_, plan) = upgrade::plan(model, &copy).unwrap();
+    assert!(plan.steps.iter().all(|step| matches!(step.act, change::Act::Copy)));
+    let model = container::open(&output, &OpenOptions::default()).unwrap();
+    let tensor = model.tensor("t").unwrap();
+    assert_eq!(tensor.quant, QuantType::today("mxfp4").unwrap());
+    let (mut bytes, mut found) = (vec![0; 68], vec![0.0; 128]);
+    model.read_rows(tensor, 0, 2, &mut bytes).unwrap();
+    decode_rows(tensor.quant, Isa::best(), &bytes, 64, &mut found);
+    assert_eq!(found, wanted);
+}
+
+#[test]
+fn types_of_other_programs_are_named_sized_and_kept() {
+    for (id, name, sizes, bytes, decoded) in [
+        (144, "iq4_ks of ik_llama.cpp", &[256u64, 2][..], 280usize, true),
+        (202, "q4_0_r8 of ik_llama.cpp", &[64, 8], 288, true),
+        (36, "i2_s of BitNet (bitnet.cpp)", &[128, 4], 160, true),
+        (4, "mxfp4_pairs of Ollama (gpt-oss, MXFP4 in OpenAI's order)", &[64, 2], 68, true),
+        (38, "tl1 of BitNet (bitnet.cpp)", &[128, 4], 160, false),
+        (39, "tl2 of BitNet (bitnet.cpp)", &[128, 4], 96, false),
+        (143, "iq1_tn of ik_llama.cpp", &[512, 4], 432, false),
+        (105, "number 105 of ROCmFP", &[64, 2], 77, false),
+    ] {
+        let file = of_type(id, sizes, bytes);
+        let input = Input::memory("fork.gguf", file);
+        let model = container::open_alone(&input, &OpenOptions::default()).unwrap();
+        let fork = &model.tensors[0];
+        assert_eq!(fork.quant.to_string(), name);
+        assert!(
+            (bytes as u64..bytes as u64 + 32).contains(&fork.bytes()),
+            "{name}: {}",
+            fork.bytes()
+        );
+        assert_eq!((fork.misfit(), model.tails.len()), (None, 0), "{name}");
+        assert_eq!(fork.is_decodable(), decoded, "{name}");
+        assert_eq!(model.readable().check_decodable().is_ok(), decoded, "{name}");
+        let findings = regguf::check::models::structure::check(&model);
+        let failed = |f: &&regguf::check::Finding| f.severity == regguf::check::Severity::Failure;
+        assert_eq!(findings.iter().find(failed), None, "{name}");
+    }
+    // What a quantizer with several threads made of it.
+    let input = Input::memory("fork.gguf", of_type(36, &[128, 4], 256));
+    let model = container::open_alone(&input, &OpenOptions::default()).unwrap();
+    assert_eq!(model.tensors[0].misfit(), Some(160));
+    let findings = regguf::check::models::structure::check(&model);
+    assert!(findings.iter().any(|f| f.code == "broken-original"), "{findings:?}");
+}
+
+/// A file of every type that GGUF has had, and of other programs' types: whatever looks into the rows of a
+/// file must know groups of rows and what it cannot decode.
+#[test]
+fn a_file_of_any_type_opens_and_is_carried_or_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    let own = QuantType::all().filter(|q| q.gguf_id().is_some());
+    let foreign = [36, 37, 105].into_iter().flat_map(QuantType::foreign);
+    for quant in own.chain(foreign) {
+        let (row, rows) = (quant.layout().elements as u64 * 2, quant.row_group() as u64 * 8);
+        let bytes = match quant.stranger() {
+            Some(foreign) => foreign.size(rows, row),
+            None => quant.row_bytes(row).map(|n| n * rows),
+        };
+        let bytes = bytes.unwrap_or(512) as usize;
+        let id = quant.stranger().map_or_else(|| quant.gguf_id().unwrap(), |f| f.id);
+        fs::write(&path, of_type(id, &[row, rows], bytes)).unwrap();
+        let model = container::open(&path, &OpenOptions::default());
+        let model = model.unwrap_or_else(|e| panic!("{quant}: {e}"));
+        assert_eq!(model.tensors[0].quant, quant);
+        let types = vec!["f32".to_owned()];
+        let wanted = convert::Options { types, allow_requantize: true, ..Default::default() };
+        let planned = convert::plan(model.clone(), &wanted).map(|_| ());
+        match quant.stranger() {
+            // Rows of this length do not fill blocks of I2_S.
+            Some(_) => assert_eq!(planned.unwrap_err().exit_code(), 4, "{quant}"),
+            None => planned.unwrap_or_else(|e| panic!("{quant}: {e}")),
+        }
+        let upgraded = upgrade::plan(model, &upgrade::Options::default());
+        upgraded.unwrap_or_else(|e| panic!("{quant}: {e}"));
     }
 }
 
