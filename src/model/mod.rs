@@ -169,10 +169,6 @@ impl Model {
             self.read_ordered(tensor, first, n, out)?;
         }
         if tensor.big_endian {
-            if tensor.quant.layout().front > 0 {
-                let what = format!("{}: {} in a big-endian file", tensor.name, tensor.quant);
-                return Err(Error::unsupported(what, "no program is known that writes it"));
-            }
             tensor.quant.swap_bytes(out);
         }
         Ok(())

@@ -135,7 +135,7 @@ impl<'a> Parts<'a> {
         let Stored { name, dtype, shape, stride, file, at, .. } = stored;
         if dtype.bits != 8 || shape.contains(&0) || *stride != safetensors::dense(shape) {
             let what = format!("{} of shape {shape:?} with strides {stride:?}", dtype.name);
-            return Err(self.odd(name, what, DENSE));
+            return Err(self.not_yet(name, what, DENSE));
         }
         let missing = || self.odd(name, "its file is missing", WHOLE);
         let input = self.draft.files.get(*file).cloned().ok_or_else(missing)?;
