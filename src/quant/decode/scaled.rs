@@ -73,13 +73,13 @@ const PAIRS: [[i8; 2]; 32] = [
 ];
 
 #[inline(always)]
-fn word(b: &[u8], at: usize) -> u16 {
+pub(super) fn word(b: &[u8], at: usize) -> u16 {
     u16::from_le_bytes([b[at], b[at + 1]])
 }
 
 /// Nibble `g % 4` of four bytes: the low ones for the first four blocks, the high ones for the others.
 #[inline(always)]
-fn across(bytes: &[u8], g: usize) -> u8 {
+pub(super) fn across(bytes: &[u8], g: usize) -> u8 {
     bytes[g % 4] >> (4 * (g / 4)) & 15
 }
 

@@ -15,7 +15,11 @@
 //! Every generator starts at 4096 more than its index; that of IQ4_KT at 32768 more where the low bit of its
 //! block's word says so.
 
-use super::{f32_at, fronted, levels::CURVE};
+use super::{
+    f32_at, fronted,
+    levels::CURVE,
+    scaled::{across, word},
+};
 use crate::quant::{half::f32_from_half, isa::Isa};
 
 fronted!(4 iq1_kt, 4 iq2_kt, 4 iq3_kt, 4 iq4_kt, 4 iq2_kt_v1, 4 iq3_kt_v1, 8 iq4_kt_v1);
@@ -50,17 +54,6 @@ pub(crate) fn levels(index: u16, old: bool) -> [f32; LEVELS] {
 /// What the first generator's levels are multiplied with.
 const FIRST: f32 = 31.75;
 
-#[inline(always)]
-fn word(b: &[u8], at: usize) -> u32 {
-    u16::from_le_bytes([b[at], b[at + 1]]).into()
-}
-
-/// Nibble `g % 4` of four bytes: the low ones for the first four blocks, the high ones for the others.
-#[inline(always)]
-fn across(bytes: &[u8], g: usize) -> usize {
-    (bytes[g % 4] >> (4 * (g / 4)) & 15).into()
-}
-
 /// Nibbles in `qh`, bytes in `ql` and a bit in the block's scale.
 #[inline(always)]
 fn iq1_kt(_: Isa, front: &[u8; 4], b: &[u8; 56], out: &mut [f32; 256]) {
@@ -79,8 +72,8 @@ fn iq1_kt(_: Isa, front: &[u8; 4], b: &[u8; 56], out: &mut [f32; 256]) {
 #[inline(always)]
 fn two(d: f32, b: &[u8; 68], out: &mut [f32; 256], next: impl Fn(&mut u32) -> f32) {
     for (n, out) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
-        let dl = d * f32::from(CURVE[across(&b[..4], n / 4)]);
-        let mut x = word(b, 4 + 2 * n) + START;
+        let dl = d * f32::from(CURVE[usize::from(across(&b[..4], n / 4))]);
+        let mut x = u32::from(word(b, 4 + 2 * n)) + START;
         out.fill_with(|| dl * next(&mut x));
     }
 }
@@ -100,8 +93,8 @@ fn iq2_kt_v1(_: Isa, front: &[u8; 4], b: &[u8; 68], out: &mut [f32; 256]) {
 fn three(d: f32, b: &[u8; 100], out: &mut [f32; 256], next: impl Fn(&mut u32) -> f32) {
     for (n, out) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
         let (g, k) = (n / 4, n % 4);
-        let dl = d * across(&b[..4], g) as f32;
-        let mut x = word(b, 4 + 2 * n) + START;
+        let dl = d * f32::from(across(&b[..4], g));
+        let mut x = u32::from(word(b, 4 + 2 * n)) + START;
         for (out, signs) in out.iter_mut().zip(&b[68 + 8 * k..]) {
             let level = dl * next(&mut x).abs();
             *out = if signs >> g & 1 == 1 { -level } else { level };
@@ -124,7 +117,7 @@ fn iq3_kt_v1(_: Isa, front: &[u8; 4], b: &[u8; 100], out: &mut [f32; 256]) {
 fn four(d: f32, b: &[u8; 128], out: &mut [f32; 256], next: impl Fn(&mut u32) -> f32) {
     for (n, out) in out.as_chunks_mut::<4>().0.iter_mut().enumerate() {
         let (g, k) = (n / 8, n % 8);
-        let head = word(b, 4 * g) | word(b, 4 * g + 2) << 16;
+        let head = u32::from(word(b, 4 * g)) | u32::from(word(b, 4 * g + 2)) << 16;
         let dl = d * ((head >> 1 & 127) as i32 - 64) as f32;
         let high = u32::from(b[96 + n % 32] >> (4 * (n / 32)) & 15);
         let index = u32::from(b[32 + n]) | high << 8 | (head >> (8 + 3 * k) & 7) << 12;
