@@ -79,7 +79,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         let comparison = compare(&reference, &model)?;
         let outputs = match &text {
             Some(text) => {
-                let precision = args.precision.chosen();
+                let precision = args.precision.activations;
                 Some(outputs::compare(&reader, &model, text, args.tokens, precision)?)
             }
             None => None,

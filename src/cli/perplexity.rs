@@ -50,14 +50,14 @@ fn score(args: &WindowArgs, json: bool, globals: &Globals) -> Result<ExitCode> {
         print(&format!("[{n}]{:.4},", estimate.value))?;
         io::stdout().flush().map_err(|e| Error::io("<stdout>", "write", e))
     };
-    remark(globals, &format!("arithmetic {}", args.precision.chosen().words()));
+    remark(globals, &format!("arithmetic {}", args.precision.activations.words()));
     let window = args.window();
     let estimate = perplexity(&loaded.weights, &tokens, window, bos, args.most(), after_each)?;
     let (value, error) = (estimate.value, estimate.error);
     if json {
         let data = serde_json::json!({
             "schema_version": VERSION, "perplexity": value, "error": error, "chunks": n,
-            "activations": args.precision.chosen(),
+            "activations": args.precision.activations,
         });
         return json::print(&data).map(|()| ExitCode::SUCCESS);
     }

@@ -91,7 +91,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
 fn write(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let begun = Instant::now();
     let path = args.model.path(globals)?;
-    let precision = args.precision;
+    let precision = args.precision.activations;
     let stated = args.stated.stated();
     let loaded = Loaded::open(&path, &args.open, &args.lora, &stated, precision, globals)?;
     loaded.weights.check_writes()?;

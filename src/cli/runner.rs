@@ -21,24 +21,7 @@ use crate::{
 pub struct PrecisionArg {
     /// What weights are multiplied with: float32, or numbers rounded to 8 bits as llama.cpp rounds them
     #[arg(long, value_name = "exact|q8", value_enum, default_value_t, hide_possible_values = true)]
-    activations: Activations,
-}
-
-#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
-enum Activations {
-    #[default]
-    Exact,
-    Q8,
-}
-
-impl PrecisionArg {
-    /// The precision that a person chose.
-    pub fn chosen(self) -> Precision {
-        match self.activations {
-            Activations::Exact => Precision::Exact,
-            Activations::Q8 => Precision::Rounded,
-        }
-    }
+    pub activations: Precision,
 }
 
 /// A model that is ready to run.
@@ -59,7 +42,7 @@ impl Loaded {
         open: &OpenArgs,
         lora: &LoraArgs,
         stated: &Stated,
-        precision: PrecisionArg,
+        precision: Precision,
         globals: &Globals,
     ) -> Result<Loaded> {
         let mut model = open.open_any(path, stated)?;
@@ -74,7 +57,7 @@ impl Loaded {
             model.vocab = given::read(path)?;
         }
         lora.add_to(&mut model, stated)?;
-        let weights = Weights::computed(&model, precision.chosen())?;
+        let weights = Weights::computed(&model, precision)?;
         let tokenizer = Tokenizer::of(&model)?;
         for note in model.notes.iter().chain(&weights.config.notes).chain(tokenizer.notes()) {
             remark(globals, &format!("note: {note}"));
@@ -114,7 +97,7 @@ impl WindowArgs {
     /// The model, and the tokens of the text.
     pub fn open(&self, globals: &Globals) -> Result<(Loaded, Vec<u32>)> {
         let path = self.model.path(globals)?;
-        let (stated, precision) = (self.stated.stated(), self.precision);
+        let (stated, precision) = (self.stated.stated(), self.precision.activations);
         let loaded = Loaded::open(&path, &self.open, &self.lora, &stated, precision, globals)?;
         let stdin = self.file.as_os_str() == "-";
         let text = if stdin { read_stdin()? } else { read_text(&self.file)? };

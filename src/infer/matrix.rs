@@ -31,6 +31,7 @@ pub struct Matrix {
 
 /// What the activations are that matrices are multiplied with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "command", derive(clap::ValueEnum))]
 pub enum Precision {
     /// float32, as they come.
     #[default]
@@ -38,6 +39,7 @@ pub enum Precision {
     Exact,
     /// Rounded as ggml's programs round them for the type of each matrix ([`activations`]).
     #[serde(rename = "q8")]
+    #[cfg_attr(feature = "command", value(name = "q8"))]
     Rounded,
 }
 
@@ -227,15 +229,13 @@ impl Matrix {
             return;
         }
         // The minima meet sums that were rounded by themselves.
-        let mut minima = Vec::new();
-        for part in &self.parts {
-            for (row, bytes) in part.rows.clone().zip(part.bytes.get().chunks(self.row_bytes)) {
-                activations::minima(self.quant, bytes, &mut minima);
-                for (beside, out) in beside.iter().zip(out[row..].iter_mut().step_by(self.rows)) {
-                    *out += dot_of(Isa::best(), &minima, beside);
-                }
+        let rows = self.parts.iter().flat_map(|part| part.bytes.get().chunks(self.row_bytes));
+        let minima: Vec<Vec<f32>> = rows.map(|row| activations::minima(self.quant, row)).collect();
+        out.par_chunks_mut(self.rows).zip(&beside).for_each(|(out, beside)| {
+            for (out, minima) in out.iter_mut().zip(&minima) {
+                *out += dot_of(Isa::best(), minima, beside);
             }
-        }
+        });
     }
 
     /// The products of what the files hold.

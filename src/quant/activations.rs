@@ -46,12 +46,11 @@ pub fn round(isa: Isa, quant: QuantType, xs: &mut [f32], beside: &mut Vec<f32>) 
 }
 
 /// The minimum of each unit of a row of type `quant`.
-pub fn minima(quant: QuantType, row: &[u8], out: &mut Vec<f32>) {
-    out.clear();
+pub fn minima(quant: QuantType, row: &[u8]) -> Vec<f32> {
     let layout = quant.layout();
     let (units, found) =
         (row.len() / layout.bytes, layout.fields.iter().find(|(_, field)| field.name == "m"));
-    let Some((at, field)) = found else { return };
+    let Some((at, field)) = found else { return Vec::new() };
     let width = field.kind.bytes();
     let (first, step) = match layout.storage {
         Storage::Block => (*at, layout.bytes),
@@ -61,7 +60,7 @@ pub fn minima(quant: QuantType, row: &[u8], out: &mut Vec<f32>) {
         Kind::F16 => bytes.first_chunk().map(|b| f32_from_half(u16::from_le_bytes(*b))),
         _ => bytes.first_chunk().map(|b| f32::from_le_bytes(*b)),
     };
-    out.extend(row[first..].chunks(step).take(units).filter_map(number));
+    row[first..].chunks(step).take(units).filter_map(number).collect()
 }
 
 #[inline(always)]
