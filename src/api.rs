@@ -156,7 +156,7 @@ impl Job {
     pub fn write(&self, how: &Writing) -> Result<Vec<Report>> {
         let force = how.existing == Existing::Replace;
         let progress = how.progress.unwrap_or(&());
-        let proof = proof(&self.model, how.proof == Proof::Text);
+        let proof = proof(&self.model, how.proof == Proof::Text, progress);
         let done = change::carry_proved(&self.model, &self.plans, force, progress, &proof)?;
         let report = |(plan, done)| Report::new(&self.model, plan, Some(done));
         Ok(self.plans.iter().zip(&done).map(report).collect())

@@ -149,7 +149,7 @@ fn old_files_become_what_todays_converter_makes() {
                     assert_eq!(numbers(&model, source), numbers(&new, made), "{at}: {}", step.name);
                 }
             }
-            let proved = regguf::check::pair::prove::prove(&model, &plan, &new)
+            let proved = regguf::check::pair::prove::prove(&model, &plan, &new, &())
                 .unwrap_or_else(|e| panic!("{at}: {e}"));
             assert!(proved.starts_with("proved"), "{at}: {proved}");
             runs_alike(&path, &new, &plan);

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use super::{Globals, json, print, remark, runner::PrecisionArg};
+use super::{Globals, json, print, progress::Bar, remark, runner::PrecisionArg};
 use crate::{
     api,
     bytes::{
@@ -75,12 +75,13 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     }
     args.html.iter().try_for_each(|page| check_target(page, args.force.force, &[]))?;
     let mut candidates = Vec::new();
+    let bar = Bar::new(globals, 0);
     for model in models {
-        let comparison = compare(&reference, &model)?;
+        let comparison = compare(&reference, &model, &bar)?;
         let outputs = match &text {
             Some(text) => {
                 let precision = args.precision.activations;
-                Some(outputs::compare(&reader, &model, text, args.tokens, precision)?)
+                Some(outputs::compare(&reader, &model, text, args.tokens, precision, &bar)?)
             }
             None => None,
         };
@@ -92,6 +93,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         let verdict = verdict(&comparison, outputs.as_ref());
         candidates.push(Candidate { side, verdict, comparison, outputs });
     }
+    drop(bar);
     let report = CompareReport { schema_version: 1, reference: reference_side, candidates };
     if let Some(path) = &args.html {
         write_small(path, page(&report).as_bytes(), args.force.force)?;

@@ -114,7 +114,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
             &plans,
             args.write.force(),
             &bar,
-            &proof(&model, args.write.prove),
+            &proof(&model, args.write.prove, &bar),
         )?
     };
     let report = |(i, plan): (usize, &Plan)| Report::new(&model, plan, outcomes.get(i));

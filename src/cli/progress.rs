@@ -48,37 +48,53 @@ impl Drop for Tokens {
 
 /// A bar over bytes.
 #[derive(Debug)]
-pub struct Bar(ProgressBar);
+pub struct Bar {
+    bar: ProgressBar,
+    wanted: bool,
+}
 
 impl Bar {
-    /// A bar for `total` bytes; hidden where stderr is no terminal.
+    /// A bar for `total` bytes, and those that are announced later; hidden where stderr is no terminal.
     pub fn new(globals: &Globals, total: u64) -> Bar {
-        let bar = drawn(may_draw(globals), Some(total), BYTES);
-        Bar(bar)
+        Bar::only(may_draw(globals), total)
+    }
+
+    /// A bar that is drawn where it is `wanted`.
+    pub fn only(wanted: bool, total: u64) -> Bar {
+        Bar { bar: drawn(false, Some(total), BYTES), wanted }
+    }
+
+    fn style(&self, template: &str) {
+        self.bar.set_style(
+            ProgressStyle::with_template(template).unwrap_or(ProgressStyle::default_bar()),
+        );
     }
 }
 
 impl Progress for Bar {
+    fn total(&self, bytes: u64) {
+        self.bar.inc_length(bytes);
+        self.bar.disable_steady_tick();
+        self.bar.reset_eta();
+        self.style(BYTES);
+    }
+
     fn advance(&self, bytes: u64) {
         // What is done within a second needs no bar.
-        if self.0.elapsed().as_secs() >= 1 {
-            self.0.inc(bytes);
-        } else {
-            self.0.set_position(self.0.position() + bytes);
+        if self.wanted && self.bar.is_hidden() && self.bar.elapsed().as_secs() >= 1 {
+            self.bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(4));
         }
-        if self.0.length().is_some_and(|total| total > 0 && self.0.position() >= total) {
-            // All is written; what follows reads it again, and with --prove runs old and new.
-            self.0.set_style(
-                ProgressStyle::with_template("{spinner} checking {elapsed}")
-                    .unwrap_or(ProgressStyle::default_spinner()),
-            );
-            self.0.enable_steady_tick(std::time::Duration::from_millis(250));
+        self.bar.inc(bytes);
+        if self.bar.length().is_some_and(|total| total > 0 && self.bar.position() >= total) {
+            // All is read or written; what follows looks at it, or announces more.
+            self.style("{spinner} checking {elapsed}");
+            self.bar.enable_steady_tick(std::time::Duration::from_millis(250));
         }
     }
 }
 
 impl Drop for Bar {
     fn drop(&mut self) {
-        self.0.finish_and_clear();
+        self.bar.finish_and_clear();
     }
 }

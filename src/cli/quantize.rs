@@ -252,7 +252,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
             let total = plans.iter().map(|plan| plan.layout.total).sum();
             let bar = Bar::new(globals, total);
             with_threads(call.threads, || {
-                let proof = proof(&model, args.write.prove);
+                let proof = proof(&model, args.write.prove, &bar);
                 change::carry_proved(&model, &plans, args.write.force(), &bar, &proof)
             })?
         }

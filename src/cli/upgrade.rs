@@ -103,7 +103,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
             make_output_folder(args.write.output.as_deref(), 1)?;
             let bar = Bar::new(globals, plan.layout.total);
             let (plans, proof) =
-                (std::slice::from_ref(&plan), proof(&model, args.write.prove && !is_adapter));
+                (std::slice::from_ref(&plan), proof(&model, args.write.prove && !is_adapter, &bar));
             change::carry_proved(&model, plans, args.write.force(), &bar, &proof)?.pop()
         }
     };
@@ -166,7 +166,7 @@ fn evidence(repaired: &Model, plan: &Plan) -> Result<String> {
         tensor.orders.clear();
     }
     let found =
-        outputs::compare(&stored, &running(repaired, plan), TEXT, TOKENS, Precision::Exact)?;
+        outputs::compare(&stored, &running(repaired, plan), TEXT, TOKENS, Precision::Exact, &())?;
     let (before, after) = (found.first.value, found.second.value);
     let said =
         format!("perplexity {before:.3} as stored, {after:.3} with the other order of key rows");

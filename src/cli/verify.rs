@@ -4,9 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use indicatif::ProgressBar;
-
-use crate::bytes::{Progress, replace::check_interrupt};
+use crate::bytes::replace::check_interrupt;
 use crate::change::adapter;
 use crate::check::files::digest::Digest;
 use crate::check::files::{Checked, Options, Status, Verification, verify};
@@ -16,7 +14,7 @@ use crate::error::{Error, Result};
 
 use super::{
     Globals, escaped, json, may_draw, print, print_raw,
-    progress::{BYTES, drawn},
+    progress::Bar,
     text::{counted, has_colour, red},
 };
 
@@ -71,10 +69,10 @@ pub struct Args {
 
 /// Verifies, or writes lists; `--quiet` leaves out the lines of files that are OK.
 pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
-    let bar = Bar::new(may_draw(globals) && !args.status && !args.json.json);
+    let bar = Bar::only(may_draw(globals) && !args.status && !args.json.json, 0);
     let threads = globals.threads();
     if args.write {
-        let done = write_lists(args, threads, &bar);
+        let done = write_lists(args, threads, bar);
         check_interrupt()?;
         return done;
     }
@@ -87,7 +85,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         base: args.base.as_deref().map(adapter::base).transpose()?,
     };
     let result = verify(&args.paths, &options, &bar);
-    bar.0.finish_and_clear();
+    drop(bar);
     check_interrupt()?;
     let malformed = result.lists.iter().any(|list| !list.malformed_lines.is_empty());
     let good = result.is_good() && !(args.strict && malformed);
@@ -117,7 +115,7 @@ fn digests(args: &Args) -> Result<Vec<Digest>> {
     args.digests.iter().map(read).collect()
 }
 
-fn write_lists(args: &Args, threads: usize, bar: &Bar) -> Result<ExitCode> {
+fn write_lists(args: &Args, threads: usize, bar: Bar) -> Result<ExitCode> {
     let (mut out, mut written) = (String::new(), Vec::new());
     for folder in &args.paths {
         if !folder.is_dir() {
@@ -132,12 +130,12 @@ fn write_lists(args: &Args, threads: usize, bar: &Bar) -> Result<ExitCode> {
             eprintln!("regguf: no list was written for {}", folder.display());
             return Ok(ExitCode::from(1));
         }
-        for list in lists::write(folder, threads, args.force, bar)? {
+        for list in lists::write(folder, threads, args.force, &bar)? {
             out.push_str(&format!("{}\n", list.display()));
             written.push(list.display().to_string());
         }
     }
-    bar.0.finish_and_clear();
+    drop(bar);
     if args.json.json {
         let report = serde_json::json!({ "schema_version": json::VERSION, "written": written });
         return json::print(&report).map(|()| ExitCode::SUCCESS);
@@ -233,24 +231,4 @@ fn summary(result: &Verification, args: &Args, quiet: bool) -> String {
         say(format!("{good} OK ({confirmed} by digest), {} not", failed + unreadable));
     }
     out
-}
-
-/// A bar on standard error, on terminals only.
-struct Bar(ProgressBar);
-
-impl Bar {
-    fn new(wanted: bool) -> Self {
-        let bar = drawn(wanted, Some(0), BYTES);
-        Self(bar)
-    }
-}
-
-impl Progress for Bar {
-    fn total(&self, bytes: u64) {
-        self.0.inc_length(bytes);
-    }
-
-    fn advance(&self, bytes: u64) {
-        self.0.inc(bytes);
-    }
 }

@@ -9,7 +9,10 @@ use super::{
     layer::{Tap, Tapped, add, capped, norm::Norm, scaled},
     weights::{After, Head, Mixing},
 };
-use crate::error::{Error, Result};
+use crate::{
+    bytes::Progress,
+    error::{Error, Result},
+};
 
 /// Tokens evaluated together: each row of weights is decoded once for all of them.
 pub const BATCH: usize = 256;
@@ -30,6 +33,7 @@ pub struct Session<'w> {
     weights: &'w Weights,
     cache: Cache,
     tap: Tapped<'w>,
+    progress: &'w dyn Progress,
 }
 
 impl Weights {
@@ -54,7 +58,14 @@ impl<'w> Session<'w> {
     /// An empty text of at most `context` tokens.
     pub fn new(weights: &'w Weights, context: usize) -> Session<'w> {
         let Config { layers, kv_heads, head, .. } = weights.config;
-        Session { weights, cache: Cache::new(layers, kv_heads, head, context), tap: None }
+        let cache = Cache::new(layers, kv_heads, head, context);
+        Session { weights, cache, tap: None, progress: &() }
+    }
+
+    /// The same, and `progress` hears of the bytes of weights that are read.
+    #[must_use]
+    pub fn heard(self, progress: &'w dyn Progress) -> Session<'w> {
+        Session { progress, ..self }
     }
 
     /// The same, with `tap` at every matrix.
@@ -120,6 +131,7 @@ impl<'w> Session<'w> {
                 self.weights.check_unchanged()?;
                 take(n * BATCH + first + m * many, &logits);
             }
+            self.progress.advance(self.weights.step_bytes());
         }
         Ok(())
     }
@@ -216,6 +228,7 @@ impl<'w> Session<'w> {
             }
             add(&mut stream, &said);
             stream = settled(layer.mlp_norm.as_ref(), stream);
+            self.progress.advance(self.weights.step_bytes());
         }
         cache.advance(tokens.len());
         stream

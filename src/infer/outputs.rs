@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{Precision, Session, Tokenizer, Want, Weights};
 use crate::{
-    bytes::replace::check_interrupt,
+    bytes::{Progress, replace::check_interrupt},
     error::{Error, Result},
     model::Model,
 };
@@ -67,7 +67,8 @@ impl Perplexity {
 /// Tokens read at a time.
 const WINDOW: usize = 256;
 
-/// Runs both models over `text`, at most `most` tokens of it, split as the first one splits it, in `precision`.
+/// Runs both models over `text`, at most `most` tokens of it, split as the first one splits it, in `precision`;
+/// `progress` hears of the bytes of weights that are read, once for each window.
 ///
 /// # Errors
 /// Where a model cannot be run, or the text is too short to compare anything.
@@ -77,6 +78,7 @@ pub fn compare(
     text: &str,
     most: usize,
     precision: Precision,
+    progress: &dyn Progress,
 ) -> Result<Outputs> {
     let tokenizer = Tokenizer::of(if first.vocab.is_empty() { second } else { first })?;
     let mut tokens = tokenizer.read(text)?;
@@ -94,15 +96,20 @@ pub fn compare(
     let mut sums = Sums::default();
     if a.config.whole_text && b.config.whole_text {
         tokens.truncate(a.config.context.min(b.config.context));
-        let vectors = |weights| Session::new(weights, tokens.len()).vectors(&tokens);
+        progress.total(a.pass_bytes() + b.pass_bytes());
+        let vectors =
+            |weights| Session::new(weights, tokens.len()).heard(progress).vectors(&tokens);
         sums.add_vectors(&vectors(&a)?, &vectors(&b)?, a.config.width);
         return sums.finish(precision);
     }
-    for window in tokens.chunks(WINDOW) {
+    let windows = tokens.chunks(WINDOW);
+    progress.total(windows.len() as u64 * (a.pass_bytes() + b.pass_bytes()));
+    for window in windows {
         check_interrupt()?;
         let mut logits: Vec<Vec<f32>> = Vec::with_capacity(window.len());
-        Session::new(&a, window.len()).read(window, Want::All, |_, l| logits.push(l.to_vec()))?;
-        Session::new(&b, window.len()).read(window, Want::All, |at, l| {
+        let session = |weights| Session::new(weights, window.len()).heard(progress);
+        session(&a).read(window, Want::All, |_, l| logits.push(l.to_vec()))?;
+        session(&b).read(window, Want::All, |at, l| {
             if let Some(reference) = logits.get(at) {
                 sums.add(reference, l, window.get(at + 1).copied());
             }

@@ -45,6 +45,8 @@ pub struct Weights {
     pub head: Option<Head>,
     /// The files that are mapped.
     files: Vec<Input>,
+    /// Bytes that one pass over all of them reads.
+    bytes: u64,
 }
 
 /// From the stream to the next token.
@@ -184,8 +186,28 @@ impl Weights {
         }
         let mapped = model.files.iter().zip(&finder.maps).filter(|(_, map)| map.is_some());
         let files = mapped.map(|(file, _)| file.clone()).collect();
-        let config = finder.config;
-        Ok(Weights { config, embedding, positions, text_type, embedding_norm, layers, head, files })
+        let (config, bytes) = (finder.config, model.data_bytes());
+        Ok(Weights {
+            config,
+            embedding,
+            positions,
+            text_type,
+            embedding_norm,
+            layers,
+            head,
+            files,
+            bytes,
+        })
+    }
+
+    /// Bytes of one of the equal steps of a pass: each layer is one, the head another.
+    pub fn step_bytes(&self) -> u64 {
+        self.bytes / (self.layers.len() as u64 + 1)
+    }
+
+    /// Bytes of all steps of a pass.
+    pub fn pass_bytes(&self) -> u64 {
+        self.step_bytes() * (self.layers.len() + usize::from(self.head.is_some())) as u64
     }
 
     /// Whether the files still hold what they held; asked before anything computed is handed out.

@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::{
-    bytes::replace::check_interrupt,
+    bytes::{Progress, replace::check_interrupt},
     change::{self, vocabulary::to_gguf},
     error::Result,
     format::catalog,
@@ -111,11 +111,11 @@ const SCALE_ROUNDING: f64 = 1.0 / 2048.0;
 /// Weights decoded at a time.
 const CHUNK_WEIGHTS: u64 = 256 << 10;
 
-/// Compares two models tensor by tensor.
+/// Compares two models tensor by tensor; `progress` hears of the bytes that are read of both.
 ///
 /// # Errors
 /// Where a file cannot be read.
-pub fn compare(first: &Model, second: &Model) -> Result<Comparison> {
+pub fn compare(first: &Model, second: &Model, progress: &dyn Progress) -> Result<Comparison> {
     let (first, second) = (&first.readable(), &second.readable());
     first.check_decodable()?;
     second.check_decodable()?;
@@ -123,12 +123,15 @@ pub fn compare(first: &Model, second: &Model) -> Result<Comparison> {
     let names = |m: &Model| m.tensors.iter().map(|t| common_name(m, &t.name)).collect::<Vec<_>>();
     let (a_names, b_names) = (names(first), names(second));
     let seconds: HashMap<&String, &Tensor> = b_names.iter().zip(&second.tensors).collect();
-    let mut tensors = Vec::new();
-    for (name, a) in a_names.iter().zip(&first.tensors) {
-        if let Some(b) = seconds.get(name) {
-            tensors.push(compare_tensors(name, (first, a), (second, b))?);
-        }
-    }
+    let pairs = a_names.iter().zip(&first.tensors);
+    let pairs: Vec<_> =
+        pairs.filter_map(|(name, a)| Some((name, a, *seconds.get(name)?))).collect();
+    let read = pairs.iter().filter(|(_, a, b)| a.shape == b.shape);
+    progress.total(read.map(|(_, a, b)| a.bytes() + b.bytes()).sum());
+    let tensors = pairs
+        .iter()
+        .map(|(name, a, b)| compare_tensors(name, (first, a), (second, b), progress))
+        .collect::<Result<_>>()?;
     let lacking = |names: &[String], others: &[String]| {
         let others: HashSet<&String> = others.iter().collect();
         names.iter().filter(|n| !others.contains(n)).cloned().collect::<Vec<_>>()
@@ -268,6 +271,7 @@ fn compare_tensors(
     name: &str,
     (first, a): (&Model, &Tensor),
     (second, b): (&Model, &Tensor),
+    progress: &dyn Progress,
 ) -> Result<TensorDifference> {
     let difference = |verdict, s: Sums| TensorDifference {
         name: name.to_owned(),
@@ -292,6 +296,7 @@ fn compare_tensors(
     // What can only be read forward is not read twice.
     let again = !first.only_forward(a) && !second.only_forward(b);
     if a.quant == b.quant && again && alike((first, a), (second, b), &firsts, &rows)? {
+        progress.advance(a.bytes() + b.bytes());
         return Ok(difference(Verdict::SameBytes, Sums::default()));
     }
     let parts = firsts
@@ -304,6 +309,7 @@ fn compare_tensors(
             y.decode(b);
             let mut sums = Sums { bytes_differ: x.bytes != y.bytes, ..Sums::default() };
             sums.add(&x.weights, &y.weights);
+            progress.advance((x.bytes.len() + y.bytes.len()) as u64);
             Ok(sums)
         })
         .collect::<Result<Vec<_>>>()?;

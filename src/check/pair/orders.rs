@@ -37,7 +37,7 @@ impl Orders {
         };
         let (hf, ggml): (Model, Model) = (with(&hf)?, with(&ggml)?);
         let text = Tokenizer::of(base)?.sample(TEXT);
-        let found = outputs::compare(&hf, &ggml, &text, TOKENS, Precision::Exact)?;
+        let found = outputs::compare(&hf, &ggml, &text, TOKENS, Precision::Exact, &())?;
         Ok(Some(Orders { hf: found.first.value, ggml: found.second.value }))
     }
 

@@ -2,6 +2,7 @@
 //! as the plan promised.
 
 use crate::{
+    bytes::Progress,
     change::{Act, Loss, Plan, Step},
     error::{Error, Result},
     infer::{Outputs, Precision, Tokenizer, outputs},
@@ -20,19 +21,35 @@ const DECODED: f64 = 1e-8;
 const ROUNDED: f64 = 0.01;
 
 /// What looks at each file that is made of `model`: a proof where it is `wanted`, else nothing.
-pub fn proof(model: &Model, wanted: bool) -> impl Fn(&Plan, Model) -> Result<Option<String>> {
-    move |plan, written| wanted.then(|| prove(model, plan, &written)).transpose()
+pub fn proof(
+    model: &Model,
+    wanted: bool,
+    progress: &dyn Progress,
+) -> impl Fn(&Plan, Model) -> Result<Option<String>> {
+    move |plan, written| wanted.then(|| prove(model, plan, &written, progress)).transpose()
 }
 
-/// Runs `model` and the file written by `plan` over a text; returns the verdict.
+/// Runs `model` and the file written by `plan` over a text; returns the verdict. `progress` hears of the bytes read.
 ///
 /// # Errors
 /// [`Error::Refused`] where the outputs differ more than the plan's losses explain; where either model
 /// cannot be run or answers with NaN.
-pub fn prove(model: &Model, plan: &Plan, written: &Model) -> Result<String> {
+pub fn prove(
+    model: &Model,
+    plan: &Plan,
+    written: &Model,
+    progress: &dyn Progress,
+) -> Result<String> {
     let tokenizer = Tokenizer::of(written)?;
     let text = tokenizer.sample(TEXT);
-    let found = outputs::compare(&running(model, plan), written, &text, TOKENS, Precision::Exact)?;
+    let found = outputs::compare(
+        &running(model, plan),
+        written,
+        &text,
+        TOKENS,
+        Precision::Exact,
+        progress,
+    )?;
     let said = words(&found);
     let most = match plan.steps.iter().map(Step::loss).max().unwrap_or(Loss::Exact) {
         Loss::Exact if found.identical == found.positions => return Ok(format!("proved: {said}")),

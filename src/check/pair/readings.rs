@@ -45,7 +45,7 @@ pub fn told(path: &Path, options: &OpenOptions) -> Result<Option<String>> {
 /// # Errors
 /// Where it cannot be run.
 pub fn said(one: &Model, two: &Model, text: &str) -> Result<String> {
-    let found = outputs::compare(one, two, text, TOKENS, Precision::Exact)?;
+    let found = outputs::compare(one, two, text, TOKENS, Precision::Exact, &())?;
     // Whoever guesses among all tokens does as well as this.
     let guess = Tokenizer::of(one)?.len() as f64;
     let costs = [(&one.format, found.first.value), (&two.format, found.second.value)];
