@@ -6,9 +6,11 @@ use memmap2::Mmap;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::{dot::dot_of, fused, panel, whole};
+use super::{dot::dot_of, fused, panel, rounded, whole};
 use crate::quant::{
-    QuantType, activations, decode_rows,
+    QuantType,
+    activations::{self, Codes},
+    decode_rows,
     isa::Isa,
     product::{Packed, add_product},
 };
@@ -220,22 +222,48 @@ impl Matrix {
 
     /// The products of what the files hold with vectors that are rounded first.
     fn multiply_rounded(&self, xs: &[f32], count: usize, out: &mut [f32]) {
+        let isa = Isa::best();
+        if let Some(kernel) = rounded::kernel(self.quant, self.cols) {
+            let xs = xs.par_chunks(self.cols).map(|x| Codes::of(isa, self.quant, x));
+            let xs: Vec<Codes> = xs.collect();
+            if let [x] = &xs[..] {
+                let multiply = |rows: &[u8], out: &mut [f32]| {
+                    (kernel.one)(isa, rows, self.row_bytes, x, out);
+                };
+                return self.in_shares(out, multiply);
+            }
+            return self.turned(count, out, |by_row| {
+                let rows: Vec<&[u8]> = self.stored().collect();
+                let bands = by_row.par_chunks_mut(rounded::ROWS * count);
+                bands.zip(rows.par_chunks(rounded::ROWS)).for_each_init(
+                    Default::default,
+                    |room, (out, rows)| {
+                        (kernel.many)(isa, rows, &xs, out, room);
+                    },
+                );
+            });
+        }
         let mut xs = xs.to_vec();
         let mut beside = vec![Vec::new(); count];
         let vectors = xs.par_chunks_mut(self.cols).zip(&mut beside);
-        vectors.for_each(|(x, beside)| activations::round(Isa::best(), self.quant, x, beside));
+        vectors.for_each(|(x, beside)| activations::round(isa, self.quant, x, beside));
         self.multiply_stored(&xs, count, out);
         if beside.iter().all(Vec::is_empty) {
             return;
         }
         // The minima meet sums that were rounded by themselves.
-        let rows = self.parts.iter().flat_map(|part| part.bytes.get().chunks(self.row_bytes));
-        let minima: Vec<Vec<f32>> = rows.map(|row| activations::minima(self.quant, row)).collect();
+        let minima: Vec<Vec<f32>> =
+            self.stored().map(|row| activations::minima(self.quant, row)).collect();
         out.par_chunks_mut(self.rows).zip(&beside).for_each(|(out, beside)| {
             for (out, minima) in out.iter_mut().zip(&minima) {
-                *out += dot_of(Isa::best(), minima, beside);
+                *out += dot_of(isa, minima, beside);
             }
         });
+    }
+
+    /// The bytes of each row.
+    fn stored(&self) -> impl Iterator<Item = &[u8]> {
+        self.parts.iter().flat_map(|part| part.bytes.get().chunks(self.row_bytes))
     }
 
     /// The products of what the files hold.
@@ -243,9 +271,13 @@ impl Matrix {
         if count == 1 {
             return self.products(xs, out);
         }
-        // Threads own rows, so products come row by row and are turned round at the end.
+        self.turned(count, out, |by_row| self.products(xs, by_row));
+    }
+
+    /// Threads own rows, so `fill` is given room for products row by row, which are turned round at the end.
+    fn turned(&self, count: usize, out: &mut [f32], fill: impl FnOnce(&mut [f32])) {
         let mut by_row = vec![0.0; out.len()];
-        self.products(xs, &mut by_row);
+        fill(&mut by_row);
         out.par_chunks_mut(TILE * self.rows).enumerate().for_each(|(tile, out)| {
             turn(&by_row, count, tile * TILE, self.rows, out);
         });

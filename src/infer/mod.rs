@@ -30,6 +30,7 @@ pub mod panel;
 pub mod perplexity;
 #[doc(hidden)]
 pub mod rope;
+mod rounded;
 pub mod sample;
 pub mod template;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::cast_sign_loss))]

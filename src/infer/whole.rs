@@ -104,7 +104,7 @@ impl Block {
         Block { v: [0; SUPER], head: Head { d: 0.0, dmin: 0.0, mins: [0.0; LANES] } };
 
     #[inline(always)]
-    fn fill<W: Whole<BYTES>, const BYTES: usize>(&mut self, isa: Isa, bytes: &[u8; BYTES]) {
+    fn fill<W: Whole<BYTES, SUPER>, const BYTES: usize>(&mut self, isa: Isa, bytes: &[u8; BYTES]) {
         self.head = W::decode(isa, bytes, &mut self.v);
     }
 }
@@ -113,7 +113,7 @@ impl Block {
 const AHEAD: usize = 2048;
 
 #[inline(always)]
-fn multiply<W: Whole<BYTES>, const BYTES: usize>(
+fn multiply<W: Whole<BYTES, SUPER>, const BYTES: usize>(
     isa: Isa,
     rows: &[u8],
     row_bytes: usize,

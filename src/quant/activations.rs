@@ -17,6 +17,7 @@
 
 use super::{
     QuantType,
+    decode::whole::SUPER,
     encode::float::bf16_from_f32,
     half::{f32_from_half, half_from_f32},
     isa::Isa,
@@ -73,46 +74,119 @@ fn bf16_body(xs: &mut [f32]) {
     xs.iter_mut().for_each(|x| *x = f32::from_bits(u32::from(bf16_from_f32(*x)) << 16));
 }
 
+/// The largest magnitude; NaN where there is one.
+#[inline(always)]
+fn most(x: &[f32]) -> f32 {
+    f32::from_bits(x.iter().fold(0, |most: u32, x| most.max(x.abs().to_bits())))
+}
+
+/// Makes whole numbers of 32 activations and returns `d`, of which each is that many.
+#[inline(always)]
+fn whole_block(x: &mut [f32; BLOCK]) -> f32 {
+    let most = most(x);
+    let turned = if most == 0.0 { 0.0 } else { 127.0 / most };
+    x.iter_mut().for_each(|x| *x = (*x * turned).round_ties_even());
+    most / 127.0
+}
+
+/// The same of a super-block of Q8_K.
+#[inline(always)]
+fn whole_super(x: &mut [f32]) -> f32 {
+    let most = most(x);
+    if most == 0.0 {
+        return 0.0;
+    }
+    let signed = x.iter().find(|x| x.abs() == most).copied().unwrap_or(f32::NAN);
+    let turned = -127.0 / signed;
+    x.iter_mut().for_each(|x| *x = (turned * *x).round_ties_even().min(127.0));
+    1.0 / turned
+}
+
+/// What a block's sum and its numbers are multiplied with.
+#[inline(always)]
+fn scale_of(d: f32, half: bool) -> f32 {
+    if half { f32_from_half(half_from_f32(d)) } else { d }
+}
+
 #[inline(always)]
 fn block_body(xs: &mut [f32], half: bool, beside: &mut [f32]) {
     for (b, x) in xs.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
-        let most = x.iter().fold(0f32, |most, x| most.max(x.abs()));
-        let d = most / 127.0;
-        let turned = if most == 0.0 { 0.0 } else { 127.0 / most };
-        let scale = if half { f32_from_half(half_from_f32(d)) } else { d };
-        let mut sum = 0.0; // of at most 32 * 127, exactly
-        for x in x {
-            let q = (*x * turned).round_ties_even();
-            sum += q;
-            *x = scale * q;
-        }
+        let d = whole_block(x);
+        let scale = scale_of(d, half);
         if let Some(beside) = beside.get_mut(b) {
-            *beside = f32_from_half(half_from_f32(d * sum)) - scale * sum;
+            let sum: f32 = x.iter().sum(); // of at most 32 * 127, exactly
+            *beside = scale_of(d * sum, true) - scale * sum;
         }
+        x.iter_mut().for_each(|x| *x *= scale);
     }
 }
 
 #[inline(always)]
 fn super_body(xs: &mut [f32], elements: usize) {
     for x in xs.chunks_exact_mut(elements) {
-        let mut most = 0f32;
-        for x in x.iter() {
-            if x.abs() > most.abs() {
-                most = *x;
+        let scale = whole_super(x);
+        x.iter_mut().for_each(|x| *x *= scale);
+    }
+}
+
+/// A vector in whole numbers of 8 bits and a sign, in blocks of 32 or 256: number `i` of block `b` is
+/// `scales[b] * q[i]`.
+#[derive(Clone, Debug, Default)]
+pub struct Codes {
+    /// The numbers, in the width in which they are multiplied.
+    pub q: Vec<i16>,
+    /// One for each block. Where an activation is not finite, nor is this, nor the product.
+    pub scales: Vec<f32>,
+    /// What the minimum of a block meets: the stated sum of Q8_1, zero elsewhere.
+    pub stated: Vec<f32>,
+    /// Of each super-block of Q8_K the sums of 16 numbers each, those of even blocks first; else empty.
+    pub sums: Vec<[i16; 16]>,
+}
+
+impl Codes {
+    /// Rounds activations as [`round`] does for rows of type `quant`, whose super-blocks have 256 weights.
+    pub fn of(isa: Isa, quant: QuantType, x: &[f32]) -> Codes {
+        let mut codes = Codes { q: vec![0; x.len()], ..Codes::default() };
+        match quant.block().activations {
+            Some(Activations::Q8K) => super_codes(isa, x, &mut codes),
+            activations => {
+                let half = activations != Some(Activations::Q8_0F32);
+                block_codes(isa, x, half, &mut codes);
             }
         }
-        if most == 0.0 {
-            continue;
+        codes
+    }
+}
+
+#[inline(always)]
+fn block_codes_body(x: &[f32], half: bool, codes: &mut Codes) {
+    for (x, q) in x.as_chunks().0.iter().zip(codes.q.as_chunks_mut::<BLOCK>().0) {
+        let mut x = *x;
+        let d = whole_block(&mut x);
+        *q = x.map(|x| x as i32 as i16);
+        let sum: i32 = q.iter().map(|q| i32::from(*q)).sum();
+        codes.scales.push(scale_of(d, half));
+        codes.stated.push(scale_of(d * sum as f32, true));
+    }
+}
+
+#[inline(always)]
+fn super_codes_body(x: &[f32], codes: &mut Codes) {
+    for (x, q) in x.as_chunks().0.iter().zip(codes.q.as_chunks_mut::<SUPER>().0) {
+        let mut x: [f32; SUPER] = *x;
+        codes.scales.push(whole_super(&mut x));
+        *q = x.map(|x| x as i32 as i16);
+        let mut sums = [0; 16];
+        for (i, q) in q.as_chunks::<16>().0.iter().enumerate() {
+            sums[i / 2 + i % 2 * 8] = q.iter().sum();
         }
-        let turned = -127.0 / most;
-        let scale = 1.0 / turned;
-        for x in x {
-            *x = scale * (turned * *x).round_ties_even().min(127.0);
-        }
+        codes.sums.push(sums);
     }
 }
 
 per_isa! {
+    fn block_codes(x: &[f32], half: bool, codes: &mut Codes) = block_codes_body;
+    fn super_codes(x: &[f32], codes: &mut Codes) = super_codes_body;
     fn halves(xs: &mut [f32]) = half_body;
     fn upper_halves(xs: &mut [f32]) = bf16_body;
     fn blocks(xs: &mut [f32], half: bool, beside: &mut [f32]) = block_body;

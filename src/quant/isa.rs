@@ -204,50 +204,6 @@ impl Isa {
         })
     }
 
-    /// Adds the products of neighbours, `a[2l] * b[2l] + a[2l + 1] * b[2l + 1]`, to every lane.
-    #[inline(always)]
-    pub fn add_pairs(self, sum: &mut [i32; 16], a: &[i16; 32], b: &[i16; 32]) {
-        #[cfg(target_arch = "x86_64")]
-        {
-            let (sum, a, b) = (sum.as_mut_ptr(), a.as_ptr(), b.as_ptr());
-            // SAFETY: AVX2 and AVX-512 stand behind their levels; each array has 64 bytes.
-            unsafe {
-                match self.0 {
-                    Level::Avx512 => {
-                        let (a, b) = (_mm512_loadu_si512(a.cast()), _mm512_loadu_si512(b.cast()));
-                        let all = _mm512_loadu_si512(sum.cast());
-                        let all = _mm512_add_epi32(all, _mm512_madd_epi16(a, b));
-                        _mm512_storeu_si512(sum.cast(), all);
-                    }
-                    Level::Avx2 => {
-                        for at in [0, 1] {
-                            let sum = sum.cast::<__m256i>().add(at);
-                            let (a, b) = (a.add(16 * at).cast(), b.add(16 * at).cast());
-                            let (a, b) = (_mm256_loadu_si256(a), _mm256_loadu_si256(b));
-                            let all = _mm256_loadu_si256(sum);
-                            let all = _mm256_add_epi32(all, _mm256_madd_epi16(a, b));
-                            _mm256_storeu_si256(sum, all);
-                        }
-                    }
-                    Level::Portable => {
-                        for at in [0, 1, 2, 3] {
-                            let sum = sum.cast::<__m128i>().add(at);
-                            let (a, b) = (a.add(8 * at).cast(), b.add(8 * at).cast());
-                            let (a, b) = (_mm_loadu_si128(a), _mm_loadu_si128(b));
-                            let all = _mm_loadu_si128(sum);
-                            _mm_storeu_si128(sum, _mm_add_epi32(all, _mm_madd_epi16(a, b)));
-                        }
-                    }
-                }
-            }
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        for (l, sum) in sum.iter_mut().enumerate() {
-            let product = |i: usize| i32::from(a[i]) * i32::from(b[i]);
-            *sum += product(2 * l) + product(2 * l + 1);
-        }
-    }
-
     /// `d * (w - bias) - m` for the nibbles of sixteen bytes, the low ones and the high ones.
     #[inline(always)]
     pub fn nibbles(self, bytes: &[u8; 16], bias: i8, d: f32, m: f32) -> [[f32; 16]; 2] {
@@ -597,3 +553,4 @@ macro_rules! per_isa {
 
 #[cfg(test)]
 mod tests;
+mod words;

@@ -20,7 +20,7 @@ pub(super) const CURVE: [i8; 16] =
     [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
 /// Twice the value of a float with one sign, two exponent and one mantissa bits.
-const E2M1: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+pub(super) const E2M1: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
 
 /// Nibbles in halves, each naming a level.
 #[inline(always)]
@@ -46,22 +46,31 @@ pub(crate) fn iq4_nl(isa: Isa, b: &[u8; 18], out: &mut [f32; 32]) {
     sixteen(isa, &b[2..], &CURVE, half_at(isa, b, 0), out);
 }
 
-/// Six-bit scales: low nibbles in `scales_l`, high pairs in `scales_h`.
+/// The six-bit scale of block `ib` of IQ4_XS: low nibbles in `scales_l`, high pairs in `scales_h`.
+#[inline(always)]
+pub(super) fn iq4_xs_scale(b: &[u8; 136], ib: usize) -> i8 {
+    let high = u16::from_le_bytes([b[2], b[3]]) >> (2 * ib) & 3;
+    (b[4 + ib / 2] >> (4 * (ib % 2)) & 15 | (high << 4) as u8) as i8 - 32
+}
+
 #[inline(always)]
 pub(crate) fn iq4_xs(isa: Isa, b: &[u8; 136], out: &mut [f32; 256]) {
-    let (d, high, low) = (half_at(isa, b, 0), u16::from_le_bytes([b[2], b[3]]), &b[4..8]);
+    let d = half_at(isa, b, 0);
     let blocks = b[8..].as_chunks::<16>().0.iter().zip(out.as_chunks_mut::<32>().0);
     for (ib, (qs, out)) in blocks.enumerate() {
-        let s = low[ib / 2] >> (4 * (ib % 2)) & 15 | ((high >> (2 * ib) & 3) << 4) as u8;
-        sixteen(isa, qs, &CURVE, d * f32::from(s as i8 - 32), out);
+        sixteen(isa, qs, &CURVE, d * f32::from(iq4_xs_scale(b, ib)), out);
     }
 }
 
 /// `2^(e - 128)`: half of the scale, for the levels are doubled.
 #[inline(always)]
+pub(super) fn mxfp4_scale(e: u8) -> f32 {
+    f32::from_bits(if e < 2 { 0x0020_0000 << e } else { u32::from(e - 1) << 23 })
+}
+
+#[inline(always)]
 pub(crate) fn mxfp4(isa: Isa, b: &[u8; 17], out: &mut [f32; 32]) {
-    let bits = if b[0] < 2 { 0x0020_0000 << b[0] } else { u32::from(b[0] - 1) << 23 };
-    sixteen(isa, &b[1..], &E2M1, f32::from_bits(bits), out);
+    sixteen(isa, &b[1..], &E2M1, mxfp4_scale(b[0]), out);
 }
 
 /// Half the value of an unsigned float of four exponent bits, bias 7, and three mantissa bits.

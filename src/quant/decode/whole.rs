@@ -1,9 +1,14 @@
-//! Super-blocks of K-quants in whole numbers, for products that are summed without rounding.
+//! Blocks in whole numbers, for products that are summed without rounding.
 //!
-//! Weight `i` is `d * v[i] - dmin * min`, with a `min` for each block of 16. `v` is the stored number times
-//! the scale of its block, of 13 bits and a sign at most (Q6_K: -32 to 31 times -128 to 127).
+//! Weight `i` of a super-block of K-quants or IQ4_XS is `d * v[i] - dmin * min`, with a `min` for each block of 16.
+//! `v` is the stored number times the scale of its block, of 13 bits and a sign at most (Q6_K: -32 to 31 times -128
+//! to 127; IQ4_XS: -127 to 113 times -32 to 31). In blocks of 32, which have one scale, `v` is the stored number and
+//! `min` is 1.
 
-use super::half_at;
+use super::{
+    half_at,
+    levels::{CURVE, E2M1, iq4_xs_scale, mxfp4_scale},
+};
 use crate::quant::isa::Isa;
 
 /// Weights of a super-block.
@@ -19,8 +24,13 @@ pub(crate) struct Head {
 }
 
 /// A type that is decoded here.
-pub(crate) trait Whole<const BYTES: usize> {
-    fn decode(isa: Isa, block: &[u8; BYTES], v: &mut [i16; SUPER]) -> Head;
+///
+/// Its blocks have `BYTES` bytes and `N` weights.
+pub(crate) trait Whole<const BYTES: usize, const N: usize> {
+    /// Whether weights have a minimum.
+    const MINIMA: bool;
+
+    fn decode(isa: Isa, block: &[u8; BYTES], v: &mut [i16; N]) -> Head;
 }
 
 /// Thirty-two bytes, of which all bits under a mask are taken at once.
@@ -73,23 +83,35 @@ fn even_then_odd(words: [u64; 2]) -> u128 {
     u128::from(both(first, second)) | u128::from(both(first >> 8, second >> 8)) << 64
 }
 
+/// Fills each pair of blocks of a super-block: written out, for with the pair unknown shifts take several steps.
+macro_rules! each_pair {
+    ($v:expr, $pair:ident => $what:expr) => {
+        each_pair!(@ $v, $pair => $what; 0 1 2 3 4 5 6 7)
+    };
+    (@ $v:expr, $pair:ident => $what:expr; $($n:literal)+) => {{
+        let v = $v.as_chunks_mut::<32>().0;
+        $({
+            const $pair: usize = $n;
+            v[$n] = $what;
+        })+
+    }};
+}
+
 /// Scales and minima in the two nibbles of a byte, numbers of two bits.
 pub(crate) struct Q2K;
 
-impl Whole<84> for Q2K {
+impl Whole<84, SUPER> for Q2K {
+    const MINIMA: bool = true;
+
     #[inline(always)]
     fn decode(isa: Isa, b: &[u8; 84], v: &mut [i16; SUPER]) -> Head {
         let word = |at: usize| u64::from_le_bytes(*b[at..].first_chunk().unwrap_or(&[0; 8]));
         let heads = [word(0), word(8)];
         let scales = both(heads.map(|head| head & (EACH * 15)));
-        let v = v.as_chunks_mut::<32>().0;
-        for half in [0, 1] {
-            let q = cut(b, 16 + 32 * half);
-            for n in [0, 1, 2, 3] {
-                let pair = 4 * half + n;
-                v[pair] = isa.scaled(bits(q, 2 * n, 3), 0, scales, pair);
-            }
-        }
+        each_pair!(v, PAIR => {
+            let (half, n) = (PAIR / 4, PAIR % 4);
+            isa.scaled(bits(cut(b, 16 + 32 * half), 2 * n, 3), 0, scales, PAIR)
+        });
         let mins = isa.numbers(even_then_odd(heads.map(|head| (head >> 4) & (EACH * 15))), 0);
         Head { d: half_at(isa, b, 80), dmin: half_at(isa, b, 82), mins }
     }
@@ -99,7 +121,9 @@ impl Whole<84> for Q2K {
 /// above the lowest four, those of four scales stand in one word.
 pub(crate) struct Q3K;
 
-impl Whole<110> for Q3K {
+impl Whole<110, SUPER> for Q3K {
+    const MINIMA: bool = false;
+
     #[inline(always)]
     fn decode(isa: Isa, b: &[u8; 110], v: &mut [i16; SUPER]) -> Head {
         let word = |at: usize| u32::from_le_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]]);
@@ -112,16 +136,12 @@ impl Whole<110> for Q3K {
             let sign = !s & (EACH * 32);
             (s & (EACH * 31)) | (sign * 7)
         }));
-        let v = v.as_chunks_mut::<32>().0;
         let h = cut(b, 0);
-        for half in [0, 1] {
-            let q = cut(b, 32 + 32 * half);
-            for n in [0, 1, 2, 3] {
-                let pair = 4 * half + n;
-                let w = joined(bits(q, 2 * n, 3), bits(h, pair, 1), 2);
-                v[pair] = isa.scaled(w, 4, scales, pair);
-            }
-        }
+        each_pair!(v, PAIR => {
+            let (half, n) = (PAIR / 4, PAIR % 4);
+            let w = joined(bits(cut(b, 32 + 32 * half), 2 * n, 3), bits(h, PAIR, 1), 2);
+            isa.scaled(w, 4, scales, PAIR)
+        });
         Head { d: half_at(isa, b, 108), dmin: 0.0, mins: [0.0; 16] }
     }
 }
@@ -129,7 +149,9 @@ impl Whole<110> for Q3K {
 /// Blocks of 32 in pairs, one in the low nibbles and one in the high ones.
 pub(crate) struct Q4K;
 
-impl Whole<144> for Q4K {
+impl Whole<144, SUPER> for Q4K {
+    const MINIMA: bool = true;
+
     #[inline(always)]
     fn decode(isa: Isa, b: &[u8; 144], v: &mut [i16; SUPER]) -> Head {
         pairs(isa, b, &b[16..], &[0; 32], v)
@@ -139,7 +161,9 @@ impl Whole<144> for Q4K {
 /// As Q4_K, with a fifth bit.
 pub(crate) struct Q5K;
 
-impl Whole<176> for Q5K {
+impl Whole<176, SUPER> for Q5K {
+    const MINIMA: bool = true;
+
     #[inline(always)]
     fn decode(isa: Isa, b: &[u8; 176], v: &mut [i16; SUPER]) -> Head {
         pairs(isa, b, &b[48..], b[16..].first_chunk().unwrap_or(&[0; 32]), v)
@@ -179,19 +203,124 @@ fn pairs(isa: Isa, head: &[u8], qs: &[u8], qh: &[u8; 32], v: &mut [i16; SUPER]) 
 /// its 64 bytes, then in the high ones, and up through the bytes of the two bits above; no minima.
 pub(crate) struct Q6K;
 
-impl Whole<210> for Q6K {
+impl Whole<210, SUPER> for Q6K {
+    const MINIMA: bool = false;
+
     #[inline(always)]
     fn decode(isa: Isa, b: &[u8; 210], v: &mut [i16; SUPER]) -> Head {
         let scales = u128::from_le_bytes(*b[192..].first_chunk().unwrap_or(&[0; 16]));
-        let v = v.as_chunks_mut::<32>().0;
-        for half in [0, 1] {
-            let low = [cut(b, 64 * half), cut(b, 64 * half + 32)];
-            let high = cut(b, 128 + 32 * half);
-            for n in [0, 1, 2, 3] {
-                let w = joined(bits(low[n % 2], n / 2 * 4, 15), bits(high, 2 * n, 3), 4);
-                v[4 * half + n] = isa.scaled(w, 32, scales, 4 * half + n);
+        each_pair!(v, PAIR => {
+            let (half, n) = (PAIR / 4, PAIR % 4);
+            let low = bits(cut(b, 64 * half + 32 * (n % 2)), n / 2 * 4, 15);
+            let w = joined(low, bits(cut(b, 128 + 32 * half), 2 * n, 3), 4);
+            isa.scaled(w, 32, scales, PAIR)
+        });
+        Head { d: half_at(isa, b, 208), dmin: 0.0, mins: [0.0; 16] }
+    }
+}
+
+/// A head without minima.
+#[inline(always)]
+fn scale(d: f32) -> Head {
+    Head { d, dmin: 0.0, mins: [0.0; 16] }
+}
+
+/// The head of weights `d * v + m`.
+#[inline(always)]
+fn affine(d: f32, m: f32) -> Head {
+    Head { d, dmin: -m, mins: [1.0; 16] }
+}
+
+/// Blocks of 32: one scale, perhaps a minimum, perhaps the fifth bits of all, then nibbles.
+macro_rules! nibble_blocks {
+    ($($name:ident $bytes:literal $minima:literal $high:expr, $bias:literal;)+) => {$(
+        pub(crate) struct $name;
+
+        impl Whole<$bytes, 32> for $name {
+            const MINIMA: bool = $minima;
+
+            #[inline(always)]
+            fn decode(isa: Isa, b: &[u8; $bytes], v: &mut [i16; 32]) -> Head {
+                let word = |at: usize| u32::from_le_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]]);
+                *v = isa.nibble_words(b.last_chunk().unwrap_or(&[0; 16]), $high.map(word), $bias);
+                let d = half_at(isa, b, 0);
+                if $minima { affine(d, half_at(isa, b, 2)) } else { scale(d) }
             }
         }
-        Head { d: half_at(isa, b, 208), dmin: 0.0, mins: [0.0; 16] }
+    )+};
+}
+
+nibble_blocks! {
+    Q4 18 false None::<usize>, 8;
+    Q4M 20 true None::<usize>, 0;
+    Q5 22 false Some(2), 16;
+    Q5M 24 true Some(4), 0;
+}
+
+/// Signed bytes.
+pub(crate) struct Q8;
+
+impl Whole<34, 32> for Q8 {
+    const MINIMA: bool = false;
+
+    #[inline(always)]
+    fn decode(isa: Isa, b: &[u8; 34], v: &mut [i16; 32]) -> Head {
+        for (v, b) in v.iter_mut().zip(&b[2..]) {
+            *v = i16::from(*b as i8);
+        }
+        scale(half_at(isa, b, 0))
+    }
+}
+
+/// The levels that sixteen bytes name, the low nibbles first, each times `scale`.
+#[inline(always)]
+fn named(isa: Isa, b: &[u8], levels: &[i8; 16], scale: i16, v: &mut [i16; 32]) {
+    let named = isa.named(b.last_chunk().unwrap_or(&[0; 16]), levels);
+    for (v, named) in v.as_chunks_mut::<16>().0.iter_mut().zip(named) {
+        for (v, level) in v.iter_mut().zip(named.to_le_bytes()) {
+            *v = i16::from(level as i8) * scale;
+        }
+    }
+}
+
+/// Levels, one scale for 32.
+pub(crate) struct Iq4Nl;
+
+impl Whole<18, 32> for Iq4Nl {
+    const MINIMA: bool = false;
+
+    #[inline(always)]
+    fn decode(isa: Isa, b: &[u8; 18], v: &mut [i16; 32]) -> Head {
+        named(isa, b, &CURVE, 1, v);
+        scale(half_at(isa, b, 0))
+    }
+}
+
+/// Four-bit floats, doubled, one scale for 32.
+pub(crate) struct Mxfp4;
+
+impl Whole<17, 32> for Mxfp4 {
+    const MINIMA: bool = false;
+
+    #[inline(always)]
+    fn decode(isa: Isa, b: &[u8; 17], v: &mut [i16; 32]) -> Head {
+        named(isa, b, &E2M1, 1, v);
+        scale(mxfp4_scale(b[0]))
+    }
+}
+
+/// Levels, a scale of six bits for each 32; see [`super::levels::iq4_xs`].
+pub(crate) struct Iq4Xs;
+
+impl Whole<136, SUPER> for Iq4Xs {
+    const MINIMA: bool = false;
+
+    #[inline(always)]
+    fn decode(isa: Isa, b: &[u8; 136], v: &mut [i16; SUPER]) -> Head {
+        let blocks = b[8..].as_chunks::<16>().0.iter().zip(v.as_chunks_mut().0);
+        for (ib, (qs, v)) in blocks.enumerate() {
+            named(isa, qs, &CURVE, i16::from(iq4_xs_scale(b, ib)), v);
+        }
+        scale(half_at(isa, b, 0))
     }
 }
