@@ -12,6 +12,9 @@ pub struct Field {
 /// How many tokens, values of an array or tensors are looked at from each end of a list.
 const EACH: usize = 6;
 
+/// Words that a header has at most, its magic included.
+const HEADER: usize = 20;
+
 struct Walk<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -115,6 +118,28 @@ impl Walk<'_> {
         Some(())
     }
 
+    /// Any other family's container: the words at its beginning, and those around the names of tensors.
+    fn around(&mut self, names: &[String]) -> Option<()> {
+        for _ in 0..HEADER {
+            self.field(4)?;
+        }
+        self.at = 0;
+        for (i, name) in names.iter().enumerate() {
+            let found =
+                self.bytes[self.at..].windows(name.len()).position(|w| w == name.as_bytes());
+            let (begin, edge) = (self.at + found?, i < EACH || i + EACH >= names.len());
+            self.at = begin + name.len();
+            // Dimensions, lengths and types stand before the name, in ChatGLM's records also after it.
+            let before = (1..=6).map(|n| begin - 4 * n);
+            let after = (0..4).map(|n| self.at + 4 * n);
+            let words = before.chain(after).filter(|at| edge && at + 4 <= self.bytes.len());
+            self.fields.extend(words.map(|at| Field { at, width: 4 }));
+        }
+        self.at = 4 * HEADER;
+        self.data();
+        Some(())
+    }
+
     /// Some words of the data: scales and weights.
     fn data(&mut self) {
         let step = (self.bytes.len().saturating_sub(self.at) / 16).max(8);
@@ -124,15 +149,16 @@ impl Walk<'_> {
     }
 }
 
-/// The fields of a file; none where its format is no model's or the walk gets lost in it.
-pub fn of(bytes: &[u8]) -> Vec<Field> {
+/// The fields of a file; none where its format is no model's or the walk gets lost in it. The names of its tensors
+/// are given where its container is none of LLaMA's.
+pub fn of(bytes: &[u8], names: Option<&[String]>) -> Vec<Field> {
     let mut walk = Walk { bytes, at: 0, fields: BTreeSet::new() };
-    let done = match bytes.get(..4) {
+    let done = match bytes.get(..4).filter(|_| names.is_none()) {
         Some(b"GGUF") => walk.gguf(),
         Some(b"lmgg") => walk.stream(false, false, 1),
         Some(b"fmgg") => walk.stream(true, true, 1),
         Some(b"tjgg") => walk.stream(true, true, 32),
-        _ => None,
+        _ => names.and_then(|names| walk.around(names)),
     };
     if done.is_none() {
         return Vec::new();
