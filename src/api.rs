@@ -42,10 +42,14 @@ pub fn open(path: impl AsRef<Path>) -> Result<Model> {
 pub fn open_with(path: impl AsRef<Path>, hints: &Hints) -> Result<Model> {
     let path = path.as_ref();
     if hints.file.format.is_none() && adapter::is_adapter(path)? {
-        return adapter::open(path);
+        return adapter::open(path, &hints.file.limits);
     }
     match checkpoint::is_checkpoint(path)? {
-        true => checkpoint::open(path, &checkpoint::Options::of(&hints.stated)),
+        true => {
+            let limits = hints.file.limits;
+            let options = checkpoint::Options { limits, ..checkpoint::Options::of(&hints.stated) };
+            checkpoint::open(path, &options)
+        }
         false => container::open(path, &hints.file),
     }
 }

@@ -19,7 +19,7 @@ pub enum Error {
         path: PathBuf,
         /// What was being done, as "read", "create".
         doing: &'static str,
-        /// The system's answer.
+        /// The error of the system.
         source: io::Error,
     },
     /// A file breaks the rules of its own format.
@@ -78,9 +78,9 @@ pub struct Malformed {
     pub field: String,
     /// Where the field begins, in bytes from the start of the file.
     pub at: u64,
-    /// What stands there.
+    /// What is there.
     pub found: String,
-    /// What may stand there.
+    /// What may be there.
     pub wanted: String,
     /// What to do next; empty where nothing beyond a fresh copy helps.
     pub next: String,
@@ -234,7 +234,7 @@ impl Error {
     }
 }
 
-/// One line, whatever stands in the file that it is about.
+/// One line, whatever is in the file that it is about.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let then = self.remedy().map(|next| format!("; {next}")).unwrap_or_default();

@@ -238,14 +238,15 @@ fn the_runner_tells_how_rows_stand() {
         let words = ["--base", &base(), "--prove", "--rows", "ggml"];
         let (_, said) = upgraded(&ggla(file), &words);
         assert!(
-            said.contains("they stand as hf, and are taken as ggml for --rows says so"),
+            said.contains("they are ordered as hf, and are taken as ggml for --rows says so"),
             "{said}"
         );
     }
     // Without a proof the base is asked too, and the default stays.
-    for (words, wanted) in
-        [(&[][..], "they stand as hf: --rows hf"), (&["--rows", "hf"], "they are taken as hf")]
-    {
+    for (words, wanted) in [
+        (&[][..], "they are ordered as hf: --rows hf"),
+        (&["--rows", "hf"], "they are taken as hf"),
+    ] {
         let base = base();
         let words: Vec<&str> = ["--base", &base].into_iter().chain(words.iter().copied()).collect();
         let (model, said) = upgraded(&ggla("models/qv"), &words);

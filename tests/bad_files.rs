@@ -4,6 +4,7 @@ use regguf::{
     bytes::Input,
     checkpoint::{safetensors, torch},
     container::{OpenOptions, detect},
+    limits::Limits,
 };
 use zip::CompressionMethod::Stored;
 
@@ -212,7 +213,7 @@ fn safetensors_files() {
         (
             "a name twice",
             with_header(&twice, 8),
-            "safetensors: header at 0x8: found \"a\" stands twice at line 1 column 107, wanted a directory of tensors, each name once",
+            "safetensors: header at 0x8: found \"a\" is there twice at line 1 column 107, wanted a directory of tensors, each name once",
         ),
         (
             "an unknown type",
@@ -260,7 +261,9 @@ fn safetensors_files() {
             "safetensors: data at 0x74: found overlaps or holes, wanted tensors side by side over all 10 bytes",
         ),
     ];
-    check(&table, |input| safetensors::open(&input).map(drop).map_err(|error| error.to_string()));
+    check(&table, |input| {
+        safetensors::open(&input, &Limits::DEFAULT).map(drop).map_err(|error| error.to_string())
+    });
 }
 
 #[test]
@@ -305,5 +308,7 @@ fn zip_archives() {
             "zip: directory at 0x0: found invalid Zip archive: Could not find EOCD, wanted a whole zip archive (is the download complete?)",
         ),
     ];
-    check(&table, |input| torch::open(&input).map(drop).map_err(|error| error.to_string()));
+    check(&table, |input| {
+        torch::open(&input, &Limits::DEFAULT).map(drop).map_err(|error| error.to_string())
+    });
 }

@@ -397,7 +397,7 @@ fn what_old_files_do_and_lose_nothing_by_is_read() {
     }
     let twice = Bytes::head(3, 0, 2).key("k", U8).raw(&[1]).key("k", U8).raw(&[2]);
     let notes = read(&twice).unwrap();
-    assert!(notes.iter().any(|n| n.starts_with("k stands twice (1, then 2)")), "{notes:?}");
+    assert!(notes.iter().any(|n| n.starts_with("k is there twice (1, then 2)")), "{notes:?}");
     for (what, bytes) in
         [("gap", two(("a", 0), ("b", 64)).data(32)), ("order", two(("a", 32), ("b", 0)))]
     {

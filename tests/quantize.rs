@@ -136,7 +136,7 @@ fn quantizing_again_needs_a_word_and_changes_nothing_within_a_type() {
 }
 
 #[test]
-fn what_lacks_importances_is_named_before_anything_is_written() {
+fn what_lacks_imatrix_data_is_named_before_anything_is_written() {
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().join("out.gguf");
     let mut options = to("q8_0", &output);

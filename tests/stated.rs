@@ -342,3 +342,13 @@ fn a_checkpoint_without_a_tokenizer_takes_the_one_given() {
     assert_eq!(Vocab::from_metadata(&plans[0].metadata).len(), 512);
     assert!(!plans[0].notes.iter().any(|note| note.contains("no vocabulary")));
 }
+
+#[test]
+fn the_files_of_a_checkpoint_may_ask_for_what_the_caller_allows() {
+    for name in ["T/hf-st", "T/meta/T"] {
+        let mut options = checkpoint::Options::default();
+        options.limits.tensors = 3;
+        let error = checkpoint::open(&golden(name), &options).unwrap_err().to_string();
+        assert!(error.contains("more than 3 tensors") || error.contains("at most 3"), "{error}");
+    }
+}

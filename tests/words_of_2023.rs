@@ -66,7 +66,9 @@ fn the_three_lines_of_march_chain() {
 fn the_lines_of_autumn_chain_without_an_output() {
     let folder = models();
     let flags = "--outtype f16 --ctx 512 --vocab-dir models --n_parts 1 --concurrency 8";
-    line(&folder, &format!("convert models/7B/ {flags}"));
+    let (report, _) = line(&folder, &format!("convert models/7B/ {flags}"));
+    // What was said is not assumed.
+    assert!(!report.contains("a context of"), "{report}");
     line(&folder, "quantize models/7B/ggml-model-f16.bin q4_0");
     let words = "run -m models/7B/ggml-model-q4_0.bin --temp 0 -n 64 -p";
     let mut words: Vec<String> = words.split(' ').map(str::to_owned).collect();

@@ -184,7 +184,7 @@ fn checkpoint_files(folder: &Path, files: &[PathBuf]) -> Vec<PathBuf> {
         .zip(&names)
         .filter(|(f, n)| (belongs(n) || describes(n)) && !receipt::is_receipt(f));
     let mut chosen: Vec<PathBuf> = chosen.map(|(file, _)| file.clone()).collect();
-    // Meta's tokenizer stands above the folders of the sizes.
+    // Meta's tokenizer is above the folders of the sizes.
     let above = folder.parent().map(|parent| parent.join("tokenizer.model"));
     if is_meta && !has("tokenizer.model") {
         chosen.extend(above.filter(|path| path.is_file()));

@@ -18,7 +18,7 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// Takes the lock of `output`, or answers `None` where another process has it.
+    /// Takes the lock of `output`, or returns `None` where another process has it.
     ///
     /// # Errors
     /// Where the lock file cannot be made.

@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 const ENDING: &str = ".receipt.json";
 /// No receipt is larger.
 const MOST: u64 = 1 << 20;
-/// What stands between the name of an output and the number of its part.
+/// What is between the name of an output and the number of its part.
 const PART: &str = ".part-";
 /// This program as receipts name it: another version may write other bytes.
 pub const TOOL: &str = concat!("regguf ", env!("CARGO_PKG_VERSION"));
@@ -235,7 +235,7 @@ impl Receipt {
         write_small(&path, text.as_bytes(), true)
     }
 
-    /// Reads back an output that is whole and stands at `place` still, and says so beside `output`: from
+    /// Reads back an output that is whole and is at `place` still, and says so beside `output`: from
     /// then on the file is owned, whenever it gets its name.
     ///
     /// # Errors

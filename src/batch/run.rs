@@ -50,6 +50,7 @@ pub struct Limits {
 
 /// What became of a batch.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Summary {
     /// Jobs done.
     pub finished: usize,

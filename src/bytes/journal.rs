@@ -1,7 +1,7 @@
 //! Changes inside a file that are whole or not there at all, also where the process is killed.
 //!
 //! A file is only ever written to in place through here, and only where a person asked for that. Both the
-//! bytes that stand there and those that will are first put into a journal beside the file, under its
+//! bytes that are there and those that will are first put into a journal beside the file, under its
 //! name between `.` and `.regguf-journal`. As long as the journal is there, the change may be half done:
 //! readers refuse the file ([`check`]), and [`finish`] completes it. The journal goes when the new bytes are
 //! on the disk.
@@ -28,7 +28,7 @@ const MAGIC: &[u8; 17] = b"regguf-journal-1\n";
 const SUFFIX: &str = ".regguf-journal";
 const SUM: usize = 32;
 
-/// What stands at `at` of a file, and what will.
+/// What is at `at` of a file, and what will.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Change {
     /// The length of the file.

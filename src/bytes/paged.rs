@@ -22,7 +22,7 @@ pub struct Paged {
 }
 
 impl Paged {
-    /// Makes room for `len` bytes that will stand at `at` in a file. What they are is not defined.
+    /// Makes room for `len` bytes that will be at `at` in a file. What they are is not defined.
     pub fn place(&mut self, at: u64, len: usize) -> &mut [u8] {
         let wanted = len.saturating_add(3 * PAGE);
         if self.room.len() < wanted {
@@ -49,7 +49,7 @@ impl Paged {
         &mut self.room[self.base + self.skip..][..self.len]
     }
 
-    /// Bytes of the first page that stand before them, and of the last page after them.
+    /// Bytes of the first page that are before them, and of the last page after them.
     pub(super) fn missing(&self) -> (usize, usize) {
         let end = self.skip + self.len;
         (self.skip, end.next_multiple_of(PAGE) - end)

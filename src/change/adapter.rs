@@ -53,7 +53,7 @@ pub(super) fn of_today(model: &Model, base: Option<&Path>) -> Error {
 /// As [`container::open`] and [`checkpoint::adapter::open`].
 pub fn open(path: &Path, options: &OpenOptions) -> Result<Model> {
     match checkpoint::adapter::is_adapter(path)? {
-        true => checkpoint::adapter::open(path),
+        true => checkpoint::adapter::open(path, &options.limits),
         false => container::open(path, options),
     }
 }

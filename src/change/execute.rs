@@ -30,6 +30,7 @@ use crate::{
 
 /// What became of one plan.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Outcome {
     /// Bytes of the finished file.
     pub bytes: u64,
@@ -45,6 +46,7 @@ pub struct Outcome {
 
 /// What one step lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct StepOutcome {
     /// Scales that were rounded.
     pub scales: ScaleLoss,

@@ -22,6 +22,7 @@ use crate::{
     checkpoint::{self, cut, tokenizer},
     error::{Error, Result},
     format::family::{Bias, Cut},
+    limits::Limits,
     model::{Hyper, Model, Naming, Order, Role, Scaling, Stated, Vocab, rows},
     quant::{
         QuantType, decode_rows,
@@ -282,7 +283,7 @@ impl Export {
             self.carry(weight, first, rows, &out, progress)
         })?;
         self.model.files.iter().try_for_each(Input::check_read)?;
-        let written = checkpoint::weights(out.temp_path())?;
+        let written = checkpoint::weights(out.temp_path(), &Limits::DEFAULT)?;
         if written.tensors.len() != self.tensors {
             let what = format!("{}: does not hold what was written", self.target().display());
             return Err(Error::unsupported(what, "it was not kept"));

@@ -94,7 +94,7 @@ fn own_type(model: &Model, plan: &Plan) -> Option<&'static str> {
     stated.filter(|_| kept).or_else(|| Some(plan.main_type()))
 }
 
-/// Today's metadata for a GGUF file of any version; what a file says is kept as it stands where it stays
+/// Today's metadata for a GGUF file of any version; what a file says is kept as it is where it stays
 /// in an older version. `given` is the vocabulary that takes the place of the file's.
 pub(super) fn modernise(
     model: &Model,
@@ -324,7 +324,7 @@ fn records(
                 let note = "the tokenizer's own file is made of the model's tokens: --vocab tokenizer.model puts \
                             the original there";
                 plan.notes.push(note.to_owned());
-                // Tokens for control stand in the program's code, and fillers in no file.
+                // Tokens for control are in the program's code, and fillers in no file.
                 let places = rule.special.iter().filter_map(|text| {
                     vocab.tokens.iter().position(|token| token == text.as_bytes())
                 });

@@ -122,7 +122,7 @@ fn numbers(
     Ok(sum)
 }
 
-/// What stands before the numbers: magic, version 1.0, length, and a dictionary as Python writes it.
+/// What is before the numbers: magic, version 1.0, length, and a dictionary as Python writes it.
 fn header(tensor: &Tensor) -> Vec<u8> {
     let sizes: Vec<String> = tensor.shape.iter().map(u64::to_string).collect();
     // A tuple of one has its comma.

@@ -53,7 +53,7 @@ impl Trouble {
     }
 
     /// A tensor of a type that is useless without imatrix data has none.
-    pub(super) fn lacks_importances(&mut self, name: &str, to: QuantType) {
+    pub(super) fn lacks_imatrix_data(&mut self, name: &str, to: QuantType) {
         self.blind.push(format!("{name} ({to})"));
     }
 

@@ -50,7 +50,7 @@ pub struct Plan {
     pub assumed: Vec<Assumed>,
     /// What was noticed on the way, as sentences.
     pub notes: Vec<String>,
-    /// Where everything stands in the output; filled in by [`Plan::lay_out`].
+    /// Where everything is in the output; filled in by [`Plan::lay_out`].
     pub layout: Layout,
     /// Whether infinite and NaN weights pass instead of ending the job.
     pub keep_nan: bool,
@@ -131,7 +131,7 @@ impl Plan {
         }
     }
 
-    /// Computes where everything stands in the output.
+    /// Computes where everything is in the output.
     ///
     /// # Errors
     /// Where the target cannot store a name, a shape, a type or a value.
@@ -295,7 +295,7 @@ impl Plan {
     }
 
     /// Part `index` of `count` of a plan that is laid out: a file with the bytes of some tensors that
-    /// follow one another, and of what stands before and between them. The parts laid end to end are
+    /// follow one another, and of what is before and between them. The parts laid end to end are
     /// the whole file. Every part gets as nearly the same size as whole tensors allow.
     pub fn part(&self, index: usize, count: usize) -> Plan {
         let (first, last) = (self.cut(index, count), self.cut(index + 1, count));

@@ -135,7 +135,7 @@ fn as_stored(family: &'static Family, container: &Container, model: &mut Model) 
     Ok(())
 }
 
-/// Where a tensor stands among others that are read in this order of roles: those of a layer behind those of the
+/// Where a tensor is among others that are read in this order of roles: those of a layer behind those of the
 /// layer before, a bias behind its matrix.
 fn place(family: &'static Family, order: &[String], name: &str) -> (usize, u64, usize, bool) {
     let Some((_, role)) = Role::find(family, name) else { return (0, 0, 0, false) };

@@ -248,7 +248,7 @@ struct Job<'a> {
     base: Plan,
     options: &'a Options,
     shape: Shape,
-    /// The names of the steps before blocks were left out: importances are found by them.
+    /// The names of the steps before blocks were left out: imatrix data is found by them.
     originals: Vec<String>,
     /// The file type that the model states.
     stated: Option<u32>,
@@ -407,7 +407,7 @@ impl<'a> Job<'a> {
             let Some((to, encode)) = to else { continue };
             let weights = self.importance(i)?;
             if weights.is_none() && (choice.needs_importance || never_blind(to)) {
-                trouble.lacks_importances(&step.name, to);
+                trouble.lacks_imatrix_data(&step.name, to);
             }
             if weights.is_none() && !self.options.importance.is_empty() {
                 trouble.passed_over(&step.name);
@@ -454,7 +454,7 @@ impl<'a> Job<'a> {
         let (found, wanted) = (values.len(), row * matrices);
         Err(Error::unsupported(
             format!(
-                "{}: {found} importances for {name}, wanted {wanted}",
+                "{}: {found} numbers of imatrix data for {name}, wanted {wanted}",
                 self.options.importance.file
             ),
             "the matrix was measured on another model; or pass the tensor over with --exclude-weights",

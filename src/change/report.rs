@@ -13,6 +13,7 @@ use crate::{
 
 /// A plan in words and figures, with its outcome once there is one.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct Report {
     /// Version of this shape.
     pub schema_version: u32,
@@ -46,6 +47,7 @@ pub struct Report {
 
 /// Tensors that share their types and what happens to them.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct Group {
     /// Type before, with its dialect.
     pub from: String,
@@ -79,6 +81,7 @@ pub struct Group {
 
 /// One tensor.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct Line {
     /// Its name in the source, in the target's terms.
     pub name: String,
@@ -110,6 +113,7 @@ pub struct Line {
 
 /// An assumed value.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct Assumption {
     /// The key.
     pub key: String,

@@ -51,8 +51,7 @@ pub fn to_gguf(old: &Vocab, n_vocab: usize) -> Rebuilt {
     }
     if !bytes {
         notes.push(
-            "ids 3 to 258 are not the 256 byte tokens of LLaMA; texts taken as they stand"
-                .to_owned(),
+            "ids 3 to 258 are not the 256 byte tokens of LLaMA; texts taken as they are".to_owned(),
         );
     }
     let mut vocab = Vocab {

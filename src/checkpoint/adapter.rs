@@ -19,6 +19,7 @@ use crate::{
     bytes::replace::folder_of,
     error::{Error, Result},
     format::catalog,
+    limits::Limits,
     model::{Join, Model, Tensor, Value, adapter::MOST_RANK},
 };
 
@@ -47,7 +48,7 @@ pub fn is_adapter(path: &Path) -> Result<bool> {
     if WEIGHTS.contains(&name.as_str()) {
         return Ok(true);
     }
-    let held = weights(path).map(|held| held.tensors).unwrap_or_default();
+    let held = weights(path, &Limits::DEFAULT).map(|held| held.tensors).unwrap_or_default();
     Ok(!held.is_empty() && held.iter().all(|t| t.name.contains(".lora_")))
 }
 
@@ -55,9 +56,9 @@ pub fn is_adapter(path: &Path) -> Result<bool> {
 ///
 /// # Errors
 /// Where a file is missing or broken, or it changes its model in a way that is not carried.
-pub fn open(path: &Path) -> Result<Model> {
+pub fn open(path: &Path, limits: &Limits) -> Result<Model> {
     let (folder, file) = find(path)?;
-    let held = weights(&file)?;
+    let held = weights(&file, limits)?;
     let config = Config::read(&folder.join(CONFIG))?;
     config.check()?;
     let name = file.display().to_string();

@@ -27,7 +27,7 @@ pub struct Draft {
     pub header: Vec<(String, i64)>,
     /// What a person should know.
     pub notes: Vec<String>,
-    /// The model's settings, where they stand beside its tensors.
+    /// The model's settings, where they are beside its tensors.
     pub params: Option<Json>,
 }
 
@@ -187,7 +187,7 @@ impl Draft {
                     return Err(Error::refused(what, "check that the download is complete"));
                 }
                 (Some(_), Some(_)) => {
-                    let what = format!("{}: {} stands twice", self.name(), name());
+                    let what = format!("{}: {} is there twice", self.name(), name());
                     return Err(Error::refused(what, "remove the file that does not belong to it"));
                 }
                 (Some(part), None) if part.shape != wanted => {

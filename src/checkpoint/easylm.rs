@@ -6,7 +6,7 @@
 //! bytes    extension 1 of [ [rows, columns], "bfloat16", bytes ]
 //! ```
 //!
-//! Kernels are [in, out], so they are turned; rows of queries and keys stand as in Meta's files. Neither numbers of
+//! Kernels are [in, out], so they are turned; rows of queries and keys are as in Meta's files. Neither numbers of
 //! the model nor tokens are in it.
 //! Source: EasyLM 75ca80ddb, checkpoint.py: StreamingCheckpointer; models/llama/convert_easylm_to_hf.py;
 //! flax, serialization.py: _msgpack_ext_pack, _ndarray_to_bytes.
@@ -57,7 +57,7 @@ pub fn begins_so(head: &[u8]) -> bool {
     })
 }
 
-/// The tensors of such a file under GGUF's names. Only what stands before their numbers is read.
+/// The tensors of such a file under GGUF's names. Only what is before their numbers is read.
 ///
 /// # Errors
 /// Where it is broken, or holds what is no tensor of LLaMA.

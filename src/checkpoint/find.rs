@@ -17,7 +17,7 @@ pub struct Found {
     pub folder: PathBuf,
     /// The files with weights.
     pub files: Vec<PathBuf>,
-    /// The file that each tensor stands in, where an index says so, and that index.
+    /// The file that each tensor is in, where an index says so, and that index.
     pub index: Option<(PathBuf, BTreeMap<String, String>)>,
 }
 

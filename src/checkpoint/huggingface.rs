@@ -156,8 +156,8 @@ const LONGEST_NORM: usize = 16 << 20;
 /// Tensors that make one, each with its number.
 type Stack = Vec<(u64, Stored)>;
 
-/// Tensors by name, one each but for the experts of a layer and for parts that stand in groups: those that do the
-/// same are one stack, which stands where its last one stood.
+/// Tensors by name, one each but for the experts of a layer and for parts that are in groups: those that do the
+/// same are one stack, which is where its last one stood.
 fn stacked(
     draft: &Draft,
     family: &'static Family,

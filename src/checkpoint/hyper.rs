@@ -207,7 +207,7 @@ fn long_factors(path: &Path, config: &Json, rope: &Json, original: Option<f64>) 
     Ok(Scaling::Long { long, short, attention })
 }
 
-/// How `rope`, which stands in `config`, says that rotary frequencies are stretched.
+/// How `rope`, which is in `config`, says that rotary frequencies are stretched.
 fn scaling(draft: &mut Draft, family: &Family, config: &Json, rope: &Json) -> Result<Scaling> {
     let float = |key: &str| rope.get(key).and_then(Json::as_f64);
     let single = |key: &str| rope.get(key).and_then(json::float);

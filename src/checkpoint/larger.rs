@@ -39,7 +39,7 @@ pub fn take_out(draft: &mut Draft, family: &Family, config: &mut Json, all: &mut
     let mut taken = Vec::new();
     let own = class.and_then(|class| about.class_defaults.get(&class));
     for (name, value) in own.into_iter().flatten().chain(&about.defaults) {
-        // Settings of rotary positions may stand in an object of their own.
+        // Settings of rotary positions may be in an object of their own.
         let rope = name.starts_with("rope_") && settings.contains_key("rope_parameters");
         if !rope && settings.get(name).is_none_or(Json::is_null) {
             let Ok(value) = serde_json::to_value(value) else { continue };

@@ -1,7 +1,7 @@
 //! Meta's release: `consolidated.NN.pth`, one shard for each GPU that the model ran on, and
 //! `params.json`.
 //!
-//! A matrix is cut between the shards along its rows or its columns; vectors stand in each. Which
+//! A matrix is cut between the shards along its rows or its columns; vectors are in each. Which
 //! way is told by shapes: all matrices read or write the residual stream, whose width is known, so
 //! if a shard has that width whole, the matrix was cut along its other dimension.
 
@@ -63,7 +63,7 @@ pub fn open(mut draft: Draft, shards: &[Vec<Stored>], options: &Options) -> Resu
         };
         draft.notes.push(format!("{one}{more} dropped: readers compute rotary frequencies"));
     }
-    let hyper = hyper(&mut draft, params.as_ref(), own, width, &parts)?;
+    let hyper = hyper(&mut draft, params.as_ref(), own, width, &parts, options)?;
     draft.finish(&parts, &hyper, Naming::Old, None, options)
 }
 
@@ -150,7 +150,7 @@ fn join(role: Role, shards: &[&Stored], width: u64) -> Result<Part> {
         orders: Vec::new(),
     };
     if shards.len() == 1 || first.shape.len() == 1 {
-        // The only shard, or a vector, which stands in each.
+        // The only shard, or a vector, which is in each.
         if shards.iter().any(|s| s.shape != first.shape) {
             return Err(odd("the shards differ"));
         }
@@ -186,6 +186,7 @@ fn hyper(
     own: bool,
     width: u64,
     parts: &[Part],
+    options: &Options,
 ) -> Result<Hyper> {
     let path = draft.folder.join("params.json");
     let stated = |key: &str| params.and_then(|p| p.get(key)).filter(|v| !v.is_null());
@@ -232,7 +233,7 @@ fn hyper(
         None => rows("blk.0.attn_k.weight").map_or(heads, |rows| rows / head_dim),
     };
     let rope_base = float("rope_theta");
-    let eps = match float("norm_eps") {
+    let eps = match float("norm_eps").or(options.eps) {
         Some(eps) => eps,
         None => {
             // Scripts that save the settings with the weights have this one in their code.
@@ -243,7 +244,7 @@ fn hyper(
     };
     let scaling = match stated("use_scaled_rope") {
         Some(Json::Bool(true)) => {
-            // The factor stands in Meta's code: 8, and 32 for the small models of LLaMA 3.2.
+            // The factor is in Meta's code: 8, and 32 for the small models of LLaMA 3.2.
             let small = matches!((width, layers), (2048, 16) | (3072, 28));
             let usual = if small { 32.0 } else { 8.0 };
             let factor =
@@ -263,7 +264,7 @@ fn hyper(
         Some(_) => (32_768, "as Mistral has it"),
         None => context(eps, rope_base, vocab, &scaling),
     };
-    let context = match number("max_seq_len")? {
+    let context = match number("max_seq_len")?.or(options.context) {
         Some(context) => context,
         None => {
             assumed.push(format!("a context of {context} tokens, {why}"));

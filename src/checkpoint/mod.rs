@@ -57,6 +57,7 @@ use crate::{
         catalog,
         family::{Family, Identity},
     },
+    limits::Limits,
     model::{Join, Model, Naming, Piece, Role, Stated, Tensor},
     quant::QuantType,
     size::counted,
@@ -69,6 +70,12 @@ pub struct Options {
     pub misfit: Misfit,
     /// Tensors whose names it finds are left out.
     pub drop: Option<regex::Regex>,
+    /// The epsilon of the norms, where no file states one.
+    pub eps: Option<f32>,
+    /// The context length in tokens, where no file states one.
+    pub context: Option<u32>,
+    /// What the files may ask for.
+    pub limits: Limits,
 }
 
 impl Options {
@@ -79,7 +86,8 @@ impl Options {
             (None, true) => Misfit::Mend,
             (None, false) => Misfit::Refuse,
         };
-        Options { misfit, drop: None }
+        let (eps, context) = (stated.eps, stated.context);
+        Options { misfit, eps, context, ..Options::default() }
     }
 }
 
@@ -104,7 +112,7 @@ pub struct Weights {
     pub files: Vec<Input>,
     /// Its tensors in file order.
     pub tensors: Vec<Stored>,
-    /// The model's settings, where they stand beside the tensors: what params.json has.
+    /// The model's settings, where they are beside the tensors: what params.json has.
     pub params: Option<Json>,
     /// What a person should know.
     pub notes: Vec<String>,
@@ -123,7 +131,7 @@ pub struct Stored {
     pub stride: Vec<u64>,
     /// Index of its input.
     pub file: usize,
-    /// Where its first number stands there.
+    /// Where its first number is there.
     pub at: u64,
     /// Whether its numbers are big-endian.
     pub big_endian: bool,
@@ -223,7 +231,7 @@ pub fn is_weights(path: &Path) -> Result<bool> {
 /// Where a file is missing or broken, or the architecture is not one that is read yet.
 pub fn open(path: &Path, options: &Options) -> Result<Model> {
     let found = find::find(path)?;
-    let (mut draft, mut shards) = gather(&found)?;
+    let (mut draft, mut shards) = gather(&found, &options.limits)?;
     if let Some(drop) = &options.drop {
         let mut dropped = 0;
         shards.iter_mut().for_each(|shard| {
@@ -260,6 +268,7 @@ fn is_adapter(shards: &[Vec<Stored>]) -> bool {
 
 /// What a checkpoint holds, whether or not it can be read as a model.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Survey {
     /// Its files with weights.
     pub files: Vec<Input>,
@@ -275,14 +284,14 @@ pub struct Survey {
 ///
 /// # Errors
 /// Where a directory is broken.
-pub fn survey(path: &Path) -> Result<Survey> {
+pub fn survey(path: &Path, limits: &Limits) -> Result<Survey> {
     let mut notes = Vec::new();
     let found = find::find(path).unwrap_or_else(|error| {
         notes.push(error.to_string());
         let folder = crate::bytes::replace::folder_of(path).to_owned();
         find::Found { folder, files: vec![path.to_owned()], index: None }
     });
-    let (draft, shards) = gather(&found)?;
+    let (draft, shards) = gather(&found, limits)?;
     notes.extend(draft.notes);
     let scheme = quantized::scheme(&draft.folder, &shards.iter().flatten())?;
     let kind = scheme.map(|scheme| format!("weights quantized by {scheme}"));
@@ -297,11 +306,11 @@ pub fn survey(path: &Path) -> Result<Survey> {
 
 /// Reads the directories of a checkpoint's files: its tensors file by file, under their own names without
 /// what training put before them.
-fn gather(found: &find::Found) -> Result<(Draft, Vec<Vec<Stored>>)> {
+fn gather(found: &find::Found, limits: &Limits) -> Result<(Draft, Vec<Vec<Stored>>)> {
     let mut draft = Draft { folder: found.folder.clone(), ..Draft::default() };
     let mut shards = Vec::new();
     for file in &found.files {
-        let mut weights = weights(file)?;
+        let mut weights = weights(file, limits)?;
         found.check_shard(file, &weights.tensors)?;
         weights.tensors.iter_mut().for_each(|t| t.file += draft.files.len());
         draft.files.append(&mut weights.files);
@@ -353,8 +362,8 @@ fn is_constant(family: &Family, name: &str) -> bool {
 ///
 /// # Errors
 /// Where its directory is broken.
-pub fn alone(path: &Path) -> Result<Model> {
-    let weights = weights(path)?;
+pub fn alone(path: &Path, limits: &Limits) -> Result<Model> {
+    let weights = weights(path, limits)?;
     let tensor = |stored: &Stored| {
         let (pieces, orders) = (vec![stored.piece().ok()?], Vec::new());
         let (name, mut shape, join) = (stored.name.clone(), stored.shape.clone(), Join::Rows);
@@ -373,14 +382,14 @@ pub fn alone(path: &Path) -> Result<Model> {
 }
 
 /// The directory of one file of weights, whatever its format.
-pub fn weights(path: &Path) -> Result<Weights> {
+pub fn weights(path: &Path, limits: &Limits) -> Result<Weights> {
     let input = Input::open(path)?;
     let mut head = vec![0; usize::try_from(input.len().min(512)).unwrap_or(0)];
     input.read_at(0, &mut head)?;
     if torch::is_torch(&head) {
-        torch::open(&input)
+        torch::open(&input, limits)
     } else if safetensors::is_safetensors(&head, input.len()) {
-        safetensors::open(&input)
+        safetensors::open(&input, limits)
     } else {
         Err(Error::Unknown {
             file: input.name(),

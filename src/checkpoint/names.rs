@@ -11,7 +11,7 @@ use crate::{
 /// Parts of names that wrappers of modules put in; no model has them.
 const WRAPPERS: [&str; 4] =
     ["_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_forward_module."];
-/// As many parts stand before the names of a model at most: `module.base_model.model.`
+/// As many parts are before the names of a model at most: `module.base_model.model.`
 const DEEPEST: usize = 4;
 
 /// A name without the parts that wrappers put in.
@@ -33,7 +33,7 @@ fn is_known(families: &[&'static Family], name: &str) -> bool {
     })
 }
 
-/// The names without what wrappers put in and without the parts that stand before all of them, where
+/// The names without what wrappers put in and without the parts that are before all of them, where
 /// names of a model of one of `families` are what is left; and with the part that a model saved without
 /// its output matrix lacks.
 pub fn unwrapped(names: &[&str], families: &[&'static Family]) -> Vec<String> {

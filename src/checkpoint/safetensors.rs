@@ -46,7 +46,7 @@ struct Entry<'a> {
 }
 
 /// The header in file order: tensors that begin so many bytes after it, and where each ends. A name that
-/// stands twice is an error, which a plain map would hide.
+/// is there twice is an error, which a plain map would hide.
 #[derive(Default)]
 struct Header {
     tensors: Vec<Stored>,
@@ -65,13 +65,16 @@ pub fn is_safetensors(head: &[u8], file_len: u64) -> bool {
 /// Reads the directory of a safetensors file.
 ///
 /// # Errors
-/// Where the header is no such JSON, a name stands twice, or the tensors overlap, leave holes or do
+/// Where the header is no such JSON, a name is there twice, or the tensors overlap, leave holes or do
 /// not end with the file.
-pub fn open(input: &Input) -> Result<Weights> {
+pub fn open(input: &Input, limits: &Limits) -> Result<Weights> {
     let source = Source::new(input, FORMAT);
     let len = source.u64_at(0, "header length")?;
     let header = source.bytes_at(8, len, LONGEST_READ, "header")?;
-    let read: Header = serde_json::from_slice(&header)
+    let mut json = serde_json::Deserializer::from_slice(&header);
+    let read = json.deserialize_map(HeaderVisitor { most: limits.tensors });
+    let read = read
+        .and_then(|read| json.end().map(|()| read))
         .map_err(|e| source.malformed(8, "header", e, "a directory of tensors, each name once"))?;
     drop(header);
     if let Some((name, dtype)) = read.unknown {
@@ -148,13 +151,10 @@ pub fn extent(header: impl Read) -> Option<u64> {
     header.deserialize_map(Last).ok()
 }
 
-impl<'de> Deserialize<'de> for Header {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Header, D::Error> {
-        deserializer.deserialize_map(HeaderVisitor)
-    }
+struct HeaderVisitor {
+    /// The most tensors.
+    most: u64,
 }
-
-struct HeaderVisitor;
 
 impl<'de> Visitor<'de> for HeaderVisitor {
     type Value = Header;
@@ -166,8 +166,8 @@ impl<'de> Visitor<'de> for HeaderVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
         let mut header = Header::default();
         while let Some(name) = map.next_key::<String>()? {
-            if header.tensors.len() as u64 >= Limits::DEFAULT.tensors {
-                return Err(A::Error::custom("too many tensors"));
+            if header.tensors.len() as u64 >= self.most {
+                return Err(A::Error::custom(format_args!("more than {} tensors", self.most)));
             }
             if name == "__metadata__" {
                 map.next_value::<IgnoredAny>()?;
@@ -186,7 +186,7 @@ impl<'de> Visitor<'de> for HeaderVisitor {
         let mut names: Vec<&str> = header.tensors.iter().map(|t| t.name.as_str()).collect();
         names.sort_unstable();
         match names.windows(2).find(|pair| pair.first() == pair.last()) {
-            Some([name, ..]) => Err(A::Error::custom(format_args!("{name:?} stands twice"))),
+            Some([name, ..]) => Err(A::Error::custom(format_args!("{name:?} is there twice"))),
             _ => Ok(header),
         }
     }

@@ -53,7 +53,7 @@ pub fn front_matter(markdown: &str) -> Yaml {
     while let Some(line) = lines.next() {
         let trimmed = line.trim();
         if let Some(item) = trimmed.strip_prefix("- ") {
-            // Lists may stand at the margin or indented; an item with keys of its own is no text.
+            // Lists may be at the margin or indented; an item with keys of its own is no text.
             let nested = item.contains(": ") && !item.starts_with(['"', '\'']);
             if let (Some((_, value)), false) = (keys.last_mut(), nested) {
                 match value {

@@ -23,6 +23,7 @@ use crate::{
     container::{self, Detected, OpenOptions, Verdict},
     error::{Error, Result},
     format::container::Skeleton,
+    limits::Limits,
     model::{Model, Sizes, Tensor},
     size,
 };
@@ -164,7 +165,7 @@ fn inspect(path: &Path, args: &Args) -> Result<(Facts, Option<Model>)> {
 
 /// The facts about an adapter as PEFT publishes it; as about raw weights where it cannot be read.
 fn adapter(path: &Path) -> Result<(Facts, Option<Model>)> {
-    match checkpoint::adapter::open(path) {
+    match checkpoint::adapter::open(path, &Limits::DEFAULT) {
         Ok(model) => Ok((Facts::of(path, &model)?, Some(model))),
         Err(Error::Interrupted) => Err(Error::Interrupted),
         Err(error) => {
@@ -305,7 +306,7 @@ fn row(tensor: &Tensor) -> Vec<String> {
     ]
 }
 
-/// Prints the vocabulary, part by part: millions of tokens are more than should stand in memory as text.
+/// Prints the vocabulary, part by part: millions of tokens are more than should be in memory as text.
 fn vocabulary(model: &Model, args: &Args) -> Result<()> {
     if !args.vocab {
         return Ok(());

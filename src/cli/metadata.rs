@@ -99,7 +99,9 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         }
         (true, _) => list(args, &model, &words.get),
         (false, true) => change(args, globals, &model, &edits),
-        (false, false) => Err(Error::Usage("get prints, it stands alone".to_owned())),
+        (false, false) => {
+            Err(Error::Usage("get prints and changes nothing: give it alone".to_owned()))
+        }
     }
 }
 

@@ -30,7 +30,7 @@ pub struct StatedArgs {
     /// Of an adapter: the model that it belongs to, which says how many heads there are and, run with it, how rows stand
     #[arg(long, value_name = "MODEL")]
     base: Option<PathBuf>,
-    /// Of an old adapter: whether rows of queries and keys stand as in Hugging Face's models or in ggml's
+    /// Of an old adapter: whether rows of queries and keys are as in Hugging Face's models or in ggml's
     /// [default: hf; ggml where norms are trained too, as llama.cpp's finetune does]
     #[arg(long, value_name = "ORDER")]
     rows: Option<Standing>,

@@ -39,7 +39,7 @@ Formats are gguf-v3, gguf-v3-be, gguf-v2, gguf-v1, ggjt-v3, ggjt-v2, ggjt-v1, gg
 pub struct Args {
     /// The model file; of a multi-part or sharded set, its first file
     input: PathBuf,
-    /// Nothing: what stands here was meant for -o or for a batch
+    /// Nothing: what is here was meant for -o or for a batch
     #[arg(hide = true)]
     rest: Vec<PathBuf>,
     /// Never round: what would be rounded becomes F32

@@ -22,14 +22,14 @@ use crate::{
 /// What a file is, and why.
 #[derive(Debug)]
 pub struct Detected {
-    /// The answer.
+    /// The verdict.
     pub verdict: Verdict,
     /// Every candidate that was tried, with the reason where it was refused.
     pub tried: Vec<Tried>,
     found: Vec<Found>,
 }
 
-/// The answer to "what is this file?"
+/// The verdict on "what is this file?"
 #[derive(Clone, Debug, PartialEq)]
 pub enum Verdict {
     /// It is this.
@@ -58,7 +58,7 @@ struct Found {
 }
 
 impl Detected {
-    /// The model, where the answer is sure.
+    /// The model, where the verdict is sure.
     ///
     /// # Errors
     /// [`Error::Malformed`] from the candidate of a walk that came furthest; [`Error::Unknown`] where there is
@@ -100,7 +100,7 @@ impl Detected {
     }
 }
 
-/// The first of the greatest, where [`Iterator::max_by_key`] answers the last.
+/// The first of the greatest, where [`Iterator::max_by_key`] returns the last.
 trait RevMax: Iterator + Sized {
     fn rev_max_by_key<K: Ord>(self, key: impl Fn(&Self::Item) -> K) -> Option<Self::Item> {
         self.fold(None, |best, item| match best {
@@ -288,7 +288,7 @@ fn walk(format: &'static Container, input: &Input, options: &OpenOptions) -> Res
             (Some(read.model), read.exact)
         }
         Skeleton::Checkpoint | Skeleton::None => {
-            stream::check_header(format, input)?;
+            stream::check_header(format, input, options.limits)?;
             (None, true)
         }
     };

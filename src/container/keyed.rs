@@ -41,7 +41,7 @@ const MOST_DIMS: u32 = 8;
 /// The longest key, as the specification sets it.
 const KEY: u64 = 65_535;
 
-/// Arrays may stand in arrays, so many in each other.
+/// Arrays may be in arrays, so many in each other.
 const DEEPEST: u32 = 4;
 
 /// The header word that is 1 where every string ends in a NUL.
@@ -357,13 +357,15 @@ impl Walk<'_> {
     }
 }
 
-/// That a key stands twice.
+/// That a key is there twice.
 fn repeated(key: &str, first: Option<&Value>, again: &Value) -> String {
     let says = match first {
         Some(first) if first != again => format!(" ({first}, then {again}): the first counts"),
         _ => String::new(),
     };
-    format!("{key} stands twice{says}; today's llama.cpp refuses such a file, an upgrade mends it")
+    format!(
+        "{key} is there twice{says}; today's llama.cpp refuses such a file, an upgrade mends it"
+    )
 }
 
 /// What a stored type number means in `format`.

@@ -1,7 +1,7 @@
 //! Between bytes and models: what a file is, and what is in it.
 //!
 //! [`open`] is all that most callers need: it detects the format, reads the headers, finds the other
-//! files of a set, and answers a [`Model`] whose weights are still on disk. [`stream::layout`] and
+//! files of a set, and returns a [`Model`] whose weights are still on disk. [`stream::layout`] and
 //! [`keyed::layout`] are the way back.
 
 pub mod detect;

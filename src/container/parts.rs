@@ -1,7 +1,7 @@
 //! Sets of parts: `x.bin`, `x.bin.1`, `x.bin.2` … as one model.
 //!
 //! Every part has the whole header, the whole vocabulary and every tensor's name; matrices are cut by
-//! rows or by columns as the family's table says, vectors stand in every part. How many parts belong
+//! rows or by columns as the family's table says, vectors are in every part. How many parts belong
 //! together follows from the width of the first part's token embedding.
 
 use std::path::{Path, PathBuf};
@@ -127,7 +127,7 @@ fn check_part(all: &[Model], model: &Model, input: &Input) -> Result<()> {
     for (one, two) in first.tensors.iter().zip(&model.tensors) {
         if (&one.name, one.quant, &one.shape) != (&two.name, two.quant, &two.shape) {
             return wrong(format!(
-                "{} {:?} {} stands where the first part has {} {:?} {}",
+                "{} {:?} {} is where the first part has {} {:?} {}",
                 two.name, two.shape, two.quant, one.name, one.shape, one.quant
             ));
         }

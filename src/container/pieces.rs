@@ -81,7 +81,7 @@ pub fn all(path: &Path) -> Result<Option<(String, Vec<PathBuf>)>> {
     }
 }
 
-/// Whether a file is a piece of another by its name and what stands beside it.
+/// Whether a file is a piece of another by its name and what is beside it.
 pub fn is_piece(path: &Path) -> bool {
     Set::of(path).is_some()
 }

@@ -51,7 +51,7 @@ pub(super) fn by_weights(one: &Model, two: &Model) -> Result<Option<bool>> {
 }
 
 /// Whether `model` has what tells `format` from the one it stands against: one of its tokens, or a
-/// matrix whose key and value rows stand once for every head.
+/// matrix whose key and value rows are once for every head.
 pub(super) fn bears_signs(format: &Container, model: &Model) -> Result<bool> {
     let known = |token: &[u8]| format.detect.tokens.iter().any(|t| t.as_bytes() == token);
     if model.vocab.tokens.iter().any(known) {

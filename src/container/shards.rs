@@ -27,8 +27,8 @@ pub fn name(prefix: &str, number: u64, count: u64) -> String {
     format!("{prefix}-{number:05}-of-{count:05}.gguf")
 }
 
-/// What stands before the number of a shard, and its number and count, in a name without its ending: `model` and
-/// `-00002-of-00003`. All of another name stands before.
+/// What is before the number of a shard, and its number and count, in a name without its ending: `model` and
+/// `-00002-of-00003`. All of another name is before.
 pub fn cut(stem: &str) -> (&str, &str) {
     let number = |text: &str| text.len() == 5 && text.bytes().all(|byte| byte.is_ascii_digit());
     let base = || {

@@ -65,9 +65,12 @@ pub(super) fn read(
 }
 
 /// Checks magic, version, header words and the texts near the beginning only.
-pub(super) fn check_header(format: &'static Container, input: &Input) -> Result<()> {
+pub(super) fn check_header(
+    format: &'static Container,
+    input: &Input,
+    limits: Limits,
+) -> Result<()> {
     let source = Source::new(input, format.id()).big_endian(format.detect.big_endian);
-    let limits = Limits::DEFAULT;
     Walk { format, source: &source, limits }.header(&mut Model::default())?;
     let texts = &format.detect.signature;
     let head = source.bytes_at(0, input.len().min(4096), 4096, "signature")?;
@@ -121,7 +124,7 @@ impl Walk<'_> {
                     return Err(self.source.malformed(at, name, value, "a number"));
                 }
                 model.metadata.push(name.clone(), Value::F32(value));
-                // Header words are whole numbers; a float stands there as its bits.
+                // Header words are whole numbers; a float is there as its bits.
                 model.header.push((name.clone(), value.to_bits().into()));
                 return Ok(());
             }
@@ -165,7 +168,7 @@ impl Walk<'_> {
             }
             let head = match self.record(at, index, &mut seen) {
                 Ok(head) => head,
-                // Whatever stands after the last tensor of a whole model is none of it.
+                // Whatever is after the last tensor of a whole model is none of it.
                 Err(Error::Malformed(_)) if self.is_whole(model) && !self.begins_record(at) => {
                     model.tails.push(Tail { file: 0, at, bytes: self.source.left(at) });
                     break;

@@ -1,4 +1,4 @@
-//! What stands after the end of a model's data: bytes that a download, a copy or `cat` left there.
+//! What is after the end of a model's data: bytes that a download, a copy or `cat` left there.
 
 use super::is_start;
 use crate::{
@@ -109,7 +109,7 @@ pub fn next(model: &Model) -> Result<Option<String>> {
     Ok(None)
 }
 
-/// Refuses a file that begins again in its midst: what stands there are not the weights that it names.
+/// Refuses a file that begins again in its midst: what is there is not the weights that it names.
 ///
 /// # Errors
 /// That, or where the file cannot be read.

@@ -10,7 +10,7 @@ use serde::Deserialize;
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Arithmetic {
-    /// What stands before each part of a layer and before the logits.
+    /// What is before each part of a layer and before the logits.
     pub norm: Norm,
     /// How the parts of a layer meet the stream.
     pub residual: Residual,

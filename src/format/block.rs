@@ -39,7 +39,7 @@ pub struct Block {
     pub rows: usize,
     /// Where the fields of a row's units stand.
     pub storage: Storage,
-    /// Fields of a row that stand before its units, as the scale of a whole row; of every row of a group
+    /// Fields of a row that are before its units, as the scale of a whole row; of every row of a group
     /// where a unit spans several.
     #[serde(default)]
     pub front: Vec<Field>,
@@ -56,7 +56,7 @@ pub struct Block {
     pub kernel: String,
     /// The project, commit, file and function that defined it.
     pub source: String,
-    /// Where every bit of it stands in another type, which is then what decodes it.
+    /// Where every bit of it is in another type, which is then what decodes it.
     pub relaid: Option<Relaid>,
 }
 
@@ -73,7 +73,7 @@ pub struct Relaid {
     pub parts: Vec<Part>,
 }
 
-/// Numbers of a unit that stand in an order here and in another one there. All places are in bits, the low
+/// Numbers of a unit that are in an order here and in another one there. All places are in bits, the low
 /// bit of a byte first; a place that two parts reach is their exclusive or.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -82,9 +82,9 @@ pub struct Part {
     pub name: String,
     /// Bits of one.
     pub bits: usize,
-    /// Where number 0 of the first row stands here.
+    /// Where number 0 of the first row is here.
     pub here: usize,
-    /// Where number 0 of a row stands there.
+    /// Where number 0 of a row is there.
     pub there: usize,
     /// How far each bit of a number's index, the lowest first, moves it here and there.
     #[serde(default)]
@@ -261,7 +261,7 @@ pub(crate) fn opaque(foreign: &Foreign) -> Block {
         file_type: None,
         caveat: String::new(),
         under: Vec::new(),
-        // Weights that stand alone are floats; whatever these are, they are none.
+        // Weights that are alone are floats; whatever these are, they are none.
         elements: usize::try_from(foreign.elements).unwrap_or(1).max(2),
         rows: 1,
         storage: Storage::Block,

@@ -89,7 +89,7 @@ pub enum Skeleton {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Detect {
-    /// The first bytes, as they stand in the file: text, or a list of numbers.
+    /// The first bytes, as they are in the file: text, or a list of numbers.
     #[serde(deserialize_with = "bytes")]
     pub begins: Vec<u8>,
     /// Where they stand, if not at the start.
@@ -101,7 +101,7 @@ pub struct Detect {
     #[serde(default)]
     pub big_endian: bool,
     /// Names of which one must be among the tensors, if there are any; for a format that is only
-    /// recognised, texts of which one must stand in the first 4 KB.
+    /// recognised, texts of which one must be in the first 4 KB.
     #[serde(default)]
     pub signature: Vec<String>,
     /// Tried only where the walk of this other format fails or leaves gaps.
@@ -312,7 +312,7 @@ pub struct Tensors {
     #[serde(default)]
     pub parts: bool,
     /// Stored numbers and the types they mean, `name` or `name/dialect`. A keyed container's types
-    /// are GGUF's; what stands here replaces some.
+    /// are GGUF's; what is here replaces some.
     #[serde(default)]
     pub types: BTreeMap<String, String>,
     /// Numbers that mean something else where a header word has this value.
@@ -494,7 +494,7 @@ impl Container {
             (self.format.skeleton != Skeleton::Stream, "it is no stream"),
             (vocabulary.is_some_and(|v| v.special_bit), "it marks special tokens"),
             (!tensors.transposed.is_empty(), "its matrices are transposed"),
-            (!tensors.grouped.is_empty(), "its rows stand in groups"),
+            (!tensors.grouped.is_empty(), "its rows are in groups"),
         ];
         reasons.into_iter().find(|(is, _)| *is).map(|(_, why)| why)
     }

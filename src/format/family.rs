@@ -173,7 +173,7 @@ pub struct Pieces {
     /// How the texts of tokens begin that are not used; empty where none do.
     #[serde(default)]
     pub unused: String,
-    /// What stands in place of a text that is the character 0.
+    /// What is in place of a text that is the character 0.
     pub nul: Option<String>,
 }
 
@@ -198,7 +198,7 @@ pub struct Tokenizer {
     pub separator: Option<String>,
     /// The text of the token for what is to be guessed.
     pub mask: Option<String>,
-    /// Tokens for control whose texts do not show it: others stand between `<` and `>`.
+    /// Tokens for control whose texts do not show it: others are between `<` and `>`.
     #[serde(default)]
     pub special: Vec<String>,
     /// More of them, in models whose header says so.
@@ -231,7 +231,7 @@ pub struct Size {
     /// Its names in `config.json`, with dots into objects; the first is what is written.
     #[serde(default)]
     pub config: Vec<String>,
-    /// The flag of `config.json` without which it is zero, whatever stands there.
+    /// The flag of `config.json` without which it is zero, whatever is there.
     pub only_if: Option<String>,
     /// What it follows from; the first that can be had counts.
     #[serde(default)]
@@ -424,7 +424,7 @@ pub struct Names {
     pub experts: Option<bool>,
 }
 
-/// In which order the rows of queries, keys and values stand in a naming; all queries, all keys, all values
+/// In which order the rows of queries, keys and values are in a naming; all queries, all keys, all values
 /// where it is not said, as in GGUF.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -502,7 +502,7 @@ impl Size {
 }
 
 impl Family {
-    /// What stands before its keys: `general.architecture`, or its own name where GGUF has none for it.
+    /// What is before its keys: `general.architecture`, or its own name where GGUF has none for it.
     pub fn architecture(&self) -> &str {
         let Identity { gguf, name, .. } = &self.family;
         if gguf.is_empty() { name } else { gguf }

@@ -30,7 +30,7 @@ pub struct Foreign {
     #[serde(default)]
     pub tensor: u64,
     /// The name and dialect of the description that decodes a row of it, where its scale is read before each
-    /// row: one for the whole tensor stands behind its rows. None where nothing decodes it.
+    /// row: one for the whole tensor is behind its rows. None where nothing decodes it.
     #[serde(default)]
     pub rows: String,
     /// What is wrong with files of another size, where it is the program that wrote them wrong.

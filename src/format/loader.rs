@@ -16,7 +16,7 @@ pub struct Loader {
     pub always: Vec<String>,
     /// Keys behind the architecture whose arrays have one item a block.
     pub per_block: Vec<String>,
-    /// By kind of value, the keys that take it; one that begins with a point stands behind the architecture.
+    /// By kind of value, the keys that take it; one that begins with a point is behind the architecture.
     pub kinds: BTreeMap<String, HashSet<String>>,
     /// By the end of a matrix's name, the key that its shape follows from.
     pub needs: BTreeMap<String, String>,
@@ -30,7 +30,7 @@ pub struct Loader {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tensors {
-    /// What stands before `.weight` or `.bias`, with `{n}` for the block's number.
+    /// What is before `.weight` or `.bias`, with `{n}` for the block's number.
     pub stems: HashSet<String>,
 }
 

@@ -104,7 +104,7 @@ impl Finder<'_> {
         }
     }
 
-    /// `tensor` as a matrix: in the mapped files where its rows stand in order there, else copied.
+    /// `tensor` as a matrix: in the mapped files where its rows are in order there, else copied.
     pub fn load(&mut self, tensor: &Tensor, rows: usize, cols: usize) -> Result<Matrix> {
         if tensor.rows() != rows as u64 || tensor.row_len() != cols as u64 || rows == 0 || cols == 0
         {

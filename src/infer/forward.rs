@@ -235,7 +235,7 @@ impl<'w> Session<'w> {
     }
 }
 
-/// The vectors of tokens, of which the first stands at position `past`: `[T][width]` out.
+/// The vectors of tokens, of which the first is at position `past`: `[T][width]` out.
 fn embed(weights: &Weights, tokens: &[u32], past: usize) -> Vec<f32> {
     let Weights { config, embedding, positions, text_type, embedding_norm, .. } = weights;
     let mut stream = vec![0.0; tokens.len() * config.width];

@@ -1,4 +1,4 @@
-//! Two models over one text: how far apart are their answers?
+//! Two models over one text: how far apart are their outputs?
 //!
 //! Both read the same tokens in windows of one length. At every position the distribution over the next
 //! token is compared: likeliest token, Kullback–Leibler divergence from the first model to the second,
@@ -15,6 +15,7 @@ use crate::{
 
 /// How the outputs of two models differ over a text.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct Outputs {
     /// What both computed with.
     #[serde(rename = "activations")]
@@ -172,7 +173,7 @@ impl Sums {
 
     fn finish(self, precision: Precision) -> Result<Outputs> {
         if self.broken {
-            let what = "a model answers with NaN or infinity: its weights are damaged";
+            let what = "a model returns NaN or infinity: its weights are damaged";
             return Err(Error::unsupported(what, "look for them with `regguf verify --deep`"));
         }
         let positions = self.positions;

@@ -31,7 +31,7 @@ pub fn windows(tokens: &[u32], context: usize, bos: Option<u32>) -> impl Iterato
 }
 
 /// Scores at most `most` windows of `tokens` and calls `after_each` with the estimate so far,
-/// which is also the answer.
+/// which is also the result.
 ///
 /// # Errors
 /// Where there are fewer than two windows, or the person interrupts.

@@ -162,7 +162,7 @@ impl Adapter {
 pub(super) fn names(base: &Model) -> BTreeMap<String, usize> {
     let family: Option<&'static Family> = catalog::family(&base.family);
     let name = |tensor: &Tensor| match family.and_then(|f| Role::find(f, &tensor.name)) {
-        // Rows of such names stand in another order.
+        // Rows of such names are in another order.
         Some((Naming::Hf, role)) if role.names.rotary => None,
         Some((_, role)) => role.name(Naming::Gguf),
         None => Some(tensor.name.clone()),

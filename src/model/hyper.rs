@@ -110,7 +110,7 @@ pub enum Scaling {
 /// # fn main() -> regguf::error::Result<()> {
 /// # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/golden/T/E4/ggml-model-q4_0.bin");
 /// # if !std::path::Path::new(path).exists() { return Ok(()); }
-/// // What a person states stands above what the file says, and that above what is assumed.
+/// // What a person states is above what the file says, and that above what is assumed.
 /// let stated = Stated { context: Some(4096), ..Stated::default() };
 /// let hyper = Hyper::of(&regguf::open(path)?, &stated)?;
 /// let assumed: Vec<&str> = hyper.assumed().iter().map(|value| value.key.as_str()).collect();

@@ -10,7 +10,7 @@ use crate::{error::Result, quant::product::Packed};
 pub struct Kept(Mutex<Weak<Packed>>);
 
 impl Kept {
-    /// What is held already, or what `make` answers; others wait for it meanwhile.
+    /// What is held already, or what `make` returns; others wait for it meanwhile.
     ///
     /// # Errors
     /// Those of `make`.

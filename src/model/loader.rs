@@ -447,13 +447,13 @@ fn vocabulary(model: &Model) -> Vec<Breach> {
     if let Some(id) = repeated(&vocab.tokens) {
         let text = vocab.tokens.get(id).map(|t| String::from_utf8_lossy(t).into_owned());
         let text = text.unwrap_or_default();
-        let what = format!("token {id} has a text that stands before: {text:?}");
+        let what = format!("token {id} has a text that an earlier one has: {text:?}");
         out.push(Breach::other("token-twice", "tokenizer.ggml.tokens", what));
     }
     out
 }
 
-/// The first token whose text stands before. Millions of tokens take eight bytes each here: only where two
+/// The first token whose text is before. Millions of tokens take eight bytes each here: only where two
 /// hashes are equal are the texts themselves gathered.
 fn repeated(tokens: &Texts) -> Option<usize> {
     let hasher = RandomState::new();

@@ -217,7 +217,7 @@ impl Job {
         Ok(())
     }
 
-    /// Puts rows that stand as in Hugging Face's models into GGUF's order.
+    /// Puts rows that are as in Hugging Face's models into GGUF's order.
     fn order(&mut self, role: &Role, target: &str, tensor: &mut Tensor) -> Result<()> {
         let refused = |what: String| {
             let what = format!("{}: {target}: {what}", self.name);

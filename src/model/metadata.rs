@@ -59,7 +59,7 @@ impl Metadata {
         self.0.push(Arc::new((key, value)));
     }
 
-    /// Removes `key` and answers its value.
+    /// Removes `key` and returns its value.
     pub fn remove(&mut self, key: &str) -> Option<Value> {
         let at = self.iter().position(|(k, _)| k == key)?;
         Some(Arc::unwrap_or_clone(self.0.remove(at)).1)

@@ -78,7 +78,7 @@ pub struct Model {
     pub records: Vocab,
     /// The tensors in file order, under the names that the file gives them.
     pub tensors: Vec<Tensor>,
-    /// Where files go on after the end of their data; what stands there, `container::tail` tells.
+    /// Where files go on after the end of their data; what is there, `container::tail` tells.
     pub tails: Vec<Tail>,
     /// What the reader noticed and a person should know, as sentences.
     pub notes: Vec<String>,

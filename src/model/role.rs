@@ -1,6 +1,6 @@
 //! What tensors do, whatever a file calls them: names in, names out, expected shapes.
 //!
-//! The table stands in `formats/family/*.toml`; here is only the pattern of names.
+//! The table is in `formats/family/*.toml`; here is only the pattern of names.
 
 use super::{Model, Tensor};
 use crate::format::family::{Bias, Family, Names, Split};
@@ -173,7 +173,7 @@ fn fit_bias(pattern: &str, name: &str) -> Option<Option<u64>> {
     fit(pattern, name)
 }
 
-/// Whether `name` fits `pattern`: the number that stands at `{n}`, or none where there is no `{n}`.
+/// Whether `name` fits `pattern`: the number that is at `{n}`, or none where there is no `{n}`.
 fn fit(pattern: &str, name: &str) -> Option<Option<u64>> {
     let Some((before, after)) = pattern.split_once("{n}") else {
         return (pattern == name).then_some(None);

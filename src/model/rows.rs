@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::{Join, Naming, Piece, Role, Sizes, Tensor};
 use crate::format::family::RowOrder;
 
-/// How the rows of queries, keys and values stand in an adapter, which bears the names of either.
+/// How the rows of queries, keys and values are in an adapter, which bears the names of either.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "command", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
@@ -27,12 +27,12 @@ pub enum Standing {
     Ggml,
 }
 
-/// Puts rows that stand as `naming` has them into GGUF's order; none where they are no whole heads.
+/// Puts rows that are as `naming` has them into GGUF's order; none where they are no whole heads.
 pub fn to_gguf(role: &Role, naming: Naming, sizes: &Sizes, tensor: &mut Tensor) -> Option<()> {
     moved(role, naming, sizes, tensor, gathered)
 }
 
-/// Puts rows that stand in GGUF's order as `naming` has them; none where they are no whole heads.
+/// Puts rows that are in GGUF's order as `naming` has them; none where they are no whole heads.
 pub fn from_gguf(role: &Role, naming: Naming, sizes: &Sizes, tensor: &mut Tensor) -> Option<()> {
     moved(role, naming, sizes, tensor, scattered)
 }

@@ -156,7 +156,7 @@ impl Facts for Given<'_> {
     }
 }
 
-/// A header word as what it means; a float stands there as its bits.
+/// A header word as what it means; a float is there as its bits.
 fn of_word(kind: Kind, word: i64) -> Option<Value> {
     match kind {
         Kind::Whole => u64::try_from(word).ok().map(Value::U64),

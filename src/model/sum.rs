@@ -78,7 +78,7 @@ impl Sum {
 
     /// The tensor that it is, in the type `quant`: plain numbers.
     pub(super) fn tensor(self, quant: QuantType) -> Tensor {
-        // Where the base stands in its file says when to read it.
+        // Where the base is in its file says when to read it.
         let mut tensor =
             Tensor { quant, big_endian: false, orders: Vec::new(), ..self.base.clone() };
         tensor.sum = Some(Arc::new(self));
@@ -86,7 +86,7 @@ impl Sum {
     }
 }
 
-/// A tensor of a model whose files stand behind `shift` others.
+/// A tensor of a model whose files are behind `shift` others.
 pub(super) fn moved(tensor: &Tensor, shift: usize) -> Tensor {
     let mut tensor = tensor.clone();
     tensor.pieces.iter_mut().for_each(|piece| piece.file += shift);

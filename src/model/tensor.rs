@@ -112,7 +112,7 @@ pub enum Order {
 }
 
 impl Order {
-    /// The row that stands at `row` after this permutation, as it was numbered before.
+    /// The row that is at `row` after this permutation, as it was numbered before.
     pub fn source(self, row: u64) -> u64 {
         match self {
             Order::PairsFromHalves { rows_per_head: n } => {
@@ -128,7 +128,7 @@ impl Order {
 }
 
 impl Tensor {
-    /// A tensor whose bytes stand in one piece at `at` of file `file`.
+    /// A tensor whose bytes are in one piece at `at` of file `file`.
     ///
     /// `None` where the row length does not fit the type or the size overflows.
     pub fn whole(
@@ -248,7 +248,7 @@ impl Tensor {
         (!(wanted..wanted.saturating_add(PADDING)).contains(&bytes)).then_some(wanted)
     }
 
-    /// The same with the scale of the whole tensor, which stands behind its rows, read before each of them: so it
+    /// The same with the scale of the whole tensor, which is behind its rows, read before each of them: so it
     /// can be decoded. None where it is no such tensor, or not of the size that it should have.
     pub fn with_scale(&self) -> Option<Tensor> {
         let (name, dialect) = self.quant.stranger()?.rows.split_once('/')?;
@@ -308,7 +308,7 @@ impl Tensor {
         self.shape.len()
     }
 
-    /// File and offset where all its bytes stand in a row and in order, if they do. Byte order is not
+    /// File and offset where all its bytes are in a row and in order, if they do. Byte order is not
     /// looked at.
     pub fn contiguous(&self) -> Option<(usize, u64)> {
         let [piece] = self.pieces.as_slice() else { return None };
@@ -316,7 +316,7 @@ impl Tensor {
             .then_some((piece.file, piece.at))
     }
 
-    /// Whether its bytes stand in another order in their files.
+    /// Whether its bytes are in another order in their files.
     pub fn is_moved(&self) -> bool {
         let side_by_side = self.join == Join::Columns && self.rows() > 1 && self.pieces.len() > 1;
         let back = |before: &Piece, next: &Piece| (next.file, next.at) < (before.file, before.at);
@@ -327,7 +327,7 @@ impl Tensor {
             || pairs.any(|(before, next)| back(before, next))
     }
 
-    /// The stored row that stands at `row` after all permutations.
+    /// The stored row that is at `row` after all permutations.
     pub fn stored_row(&self, row: u64) -> u64 {
         self.orders.iter().rev().fold(row, |row, order| order.source(row))
     }

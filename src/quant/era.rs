@@ -171,7 +171,7 @@ impl Spread {
     }
 }
 
-/// By the scales that stand first in a unit of several rows: nearly all of those of the right reading have one
+/// By the scales that are first in a unit of several rows: nearly all of those of the right reading have one
 /// magnitude.
 fn scales(types: &[QuantType], samples: &[(usize, Vec<u8>)]) -> Told {
     let share = |q: &QuantType| {

@@ -118,7 +118,7 @@ mod tests {
     use super::*;
     use crate::quant::{QuantType, decode_rows, isa::Isa};
 
-    /// Whatever stands in the other fields, a weight is finite where no float is odd; and every float
+    /// Whatever is in the other fields, a weight is finite where no float is odd; and every float
     /// of every unit of every description is looked at.
     #[test]
     fn odd_numbers_of_every_type_are_found_where_they_are() {

@@ -264,7 +264,7 @@ impl Isa {
         #[cfg(target_arch = "x86_64")]
         {
             let to = out.as_mut_ptr();
-            // SAFETY: AVX2 and AVX-512 stand behind their levels; sixteen numbers are read and written.
+            // SAFETY: AVX2 and AVX-512 are behind their levels; sixteen numbers are read and written.
             unsafe {
                 match self.0 {
                     Level::Avx512 => {
@@ -354,7 +354,7 @@ impl Isa {
         #[cfg(target_arch = "x86_64")]
         {
             let from = bytes.as_ptr();
-            // SAFETY: AVX2 and AVX-512 stand behind their levels; 32 bytes are read, 32 words written.
+            // SAFETY: AVX2 and AVX-512 are behind their levels; 32 bytes are read, 32 words written.
             unsafe {
                 match self.0 {
                     Level::Avx512 => {
@@ -399,7 +399,7 @@ impl Isa {
         let mut out = [0.0; 16];
         #[cfg(target_arch = "x86_64")]
         {
-            // SAFETY: AVX2 and AVX-512 stand behind their levels; sixteen numbers are written.
+            // SAFETY: AVX2 and AVX-512 are behind their levels; sixteen numbers are written.
             unsafe {
                 let bytes = std::mem::transmute::<u128, __m128i>(bytes);
                 let bytes = _mm_sub_epi8(bytes, _mm_set1_epi8(bias));

@@ -13,9 +13,9 @@ pub struct BlockLayout {
     pub rows: usize,
     /// Unit after unit, or field after field.
     pub storage: Storage,
-    /// Bytes of a row before its units. Those of all rows of a group stand before the group's units.
+    /// Bytes of a row before its units. Those of all rows of a group are before the group's units.
     pub front: usize,
-    /// The fields that stand there, and their offsets.
+    /// The fields that are there, and their offsets.
     pub front_fields: Vec<(usize, Field)>,
     /// The fields of a unit and their offsets in it.
     pub fields: Vec<(usize, Field)>,

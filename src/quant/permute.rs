@@ -214,7 +214,7 @@ fn places<F: Form>(min: bool, rest: usize, n: usize, i: usize) -> [usize; 3] {
     let scale = if F::WIDE { 4 } else { 2 };
     let scales = if min { 2 * scale } else { scale };
     if F::PLANAR {
-        // The minima stand before the scales.
+        // The minima are before the scales.
         let first = scale * i;
         let d = if min { first + scale * n } else { first };
         [d, first, scales * n + rest * i]
@@ -328,7 +328,7 @@ fn scaled<const FROM: usize, const TO: usize, const WIDE: bool, const TO_WIDE: b
     loss
 }
 
-/// Where `RUN` bytes of row `row` stand among the nibbles of a unit of `ROWS` blocks.
+/// Where `RUN` bytes of row `row` are among the nibbles of a unit of `ROWS` blocks.
 #[inline(always)]
 fn run_at<const ROWS: usize, const RUN: usize>(row: usize, run: usize) -> usize {
     2 * ROWS + (run * ROWS + row) * RUN

@@ -1,7 +1,7 @@
 //! Types that are another type in another order of bits: rows that stand together, as ik_llama.cpp interleaves
 //! them for its kernels.
 //!
-//! A description's `relaid` says where each number of a unit stands here and there. All orders are such that
+//! A description's `relaid` says where each number of a unit is here and there. All orders are such that
 //! each bit of a number's index moves it by a fixed distance, so a list of distances is the whole order:
 //!
 //! ```text
@@ -82,7 +82,7 @@ fn compiled(from: QuantType) -> Option<Relay> {
     Some(Relay { to, from, moves: moves.collect(), plain_zero: relaid.plain_zero })
 }
 
-/// Where a number of a row stands in a unit, and where in the blocks of its row.
+/// Where a number of a row is in a unit, and where in the blocks of its row.
 fn places(part: &Part, row: usize, number: usize) -> (usize, usize) {
     let moved = |steps: &mut dyn Iterator<Item = usize>, index: usize| -> usize {
         steps.enumerate().filter(|(bit, _)| index >> bit & 1 == 1).map(|(_, step)| step).sum()

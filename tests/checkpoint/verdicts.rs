@@ -9,6 +9,7 @@ use std::{
 use regguf::{
     bytes::Input,
     checkpoint::{self, Options},
+    limits::Limits,
     model::Model,
 };
 use zip::CompressionMethod::{Deflated, Stored};
@@ -252,7 +253,8 @@ fn tensors_of_types_by_name_are_read() {
     ]);
     let file = torch::archive(&pickled(&whole), &[("0", &[0x38; 16]), ("1", &[1; 32])], Stored);
     let folder = in_folder(&[("pytorch_model.bin", &file)]);
-    let weights = checkpoint::weights(&folder.path().join("pytorch_model.bin")).unwrap();
+    let weights =
+        checkpoint::weights(&folder.path().join("pytorch_model.bin"), &Limits::DEFAULT).unwrap();
     let types: Vec<&str> = weights.tensors.iter().map(|t| t.dtype.name).collect();
     assert_eq!(types, ["float8_e4m3fn", "u16"]);
     let verified = regguf(&["verify", "pytorch_model.bin"], folder.path());
@@ -416,7 +418,7 @@ fn parts_of_different_models_are_refused() {
     let mut other = part(1);
     let model = {
         let folder = in_folder(&[("x.pth", &other)]);
-        checkpoint::weights(&folder.path().join("x.pth")).unwrap()
+        checkpoint::weights(&folder.path().join("x.pth"), &Limits::DEFAULT).unwrap()
     };
     let norm = model.tensors.iter().find(|t| t.name == "norm.weight").unwrap();
     let at = norm.at as usize;

@@ -24,6 +24,7 @@ use regguf::{
     container::{self, OpenOptions, imatrix::Importance},
     error::{Error, Result},
     infer::tokenizer::{Special, Tokenizer},
+    limits::Limits,
     model::{Model, Vocab},
     quant::{QuantType, decode_rows, isa::Isa, permute::transform},
 };
@@ -202,9 +203,10 @@ pub const CHECKPOINT: [&str; 13] = [
 fn folder(bytes: &[u8]) {
     with_files(bytes, &CHECKPOINT, |folder| {
         for misfit in [Misfit::Refuse, Misfit::Mend, Misfit::Leave] {
-            if let Some(model) =
-                taken(checkpoint::open(folder, &checkpoint::Options { misfit, drop: None }))
-            {
+            if let Some(model) = taken(checkpoint::open(
+                folder,
+                &checkpoint::Options { misfit, ..Default::default() },
+            )) {
                 used(&model);
             }
         }
@@ -221,11 +223,11 @@ fn weights(weights: &Weights) {
 }
 
 fn torch_file(bytes: &[u8]) {
-    taken(torch::open(&memory(bytes))).iter().for_each(weights);
+    taken(torch::open(&memory(bytes), &Limits::DEFAULT)).iter().for_each(weights);
 }
 
 fn safetensors_file(bytes: &[u8]) {
-    taken(safetensors::open(&memory(bytes))).iter().for_each(weights);
+    taken(safetensors::open(&memory(bytes), &Limits::DEFAULT)).iter().for_each(weights);
 }
 
 fn one_pickle(bytes: &[u8]) {

@@ -41,7 +41,7 @@ fn check(path: &Path) -> Verification {
 fn one<'a>(result: &'a Verification, name: &str) -> &'a Checked {
     let mut found = result.files.iter().filter(|file| file.path.ends_with(name));
     let file = found.next().unwrap_or_else(|| panic!("{name} is not in {:#?}", result.files));
-    assert!(found.next().is_none(), "{name} stands twice in {:#?}", result.files);
+    assert!(found.next().is_none(), "{name} is there twice in {:#?}", result.files);
     file
 }
 

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use regguf::check::files::{Options, Status, verify};
+use regguf::limits::Limits;
 
 use super::{check, download, failure, golden};
 
@@ -17,7 +18,7 @@ fn raw_weights_are_looked_into() {
         fs::write(&path, &bytes).expect("writable");
         let whole = verify(std::slice::from_ref(&path), &options, &());
         assert!(whole.is_good(), "{whole:#?}");
-        let model = regguf::checkpoint::alone(&path).expect("weights");
+        let model = regguf::checkpoint::alone(&path, &Limits::DEFAULT).expect("weights");
         let tensor = &model.tensors[1];
         let at = usize::try_from(tensor.pieces[0].at).expect("small");
         bytes[at..at + 2].copy_from_slice(&0x7e00u16.to_le_bytes());
@@ -124,7 +125,7 @@ fn packed_weights_are_decoded_as_well() {
     assert!(deep().is_good(), "{:#?}", deep());
 
     fs::write(&path, &bytes).expect("writable");
-    let model = regguf::checkpoint::alone(&path).expect("weights");
+    let model = regguf::checkpoint::alone(&path, &Limits::DEFAULT).expect("weights");
     let at = usize::try_from(model.tensors[1].pieces[0].at).expect("small");
     bytes[at..at + 2].copy_from_slice(&0x7e00u16.to_le_bytes());
     fs::write(&path, &bytes).expect("writable");

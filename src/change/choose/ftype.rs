@@ -20,7 +20,7 @@ pub struct FileType {
 
 /// Names, numbers and base types in the order in which llama-quantize looks through them.
 ///
-/// An alias stands before the type that it means, so a number found in this order finds the alias:
+/// An alias is before the type that it means, so a number found in this order finds the alias:
 /// `15` makes `ggml-model-Q4_K.gguf`, as there (llama.cpp tools/quantize, `QUANT_OPTIONS`). The last
 /// three it does not take: one is a type of tensors only, two are types of ggjt v1.
 #[rustfmt::skip]

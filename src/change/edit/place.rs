@@ -125,7 +125,7 @@ fn own_metadata(file: &Input, model: &Model) -> Result<Metadata> {
     Ok(container::open_alone(file, &options)?.metadata)
 }
 
-/// `keys` with the keys of `own` that say a file's place in a set, where these stand there.
+/// `keys` with the keys of `own` that say a file's place in a set, where these are there.
 fn with_split(keys: &Metadata, own: &Metadata) -> Metadata {
     let mut all = Metadata::new();
     let place = |key: &str| own.iter().position(|(own, _)| own == key).unwrap_or(usize::MAX);
@@ -148,7 +148,7 @@ fn source<'a>(model: &'a Model, step: &Step) -> Option<&'a Tensor> {
     model.tensors.get(step.source)
 }
 
-/// Where the edited copy of `file` goes: `-edited` stands before what makes it one of a set.
+/// Where the edited copy of `file` goes: `-edited` is before what makes it one of a set.
 fn renamed(file: &Path, output: Option<&Path>) -> PathBuf {
     let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let (base, rest) = shards::cut(name.strip_suffix(".gguf").unwrap_or(&name));

@@ -13,6 +13,7 @@ use crate::checkpoint::{self, Misfit};
 use crate::container::tail::{self, Kind};
 use crate::container::{OpenOptions, Verdict, detect, has_magic, open, open_alone, pieces};
 use crate::error::Error;
+use crate::limits::Limits;
 use crate::model::{Model, Tail};
 
 /// Whether a file is raw weights by its name and its first bytes; other archives and pickles, as a
@@ -44,11 +45,13 @@ pub(super) fn held(path: &Path, alone: bool) -> Held {
     if is_weights(path) {
         // Of an adapter its settings say more, where they are there.
         let adapter = match checkpoint::adapter::is_adapter(path) {
-            Ok(true) => checkpoint::adapter::open(path),
-            _ => checkpoint::alone(path),
+            Ok(true) => checkpoint::adapter::open(path, &Limits::DEFAULT),
+            _ => checkpoint::alone(path, &Limits::DEFAULT),
         };
         let opened = match adapter {
-            Err(Error::Unknown { .. } | Error::Unsupported { .. }) => checkpoint::alone(path),
+            Err(Error::Unknown { .. } | Error::Unsupported { .. }) => {
+                checkpoint::alone(path, &Limits::DEFAULT)
+            }
             opened => opened,
         };
         return match opened {
@@ -182,7 +185,7 @@ pub(super) fn check_later(path: &Path, model: &Model) -> Vec<Finding> {
     }
 }
 
-/// Whether a file is one of those that stand beside weights: settings in JSON, a tokenizer.
+/// Whether a file is one of those that are beside weights: settings in JSON, a tokenizer.
 pub(super) fn is_companion(path: &Path) -> bool {
     let ends = |ending: &str| path.extension().is_some_and(|e| e == ending);
     let json = || {

@@ -59,6 +59,7 @@ pub enum Status {
 
 /// One file, verified, or a folder of raw weights as the model that they are together.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct Checked {
     /// Its name as the list or the command line has it.
     pub name: String,
@@ -78,6 +79,7 @@ pub struct Checked {
 
 /// One list that took part.
 #[derive(Clone, Debug, Default, Serialize)]
+#[non_exhaustive]
 pub struct ListChecked {
     /// Where it is.
     pub path: PathBuf,
@@ -91,6 +93,7 @@ pub struct ListChecked {
 
 /// A whole verification.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct Verification {
     /// The version of this structure.
     pub schema_version: u32,

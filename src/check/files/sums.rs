@@ -237,7 +237,7 @@ fn is_blake(name: &str) -> bool {
     })
 }
 
-/// Whether a list stands among other text, as in a model card: its other lines are none of it.
+/// Whether a list is among other text, as in a model card: its other lines are none of it.
 fn is_prose(name: &str) -> bool {
     name.ends_with(".md") || name == "huggingface-metadata.txt"
 }

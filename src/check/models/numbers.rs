@@ -32,7 +32,7 @@ pub struct Numbers {
     pub first_bad_row: Option<u64>,
     /// The largest finite weight, without its sign.
     pub largest: f32,
-    /// The row it stands in.
+    /// The row it is in.
     pub largest_row: u64,
     /// Rows of nothing but zeros.
     pub zero_rows: u64,
@@ -91,7 +91,7 @@ impl Numbers {
     }
 }
 
-/// The bits of the largest weight without its sign, in whose order floats are; infinity stands above every
+/// The bits of the largest weight without its sign, in whose order floats are; infinity is above every
 /// number and NaN above infinity.
 #[inline(always)]
 fn largest_of(weights: &[f32]) -> u32 {

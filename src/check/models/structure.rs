@@ -94,7 +94,7 @@ fn duplicates(model: &Model) -> Vec<Finding> {
     let mut seen = BTreeSet::new();
     let twice = model.tensors.iter().filter(|t| !seen.insert(t.name.as_str()));
     twice
-        .map(|t| Finding::failure("duplicate", "stands twice in the file").about(&t.name))
+        .map(|t| Finding::failure("duplicate", "is there twice in the file").about(&t.name))
         .collect()
 }
 
@@ -156,8 +156,7 @@ pub(in crate::check) fn extents(model: &Model) -> Vec<Finding> {
             }
         }
         if unused > 0 {
-            let message =
-                format!("{unused} unused bytes stand between tensors of {}", input.name());
+            let message = format!("{unused} unused bytes are between tensors of {}", input.name());
             findings.push(Finding::note("hole", message));
         }
     }

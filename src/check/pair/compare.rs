@@ -26,6 +26,7 @@ use crate::{
 
 /// How two models differ.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct Comparison {
     /// Metadata keys with different values, or that one side lacks.
     pub metadata: Vec<KeyDifference>,
@@ -43,6 +44,7 @@ pub struct Comparison {
 
 /// A metadata key that differs.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct KeyDifference {
     /// The key.
     pub key: String,
@@ -54,6 +56,7 @@ pub struct KeyDifference {
 
 /// How one tensor differs between two models.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct TensorDifference {
     /// Its GGUF name.
     pub name: String,

@@ -1,4 +1,4 @@
-//! How the rows of queries and keys stand in an old adapter, which its file cannot say: both orders are run.
+//! How the rows of queries and keys are in an old adapter, which its file cannot say: both orders are run.
 //!
 //! In the order in which it was trained an adapter changes its model as it was meant to; in the other it turns rows
 //! of one position's frequency by another's, which spoils whatever is read.
@@ -54,9 +54,11 @@ impl Orders {
         let verdict = match taken.map(name) {
             Some(taken) if taken == better => format!("they are taken as {taken}"),
             Some(taken) => {
-                format!("they stand as {better}, and are taken as {taken} for --rows says so")
+                format!("they are ordered as {better}, and are taken as {taken} for --rows says so")
             }
-            None => format!("they stand as {better}: --rows {better} or --prove takes them so"),
+            None => {
+                format!("they are ordered as {better}: --rows {better} or --prove takes them so")
+            }
         };
         format!(
             "evidence: with the rows of queries and keys as hf the base has a perplexity of {hf:.3}, as ggml \

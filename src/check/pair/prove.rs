@@ -33,7 +33,7 @@ pub fn proof(
 ///
 /// # Errors
 /// [`Error::Refused`] where the outputs differ more than the plan's losses explain; where either model
-/// cannot be run or answers with NaN.
+/// cannot be run or returns NaN.
 pub fn prove(
     model: &Model,
     plan: &Plan,

@@ -13,6 +13,7 @@ use crate::{
 
 /// A reference and the models compared with it.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct CompareReport {
     /// Version of this shape.
     pub schema_version: u32,
@@ -24,6 +25,7 @@ pub struct CompareReport {
 
 /// One model.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct Side {
     /// Its file.
     pub name: String,
@@ -38,11 +40,12 @@ pub struct Side {
 
 /// A model compared with the reference.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct Candidate {
     /// The model.
     #[serde(flatten)]
     pub side: Side,
-    /// The answer in one line.
+    /// The verdict in one line.
     pub verdict: String,
     /// What differs in the files.
     #[serde(flatten)]
@@ -69,11 +72,11 @@ impl Candidate {
     }
 }
 
-/// The answer in one line.
+/// The verdict in one line.
 pub fn verdict(comparison: &Comparison, outputs: Option<&Outputs>) -> String {
     let lacking = comparison.only_first.len() + comparison.only_second.len();
     if lacking > 0 {
-        return format!("not the same model: {lacking} tensors stand on one side only");
+        return format!("not the same model: {lacking} tensors are on one side only");
     }
     let count = |v: Verdict| comparison.tensors.iter().filter(|t| t.verdict == v).count();
     let (other, different, rounded) =

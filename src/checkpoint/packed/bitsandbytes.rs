@@ -160,7 +160,7 @@ impl Rows for FourBits {
 /// The matrix of a `weight` of bytes with an `SCB`; none of other tensors.
 ///
 /// # Errors
-/// Where the scales do not fit, or rows stand in an order of some device.
+/// Where the scales do not fit, or rows are in an order of some device.
 pub fn eight_bits(parts: &Parts, stored: &Stored) -> Result<Option<Matrix>> {
     let Some(stem) = stored.name.strip_suffix(".weight") else { return Ok(None) };
     let (scale, format) = (format!("{stem}.SCB"), format!("{stem}.weight_format"));

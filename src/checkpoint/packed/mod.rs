@@ -1,7 +1,7 @@
 //! Matrices that other programs packed, decoded while they are read.
 //!
 //! A packed matrix is several tensors: codes, scales, often zero points. Each way of packing is a file here, which
-//! says what the parts are called, how codes stand in them, and how a number is made: always in float32, one
+//! says what the parts are called, how codes are in them, and how a number is made: always in float32, one
 //! rounding for each operation that the formula names. In place of the parts comes one matrix of f32 under the name
 //! that it had before, whose bytes are computed when they are asked for; nothing larger than the rows in hand is held.
 //! What has no packed parts, as the layers that `modules_to_not_convert` or `ignore` name, stays as it is.
@@ -44,7 +44,7 @@ const OF_ACTIVATIONS: [&str; 7] = [
     ".q_scale",
 ];
 
-/// Makes a matrix of a tensor of codes and what stands beside it; none where it is not packed that way.
+/// Makes a matrix of a tensor of codes and what is beside it; none where it is not packed that way.
 type Make = fn(&Parts, &Stored) -> Result<Option<Matrix>>;
 /// Every way of packing.
 const WAYS: [Make; 9] = [

@@ -56,7 +56,7 @@ pub struct Blocks {
     pub fill: Fill,
 }
 
-/// Computes the blocks that stand at a byte.
+/// Computes the blocks that are at a byte.
 pub type Fill = Box<dyn Fn(u64, &mut [u8]) -> Result<()> + Send + Sync>;
 
 /// Every tensor of a checkpoint by its name, and what its settings say of quantization.

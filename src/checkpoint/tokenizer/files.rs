@@ -116,7 +116,7 @@ fn unigram(vocab: &Vocab) -> Json {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let (mut pieces, mut added) = (Vec::new(), Vec::new());
     for (id, token) in vocab.tokens.iter().enumerate() {
-        // What is never read stands where its id is, behind all that is.
+        // What is never read is where its id is, behind all that is.
         let unused = vocab.kind(id) == TokenKind::Unused;
         pieces.push(json!([text(token), if unused { UNREAD } else { vocab.score(id) }]));
         if vocab.kind(id) == TokenKind::Control {
@@ -233,7 +233,7 @@ mod tests {
         assert!(notes.is_empty() && read.notes.is_empty(), "{notes:?} {:?}", read.notes);
     }
 
-    /// transformers gives a token that stands only among those added the next free id: StarCoder's stand first.
+    /// transformers gives a token that stands only among those added the next free id: StarCoder's are first.
     #[test]
     fn special_tokens_keep_their_ids() {
         let vocab = Vocab {

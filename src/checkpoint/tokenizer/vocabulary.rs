@@ -74,7 +74,7 @@ pub fn read(
                 (vocab.bos, vocab.eos, vocab.unknown, vocab.padding) = (None, None, None, None);
             }
             add_tokens(folder, settings.as_ref(), rows, &mut read)?;
-            // A tokenizer.json that cannot stand alone still names the special tokens.
+            // A tokenizer.json that cannot be used alone still names the special tokens.
             let from_json = from_json.and_then(Result::ok);
             if let Some(beside) = &from_json {
                 read.vocab.add_bos = beside.vocab.add_bos;

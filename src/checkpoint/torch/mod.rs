@@ -2,7 +2,7 @@
 //!
 //! Three layouts, told apart by their first bytes:
 //!
-//! | layout | written by | what stands where |
+//! | layout | written by | what is where |
 //! |---|---|---|
 //! | zip | torch 1.6 and later | `NAME/data.pkl`, `NAME/data/KEY` for each storage |
 //! | legacy | torch 0.1.11 to 1.5 | five pickles one after the other, then the storages ([`legacy`]) |

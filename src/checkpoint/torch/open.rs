@@ -7,6 +7,7 @@ use crate::{
     bytes::{Input, Source},
     checkpoint::Weights,
     error::Result,
+    limits::Limits,
 };
 
 /// Whether a file begins as one of the three layouts does.
@@ -18,7 +19,7 @@ pub fn is_torch(head: &[u8]) -> bool {
 ///
 /// # Errors
 /// [`crate::error::Error::Malformed`] naming the rule that the file breaks.
-pub fn open(input: &Input) -> Result<Weights> {
+pub fn open(input: &Input, limits: &Limits) -> Result<Weights> {
     let mut head = vec![0; usize::try_from(input.len().min(512)).unwrap_or(0)];
     input.read_at(0, &mut head)?;
     if legacy::is_legacy(&head) {
@@ -26,12 +27,12 @@ pub fn open(input: &Input) -> Result<Weights> {
     } else if tar::is_tar(&head) {
         tar::open(input)
     } else {
-        open_zip(input)
+        open_zip(input, limits)
     }
 }
 
-fn open_zip(input: &Input) -> Result<Weights> {
-    let archive = Archive::open(input)?;
+fn open_zip(input: &Input, limits: &Limits) -> Result<Weights> {
+    let archive = Archive::open(input, limits)?;
     let bad = |field: &str, found: String, wanted: &str| {
         Source::new(input, "pth-zip").malformed(0, field, found, wanted)
     };

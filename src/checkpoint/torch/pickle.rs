@@ -359,7 +359,7 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// Makes the mark that stands before the last item its first byte.
+    /// Makes the mark that is before the last item its first byte.
     fn own_mark(&mut self) {
         if let Some(item) = self.stack.last_mut() {
             item.start = item.start.saturating_sub(1);

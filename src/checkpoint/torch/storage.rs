@@ -93,7 +93,7 @@ impl View {
 pub struct Found {
     /// The named tensors.
     pub views: Vec<View>,
-    /// The model's settings, as params.json has them, where they stand beside the tensors.
+    /// The model's settings, as params.json has them, where they are beside the tensors.
     pub params: Option<Json>,
     /// What was left aside.
     pub notes: Vec<String>,

@@ -29,7 +29,7 @@ pub struct Entry {
     pub name: String,
     /// Its length unpacked.
     pub len: u64,
-    /// Whether its bytes stand in the archive as they are.
+    /// Whether its bytes are in the archive as they are.
     pub stored: bool,
     /// Where its bytes begin in the archive file.
     pub at: u64,
@@ -57,7 +57,7 @@ impl Archive {
     /// # Errors
     /// [`Error::Malformed`] for names that occur twice or leave their folder, entries that overlap,
     /// are encrypted, or are packed in a way other than deflate.
-    pub fn open(input: &Input) -> Result<Archive> {
+    pub fn open(input: &Input, limits: &Limits) -> Result<Archive> {
         let bad = |field: &str, found: String, wanted: &str| {
             Source::new(input, "zip").malformed(0, field, found, wanted)
         };
@@ -65,8 +65,9 @@ impl Archive {
         let config = Config { archive_offset: ArchiveOffset::Known(0) };
         let reader = BufReader::new(Positioned { input: input.clone(), at: 0 });
         let mut zip = ZipArchive::with_config(config, reader).map_err(|e| failed(input, &e))?;
-        if zip.len() as u64 > Limits::DEFAULT.tensors {
-            return Err(bad("directory", format!("{} entries", zip.len()), "at most 1048576"));
+        if zip.len() as u64 > limits.tensors {
+            let wanted = format!("at most {}", limits.tensors);
+            return Err(bad("directory", format!("{} entries", zip.len()), &wanted));
         }
         if zip.has_duplicate_names() {
             return Err(bad("directory", "two entries of one name".into(), "each name once"));

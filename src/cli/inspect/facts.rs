@@ -272,7 +272,7 @@ fn file_type(model: &Model) -> Option<String> {
         return Some(share.to_string());
     }
     let past = past.iter().find(|(id, _)| *id == number).map(|(_, name)| (*name).to_owned());
-    // Aliases stand before the name that they mean.
+    // Aliases are before the name that they mean.
     let now = || FileType::all().filter(|t| !t.copy && u64::from(t.number) == number).last();
     past.or_else(|| now().map(|t| t.name.to_owned())).or_else(|| Some(format!("number {number}")))
 }

@@ -7,6 +7,7 @@ use crate::{
     checkpoint::{self, Options, Stored},
     error::{Error, Result},
     format::container::Container,
+    limits::Limits,
     size,
 };
 
@@ -14,8 +15,9 @@ use crate::{
 pub(super) fn facts(path: &Path, format: &'static Container) -> Result<Facts> {
     let word = shell_word(&path.display().to_string());
     // What comes next is what that command says.
+    let limits = &Limits::DEFAULT;
     let opened = match checkpoint::adapter::is_adapter(path)? {
-        true => checkpoint::adapter::open(path),
+        true => checkpoint::adapter::open(path, limits),
         false => checkpoint::open(path, &Options::default()),
     };
     let next = match opened {
@@ -26,7 +28,7 @@ pub(super) fn facts(path: &Path, format: &'static Container) -> Result<Facts> {
         Err(Error::Interrupted) => return Err(Error::Interrupted),
         Err(error) => format!("nothing: {error}"),
     };
-    let survey = checkpoint::survey(path)?;
+    let survey = checkpoint::survey(path, limits)?;
     let mut types: Vec<Share> = Vec::new();
     for stored in &survey.tensors {
         let name = stored.dtype.name;

@@ -175,7 +175,7 @@ impl Walk<'_> {
     }
 }
 
-/// Reads rows that stand in groups as all queries, all keys, all values; none where they are no whole heads.
+/// Reads rows that are in groups as all queries, all keys, all values; none where they are no whole heads.
 fn regroup(tensor: &mut Tensor, heads: (Option<i64>, Option<i64>)) -> Option<()> {
     let heads_of = |n: Option<i64>| n.and_then(|n| u64::try_from(n).ok());
     let (queries, groups) = (heads_of(heads.0)?, heads_of(heads.1)?);

@@ -19,7 +19,7 @@ use crate::{
     quant::isa::Isa,
 };
 
-/// What stands in the place of attention.
+/// What is in the place of attention.
 #[derive(Debug)]
 pub struct TimeMix {
     /// The share of the new vector in what keys are made of.
@@ -42,7 +42,7 @@ pub struct TimeMix {
     pub out: Linear,
 }
 
-/// What stands in the place of the feed-forward part.
+/// What is in the place of the feed-forward part.
 #[derive(Debug)]
 pub struct ChannelMix {
     /// The share of the new vector in what goes up.

@@ -1,7 +1,7 @@
 //! Byte-level byte-pair encoding, as GPT-2 and LLaMA 3 use it.
 //!
 //! A text is cut into pieces by the file's pre-tokenizer; in each piece, single bytes are joined by the
-//! merge that stands first in the list, the leftmost where it occurs twice, until none applies.
+//! merge that is first in the list, the leftmost where it occurs twice, until none applies.
 //! Files store bytes as printable characters ([`crate::model::printable`]).
 
 #![allow(clippy::indexing_slicing, reason = "symbols name each other by their places in one list")]

@@ -355,7 +355,7 @@ impl Tokenizer {
     /// The tokens of a text that a person gives, as [`Tokenizer::encode_whole`].
     ///
     /// # Errors
-    /// Where texts are ids, and something else stands in this one, or nothing.
+    /// Where texts are ids, and something else is in this one, or nothing.
     pub fn read(&self, text: &str) -> Result<Vec<u32>> {
         let tokens = self.encode_whole(text, Special::Text);
         let strange = tokens.is_empty() || tokens.iter().any(|id| self.stored(*id).is_none());
@@ -531,7 +531,7 @@ impl Matcher {
         Matcher { by_first }
     }
 
-    /// Length and token of the longest text that stands at `at`.
+    /// Length and token of the longest text that is at `at`.
     fn longest_at(&self, text: &[u8], at: usize) -> Option<(usize, u32)> {
         let rest = text.get(at..)?;
         let list = self.by_first.get(rest.first()?)?;

@@ -20,7 +20,7 @@ pub struct Spm {
     /// Texts with plain spaces, of tokens that text can become.
     ids: HashMap<Box<[u8]>, u32>,
     scores: Vec<f32>,
-    /// Tokens that may stand between merges but not in the result.
+    /// Tokens that may be between merges but not in the result.
     unused: Vec<bool>,
     bytes: Vec<Option<u32>>,
     unknown: u32,

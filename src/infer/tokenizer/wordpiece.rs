@@ -1,6 +1,6 @@
 //! WordPiece: words in lower case and without accents, each cut into the longest tokens from its beginning on.
 //!
-//! A token that begins a word has U+2581 before it in GGUF, others stand as they are (`vocab.txt` marks those instead,
+//! A token that begins a word has U+2581 before it in GGUF, others are as they are (`vocab.txt` marks those instead,
 //! by `##`). A word of which any part is no token is one unknown token.
 //!
 //! Source: transformers, tokenization_bert.py: BasicTokenizer, WordpieceTokenizer; llama.cpp, llama-vocab.cpp:
@@ -23,7 +23,7 @@ pub struct WordPiece {
     tokens: HashMap<Box<[u8]>, u32>,
     unknown: u32,
     lowercase: bool,
-    /// Finds words: signs and ideographs each alone, and whatever else stands between spaces.
+    /// Finds words: signs and ideographs each alone, and whatever else is between spaces.
     words: Regex,
     /// Finds what no word has: marks on letters and characters for control.
     dropped: Regex,

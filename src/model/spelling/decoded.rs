@@ -80,7 +80,7 @@ fn single_bytes(tokens: &Texts) -> Option<Vec<(usize, u8)>> {
     Some(found.chain(high.map(|(n, byte)| (rest + 34 + n, byte))).collect())
 }
 
-/// What transformers takes the space from that stands before it.
+/// What transformers takes the space from that is before it.
 const CLEANED: [&str; 10] = [".", "?", "!", ",", "'", "n't", "'m", "'s", "'ve", "'re"];
 
 /// Whether `text` may have lost a space.

@@ -19,7 +19,7 @@ pub(super) fn of_tokens(vocab: &Vocab) -> Option<Vec<String>> {
         if learned && (odd || known) {
             return None;
         }
-        // What was added by hand stands behind all that was learned.
+        // What was added by hand is behind all that was learned.
         odd |= !learned && text.chars().count() > 1;
     }
     (merges.in_order.len() >= FEW).then_some(merges.in_order)

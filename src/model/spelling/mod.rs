@@ -2,7 +2,7 @@
 //! merges, which those files never stored.
 //!
 //! Ids of byte pairs were given in the order of the merges, so the merges follow from them: a token that the
-//! merges before it leave in two parts is the next merge. What stands behind the first token that no merge
+//! merges before it leave in two parts is the next merge. What is behind the first token that no merge
 //! makes was added by hand, and so were runs of spaces behind the last merge.
 
 mod decoded;
@@ -172,7 +172,7 @@ impl Walk {
         }
         match tail {
             Some(id) if late > added => {
-                Err(format!("token {id} stands among the byte pairs and is none"))
+                Err(format!("token {id} is among the byte pairs and is none"))
             }
             _ => last.ok_or_else(|| {
                 "its tokens are no byte pairs in the order in which they were learned".to_owned()
@@ -205,7 +205,7 @@ impl Walk {
 
     fn vocab(mut self, rule: &Tokenizer, kinds: &[TokenKind], learned: (usize, usize)) -> Vocab {
         let (last, rank) = learned;
-        // Added tokens stand as people type them, runs of spaces that were learned too among them.
+        // Added tokens are as people type them, runs of spaces that were learned too among them.
         let mut added = HashSet::new();
         let mut vocab =
             Vocab { model: rule.model.clone(), pre: rule.pre.clone(), ..Vocab::default() };
@@ -278,7 +278,7 @@ pub fn behind(rule: &Tokenizer, word: impl Fn(&str) -> Option<i64>, file: &Vocab
     vocab
 }
 
-/// SentencePiece's pieces, which stand as GGUF writes them.
+/// SentencePiece's pieces, which are as GGUF writes them.
 fn pieces(rule: &Tokenizer, records: &Vocab) -> Spelled {
     let mut vocab = Vocab {
         model: rule.model.clone(),
@@ -368,7 +368,7 @@ fn alphabet(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| letter(*byte)).collect()
 }
 
-/// The bytes of a token that stands in GPT-2's letters; none where it has others.
+/// The bytes of a token that is in GPT-2's letters; none where it has others.
 pub fn from_alphabet(text: &[u8]) -> Option<Vec<u8>> {
     let byte = |c: char| (0..=255).find(|byte| letter(*byte) == c);
     std::str::from_utf8(text).ok()?.chars().map(byte).collect()

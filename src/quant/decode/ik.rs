@@ -57,7 +57,7 @@ fn extra(b: &[u8], g: usize) -> usize {
     usize::from(b[2 + g / 8] >> (g % 8) & 1)
 }
 
-/// Where the 16 weights of block `g` stand among rows of 32 bytes that hold two bits a weight: their first
+/// Where the 16 weights of block `g` are among rows of 32 bytes that hold two bits a weight: their first
 /// byte, and the shift.
 #[inline(always)]
 fn twos(g: usize) -> (usize, usize) {

@@ -1,6 +1,6 @@
 //! i-quants that number points of a code book, groups of 8 or 4 weights a point: IQ1, IQ2, IQ3.
 //!
-//! IQ2 and IQ3 books hold magnitudes. Signs stand beside: eight bits, or seven where the eighth makes
+//! IQ2 and IQ3 books hold magnitudes. Signs are beside: eight bits, or seven where the eighth makes
 //! the number of minus signs even. IQ1 books hold -1, 0, 1; a delta of an eighth moves a group.
 //!
 //! ```text

@@ -119,7 +119,7 @@ fn q5_k_256(isa: Isa, b: &[u8; 176], out: &mut [f32; 256]) {
 }
 
 /// `d * s * (w - 32)`, four bits of `w` in `ql` and two in `qh`: of each half of the super-block, the
-/// quarters stand in the low nibbles of `ql`, then in the high ones, and up through the bytes of `qh`.
+/// quarters are in the low nibbles of `ql`, then in the high ones, and up through the bytes of `qh`.
 #[inline(always)]
 fn q6_k_256(isa: Isa, b: &[u8; 210], out: &mut [f32; 256]) {
     let d = half_at(isa, b, 208);

@@ -100,7 +100,7 @@ pub(crate) fn q4_1_halves_f16(isa: Isa, b: &[u8; 20], out: &mut [f32; 32]) {
     out.as_chunks_mut().0.copy_from_slice(&isa.nibbles(sixteen(b), 0, d, -m));
 }
 
-/// As Q4_1 but for one weight, which stands by itself.
+/// As Q4_1 but for one weight, which is by itself.
 #[inline(always)]
 fn q4_1_o(isa: Isa, b: &[u8; 24], out: &mut [f32; 32]) {
     pairs(&b[8..], out, offset(half_at(isa, b, 0), half_at(isa, b, 2)));

@@ -118,7 +118,7 @@ impl Whole<84, SUPER> for Q2K {
 }
 
 /// Numbers of two bits, less four unless the bit in the first 32 bytes is set; no minima. Of the scales' bits
-/// above the lowest four, those of four scales stand in one word.
+/// above the lowest four, those of four scales are in one word.
 pub(crate) struct Q3K;
 
 impl Whole<110, SUPER> for Q3K {
@@ -199,7 +199,7 @@ fn pairs(isa: Isa, head: &[u8], qs: &[u8], qh: &[u8; 32], v: &mut [i16; SUPER]) 
     Head { d: half_at(isa, head, 0), dmin: half_at(isa, head, 2), mins }
 }
 
-/// Numbers of six bits less 32: the quarters of each half of the super-block stand in the low nibbles of
+/// Numbers of six bits less 32: the quarters of each half of the super-block are in the low nibbles of
 /// its 64 bytes, then in the high ones, and up through the bytes of the two bits above; no minima.
 pub(crate) struct Q6K;
 

@@ -286,7 +286,7 @@ fn digit(id: f32, x: f32, top: i32) -> u32 {
     nearest_int(0.5 * (id * x - 1.0)).min(top).max(0) as u32
 }
 
-/// The level of the digit that stands at `shift` in a code.
+/// The level of the digit that is at `shift` in a code.
 #[inline(always)]
 fn level(code: u32, shift: u32, mask: u32) -> f32 {
     ((code >> shift & mask) * 2 + 1) as i32 as f32

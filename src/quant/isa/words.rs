@@ -16,7 +16,7 @@ impl Isa {
         #[cfg(target_arch = "x86_64")]
         {
             let (sum, a, b) = (sum.as_mut_ptr(), a.as_ptr(), b.as_ptr());
-            // SAFETY: AVX2 and AVX-512 stand behind their levels; each array has 64 bytes.
+            // SAFETY: AVX2 and AVX-512 are behind their levels; each array has 64 bytes.
             unsafe {
                 match self.0 {
                     Level::Avx512 => {
