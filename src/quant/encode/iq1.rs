@@ -20,12 +20,18 @@ use crate::per_isa;
 use crate::quant::half::half_from_f32;
 use crate::quant::isa::Isa;
 
-/// What the three digits are worth under each shift: plus, then minus.
+/// What the three digits are worth under each shift, `digit - 1 + 1/8` and `digit - 1 - 1/8`. Each row is the
+/// other one mirrored, which is how [`round`] gets rid of negative scales.
 const LEVELS: [[f32; 3]; 2] = [[-0.875, 0.125, 1.125], [-1.125, -0.125, 0.875]];
 
-/// The best cuts of every sub-block, found so far.
+/// The best cuts of every sub-block, found so far; a sub-block a lane.
+///
+/// Levels `q` with scale `s` leave the error `sum w (x - s q)^2`. With `qx = sum w q x` and `q2 = sum w q^2` the best
+/// scale is `s = qx / q2`, and it leaves `sum w x^2 - qx^2 / q2`: the greatest `qx^2 / q2` wins.
 struct Best {
+    /// `qx^2 / q2`.
     score: Lanes,
+    /// `qx / q2`, which may be negative.
     scale: Lanes,
     /// `first << 16 | second << 8 | shifts`, which a float holds; [`NOTHING`] before the first find.
     what: Lanes,
@@ -42,6 +48,7 @@ impl Best {
     /// Takes cuts and shifts in the lanes where they beat the best.
     #[inline(always)]
     fn offer(&mut self, qx: Lanes, q2: Lanes, first: usize, second: usize, shifts: usize) {
+        // `qx^2 > score * q2` in place of a division for every pair; a pair without weight never wins.
         let gain = (qx * qx).where_set(q2.above(Lanes::ZERO), Lanes::splat(f32::NEG_INFINITY));
         let better = gain.above(self.score * q2);
         if better.any() {
@@ -65,7 +72,8 @@ impl Best {
 /// The indices of the numbers in ascending order, equals by index, as a stable sort leaves them.
 #[inline(always)]
 fn ascending<const N: usize>(x: &[f32; N]) -> [u8; N] {
-    // Integers in the order of the numbers; both zeros alike.
+    // Integers in the order of the numbers, both zeros alike: below zero a float's bits count backwards, so all
+    // but the sign are turned over. Ranks are counted, N^2 comparisons without a branch, as N is 16 or 32.
     let key = x.map(|x| {
         let bits = (x + 0.0).to_bits() as i32;
         bits ^ (bits >> 31) & i32::MAX
@@ -86,12 +94,16 @@ fn ascending<const N: usize>(x: &[f32; N]) -> [u8; N] {
 
 /// A super-block cut into sub-blocks of `N`.
 struct Cut<const N: usize> {
+    /// What an error of each number counts.
     weight: [[f32; N]; 16],
+    /// The indices of the numbers in ascending order.
     order: [[u8; N]; 16],
     /// Whether the sub-block holds anything but zeros, as good as.
     full: [bool; 16],
 }
 
+/// Weights errors by `importance * sqrt(2 * mean of x^2 + x^2)`, or by `x^2` where there is no imatrix data. A
+/// sub-block whose numbers are all below `smallest` is stored as zeros.
 #[inline(always)]
 fn cut<const N: usize>(x: &[[f32; N]], importance: Option<&[f32]>, smallest: f32) -> Cut<N> {
     let variance = 2.0 * x.as_flattened().iter().fold(0.0, |sum, x| sum + x * x) / SUPER as f32;
@@ -136,11 +148,14 @@ fn round<const N: usize, const GROUPS: usize>(
         digit[usize::from(i)] = u16::from(at >= first) + u16::from(at >= second);
     }
     let mut out = Rounded { point: [0; GROUPS], scale, shift };
+    // The stored scale has no sign: `-s * q` is `s` times the mirrored level of the other shift.
     if scale < 0.0 {
         digit = digit.map(|digit| 2 - digit);
         out.scale = -scale;
         out.shift = shift.map(|shift| 1 - shift);
     }
+    // Of the 3^8 combinations of eight digits the book has 2048; the others are moved to a point near by, and then
+    // another scale is best.
     let mut moved = false;
     for k in 0..GROUPS {
         let code = (0..8).fold(0, |code, i| code | digit[8 * k + i] << (2 * i));
@@ -164,12 +179,16 @@ fn round<const N: usize, const GROUPS: usize>(
     out
 }
 
+/// The level of number `i` of a group: two bits of its point, and the shift.
 #[inline(always)]
 fn worth(point: u16, i: usize, shift: usize) -> f32 {
     f32::from(point >> (2 * i) & 3) + LEVELS[shift][0]
 }
 
-/// IQ1_S: one shift for 32 numbers. Two super-blocks at a time fill the lanes.
+/// IQ1_S: one shift for 32 numbers. Two super-blocks at a time fill the lanes: eight sub-blocks each.
+///
+/// Cuts at `first <= second` give three runs of the ascending numbers, one for each digit, so the sums over each run
+/// are differences of two running sums: 561 pairs of cuts and two shifts cost a few operations each.
 #[inline(always)]
 fn s_body(
     isa: Isa,
@@ -233,6 +252,7 @@ fn s_pack(isa: Isa, x: &[[f32; 32]], cut: &Cut<32>, best: &Best, lane: usize, ou
     }
     let mut d = 0.0;
     if largest != 0.0 {
+        // A scale is `d * (2 * l + 1)` with three bits of `l`: 1 to 15 times `d`.
         d = largest / 15.0;
         let id = 1.0 / d;
         for b in 0..8 {
@@ -240,6 +260,7 @@ fn s_pack(isa: Isa, x: &[[f32; 32]], cut: &Cut<32>, best: &Best, lane: usize, ou
             high[b] |= shifts[b] << 15 | (l as u16) << 12;
         }
     }
+    // The factor is ggml's, which gives no reason for it.
     out[..2].copy_from_slice(&half_from_f32(d * 1.125).to_le_bytes());
     for (bytes, high) in out[34..].as_chunks_mut::<2>().0.iter_mut().zip(high) {
         *bytes = high.to_le_bytes();
@@ -286,9 +307,11 @@ fn m_body(isa: Isa, x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8;
             sumq2 += cut.weight[b][i] * q * q;
         }
     }
+    // With all the rounded scales known, one least-squares step for the scale of the whole super-block.
     if sumq2 > 0.0 {
         d = sumqx / sumq2;
     }
+    // The factor is ggml's, which gives no reason for it. Its four nibbles are above the scales of four words.
     let half = half_from_f32(d * 1.1125);
     for (k, bytes) in out[48..].as_chunks_mut::<2>().0.iter_mut().enumerate() {
         *bytes = (scales[k] | (half >> (4 * k) & 15) << 12).to_le_bytes();
