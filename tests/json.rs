@@ -65,6 +65,7 @@ fn every_field_is_documented_and_every_object_has_its_version() {
         format!(
             "imatrix --json T/E9/ggml-model-q4_0.gguf -f ../LICENSE -c 64 --chunks 2 -o {out}/i.gguf"
         ),
+        "imatrix --json --in-file imatrix/T.gguf --show-statistics".to_owned(),
         "explain --json ggjt-v1-llama".to_owned(),
         format!("batch upgrade --json --dry-run T/E5 -o {out}/plan"),
         format!("batch upgrade --json T/E5 -o {out}/batch"),

@@ -1,46 +1,84 @@
-//! `regguf imatrix`: which columns of each matrix matter, for `quantize --imatrix`.
+//! `regguf imatrix`: which columns of each matrix matter, for `quantize --imatrix`; files of that put together,
+//! converted and looked into.
 
 use std::{path::PathBuf, process::ExitCode};
 
 use super::{
     Globals,
     json::{self, VERSION},
+    print,
     progress::Tokens,
     remark,
     runner::{WindowArgs, with_threads},
+    text,
 };
 use crate::{
     bytes::{
         Input,
         replace::{check_interrupt, check_target, write_small},
     },
-    container::imatrix::{Importance, Measured},
+    container::imatrix::{Importance, Measured, statistics},
     error::{Error, Result},
     infer::{Session, Want, perplexity::windows},
 };
 
 /// What the person typed.
 #[derive(Debug, clap::Args)]
+#[command(mut_arg("model", |arg| arg.required_unless_present("in_file")))]
+#[command(mut_arg("file", |arg| arg.required(false).required_unless_present("in_file")))]
 #[command(after_help = "\
 Examples:
   regguf imatrix model-f16.gguf -f calibration.txt
   regguf imatrix -m model-f16.gguf -f calibration.txt --chunks 100 -o imatrix.dat
+  regguf imatrix --in-file imatrix.dat -o imatrix.gguf                the other format, either way
+  regguf imatrix --in-file english.gguf,code.gguf -o both.gguf        both together
+  regguf imatrix --in-file imatrix.gguf --show-statistics             which tensors matter most
   regguf quantize --imatrix imatrix.gguf model-f16.gguf IQ3_XXS       what it is for")]
 pub struct Args {
     #[command(flatten)]
     windows: WindowArgs,
+    /// Put together what these files hold, instead of reading a text; repeatable
+    #[arg(long, value_name = "FILE,FILE", value_delimiter = ',', conflicts_with_all = ["model", "file"])]
+    in_file: Vec<PathBuf>,
+    /// Print which tensors and layers matter most, and write nothing
+    #[arg(long, requires = "in_file", conflicts_with = "output")]
+    show_statistics: bool,
     /// Where to write: `.dat` in the format of 2024, anything else as GGUF
     #[arg(short, long, value_name = "OUT", default_value = "imatrix.gguf")]
     output: PathBuf,
+    /// The format, whatever the name of the file
+    #[arg(long, value_name = "gguf|dat", value_parser = ["gguf", "dat"], hide_possible_values = true)]
+    output_format: Option<String>,
     #[command(flatten)]
     force: super::common::ForceArg,
     #[command(flatten)]
     json: super::common::JsonArg,
 }
 
-/// Reads the text window by window and writes what was seen.
+/// Reads files, or the text window by window, and writes what was seen.
 pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
-    with_threads(args.windows.t.t, || collect(args, globals))
+    if args.in_file.is_empty() {
+        return with_threads(args.windows.t.t, || collect(args, globals));
+    }
+    let mut inputs = Vec::new();
+    for path in &args.in_file {
+        let input = Input::open(path)?;
+        let measured = Measured::of(&input)?;
+        inputs.push((input, measured));
+    }
+    let stated = inputs.iter().find_map(|(_, measured)| measured.chunk_size.filter(|n| *n > 0));
+    let chunk_size = args.windows.context.or(stated).unwrap_or_else(|| args.windows.context());
+    let (files, mut all): (Vec<Input>, Vec<Measured>) = inputs.into_iter().unzip();
+    let mut joined = all.remove(0);
+    for (other, file) in all.into_iter().zip(files.iter().skip(1)) {
+        joined.merge(other, &file.name(), chunk_size)?;
+    }
+    if args.show_statistics {
+        return show(args, &joined);
+    }
+    let files: Vec<&Input> = files.iter().collect();
+    check_target(&args.output, args.force.force, &files)?;
+    write(args, globals, joined, chunk_size)
 }
 
 fn collect(args: &Args, globals: &Globals) -> Result<ExitCode> {
@@ -57,6 +95,9 @@ fn collect(args: &Args, globals: &Globals) -> Result<ExitCode> {
         )));
     }
     let mut measured = Measured::default();
+    measured.datasets = vec![args.windows.text()?.as_os_str().as_encoded_bytes().to_vec()];
+    measured.chunks = u32::try_from(windows.len()).unwrap_or(u32::MAX);
+    measured.chunk_size = Some(args.windows.context());
     let mut session = Session::tapped(&loaded.weights, context, &mut measured);
     let bar = Tokens::new(globals, windows.len().saturating_mul(context));
     for window in &windows {
@@ -66,23 +107,101 @@ fn collect(args: &Args, globals: &Globals) -> Result<ExitCode> {
         bar.advance(window.len());
     }
     drop((session, bar));
-    let dataset = args.windows.file.display().to_string();
-    let count = u32::try_from(windows.len()).unwrap_or(u32::MAX);
-    let bytes = match args.output.extension().is_some_and(|e| e == "dat") {
-        true => measured.to_dat(&dataset, count, args.windows.context)?,
-        false => measured.to_gguf(&dataset, count, args.windows.context)?,
+    write(args, globals, measured, args.windows.context())
+}
+
+/// Writes the file and says what it holds, and what its format does not.
+fn write(args: &Args, globals: &Globals, measured: Measured, chunk_size: u32) -> Result<ExitCode> {
+    let is_dat = match &args.output_format {
+        Some(format) => format == "dat",
+        None => args.output.extension().is_some_and(|ending| ending == "dat"),
+    };
+    let (matrices, chunks) = (measured.len(), measured.chunks);
+    let tokens = measured.chunk_size.map(|size| u64::from(chunks) * u64::from(size));
+    let mut notes = Vec::new();
+    let bytes = if is_dat {
+        let lost = measured.lost_in_dat();
+        if !lost.is_empty() && !args.in_file.is_empty() {
+            notes.push(format!("a .dat file does not hold {}", lost.join(", nor ")));
+        }
+        measured.to_dat()?
+    } else {
+        if measured.chunk_size.is_none() && args.windows.context.is_none() {
+            notes.push(format!("the .dat file does not say of how many tokens a chunk was: {chunk_size} are assumed (-c)"));
+        }
+        measured.to_gguf(chunk_size)?
     };
     // As quantize will read it.
     Importance::of(&Input::memory(&args.output, bytes.clone()))?;
     write_small(&args.output, &bytes, args.force.force)?;
-    let (matrices, output) = (measured.len(), args.output.display());
+    let output = args.output.display();
     if args.json.json {
         let report = serde_json::json!({
             "schema_version": VERSION, "output": output.to_string(), "matrices": matrices,
-            "windows": count, "tokens": count.saturating_mul(args.windows.context),
+            "windows": chunks, "tokens": tokens, "notes": notes,
         });
         return json::print(&report).map(|()| ExitCode::SUCCESS);
     }
-    remark(globals, &format!("{output}: {matrices} matrices over {count} windows"));
+    notes.iter().for_each(|note| remark(globals, &format!("note: {note}")));
+    let windows = text::counted(chunks, "window", "windows");
+    remark(globals, &format!("{output}: {matrices} matrices over {windows}"));
     Ok(ExitCode::SUCCESS)
+}
+
+/// The tables of llama-imatrix: tensors, and layers.
+fn show(args: &Args, measured: &Measured) -> Result<ExitCode> {
+    let tensors = measured.statistics();
+    let layers = statistics::of_layers(&tensors);
+    if args.json.json {
+        let report = serde_json::json!({
+            "schema_version": VERSION, "matrices": measured.len(), "tensors": tensors, "layers": layers,
+        });
+        return json::print(&report).map(|()| ExitCode::SUCCESS);
+    }
+    let cells = |heads: &[&str]| heads.iter().map(|head| (*head).to_owned()).collect::<Vec<_>>();
+    let none = || "-".to_owned();
+    let mut rows = vec![cells(&[
+        "layer",
+        "tensor",
+        "sum",
+        "least",
+        "most",
+        "mean",
+        "deviation",
+        "active",
+        "columns",
+        "entropy",
+        "of most",
+        "ZD",
+        "cosine",
+    ])];
+    rows.extend(tensors.iter().map(|one| {
+        vec![
+            one.layer().map_or_else(none, |layer| layer.to_string()),
+            one.kind().to_owned(),
+            format!("{:.2}", one.sum),
+            format!("{:.4}", one.min),
+            format!("{:.4}", one.max),
+            format!("{:.2}", one.mean),
+            format!("{:.2}", one.deviation),
+            percent(one.active),
+            one.columns.to_string(),
+            format!("{:.4}", one.entropy),
+            percent(one.entropy_share),
+            percent(one.zd),
+            one.cosine.map_or_else(none, |cosine| format!("{cosine:.4}")),
+        ]
+    }));
+    print(&text::table(&rows))?;
+    let mut rows = vec![cells(&["layer", "sum", "ZD", "cosine"])];
+    rows.extend(layers.iter().map(|one| {
+        let cosine = format!("{:.4}", one.cosine);
+        vec![one.layer.to_string(), format!("{:.2}", one.sum), percent(one.zd), cosine]
+    }));
+    print(&format!("\n{}", text::table(&rows)))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn percent(part: f64) -> String {
+    format!("{:.2}%", 100.0 * part)
 }

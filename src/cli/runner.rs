@@ -72,12 +72,12 @@ pub struct WindowArgs {
     #[command(flatten)]
     model: ModelArg,
     /// The text; `-` is standard input
-    #[arg(short, long, value_name = "TEXT")]
-    pub file: PathBuf,
-    /// Tokens in a window
-    #[arg(short, long = "ctx-size", value_name = "N", default_value_t = 512,
+    #[arg(short, long, value_name = "TEXT", required = true)]
+    file: Option<PathBuf>,
+    /// Tokens in a window [default: 512]
+    #[arg(short, long = "ctx-size", value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..))]
-    pub context: u32,
+    pub context: Option<u32>,
     /// Read only the first N windows
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     chunks: Option<u32>,
@@ -99,15 +99,25 @@ impl WindowArgs {
         let path = self.model.path(globals)?;
         let (stated, precision) = (self.stated.stated(), self.precision.activations);
         let loaded = Loaded::open(&path, &self.open, &self.lora, &stated, precision, globals)?;
-        let stdin = self.file.as_os_str() == "-";
-        let text = if stdin { read_stdin()? } else { read_text(&self.file)? };
+        let file = self.text()?;
+        let text = if file.as_os_str() == "-" { read_stdin()? } else { read_text(file)? };
         let tokens = loaded.tokenizer.read(&text)?;
         Ok((loaded, tokens))
     }
 
+    /// Where the text is.
+    pub fn text(&self) -> Result<&Path> {
+        self.file.as_deref().ok_or_else(|| Error::Usage("which text?".to_owned()))
+    }
+
     /// The tokens of one window.
+    pub fn context(&self) -> u32 {
+        self.context.unwrap_or(512)
+    }
+
+    /// The same, as a length.
     pub fn window(&self) -> usize {
-        usize::try_from(self.context).unwrap_or(usize::MAX)
+        usize::try_from(self.context()).unwrap_or(usize::MAX)
     }
 
     /// The most windows to read.
