@@ -26,7 +26,8 @@ fn files() -> BTreeMap<String, PathBuf> {
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
-            if path.is_dir() {
+            // Imatrix data is in GGUF files too, which are no models.
+            if path.is_dir() && !path.ends_with("imatrix") {
                 folders.push(path);
                 continue;
             }

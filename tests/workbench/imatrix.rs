@@ -49,8 +49,7 @@ fn files_are_converted_and_put_together_as_by_llama_imatrix() {
             differ.push(format!("{inputs:?} {format}"));
         }
     }
-    // sum / 20480 * 40 is rounded twice there; sum / 512 not at all.
-    assert_eq!(differ, [r#"["imatrix/T.gguf"] dat"#]);
+    assert!(differ.is_empty(), "{differ:?}");
     assert_eq!(runs.len(), 8);
 }
 

@@ -203,7 +203,8 @@ impl Measured {
         });
     }
 
-    /// Adds what another `file` holds of the same model; calls count for chunks of `chunk_size` tokens.
+    /// Adds what another `file` holds of the same model. Calls count for chunks of `chunk_size` tokens, and so do
+    /// the chunks of both together, for the two may have been made with others.
     ///
     /// # Errors
     /// Where it is about matrices of another shape.
@@ -227,7 +228,10 @@ impl Measured {
         }
         // As llama-imatrix writes them: by name.
         self.entries.values_mut().for_each(|seen| seen.place = 0);
-        self.chunks = self.chunks.saturating_add(other.chunks);
+        let counts = self.entries.values().flat_map(|seen| &seen.counts);
+        let chunks = counts.max().map_or(0, |most| most / i64::from(chunk_size.max(1)));
+        self.chunks = u32::try_from(chunks).unwrap_or(u32::MAX);
+        self.chunk_size = Some(chunk_size);
         self.datasets.extend(other.datasets);
         Ok(())
     }
