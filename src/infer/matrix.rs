@@ -6,7 +6,7 @@ use memmap2::Mmap;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::{dot::dot_of, fused, panel, rounded, whole};
+use super::{fused, panel, rounded, whole};
 use crate::quant::{
     QuantType,
     activations::{self, Codes},
@@ -244,21 +244,9 @@ impl Matrix {
             });
         }
         let mut xs = xs.to_vec();
-        let mut beside = vec![Vec::new(); count];
-        let vectors = xs.par_chunks_mut(self.cols).zip(&mut beside);
-        vectors.for_each(|(x, beside)| activations::round(isa, self.quant, x, beside));
+        let vectors = xs.par_chunks_mut(self.cols);
+        vectors.for_each(|x| activations::round(isa, self.quant, x));
         self.multiply_stored(&xs, count, out);
-        if beside.iter().all(Vec::is_empty) {
-            return;
-        }
-        // The minima meet sums that were rounded by themselves.
-        let minima: Vec<Vec<f32>> =
-            self.stored().map(|row| activations::minima(self.quant, row)).collect();
-        out.par_chunks_mut(self.rows).zip(&beside).for_each(|(out, beside)| {
-            for (out, minima) in out.iter_mut().zip(&minima) {
-                *out += dot_of(isa, minima, beside);
-            }
-        });
     }
 
     /// The bytes of each row.

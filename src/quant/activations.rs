@@ -22,46 +22,22 @@ use super::{
     half::{f32_from_half, half_from_f32},
     isa::Isa,
 };
-use crate::{
-    format::block::{Activations, Kind, Storage},
-    per_isa,
-};
+use crate::{format::block::Activations, per_isa};
 
 /// Numbers of a block of Q8_0 and Q8_1.
 pub const BLOCK: usize = 32;
 
-/// Rounds activations that rows of type `quant` are multiplied with: `xs` is rows of them, one after another.
-/// Where the weights have a minimum that meets the stated sum of a block, `beside` becomes what that sum has
-/// more than the numbers of the block together, a number for each block of 32; otherwise it becomes empty.
-pub fn round(isa: Isa, quant: QuantType, xs: &mut [f32], beside: &mut Vec<f32>) {
-    let Some(activations) = quant.block().activations else { return beside.clear() };
-    let stated = activations == Activations::Q8_1;
-    beside.resize(if stated { xs.len() / BLOCK } else { 0 }, 0.0);
-    match activations {
-        Activations::F16 => halves(isa, xs),
-        Activations::Bf16 => upper_halves(isa, xs),
-        Activations::Q8_0 | Activations::Q8_1 => blocks(isa, xs, true, beside),
-        Activations::Q8_0F32 => blocks(isa, xs, false, beside),
-        Activations::Q8K => super_blocks(isa, xs, quant.layout().elements),
+/// Rounds activations that rows of type `quant` are multiplied with: `xs` is rows of them, one after another. A stated
+/// sum has no place among them: what meets one is multiplied as [`Codes`].
+pub fn round(isa: Isa, quant: QuantType, xs: &mut [f32]) {
+    match quant.block().activations {
+        None => {}
+        Some(Activations::F16) => halves(isa, xs),
+        Some(Activations::Bf16) => upper_halves(isa, xs),
+        Some(Activations::Q8_0 | Activations::Q8_1) => blocks(isa, xs, true),
+        Some(Activations::Q8_0F32) => blocks(isa, xs, false),
+        Some(Activations::Q8K) => super_blocks(isa, xs, quant.layout().elements),
     }
-}
-
-/// The minimum of each unit of a row of type `quant`.
-pub fn minima(quant: QuantType, row: &[u8]) -> Vec<f32> {
-    let layout = quant.layout();
-    let (units, found) =
-        (row.len() / layout.bytes, layout.fields.iter().find(|(_, field)| field.name == "m"));
-    let Some((at, field)) = found else { return Vec::new() };
-    let width = field.kind.bytes();
-    let (first, step) = match layout.storage {
-        Storage::Block => (*at, layout.bytes),
-        Storage::Planar => (at * units, width),
-    };
-    let number = |bytes: &[u8]| match field.kind {
-        Kind::F16 => bytes.first_chunk().map(|b| f32_from_half(u16::from_le_bytes(*b))),
-        _ => bytes.first_chunk().map(|b| f32::from_le_bytes(*b)),
-    };
-    row[first..].chunks(step).take(units).filter_map(number).collect()
 }
 
 #[inline(always)]
@@ -109,14 +85,9 @@ fn scale_of(d: f32, half: bool) -> f32 {
 }
 
 #[inline(always)]
-fn block_body(xs: &mut [f32], half: bool, beside: &mut [f32]) {
-    for (b, x) in xs.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
-        let d = whole_block(x);
-        let scale = scale_of(d, half);
-        if let Some(beside) = beside.get_mut(b) {
-            let sum: f32 = x.iter().sum(); // of at most 32 * 127, exactly
-            *beside = scale_of(d * sum, true) - scale * sum;
-        }
+fn block_body(xs: &mut [f32], half: bool) {
+    for x in xs.as_chunks_mut::<BLOCK>().0 {
+        let scale = scale_of(whole_block(x), half);
         x.iter_mut().for_each(|x| *x *= scale);
     }
 }
@@ -189,6 +160,6 @@ per_isa! {
     fn super_codes(x: &[f32], codes: &mut Codes) = super_codes_body;
     fn halves(xs: &mut [f32]) = half_body;
     fn upper_halves(xs: &mut [f32]) = bf16_body;
-    fn blocks(xs: &mut [f32], half: bool, beside: &mut [f32]) = block_body;
+    fn blocks(xs: &mut [f32], half: bool) = block_body;
     fn super_blocks(xs: &mut [f32], elements: usize) = super_body;
 }

@@ -76,7 +76,7 @@ impl Isa {
                         );
                         return transmute_copy(&_mm512_add_epi32(transmute_copy(&sum), products));
                     }
-                    (Level::Avx2 | Level::Avx512, 8) => {
+                    (Level::Avx2, 8) => {
                         let a = _mm256_loadu_si256(from.cast());
                         let products = _mm256_madd_epi16(a, _mm256_set1_epi32(both));
                         return transmute_copy(&_mm256_add_epi32(transmute_copy(&sum), products));
