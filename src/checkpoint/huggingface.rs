@@ -6,9 +6,11 @@
 use std::collections::HashMap;
 
 use super::{
-    Options, Stored, architecture,
+    Options, Stored,
     assemble::{Draft, Part},
-    cut, family, family_of, hyper, is_constant, json, larger, safetensors,
+    cut,
+    family::{architecture, family, family_of, is_constant},
+    hyper, json, larger, safetensors,
 };
 use crate::{
     bytes::Input,

@@ -2,14 +2,14 @@
 
 use serde_json::Value as Json;
 
-use super::{Stored, assemble::Draft};
+use super::{Stored, assemble::Draft, family::architecture};
 use crate::format::family::Family;
 
 /// Makes of the settings and tensors of a checkpoint those of its part of `family`, under the names that they have
 /// alone, and fills in what the settings leave to the class of transformers.
 pub fn take_out(draft: &mut Draft, family: &Family, config: &mut Json, all: &mut Vec<Stored>) {
     let about = &family.family;
-    let architecture = super::architecture(config);
+    let architecture = architecture(config);
     let is_part = architecture.is_some_and(|name| about.within.iter().any(|w| w == name));
     let class = architecture.map(str::to_owned);
     let Some(settings) = config.as_object_mut() else { return };

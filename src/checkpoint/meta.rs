@@ -10,7 +10,8 @@ use serde_json::Value as Json;
 use super::{
     Options, Stored,
     assemble::{Draft, Part},
-    family, is_constant, json, role,
+    family::{family, is_constant, role},
+    json,
 };
 use crate::{
     bytes::Input,

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::{cut, is_constant};
+use super::{cut, family::is_constant};
 use crate::{
     format::{catalog, family::Family},
     model::{Naming, Role},

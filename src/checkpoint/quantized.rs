@@ -17,7 +17,12 @@ use std::{fmt, path::Path};
 
 use serde_json::Value as Json;
 
-use super::{Stored, architecture, assemble::Draft, family_of, json, packed};
+use super::{
+    Stored,
+    assemble::Draft,
+    family::{architecture, family_of},
+    json, packed,
+};
 use crate::{
     error::{Error, Result},
     format::family::Family,

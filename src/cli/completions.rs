@@ -2,10 +2,9 @@
 
 use std::process::ExitCode;
 
-use clap::CommandFactory;
 use clap_complete::Shell;
 
-use super::{Cli, Globals, print_raw};
+use super::print_raw;
 use crate::error::Result;
 
 /// What the person typed.
@@ -22,9 +21,9 @@ pub struct Args {
 }
 
 /// Prints the script.
-pub fn run(args: &Args, _: &Globals) -> Result<ExitCode> {
+pub fn run(args: &Args, mut command: clap::Command) -> Result<ExitCode> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "regguf", &mut script);
+    clap_complete::generate(args.shell, &mut command, "regguf", &mut script);
     print_raw(&String::from_utf8_lossy(&script))?;
     Ok(ExitCode::SUCCESS)
 }

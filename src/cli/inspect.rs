@@ -27,7 +27,7 @@ use crate::{
     model::{Model, Sizes, Tensor},
     size,
 };
-use data::Data;
+use data::{Data, ListArgs};
 use facts::Facts;
 
 /// What the person typed.
@@ -42,15 +42,8 @@ pub struct Args {
     /// Model files or folders
     #[arg(required = true, value_name = "FILE")]
     paths: Vec<PathBuf>,
-    /// List every tensor
-    #[arg(long)]
-    tensors: bool,
-    /// List every token
-    #[arg(long)]
-    vocab: bool,
-    /// List header words and metadata
-    #[arg(long)]
-    metadata: bool,
+    #[command(flatten)]
+    lists: ListArgs,
     /// Print it as Markdown, for the card of a model
     #[arg(long, conflicts_with_all = ["json", "tensors", "vocab", "metadata"])]
     markdown: bool,
@@ -125,10 +118,10 @@ fn print_data(
 ) -> Result<()> {
     if holds_files(path)? {
         let found = folder(path, args)?;
-        return found.iter().try_for_each(|(_, facts)| out(&Data::new(facts, None, args)));
+        return found.iter().try_for_each(|(_, facts)| out(&Data::new(facts, None, &args.lists)));
     }
     match inspect(path, args) {
-        Ok((facts, model)) => out(&Data::new(&facts, model.as_ref(), args)),
+        Ok((facts, model)) => out(&Data::new(&facts, model.as_ref(), &args.lists)),
         Err(error) => {
             failed.get_or_insert(error.exit_code());
             out(&Data::failed(path, &error))
@@ -272,7 +265,7 @@ fn lines(folder: &Path, found: &[(PathBuf, Facts)]) -> String {
 }
 
 fn metadata(model: &Model, args: &Args) -> String {
-    if !args.metadata {
+    if !args.lists.metadata {
         return String::new();
     }
     let words = model.header.iter().map(|(k, v)| vec![format!("  {k}"), v.to_string()]);
@@ -285,7 +278,7 @@ const ROWS: usize = 4096;
 
 /// Prints a line for each tensor.
 fn tensors<T>(all: &[T], row: impl Fn(&T) -> Vec<String>, args: &Args) -> Result<()> {
-    if !args.tensors || all.is_empty() {
+    if !args.lists.tensors || all.is_empty() {
         return Ok(());
     }
     print("tensors\n")?;
@@ -308,7 +301,7 @@ fn row(tensor: &Tensor) -> Vec<String> {
 
 /// Prints the vocabulary, part by part: millions of tokens are more than should be in memory as text.
 fn vocabulary(model: &Model, args: &Args) -> Result<()> {
-    if !args.vocab {
+    if !args.lists.vocab {
         return Ok(());
     }
     let mut out = "vocabulary\n".to_owned();

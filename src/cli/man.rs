@@ -3,9 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::CommandFactory;
-
-use super::{Cli, Globals, print_raw};
+use super::print_raw;
 use crate::bytes::replace::write_small;
 use crate::error::{Error, Result};
 
@@ -73,8 +71,7 @@ Where set and not empty, nothing is coloured.
 "#;
 
 /// Prints a page in roff, or writes all.
-pub fn run(args: &Args, _: &Globals) -> Result<ExitCode> {
-    let mut command = Cli::command();
+pub fn run(args: &Args, mut command: clap::Command) -> Result<ExitCode> {
     command.build();
     if let Some(dir) = &args.dir {
         std::fs::create_dir_all(dir).map_err(|error| Error::io(dir, "create", error))?;

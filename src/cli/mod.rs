@@ -28,6 +28,7 @@ mod lora;
 mod man;
 mod metadata;
 mod open;
+mod output;
 mod perplexity;
 mod progress;
 mod quantize;
@@ -37,6 +38,7 @@ mod split;
 mod stated;
 mod tensors;
 pub mod text;
+mod threads;
 mod upgrade;
 mod verify;
 mod words;
@@ -45,16 +47,18 @@ mod write;
 mod writer;
 
 use std::{
-    io::{self, IsTerminal, Write},
-    num::NonZero,
+    io::{self, Write},
     process::ExitCode,
-    sync::{Mutex, atomic::Ordering},
-    thread,
+    sync::atomic::Ordering,
 };
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use common::Globals;
+use output::{
+    escaped, failed, flush, may_draw, print, print_raw, print_said, remark, stdout_failed,
+};
+use threads::{start_threads, within_processors};
 
 use crate::{
     bytes::{inputs, map, replace::INTERRUPTED},
@@ -145,8 +149,8 @@ impl Command {
             Command::Batch(args) => batch::run(args, globals),
             Command::Verify(args) => verify::run(args, globals),
             Command::Explain(args) => explain::run(args, globals),
-            Command::Completions(args) => completions::run(args, globals),
-            Command::Man(args) => man::run(args, globals),
+            Command::Completions(args) => completions::run(args, Cli::command()),
+            Command::Man(args) => man::run(args, Cli::command()),
         }
     }
 }
@@ -182,43 +186,6 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Says what went wrong; returns the exit code.
-fn failed(error: &Error) -> ExitCode {
-    let _ = writeln!(io::stderr(), "{} {error}", text::red(&io::stderr(), "error:"));
-    ExitCode::from(error.exit_code())
-}
-
-impl Globals {
-    /// How many threads work: as many as were asked for, but no more than there are processors, which
-    /// would only cost memory.
-    pub fn threads(&self) -> usize {
-        within_processors(self.threads.map(usize::from))
-    }
-}
-
-/// So many threads, or as many as there are processors where these are fewer.
-fn within_processors(asked: Option<usize>) -> usize {
-    let processors = thread::available_parallelism().map_or(1, NonZero::get);
-    asked.map_or(processors, |n| n.clamp(1, processors))
-}
-
-/// Starts the threads that work over rows and files; fewer where the system gives no more, and none but
-/// this one where it gives none. A pool that cannot start would end the program later.
-fn start_threads(wanted: usize) {
-    let gate = Mutex::new(());
-    let had = thread::scope(|scope| {
-        let closed = gate.lock();
-        let wait = || drop(gate.lock());
-        let spawn = |_: &usize| thread::Builder::new().spawn_scoped(scope, wait).is_ok();
-        let had = (0..wanted).take_while(spawn).count();
-        drop(closed);
-        had
-    });
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(had.max(1));
-    // This process has no other pool, so only threads could be missing.
-    let _ = if had == 0 { pool.use_current_thread() } else { pool }.build_global();
-}
-
 /// Raises the number of files that may be open to what the system allows: a set of a thousand shards is
 /// open at once.
 fn open_many_files() {
@@ -232,60 +199,9 @@ fn open_many_files() {
     }
 }
 
-fn flush(code: ExitCode) -> Result<ExitCode> {
-    io::stdout().flush().map_err(stdout_failed)?;
-    Ok(code)
-}
-
-/// Writes `text` to stdout; a closed pipe is an error that [`main`] takes for the reader's wish.
-/// Control characters in it, as a file's names and values may hold, are written as escapes.
-pub fn print(text: &str) -> Result<()> {
-    print_raw(&escaped(text))
-}
-
-/// `text` with its control characters as escapes, but for line breaks and tabs.
-pub fn escaped(text: &str) -> String {
-    let odd = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
-    let mut plain = String::with_capacity(text.len());
-    for c in text.chars() {
-        match odd(c) {
-            true => plain.extend(c.escape_default()),
-            false => plain.push(c),
-        }
-    }
-    plain
-}
-
-/// Writes what a model says to stdout: as it is, but a terminal is not to obey it.
-pub fn print_said(text: &str) -> Result<()> {
-    if io::stdout().is_terminal() { print(text) } else { print_raw(text) }
-}
-
-/// Writes `text` to stdout as it is: what goes to other programs.
-pub fn print_raw(text: &str) -> Result<()> {
-    io::stdout().write_all(text.as_bytes()).map_err(stdout_failed)
-}
-
-/// Writes a remark to stderr, unless the person wants quiet.
-pub fn remark(globals: &Globals, text: &str) {
-    if !globals.quiet {
-        let _ = writeln!(io::stderr(), "{}", escaped(text));
-    }
-}
-
-/// Whether progress may be drawn: stderr is a terminal and nobody asked for quiet.
-pub fn may_draw(globals: &Globals) -> bool {
-    !globals.quiet && io::stderr().is_terminal()
-}
-
-fn stdout_failed(source: io::Error) -> Error {
-    Error::io("<stdout>", "write", source)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_words_fit_together() {

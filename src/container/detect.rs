@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{OpenOptions, RowStorage, keyed, lookalike, missing, plausible, stream};
+use super::{OpenOptions, RowStorage, keyed, lookalike, missing, plausible, start, stream};
 use crate::{
     bytes::{Input, Source, journal},
     error::{Error, Result},
@@ -168,7 +168,7 @@ fn candidates(input: &Input) -> Result<Vec<&'static Container>> {
     let mut out = Vec::new();
     for format in catalog::containers() {
         let source = Source::new(input, "").big_endian(format.detect.big_endian);
-        match super::check_start(&source, format) {
+        match start::check(&source, format) {
             Ok(_) => out.push(format),
             Err(Error::Malformed(_)) => {}
             Err(other) => return Err(other),

@@ -19,7 +19,7 @@ mod write;
 
 pub use write::layout;
 
-use super::OpenOptions;
+use super::{OpenOptions, start};
 use crate::{
     bytes::{Input, Source},
     error::Result,
@@ -71,7 +71,7 @@ pub(super) fn read(
         spent: 0,
         notes: Vec::new(),
     };
-    walk.at = super::check_start(&source, format)?;
+    walk.at = start::check(&source, format)?;
     let n_tensors = walk.count("n_tensors", options.limits.tensors)?;
     let n_keys = walk.count("n_kv", options.limits.keys)?;
     let metadata = walk.metadata(n_keys)?;

@@ -8,14 +8,18 @@ pub mod detect;
 pub mod imatrix;
 #[doc(hidden)]
 pub mod keyed;
+mod layout;
 mod lookalike;
 mod missing;
+mod options;
 mod parts;
 #[doc(hidden)]
 pub mod pieces;
 mod plausible;
+mod set;
 #[doc(hidden)]
 pub mod shards;
+mod start;
 #[doc(hidden)]
 pub mod stream;
 #[doc(hidden)]
@@ -24,50 +28,19 @@ pub mod tail;
 use std::path::{Path, PathBuf};
 
 pub use detect::{Detected, Verdict, detect};
+pub use layout::{Layout, TensorHead};
+pub use options::{OpenOptions, RowStorage};
+pub use set::browser_copy;
+pub use start::has_magic;
 
-use crate::{
-    bytes::{Input, Source},
-    error::{Error, Result},
-    format::{
-        catalog,
-        container::{Container, Skeleton},
-    },
-    limits::Limits,
-    model::Model,
-    quant::QuantType,
-};
-
-/// What a person may say about a file beforehand.
-#[derive(Clone, Debug, Default)]
-pub struct OpenOptions {
-    /// The format by id, where the person knows it.
-    pub format: Option<String>,
-    /// How unversioned files store Q4 rows.
-    pub blocks: Option<RowStorage>,
-    /// Of how many files a set consists.
-    pub n_parts: Option<u32>,
-    /// What tensors are whose number and size several types had.
-    pub read_as: Vec<QuantType>,
-    /// What a file may ask for.
-    pub limits: Limits,
-}
-
-/// How the Q4 rows of an unversioned file are stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "command", derive(clap::ValueEnum))]
-pub enum RowStorage {
-    /// The scales of a row first, as on 10 March 2023.
-    Planar,
-    /// Block after block.
-    Blocked,
-}
+use crate::{bytes::Input, error::Result, model::Model};
 
 /// Opens a model: one file, or the set that a file belongs to.
 ///
 /// # Errors
-/// [`Error::Malformed`] where a file breaks the rules of its format; [`Error::Unknown`] where nobody
+/// [`Malformed`](crate::error::Error::Malformed) where a file breaks the rules of its format; [`Unknown`](crate::error::Error::Unknown) where nobody
 /// knows what it is, where it could be several things or where files of a set are missing;
-/// [`Error::Unsupported`] for formats that are known and have no tensors to read here.
+/// [`Unsupported`](crate::error::Error::Unsupported) for formats that are known and have no tensors to read here.
 pub fn open(path: &Path, options: &OpenOptions) -> Result<Model> {
     let first = parts::first(path);
     let input = Input::open(&first)?;
@@ -112,84 +85,4 @@ pub fn first_of_set(path: &Path) -> Option<PathBuf> {
 /// Whether an upgrade mends what a reader found wrong with the form of a file.
 pub fn upgrade_mends(model: &Model) -> bool {
     model.notes.iter().any(|note| note.contains("an upgrade mends it"))
-}
-
-/// The name that a browser gave to a file's second download, where that is there: `x (1).gguf`.
-pub fn browser_copy(path: &Path) -> Option<PathBuf> {
-    let (stem, ending) = path.file_name()?.to_str()?.rsplit_once('.')?;
-    let named = |n: u8| path.with_file_name(format!("{stem} ({n}).{ending}"));
-    (1..10).map(named).find(|copy| copy.is_file())
-}
-
-/// Whether a file begins as a model of some known format does.
-pub fn has_magic(path: &Path) -> Result<bool> {
-    let input = Input::open(path)?;
-    let mut head = vec![0; usize::try_from(input.len().min(16)).unwrap_or(0)];
-    input.read_at(0, &mut head)?;
-    Ok(is_start(&head))
-}
-
-/// Whether bytes begin as a model of some known format does.
-fn is_start(head: &[u8]) -> bool {
-    let model = |c: &&Container| matches!(c.format.skeleton, Skeleton::Stream | Skeleton::Keyed);
-    let begins = |c: &Container| head.starts_with(&c.detect.begins);
-    catalog::containers().iter().filter(model).any(begins)
-}
-
-/// Where everything of a file goes, before the first byte is written.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Layout {
-    /// Every byte that is not weights: offset and bytes, in order.
-    pub chunks: Vec<(u64, Vec<u8>)>,
-    /// The offset of each tensor's data, in the order of the heads.
-    pub data: Vec<u64>,
-    /// The length of the file.
-    pub total: u64,
-}
-
-/// What a layout must know about a tensor.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TensorHead {
-    /// Its name in the file.
-    pub name: String,
-    /// Its shape, outermost dimension first.
-    pub shape: Vec<u64>,
-    /// Its type.
-    pub quant: QuantType,
-    /// The bytes of its data.
-    pub bytes: u64,
-}
-
-/// Checks the first bytes and the version of a file; returns where they end.
-fn check_start(source: &Source, format: &Container) -> Result<u64> {
-    let (at, begins) = (format.detect.at, &format.detect.begins);
-    let len = begins.len() as u64;
-    let found = source.bytes_at(at, len, len, "magic")?;
-    if found != *begins {
-        let found = format!("{:?}", String::from_utf8_lossy(&found));
-        let wanted = format!("{:?}", String::from_utf8_lossy(begins));
-        return Err(source.malformed(at, "magic", found, wanted));
-    }
-    let end = at + len;
-    let Some(version) = format.detect.version else { return Ok(end) };
-    let found = source.u32_at(end, "version")?;
-    if found != version {
-        return Err(source.malformed(end, "version", found, version.to_string()));
-    }
-    Ok(end + 4)
-}
-
-/// The first bytes and the version of a file.
-fn start(format: &Container) -> Vec<u8> {
-    let mut out = format.detect.begins.clone();
-    if let Some(version) = format.detect.version {
-        let bytes = version.to_le_bytes();
-        out.extend(if format.detect.big_endian { version.to_be_bytes() } else { bytes });
-    }
-    out
-}
-
-/// An error about a set of files, with what to do.
-fn incomplete(input: &Input, looks: String, next: &str) -> Error {
-    Error::Unknown { file: input.name(), looks, next: next.to_owned() }
 }

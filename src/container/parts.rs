@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{OpenOptions, detect, incomplete};
+use super::{OpenOptions, detect, set::incomplete};
 use crate::{
     bytes::Input,
     error::{Error, Result},

@@ -8,7 +8,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{OpenOptions, detect, incomplete, is_start};
+use super::{
+    OpenOptions, detect,
+    set::{browser_copy, incomplete},
+    start::is_start,
+};
 use crate::{
     bytes::Input,
     error::{Error, Result},
@@ -124,7 +128,7 @@ pub(super) fn complete(model: Model, options: &OpenOptions) -> Result<Model> {
         paths.iter().filter(|p| !p.exists()).map(|p| p.display().to_string()).collect();
     if !absent.is_empty() {
         let looks = format!("is shard {number} of {count}; missing: {}", absent.join(", "));
-        let copy = paths.iter().filter(|p| !p.exists()).find_map(|p| super::browser_copy(p));
+        let copy = paths.iter().filter(|p| !p.exists()).find_map(|p| browser_copy(p));
         let next = copy.map_or("put all shards into one folder".to_owned(), |copy| {
             format!("one is there as {:?}: rename it", copy.file_name().unwrap_or_default())
         });

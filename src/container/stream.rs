@@ -18,13 +18,14 @@
 
 mod record;
 mod vocab;
+mod walk;
 mod write;
 
 pub use write::{layout, type_id};
 
 use std::collections::HashSet;
 
-use super::{OpenOptions, missing};
+use super::{OpenOptions, missing, start};
 use crate::{
     bytes::{Input, Source},
     error::{Error, Result},
@@ -36,6 +37,7 @@ use crate::{
     model::{Array, Hyper, Kind, Model, Naming, Role, Scaling, Sizes, Tail, Value, rows, spelling},
 };
 use record::{Head, named};
+use walk::Walk;
 
 /// Reads `input` by the rules of `format`.
 pub(super) fn read(
@@ -84,16 +86,10 @@ pub(super) fn check_header(
     }
 }
 
-struct Walk<'a> {
-    format: &'static Container,
-    source: &'a Source<'a>,
-    limits: Limits,
-}
-
 impl Walk<'_> {
     /// Reads magic, version and header words; returns where they end.
     fn header(&self, model: &mut Model) -> Result<u64> {
-        let mut at = super::check_start(self.source, self.format)?;
+        let mut at = start::check(self.source, self.format)?;
         let header = &self.format.header;
         for word in &header.fields {
             self.word(word, at, model)?;

@@ -1,6 +1,6 @@
 //! What is after the end of a model's data: bytes that a download, a copy or `cat` left there.
 
-use super::is_start;
+use super::start::is_start;
 use crate::{
     bytes::Input,
     error::{Error, Result},

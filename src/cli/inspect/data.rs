@@ -5,12 +5,26 @@ use std::path::Path;
 
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
-use super::{Args, facts::Facts, raw};
+use super::{facts::Facts, raw};
 use crate::{
     cli::json::{Shown, VERSION},
     error::{Error, unicode},
     model::{Model, Tensor, Value},
 };
+
+/// The lists that a person asked for.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(super) struct ListArgs {
+    /// List every tensor
+    #[arg(long)]
+    pub tensors: bool,
+    /// List every token
+    #[arg(long)]
+    pub vocab: bool,
+    /// List header words and metadata
+    #[arg(long)]
+    pub metadata: bool,
+}
 
 /// What is known of a file: facts and the lists that were asked for, or why nothing is.
 #[derive(Serialize)]
@@ -35,11 +49,11 @@ enum Known<'a> {
     },
 }
 
-struct Lists<'a>(&'a Facts, Option<&'a Model>, &'a Args);
+struct Lists<'a>(&'a Facts, Option<&'a Model>, &'a ListArgs);
 
 impl<'a> Data<'a> {
-    pub fn new(facts: &'a Facts, model: Option<&'a Model>, args: &'a Args) -> Data<'a> {
-        let known = Known::Read { facts, lists: Lists(facts, model, args) };
+    pub fn new(facts: &'a Facts, model: Option<&'a Model>, asked: &'a ListArgs) -> Data<'a> {
+        let known = Known::Read { facts, lists: Lists(facts, model, asked) };
         Data { schema_version: VERSION, known }
     }
 
@@ -51,23 +65,23 @@ impl<'a> Data<'a> {
 
 impl Serialize for Lists<'_> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        let Lists(facts, model, args) = self;
+        let Lists(facts, model, asked) = self;
         let mut map = to.serialize_map(None)?;
         let Some(model) = model else {
-            if args.tensors && !facts.raw.is_empty() {
+            if asked.tensors && !facts.raw.is_empty() {
                 map.serialize_entry("tensors", &List(|| facts.raw.iter().map(raw::json)))?;
             }
             return map.end();
         };
-        if args.metadata {
+        if asked.metadata {
             map.serialize_entry("header", &Map(|| model.header.iter().map(|(k, v)| (k, v))))?;
             let keys = || model.metadata.iter().map(|(k, v)| (k, Shown(v)));
             map.serialize_entry("metadata", &Map(keys))?;
         }
-        if args.tensors {
+        if asked.tensors {
             map.serialize_entry("tensors", &List(|| model.tensors.iter().map(tensor)))?;
         }
-        if args.vocab {
+        if asked.vocab {
             let token = |(id, token)| Token {
                 id,
                 text: String::from_utf8_lossy(token).into_owned(),

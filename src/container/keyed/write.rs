@@ -28,7 +28,7 @@ pub fn layout(
     let nul = !wide && header.iter().any(|(name, value)| name == NUL && *value == 1);
     let mut out = Out {
         nul,
-        bytes: start(format),
+        bytes: start::bytes(format),
         wide,
         big_endian: format.detect.big_endian,
         id: format.id(),

@@ -1,6 +1,6 @@
 //! One tensor record: what it says about itself, and where its rows stand.
 
-use super::Walk;
+use super::walk::Walk;
 use crate::{
     container::missing,
     error::Result,

@@ -1,6 +1,6 @@
 //! The vocabulary of a stream: records of length and text, or a tokenizer's own file.
 
-use super::Walk;
+use super::walk::Walk;
 use crate::{
     checkpoint::tokenizer::{sentencepiece::SentencePiece, tiktoken},
     error::Result,

@@ -2,7 +2,7 @@
 
 use super::named;
 use crate::{
-    container::{Layout, TensorHead},
+    container::{Layout, TensorHead, start},
     error::{Error, Result},
     format::container::{Blocks, Container, Record, WordKind},
     model::{Metadata, Value, Vocab},
@@ -32,7 +32,7 @@ pub fn layout(
         return Err(cannot(format, why));
     }
     let mut layout = Layout::default();
-    let mut out = crate::container::start(format);
+    let mut out = start::bytes(format);
     let word = |name: &str| -> Result<i64> {
         let found = header.iter().find(|(known, _)| known == name);
         found.map(|(_, value)| *value).ok_or_else(|| cannot(format, &format!("no {name} is known")))

@@ -11,7 +11,7 @@ use std::{
     collections::{BinaryHeap, HashMap},
 };
 
-use super::Matcher;
+use super::matcher::Matcher;
 use crate::model::TokenKind;
 
 /// An encoder for pieces of text that hold no control tokens.

@@ -12,7 +12,7 @@
 //!
 //! The second book is the first, moved by a constant. Products are taken from left to right.
 
-use super::{decoders, half_at};
+use super::kernel::{decoders, half_at};
 use crate::quant::isa::Isa;
 
 decoders!(q6_0, iq2_k, iq3_k, iq4_k, iq5_k, iq6_k);

@@ -10,7 +10,7 @@
 //! IQ1_M    four u16:         15-12 a nibble of d | 11-9, 8-6, 5-3, 2-0 s of sixteen weights each
 //! ```
 
-use super::{decoders, half_at};
+use super::kernel::{decoders, half_at};
 use crate::quant::{grid, half::f32_from_half, isa::Isa};
 use std::sync::LazyLock;
 

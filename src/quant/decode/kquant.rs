@@ -12,7 +12,7 @@
 //! Six-bit scales of the sixteen blocks of Q3_K, in 12 bytes: byte `i` of the first eight holds the low
 //! nibbles of `s[i]` and `s[i+8]`, byte `8 + i` the high pairs of `s[i]`, `s[i+4]`, `s[i+8]`, `s[i+12]`.
 
-use super::{bits_of, decoders, f32_at, half_at};
+use super::kernel::{bits_of, decoders, f32_at, half_at};
 use crate::quant::isa::Isa;
 
 decoders!(

@@ -8,7 +8,7 @@
 //! Q5: bit 4 of w[e] is bit e of qh, a little-endian u32, in either order of the nibbles
 //! ```
 
-use super::{DecodeRows, decoders, f32_at, half_at};
+use super::kernel::{DecodeRows, decoders, f32_at, half_at};
 use crate::{per_isa, quant::isa::Isa};
 
 decoders!(

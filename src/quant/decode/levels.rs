@@ -1,6 +1,6 @@
 //! Types whose numbers name a level: the curve of IQ4, four-bit floats, trits, pairs of bits, bits.
 
-use super::{DecodeRows, decoders, half_at};
+use super::kernel::{DecodeRows, decoders, half_at};
 use crate::{per_isa, quant::isa::Isa};
 
 decoders!(iq4_nl, iq4_xs, mxfp4, nvfp4, tq1_0, tq2_0, q1_0, q2_0);

@@ -6,6 +6,7 @@
 
 mod ik;
 mod iquant;
+mod kernel;
 pub(crate) mod kquant;
 pub(crate) mod legacy;
 pub(crate) mod levels;
@@ -15,10 +16,8 @@ pub(crate) mod trellis;
 pub(crate) mod whole;
 
 use crate::quant::{QuantType, isa::Isa, relay};
+pub(crate) use kernel::DecodeRows;
 use std::sync::LazyLock;
-
-/// Decodes whole rows of `row_len` weights.
-pub(crate) type DecodeRows = fn(isa: Isa, rows: &[u8], row_len: usize, out: &mut [f32]);
 
 static DECODERS: LazyLock<Vec<Option<DecodeRows>>> =
     LazyLock::new(|| QuantType::all().map(|q| named(q.layout().kernel)).collect());
@@ -72,94 +71,6 @@ fn named(name: &str) -> Option<DecodeRows> {
         trellis::KERNELS,
     ];
     tables.into_iter().flatten().find(|(known, _)| *known == name).map(|(_, kernel)| *kernel)
-}
-
-/// Makes the table `KERNELS` of rows decoders from kernels of one block.
-///
-/// The kernel is called by its name: handed on as an `impl Fn` it would be called through a shim that has no
-/// target features, where every intrinsic becomes a call of its own.
-macro_rules! decoders {
-    ($($name:ident),+ $(,)?) => {
-        /// The kernels of this file under the names that descriptions use.
-        pub(super) const KERNELS: &[(&str, $crate::quant::decode::DecodeRows)] =
-            &[$((stringify!($name), rows::$name)),+];
-
-        mod rows {
-            $(pub(super) fn $name(
-                isa: $crate::quant::isa::Isa,
-                bytes: &[u8],
-                _: usize,
-                out: &mut [f32],
-            ) {
-                #[inline(always)]
-                fn all(isa: $crate::quant::isa::Isa, bytes: &[u8], out: &mut [f32]) {
-                    for (block, out) in bytes.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
-                        super::$name(isa, block, out);
-                    }
-                }
-                $crate::per_isa! { fn run(bytes: &[u8], out: &mut [f32]) = all[isa]; }
-                run(isa, bytes, out);
-            })+
-        }
-    };
-}
-use decoders;
-
-/// The same for rows that begin with so many bytes of their own, which the kernel gets beside each block.
-macro_rules! fronted {
-    ($($front:literal $name:ident),+ $(,)?) => {
-        /// The kernels of this file under the names that descriptions use.
-        pub(super) const KERNELS: &[(&str, $crate::quant::decode::DecodeRows)] =
-            &[$((stringify!($name), rows::$name)),+];
-
-        mod rows {
-            $(pub(super) fn $name(
-                isa: $crate::quant::isa::Isa,
-                bytes: &[u8],
-                row_len: usize,
-                out: &mut [f32],
-            ) {
-                #[inline(always)]
-                fn all(isa: $crate::quant::isa::Isa, bytes: &[u8], row_len: usize, out: &mut [f32]) {
-                    let rows = out.len() / row_len;
-                    let pairs = bytes.chunks_exact((bytes.len() / rows.max(1)).max(1));
-                    for (row, out) in pairs.zip(out.chunks_exact_mut(row_len)) {
-                        let Some((front, blocks)) = row.split_first_chunk::<$front>() else { continue };
-                        for (block, out) in blocks.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
-                            super::$name(isa, front, block, out);
-                        }
-                    }
-                }
-                $crate::per_isa! {
-                    fn run(bytes: &[u8], row_len: usize, out: &mut [f32]) = all[isa];
-                }
-                run(isa, bytes, row_len, out);
-            })+
-        }
-    };
-}
-use fronted;
-
-/// The half at `at` of a block, as `f32`.
-#[inline(always)]
-fn half_at(isa: Isa, block: &[u8], at: usize) -> f32 {
-    isa.half(u16::from_le_bytes([block[at], block[at + 1]]))
-}
-
-/// Of each of sixteen bytes the bits under `mask`, after a shift to the right: all of them at once, for
-/// shifts of single bytes are not vector code.
-#[inline(always)]
-fn bits_of(bytes: &[u8; 16], shift: usize, mask: u64) -> u128 {
-    const EACH: u64 = u64::MAX / 255;
-    let both = u128::from_le_bytes(*bytes);
-    let bits = |half: u64| u128::from((half >> shift) & (EACH * mask));
-    bits(both as u64) | bits((both >> 64) as u64) << 64
-}
-
-/// The `f32` at `at` of a block.
-#[inline(always)]
-fn f32_at(block: &[u8], at: usize) -> f32 {
-    f32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]])
 }
 
 #[cfg(test)]

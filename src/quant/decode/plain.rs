@@ -1,6 +1,6 @@
 //! Plain numbers: one a weight.
 
-use super::{DecodeRows, decoders};
+use super::kernel::{DecodeRows, decoders};
 use crate::{per_isa, quant::isa::Isa};
 
 decoders!(f32, bf16, f64, i8, i16, i32, i64);

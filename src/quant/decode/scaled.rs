@@ -15,7 +15,10 @@
 //!
 //! IQ1_S_R4 and IQ1_M_R4 hold blocks of four rows, behind the scales of these.
 
-use super::{DecodeRows, f32_at, fronted, half_at, ik};
+use super::{
+    ik,
+    kernel::{DecodeRows, f32_at, fronted, half_at},
+};
 use crate::quant::isa::Isa;
 
 fronted!(

@@ -16,7 +16,7 @@
 //! block's word says so.
 
 use super::{
-    f32_at, fronted,
+    kernel::{f32_at, fronted},
     levels::CURVE,
     scaled::{across, word},
 };

@@ -6,7 +6,7 @@
 //! `min` is 1.
 
 use super::{
-    half_at,
+    kernel::half_at,
     levels::{CURVE, E2M1, iq4_xs_scale, mxfp4_scale},
 };
 use crate::quant::isa::Isa;

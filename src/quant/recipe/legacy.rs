@@ -11,11 +11,12 @@
 //! in f32, computed before `d` is rounded to f16. Until 22 March 2023 the maximum of Q4_1 began at
 //! the smallest positive normal number, so that a block of negative numbers was coded too coarsely.
 
-use super::{Recipe, today_in_pairs};
+use super::way::Recipe;
 use crate::per_isa;
-use crate::quant::encode::EncodeRows;
+use crate::quant::encode::{self, EncodeRows};
 use crate::quant::half::half_from_f32;
 use crate::quant::isa::Isa;
+use crate::quant::{QuantType, permute};
 
 /// The recipes of a type, its last the one that was in use when the dialect ended.
 pub(super) fn recipes(name: &str, dialect: &str) -> Vec<Recipe> {
@@ -357,4 +358,16 @@ fn q5_0_pairs(isa: Isa, rows: &[f32], row_len: usize, _: Option<&[f32]>, out: &m
 
 fn q5_1_pairs(isa: Isa, rows: &[f32], row_len: usize, _: Option<&[f32]>, out: &mut [u8]) {
     today_in_pairs("q5_1", isa, rows, row_len, out);
+}
+
+/// Encodes as today, then turns the nibbles from halves to pairs.
+///
+/// The encoders of Q5_0 and Q5_1 have computed the same quants since their first day.
+fn today_in_pairs(name: &str, isa: Isa, rows: &[f32], row_len: usize, out: &mut [u8]) {
+    let find = |dialect| QuantType::find(name, dialect);
+    let way = find("halves").zip(find("pairs")).and_then(|(from, to)| permute::transform(from, to));
+    let (Some(way), Some(encode)) = (way, encode::encoder(name)) else { return };
+    let mut halves = vec![0; out.len()];
+    encode(isa, rows, row_len, None, &mut halves);
+    way.run(isa, row_len, &halves, out);
 }

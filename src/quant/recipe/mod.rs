@@ -5,23 +5,11 @@
 //! same blocks. A recipe is one such way, good for the byte-equal output of one span of builds.
 
 mod legacy;
+mod way;
 
-use super::encode::{self, EncodeRows};
-use super::{QuantType, isa::Isa, permute};
+use super::{QuantType, encode};
 use std::sync::LazyLock;
-
-/// One way of making the bytes of a type.
-#[derive(Clone, Copy, Debug)]
-pub struct Recipe {
-    /// A name for the command line: `full-range`.
-    pub name: &'static str,
-    /// The days from and until which llama.cpp had it; still does if there is no second.
-    pub lived: (&'static str, Option<&'static str>),
-    /// Project, commit, file and function.
-    pub source: &'static str,
-    /// Encodes whole rows.
-    pub encode: EncodeRows,
-}
+pub use way::Recipe;
 
 static RECIPES: LazyLock<Vec<Vec<Recipe>>> = LazyLock::new(|| QuantType::all().map(list).collect());
 
@@ -40,21 +28,10 @@ fn list(q: QuantType) -> Vec<Recipe> {
     all
 }
 
-/// Encodes as today, then turns the nibbles from halves to pairs.
-///
-/// The encoders of Q5_0 and Q5_1 have computed the same quants since their first day.
-fn today_in_pairs(name: &str, isa: Isa, rows: &[f32], row_len: usize, out: &mut [u8]) {
-    let find = |dialect| QuantType::find(name, dialect);
-    let way = find("halves").zip(find("pairs")).and_then(|(from, to)| permute::transform(from, to));
-    let (Some(way), Some(encode)) = (way, encode::encoder(name)) else { return };
-    let mut halves = vec![0; out.len()];
-    encode(isa, rows, row_len, None, &mut halves);
-    way.run(isa, row_len, &halves, out);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::quant::isa::Isa;
 
     #[test]
     fn recipes_fill_their_rows_alike_on_every_instruction_set() {

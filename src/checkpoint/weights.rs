@@ -1,0 +1,36 @@
+//! One file of weights, whatever its format.
+
+use std::path::Path;
+
+use super::{safetensors, stored::Weights, torch};
+use crate::{
+    bytes::Input,
+    error::{Error, Result},
+    limits::Limits,
+};
+
+/// Whether a file begins as one of torch or safetensors does.
+pub fn is_weights(path: &Path) -> Result<bool> {
+    let input = Input::open(path)?;
+    let mut head = vec![0; usize::try_from(input.len().min(512)).unwrap_or(0)];
+    input.read_at(0, &mut head)?;
+    Ok(torch::is_torch(&head) || safetensors::is_safetensors(&head, input.len()))
+}
+
+/// The directory of one file of weights, whatever its format.
+pub fn weights(path: &Path, limits: &Limits) -> Result<Weights> {
+    let input = Input::open(path)?;
+    let mut head = vec![0; usize::try_from(input.len().min(512)).unwrap_or(0)];
+    input.read_at(0, &mut head)?;
+    if torch::is_torch(&head) {
+        torch::open(&input, limits)
+    } else if safetensors::is_safetensors(&head, input.len()) {
+        safetensors::open(&input, limits)
+    } else {
+        Err(Error::Unknown {
+            file: input.name(),
+            looks: "not a file of torch.save, nor safetensors".to_owned(),
+            next: "regguf inspect says what it looks like".to_owned(),
+        })
+    }
+}

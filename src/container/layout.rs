@@ -1,0 +1,27 @@
+//! Where everything of a file goes.
+
+use crate::quant::QuantType;
+
+/// Where everything of a file goes, before the first byte is written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Layout {
+    /// Every byte that is not weights: offset and bytes, in order.
+    pub chunks: Vec<(u64, Vec<u8>)>,
+    /// The offset of each tensor's data, in the order of the heads.
+    pub data: Vec<u64>,
+    /// The length of the file.
+    pub total: u64,
+}
+
+/// What a layout must know about a tensor.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TensorHead {
+    /// Its name in the file.
+    pub name: String,
+    /// Its shape, outermost dimension first.
+    pub shape: Vec<u64>,
+    /// Its type.
+    pub quant: QuantType,
+    /// The bytes of its data.
+    pub bytes: u64,
+}
