@@ -110,6 +110,17 @@ fn logits_equal_an_independent_float32_pass() {
     assert!(compared >= 8, "{compared} files");
 }
 
+/// A converter of February 2025 left halves as they were when it wrote big-endian files: some scales are NaN.
+#[test]
+fn a_model_that_returns_no_number_says_nothing() {
+    let model = open(&golden().join("T/E10/model-q8_0.big-endian.gguf"));
+    let weights = Weights::new(&model).unwrap();
+    let mut said = 0;
+    let read = Session::new(&weights, 8).read(&[1, 2, 3], Want::All, |_, _| said += 1);
+    let error = read.unwrap_err().to_string();
+    assert!(error.starts_with("model-q8_0.big-endian.gguf returns NaN") && said == 0, "{error}");
+}
+
 /// Each era's own program printed this text. Where ours parts from it, the two tokens must have been
 /// nearly as likely: the eras computed with quantized activations.
 #[test]

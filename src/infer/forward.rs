@@ -87,7 +87,7 @@ impl<'w> Session<'w> {
     /// token's index in `tokens`.
     ///
     /// # Errors
-    /// Where a token is not in the vocabulary or the context is full.
+    /// Where a token is not in the vocabulary, the context is full or the model returns NaN or infinity.
     pub fn read(
         &mut self,
         tokens: &[u32],
@@ -129,6 +129,7 @@ impl<'w> Session<'w> {
                 scaled(&mut logits, config.logit_scale);
                 capped(&mut logits, config.logit_cap);
                 self.weights.check_unchanged()?;
+                self.check_finite(&logits)?;
                 take(n * BATCH + first + m * many, &logits);
             }
             self.progress.advance(self.weights.step_bytes());
@@ -148,7 +149,18 @@ impl<'w> Session<'w> {
             false => tokens.chunks(BATCH).flat_map(|batch| self.layers(batch)).collect(),
         };
         self.weights.check_unchanged()?;
+        self.check_finite(&all)?;
         Ok(all)
+    }
+
+    /// Refuses what no model that is whole returns.
+    fn check_finite(&self, numbers: &[f32]) -> Result<()> {
+        if numbers.iter().all(|x| x.is_finite()) {
+            return Ok(());
+        }
+        let name = &self.weights.name;
+        let what = format!("{name} returns NaN or infinity: its weights are damaged");
+        Err(Error::unsupported(what, "look for them with `regguf verify --deep`"))
     }
 
     /// Refuses tokens that are none, or more than there is place for.

@@ -29,6 +29,8 @@ use crate::{
 /// All weights of a model. Matrices stay in the mapped files; vectors are copied.
 #[derive(Debug)]
 pub struct Weights {
+    /// The name of the model's first file.
+    pub name: String,
     /// Sizes and choices.
     pub config: Config,
     /// A row for each token.
@@ -188,6 +190,7 @@ impl Weights {
         let files = mapped.map(|(file, _)| file.clone()).collect();
         let (config, bytes) = (finder.config, model.data_bytes());
         Ok(Weights {
+            name: model.files.first().map(Input::name).unwrap_or_default(),
             config,
             embedding,
             positions,
