@@ -1,10 +1,12 @@
-//! Errors sorted by remedy: what went wrong, where exactly, and what to type next.
+//! Errors as data: what kind, where exactly, and what can be done about it.
 
 use std::{
     fmt::{self, Write},
     io,
     path::{Path, PathBuf},
 };
+
+use crate::remedy::{Note, Remedy};
 
 /// The result of everything in this library.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -31,28 +33,28 @@ pub enum Error {
         /// What it looks like instead, or the candidates.
         looks: String,
         /// What to do.
-        next: String,
+        next: Remedy,
     },
     /// The file is understood, but this cannot be done with it.
     Unsupported {
         /// What was asked for and why it cannot be had.
         what: String,
         /// What to do instead.
-        next: String,
+        next: Remedy,
     },
     /// The file is known and is nothing that is converted: another family, an adapter, a session.
     Foreign {
         /// The file and what it is.
         what: String,
         /// What reads it.
-        next: String,
+        next: Remedy,
     },
     /// Something would lose data, overwrite a file or go beyond a bound, and was not done.
     Refused {
         /// What was refused and why.
         what: String,
-        /// The flag or step that allows it.
-        next: String,
+        /// What allows it, or what to do instead.
+        next: Remedy,
     },
     /// An input changed while it was being read.
     Changed {
@@ -61,8 +63,8 @@ pub enum Error {
         /// How it changed.
         how: String,
     },
-    /// The command's words do not fit together.
-    Usage(String),
+    /// What was asked for does not fit together.
+    Usage(Note),
     /// The person pressed Ctrl-C.
     Interrupted,
 }
@@ -83,7 +85,7 @@ pub struct Malformed {
     /// What may be there.
     pub wanted: String,
     /// What to do next; empty where nothing beyond a fresh copy helps.
-    pub next: String,
+    pub next: Remedy,
 }
 
 /// What went wrong, by what a caller can do about it.
@@ -132,7 +134,7 @@ impl Error {
     /// let error = regguf::open("no/such/model.gguf").unwrap_err();
     /// assert_eq!(error.kind(), Kind::Io);
     /// assert_eq!(error.place().unwrap().file.to_str(), Some("no/such/model.gguf"));
-    /// assert_eq!(error.remedy(), Some("check the path"));
+    /// assert_eq!(error.remedy().unwrap().to_string(), "check the path");
     /// ```
     pub fn kind(&self) -> Kind {
         match self {
@@ -164,25 +166,31 @@ impl Error {
         }
     }
 
-    /// What to do about it, in the words of the command; none where nothing is known to help.
-    pub fn remedy(&self) -> Option<&str> {
+    /// What can be done about it; none where nothing is known to help.
+    pub fn remedy(&self) -> Option<Remedy> {
         let remedy = match self {
             Error::Io { source, .. } => match source.kind() {
-                io::ErrorKind::NotFound => "check the path",
-                io::ErrorKind::PermissionDenied => "ask for the permission or use a copy",
-                io::ErrorKind::ReadOnlyFilesystem => "name an output on another disk",
-                _ => "",
+                io::ErrorKind::NotFound => "check the path".into(),
+                io::ErrorKind::PermissionDenied => "ask for the permission or use a copy".into(),
+                io::ErrorKind::ReadOnlyFilesystem => "name an output on another disk".into(),
+                _ => Remedy::default(),
             },
-            Error::Malformed(m) if m.next.is_empty() => FRESH,
-            Error::Malformed(m) => &m.next,
+            Error::Malformed(m) if m.next.is_empty() => FRESH.into(),
+            Error::Malformed(m) => m.next.clone(),
             Error::Unknown { next, .. }
             | Error::Unsupported { next, .. }
             | Error::Refused { next, .. }
-            | Error::Foreign { next, .. } => next,
-            Error::Changed { .. } => "run again when nothing writes to it",
-            Error::Usage(_) | Error::Interrupted => "",
+            | Error::Foreign { next, .. } => next.clone(),
+            Error::Changed { .. } => "run again when nothing writes to it".into(),
+            Error::Usage(note) => note.remedy.clone(),
+            Error::Interrupted => Remedy::default(),
         };
         Some(remedy).filter(|remedy| !remedy.is_empty())
+    }
+
+    /// The error in one line without its remedy.
+    pub fn what(&self) -> String {
+        What(self).to_string()
     }
 
     /// The documented exit code of the command for this error.
@@ -210,18 +218,23 @@ impl Error {
     }
 
     /// A refusal with the step that would allow it.
-    pub fn refused(what: impl Into<String>, next: impl Into<String>) -> Error {
+    pub fn refused(what: impl Into<String>, next: impl Into<Remedy>) -> Error {
         Error::Refused { what: what.into(), next: next.into() }
     }
 
+    /// Something asked for that does not fit together.
+    pub fn usage(what: impl Into<Note>) -> Error {
+        Error::Usage(what.into())
+    }
+
     /// A file that is known and is nothing that is converted, and what reads it.
-    pub fn foreign(what: impl Into<String>, next: impl Into<String>) -> Error {
+    pub fn foreign(what: impl Into<String>, next: impl Into<Remedy>) -> Error {
         Error::Foreign { what: what.into(), next: next.into() }
     }
 
     /// The same, with what to do next in place of another copy of a malformed file.
     #[must_use]
-    pub fn advising(mut self, step: impl Into<String>) -> Error {
+    pub fn advising(mut self, step: impl Into<Remedy>) -> Error {
         if let Error::Malformed(malformed) = &mut self {
             malformed.next = step.into();
         }
@@ -229,7 +242,7 @@ impl Error {
     }
 
     /// Something understood that cannot be done.
-    pub fn unsupported(what: impl Into<String>, next: impl Into<String>) -> Error {
+    pub fn unsupported(what: impl Into<String>, next: impl Into<Remedy>) -> Error {
         Error::Unsupported { what: what.into(), next: next.into() }
     }
 }
@@ -237,39 +250,49 @@ impl Error {
 /// One line, whatever is in the file that it is about.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let then = self.remedy().map(|next| format!("; {next}")).unwrap_or_default();
-        match self {
+        Note::from(self).fmt(f)
+    }
+}
+
+impl From<&Error> for Note {
+    fn from(error: &Error) -> Note {
+        Note::new(error.what(), error.remedy().unwrap_or_default())
+    }
+}
+
+/// An error without its remedy.
+struct What<'a>(&'a Error);
+
+impl fmt::Display for What<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
             Error::Io { path, doing, source } => {
                 let said = source.to_string();
                 // "(os error 2)" helps nobody; what follows it may.
                 let (said, more) = said.split_once(" (os error ").unwrap_or((&said, ""));
                 let more = more.split_once(')').map_or("", |(_, rest)| rest);
-                write!(f, "{}: cannot {doing}: {said}{more}", named(path))?;
-                f.write_str(&then)
+                write!(f, "{}: cannot {doing}: {said}{more}", named(path))
             }
             Error::Malformed(m) => write!(
                 f,
-                "{}: {}: {} at {:#x}: found {}, wanted {}{}",
+                "{}: {}: {} at {:#x}: found {}, wanted {}",
                 named(Path::new(&m.file)),
                 m.format,
                 Plain(&m.field, LONG),
                 m.at,
                 Plain(&m.found, LONG),
                 Plain(&m.wanted, LONG),
-                then
             ),
             Error::Unknown { file, looks, .. } => {
-                write!(f, "{}: {}{then}", named(Path::new(file)), Plain(looks, LONG))
+                write!(f, "{}: {}", named(Path::new(file)), Plain(looks, LONG))
             }
             Error::Unsupported { what, .. }
             | Error::Refused { what, .. }
-            | Error::Foreign { what, .. } => {
-                write!(f, "{}{then}", Plain(what, LONG))
-            }
+            | Error::Foreign { what, .. } => Plain(what, LONG).fmt(f),
             Error::Changed { path, how } => {
-                write!(f, "{}: changed while it was read: {how}{then}", named(path))
+                write!(f, "{}: changed while it was read: {how}", named(path))
             }
-            Error::Usage(what) => f.write_str(what),
+            Error::Usage(note) => f.write_str(&note.text),
             Error::Interrupted => f.write_str("interrupted; no partial file was left"),
         }
     }
@@ -281,8 +304,8 @@ const FRESH: &str = "download or copy it again";
 /// Where a part of a message is cut: names and values from a file may be of any length.
 const LONG: usize = 600;
 
-/// Text from outside on one line of a terminal: control characters escaped, cut after so many
-/// characters.
+/// Text from outside on one line of a terminal: control characters escaped, cut after this
+/// many characters.
 struct Plain<'a>(&'a str, usize);
 
 impl fmt::Display for Plain<'_> {

@@ -41,7 +41,7 @@
 //! tests reach into, and may change with every version.
 //!
 //! Layers, lower first; a layer uses only those before it:
-//! `error limits size < bytes < format < quant < model < container, checkpoint < change, check, infer < batch < api, cli`.
+//! `error remedy limits size < bytes < format < quant < model < container, checkpoint < change, check, infer < batch < api, cli`.
 //!
 //! Nothing in a file may end the program: what could is an error to the compiler, but for `quant` and `infer`,
 //! whose loops run over lengths that were checked where rows enter.
@@ -86,6 +86,7 @@ pub mod model;
     reason = "kernels over checked lengths"
 )]
 pub mod quant;
+pub mod remedy;
 pub mod size;
 
 pub use api::{Existing, Hints, Job, Proof, Writing, open, open_with, verify};

@@ -30,7 +30,7 @@ pub fn read(text: &str) -> Result<u64> {
     )]
     match digits.parse::<f64>().map(|n| n * unit) {
         Ok(bytes) if (0.0..=u64::MAX as f64).contains(&bytes) => Ok(bytes as u64),
-        _ => Err(Error::Usage(format!("{text}: wanted a size, as 4.5G or 4200Mi"))),
+        _ => Err(Error::usage(format!("{text}: wanted a size, as 4.5G or 4200Mi"))),
     }
 }
 

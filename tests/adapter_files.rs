@@ -238,7 +238,7 @@ fn the_runner_tells_how_rows_stand() {
         let words = ["--base", &base(), "--prove", "--rows", "ggml"];
         let (_, said) = upgraded(&ggla(file), &words);
         assert!(
-            said.contains("they are ordered as hf, and are taken as ggml for --rows says so"),
+            said.contains("they are ordered as hf, and are taken as ggml, as stated"),
             "{said}"
         );
     }

@@ -80,7 +80,9 @@ fn aligned(kind: u32, value: &[u8]) -> Bytes {
 fn read(bytes: &Bytes) -> Result<Vec<String>, String> {
     let input = Input::memory("bad.gguf", bytes.0.clone());
     let found = detect(&input, &OpenOptions::default()).and_then(|found| found.sure(&input));
-    found.map(|model| model.notes).map_err(|error| error.to_string())
+    found
+        .map(|model| model.notes.iter().map(ToString::to_string).collect())
+        .map_err(|error| error.to_string())
 }
 
 /// What to do about most of them.

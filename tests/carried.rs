@@ -14,6 +14,7 @@ use regguf::{
     infer::{Session, Want, Weights},
     model::{Model, Stated, Tensor, TokenKind, Vocab, spelling},
     quant::{decode_rows, isa::Isa},
+    remedy::Setting,
 };
 
 fn golden(name: &str) -> PathBuf {
@@ -273,7 +274,10 @@ fn the_other_verbs_take_them_too_or_say_why_not() {
         let error = upgrade::plan(open(&path), &upgrade::Options::default()).unwrap_err();
         match to.starts_with("<fim") {
             true => assert!(matches!(error, Error::Foreign { .. }), "{error}"),
-            false => assert!(error.to_string().contains("--vocab tokenizer.json"), "{error}"),
+            false => {
+                let give = Setting::Vocabulary.of("tokenizer.json");
+                assert_eq!(error.remedy().unwrap().steps()[0].means, [give], "{error}");
+            }
         }
         refused(error);
     }

@@ -10,6 +10,7 @@ use regguf::{
     format::catalog,
     model::{Model, Naming, Role, Tensor, TokenKind, Value},
     quant::{QuantType, decode_rows, isa::Isa},
+    remedy::Setting,
 };
 use sha2::{Digest, Sha256};
 
@@ -33,9 +34,9 @@ fn open(facts: &serde_json::Value) -> Model {
     let mut options = OpenOptions::default();
     if facts["either"].as_bool() == Some(true) {
         let detected = container::detect(&Input::open(&path).unwrap(), &options).unwrap();
-        let Verdict::Either(formats, flags) = detected.verdict else { panic!("{facts}") };
+        let Verdict::Either(formats, next) = detected.verdict else { panic!("{facts}") };
         assert!(formats.iter().any(|f| f.id() == format), "{}", path.display());
-        assert!(flags.contains(&format!("--format {format}")), "{flags}");
+        assert!(next.steps()[0].means.contains(&Setting::Format.of(format)), "{next}");
         options.format = Some(format.to_owned());
     }
     container::open(&path, &options).unwrap()
@@ -317,10 +318,14 @@ fn redpajama_under_the_old_header_is_either() {
     }
     let input = Input::memory("x", bytes);
     let detected = container::detect(&input, &OpenOptions::default()).unwrap();
-    let Verdict::Either(formats, flags) = &detected.verdict else { panic!("{detected:?}") };
+    let Verdict::Either(formats, next) = &detected.verdict else { panic!("{detected:?}") };
     let ids: Vec<&str> = formats.iter().map(|f| f.id()).collect();
     assert_eq!(ids, ["ggml-gptneox-old", "ggml-redpajama"]);
-    assert!(flags.contains("residuals") && flags.contains("--format ggml-redpajama"), "{flags}");
+    let say = Setting::Format.of("ggml-redpajama");
+    assert!(
+        next.steps()[0].means.contains(&say) && next.to_string().contains("residuals"),
+        "{next}"
+    );
     for (id, parallel) in [("ggml-gptneox-old", 1), ("ggml-redpajama", 0)] {
         let options = OpenOptions { format: Some(id.to_owned()), ..OpenOptions::default() };
         let model = container::detect(&input, &options).unwrap().sure(&input).unwrap();

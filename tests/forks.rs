@@ -148,7 +148,7 @@ fn types_of_other_programs_are_decoded_and_upgraded() {
         let folder = folder.path().to_owned();
         let asked = convert::Options { types, folder, ..Default::default() };
         let (_, plans) = convert::plan(model.clone(), &asked).unwrap();
-        let words = plans[0].notes.join("; ");
+        let words = plans[0].notes.to_string();
         assert!(!words.contains("has no place"), "{quant}: {words}");
         let copy = upgrade::Options { as_stored: true, ..Default::default() };
         let (_, plan) = upgrade::plan(model, &copy).unwrap();

@@ -56,7 +56,7 @@ fn sources(folder: &Path, out: &mut Vec<PathBuf>) {
 fn layers_point_downward() {
     // Lower first; those of one group may use each other.
     const LAYERS: [&[&str]; 9] = [
-        &["error", "limits", "size"],
+        &["error", "remedy", "limits", "size"],
         &["bytes"],
         &["format"],
         &["quant"],
@@ -81,6 +81,34 @@ fn layers_point_downward() {
 /// What is code in a file: without its tests.
 fn code(text: &str) -> &str {
     text.split("#[cfg(test)]\nmod tests {").next().unwrap()
+}
+
+/// The string literals of a text without comments, each with its line.
+fn literals(text: &str) -> Vec<(usize, String)> {
+    let literal = regex::Regex::new(r#""(?:\\.|[^"\\])*""#).unwrap();
+    let comment = regex::Regex::new(r"(?m)^\s*//.*$").unwrap();
+    let text = comment.replace_all(text, "");
+    let line = |at: usize| text[..at].matches('\n').count() + 1;
+    literal.find_iter(&text).map(|found| (line(found.start()), found.as_str().to_owned())).collect()
+}
+
+/// A library's errors and notes say what can be done as data; the command adds its flags and verbs.
+#[test]
+fn only_the_command_names_its_flags_and_verbs() {
+    let typed = regex::Regex::new(r"(?:^|[^\w-])--[a-z]{2}|regguf [a-z]").unwrap();
+    // What another program is called with is a fact about that program.
+    let others = ["llama.cpp", ".py", "--mmproj"];
+    let cli = root().join("src/cli");
+    let mut paths = Vec::new();
+    sources(&root().join("src"), &mut paths);
+    for path in paths.iter().filter(|path| !path.starts_with(&cli)) {
+        let text = fs::read_to_string(path).unwrap();
+        for (line, literal) in literals(code(&text)) {
+            let of_another = others.iter().any(|name| literal.contains(name));
+            let own = !of_another && typed.is_match(&literal);
+            assert!(!own, "{}:{line}: {literal}", path.display());
+        }
+    }
 }
 
 /// The paths that a `use` tree names: `a::{b, c::D}` is `a::b` and `a::c::D`.

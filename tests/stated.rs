@@ -211,7 +211,7 @@ fn a_vocabulary_that_does_not_fit_the_embedding_is_refused_or_padded() {
     let padded = Stated { pad_vocab: true, ..Stated::default() };
     for model in [few(old()), few(today()), many(old()), many(today())] {
         let refused = |error: Error| {
-            let said = error.to_string();
+            let said = regguf::cli::advice::error(&error);
             assert_eq!(error.exit_code(), 4, "{said}");
             assert!(said.contains("512 rows") && said.contains("--pad-vocab"), "{said}");
         };

@@ -7,6 +7,7 @@ use regguf::{
     container::{self, OpenOptions, RowStorage, Verdict, detect},
     error::{Error, Result},
     model::Model,
+    remedy::Setting,
 };
 
 fn golden(name: &str) -> PathBuf {
@@ -85,7 +86,8 @@ fn weights_that_do_not_tell_are_asked_about() {
     let detected = detect(&input, &OpenOptions::default()).unwrap();
     assert!(matches!(&detected.verdict, Verdict::Either(two, _) if two.len() == 2));
     let Err(Error::Unknown { looks, next, .. }) = detected.sure(&input) else { panic!() };
-    assert!(looks.contains("planar") && next.contains("--blocks"), "{looks}; {next}");
+    let means = &next.steps()[0].means;
+    assert_eq!(means, &["planar", "blocked"].map(|order| Setting::Blocks.of(order)), "{looks}");
     for (blocks, id) in
         [(RowStorage::Planar, "ggml-llama-planar"), (RowStorage::Blocked, "ggml-llama")]
     {

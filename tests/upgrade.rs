@@ -308,7 +308,7 @@ fn inputs_and_existing_files_are_never_overwritten() {
     fs::write(&taken, b"mine").unwrap();
     let (model, plan) = planned(&taken);
     let wrong = change::carry(&model, std::slice::from_ref(&plan), false, &()).unwrap_err();
-    assert!(wrong.to_string().contains("--force"), "{wrong}");
+    assert!(regguf::cli::advice::error(&wrong).contains("--force"), "{wrong}");
     assert_eq!(fs::read(&taken).unwrap(), b"mine");
     change::carry(&model, &[plan], true, &()).unwrap();
     assert_ne!(fs::read(&taken).unwrap(), b"mine");
@@ -327,7 +327,7 @@ fn scales_outside_f16_are_refused_unless_told_otherwise() {
     bytes[at..at + 4].copy_from_slice(&1e-12f32.to_le_bytes());
     fs::write(&input, &bytes).unwrap();
     let wrong = upgrade(&input, folder.path(), Options::default()).unwrap_err();
-    assert!(wrong.to_string().contains("--exact"), "{wrong}");
+    assert!(regguf::cli::advice::error(&wrong).contains("--exact"), "{wrong}");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     for options in [
         Options { exact: true, ..Options::default() },

@@ -1,5 +1,6 @@
 //! What a batch tells while it runs, for people and for machines alike.
 
+use crate::remedy::Note;
 use serde::Serialize;
 
 /// One thing that happened; as JSON, one object a line, told apart by `event`.
@@ -47,7 +48,7 @@ pub enum Event<'a> {
         /// The job's number in the plan.
         job: usize,
         /// Why.
-        why: &'a str,
+        why: &'a Note,
     },
     /// Another batch writes this output; it is looked at again at the end.
     Waiting {
@@ -61,7 +62,7 @@ pub enum Event<'a> {
         /// Its number in the plan.
         job: usize,
         /// The reason, one line.
-        error: String,
+        error: Note,
     },
     /// The batch is over.
     Ended {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::find::Found;
+use crate::remedy::Note;
 
 /// Bytes a second of a job that moves rows, for the estimate only.
 pub const MOVED_PER_SECOND: f64 = 400e6;
@@ -22,9 +23,9 @@ pub struct Job {
     /// What is lost or assumed, in words.
     pub risk: String,
     /// Why nothing needs to be done, where nothing does.
-    pub skip: Option<String>,
+    pub skip: Option<Note>,
     /// Why it cannot be done, where it cannot.
-    pub problem: Option<String>,
+    pub problem: Option<Note>,
 }
 
 /// One file to be written.

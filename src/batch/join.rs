@@ -24,6 +24,7 @@ use crate::bytes::{Input, Replace};
 use crate::change::{Progress, Target};
 use crate::container::{self, OpenOptions};
 use crate::error::{Error, Result};
+use crate::remedy::{Note, Setting};
 
 /// Bytes copied at a time.
 const PIECE: usize = 4 << 20;
@@ -82,7 +83,8 @@ fn job(root: &Path, output: &Path, count: usize, there: &BTreeSet<Shard>) -> Job
         skip: None,
         problem: (!missing.is_empty()).then(|| {
             let which = missing.join(", ");
-            format!("not all parts are there; run the same batch with --tensors --shard {which}")
+            let next = Setting::Shard.of(which).to("run the same batch");
+            Note::new("not all parts are there", next)
         }),
         model,
     }
@@ -102,7 +104,7 @@ pub fn agreed(parts: &[PathBuf]) -> Result<(Receipt, Vec<FileState>)> {
     for path in parts {
         let again = |what: &str| {
             let shard = receipt::whole_of(path).map_or(String::new(), |(_, s)| s.to_string());
-            let next = format!("run the same batch with --tensors --shard {shard} again");
+            let next = Setting::Shard.of(shard).to("run the same batch again");
             Error::refused(format!("{}: {what}", path.display()), next)
         };
         let Some(mut receipt) = Receipt::of(path) else { return Err(again("has no receipt")) };
@@ -123,7 +125,7 @@ pub fn agreed(parts: &[PathBuf]) -> Result<(Receipt, Vec<FileState>)> {
             Some(_) => return Err(again("was made from other inputs or in another way")),
         }
     }
-    let none = || Error::refused("no parts to join", "run the batch with --tensors first");
+    let none = || Error::refused("no parts to join", Setting::Shard.to("run the batch first"));
     Ok((whole.ok_or_else(none)?, states))
 }
 
@@ -160,7 +162,10 @@ pub fn lay(
         let found: String = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         if found != state.sha256 {
             let what = format!("{}: is not what its receipt says", input.name());
-            return Err(Error::refused(what, "remove it and run its --shard again"));
+            return Err(Error::refused(
+                what,
+                Setting::Shard.to("remove it and run the batch again"),
+            ));
         }
     }
     let format = Some(Target::find(target(options))?.id().to_owned());

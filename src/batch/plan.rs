@@ -18,6 +18,7 @@ use crate::change::{Act, Loss, Plan, convert};
 use crate::checkpoint::card;
 use crate::container;
 use crate::error::{Error, Result};
+use crate::remedy::Note;
 
 /// Bytes a second of a job that encodes them, for the estimate only.
 const ENCODED_PER_SECOND: f64 = 40e6;
@@ -90,8 +91,8 @@ fn plan_job(task: Task, settings: &Settings, model: Found) -> Job {
         problem: None,
     };
     match task.plans(settings, &job.model) {
-        Err(error @ Error::Foreign { .. }) => job.skip = Some(error.to_string()),
-        Err(error) => job.problem = Some(error.to_string()),
+        Err(error @ Error::Foreign { .. }) => job.skip = Some(Note::from(&error)),
+        Err(error) => job.problem = Some(Note::from(&error)),
         Ok(None) => {
             job.seconds = job.model.bytes as f64 / MOVED_PER_SECOND;
             "reads only".clone_into(&mut job.risk);
@@ -101,7 +102,7 @@ fn plan_job(task: Task, settings: &Settings, model: Found) -> Job {
             if matches!(task, Task::Upgrade | Task::Convert)
                 && plans.iter().all(|plan| is_same(&model, plan))
             {
-                job.skip = Some(format!("is {} already", model.format));
+                job.skip = Some(format!("is {} already", model.format).into());
                 return job;
             }
             job.seconds = plans.iter().map(seconds).sum();

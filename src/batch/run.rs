@@ -24,6 +24,7 @@ use crate::check::Severity;
 use crate::check::files::{self, verify};
 use crate::error::{Error, Result};
 use crate::model::Stated;
+use crate::remedy::{Note, Remedy, Setting};
 use crate::size;
 
 /// Memory that one job needs besides the buffers that all jobs share: headers and vocabularies.
@@ -57,7 +58,7 @@ pub struct Summary {
     /// Jobs that needed nothing.
     pub skipped: usize,
     /// Jobs that failed: their names and reasons.
-    pub failures: Vec<(String, String)>,
+    pub failures: Vec<(String, Note)>,
     /// Jobs not begun.
     pub left: usize,
     /// How long it took.
@@ -69,7 +70,7 @@ pub struct Summary {
 /// What became of one job.
 enum Done {
     Finished(Vec<Made>),
-    Skipped(String),
+    Skipped(Note),
     /// Another process has the lock of this output.
     Busy(PathBuf),
 }
@@ -191,7 +192,7 @@ impl Run<'_> {
     }
 
     fn failed(&self, i: usize, job: &Job, error: &Error) {
-        let error = error.to_string();
+        let error = Note::from(error);
         self.note(|summary| summary.failures.push((job.model.name.clone(), error.clone())));
         if !self.limits.keep_going {
             self.stop.store(true, Ordering::Relaxed);
@@ -205,7 +206,7 @@ impl Run<'_> {
             return self.join(i, job, wait);
         }
         if let Some(problem) = &job.problem {
-            return Err(Error::unsupported(problem.as_str(), ""));
+            return Err(Error::unsupported(problem.text.as_str(), problem.remedy.clone()));
         }
         if let Some(why) = &job.skip {
             return Ok(Done::Skipped(why.clone()));
@@ -251,7 +252,8 @@ impl Run<'_> {
                 Standing::Proved => {}
                 Standing::Foreign(what) if !self.limits.force => {
                     let what = format!("{}: {what}", output.path.display());
-                    return Err(Error::refused(what, "move it away, or add --force"));
+                    let next = Remedy::from("move it away").or(Setting::Force.to("replace it"));
+                    return Err(Error::refused(what, next));
                 }
                 Standing::Foreign(_) => {
                     due.push((n, None));
@@ -440,7 +442,9 @@ impl Run<'_> {
                 size::text(self.limits.min_free),
                 size::text(free)
             );
-            return Err(Error::refused(what, "free some space or name another --out"));
+            let next =
+                Remedy::from("free some space").or(Setting::Output.to("name another output"));
+            return Err(Error::refused(what, next));
         }
         *reserved += total;
         Ok(Reserved { all: &self.reserved, bytes: total })

@@ -26,8 +26,8 @@ impl FromStr for Shard {
 
     fn from_str(text: &str) -> Result<Self, Error> {
         let wrong = || {
-            let what = format!("--shard {text}: wanted i/n with i from 0 to n-1, as 0/4");
-            Error::Usage(what)
+            let what = format!("share {text}: wanted i/n with i from 0 to n-1, as 0/4");
+            Error::usage(what)
         };
         let (index, count) = text.split_once('/').ok_or_else(wrong)?;
         let index = index.trim().parse().map_err(|_| wrong())?;

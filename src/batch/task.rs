@@ -11,6 +11,7 @@ use crate::checkpoint;
 use crate::container::OpenOptions;
 use crate::error::{Error, Result};
 use crate::model::{Model, Stated, loader::Content, lora};
+use crate::remedy::{Call, Note, Remedy, Setting};
 
 /// What is done to every model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,24 +69,30 @@ impl Settings {
         let fields = self.name.iter().flat_map(|name| name.split('{').skip(1));
         let known = ["stem}", "name}", "type}"];
         if fields.into_iter().any(|field| !known.iter().any(|known| field.starts_with(known))) {
-            let what = "--name: the fields are {stem}, {name} and {type}";
-            return Err(Error::Usage(what.to_owned()));
+            return Err(Error::usage("the fields of a name are {stem}, {name} and {type}"));
         }
         let wrong = match task {
-            Task::Quantize if self.types.is_empty() => "quantize needs --types, as q4_0,q8_0",
-            Task::Upgrade if !self.types.is_empty() => "upgrade keeps the types: leave out --types",
-            Task::Merge if self.stated.base.is_none() => {
-                "merge needs the model that the adapters belong to: --base MODEL"
+            Task::Quantize if self.types.is_empty() => Note::new(
+                "quantize has no types yet",
+                Setting::Type.of("q4_0,q8_0").to("say one or more"),
+            ),
+            Task::Upgrade if !self.types.is_empty() => {
+                "upgrade keeps the types: leave them unsaid".into()
             }
+            Task::Merge if self.stated.base.is_none() => Note::new(
+                "merge needs the model that the adapters belong to",
+                Setting::Base.of("MODEL").to("name it"),
+            ),
             Task::Join if !self.types.is_empty() || self.to.is_some() || self.out.is_some() => {
-                "join does what the parts' receipts say: leave out --types, --to and --out"
+                "join does what the parts' receipts say: leave types, format and output unsaid"
+                    .into()
             }
             Task::Verify if !self.types.is_empty() || self.out.is_some() => {
-                "verify writes nothing: leave out --types and --out"
+                "verify writes nothing: leave types and output unsaid".into()
             }
             _ => return Ok(()),
         };
-        Err(Error::Usage(wrong.to_owned()))
+        Err(Error::usage(wrong))
     }
 
     fn upgrade(&self) -> upgrade::Options {
@@ -152,24 +159,33 @@ impl Settings {
 /// passed over, with the reason.
 fn open_model(task: Task, found: &Found) -> Result<Model> {
     let takes_adapters = matches!(task, Task::Upgrade | Task::Merge);
-    let adapter = ("is a LoRA adapter, not a model", "`regguf batch upgrade` takes old ones");
-    let passed_over =
-        |(what, next)| Err(Error::foreign(format!("{}: {what}", found.path.display()), next));
+    let adapter = || {
+        ("is a LoRA adapter, not a model", Call::Batch.on("upgrade").to("bring an old one forward"))
+    };
+    let passed_over = |(what, next): (&str, Remedy)| {
+        Err(Error::foreign(format!("{}: {what}", found.path.display()), next))
+    };
     if found.kind == Kind::Adapter && !takes_adapters {
-        return passed_over(adapter);
+        return passed_over(adapter());
     }
     let model = adapter::open(&found.path, &OpenOptions::default())?;
     passed_over(match Content::of(&model) {
         _ if lora::is_foreign(&model) && takes_adapters => return Ok(model),
         Content::Adapter if task == Task::Merge => return Ok(model),
         _ if task == Task::Merge => {
-            ("is no LoRA adapter", "adapters are merged into the model that --base names")
+            ("is no LoRA adapter", Setting::Base.to("name the model that adapters are merged into"))
         }
-        _ if lora::is_foreign(&model) => adapter,
-        Content::Adapter => ("is a LoRA adapter, not a model", "it is used as it is"),
-        Content::ControlVector => ("is a control vector, not a model", "it is used as it is"),
-        Content::Imatrix => ("is an importance matrix", "`quantize --imatrix` takes it"),
-        _ if model.tensors.is_empty() => ("holds a vocabulary only", "name it to `regguf upgrade`"),
+        _ if lora::is_foreign(&model) => adapter(),
+        Content::Adapter => ("is a LoRA adapter, not a model", "it is used as it is".into()),
+        Content::ControlVector => {
+            ("is a control vector, not a model", "it is used as it is".into())
+        }
+        Content::Imatrix => {
+            ("is an importance matrix", Call::Quantize.on("").with(Setting::Imatrix).to("use it"))
+        }
+        _ if model.tensors.is_empty() => {
+            ("holds a vocabulary only", Call::Upgrade.to("bring it forward by itself"))
+        }
         _ => return Ok(model),
     })
 }

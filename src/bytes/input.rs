@@ -10,6 +10,7 @@ use std::{
 use super::inputs;
 use super::sums::{Sum, Sums};
 use crate::error::{Error, Malformed, Result};
+use crate::remedy::Remedy;
 
 /// Something that can be read at any position and never written.
 ///
@@ -272,7 +273,7 @@ impl Input {
                 at: sum.at,
                 found: format!("bytes with the CRC-32 {found:08x}"),
                 wanted: format!("{:08x}, which the archive states: they are damaged", sum.crc),
-                next: String::new(),
+                next: Remedy::default(),
             }))),
         }
     }

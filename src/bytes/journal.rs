@@ -23,6 +23,7 @@ use sha2::{Digest, Sha256};
 
 use super::replace::{folder_of, sync, write_all_at, write_small};
 use crate::error::{Error, Result};
+use crate::remedy::Call;
 
 const MAGIC: &[u8; 17] = b"regguf-journal-1\n";
 const SUFFIX: &str = ".regguf-journal";
@@ -88,7 +89,7 @@ pub fn check(path: &Path) -> Result<()> {
     }
     let shown = path.display();
     let what = format!("{shown}: an edit in place was cut short");
-    Err(Error::refused(what, format!("`regguf metadata {shown}` completes it")))
+    Err(Error::refused(what, Call::Metadata.on(shown).to("complete it")))
 }
 
 /// The journal of a file, where there is one.

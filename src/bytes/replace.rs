@@ -22,6 +22,7 @@ use tempfile::NamedTempFile;
 
 use super::{Input, Paged, inputs, partial};
 use crate::error::{Error, Result};
+use crate::remedy::Setting;
 
 /// Set by the Ctrl-C handler; long loops ask [`check_interrupt`].
 pub static INTERRUPTED: AtomicBool = AtomicBool::new(false);
@@ -236,7 +237,7 @@ fn is_in_system_folder(target: &Path) -> bool {
 fn exists(target: &Path) -> Error {
     Error::refused(
         format!("{}: exists already", target.display()),
-        "add --force to replace it, or name another output with -o",
+        Setting::Force.to("replace it").or(Setting::Output.to("name another output")),
     )
 }
 

@@ -4,6 +4,7 @@ use std::{cell::RefCell, fmt::Display};
 
 use super::Input;
 use crate::error::{Error, Malformed, Result};
+use crate::remedy::Remedy;
 
 /// Reads small fields of an [`Input`] through a window, naming each for errors.
 ///
@@ -77,7 +78,7 @@ impl<'a> Source<'a> {
             at,
             found: found.to_string(),
             wanted: wanted.into(),
-            next: String::new(),
+            next: Remedy::default(),
         }))
     }
 

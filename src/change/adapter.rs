@@ -10,13 +10,17 @@ use crate::{
     error::{Error, Result},
     format::catalog,
     model::{Model, Stated, adapter::Adapter, loader::Content, lora, rows::Standing, sum},
+    remedy::Setting,
 };
 
 /// Fills `plan`, of the file of GGUF that takes the place of an adapter.
 pub(super) fn plan(model: Model, plan: Plan, stated: &Stated) -> Result<(Model, Plan)> {
     if !plan.target.is_keyed() {
         let what = format!("{} holds no adapter", plan.target.title());
-        return Err(Error::unsupported(what, "GGUF does: --to gguf-v3"));
+        return Err(Error::unsupported(
+            what,
+            Setting::Target.of("gguf-v3").to("write GGUF, which does"),
+        ));
     }
     let base = stated.base.as_deref().map(base).transpose()?;
     let name = keys::name_of(&model);
@@ -80,7 +84,7 @@ pub fn base(path: &Path) -> Result<Model> {
     match Content::of(&model).other() {
         None => Ok(model),
         Some((what, _)) => {
-            let what = format!("--base {}: holds {what}, no model", path.display());
+            let what = format!("{}: holds {what}, and a base is a model", path.display());
             Err(Error::refused(what, "name the model that the adapter belongs to"))
         }
     }

@@ -80,7 +80,7 @@ pub fn plan(model: Model, options: &Options) -> Result<(Model, Vec<Plan>)> {
     outputs.sort_unstable();
     outputs.dedup();
     if outputs.len() < plans.len() {
-        return Err(Error::Usage("--type: each type once, please".to_owned()));
+        return Err(Error::usage("each type once, please"));
     }
     Ok((model, plans))
 }
@@ -160,8 +160,7 @@ fn alike(
         let again = source.quant.layout().elements > 1 && to.layout().elements > 1;
         if again && !options.allow_requantize {
             let what = format!("{}: is quantized already ({})", source.name, source.quant);
-            let next = "use the original weights, or add --allow-requantize";
-            return Err(Error::refused(what, next));
+            return Err(Error::refused(what, super::obstacles::again("use the original weights")));
         }
         step.become_type(to, encode);
     }

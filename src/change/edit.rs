@@ -14,6 +14,7 @@ pub use value::Form;
 use crate::{
     error::{Error, Result},
     model::{Kind, Metadata, Value, Vocab, glob},
+    remedy::Call,
 };
 
 /// One thing to do to metadata.
@@ -108,9 +109,9 @@ impl Edit {
                 check_key(key)?;
                 let form = form.or_else(|| Form::of_key(metadata, key)).ok_or_else(|| {
                     let what = format!("{key} is a new key, of no known kind");
-                    Error::Usage(format!("{what}: say which, as str:{text} or u32:5"))
+                    Error::usage(format!("{what}: say which, as str:{text} or u32:5"))
                 })?;
-                let value = form.read(text).map_err(|why| Error::Usage(format!("{key}: {why}")))?;
+                let value = form.read(text).map_err(|why| Error::usage(format!("{key}: {why}")))?;
                 metadata.set(key.as_str(), value);
             }
             Edit::Remove(keys) => {
@@ -150,7 +151,7 @@ impl Token {
     /// Its number in the vocabulary that `metadata` describes.
     fn id(&self, metadata: &Metadata) -> Result<u32> {
         let tokens = Vocab::from_metadata(metadata).tokens;
-        let next = "`regguf inspect --vocab` lists the tokens";
+        let next = Call::Tokens.to("look at the tokens");
         match self {
             Token::Id(id) if (*id as usize) < tokens.len() => Ok(*id),
             Token::Id(id) => {
@@ -183,7 +184,7 @@ fn matching(metadata: &Metadata, keys: &str, file: &str) -> Result<Vec<String>> 
 
 /// That a key is not there, with the one that its name may have been meant for.
 fn absent(key: &str, file: &str) -> Error {
-    let next = "`regguf metadata FILE` lists the keys";
+    let next = Call::Metadata.on("FILE").to("look at the keys");
     Error::refused(format!("{key}: {file} has no such key"), next)
 }
 
@@ -192,7 +193,7 @@ fn check_key(key: &str) -> Result<()> {
     let plain = |c: char| c.is_ascii_graphic();
     match key.is_empty() || key.len() > 65_535 || !key.chars().all(plain) {
         true => {
-            Err(Error::Usage(format!("{key:?} is no key: letters, digits, points and the like")))
+            Err(Error::usage(format!("{key:?} is no key: letters, digits, points and the like")))
         }
         false => Ok(()),
     }

@@ -26,6 +26,7 @@ use crate::{
     error::{Error, Result},
     model::{Model, Tensor, loader, sum::Room},
     quant::{QuantType, isa::Isa, loss::ScaleLoss, product::high},
+    remedy::Setting,
 };
 
 /// What became of one plan.
@@ -415,7 +416,9 @@ fn check_scales(plan: &Plan, tensor: &Tensor, to: QuantType, scales: &ScaleLoss)
     );
     Err(Error::refused(
         what,
-        "add --exact to keep such tensors as F32, or --clamp-scales to take the nearest f16",
+        Setting::Exact
+            .to("keep such tensors as F32")
+            .or(Setting::ClampScales.to("take the nearest f16")),
     ))
 }
 

@@ -29,6 +29,7 @@ use crate::{
         encode::{EncodeRows, encoder},
         isa::Isa,
     },
+    remedy::{Call, Notes},
 };
 
 /// What will be written.
@@ -39,7 +40,7 @@ pub struct Export {
     /// The small files by name.
     pub files: Vec<(&'static str, Vec<u8>)>,
     /// What a person should know.
-    pub notes: Vec<String>,
+    pub notes: Notes,
     /// Infinite and NaN weights are written as they are.
     pub keep_nan: bool,
     model: Model,
@@ -136,7 +137,7 @@ pub fn plan(model: Model, folder: PathBuf, dtype: &str, stated: &Stated) -> Resu
             other => other,
         };
         let (Some(to), Some(encode)) = (QuantType::today(to), encoder(to)) else {
-            return Err(Error::Usage(format!("--type {to}: safetensors get f32, f16 or bf16")));
+            return Err(Error::usage(format!("type {to}: safetensors get f32, f16 or bf16")));
         };
         let bytes = tensor.elements() * to.layout().bytes as u64;
         let turned = role.names.transposed && !role.bias;
@@ -183,7 +184,7 @@ pub fn plan(model: Model, folder: PathBuf, dtype: &str, stated: &Stated) -> Resu
     for (name, (cut, parts)) in joined {
         let entry = join(cut, &hyper, parts, &mut at, &mut weights).ok_or_else(|| {
             let what = format!("{name}: the tensors that it is made of do not fit each other");
-            Error::unsupported(what, "check the file with regguf verify")
+            Error::unsupported(what, Call::Verify.to("check the file"))
         })?;
         entries.insert(name, entry);
     }
@@ -367,7 +368,7 @@ impl Export {
     }
 }
 
-fn config(model: &Model, hyper: &Hyper, dtype: &str, notes: &mut Vec<String>) -> Map<String, Json> {
+fn config(model: &Model, hyper: &Hyper, dtype: &str, notes: &mut Notes) -> Map<String, Json> {
     let torch = match dtype {
         "f32" => "float32",
         "bf16" => "bfloat16",
@@ -392,7 +393,7 @@ fn config(model: &Model, hyper: &Hyper, dtype: &str, notes: &mut Vec<String>) ->
 }
 
 /// Rope scaling from the tensor of divisors, if one of LLaMA 3's factors gives it.
-fn stored_scaling(model: &Model, hyper: &Hyper, notes: &mut Vec<String>) -> Json {
+fn stored_scaling(model: &Model, hyper: &Hyper, notes: &mut Notes) -> Json {
     let Some(tensor) = model.tensor("rope_freqs.weight") else { return Json::Null };
     let mut bytes = vec![0; usize::try_from(tensor.bytes().min(1 << 20)).unwrap_or(0)];
     let stored: Vec<f32> = match model.read_rows(tensor, 0, tensor.rows(), &mut bytes) {

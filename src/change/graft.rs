@@ -15,6 +15,7 @@ use crate::{
     error::{Error, Result, named},
     format::catalog,
     model::{Metadata, Model, Tensor},
+    remedy::{Call, Notes, Remedy, Setting},
     size,
 };
 
@@ -32,12 +33,12 @@ impl Graft {
     ///
     /// # Errors
     /// Where nothing has such a name, a tensor is there already, or counts would be wrong afterwards.
-    pub(super) fn apply(&self, model: &mut Model, notes: &mut Vec<String>) -> Result<()> {
+    pub(super) fn apply(&self, model: &mut Model, notes: &mut Notes) -> Result<()> {
         if self.drop.is_empty() && self.take.is_empty() {
             return Ok(());
         }
         if !super::keys::are_gguf(model) {
-            let what = "--drop and --take-from are for GGUF files";
+            let what = "tensors are left out of GGUF files, and taken into them, and this is none";
             return Err(Error::unsupported(what, "upgrade the file first, then its GGUF"));
         }
         for pattern in &self.drop {
@@ -53,7 +54,7 @@ impl Graft {
     }
 }
 
-fn leave_out(model: &mut Model, pattern: &Regex, notes: &mut Vec<String>) -> Result<()> {
+fn leave_out(model: &mut Model, pattern: &Regex, notes: &mut Notes) -> Result<()> {
     let mut gone: Vec<Tensor> = Vec::new();
     model.tensors.retain(|tensor| {
         let found = pattern.is_match(&tensor.name);
@@ -61,12 +62,14 @@ fn leave_out(model: &mut Model, pattern: &Regex, notes: &mut Vec<String>) -> Res
         !found
     });
     if gone.is_empty() {
-        let what = format!("--drop {pattern}: finds no tensor");
-        return Err(Error::refused(what, "`regguf tensors FILE` lists their names"));
+        let what = format!("the pattern {pattern}, to be left out, finds no tensor");
+        return Err(Error::refused(what, names()));
     }
     if model.tensors.is_empty() {
-        let what = format!("--drop {pattern}: finds every tensor, and nothing would be left");
-        return Err(Error::refused(what, "`regguf tensors FILE` lists their names"));
+        let what = format!(
+            "the pattern {pattern}, to be left out, finds every tensor: nothing would be left"
+        );
+        return Err(Error::refused(what, names()));
     }
     notes.push(format!("left out: {}", told(&gone)));
     let eyes = |name: &str| name.starts_with("v.") || name.starts_with("mm.");
@@ -83,17 +86,22 @@ fn leave_out(model: &mut Model, pattern: &Regex, notes: &mut Vec<String>) -> Res
     Ok(())
 }
 
-fn take(model: &mut Model, other: &Model, pattern: &Regex, notes: &mut Vec<String>) -> Result<()> {
+/// What to do where a pattern finds no tensor.
+fn names() -> Remedy {
+    Call::Tensors.on("FILE").to("look at their names")
+}
+
+fn take(model: &mut Model, other: &Model, pattern: &Regex, notes: &mut Notes) -> Result<()> {
     let from = other.files.first().map(Input::name).unwrap_or_default();
     let found = other.tensors.iter().filter(|tensor| pattern.is_match(&tensor.name));
     let mut found: Vec<Tensor> = found.cloned().collect();
-    let next = "`regguf tensors FILE` lists their names";
     if found.is_empty() {
-        return Err(Error::refused(format!("--take-from {from} {pattern}: finds no tensor"), next));
+        let what = format!("the pattern {pattern}, to be taken from {from}, finds no tensor");
+        return Err(Error::refused(what, names()));
     }
     if let Some(there) = found.iter().find(|tensor| model.tensor(&tensor.name).is_some()) {
-        let what = format!("--take-from {from} {pattern}: {} is there already", there.name);
-        return Err(Error::refused(what, "leave the model's own out with --drop"));
+        let what = format!("{}, to be taken from {from}, is there already", there.name);
+        return Err(Error::refused(what, Setting::Drop.to("leave the model's own out")));
     }
     let before = model.files.len();
     for piece in found.iter_mut().flat_map(|tensor| &mut tensor.pieces) {
@@ -116,7 +124,7 @@ fn told(tensors: &[Tensor]) -> String {
 }
 
 /// Makes counts and arrays fit the blocks that are there.
-fn counts(model: &mut Model, others: &[Model], notes: &mut Vec<String>) -> Result<()> {
+fn counts(model: &mut Model, others: &[Model], notes: &mut Notes) -> Result<()> {
     let architecture = model.metadata.architecture().to_owned();
     let key = format!("{architecture}.block_count");
     let Some(stated) = model.metadata.u64(&key) else { return Ok(()) };
@@ -127,7 +135,8 @@ fn counts(model: &mut Model, others: &[Model], notes: &mut Vec<String>) -> Resul
         let what = format!("block {gap} would have no tensors, and block {} would", now - 1);
         return Err(Error::refused(
             what,
-            "blocks can go from the end only; quantize --prune-layers takes any",
+            Remedy::from("leave out blocks from the end only")
+                .or(Call::Quantize.on("").with(Setting::PruneLayers).to("leave out any")),
         ));
     }
     if now == stated || now == 0 {

@@ -14,6 +14,7 @@ use crate::{
     model::{
         Hyper, Metadata, Model, Naming, Stated, Texts, TokenKind, Vocab, loader::Content, spelling,
     },
+    remedy::{Note, Setting},
 };
 
 /// The version of GGUF's quantized blocks; it has not changed since GGUF began.
@@ -201,7 +202,7 @@ pub(super) fn to_header(
                 format!(
                     "{title} holds SentencePiece vocabularies only, this model has another kind"
                 ),
-                "keep it as GGUF: --to gguf-v3, gguf-v2 or gguf-v1",
+                super::target::as_gguf(),
             )
         })?,
     };
@@ -313,7 +314,7 @@ fn records(
         let title = plan.target.title();
         return Err(Error::refused(
             format!("{title} holds a vocabulary of the kind {:?}, {what}", rule.model),
-            "give the model's own tokenizer with --vocab tokenizer.json",
+            Setting::Vocabulary.of("tokenizer.json").to("give the model's own tokenizer"),
         ));
     }
     let shape = plan.target.container().vocab.as_ref();
@@ -321,9 +322,10 @@ fn records(
         let file = match path.map(given::own_file).transpose()?.flatten() {
             Some(file) => file,
             None => {
-                let note = "the tokenizer's own file is made of the model's tokens: --vocab tokenizer.model puts \
-                            the original there";
-                plan.notes.push(note.to_owned());
+                plan.notes.push(Note::new(
+                    "the tokenizer's own file is made of the model's tokens",
+                    Setting::Vocabulary.of("tokenizer.model").to("put the original there"),
+                ));
                 // Tokens for control are in the program's code, and fillers in no file.
                 let places = rule.special.iter().filter_map(|text| {
                     vocab.tokens.iter().position(|token| token == text.as_bytes())

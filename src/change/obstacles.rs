@@ -4,6 +4,7 @@ use super::Step;
 use crate::{
     error::{Error, Result},
     quant::{QuantType, encode::EncodeRows},
+    remedy::{Notes, Remedy, Setting},
     size::counted,
 };
 
@@ -16,6 +17,11 @@ pub(super) struct Trouble {
     unfit: Vec<String>,
     blind: Vec<String>,
     unmeasured: Vec<String>,
+}
+
+/// The remedy for weights that would lose twice.
+pub(super) fn again(instead: &str) -> Remedy {
+    Remedy::from(instead).or(Setting::AllowRequantize.to("let them lose twice"))
 }
 
 impl Trouble {
@@ -65,31 +71,36 @@ impl Trouble {
     /// The first kind of trouble as an error, with every tensor that has it; that some are quantized
     /// already is none where the person allows it.
     pub(super) fn check(&self, allow_requantize: bool) -> Result<()> {
-        let no = |list: &[String], what: &str, next: &str| match list {
+        let no = |list: &[String], what: &str, next: Remedy| match list {
             [] => Ok(()),
             list => Err(Error::unsupported(format!("{what}: {}", list.join(", ")), next)),
         };
-        no(&self.no_weights, "these tensors hold no weights", "leave them out with --tensor-type")?;
-        no(&self.unwritable, "these types cannot be made here", "choose other types")?;
-        no(&self.unfit, "rows are no whole number of blocks", "choose other types for them")?;
+        let types = Setting::TensorType.to("choose other types for them");
+        no(
+            &self.no_weights,
+            "these tensors hold no weights",
+            Setting::TensorType.to("leave them out"),
+        )?;
+        no(&self.unwritable, "these types cannot be made here", "choose other types".into())?;
+        no(&self.unfit, "rows are no whole number of blocks", types.clone())?;
         if !allow_requantize && let Some((name, quant)) = self.quantized.first() {
             let more = self.quantized.len() - 1;
             return Err(Error::refused(
                 format!(
                     "{name} and {more} more are quantized already ({quant}), and would lose twice"
                 ),
-                "start from the F16 or F32 model, or add --allow-requantize",
+                again("start from the F16 or F32 model"),
             ));
         }
         no(
             &self.blind,
             "these types are useless without an importance matrix, which has no data for",
-            "add --imatrix FILE with data for them, or choose other types with --tensor-type",
+            Setting::Imatrix.of("FILE").to("give data for them").or(types),
         )
     }
 
     /// Says what is no error and should be known.
-    pub(super) fn note(&self, notes: &mut Vec<String>) {
+    pub(super) fn note(&self, notes: &mut Notes) {
         if let Some((_, quant)) = self.quantized.first() {
             notes.push(format!(
                 "{} quantized before ({quant}): errors are relative to those weights, and \

@@ -13,6 +13,7 @@ use crate::{
         encode::{EncodeRows, encoder},
         permute::Transform,
     },
+    remedy::{Call, Notes, Setting},
 };
 
 /// What one output file will be. Everything is known before the first byte is written: what becomes of each
@@ -49,7 +50,7 @@ pub struct Plan {
     /// Values that no old file stores and that had to be assumed.
     pub assumed: Vec<Assumed>,
     /// What was noticed on the way, as sentences.
-    pub notes: Vec<String>,
+    pub notes: Notes,
     /// Where everything is in the output; filled in by [`Plan::lay_out`].
     pub layout: Layout,
     /// Whether infinite and NaN weights pass instead of ending the job.
@@ -121,7 +122,7 @@ impl Plan {
             vocab: Vocab::default(),
             steps: Vec::new(),
             assumed: Vec::new(),
-            notes: Vec::new(),
+            notes: Notes::default(),
             layout: Layout::default(),
             keep_nan: false,
             tells_nan: false,
@@ -219,7 +220,11 @@ impl Plan {
                 "{}{more}: {} among matrices of {main}, and programs of {id} take one type for all",
                 first.name, first.quant
             ),
-            format!("`regguf quantize --to {id} --allow-requantize IN OUT {main}` makes them one"),
+            Call::Quantize
+                .on(format_args!("IN OUT {main}"))
+                .with(Setting::Target.of(id))
+                .with(Setting::AllowRequantize)
+                .to("make them one"),
         ))
     }
 

@@ -16,6 +16,7 @@ use crate::{
         role::{Naming, Role, expert_of},
         rows,
     },
+    remedy::{Note, Notes, Setting},
     size::counted,
 };
 
@@ -24,7 +25,7 @@ pub(super) fn prepare(
     mut model: Model,
     target: Target,
     repair_key_rows: bool,
-    notes: &mut Vec<String>,
+    notes: &mut Notes,
 ) -> Result<Model> {
     tail::check(&model)?;
     let to_gguf = target.is_keyed();
@@ -66,11 +67,11 @@ pub(super) fn prepare(
     if repair_key_rows {
         repair_keys(&mut model, notes)?;
     } else if may_have_confused_heads(&model) {
-        notes.push(
+        notes.push(Note::new(
             "key rows may be in the wrong order: convert.py scrambled those of Hugging Face models with \
-             grouped heads from 27 July to 28 September 2023; --repair-key-rows shows whether it helps"
-                .to_owned(),
-        );
+             grouped heads from 27 July to 28 September 2023",
+            Setting::RepairKeyRows.to("see whether it helps to put them right"),
+        ));
     }
     Ok(model)
 }
@@ -165,7 +166,7 @@ fn repeat_heads(tensor: &mut Tensor, heads: u64, kv: u64, head: u64) -> Option<(
 
 /// Drops an output matrix whose bytes are those of the embedding, in families whose files may leave it out: readers
 /// of GGUF take the embedding by themselves.
-fn drop_tied(family: &'static Family, model: &mut Model, notes: &mut Vec<String>) -> Result<()> {
+fn drop_tied(family: &'static Family, model: &mut Model, notes: &mut Notes) -> Result<()> {
     if !family.roles.get("output").is_some_and(|names| names.optional_old) {
         return Ok(());
     }
@@ -195,7 +196,7 @@ fn drop_tied(family: &'static Family, model: &mut Model, notes: &mut Vec<String>
 pub fn once(model: &Model) -> Result<Model> {
     let mut model = model.clone();
     if let Some(family) = catalog::family(&model.family).filter(|f| f.tokenizer.is_some()) {
-        let mut unsaid = Vec::new();
+        let mut unsaid = Notes::default();
         cut_repeated(&mut model, &mut unsaid)?;
         drop_tied(family, &mut model, &mut unsaid)?;
     }
@@ -204,7 +205,7 @@ pub fn once(model: &Model) -> Result<Model> {
 
 /// Leaves one key head and one value head where the container repeats them for every query head, in all layers
 /// and byte for byte.
-fn cut_repeated(model: &mut Model, notes: &mut Vec<String>) -> Result<()> {
+fn cut_repeated(model: &mut Model, notes: &mut Notes) -> Result<()> {
     let repeated = |t: &&Tensor| {
         let container = catalog::container(&model.format);
         let ends = container.map_or(&[][..], |container| &container.tensors.repeated);
@@ -281,7 +282,7 @@ const CHUNK: u64 = 1 << 20;
 
 /// Joins `blk.N.ffn_gate.E.weight` of the first Mixtral files into `blk.N.ffn_gate_exps.weight`, which
 /// is all that llama.cpp reads since it stopped taking them one by one.
-fn stack_experts(model: &mut Model, notes: &mut Vec<String>) -> Result<()> {
+fn stack_experts(model: &mut Model, notes: &mut Notes) -> Result<()> {
     let mut stacked: Vec<Tensor> = Vec::new();
     let mut joined = 0usize;
     for tensor in std::mem::take(&mut model.tensors) {
@@ -353,10 +354,10 @@ fn may_have_confused_heads(model: &Model) -> bool {
 }
 
 /// Undoes that permutation and applies the right one.
-fn repair_keys(model: &mut Model, notes: &mut Vec<String>) -> Result<()> {
+fn repair_keys(model: &mut Model, notes: &mut Notes) -> Result<()> {
     let Some((wrong, right)) = confused_heads(model) else {
-        let what = "--repair-key-rows: with these numbers of heads nothing went wrong";
-        return Err(Error::unsupported(what, "leave the flag out"));
+        let what = "rows of keys: with these numbers of heads nothing went wrong";
+        return Err(Error::unsupported(what, "upgrade it without putting them right"));
     };
     let mut repaired = 0usize;
     for tensor in model.tensors.iter_mut().filter(|t| t.name.ends_with("attn_k.weight")) {

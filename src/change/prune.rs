@@ -36,11 +36,11 @@ pub(super) fn prune(plan: &mut Plan, prune: &BTreeSet<u64>) -> Result<(Vec<Strin
 fn check(present: &BTreeSet<u64>, prune: &BTreeSet<u64>) -> Result<()> {
     let last = present.last().copied().unwrap_or(0);
     if let Some(absent) = prune.difference(present).next() {
-        let what = format!("--prune-layers: there is no layer {absent}");
+        let what = format!("there is no layer {absent} to leave out");
         return Err(Error::refused(what, format!("the layers are 0 to {last}")));
     }
     if !prune.is_empty() && prune.len() == present.len() {
-        let what = "--prune-layers: no layer would be left";
+        let what = "no layer would be left";
         return Err(Error::refused(what, format!("leave one of the layers 0 to {last}")));
     }
     Ok(())

@@ -35,6 +35,7 @@ use crate::{
         encode::{EncodeRows, encoder},
         recipe::recipes,
     },
+    remedy::{Notes, Remedy, Setting},
     size::counted,
 };
 
@@ -117,7 +118,10 @@ pub fn plan(model: Model, options: &Options) -> Result<(Model, Vec<Plan>)> {
     }
     if let Some(old) = options.types.iter().find(|f| QuantType::today(f.base).is_none()) {
         let what = format!("{} was a type of ggjt v1 only", old.name);
-        return Err(Error::unsupported(what, "add --to ggjt-v1, or choose another type"));
+        return Err(Error::unsupported(
+            what,
+            Setting::Target.of("ggjt-v1").to("write that").or("choose another type"),
+        ));
     }
     let stated = if from_gguf { &original } else { &base.metadata };
     let stated = stated.u64("general.file_type").and_then(|n| u32::try_from(n).ok());
@@ -164,7 +168,7 @@ fn old_plan(
         || !options.importance.is_empty();
     if beyond || options.goal.is_some() {
         let what = "older containers are written with one type for all matrices and nothing else";
-        return Err(Error::Usage(format!("--to {}: {what}", base.target.id())));
+        return Err(Error::usage(format!("{}: {what}", base.target.id())));
     }
     let mut plan = base.clone();
     let mut trouble = Trouble::default();
@@ -225,7 +229,9 @@ fn recipe(target: Target, quant: QuantType, asked: Option<&str>) -> Result<Optio
         None => {
             let known: Vec<_> = known.iter().map(|r| r.name).collect();
             let known = known.join(", ");
-            Err(Error::Usage(format!("--recipe {name}: {quant} was made by {known}")))
+            Err(Error::usage(format!(
+                "no way to make {quant} is called {name}; it was made by {known}"
+            )))
         }
     }
 }
@@ -387,7 +393,7 @@ impl<'a> Job<'a> {
         let unused = |p: &Pattern| !plan.steps.iter().any(|s| mix::matches(p, &s.name));
         let unused = self.options.tensor_types.iter().filter(|(pattern, _)| unused(pattern));
         let said = unused
-            .map(|(p, q)| format!("--tensor-type {}={q}: no tensor has such a name", p.as_str()));
+            .map(|(p, q)| format!("the type {q} for {}: no tensor has such a name", p.as_str()));
         plan.notes.extend(said.collect::<Vec<_>>());
         plan.output = output;
         if self.options.keep_split { Ok(self.shards(&plan)) } else { Ok(vec![plan]) }
@@ -457,7 +463,8 @@ impl<'a> Job<'a> {
                 "{}: {found} numbers of imatrix data for {name}, wanted {wanted}",
                 self.options.importance.file
             ),
-            "the matrix was measured on another model; or pass the tensor over with --exclude-weights",
+            Remedy::from("take a matrix that was measured on this model")
+                .or(Setting::ExcludeWeights.to("pass the tensor over")),
         ))
     }
 
@@ -503,7 +510,7 @@ impl<'a> Job<'a> {
             plan.steps.retain(|s| file(s) == n);
             if n > 0 {
                 plan.metadata = Metadata::new();
-                plan.notes.clear();
+                plan.notes = Notes::default();
             }
             if count > 1 {
                 let word = |n: usize| Value::U16(u16::try_from(n).unwrap_or(u16::MAX));

@@ -12,6 +12,7 @@ use crate::{
         encode::{EncodeRows, float::all_finite},
         isa::Isa,
     },
+    remedy::{Remedy, Setting},
 };
 
 /// Weights that are decoded and encoded again at once: as f32 they stay in the cache of one core.
@@ -210,13 +211,11 @@ pub(super) fn check_rows(
 /// The refusal of one weight.
 fn odd(tensor: &Tensor, row: u64, column: usize, value: f32, why: &str) -> Error {
     let what = format!("{}: weight at row {row}, column {column} is {value}{why}", tensor.name);
-    let next = match why {
-        "" => "get a sound copy of the source, or add --keep-nan to write it as it is",
-        _ => {
-            "choose a type of its range, as bf16 or f32, or add --keep-nan to write what comes out"
-        }
+    let (instead, keep) = match why {
+        "" => ("get a sound copy of the source", "write it as it is"),
+        _ => ("choose a type of its range, as bf16 or f32", "write what comes out"),
     };
-    Error::refused(what, next)
+    Error::refused(what, Remedy::from(instead).or(Setting::KeepNan.to(keep)))
 }
 
 /// Sums over weights before and after.

@@ -8,6 +8,7 @@ use super::{Loss, Outcome, Plan, Step, StepOutcome};
 use crate::{
     bytes::Input,
     model::{Model, Piece, Tensor, loader},
+    remedy::{Notes, Setting},
     size,
 };
 
@@ -39,7 +40,7 @@ pub struct Report {
     /// Values that no old file stores.
     pub assumed: Vec<Assumption>,
     /// What was noticed.
-    pub notes: Vec<String>,
+    pub notes: Notes,
     /// What running both files showed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verdict: Option<String>,
@@ -121,7 +122,10 @@ pub struct Assumption {
     pub value: String,
     /// Why.
     pub because: String,
-    /// The flag that overrides it.
+    /// What overrides it, where something does.
+    #[serde(skip)]
+    pub setting: Option<Setting>,
+    /// The flag of a command for that; empty until a command names it.
     pub flag: String,
 }
 
@@ -196,7 +200,8 @@ impl Report {
             key: a.key.clone(),
             value: a.value.clone(),
             because: a.because.clone(),
-            flag: a.flag.clone(),
+            setting: a.setting,
+            flag: String::new(),
         });
         Report {
             schema_version: 1,

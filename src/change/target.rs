@@ -13,6 +13,7 @@ use crate::{
     },
     model::Model,
     quant::QuantType,
+    remedy::{Call, Remedy, Setting},
 };
 
 /// Whether a container is ever written. Of a family with a tokenizer, where the header's numbers of types are
@@ -52,6 +53,17 @@ const TODAY: &str = "gguf-v3";
 #[derive(Clone, Copy, PartialEq)]
 pub struct Target(&'static Container);
 
+/// The remedy for what older containers do not hold.
+pub(super) fn as_gguf() -> Remedy {
+    let known = ["gguf-v3", "gguf-v2", "gguf-v1"];
+    Remedy::any("keep it as GGUF", known.map(|id| Setting::Target.of(id)))
+}
+
+/// The remedy for what GGUF has no name for.
+fn own(container: &Container) -> Remedy {
+    Setting::Target.of(container.id()).to("leave it in its own")
+}
+
 impl Target {
     /// The container that a person means: its id, or the id without the family (`ggjt-v1`).
     ///
@@ -78,15 +90,13 @@ impl Target {
         let Some(family) = family else { return Ok(target) };
         if target.is_keyed() && family.family.gguf.is_empty() {
             let what = format!("GGUF has no architecture for {}", family.family.title);
-            let next =
-                present.map_or(String::new(), |c| format!("leave it in its own: --to {}", c.id()));
-            return Err(Error::unsupported(what, next));
+            return Err(Error::unsupported(what, present.map(own).unwrap_or_default()));
         }
         if !target.is_keyed() && family.family.name != target.0.format.family {
             let what = format!("{} does not hold {}", target.title(), family.family.title);
             let next = match present {
-                Some(container) => format!("it stays in its own: --to {}", container.id()),
-                None => "keep it as GGUF: --to gguf-v3, gguf-v2 or gguf-v1".to_owned(),
+                Some(container) => own(container),
+                None => as_gguf(),
             };
             return Err(Error::unsupported(what, next));
         }
@@ -114,7 +124,7 @@ impl Target {
             Some(container) if is_written(container) => Ok(Target(container)),
             Some(container) => Err(Error::unsupported(
                 format!("{} is read, never written", container.format.title),
-                "choose a GGUF or ggjt version with --to",
+                Setting::Target.to("choose a GGUF or ggjt version"),
             )),
             None => {
                 let ours = |c: &&'static Container| {
@@ -126,7 +136,7 @@ impl Target {
                     _ => c.id(),
                 };
                 let all = all.iter().filter(ours).map(short).collect::<Vec<_>>().join(", ");
-                Err(Error::Usage(format!("--to {name}: no such format; there are {all}")))
+                Err(Error::usage(format!("{name}: no such format; there are {all}")))
             }
         }
     }
@@ -140,7 +150,7 @@ impl Target {
         keyed.ok_or_else(|| {
             let name = model.files.first().map(Input::name).unwrap_or_default();
             let what = format!("{name}: is {}, and this is done to GGUF only", model.format);
-            Error::unsupported(what, format!("`regguf upgrade {name}` makes one"))
+            Error::unsupported(what, Call::Upgrade.on(name).to("make one of it"))
         })
     }
 

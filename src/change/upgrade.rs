@@ -28,6 +28,7 @@ use crate::{
         recipe::recipes,
         successor::{Fidelity, successors},
     },
+    remedy::{Call, Notes, Setting},
 };
 
 /// What the person asked for.
@@ -181,7 +182,9 @@ fn fit_vocab(model: &Model, plan: &mut Plan, options: &Options) -> Result<()> {
         let name = model.files.first().map(Input::name).unwrap_or_default();
         return Err(Error::refused(
             format!("{name}: {}", vocab.misfit(rows, "would be")),
-            "give the model's own tokenizer with --vocab, or allow it with --pad-vocab",
+            Setting::Vocabulary
+                .to("give the model's own tokenizer")
+                .or(Setting::PadVocabulary.to("allow it")),
         ));
     }
     plan.notes.push(vocab.misfit(rows, "are"));
@@ -203,7 +206,7 @@ fn step(
     tensor: &Tensor,
     target: Target,
     options: &Options,
-    notes: &mut Vec<String>,
+    notes: &mut Notes,
 ) -> Result<Step> {
     let made = |quant: QuantType, act: Act| Step {
         source,
@@ -243,10 +246,11 @@ fn step(
         let nearest = target.nearest(from).map_or_else(|| "F16".to_owned(), |q| q.to_string());
         return Err(Error::refused(
             format!("{}: {} never held {from}", tensor.name, target.title()),
-            format!(
-                "the nearest it holds is {nearest}: `regguf convert --to {} --type {nearest}`",
-                target.id()
-            ),
+            Call::Convert
+                .on("")
+                .with(Setting::Target.of(target.id()))
+                .with(Setting::Type.of(&nearest))
+                .to(format!("take {nearest}, the nearest it holds,")),
         ));
     };
     if let Some(transform) = transform(from, to) {
@@ -254,10 +258,10 @@ fn step(
     }
     let Some(encode) = encoder(to.name()) else {
         let what = format!("{}: nothing encodes {to}", tensor.name);
-        return Err(Error::unsupported(what, "name another target with --to"));
+        return Err(Error::unsupported(what, Setting::Target.to("name another target")));
     };
     let loss = if fit == Fidelity::Exact { "exactly" } else { "as nearly as it can" };
-    let note = format!("{from} has no place in {}: {to} holds it {loss}", target.title());
+    let note = format!("{from} has no place in {}: {to} holds it {loss}", target.title()).into();
     if !options.retyped && !notes.contains(&note) {
         notes.push(note);
     }

@@ -12,6 +12,7 @@ use crate::{
     error::{Error, Result},
     format::{container::Spelling, family::Tokenizer},
     model::{Model, TokenKind, Vocab, spelling, vocab::SENTENCEPIECE},
+    remedy::{Notes, Setting},
 };
 
 /// First byte token; the 256 of them follow the unknown token and the two that begin and end a text.
@@ -31,7 +32,7 @@ pub struct Rebuilt {
     /// The vocabulary.
     pub vocab: Vocab,
     /// Sentences for the report.
-    pub notes: Vec<String>,
+    pub notes: Notes,
     /// Whether scores had to be made up by the canonical rule.
     pub canonical_scores: bool,
 }
@@ -41,7 +42,7 @@ pub struct Rebuilt {
 /// `n_vocab` is the header's count; a file that holds fewer records (GPT4All-lora of March 2023 held
 /// one less) gets padding tokens for the rest.
 pub fn to_gguf(old: &Vocab, n_vocab: usize) -> Rebuilt {
-    let mut notes = Vec::new();
+    let mut notes = Notes::default();
     let scored = !old.scores.is_empty() && old.scores.iter().any(|s| *s != 0.0);
     let lossy = lost_bytes(old);
     let bytes = lossy
@@ -119,7 +120,7 @@ pub fn mend(old: &Vocab) -> Option<Rebuilt> {
         let score = |id| if old.kind(id) == TokenKind::Normal { canonical_score(id) } else { 0.0 };
         vocab.scores = (0..old.len()).map(score).collect();
     }
-    let notes = if lossy { vec![LOST_BYTES.to_owned()] } else { Vec::new() };
+    let notes = lossy.then_some(LOST_BYTES).into_iter().collect();
     Some(Rebuilt { vocab, notes, canonical_scores: bare })
 }
 
@@ -129,7 +130,7 @@ pub fn assumed_scores() -> Assumed {
         key: "tokenizer.ggml.scores".to_owned(),
         value: "the order of the ids".to_owned(),
         because: "the file has no scores; LLaMA's count down from id 259".to_owned(),
-        flag: "--vocab tokenizer.model".to_owned(),
+        setting: Some(Setting::Vocabulary),
     }
 }
 
@@ -216,26 +217,30 @@ fn spaced(token: &[u8]) -> Vec<u8> {
     String::from_utf8_lossy(token).replace(SEPARATOR, " ").into_bytes()
 }
 
-/// How a vocabulary given by `--vocab` differs from the one in the file: at most a few sentences.
-pub fn differences(given: &Vocab, rebuilt: &Rebuilt) -> Vec<String> {
-    let mut notes = Vec::new();
+/// How a vocabulary that is given differs from the one in the file: at most a few sentences.
+pub fn differences(given: &Vocab, rebuilt: &Rebuilt) -> Notes {
+    let mut notes = Notes::default();
     let old = &rebuilt.vocab;
     if given.len() != old.len() {
-        notes.push(format!("--vocab has {} tokens, the file {}", given.len(), old.len()));
+        notes.push(format!(
+            "the given vocabulary has {} tokens, the file {}",
+            given.len(),
+            old.len()
+        ));
     }
     let texts: Vec<usize> = (0..given.len().min(old.len()))
         .filter(|id| given.tokens.get(*id) != old.tokens.get(*id))
         .collect();
     if let Some(first) = texts.first() {
         notes.push(format!(
-            "{} tokens have another text in --vocab, the first is {first}",
+            "{} tokens have another text in the given vocabulary, the first is {first}",
             texts.len()
         ));
     }
     let scores =
         (0..given.len().min(old.len())).filter(|id| given.score(*id) != old.score(*id)).count();
     if scores > 0 && !rebuilt.canonical_scores {
-        notes.push(format!("{scores} tokens have another score in --vocab"));
+        notes.push(format!("{scores} tokens have another score in the given vocabulary"));
     }
     notes
 }
@@ -248,7 +253,7 @@ pub fn of_family(
     rule: &Tokenizer,
     model: &Model,
     given: Option<Vocab>,
-    notes: &mut Vec<String>,
+    notes: &mut Notes,
 ) -> Result<Vocab> {
     let own = &model.vocab;
     let Some(mut vocab) = given else {
@@ -256,7 +261,7 @@ pub fn of_family(
             let name = model.files.first().map(Input::name).unwrap_or_default();
             return Err(Error::refused(
                 format!("{name}: its tokens cannot be put into GGUF's terms (inspect says why)"),
-                "give the model's own tokenizer with --vocab tokenizer.json",
+                Setting::Vocabulary.of("tokenizer.json").to("give the model's own tokenizer"),
             ));
         }
         return Ok(own.clone());
@@ -289,7 +294,8 @@ fn disagreements(given: &Vocab, own: &Vocab) -> Option<String> {
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     ids.first().map(|first| {
         format!(
-            "{} tokens have another text in --vocab, the first is {first}: {:?} there, {:?} in the file",
+            "{} tokens have another text in the given vocabulary, the first is {first}: {:?} there, {:?} in \
+             the file",
             ids.len(),
             text(spelling::record(given, *first)),
             text(spelling::record(own, *first))
@@ -362,7 +368,7 @@ mod tests {
         };
         let special = |family: &str, texts: &[&str]| {
             let rule = catalog::family(family).and_then(|family| family.tokenizer.as_ref());
-            let (model, mut notes) = (Model::default(), Vec::new());
+            let (model, mut notes) = (Model::default(), Notes::default());
             let vocab = of_family(rule.unwrap(), &model, Some(given(texts)), &mut notes).unwrap();
             (vocab.bos, vocab.eos, vocab.unknown, vocab.padding)
         };

@@ -9,6 +9,7 @@ pub mod pair;
 
 use std::fmt;
 
+use crate::remedy::Note;
 use serde::Serialize;
 
 /// How much a finding matters.
@@ -34,27 +35,27 @@ pub struct Finding {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub about: String,
     /// The finding in words, with what to do where something can be done.
-    pub message: String,
+    pub message: Note,
 }
 
 impl Finding {
     /// A finding about a whole file.
-    pub fn new(severity: Severity, code: &'static str, message: impl Into<String>) -> Self {
+    pub fn new(severity: Severity, code: &'static str, message: impl Into<Note>) -> Self {
         Self { severity, code, about: String::new(), message: message.into() }
     }
 
     /// A failure of a whole file.
-    pub fn failure(code: &'static str, message: impl Into<String>) -> Self {
+    pub fn failure(code: &'static str, message: impl Into<Note>) -> Self {
         Self::new(Severity::Failure, code, message)
     }
 
     /// A warning about a whole file.
-    pub fn warning(code: &'static str, message: impl Into<String>) -> Self {
+    pub fn warning(code: &'static str, message: impl Into<Note>) -> Self {
         Self::new(Severity::Warning, code, message)
     }
 
     /// A note about a whole file.
-    pub fn note(code: &'static str, message: impl Into<String>) -> Self {
+    pub fn note(code: &'static str, message: impl Into<Note>) -> Self {
         Self::new(Severity::Note, code, message)
     }
 
@@ -67,13 +68,18 @@ impl Finding {
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        if self.severity == Severity::Warning {
-            f.write_str("warning: ")?;
-        }
-        if !self.about.is_empty() {
-            write!(f, "{}: ", self.about)?;
-        }
-        f.write_str(&self.message)
+        Note::from(self).fmt(f)
+    }
+}
+
+/// The same on one line.
+impl From<&Finding> for Note {
+    fn from(finding: &Finding) -> Note {
+        let grave = if finding.severity == Severity::Warning { "warning: " } else { "" };
+        let about = &finding.about;
+        let colon = if about.is_empty() { "" } else { ": " };
+        let text = format!("{grave}{about}{colon}{}", finding.message.text);
+        Note::new(text, finding.message.remedy.clone())
     }
 }
 

@@ -21,14 +21,18 @@ use crate::{
     format::catalog,
     limits::Limits,
     model::{Join, Model, Tensor, Value, adapter::MOST_RANK},
+    remedy::{Call, Remedy},
 };
 
 /// The settings of an adapter.
 const CONFIG: &str = "adapter_config.json";
 /// Its weights, as PEFT looks for them.
 const WEIGHTS: [&str; 2] = ["adapter_model.safetensors", "adapter_model.bin"];
+
 /// What is to be done with what no pair carries.
-const MERGE: &str = "merge it into its base with PEFT, then `regguf convert` the model";
+fn merge() -> Remedy {
+    Call::Convert.to("merge it into its base with PEFT, then convert the model")
+}
 
 /// Whether `path` is such an adapter: its folder, its settings or its weights.
 ///
@@ -126,7 +130,7 @@ fn find(path: &Path) -> Result<(PathBuf, PathBuf)> {
     let there = there.ok_or_else(|| Error::Unknown {
         file: folder.display().to_string(),
         looks: format!("an adapter with {CONFIG}, but no {}", WEIGHTS.join(" or ")),
-        next: "download its weights too".to_owned(),
+        next: "download its weights too".into(),
     })?;
     Ok((folder.to_owned(), there))
 }
@@ -178,7 +182,7 @@ impl Config {
         let json = json::read(path)?.ok_or_else(|| {
             let looks = format!("an adapter without {CONFIG}, which alone says alpha");
             let file = folder_of(path).display().to_string();
-            Error::Unknown { file, looks, next: "copy it beside the weights".to_owned() }
+            Error::Unknown { file, looks, next: "copy it beside the weights".into() }
         })?;
         Ok(Config { path: path.to_owned(), json })
     }
@@ -206,7 +210,7 @@ impl Config {
     }
 
     fn not_carried(&self, what: &str) -> Error {
-        Error::unsupported(format!("{}: {what}", self.path.display()), MERGE)
+        Error::unsupported(format!("{}: {what}", self.path.display()), merge())
     }
 
     /// Refuses what changes a model in another way than by products of pairs.
@@ -245,7 +249,7 @@ impl Config {
             _ if self.is_set("modules_to_save") => "a whole tensor (modules_to_save)",
             _ => "a whole tensor",
         };
-        Error::unsupported(format!("{file}: {name}: {kind}, which no pair carries"), MERGE)
+        Error::unsupported(format!("{file}: {name}: {kind}, which no pair carries"), merge())
     }
 
     /// Alpha as GGUF has it: divided by the rank of a pair, it is what the product is multiplied with.

@@ -12,6 +12,7 @@ use crate::{
     format::catalog,
     model::{Hyper, Join, Metadata, Model, Naming, Order, Piece, Role, Scaling, Tensor, Value},
     quant::QuantType,
+    remedy::{Notes, Setting},
 };
 
 /// A checkpoint while it is being read.
@@ -26,7 +27,7 @@ pub struct Draft {
     /// Words of old headers that no key of GGUF holds.
     pub header: Vec<(String, i64)>,
     /// What a person should know.
-    pub notes: Vec<String>,
+    pub notes: Notes,
     /// The model's settings, where they are beside its tensors.
     pub params: Option<Json>,
 }
@@ -78,7 +79,8 @@ impl Draft {
                 names.len(),
                 some.join(", ")
             );
-            return Error::refused(what, "add --drop lora_ to convert the model without them");
+            let next = Setting::Drop.of("lora_").to("convert the model without them");
+            return Error::refused(what, next);
         }
         let more = names.len().saturating_sub(some.len());
         let found = match some.as_slice() {

@@ -122,7 +122,7 @@ fn in_folder(folder: &Path) -> Result<Found> {
             return Err(Error::Unknown {
                 file: folder.display().to_string(),
                 looks: format!("a folder with {} checkpoints: {one}, {two} …", others.len()),
-                next: "name the one that is meant".to_owned(),
+                next: "name the one that is meant".into(),
             });
         }
     }
@@ -134,8 +134,8 @@ fn in_folder(folder: &Path) -> Result<Found> {
         },
         next: match checkpoints_below(folder)?.as_slice() {
             [] => "name a folder with consolidated.00.pth, model.safetensors or pytorch_model.bin, or a file"
-                .to_owned(),
-            below => format!("name the folder below it that has them: {}", below.join(", ")),
+                .into(),
+            below => format!("name the folder below it that has them: {}", below.join(", ")).into(),
         },
     })
 }
@@ -215,7 +215,7 @@ fn shards(folder: &Path, names: &BTreeSet<String>, stem: &str, tail: &str) -> Re
         return Err(Error::Unknown {
             file: folder.display().to_string(),
             looks: format!("a set {stem}…{tail} of {count} shards with {which}"),
-            next: "download the missing shard".to_owned(),
+            next: "download the missing shard".into(),
         });
     }
     Ok(found.into_iter().map(|(_, name)| folder.join(name)).collect())
@@ -249,7 +249,7 @@ fn from_index(index: &Path, folder: &Path) -> Result<Found> {
             return Err(Error::Unknown {
                 file: index.display().to_string(),
                 looks: format!("an index that names {name}, which is not there"),
-                next: "download the missing shard".to_owned(),
+                next: "download the missing shard".into(),
             });
         }
     }

@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::{
     bytes::Input,
     error::{Error, Malformed, Result},
+    remedy::Remedy,
 };
 
 /// The longest file that is read: the largest tokenizer.json published has 33 million bytes.
@@ -59,6 +60,6 @@ pub fn malformed(path: &Path, field: &str, found: &str, wanted: &str) -> Error {
         at: 0,
         found: found.to_owned(),
         wanted: wanted.to_owned(),
-        next: String::new(),
+        next: Remedy::default(),
     }))
 }

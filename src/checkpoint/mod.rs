@@ -61,6 +61,7 @@ use crate::{
     limits::Limits,
     model::{Join, Model, Tensor},
     quant::QuantType,
+    remedy::{Call, Notes},
     size::counted,
 };
 
@@ -94,7 +95,7 @@ pub fn open(path: &Path, options: &Options) -> Result<Model> {
     }
     if is_adapter(&shards) {
         let what = format!("{}: a LoRA adapter, no model by itself", draft.name());
-        return Err(Error::unsupported(what, "`regguf upgrade` makes an adapter of GGUF of it"));
+        return Err(Error::unsupported(what, Call::Upgrade.to("make an adapter of GGUF of it")));
     }
     if let Some(scheme) = quantized::scheme(&draft.folder, &shards.iter().flatten())? {
         quantized::decode(&mut draft, &mut shards, &scheme)?;
@@ -125,7 +126,7 @@ pub struct Survey {
     /// What it is where it is no plain model: quantized for another program, an adapter.
     pub kind: Option<String>,
     /// What a person should know.
-    pub notes: Vec<String>,
+    pub notes: Notes,
 }
 
 /// Lists what a file of raw weights holds, with the others of its set where all are there.
@@ -133,7 +134,7 @@ pub struct Survey {
 /// # Errors
 /// Where a directory is broken.
 pub fn survey(path: &Path, limits: &Limits) -> Result<Survey> {
-    let mut notes = Vec::new();
+    let mut notes = Notes::default();
     let found = find::find(path).unwrap_or_else(|error| {
         notes.push(error.to_string());
         let folder = crate::bytes::replace::folder_of(path).to_owned();

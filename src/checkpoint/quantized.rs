@@ -26,6 +26,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     format::family::Family,
+    remedy::Setting,
 };
 
 /// How a checkpoint is quantized.
@@ -52,7 +53,8 @@ impl fmt::Display for Scheme {
 impl Scheme {
     /// The refusal of a checkpoint of this scheme.
     pub fn refused(&self, file: &str) -> Error {
-        let next = "convert the checkpoint that it was made from, and quantize that with --type";
+        let next = "convert the checkpoint that it was made from, and quantize that";
+        let next = Setting::Type.to(next);
         Error::unsupported(format!("{file}: not yet: weights quantized by {self}"), next)
     }
 }

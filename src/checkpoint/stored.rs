@@ -4,6 +4,7 @@ use serde_json::Value as Json;
 
 use super::dtype::Dtype;
 use crate::{
+    remedy::Notes,
     bytes::Input,
     error::{Error, Result},
     model::Piece,
@@ -22,7 +23,7 @@ pub struct Weights {
     /// The model's settings, where they are beside the tensors: what params.json has.
     pub params: Option<Json>,
     /// What a person should know.
-    pub notes: Vec<String>,
+    pub notes: Notes,
 }
 
 /// A tensor as a checkpoint stores it.

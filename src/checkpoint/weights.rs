@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::{safetensors, stored::Weights, torch};
 use crate::{
+    remedy::Call,
     bytes::Input,
     error::{Error, Result},
     limits::Limits,
@@ -30,7 +31,7 @@ pub fn weights(path: &Path, limits: &Limits) -> Result<Weights> {
         Err(Error::Unknown {
             file: input.name(),
             looks: "not a file of torch.save, nor safetensors".to_owned(),
-            next: "regguf inspect says what it looks like".to_owned(),
+            next: Call::Inspect.to("see what it looks like"),
         })
     }
 }

@@ -23,8 +23,10 @@ use crate::batch::run::{Limits, Summary, run as run_plan};
 use crate::batch::shard::Shard;
 use crate::batch::task::{Settings, Task};
 use crate::bytes::{inputs, read_text, replace::write_small};
+use crate::cli::advice;
 use crate::error::{Error, Result, plain};
 use crate::model::Stated;
+use crate::remedy::Call;
 use crate::size;
 
 /// What the person typed.
@@ -107,7 +109,8 @@ pub struct Args {
 
 /// Plans, and unless told otherwise runs.
 pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
-    let plan = make_plan(args)?;
+    let mut plan = make_plan(args)?;
+    advice::word(plan.jobs.iter_mut().flat_map(|job| job.problem.iter_mut().chain(&mut job.skip)));
     // Also those that are opened later, or by other machines.
     plan.jobs.iter().flat_map(|job| &job.model.files).for_each(|file| inputs::note(file));
     let items: Vec<(&str, u64)> =
@@ -150,8 +153,9 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         eprint!("{}", table(&plan, &takes, false));
     }
     let telling = Telling::new(&plan, args.events, people && !globals.quiet, may_draw(globals));
-    let summary = run_plan(&plan, &takes, part, limits, &telling);
+    let mut summary = run_plan(&plan, &takes, part, limits, &telling);
     telling.over();
+    advice::word(summary.failures.iter_mut().map(|(_, why)| why));
     if args.json.json {
         json::print(&Summed { schema_version: VERSION, summary: &summary })?;
     } else if people {
@@ -172,7 +176,7 @@ fn make_plan(args: &Args) -> Result<BatchPlan> {
     }
     let task = Task::from_str(&args.task, false).map_err(|_| {
         let tasks: Vec<&str> = Task::value_variants().iter().map(|task| task.name()).collect();
-        Error::Usage(format!("{}: the tasks are {}, run", args.task, tasks.join(", ")))
+        Error::usage(format!("{}: the tasks are {}, run", args.task, tasks.join(", ")))
     })?;
     let settings = Settings {
         types: args.types.clone(),
@@ -189,7 +193,7 @@ fn make_plan(args: &Args) -> Result<BatchPlan> {
 
 fn read_plan(args: &Args) -> Result<BatchPlan> {
     let [path] = args.paths.as_slice() else {
-        return Err(Error::Usage("run takes one plan".to_owned()));
+        return Err(Error::usage("run takes one plan".to_owned()));
     };
     let states = args.stated.stated() != Stated::default();
     if states
@@ -199,13 +203,13 @@ fn read_plan(args: &Args) -> Result<BatchPlan> {
         || args.plan.is_some()
     {
         let what = "a saved plan is run unchanged: leave out --types, --to, --out and --plan";
-        return Err(Error::Usage(what.to_owned()));
+        return Err(Error::usage(what.to_owned()));
     }
     let plan: BatchPlan =
         serde_json::from_str(&read_text(path)?).map_err(|error| Error::Unknown {
             file: path.display().to_string(),
             looks: format!("is no plan of a batch: {error}"),
-            next: "make one with `regguf batch TASK DIR --plan FILE`".to_owned(),
+            next: Call::Batch.on("TASK DIR --plan FILE").to("make one"),
         })?;
     if plan.schema_version != 1 {
         let what = format!("{}: a plan of version {}", path.display(), plan.schema_version);
@@ -239,7 +243,7 @@ fn table(plan: &BatchPlan, takes: &[bool], whole: bool) -> String {
             format!("{:.0}", job.seconds.ceil()),
             match &job.problem {
                 Some(_) if !whole => "cannot be done".to_owned(),
-                _ => why_not.cloned().unwrap_or_else(|| job.risk.clone()),
+                _ => why_not.map_or_else(|| job.risk.clone(), ToString::to_string),
             },
         ]);
         seconds += job.seconds;
@@ -385,8 +389,14 @@ impl<'a> Telling<'a> {
 impl Observer for Telling<'_> {
     fn hear(&self, event: &Event) {
         if self.events {
+            let mut event = event.clone();
+            if let Event::Failed { error, .. } = &mut event {
+                advice::word([error]);
+            }
             // Nobody may be listening any more; the batch goes on.
-            if let Ok(line) = serde_json::to_string(&Told { schema_version: VERSION, event }) {
+            if let Ok(line) =
+                serde_json::to_string(&Told { schema_version: VERSION, event: &event })
+            {
                 let mut out = std::io::stdout().lock();
                 let _ = writeln!(out, "{line}").and_then(|()| out.flush());
             }
@@ -404,7 +414,7 @@ impl Observer for Telling<'_> {
                 }
             }
             Event::Skipped { job, why } => {
-                self.say(&format!("skipped: {}: {why}", self.name(*job)));
+                self.say(&format!("skipped: {}: {}", self.name(*job), advice::note(why)));
             }
             Event::Waiting { job, output } => {
                 let name = self.name(*job);
@@ -413,7 +423,7 @@ impl Observer for Telling<'_> {
                 ));
             }
             Event::Failed { job, error } => {
-                self.say(&format!("failed: {}: {error}", self.name(*job)));
+                self.say(&format!("failed: {}: {}", self.name(*job), advice::note(error)));
             }
             _ => {}
         }

@@ -14,6 +14,7 @@ use crate::{
     },
     check::pair::prove::proof,
     checkpoint,
+    cli::advice,
     error::{Error, Result},
     model::{Model, Stated},
 };
@@ -117,7 +118,8 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
             &proof(&model, args.write.prove, &bar),
         )?
     };
-    let report = |(i, plan): (usize, &Plan)| Report::new(&model, plan, outcomes.get(i));
+    let report =
+        |(i, plan): (usize, &Plan)| advice::report(Report::new(&model, plan, outcomes.get(i)));
     let reports: Vec<Report> = plans.iter().enumerate().map(report).collect();
     if args.write.json() {
         json::print(&reports)?;
@@ -137,7 +139,7 @@ fn types(args: &Args) -> Result<Vec<String>> {
         (Some("1"), [auto]) if auto == "auto" => Ok(vec!["f16".to_owned()]),
         _ => {
             let (input, word) = (args.input.display(), word.display());
-            Err(Error::Usage(format!(
+            Err(Error::usage(format!(
                 "convert takes one model: `regguf convert {input} -o {word}` names the output, --type {word} a type"
             )))
         }
@@ -147,16 +149,17 @@ fn types(args: &Args) -> Result<Vec<String>> {
 /// A Hugging Face checkpoint.
 fn export(args: &Args, model: Model, stated: &Stated, globals: &Globals) -> Result<ExitCode> {
     let [dtype] = args.types.as_slice() else {
-        return Err(Error::Usage("--to safetensors: one --type at a time".to_owned()));
+        return Err(Error::usage("--to safetensors: one --type at a time".to_owned()));
     };
     if args.write.prove {
-        return Err(Error::Usage(
+        return Err(Error::usage(
             "--prove: run the folder beside its source with compare".to_owned(),
         ));
     }
     let folder = args.write.output.clone().unwrap_or_else(|| export::folder_beside(&args.input));
     let mut export = export::plan(model, folder, &dtype.to_lowercase(), stated)?;
     export.keep_nan = args.write.keep_nan;
+    advice::word(export.notes.iter_mut());
     export.notes.iter().for_each(|note| remark(globals, note));
     if !args.write.dry_run() {
         export.write(args.write.force(), &Bar::new(globals, export.total()))?;

@@ -48,7 +48,7 @@ pub fn run(args: &Args, _: &Globals) -> Result<ExitCode> {
 fn unknown(id: &str) -> Error {
     let similar = similar(id).join(", ");
     let hint = if similar.is_empty() { "`regguf explain` lists all".to_owned() } else { similar };
-    Error::Usage(format!("no format {id:?}; there is: {hint}"))
+    Error::usage(format!("no format {id:?}; there is: {hint}"))
 }
 
 fn lay_out(sections: &[Section]) -> String {

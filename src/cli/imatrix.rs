@@ -88,7 +88,7 @@ fn collect(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let bos = loaded.tokenizer.leading_bos();
     let windows: Vec<_> = windows(&tokens, context, bos).take(args.windows.most()).collect();
     if windows.is_empty() {
-        return Err(Error::Usage(format!(
+        return Err(Error::usage(format!(
             "the text has {} tokens, fewer than one window of {context}: give a longer text or a \
              smaller -c",
             tokens.len()

@@ -20,6 +20,7 @@ use super::{
 use crate::{
     check::files::search::{self, Looks},
     checkpoint,
+    cli::advice,
     container::{self, Detected, OpenOptions, Verdict},
     error::{Error, Result},
     format::container::Skeleton,
@@ -101,7 +102,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
                 return Err(error);
             }
             Err(error) => {
-                print(&format!("error: {error}\n"))?;
+                print(&format!("error: {}\n", advice::error(&error)))?;
                 failed.get_or_insert(error.exit_code());
             }
         }

@@ -78,6 +78,6 @@ fn parts(word: &Path) -> Result<(&Path, f32)> {
         return Ok((word, 1.0));
     }
     let times = number.parse::<f32>().ok().filter(|times| times.is_finite());
-    let wrong = || Error::Usage(format!("--lora {}: {number:?} is no scale", word.display()));
+    let wrong = || Error::usage(format!("--lora {}: {number:?} is no scale", word.display()));
     Ok((Path::new(path), times.ok_or_else(wrong)?))
 }

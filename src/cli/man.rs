@@ -83,7 +83,7 @@ pub fn run(args: &Args, mut command: clap::Command) -> Result<ExitCode> {
     }
     if let Some(verb) = &args.verb {
         let found = command.find_subcommand(verb);
-        let Some(found) = found else { return Err(Error::Usage(format!("no verb {verb:?}"))) };
+        let Some(found) = found else { return Err(Error::usage(format!("no verb {verb:?}"))) };
         command = found.clone();
     }
     print_raw(&String::from_utf8_lossy(&page(&command)?))?;

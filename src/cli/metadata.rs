@@ -21,6 +21,7 @@ use crate::{
         self,
         edit::{self, Difference, Edit, Form, Token},
     },
+    cli::advice,
     container,
     error::{Error, Result},
     model::{Model, Value, glob},
@@ -95,12 +96,12 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let edits = args.edits(&words)?;
     match (edits.is_empty(), words.get.is_empty()) {
         (true, _) if args.in_place || args.output.is_some() => {
-            Err(Error::Usage("there is nothing to write: say what to edit".to_owned()))
+            Err(Error::usage("there is nothing to write: say what to edit".to_owned()))
         }
         (true, _) => list(args, &model, &words.get),
         (false, true) => change(args, globals, &model, &edits),
         (false, false) => {
-            Err(Error::Usage("get prints and changes nothing: give it alone".to_owned()))
+            Err(Error::usage("get prints and changes nothing: give it alone".to_owned()))
         }
     }
 }
@@ -126,7 +127,7 @@ impl Words {
         let mut rest = words.iter();
         while let Some(verb) = rest.next() {
             let mut next = |what: &str| {
-                rest.next().cloned().ok_or_else(|| Error::Usage(format!("{verb}: name {what}")))
+                rest.next().cloned().ok_or_else(|| Error::usage(format!("{verb}: name {what}")))
             };
             match verb.as_str() {
                 "get" => out.get.push(next("a key")?),
@@ -142,7 +143,7 @@ impl Words {
                 }
                 other => {
                     let known = "get, set, remove, rename or copy-from";
-                    return Err(Error::Usage(format!("{other}: wanted {known}")));
+                    return Err(Error::usage(format!("{other}: wanted {known}")));
                 }
             }
         }
@@ -178,7 +179,7 @@ impl Args {
         }
         for pair in self.special_token_by_id.chunks_exact(2) {
             if let [name, id] = pair {
-                let id = id.parse().map_err(|_| Error::Usage(format!("{id}: wanted a number")))?;
+                let id = id.parse().map_err(|_| Error::usage(format!("{id}: wanted a number")))?;
                 edits.push(Edit::Special { name: name.clone(), token: Token::Id(id) });
             }
         }
@@ -349,7 +350,7 @@ fn change(args: &Args, globals: &Globals, model: &Model, edits: &[Edit]) -> Resu
         }
     };
     let written = !args.dry_run.dry_run && !idle;
-    let notes = [model.notes.as_slice(), &refused].concat();
+    let notes = model.notes.iter().map(advice::note).chain(refused).collect::<Vec<_>>();
     if args.json.json {
         json::print(&Edited {
             schema_version: VERSION,

@@ -13,6 +13,7 @@
 //! | 5 | reading or writing failed |
 //! | 130 | Ctrl-C |
 
+pub mod advice;
 mod batch;
 mod chat;
 mod common;
@@ -86,7 +87,7 @@ Keeping directories of models:
 /// Brings any historical ggml, ggmf, ggjt or GGUF model file forward.
 #[derive(Debug, Parser)]
 #[command(name = "regguf", version, about, max_term_width = 100, after_help = EXAMPLES)]
-struct Cli {
+pub(crate) struct Cli {
     #[command(flatten)]
     globals: Globals,
     #[command(subcommand)]

@@ -36,7 +36,7 @@ impl ModelArg {
     /// Where it is.
     pub fn path(&self, globals: &Globals) -> Result<PathBuf> {
         let path = self.model.as_ref().or(self.named.as_ref());
-        let path = path.ok_or_else(|| Error::Usage("which model?".to_owned()))?;
+        let path = path.ok_or_else(|| Error::usage("which model?".to_owned()))?;
         Ok(input(path, globals))
     }
 }

@@ -5,12 +5,14 @@ use std::{
     process::ExitCode,
 };
 
-use super::{common::Globals, text};
+use super::{advice, common::Globals, text};
 use crate::error::{Error, Result};
 
 /// Says what went wrong; returns the exit code.
 pub fn failed(error: &Error) -> ExitCode {
-    let _ = writeln!(io::stderr(), "{} {error}", text::red(&io::stderr(), "error:"));
+    let said = text::folded_for(&io::stderr(), &format!("error: {}", advice::error(error)));
+    let (label, rest) = said.split_at("error:".len());
+    let _ = writeln!(io::stderr(), "{}{rest}", text::red(&io::stderr(), label));
     ExitCode::from(error.exit_code())
 }
 
@@ -50,9 +52,9 @@ pub fn print_raw(text: &str) -> Result<()> {
 }
 
 /// Writes a remark to stderr, unless the person wants quiet.
-pub fn remark(globals: &Globals, text: &str) {
+pub fn remark(globals: &Globals, said: &str) {
     if !globals.quiet {
-        let _ = writeln!(io::stderr(), "{}", escaped(text));
+        let _ = writeln!(io::stderr(), "{}", text::folded_for(&io::stderr(), &escaped(said)));
     }
 }
 

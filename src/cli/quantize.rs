@@ -24,6 +24,7 @@ use crate::{
         report::Report,
     },
     check::pair::prove::proof,
+    cli::advice,
     container::imatrix::Importance,
     error::{Error, Result},
     model::Value,
@@ -134,7 +135,7 @@ impl TensorTypes {
                 TensorType::Pair(pattern, quant) => all.push((pattern.clone(), *quant)),
                 TensorType::File(path) => {
                     for pair in read_text(path)?.split_whitespace() {
-                        all.push(tensor_type(pair).map_err(Error::Usage)?);
+                        all.push(tensor_type(pair).map_err(Error::usage)?);
                     }
                 }
             }
@@ -210,7 +211,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let output = match (&args.write.output, call.output) {
         (Some(flag), Some(_)) => {
             let flag = flag.display();
-            return Err(Error::Usage(format!("-o {flag}: the output is named twice")));
+            return Err(Error::usage(format!("-o {flag}: the output is named twice")));
         }
         (flag, word) => flag.clone().or(word),
     };
@@ -257,7 +258,8 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
             })?
         }
     };
-    let report = |(i, plan): (usize, &Plan)| Report::new(&model, plan, outcomes.get(i));
+    let report =
+        |(i, plan): (usize, &Plan)| advice::report(Report::new(&model, plan, outcomes.get(i)));
     let reports: Vec<Report> = plans.iter().enumerate().map(report).collect();
     match args.write.json() {
         true => json::print(&reports)?,
@@ -290,7 +292,7 @@ fn as_in_2023(words: &[OsString]) -> Option<Call> {
 impl Call {
     /// `MODEL [OUT] TYPE [NTHREADS]`: the second word is the type if it is one, else the output.
     fn read(words: &[OsString], types: &[String], goal: bool) -> Result<Call> {
-        let usage = |what: &str| Error::Usage(format!("{what}; see regguf quantize --help"));
+        let usage = |what: &str| Error::usage(format!("{what}; see regguf quantize --help"));
         let mut rest = words.iter();
         let input = rest.next().map(PathBuf::from).ok_or_else(|| usage("name a model"))?;
         let mut call = Call { input, output: None, types: types.to_vec(), threads: None };

@@ -102,7 +102,7 @@ fn write(args: &Args, globals: &Globals) -> Result<ExitCode> {
             if path.as_os_str() == "-" && (args.interactive || !args.reverse_prompt.is_empty()) =>
         {
             let what = "-f -: standard input is where you talk; put the prompt into a file";
-            return Err(Error::Usage(what.to_owned()));
+            return Err(Error::usage(what.to_owned()));
         }
         Some(path) => {
             // Editors end a file with a line break; llama.cpp's main drops one too.

@@ -11,6 +11,7 @@ use super::{
 use crate::{
     bytes::{read_stdin, read_text},
     checkpoint::tokenizer::given,
+    cli::advice,
     error::{Error, Result},
     infer::{Precision, Tokenizer, Weights},
     model::{Hyper, Stated, loader::Content},
@@ -60,7 +61,7 @@ impl Loaded {
         let weights = Weights::computed(&model, precision)?;
         let tokenizer = Tokenizer::of(&model)?;
         for note in model.notes.iter().chain(&weights.config.notes).chain(tokenizer.notes()) {
-            remark(globals, &format!("note: {note}"));
+            remark(globals, &format!("note: {}", advice::note(note)));
         }
         Ok(Loaded { weights, tokenizer, chat_template: model.vocab.chat_template.clone() })
     }
@@ -107,7 +108,7 @@ impl WindowArgs {
 
     /// Where the text is.
     pub fn text(&self) -> Result<&Path> {
-        self.file.as_deref().ok_or_else(|| Error::Usage("which text?".to_owned()))
+        self.file.as_deref().ok_or_else(|| Error::usage("which text?".to_owned()))
     }
 
     /// The tokens of one window.

@@ -18,6 +18,7 @@ use crate::{
         self, Plan,
         split::{self, Most, Options},
     },
+    cli::advice,
     container,
     error::Result,
     model::{Model, loader},
@@ -104,7 +105,7 @@ pub(super) fn tell(model: &Model, plans: &[Plan], written: bool, json: bool) -> 
         inputs: model.files.iter().map(Input::name).collect(),
         written,
         outputs: plans.iter().map(file).collect(),
-        notes: model.notes.iter().cloned().chain(loader::objections(model)).collect(),
+        notes: model.notes.iter().map(advice::note).chain(loader::objections(model)).collect(),
     };
     if json {
         json::print(&made)?;

@@ -74,7 +74,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         (Some(path), ..) => {
             let [tensor] = tensors.as_slice() else {
                 let what = format!("--npy takes one tensor, {} are named", tensors.len());
-                return Err(Error::Usage(format!("{what}: --npz takes them all")));
+                return Err(Error::usage(format!("{what}: --npz takes them all")));
             };
             npy::one(&model, tensor, path, args.force.force, &bar())?;
         }

@@ -20,9 +20,11 @@ use crate::{
         prove::{TEXT, TOKENS, proof, running},
     },
     checkpoint::adapter,
+    cli::advice,
     error::{Error, Result},
     infer::{Precision, outputs},
     model::{Model, lora},
+    remedy::Note,
 };
 
 #[derive(Debug, clap::Args)]
@@ -79,7 +81,9 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let orders = match orders(&model, &options, args.write.prove) {
         // Without a proof nothing depends on it.
         Err(error) if !args.write.prove => {
-            unproved = Some(format!("which order of rows is right is not known: {error}"));
+            let Note { text, remedy, .. } = Note::from(&error);
+            let what = format!("which order of rows is right is not known: {text}");
+            unproved = Some(Note::new(what, remedy));
             None
         }
         orders => orders?,
@@ -107,7 +111,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
             change::carry_proved(&model, plans, args.write.force(), &bar, &proof)?.pop()
         }
     };
-    let report = Report::new(&model, &plan, outcome.as_ref());
+    let report = advice::report(Report::new(&model, &plan, outcome.as_ref()));
     match args.write.json() {
         true => json::print(&report)?,
         false => print(&text::folded(&report.text(globals.verbose > 0)))?,
@@ -118,7 +122,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
 /// Which tensors go and which come.
 fn graft(args: &Args) -> Result<Graft> {
     let pair = |pair: &[String; 2]| {
-        let wrong = |error| Error::Usage(format!("--take-from … {}: {error}", pair[1]));
+        let wrong = |error| Error::usage(format!("--take-from … {}: {error}", pair[1]));
         Ok((PathBuf::from(&pair[0]), Regex::new(&pair[1]).map_err(wrong)?))
     };
     let take = args.take_from.as_chunks().0.iter().map(pair).collect::<Result<_>>()?;
@@ -132,7 +136,7 @@ fn orders(model: &Model, options: &Options, proved: bool) -> Result<Option<Order
     }
     let Some(base) = &options.stated.base else {
         let what = "--prove: an adapter is run over its model: name it with --base".to_owned();
-        return Err(Error::Usage(what));
+        return Err(Error::usage(what));
     };
     Orders::of(model, &change::adapter::base(base)?)
 }
@@ -148,7 +152,7 @@ fn one_file(input: &Path, rest: &[PathBuf]) -> Result<()> {
             }
             false => format!("`regguf upgrade {shown} -o {}` names the output", second.display()),
         };
-        return Err(Error::Usage(format!("upgrade takes one model: {next}")));
+        return Err(Error::usage(format!("upgrade takes one model: {next}")));
     }
     if !input.is_dir() || adapter::is_adapter(input)? {
         return Ok(());

@@ -13,7 +13,7 @@ use crate::check::{Finding, Severity};
 use crate::error::{Error, Result};
 
 use super::{
-    Globals, escaped, json, may_draw, print, print_raw,
+    Globals, advice, escaped, json, may_draw, print, print_raw,
     progress::Bar,
     text::{counted, has_colour, red},
 };
@@ -84,7 +84,8 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         threads,
         base: args.base.as_deref().map(adapter::base).transpose()?,
     };
-    let result = verify(&args.paths, &options, &bar);
+    let mut result = verify(&args.paths, &options, &bar);
+    advice::findings(result.files.iter_mut().flat_map(|file| &mut file.findings));
     drop(bar);
     check_interrupt()?;
     let malformed = result.lists.iter().any(|list| !list.malformed_lines.is_empty());
@@ -102,14 +103,14 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
 fn digests(args: &Args) -> Result<Vec<Digest>> {
     let one = args.paths.iter().filter(|path| !path.is_dir()).count();
     if !args.digests.is_empty() && (args.paths.len(), one) != (1, 1) {
-        return Err(Error::Usage("a digest is of one file: name that file alone".to_owned()));
+        return Err(Error::usage("a digest is of one file: name that file alone".to_owned()));
     }
     let read = |text: &String| {
         let hex = text.trim();
         let hex = hex.split_once(':').map_or(hex, |(_, hex)| hex);
         Digest::parse(hex).ok_or_else(|| {
             let n = hex.len();
-            Error::Usage(format!("{text}: no digest: {n} characters, not 32, 40, 64 or 128 of hex"))
+            Error::usage(format!("{text}: no digest: {n} characters, not 32, 40, 64 or 128 of hex"))
         })
     };
     args.digests.iter().map(read).collect()
@@ -119,7 +120,7 @@ fn write_lists(args: &Args, threads: usize, bar: Bar) -> Result<ExitCode> {
     let (mut out, mut written) = (String::new(), Vec::new());
     for folder in &args.paths {
         if !folder.is_dir() {
-            return Err(Error::Usage(format!("{}: --write needs a folder", folder.display())));
+            return Err(Error::usage(format!("{}: --write needs a folder", folder.display())));
         }
         let damaged = lists::damaged(folder)?;
         if !damaged.is_empty() {

@@ -185,7 +185,7 @@ fn refused(missing: &[String]) -> Error {
         }
         false => "leave it out",
     };
-    Error::Usage(format!("{what}; {advice}"))
+    Error::usage(format!("{what}; {advice}"))
 }
 
 impl Words {

@@ -17,6 +17,7 @@ use crate::{
         },
     },
     model::Model,
+    remedy::{Call, Note, Remedy, Setting},
 };
 
 /// What a file is, and why.
@@ -34,10 +35,10 @@ pub struct Detected {
 pub enum Verdict {
     /// It is this.
     Sure(&'static Container),
-    /// It is one of these; the text says which flag decides.
-    Either(Vec<&'static Container>, String),
-    /// It is nothing known; the text says what it looks like.
-    Unknown(String),
+    /// It is one of these; what decides.
+    Either(Vec<&'static Container>, Remedy),
+    /// It is nothing known; what it looks like.
+    Unknown(Note),
 }
 
 /// A candidate.
@@ -64,9 +65,7 @@ impl Detected {
     /// [`Error::Malformed`] from the candidate of a walk that came furthest; [`Error::Unknown`] where there is
     /// none or more than one; [`Error::Unsupported`] and [`Error::Foreign`] where there is nothing to convert.
     pub fn sure(self, input: &Input) -> Result<Model> {
-        let unknown = |looks: String, next: &str| {
-            Err(Error::Unknown { file: input.name(), looks, next: next.to_owned() })
-        };
+        let unknown = |looks: String, next| Err(Error::Unknown { file: input.name(), looks, next });
         match self.verdict {
             Verdict::Sure(format) => {
                 let found = self.found.into_iter().find(|f| f.format == format);
@@ -74,8 +73,8 @@ impl Detected {
                     let what = format!("{}: {}", input.name(), format.format.title);
                     match format.format.skeleton {
                         Skeleton::Checkpoint => {
-                            let next = "it holds raw weights, which `regguf convert` reads";
-                            Error::unsupported(what, next)
+                            let next = "it holds raw weights: convert it";
+                            Error::unsupported(what, Call::Convert.to(next))
                         }
                         _ => Error::foreign(
                             what,
@@ -86,14 +85,14 @@ impl Detected {
             }
             Verdict::Either(formats, next) => {
                 let titles: Vec<&str> = formats.iter().map(|f| f.format.title.as_str()).collect();
-                unknown(format!("could be {}", titles.join(" or ")), &next)
+                unknown(format!("could be {}", titles.join(" or ")), next)
             }
             Verdict::Unknown(looks) => {
                 let walked = |t: &Tried| matches!(t.format.format.skeleton, Stream | Keyed);
                 let errors = self.tried.into_iter().filter(walked).filter_map(|t| t.refused);
                 match errors.rev_max_by_key(|error| reached(error, input.len())) {
                     Some(error) => Err(error),
-                    None => unknown(looks, ""),
+                    None => unknown(looks.text, looks.remedy),
                 }
             }
         }
@@ -116,7 +115,7 @@ impl<I: Iterator> RevMax for I {}
 fn reached(error: &Error, len: u64) -> (u64, u8) {
     match error {
         Error::Malformed(m) => (m.at, 1),
-        Error::Foreign { next, .. } if next == missing::OTHER_FORM => (len, 0),
+        Error::Foreign { next, .. } if next.to_string() == missing::OTHER_FORM => (len, 0),
         _ => (len, 2),
     }
 }
@@ -129,11 +128,17 @@ pub fn detect(input: &Input, options: &OpenOptions) -> Result<Detected> {
     if input.is_on_disk() {
         journal::check(input.path())?;
     }
-    let mut state =
-        Detected { verdict: Verdict::Unknown(String::new()), tried: Vec::new(), found: Vec::new() };
+    let mut state = Detected {
+        verdict: Verdict::Unknown(Note::default()),
+        tried: Vec::new(),
+        found: Vec::new(),
+    };
     if let Some(id) = &options.format {
         let format = catalog::container(id).ok_or_else(|| {
-            Error::Usage(format!("no format {id:?}; `regguf explain` lists them"))
+            Error::usage(Note::new(
+                format!("no format {id:?}"),
+                Call::Explain.to("see which there are"),
+            ))
         })?;
         state.attempt(format, input, options)?;
     } else {
@@ -237,10 +242,12 @@ impl Detected {
         let Some(two) = &other.model else { return Ok(None) };
         let differ = one.tensors.iter().zip(&two.tensors).any(|(a, b)| a.quant != b.quant);
         let base = base.format;
-        let flags = format!("say --format {} or --format {}", base.id(), rival.id());
+        let either = |does: String| {
+            Remedy::any(does, [base, rival].map(|format| Setting::Format.of(format.id())))
+        };
         let (choice, next) = if !rival.detect.tokens.is_empty() {
             let rival = if plausible::bears_signs(rival, two)? { rival } else { base };
-            (Some(rival), flags)
+            (Some(rival), either("say which".to_owned()))
         } else if differ {
             let choice = match options.blocks {
                 Some(RowStorage::Planar) => Some(rival),
@@ -249,10 +256,10 @@ impl Detected {
                     plausible::by_weights(one, two)?.map(|second| if second { rival } else { base })
                 }
             };
-            let next = "the weights do not tell: say --blocks planar or --blocks blocked";
-            (choice, next.to_owned())
+            let orders = ["planar", "blocked"].map(|order| Setting::Blocks.of(order));
+            (choice, Remedy::any("the weights do not tell: say which", orders))
         } else if one.tensors != two.tensors || one.header != two.header {
-            (None, format!("nothing in the file tells: {}: {flags}", rival.detect.doubt))
+            (None, either(format!("nothing in the file tells: {}: say which", rival.detect.doubt)))
         } else {
             return Ok(None);
         };
@@ -271,7 +278,11 @@ impl Detected {
         Ok(match formats.as_slice() {
             [] => Verdict::Unknown(lookalike::like(input)?),
             [format] => Verdict::Sure(format),
-            _ => Verdict::Either(formats, "say which with --format ID".to_owned()),
+            _ => {
+                let all = formats.iter().map(|format| Setting::Format.of(format.id()));
+                let next = Remedy::any("say which", all);
+                Verdict::Either(formats, next)
+            }
         })
     }
 }

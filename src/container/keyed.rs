@@ -27,6 +27,7 @@ use crate::{
     limits::Limits,
     model::{Array, Kind, Metadata, Model, Texts, Value, Vocab},
     quant::QuantType,
+    remedy::Notes,
 };
 
 /// The key that sets the alignment of tensor data.
@@ -69,7 +70,7 @@ pub(super) fn read(
         nul: false,
         at: 0,
         spent: 0,
-        notes: Vec::new(),
+        notes: Notes::default(),
     };
     walk.at = start::check(&source, format)?;
     let n_tensors = walk.count("n_tensors", options.limits.tensors)?;
@@ -132,7 +133,7 @@ struct Walk<'a> {
     nul: bool,
     at: u64,
     spent: u64,
-    notes: Vec<String>,
+    notes: Notes,
 }
 
 struct Info {

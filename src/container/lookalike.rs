@@ -2,15 +2,21 @@
 
 use std::path::Path;
 
-use crate::{bytes::Input, checkpoint::easylm, error::Result, model::Model};
+use crate::{
+    bytes::Input,
+    checkpoint::easylm,
+    error::Result,
+    model::Model,
+    remedy::{Call, Note, Setting},
+};
 
 /// Bytes that are looked at.
 const HEAD: u64 = 4096;
 
-/// One sentence on what `input` looks like.
-pub(super) fn like(input: &Input) -> Result<String> {
+/// What `input` looks like, and what can be done about it.
+pub(super) fn like(input: &Input) -> Result<Note> {
     if input.is_empty() {
-        return Ok("is empty: download or copy it again".to_owned());
+        return Ok("is empty: download or copy it again".into());
     }
     let mut head = vec![0; usize::try_from(input.len().min(HEAD)).unwrap_or(0)];
     input.read_at(0, &mut head)?;
@@ -30,14 +36,14 @@ pub(super) fn wrong_extension(path: &Path, model: &Model) -> Option<String> {
     wrong.then(|| format!("the extension .{extension} is wrong: the file is {}", model.format))
 }
 
-fn by_head(head: &[u8], len: u64) -> String {
+fn by_head(head: &[u8], len: u64) -> Note {
     let begins = |bytes: &[u8]| head.starts_with(bytes);
     if head.iter().all(|b| *b == 0) {
         let what = if len <= HEAD { "is" } else { "begins with" };
-        return format!("{what} all zeros: a download that never finished; get it again");
+        return format!("{what} all zeros: a download that never finished; get it again").into();
     }
     if len < 4 {
-        return format!("is only {len} bytes long: download or copy it again");
+        return format!("is only {len} bytes long: download or copy it again").into();
     }
     let text = String::from_utf8_lossy(head).trim_start().to_ascii_lowercase();
     if text.starts_with("version https://git-lfs.github.com") {
@@ -45,40 +51,39 @@ fn by_head(head: &[u8], len: u64) -> String {
         return format!(
             "is a Git LFS pointer, not the file itself ({size} bytes): run `git lfs pull` in its \
              repository, or download the file itself"
-        );
+        )
+        .into();
     }
     if text.starts_with("<!doctype") || text.starts_with("<html") || text.starts_with("<?xml") {
-        return "is a web page, not a model: the download needs a login or another address"
-            .to_owned();
+        return "is a web page, not a model: the download needs a login or another address".into();
     }
     if begins(b"\x00\x05\x16\x07") {
-        return "is no model: macOS keeps in it what it knows of another file (AppleDouble)"
-            .to_owned();
+        return "is no model: macOS keeps in it what it knows of another file (AppleDouble)".into();
     }
     if begins(b"PK\x03\x04") {
-        return "is a zip archive, but not a PyTorch checkpoint: unpack it first".to_owned();
+        return "is a zip archive, but not a PyTorch checkpoint: unpack it first".into();
     }
     if begins(b"\x1f\x8b") {
-        return "is compressed with gzip: unpack it first (gunzip)".to_owned();
+        return "is compressed with gzip: unpack it first (gunzip)".into();
     }
     if begins(b"\x28\xb5\x2f\xfd") {
-        return "is compressed with zstd: unpack it first (zstd -d)".to_owned();
+        return "is compressed with zstd: unpack it first (zstd -d)".into();
     }
     if begins(b"\xfd7zXZ") || begins(b"7z\xbc\xaf") || begins(b"BZh") || begins(b"Rar!") {
-        return "is a compressed archive: unpack it first".to_owned();
+        return "is a compressed archive: unpack it first".into();
     }
     let json = head.get(8) == Some(&b'{');
     let size = head.first_chunk().map(|b| u64::from_le_bytes(*b)).unwrap_or(u64::MAX);
     if json && size < len {
-        return "looks like safetensors with a broken header".to_owned();
+        return "looks like safetensors with a broken header".into();
     }
     if begins(b"\x80\x02") {
-        return "is a Python pickle, but not a PyTorch checkpoint".to_owned();
+        return "is a Python pickle, but not a PyTorch checkpoint".into();
     }
     if begins(b"ggml") || begins(b"ggmf") || begins(b"ggjt") || begins(b"ggla") {
         return "has its first four bytes reversed, as chatglm.cpp's files do: only that program reads \
                 them"
-            .to_owned();
+            .into();
     }
     if begins(b"GGUF") || begins(b"lmgg") || begins(b"fmgg") || begins(b"tjgg") || begins(b"algg") {
         let version = head.get(4..8).and_then(|b| b.first_chunk()).map(|b| u32::from_le_bytes(*b));
@@ -86,34 +91,36 @@ fn by_head(head: &[u8], len: u64) -> String {
         let magic = if magic == "GGUF" { magic } else { magic.chars().rev().collect() };
         return match version {
             Some(version) => format!(
-                "is {magic} version {version}, which is not known: a newer regguf may read it, or it \
+                "is {magic} version {version}, which is not known: a newer release may read it, or it \
                  is damaged: download or copy it again"
             ),
             None => format!("is {magic} cut after {len} bytes: download or copy it again"),
-        };
+        }
+        .into();
     }
     if easylm::begins_so(head) {
-        return "is a checkpoint streamed by EasyLM, as Koala's differences were published: `regguf convert LLAMA \
-                --delta FILE` adds one to LLaMA"
-            .to_owned();
+        return Note::new(
+            "is a checkpoint streamed by EasyLM, as Koala's differences were published",
+            Call::Convert.on("LLAMA").with(Setting::Delta.of("FILE")).to("add it to LLaMA"),
+        );
     }
     if let Some(kind) = imatrix(head) {
-        return kind;
+        return kind.into();
     }
     if let Some(text) = short_text(head, len) {
         if text.starts_with("../") && !text.contains(' ') {
             return format!(
                 "is the text of a link to {text}, left by a copy that does not keep links: copy the file itself"
-            );
+            ).into();
         }
         return format!(
             "is {len} bytes of text, not a model ({text}): servers answer so where they refuse a download"
-        );
+        ).into();
     }
     let shown: String = head.iter().take(8).map(|b| format!("{b:02x} ")).collect();
-    format!(
-        "is no known format (it begins {}): run `regguf explain` for those known",
-        shown.trim_end()
+    Note::new(
+        format!("is no known format (it begins {})", shown.trim_end()),
+        Call::Explain.to("see which are known"),
     )
 }
 

@@ -8,6 +8,7 @@ use crate::{
     error::{Error, Result},
     format::{catalog, container::Container, family::Family},
     model::{Model, Naming, Role, Sizes, Tensor},
+    remedy::Call,
     size::counted,
 };
 
@@ -23,7 +24,8 @@ pub(super) fn advise(error: Error, model: &Model, cut: &Tensor, left: u64) -> Er
             "the file is about {bytes} bytes short ({n} whole tensors are missing too): download or \
              copy it again"
         ),
-    };
+    }
+    .into();
     Error::Malformed(malformed)
 }
 
@@ -56,7 +58,10 @@ pub(super) fn explain(error: Error, format: &Container, model: &Model) -> Error 
         let signed = signature.iter().any(|text| model.tensor(text).is_some());
         return match signed && catalog::family(&format.format.family).is_none() {
             true => foreign(format!("{title}: {n}, and not {}", malformed.wanted), PART),
-            false => Error::Malformed(malformed).advising(UNNAMED),
+            false => {
+                let next = Call::Explain.to("its records are whole: see what is known");
+                Error::Malformed(malformed).advising(next)
+            }
         };
     }
     let own = families.first().filter(|family| family.family.name == format.format.family);
@@ -88,8 +93,6 @@ pub(super) fn explain(error: Error, format: &Container, model: &Model) -> Error 
 const PART: &str = "known, not converted: that takes the whole model";
 /// What to do with tensors in the form of another family, which another candidate may know better.
 pub(super) const OTHER_FORM: &str = "known, not converted: no program is known that wrote them so";
-/// What to do with whole records of no known names.
-const UNNAMED: &str = "its records are whole: `regguf explain` lists what is known";
 
 /// The families that know the names of the tensors: those that know most of them, and at least half.
 fn named_so(model: &Model) -> Vec<&'static Family> {

@@ -59,7 +59,7 @@ pub(super) fn complete(mut model: Model, options: &OpenOptions) -> Result<Model>
     {
         let what =
             format!("{}: its shapes are those of {expected} parts, not {said}", input.name());
-        return Err(Error::refused(what, "leave out --n-parts"));
+        return Err(Error::refused(what, "let the shapes tell how many there are"));
     }
     let extra = part(input.path(), expected);
     if extra.exists() {
@@ -191,7 +191,7 @@ fn is_copy(one: &Model, two: &Model) -> Result<bool> {
 fn join(mut all: Vec<Model>) -> Result<Model> {
     let rest = all.split_off(1);
     let Some(mut whole) = all.pop() else {
-        return Err(Error::Usage("a set of no parts".to_owned()));
+        return Err(Error::usage("a set of no parts".to_owned()));
     };
     let family = catalog::family(&whole.family);
     for tensor in &mut whole.tensors {

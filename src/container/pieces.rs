@@ -8,6 +8,7 @@ use crate::{
     bytes::Input,
     error::{Error, Result},
     model::Model,
+    remedy::{Call, Note},
 };
 
 /// Endings of names that are cut without a word for it: `x.gguf.001`, `x.gguf.aa`.
@@ -75,7 +76,7 @@ pub fn all(path: &Path) -> Result<Option<(String, Vec<PathBuf>)>> {
             Ok(Some((set.own.whole, paths)))
         }
         (looks, false) => {
-            let next = "put all pieces into one folder".to_owned();
+            let next = "put all pieces into one folder".into();
             Err(Error::Unknown { file: path.display().to_string(), looks, next })
         }
     }
@@ -106,15 +107,16 @@ pub(super) fn read(path: &Path, error: Error, options: &OpenOptions) -> Result<M
     let (looks, whole) = set.looks();
     let file = path.display().to_string();
     if !whole {
-        let next = "put all pieces into one folder and `regguf join` one of them".to_owned();
+        let next = Call::Join.to("put all pieces into one folder and join one of them");
         return Err(Error::Unknown { file, looks, next });
     }
     let open = |(_, name): &(u32, String)| Input::open(path.with_file_name(name));
     let pieces = set.found.iter().map(open).collect::<Result<Vec<_>>>()?;
     let whole = Input::joined(path.with_file_name(&set.own.whole), &pieces);
     let mut model = detect(&whole, options)?.sure(&whole)?;
-    model.notes.push(format!(
-        "{looks}; all are there and read as one: `regguf join {file}` makes it whole, an upgrade mends it too"
+    model.notes.push(Note::new(
+        format!("{looks}; all are there and read as one; an upgrade mends it"),
+        Call::Join.on(file).to("make it whole"),
     ));
     Ok(model)
 }

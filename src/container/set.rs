@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::{bytes::Input, error::Error};
+use crate::{bytes::Input, error::Error, remedy::Remedy};
 
 /// The name that a browser gave to a file's second download, where that is there: `x (1).gguf`.
 pub fn browser_copy(path: &Path) -> Option<PathBuf> {
@@ -12,6 +12,6 @@ pub fn browser_copy(path: &Path) -> Option<PathBuf> {
 }
 
 /// An error about a set of files, with what to do.
-pub(super) fn incomplete(input: &Input, looks: String, next: &str) -> Error {
-    Error::Unknown { file: input.name(), looks, next: next.to_owned() }
+pub(super) fn incomplete(input: &Input, looks: String, next: impl Into<Remedy>) -> Error {
+    Error::Unknown { file: input.name(), looks, next: next.into() }
 }

@@ -17,6 +17,7 @@ use crate::{
     bytes::Input,
     error::{Error, Result},
     model::{Model, Tail, Value},
+    remedy::Call,
 };
 
 const NUMBER: &str = "split.no";
@@ -73,14 +74,14 @@ pub fn gather(paths: &[PathBuf], options: &OpenOptions) -> Result<Model> {
             rest = next(&shard)?;
             if shard.metadata.u64(COUNT).is_none_or(|count| count < 2) {
                 let looks = "is no shard of a set".to_owned();
-                return Err(incomplete(&input, looks, "`regguf inspect` says what it is"));
+                return Err(incomplete(&input, looks, Call::Inspect.to("see what it is")));
             }
             shards.push(Model { tails: Vec::new(), ..shard });
         }
     }
     shards.sort_by_key(|shard| shard.metadata.u64(NUMBER));
     let Some(count) = shards.first().and_then(|shard| shard.metadata.u64(COUNT)) else {
-        return Err(Error::Usage("name the shards".to_owned()));
+        return Err(Error::usage("name the shards".to_owned()));
     };
     let has = |n: &u64| shards.iter().any(|shard| shard.metadata.u64(NUMBER) == Some(*n));
     let missing: Vec<String> =
@@ -122,7 +123,7 @@ pub(super) fn complete(model: Model, options: &OpenOptions) -> Result<Model> {
     let Some(paths) = siblings(input.path(), number, count) else {
         let looks = format!("is shard {number} of {count}, but its name does not say so");
         let next = format!("rename it to NAME-{number:05}-of-{count:05}.gguf beside the others");
-        return Err(incomplete(&input, looks, &next));
+        return Err(incomplete(&input, looks, next));
     };
     let absent: Vec<String> =
         paths.iter().filter(|p| !p.exists()).map(|p| p.display().to_string()).collect();
@@ -132,7 +133,7 @@ pub(super) fn complete(model: Model, options: &OpenOptions) -> Result<Model> {
         let next = copy.map_or("put all shards into one folder".to_owned(), |copy| {
             format!("one is there as {:?}: rename it", copy.file_name().unwrap_or_default())
         });
-        return Err(incomplete(&input, looks, &next));
+        return Err(incomplete(&input, looks, next));
     }
     let mut shards = Vec::new();
     for path in &paths {

@@ -5,6 +5,7 @@ use crate::{
     bytes::Input,
     error::{Error, Result},
     model::{Model, Tail},
+    remedy::Remedy,
 };
 
 /// Bytes at the beginning of a tail that are looked at.
@@ -118,7 +119,7 @@ pub fn check(model: &Model) -> Result<()> {
         let Some(input) = model.files.get(tail.file) else { continue };
         if matches!(kind(input, tail.at)?, Kind::Restarted(_)) {
             let looks = sentence(model, tail)?;
-            return Err(Error::Unknown { file: input.name(), looks, next: String::new() });
+            return Err(Error::Unknown { file: input.name(), looks, next: Remedy::default() });
         }
     }
     Ok(())

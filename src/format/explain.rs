@@ -249,7 +249,7 @@ fn keyed(c: &Container) -> Vec<Vec<String>> {
     add(["name_len", "tensor.name", "under 64 bytes"]);
     add(["4", "tensor.n_dims", &format!("u32, 1 to {}", c.tensors.max_dims)]);
     add([&format!("{width} each"), "tensor.ne", "innermost dimension first"]);
-    add(["4", "tensor.type", "`regguf explain q4_0` and so on give the numbers"]);
+    add(["4", "tensor.type", "`explain q4_0` and so on give the numbers"]);
     for (id, name) in &c.tensors.types {
         add(["", "", &format!("{id} is {name}")]);
     }
@@ -328,7 +328,8 @@ fn family(f: &Family) -> Vec<Section> {
     let assumed = |a: &Assumed| {
         let when = a.when.iter().map(|(symbol, value)| format!("where {symbol} is {value}"));
         let when = when.collect::<Vec<_>>().join(" and ");
-        row([&a.symbol, &a.value.to_string(), &when, &a.because, &a.flag])
+        let setting = a.setting.map_or(String::new(), |setting| setting.to_string());
+        row([&a.symbol, &a.value.to_string(), &when, &a.because, &setting])
     };
     let role = |(id, n): (&String, &super::family::Names)| {
         let split = match n.split {

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer};
 
 use super::{arithmetic::Arithmetic, schema};
+use crate::remedy::Setting;
 
 /// One `formats/family/*.toml`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -353,9 +354,9 @@ pub struct Assumed {
     pub when: BTreeMap<String, toml::Value>,
     /// Why this value.
     pub because: String,
-    /// The flag that overrides it, where one does.
+    /// What overrides it, where something does.
     #[serde(default)]
-    pub flag: String,
+    pub setting: Option<Setting>,
     /// Whether no reader of GGUF does without it, so that a GGUF without it gets it too.
     #[serde(default)]
     pub required: bool,

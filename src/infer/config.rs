@@ -11,6 +11,7 @@ use crate::{
         family::Family,
     },
     model::{Hyper, Model, Stated},
+    remedy::{Call, Notes},
 };
 
 /// What the forward pass needs to know beside the weights.
@@ -77,7 +78,7 @@ pub struct Config {
     /// Whether all heads make keys and values of one short vector.
     pub latent: bool,
     /// What was assumed or is left out, as sentences.
-    pub notes: Vec<String>,
+    pub notes: Notes,
 }
 
 /// How a token's experts are chosen, and what their shares become.
@@ -181,7 +182,7 @@ impl Config {
     ) -> Result<Config> {
         let Some(choices) = &family.arithmetic else { return Err(not_run(&family.family.title)) };
         let hyper = Hyper::within(family, model, &Stated::default());
-        let mut notes: Vec<String> = hyper.assumed().iter().map(ToString::to_string).collect();
+        let mut notes: Notes = hyper.assumed().iter().collect();
         let mut metadata = model.metadata.clone();
         hyper.amend(&mut metadata);
         let numbers = Numbers::of(family, &metadata);
@@ -201,7 +202,7 @@ impl Config {
         let kv_heads = usize::try_from(kv_heads).unwrap_or(0);
         if head == 0 || kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
             let what = format!("{heads} heads of {head} over {kv_heads} key heads do not fit");
-            return Err(Error::unsupported(what, "check the file with regguf verify"));
+            return Err(Error::unsupported(what, Call::Verify.to("check the file")));
         }
         let vocab = rows("token_embedding").and_then(|rows| rows.try_into().ok()).unwrap_or(0);
         let window = numbers.u64("attention.sliding_window").filter(|window| *window > 0);

@@ -19,6 +19,7 @@ use crate::{
         tensor::Term,
     },
     quant::{decode_rows, isa::Isa},
+    remedy::Call,
 };
 
 /// Finds tensors of one model.
@@ -110,7 +111,7 @@ impl Finder<'_> {
         {
             let (name, shape) = (&tensor.name, &tensor.shape);
             let what = format!("{name} has shape {shape:?}; the model needs {rows} rows of {cols}");
-            return Err(Error::unsupported(what, "check the file with regguf verify"));
+            return Err(Error::unsupported(what, Call::Verify.to("check the file")));
         }
         let row_bytes = usize::try_from(tensor.row_bytes()).unwrap_or(0);
         if let Some(matrix) = self.unmerged(tensor, rows, cols)? {
@@ -213,7 +214,7 @@ impl Finder<'_> {
         let numbers = self.numbers(tensor)?;
         if numbers.len() != len {
             let what = format!("{} has {} numbers; {len} are needed", tensor.name, numbers.len());
-            return Err(Error::unsupported(what, "check the file with regguf verify"));
+            return Err(Error::unsupported(what, Call::Verify.to("check the file")));
         }
         Ok(numbers)
     }
@@ -235,7 +236,10 @@ impl Finder<'_> {
 
 /// The refusal of a model that lacks something.
 pub fn missing(what: &str) -> Error {
-    Error::unsupported(format!("the model cannot be run: it lacks {what}"), "try regguf inspect")
+    Error::unsupported(
+        format!("the model cannot be run: it lacks {what}"),
+        Call::Inspect.to("look at what is in it"),
+    )
 }
 
 /// Rows of a matrix that stands for several, as a matrix of its own.

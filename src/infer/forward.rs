@@ -12,6 +12,7 @@ use super::{
 use crate::{
     bytes::Progress,
     error::{Error, Result},
+    remedy::{Call, Setting},
 };
 
 /// Tokens evaluated together: each row of weights is decoded once for all of them.
@@ -49,7 +50,10 @@ impl Weights {
     fn head(&self) -> Result<&Head> {
         self.head.as_ref().ok_or_else(|| {
             let what = "the model makes vectors of texts and no next token";
-            Error::unsupported(what, "`regguf compare --text` compares the vectors")
+            Error::unsupported(
+                what,
+                Call::Compare.on("").with(Setting::Text).to("compare the vectors"),
+            )
         })
     }
 }
@@ -160,7 +164,8 @@ impl<'w> Session<'w> {
         }
         let name = &self.weights.name;
         let what = format!("{name} returns NaN or infinity: its weights are damaged");
-        Err(Error::unsupported(what, "look for them with `regguf verify --deep`"))
+        let look = Call::Verify.on("").with(Setting::Deep);
+        Err(Error::unsupported(what, look.to("look for them")))
     }
 
     /// Refuses tokens that are none, or more than there is place for.

@@ -4,6 +4,7 @@ use crate::{
     error::{Error, Result},
     format::family::Family,
     model::{Metadata, Value},
+    remedy::Call,
 };
 
 /// The numbers of a model by GGUF's keys, behind its architecture.
@@ -67,13 +68,13 @@ impl<'m> Numbers<'m> {
             None => self.missing(key),
             Some(found) => {
                 let what = format!("{} is {found}; the runner takes 1 to {most}", self.key(key));
-                Error::unsupported(what, "check the file with regguf verify")
+                Error::unsupported(what, Call::Verify.to("check the file"))
             }
         })
     }
 
     pub(super) fn missing(&self, key: &str) -> Error {
         let what = format!("the model cannot be run: {} is not said", self.key(key));
-        Error::unsupported(what, "check the file with regguf verify")
+        Error::unsupported(what, Call::Verify.to("check the file"))
     }
 }

@@ -11,6 +11,7 @@ use crate::{
     bytes::{Progress, replace::check_interrupt},
     error::{Error, Result},
     model::Model,
+    remedy::{Call, Setting},
 };
 
 /// How the outputs of two models differ over a text.
@@ -86,7 +87,7 @@ pub fn compare(
     tokens.truncate(most);
     if tokens.len() < 2 {
         let what = "the text is shorter than two tokens: there is nothing to compare";
-        return Err(Error::unsupported(what, "give a longer one with --text"));
+        return Err(Error::unsupported(what, Setting::Text.to("give a longer one")));
     }
     let weights = |model| Weights::computed(model, precision);
     let (a, b) = (weights(first)?, weights(second)?);

@@ -44,7 +44,7 @@ pub fn perplexity(
     mut after_each: impl FnMut(Perplexity) -> Result<()>,
 ) -> Result<Perplexity> {
     if context < 4 || tokens.len() < 2 * context {
-        return Err(Error::Usage(format!(
+        return Err(Error::usage(format!(
             "two windows of {context} tokens are needed and the text has {} tokens: give a longer text \
              or a smaller -c",
             tokens.len()

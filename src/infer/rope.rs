@@ -12,6 +12,7 @@
 
 use super::numbers::Numbers;
 use crate::error::{Error, Result};
+use crate::remedy::Call;
 
 /// The angle of every pair for one step of position.
 #[derive(Clone, Debug, PartialEq)]
@@ -107,7 +108,7 @@ impl Rope {
     pub fn divided(mut self, factors: &[f32]) -> Result<Rope> {
         if factors.len() != self.steps.len() {
             let what = format!("{} rope factors for {} pairs", factors.len(), self.steps.len());
-            return Err(Error::unsupported(what, "check the file with regguf verify"));
+            return Err(Error::unsupported(what, Call::Verify.to("check the file")));
         }
         for (step, factor) in self.steps.iter_mut().zip(factors) {
             *step /= f64::from(*factor);
@@ -130,7 +131,7 @@ fn dims(numbers: &Numbers, head: usize) -> Result<f64> {
     let dims = numbers.f64("rope.dimension_count").unwrap_or(head as f64);
     if !(2.0..=head as f64).contains(&dims) || dims % 2.0 != 0.0 {
         let what = format!("{dims} rotated dimensions in a head of {head}");
-        return Err(Error::unsupported(what, "check the file with regguf verify"));
+        return Err(Error::unsupported(what, Call::Verify.to("check the file")));
     }
     Ok(dims)
 }

@@ -15,6 +15,7 @@ use crate::{
     bytes::Input,
     error::{Error, Malformed, Result},
     format::{catalog, family::Family},
+    remedy::{Call, Remedy},
 };
 
 /// An adapter whose pairs are whole and fit each other. No weights are held.
@@ -70,11 +71,11 @@ impl Adapter {
                 Some((what, _)) if kind == "lora" => format!("{name}: holds {what}"),
                 _ => format!("{name}: is no LoRA adapter"),
             };
-            return Err(Error::unsupported(what, "--lora takes a LoRA adapter"));
+            return Err(Error::unsupported(what, "only a LoRA adapter is added to a model"));
         }
         if model.tensors.iter().any(|t| t.name.ends_with(".loraA")) {
             let what = format!("{name}: is a LoRA adapter of before GGUF");
-            return Err(Error::unsupported(what, "regguf upgrade makes a GGUF adapter of it"));
+            return Err(Error::unsupported(what, Call::Upgrade.to("make a GGUF adapter of it")));
         }
         if metadata.get("adapter.alora.invocation_tokens").is_some() {
             let what = format!("{name}: holds only after its invocation tokens (activated LoRA)");
@@ -243,7 +244,7 @@ fn malformed(model: &Model, field: &str, at: u64, found: String, wanted: &str) -
         at,
         found,
         wanted: wanted.to_owned(),
-        next: String::new(),
+        next: Remedy::default(),
     }))
 }
 
@@ -312,7 +313,7 @@ mod tests {
         let mut vector = adapter(&PAIR);
         vector.metadata.set("adapter.type", Value::String(b"control_vector".to_vec()));
         assert!(said(&vector).contains("is no LoRA adapter"));
-        assert!(said(&Model::default()).contains("--lora takes"));
+        assert!(said(&Model::default()).contains("only a LoRA adapter"));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use super::{
 use crate::{
     bytes::Input,
     error::{Error, Result},
+    remedy::{Note, Notes, Setting},
 };
 
 /// What is added to rows of a difference that the model which it was taken from does not have.
@@ -43,7 +44,7 @@ pub fn restore(mut delta: Model, base: &Model, new_rows: Option<NewRows>) -> Res
     if let Some(lost) = names.keys().find(|name| delta.tensor(name).is_none()) {
         return Err(refused(format!("has no tensor {lost}, which {other} has")));
     }
-    let mut notes = Vec::new();
+    let mut notes = Notes::default();
     for tensor in &mut delta.tensors {
         let (name, shape) = (tensor.name.clone(), &tensor.shape);
         let found = names.get(&name).and_then(|place| base.tensors.get(*place));
@@ -67,7 +68,8 @@ pub fn restore(mut delta: Model, base: &Model, new_rows: Option<NewRows>) -> Res
         };
         if new > 0 {
             let from = if beyond.is_empty() { "nothing" } else { "the mean of the others" };
-            notes.push(format!("{name}: {from} added to {new} new rows (--new-rows)"));
+            let choose = Setting::NewRows.to("choose what they get");
+            notes.push(Note::new(format!("{name}: {from} added to {new} new rows"), choose));
         }
         let term = Term::Rows { tensor: moved(found, shift), beyond };
         let quant = tensor.quant;

@@ -18,6 +18,7 @@ use crate::{
         container::{Container, Skeleton, Word},
         family::{self, Family, Kind},
     },
+    remedy::{Means, Note, Notes, Setting},
 };
 
 /// What a person says about a model that its file does not, or says wrong.
@@ -51,15 +52,22 @@ pub struct Assumed {
     pub value: String,
     /// Why this one.
     pub because: String,
-    /// The flag that overrides it.
-    pub flag: String,
+    /// What overrides it, where something does.
+    pub setting: Option<Setting>,
+}
+
+/// The value on one line, and that another can be stated.
+impl From<&Assumed> for Note {
+    fn from(assumed: &Assumed) -> Note {
+        let state = assumed.setting.map(|setting| setting.to("state another"));
+        Note::new(assumed.to_string(), state.unwrap_or_default())
+    }
 }
 
 impl fmt::Display for Assumed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Assumed { key, value, because, flag } = self;
-        let change = if flag.is_empty() { "" } else { "; change with " };
-        write!(f, "assumed: {key} = {value} ({because}{change}{flag})")
+        let Assumed { key, value, because, .. } = self;
+        write!(f, "assumed: {key} = {value} ({because})")
     }
 }
 
@@ -128,7 +136,7 @@ pub struct Hyper {
     pub scaling: Scaling,
     assumed: Vec<Assumed>,
     /// What was noticed, as sentences.
-    notes: Vec<String>,
+    notes: Notes,
     /// The symbols that a file gets beside what it has: those stated by a person, and those assumed.
     added: Vec<&'static str>,
 }
@@ -160,7 +168,7 @@ impl Hyper {
 
     /// These numbers and nothing assumed.
     pub fn new(family: &'static Family, sizes: Sizes, scaling: Scaling) -> Hyper {
-        let (assumed, notes, added) = (Vec::new(), Vec::new(), Vec::new());
+        let (assumed, notes, added) = (Vec::new(), Notes::default(), Vec::new());
         Hyper { family, sizes, scaling, assumed, notes, added }
     }
 
@@ -203,7 +211,7 @@ impl Hyper {
                 }),
                 value: written(&value),
                 because: entry.because.clone(),
-                flag: entry.flag.clone(),
+                setting: entry.setting,
             });
             if symbol == "scaling" {
                 self.notes.extend(speaks_against(model, entry));
@@ -227,7 +235,7 @@ impl Hyper {
     }
 
     /// What a person should know.
-    pub fn notes(&self) -> &[String] {
+    pub fn notes(&self) -> &Notes {
         &self.notes
     }
 
@@ -567,7 +575,7 @@ fn put_inside(json: &mut Map<String, Json>, name: &str, value: Json) {
 }
 
 /// A sentence about a file whose name speaks against what is assumed.
-fn speaks_against(model: &Model, entry: &family::Assumed) -> Option<String> {
+fn speaks_against(model: &Model, entry: &family::Assumed) -> Option<Note> {
     let path = model.files.first().map(Input::path)?;
     let name = path.file_name()?.to_string_lossy().to_lowercase();
     // `superhot`, `-16k` and `8k.`, but not the 8k of 128k.
@@ -579,9 +587,11 @@ fn speaks_against(model: &Model, entry: &family::Assumed) -> Option<String> {
         })
     };
     let word = entry.unless_named.iter().find(stands)?;
-    Some(format!(
-        "the file's name says {word}: such models were trained with scaled positions; say {} with the factor \
-         that its makers name, and --context with the length that it reaches",
-        entry.flag
+    Some(Note::new(
+        format!(
+            "the file's name says {word}: such models were trained with scaled positions, by a factor that its \
+             makers name, and reach a greater length"
+        ),
+        Means::from(Setting::RopeScale).with(Setting::Context).to("say both"),
     ))
 }

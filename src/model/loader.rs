@@ -72,9 +72,7 @@ impl Content {
             Content::ControlVector => {
                 ("a control vector", "llama.cpp takes it beside its model (--control-vector)")
             }
-            Content::Imatrix => {
-                ("an importance matrix", "regguf quantize takes it beside a model (--imatrix)")
-            }
+            Content::Imatrix => ("an importance matrix", "a quantizer takes it beside a model"),
         })
     }
 }

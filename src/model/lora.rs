@@ -20,6 +20,7 @@ use crate::{
     error::{Error, Result},
     format::{catalog, family::Family},
     quant::QuantType,
+    remedy::{Note, Notes, Setting},
 };
 
 /// `model`, an adapter of any kind, in GGUF's terms, and what had to be assumed; `base` is the model that it
@@ -49,7 +50,7 @@ pub fn in_gguf_terms(
     }
     model.family.clone_from(&job.family.family.name);
     model.header.clear();
-    (model.metadata, model.notes) = (metadata, [model.notes, job.notes].concat());
+    (model.metadata, model.notes) = (metadata, model.notes.into_iter().chain(job.notes).collect());
     Ok((model, job.assumed))
 }
 
@@ -144,13 +145,13 @@ struct Job {
     /// The head size, where it had to be assumed.
     head: Option<Assumed>,
     assumed: Vec<Assumed>,
-    notes: Vec<String>,
+    notes: Notes,
 }
 
 impl Job {
     fn new(model: &Model, base: Option<&Model>, rows: Option<Standing>) -> Result<Job> {
         let name = model.files.first().map(Input::name).unwrap_or_default();
-        let (mut assumed, mut notes) = (Vec::new(), Vec::new());
+        let (mut assumed, mut notes) = (Vec::new(), Notes::default());
         let family = match base {
             Some(base) => catalog::family(&base.family).ok_or_else(|| {
                 let architecture = base.metadata.architecture();
@@ -179,12 +180,14 @@ impl Job {
             );
         }
         if unsaid {
-            let (by, other) = match rows {
-                Some(_) => ("llama.cpp's finetune", "convert-lora-to-ggml.py needs --rows hf"),
-                None => ("convert-lora-to-ggml.py", "llama.cpp's finetune needs --rows ggml"),
+            let (by, other, order) = match rows {
+                Some(_) => ("llama.cpp's finetune", "convert-lora-to-ggml.py", "hf"),
+                None => ("convert-lora-to-ggml.py", "llama.cpp's finetune", "ggml"),
             };
-            let of = "rows of queries and keys are taken as they are left by";
-            notes.push(format!("{of} {by}; an adapter of {other}"));
+            notes.push(Note::new(
+                format!("rows of queries and keys are taken as they are left by {by}"),
+                Setting::Rows.of(order).to(format!("take an adapter of {other} right")),
+            ));
         }
         Ok(Job { name, family, sizes, rows, based: base.is_some(), head, assumed, notes })
     }
@@ -194,7 +197,7 @@ impl Job {
         let title = &self.family.family.title;
         let unknown = |name: &str| {
             let what = format!("{}: {name}: no matrix of {title} is called so", self.name);
-            Error::unsupported(what, "name the model that the adapter belongs to with --base")
+            Error::unsupported(what, Setting::Base.to("name the model that the adapter belongs to"))
         };
         let name = tensor.name.clone();
         let Some((target, half)) = half(&name) else { return Err(unknown(&name)) };
@@ -221,7 +224,10 @@ impl Job {
     fn order(&mut self, role: &Role, target: &str, tensor: &mut Tensor) -> Result<()> {
         let refused = |what: String| {
             let what = format!("{}: {target}: {what}", self.name);
-            Err(Error::refused(what, "name the model that the adapter belongs to with --base"))
+            Err(Error::refused(
+                what,
+                Setting::Base.to("name the model that the adapter belongs to"),
+            ))
         };
         let n = tensor.shape.first().copied().unwrap_or(0);
         if role.names.rotary {
@@ -272,7 +278,7 @@ fn family_of(model: &Model, name: &str, assumed: &mut Vec<Assumed>) -> Result<&'
             key: "general.architecture".to_owned(),
             value: first.family.gguf.clone(),
             because: format!("{} other architectures have such matrices too", fitting.len() - 1),
-            flag: "--base MODEL".to_owned(),
+            setting: Some(Setting::Base),
         });
     }
     Ok(first)

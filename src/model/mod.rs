@@ -39,6 +39,7 @@ pub use vocab::{TokenKind, Vocab};
 use crate::{
     bytes::Input,
     error::{Error, Result},
+    remedy::Notes,
 };
 
 /// What is read at once to put rows in order.
@@ -81,7 +82,7 @@ pub struct Model {
     /// Where files go on after the end of their data; what is there, `container::tail` tells.
     pub tails: Vec<Tail>,
     /// What the reader noticed and a person should know, as sentences.
-    pub notes: Vec<String>,
+    pub notes: Notes,
 }
 
 /// Bytes of a file after the last byte that its model needs.

@@ -19,6 +19,7 @@ use crate::{
         isa::Isa,
         product::{Packed, add_product, high},
     },
+    remedy::Call,
 };
 
 /// Weights that are summed at a time: as f32 they stay in the cache of one core.
@@ -107,7 +108,7 @@ pub fn merge(model: &mut Model, adapter: &Adapter, times: f32) -> Result<()> {
         let Some(tensor) = model.tensors.get_mut(place) else { continue };
         if tensor.fold > 1 || tensor.span.is_some() {
             let what = format!("{}: is coded across its rows, which cannot be merged", tensor.name);
-            return Err(Error::unsupported(what, "regguf upgrade codes them one by one"));
+            return Err(Error::unsupported(what, Call::Upgrade.to("code them one by one")));
         }
         let scale = adapter.scale(pair, times);
         let (a, b) = (moved(&pair.a, shift), moved(&pair.b, shift));

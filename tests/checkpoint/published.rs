@@ -173,7 +173,7 @@ fn metadata_is_what_the_original_converters_write_but_for_these_keys() {
 
 #[test]
 fn what_was_dropped_or_assumed_is_said() {
-    let notes = checkpoint("T/meta/T").notes.join("\n");
+    let notes = checkpoint("T/meta/T").notes.to_string();
     assert!(notes.contains("rope.freqs dropped"), "{notes}");
     assert!(notes.contains("a context of 2048 tokens, as LLaMA 1 has it"), "{notes}");
 }

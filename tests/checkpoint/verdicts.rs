@@ -168,7 +168,7 @@ fn what_trainers_put_around_the_tensors_is_taken_off() {
     ]);
     let model = read(&whole).unwrap();
     check(&model);
-    let notes = model.notes.join("\n");
+    let notes = model.notes.to_string();
     assert!(notes.contains("left aside: optimizer, best_val_loss, args"), "{notes}");
 }
 
@@ -368,7 +368,7 @@ fn left_over_adapter_tensors_are_named_and_can_be_dropped() {
     ));
     storages.push(("99".to_owned(), vec![0; 64]));
     let file = torch::archive(&torch::state_dict(&views, false), &borrowed(&storages), Stored);
-    let error = meta(&file).unwrap_err().to_string();
+    let error = regguf::cli::advice::error(&meta(&file).unwrap_err());
     assert!(error.contains("lora_A") && error.contains("--drop lora_"), "{error}");
     let folder = in_folder(&[("consolidated.00.pth", &file), ("params.json", PARAMS.as_bytes())]);
     let drop = Some(regex::Regex::new("lora_").unwrap());

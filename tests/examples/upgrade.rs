@@ -19,7 +19,7 @@ impl Progress for Dots {
 fn main() -> Result<()> {
     let mut words = std::env::args().skip(1);
     let (Some(path), Some(output)) = (words.next(), words.next()) else {
-        return Err(Error::Usage("FILE OUT".to_owned()));
+        return Err(Error::usage("FILE OUT".to_owned()));
     };
     let model = regguf::open(path)?;
     let options = Options { output: Some(output.into()), ..Options::default() };

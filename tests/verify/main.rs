@@ -53,7 +53,7 @@ fn failure(result: &Verification, name: &str) -> (&'static str, String) {
     assert_eq!(failures.len(), 1, "{:#?}", file.findings);
     assert!(matches!(file.status, Status::Failed | Status::Unreadable));
     assert!(!result.is_good());
-    (failures[0].code, failures[0].message.clone())
+    (failures[0].code, failures[0].message.to_string())
 }
 
 /// Makes a file older than everything around it.

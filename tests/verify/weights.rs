@@ -25,7 +25,7 @@ fn raw_weights_are_looked_into() {
         fs::write(&path, &bytes).expect("writable");
         let result = verify(std::slice::from_ref(&path), &options, &());
         let nan = result.files[0].findings.iter().find(|f| f.code == "nan").expect("a NaN");
-        assert_eq!(nan.message, "1 weights are NaN, the first in row 0");
+        assert_eq!(nan.message.text, "1 weights are NaN, the first in row 0");
         assert!(!result.is_good());
         fs::write(&path, &bytes[..bytes.len() - 100]).expect("writable");
         assert_eq!(failure(&check(&path), path.to_str().expect("text")).0, "truncated");
@@ -37,7 +37,7 @@ fn model_of(folder: &Path) -> (Status, String) {
     let result = check(folder);
     let file = result.files.iter().find(|f| f.path == folder);
     let file = file.unwrap_or_else(|| panic!("no model in {result:#?}"));
-    let messages: Vec<_> = file.findings.iter().map(|f| f.message.as_str()).collect();
+    let messages: Vec<_> = file.findings.iter().map(|f| f.message.text.as_str()).collect();
     (file.status, messages.join("\n"))
 }
 

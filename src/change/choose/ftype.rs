@@ -4,6 +4,7 @@
 //! one tensor (`q4_k`) is chosen from it by [`super::mix`].
 
 use crate::error::{Error, Result};
+use crate::remedy::{Note, Setting};
 
 /// What a file is to be quantized to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,12 +64,14 @@ impl FileType {
         let named = TABLE.iter().find(|row| row.0.eq_ignore_ascii_case(word));
         let numbered = || word.parse().ok().and_then(|n: u32| TABLE.iter().find(|row| row.1 == n));
         match named.or_else(numbered) {
-            Some((name @ "NVFP4", ..)) => Err(Error::Usage(format!(
-                "{name} is a type of tensors, not of files: quantize to Q8_0 with \
-                 --tensor-type .=nvfp4 to store every weight matrix so"
+            Some((name @ "NVFP4", ..)) => Err(Error::usage(Note::new(
+                format!("{name} is a type of tensors, not of files"),
+                Setting::TensorType
+                    .of(".=nvfp4")
+                    .to("quantize to Q8_0 and store every weight matrix so"),
             ))),
             Some(row) => Ok(FileType::from_row(*row)),
-            None => Err(Error::Usage(format!(
+            None => Err(Error::usage(format!(
                 "{word} is no quantization type; the types are {}",
                 FileType::all().map(|f| f.name).collect::<Vec<_>>().join(" ")
             ))),

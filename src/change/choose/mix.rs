@@ -11,6 +11,7 @@ use super::ftype::FileType;
 use crate::{
     error::{Error, Result},
     quant::QuantType,
+    remedy::{Remedy, Setting},
 };
 
 /// A lower-case ggml type name: `q4_k`.
@@ -313,7 +314,9 @@ impl Mix<'_> {
             Some(layer) if layer < self.shape.layers => Ok(layer),
             _ => Err(Error::unsupported(
                 format!("{name}: belongs to none of the model's {} blocks", self.shape.layers),
-                "add --pure, or give its type with --tensor-type",
+                Setting::Pure
+                    .to("give every tensor the same type")
+                    .or(Setting::TensorType.to("give its type")),
             )),
         }
     }
@@ -538,7 +541,8 @@ fn fallback(t: &Weight, wanted: TypeName) -> Result<TypeName> {
                     t.name,
                     block_len(wanted)
                 ),
-                "choose another type, for this tensor alone with --tensor-type",
+                Remedy::from("choose another type")
+                    .or(Setting::TensorType.to("choose one for this tensor")),
             ));
         }
     };

@@ -21,6 +21,7 @@ use crate::{
     error::{Error, Result},
     model::{Model, Tensor},
     quant::{QuantType, decode_rows, encode, isa::Isa},
+    remedy::Setting,
     size,
 };
 
@@ -40,7 +41,7 @@ impl Goal {
     /// [`Error::Usage`] where it is none, or no byte at all.
     pub fn size(text: &str) -> Result<Goal> {
         match size::read(text)? {
-            0 => Err(Error::Usage(format!("{text}: wanted a size, as 4.5G or 4200Mi"))),
+            0 => Err(Error::usage(format!("{text}: wanted a size, as 4.5G or 4200Mi"))),
             bytes => Ok(Goal::Bytes(bytes)),
         }
     }
@@ -52,7 +53,7 @@ impl Goal {
     pub fn bits(text: &str) -> Result<Goal> {
         match text.parse::<f64>() {
             Ok(bits) if bits.is_finite() && bits > 0.0 => Ok(Goal::Bits(bits)),
-            _ => Err(Error::Usage(format!("--target-bpw {text}: give bits per weight, as 4.25"))),
+            _ => Err(Error::usage(format!("{text:?} are no bits per weight, as 4.25"))),
         }
     }
 }
@@ -171,7 +172,7 @@ fn ways(model: &Model, step: &Step, importance: Option<&[f32]>) -> Result<Vec<Wa
     match ways.is_empty() {
         true => Err(Error::unsupported(
             format!("{}: no type fits its rows", step.name),
-            "give its type with --tensor-type",
+            Setting::TensorType.to("give its type"),
         )),
         false => Ok(ways),
     }

@@ -78,7 +78,7 @@ impl Patch<'_> {
         }
         if !stay || plan.steps.is_empty() && after.len() as u64 != file.len() {
             let what = format!("{}: the tensors would not stay where they are", file.name());
-            return Err(Error::refused(what, "leave out --in-place: a new file is written"));
+            return Err(Error::refused(what, "write a new file instead"));
         }
         let mut before = vec![0; after.len()];
         file.read_at(0, &mut before)?;

@@ -6,6 +6,7 @@ use crate::{
     error::{Error, Result},
     format::catalog,
     model::{Array, Kind, Model, Value, Vocab, loader, pretokenizer::PreTokenizer},
+    remedy::{Call, Remedy, Setting},
 };
 
 /// Checks the metadata that `after` has in place of that of `before`. What is no more than strange may
@@ -36,14 +37,15 @@ pub(super) fn check(
         n => format!(" (and {n} more)"),
     };
     let what = format!("today's llama.cpp would refuse the file: {}{more}", first.trim_start());
-    Err(Error::refused(what, "mend that in the same call, or add --anyway"))
+    let next = Remedy::from("mend that in the same call");
+    Err(Error::refused(what, next.or(Setting::Anyway.to("write it anyway"))))
 }
 
 /// What is refused always: the file would not be read as it was written.
 fn never(difference: &Difference) -> Result<()> {
     let (key, after) = (difference.key.as_str(), difference.after.as_ref());
     if key.starts_with("split.") {
-        let next = "`regguf split` and `regguf join` write them";
+        let next = Call::Split.to("write shards").or(Call::Join.to("make them one file"));
         return Err(Error::refused(format!("{key}: says how files belong together"), next));
     }
     let aligned = |value: &Value| matches!(value, Value::U32(n) if is_alignment((*n).into()));

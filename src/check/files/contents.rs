@@ -15,6 +15,7 @@ use crate::container::{OpenOptions, Verdict, detect, has_magic, open, open_alone
 use crate::error::Error;
 use crate::limits::Limits;
 use crate::model::{Model, Tail};
+use crate::remedy::Note;
 
 /// Whether a file is raw weights by its name and its first bytes; other archives and pickles, as a
 /// trainer's settings, are none.
@@ -36,7 +37,7 @@ pub(super) enum Held {
     /// Something known that is not looked into, or a model with a fault.
     Told(Finding),
     /// No model: what it looks like, as `inspect` says it.
-    Other(String),
+    Other(Note),
 }
 
 /// Opens a file, and with the first of a set the others; a later one by itself where the set is looked
@@ -73,12 +74,12 @@ pub(super) fn held(path: &Path, alone: bool) -> Held {
         Ok(model) if begins_with(&model, path) => Held::Model(Box::new(model)),
         Ok(model) => Held::Later(Box::new(model)),
         Err(Error::Unknown { looks, next, .. }) if !has_magic(path).unwrap_or(false) => {
-            Held::Other(if next.is_empty() { looks } else { format!("{looks}; {next}") })
+            Held::Other(Note::new(looks, next))
         }
         Err(error) => Held::Told(match verdict(path) {
-            Some(Verdict::Either(..)) => Finding::note("ambiguous", error.to_string()),
+            Some(Verdict::Either(..)) => Finding::note("ambiguous", &error),
             Some(Verdict::Sure(_)) if matches!(error, Error::Foreign { .. }) => {
-                Finding::note("known", error.to_string())
+                Finding::note("known", &error)
             }
             _ => fault(path, &error),
         }),
@@ -107,10 +108,9 @@ pub(super) fn model(path: &Path) -> Option<Box<Model>> {
 
 /// An error of opening a file as a finding about it, which need not name the file again.
 fn fault(path: &Path, error: &Error) -> Finding {
-    let said = error.to_string();
-    let said = said.strip_prefix(&format!("{}: ", path.display())).unwrap_or(&said);
+    let said = Note::from(error).within(path);
     let code = match error {
-        Error::Malformed(m) if m.next.contains("bytes short") => "truncated",
+        Error::Malformed(m) if m.next.to_string().contains("bytes short") => "truncated",
         Error::Malformed(_) => "malformed",
         Error::Unknown { .. } => "unknown",
         Error::Foreign { .. } => "incomplete",
@@ -135,7 +135,7 @@ pub(super) fn check(
     findings.extend(sums.err().map(|error| fault(path, &error)));
     let tails = tails(model);
     let notes = model.notes.iter().filter(|note| tails.iter().all(|tail| tail.message != **note));
-    findings.extend(notes.map(|note| Finding::note("note", note.as_str())));
+    findings.extend(notes.map(|note| Finding::note("note", note.clone())));
     findings.extend(tails);
     if deep {
         match numbers::check(model, progress) {
@@ -215,7 +215,7 @@ pub(super) fn check_folder(folder: &Path) -> Option<Vec<Finding>> {
         if files == 1 { "" } else { "s" },
     );
     findings.push(Finding::note("model", message));
-    findings.extend(model.notes.iter().map(|note| Finding::note("note", note.as_str())));
+    findings.extend(model.notes.iter().map(|note| Finding::note("note", note.clone())));
     Some(findings)
 }
 

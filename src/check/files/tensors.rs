@@ -260,7 +260,7 @@ mod tests {
         assert_eq!(compare(&listed, &listed).code, "tensors-as-listed");
         let found = [sum("a", "0"), sum("b", "1"), sum("d", "0")];
         assert_eq!(
-            compare(&found, &listed).message,
+            compare(&found, &listed).message.text,
             "of 3 tensors in TENSORSUMS, 1 differ (b), 1 are missing (c), 1 are new (d)"
         );
     }

@@ -1,9 +1,11 @@
 //! Whether the pairs of a LoRA adapter are whole and fit each other and the model that they belong to.
 
 use crate::{
+    bytes::Input,
     check::Finding,
     error::{Error, Result},
     model::{Model, adapter::Adapter, loader::Content, lora, rows::Standing},
+    remedy::Note,
 };
 
 /// What is wrong with an adapter, and what it changes; nothing of anything else.
@@ -29,10 +31,9 @@ pub fn check(model: &Model, base: Option<&Model>) -> Vec<Finding> {
 }
 
 /// What an error says, without the file's name.
-fn told(error: &Error, model: &Model) -> String {
-    let said = error.to_string();
-    let file = model.files.first().map(|file| format!("{}: ", file.name())).unwrap_or_default();
-    said.strip_prefix(&file).unwrap_or(&said).to_owned()
+fn told(error: &Error, model: &Model) -> Note {
+    let file = model.files.first().map(Input::name).unwrap_or_default();
+    Note::from(error).within(file.as_ref())
 }
 
 fn read(model: &Model, base: Option<&Model>) -> Result<Adapter> {

@@ -249,7 +249,7 @@ mod tests {
 
     fn codes(model: &Model) -> Vec<(&'static str, String)> {
         let findings = check(model, &|_| ()).expect("readable");
-        findings.into_iter().map(|f| (f.code, f.message)).collect()
+        findings.into_iter().map(|f| (f.code, f.message.text)).collect()
     }
 
     #[test]

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::check::Finding;
 use crate::model::{Model, TokenKind, Vocab};
+use crate::remedy::{Note, Setting};
 
 /// What a vocabulary consists of.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -81,11 +82,9 @@ fn look_at_foreign(vocab: &Vocab, findings: &mut Vec<Finding>) {
 
 fn look_at_old(vocab: &Vocab, scores: bool, findings: &mut Vec<Finding>) {
     if !scores {
-        findings.push(Finding::note(
-            "no-scores",
-            "no scores are stored: an upgrade takes LLaMA's canonical ones, or the true ones with --vocab \
-             tokenizer.model",
-        ));
+        let next = Setting::Vocabulary.of("tokenizer.model").to("give an upgrade the true ones");
+        let what = "no scores are stored: an upgrade takes LLaMA's canonical ones";
+        findings.push(Finding::note("no-scores", Note::new(what, next)));
     }
     let lost = vocab.tokens.iter().enumerate().filter(|(id, t)| BYTES.contains(id) && *t == LOST);
     let lost = lost.count();

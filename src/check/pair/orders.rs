@@ -8,6 +8,7 @@ use crate::{
     error::Result,
     infer::{Precision, Tokenizer, outputs},
     model::{Adapter, Model, lora, rows::Standing, sum},
+    remedy::{Note, Remedy, Setting},
 };
 
 /// What a text costs with an adapter in either order.
@@ -47,22 +48,28 @@ impl Orders {
     }
 
     /// What was found, and what follows for an adapter that a person says is `taken` to stand so.
-    pub fn told(&self, taken: Option<Standing>) -> String {
+    pub fn told(&self, taken: Option<Standing>) -> Note {
         let Orders { hf, ggml } = self;
         let name = |rows| if rows == Standing::Hf { "hf" } else { "ggml" };
         let better = name(self.better());
-        let verdict = match taken.map(name) {
-            Some(taken) if taken == better => format!("they are taken as {taken}"),
+        let (verdict, next) = match taken.map(name) {
+            Some(taken) if taken == better => {
+                (format!("they are taken as {taken}"), Remedy::default())
+            }
             Some(taken) => {
-                format!("they are ordered as {better}, and are taken as {taken} for --rows says so")
+                let stated =
+                    format!("they are ordered as {better}, and are taken as {taken}, as stated");
+                (stated, Remedy::default())
             }
             None => {
-                format!("they are ordered as {better}: --rows {better} or --prove takes them so")
+                let means = [Setting::Rows.of(better), Setting::Prove.into()];
+                (format!("they are ordered as {better}"), Remedy::any("take them so", means))
             }
         };
-        format!(
+        let what = format!(
             "evidence: with the rows of queries and keys as hf the base has a perplexity of {hf:.3}, as ggml \
              {ggml:.3}: {verdict}"
-        )
+        );
+        Note::new(what, next)
     }
 }

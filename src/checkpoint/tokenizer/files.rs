@@ -4,10 +4,11 @@ use serde_json::{Map, Value as Json, json};
 
 use super::tiktoken;
 use crate::model::{TokenKind, Vocab, pretokenizer::PreTokenizer, spelling};
+use crate::remedy::Notes;
 
 /// `tokenizer_config.json`, and `tokenizer.model` of a SentencePiece vocabulary or `tokenizer.json` of a
 /// byte-level one or of unigrams.
-pub fn files(vocab: &Vocab, notes: &mut Vec<String>) -> Vec<(&'static str, Vec<u8>)> {
+pub fn files(vocab: &Vocab, notes: &mut Notes) -> Vec<(&'static str, Vec<u8>)> {
     if vocab.is_empty() {
         notes.push("the model has no vocabulary: there are no tokenizer files".to_owned());
         return Vec::new();
@@ -224,7 +225,7 @@ mod tests {
     fn a_written_tokenizer_json_reads_as_the_same_vocabulary() {
         let list = b"YQ== 0\nYg== 1\nYWI= 2\nYmE= 3\nYWJh 4\n";
         let vocab = tiktoken::parse("tokenizer.model", list, false).unwrap();
-        let mut notes = Vec::new();
+        let mut notes = Notes::default();
         let files = files(&vocab, &mut notes);
         let (_, bytes) = files.iter().find(|(name, _)| *name == "tokenizer.json").unwrap();
         let read = TokenizerJson::parse("tokenizer.json", bytes).unwrap();
@@ -248,7 +249,7 @@ mod tests {
             pre: "starcoder".to_owned(),
             ..Vocab::default()
         };
-        let files = files(&vocab, &mut Vec::new());
+        let files = files(&vocab, &mut Notes::default());
         let (_, bytes) = files.iter().find(|(name, _)| *name == "tokenizer.json").unwrap();
         let json: Json = serde_json::from_slice(bytes).unwrap();
         assert_eq!(json["model"]["vocab"], json!({"<|endoftext|>": 0, "a": 1, "b": 2, "ab": 3}));

@@ -7,6 +7,7 @@ use crate::{
     checkpoint::json,
     error::{Error, Result},
     model::Vocab,
+    remedy::Setting,
 };
 
 /// Reads `tokenizer.json`, `tokenizer.model`, or a folder that has one of them.
@@ -43,6 +44,6 @@ fn file(path: &Path) -> Result<PathBuf> {
     let found = names.map(|name| path.join(name)).into_iter().find(|file| file.is_file());
     found.ok_or_else(|| {
         let what = format!("{}: no tokenizer.json or tokenizer.model", path.display());
-        Error::refused(what, "name the tokenizer's file with --vocab")
+        Error::refused(what, Setting::Vocabulary.to("name the tokenizer's file"))
     })
 }

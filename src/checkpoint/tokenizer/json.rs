@@ -20,6 +20,7 @@ use crate::{
         TokenKind, Vocab,
         pretokenizer::{DIGIT, DIGITS, GPT2, PUNCTUATION, PreTokenizer},
     },
+    remedy::{Notes, Remedy},
 };
 
 /// What a `tokenizer.json` holds.
@@ -31,7 +32,7 @@ pub struct TokenizerJson {
     /// Added tokens and their ids, among them all special ones.
     pub added: Vec<(String, u32)>,
     /// What could not be taken over, as sentences.
-    pub notes: Vec<String>,
+    pub notes: Notes,
 }
 
 #[derive(Deserialize)]
@@ -174,7 +175,7 @@ impl TokenizerJson {
                 at,
                 found,
                 wanted: wanted.to_owned(),
-                next: String::new(),
+                next: Remedy::default(),
             }))
         };
         let parsed: File = serde_json::from_slice(bytes).map_err(|error| {
@@ -222,7 +223,7 @@ struct Parts {
     scored: bool,
     vocab: Vocab,
     added: Vec<(String, u32)>,
-    notes: Vec<String>,
+    notes: Notes,
 }
 
 /// A byte-level vocabulary: texts are bytes as printable characters, and no scores.
@@ -258,8 +259,8 @@ fn byte_level(file: &str, parsed: &File) -> Result<Parts> {
 /// A SentencePiece BPE vocabulary: its scores were lost, but the list of merges has their order.
 fn sentencepiece(parsed: &File) -> Parts {
     let vocab = Vocab { model: "llama".to_owned(), ..Vocab::default() };
-    let notes = vec!["scores are made from the order of the merges".to_owned()];
-    let mut parts = Parts::new(vocab, true, notes);
+    let mut parts = Parts::new(vocab, true, Notes::default());
+    parts.notes.push("scores are made from the order of the merges");
     let mut rank = HashMap::new();
     for merge in &parsed.model.merges {
         let next = rank.len();
@@ -287,7 +288,8 @@ fn unigram(parsed: &File) -> Parts {
     let vocab = Vocab { model: "llama".to_owned(), ..Vocab::default() };
     let note = "this vocabulary is Unigram; LLaMA readers will merge by score, which may give \
                 other tokens";
-    let mut parts = Parts::new(vocab, true, vec![note.to_owned()]);
+    let mut parts = Parts::new(vocab, true, Notes::default());
+    parts.notes.push(note);
     if let Pieces::Scores(scores) = &parsed.model.vocab {
         for (id, (text, score)) in (0u32..).zip(scores) {
             let kind = match () {
@@ -303,7 +305,7 @@ fn unigram(parsed: &File) -> Parts {
 }
 
 impl Parts {
-    fn new(vocab: Vocab, scored: bool, notes: Vec<String>) -> Parts {
+    fn new(vocab: Vocab, scored: bool, notes: Notes) -> Parts {
         Parts { pieces: HashMap::new(), scored, vocab, added: Vec::new(), notes }
     }
 
@@ -432,8 +434,8 @@ fn steps<'a>(step: &'a Json, list: &str) -> Vec<&'a Json> {
 }
 
 /// The steps of a pre-tokenizer as the expressions by which they cut.
-fn stages(pre_tokenizer: &Json) -> (Vec<String>, Vec<String>) {
-    let (mut stages, mut notes) = (Vec::new(), Vec::new());
+fn stages(pre_tokenizer: &Json) -> (Vec<String>, Notes) {
+    let (mut stages, mut notes) = (Vec::new(), Notes::default());
     for step in steps(pre_tokenizer, "pretokenizers") {
         let text = |name: &str| step.get(name).and_then(Json::as_str);
         let flag = |name: &str, default| step.get(name).and_then(Json::as_bool).unwrap_or(default);

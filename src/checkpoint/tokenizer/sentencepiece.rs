@@ -265,7 +265,7 @@ impl<'a> Message<'a> {
             at: at as u64,
             found: found.to_string(),
             wanted: wanted.to_owned(),
-            next: "check the download: a tokenizer.model of LLaMA has 499,723 bytes".to_owned(),
+            next: "check the download: a tokenizer.model of LLaMA has 499,723 bytes".into(),
         }))
     }
 }

@@ -94,7 +94,7 @@ pub fn byte_pairs(file: &str, bytes: &[u8]) -> Result<Vocab> {
                 at,
                 found: found.to_owned(),
                 wanted: wanted.to_owned(),
-                next: "download it again".to_owned(),
+                next: "download it again".into(),
             }))
         };
         let text = line.trim_ascii_end();

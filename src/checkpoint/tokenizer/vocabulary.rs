@@ -16,6 +16,7 @@ use crate::{
     error::{Error, Result},
     format::family::Pieces,
     model::{Hyper, Scaling, TokenKind, Value, Vocab},
+    remedy::{Notes, Remedy, Setting},
 };
 
 /// A vocabulary and what else its files say.
@@ -26,7 +27,7 @@ pub struct Read {
     /// Further keys of GGUF.
     pub more: Vec<(String, Value)>,
     /// What a person should know.
-    pub notes: Vec<String>,
+    pub notes: Notes,
 }
 
 /// Tokens that were added by hand rank after all others.
@@ -336,7 +337,8 @@ fn fit(rows: u32, options: &Options, read: &mut Read) -> Result<()> {
     if options.misfit == Misfit::Refuse {
         return Err(Error::refused(
             vocab.misfit(rows, "would be"),
-            "look for an added_tokens.json that is missing, or allow it with --pad-vocab",
+            Remedy::from("look for an added_tokens.json that is missing")
+                .or(Setting::PadVocabulary.to("allow it")),
         ));
     }
     vocab.fit(rows);

@@ -9,6 +9,7 @@ use crate::{
     bytes::{Input, Source},
     checkpoint::{Stored, dtype::Dtype, names},
     error::Result,
+    remedy::Notes,
 };
 
 /// The numbers behind one or more tensors.
@@ -96,7 +97,7 @@ pub struct Found {
     /// The model's settings, as params.json has them, where they are beside the tensors.
     pub params: Option<Json>,
     /// What was left aside.
-    pub notes: Vec<String>,
+    pub notes: Notes,
 }
 
 /// The named tensors in an unpickled object. Of several dicts of tensors, as trainers save them with

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
+use crate::cli::advice;
 use crate::model::{self, Model, lora, rows::Standing};
 
 /// The facts about an adapter.
@@ -32,8 +33,8 @@ impl Adapter {
         let wants_base = lora::in_gguf_terms(model.clone(), None, None).is_err();
         let whole = carried.as_ref().map(|(carried, _)| model::Adapter::of(carried));
         let fault = whole.map_or_else(
-            |error| Some(error.to_string()),
-            |whole| whole.err().map(|error| error.to_string()),
+            |error| Some(advice::error(error)),
+            |whole| whole.err().map(|error| advice::error(&error)),
         );
         let (model, family) = match carried {
             Ok((carried, assumed)) if assumed.is_empty() => (carried.clone(), carried.family),

@@ -7,6 +7,7 @@ use serde::{Serialize, Serializer, ser::SerializeMap};
 
 use super::{facts::Facts, raw};
 use crate::{
+    cli::advice,
     cli::json::{Shown, VERSION},
     error::{Error, unicode},
     model::{Model, Tensor, Value},
@@ -58,7 +59,7 @@ impl<'a> Data<'a> {
     }
 
     pub fn failed(path: &Path, error: &Error) -> Data<'a> {
-        let known = Known::Failed { file: unicode(path), error: error.to_string() };
+        let known = Known::Failed { file: unicode(path), error: advice::error(error) };
         Data { schema_version: VERSION, known }
     }
 }

@@ -19,6 +19,7 @@ use crate::{
         },
     },
     checkpoint::Stored,
+    cli::advice,
     container::{self, tail},
     error::{Error, Result, plain, unicode},
     format::{
@@ -102,7 +103,7 @@ impl Facts {
         vocabulary
             .findings
             .retain(|f| !(said(f) && refused.iter().any(|r| r.code == "vocabulary")));
-        let notes = model.notes.iter().map(|note| Finding::note("reader", note.clone()));
+        let notes = model.notes.iter().map(|note| Finding::note("reader", advice::note(note)));
         let mut facts = Facts {
             files: model.sources().into_iter().map(Input::name).collect(),
             bytes: model.sources().into_iter().map(Input::len).sum(),
@@ -127,6 +128,7 @@ impl Facts {
             content: content.other().map_or("", |(what, _)| what),
             ..Facts::about(path, format)
         };
+        advice::findings(&mut facts.findings);
         facts.next = next(path, format, model, &refused);
         Ok(facts)
     }
@@ -141,7 +143,7 @@ impl Facts {
 
     /// The facts about a file that could not be read.
     pub fn broken(path: &Path, error: &Error) -> Result<Facts> {
-        let message = error.to_string();
+        let message = advice::error(error);
         let name = unicode(path);
         let what = message.strip_prefix(&format!("{name}: ")).unwrap_or(&message).to_owned();
         let findings = vec![Finding::failure("unreadable", what.clone())];

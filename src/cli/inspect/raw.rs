@@ -5,6 +5,7 @@ use std::path::Path;
 use super::{facts::Facts, facts::Share, facts::shell_word};
 use crate::{
     checkpoint::{self, Options, Stored},
+    cli::advice,
     error::{Error, Result},
     format::container::Container,
     limits::Limits,
@@ -26,7 +27,7 @@ pub(super) fn facts(path: &Path, format: &'static Container) -> Result<Facts> {
         }
         Ok(_) => format!("regguf convert {word}"),
         Err(Error::Interrupted) => return Err(Error::Interrupted),
-        Err(error) => format!("nothing: {error}"),
+        Err(error) => format!("nothing: {}", advice::error(&error)),
     };
     let survey = checkpoint::survey(path, limits)?;
     let mut types: Vec<Share> = Vec::new();

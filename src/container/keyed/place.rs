@@ -2,12 +2,13 @@
 
 use super::{Info, Walk};
 use crate::{
-    error::{Error, Result},
+    error::Result,
     model::{Model, Tail, Tensor},
     quant::{
         QuantType,
         era::{self, Told},
     },
+    remedy::{Note, Notes, Remedy, Setting},
     size::counted,
 };
 
@@ -15,7 +16,7 @@ use crate::{
 const MOST: u64 = 16 << 20;
 
 /// What a type's number may be.
-const KNOWN: &str = "the number of a type (`regguf explain` lists them)";
+const KNOWN: &str = "the number of a type";
 /// What to do about a number that is none of them.
 const UNKNOWN_TYPE: &str =
     "another program or a newer llama.cpp may write it; ask whoever made the file";
@@ -69,7 +70,7 @@ impl Walk<'_> {
             let Some(quant) = quant else {
                 let field = format!("tensors[{index}] ({}).type", info.name);
                 let error = self.source.malformed(type_at, field, info.id, KNOWN);
-                return Err(with_next(error, UNKNOWN_TYPE.to_owned()));
+                return Err(error.advising(UNKNOWN_TYPE));
             };
             let place = data.checked_add(info.offset).filter(|_| info.offset % align == 0);
             let Some(place) = place else {
@@ -159,7 +160,7 @@ impl Walk<'_> {
                 counted(end - len, "byte", "bytes"),
                 counted(whole, "tensor is", "tensors are")
             );
-            return Err(with_next(error, next));
+            return Err(error.advising(next));
         }
         Ok(ends.last().map(|(_, end, _)| *end))
     }
@@ -173,7 +174,7 @@ impl Walk<'_> {
         infos: &[Info],
         data: u64,
         align: u64,
-    ) -> (Vec<(Option<QuantType>, u64)>, Vec<String>) {
+    ) -> (Vec<(Option<QuantType>, u64)>, Notes) {
         let mut places: Vec<u64> = infos.iter().map(|i| data.saturating_add(i.offset)).collect();
         places.sort_unstable();
         places.push(self.source.len());
@@ -184,7 +185,7 @@ impl Walk<'_> {
         };
         let rooms: Vec<u64> = infos.iter().map(room).collect();
         let mut known: std::collections::HashMap<u32, Option<QuantType>> = Default::default();
-        let mut notes = Vec::new();
+        let mut notes = Notes::default();
         let mut quant = |id: u32| {
             *known.entry(id).or_insert_with(|| {
                 let of = infos.iter().zip(&rooms).filter(|(info, _)| info.id == id);
@@ -202,7 +203,7 @@ impl Walk<'_> {
         id: u32,
         tensors: &[(&Info, u64)],
         (data, align): (u64, u64),
-        notes: &mut Vec<String>,
+        notes: &mut Notes,
     ) -> Option<QuantType> {
         let own = self.quant(id);
         let to_end = |info: &Info, room: u64| {
@@ -256,7 +257,7 @@ impl Walk<'_> {
         types: &[QuantType],
         tensors: &[(&Info, u64)],
         data: u64,
-        notes: &mut Vec<String>,
+        notes: &mut Notes,
     ) -> QuantType {
         if let Some(asked) = types.iter().find(|q| self.read_as.contains(q)) {
             return *asked;
@@ -287,11 +288,14 @@ impl Walk<'_> {
             }
             Told::Either => {
                 let forms = types.iter().filter(|q| **q != first);
-                let forms = forms.map(|q| format!("--read-as {}/{}", q.name(), q.dialect()));
-                notes.push(format!(
-                    "its {first} may be of an older form with the same number and size, and the weights do not \
-                     tell: read as the newest; {} reads it otherwise",
-                    forms.collect::<Vec<_>>().join(" or ")
+                let forms =
+                    forms.map(|q| Setting::ReadAs.of(format!("{}/{}", q.name(), q.dialect())));
+                notes.push(Note::new(
+                    format!(
+                        "its {first} may be of an older form with the same number and size, and the weights do not \
+                         tell: read as the newest"
+                    ),
+                    Remedy::any("read it otherwise", forms),
                 ));
                 first
             }
@@ -321,15 +325,4 @@ fn fills(size: u64, room: u64, align: u64) -> bool {
 fn opaque(info: Info, quant: QuantType, place: u64, room: u64, align: u64) -> Tensor {
     let bytes = size(quant, &info).filter(|size| fills(*size, room, align)).unwrap_or(room);
     Tensor::opaque(info.name, info.shape, quant, (0, place), bytes)
-}
-
-/// The error with another next step.
-fn with_next(error: Error, next: String) -> Error {
-    match error {
-        Error::Malformed(mut malformed) => {
-            malformed.next = next;
-            Error::Malformed(malformed)
-        }
-        other => other,
-    }
 }

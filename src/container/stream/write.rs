@@ -7,6 +7,7 @@ use crate::{
     format::container::{Blocks, Container, Record, WordKind},
     model::{Metadata, Value, Vocab},
     quant::QuantType,
+    remedy::Setting,
 };
 
 /// The number that `format` stores for `quant` under these header words; none if it never had it.
@@ -144,5 +145,5 @@ fn number(format: &Container, value: u64) -> Result<[u8; 4]> {
 
 fn cannot(format: &Container, why: &str) -> Error {
     let what = format!("{}: cannot be written: {why}", format.id());
-    Error::unsupported(what, "name another container with --to")
+    Error::unsupported(what, Setting::Target.to("name another container"))
 }

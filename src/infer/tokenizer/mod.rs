@@ -26,6 +26,7 @@ use crate::{
         Model, Sizes, TokenKind, Vocab, pretokenizer::PreTokenizer, printable::bytes_of,
         vocab::SENTENCEPIECE,
     },
+    remedy::{Notes, Setting},
 };
 use bpe::Bpe;
 use matcher::Matcher;
@@ -51,7 +52,7 @@ pub struct Tokenizer {
     add_bos: bool,
     add_eos: bool,
     ends: Vec<u32>,
-    notes: Vec<String>,
+    notes: Notes,
 }
 
 #[derive(Debug)]
@@ -136,7 +137,9 @@ impl Tokenizer {
             add_bos: false,
             add_eos: false,
             ends: Vec::new(),
-            notes: vec!["the file holds no vocabulary: texts are the ids of tokens".to_owned()],
+            notes: ["the file holds no vocabulary: texts are the ids of tokens"]
+                .into_iter()
+                .collect(),
         })
     }
 
@@ -153,7 +156,7 @@ impl Tokenizer {
     }
 
     fn sentencepiece(vocab: &Vocab) -> Tokenizer {
-        let mut notes = Vec::new();
+        let mut notes = Notes::default();
         let old = vocab.kinds.is_empty() && bytes_at_three(vocab);
         let kind = |id: usize| match id {
             0 if old => TokenKind::Unknown,
@@ -215,7 +218,7 @@ impl Tokenizer {
     }
 
     fn byte_level(vocab: &Vocab) -> Result<Tokenizer> {
-        let mut notes = Vec::new();
+        let mut notes = Notes::default();
         if vocab.merges.is_empty() {
             return Err(Error::unsupported(
                 "a byte-level BPE vocabulary without its merges cannot encode text",
@@ -292,7 +295,7 @@ impl Tokenizer {
             add_eos: vocab.add_eos.unwrap_or(true),
             ends: ends(vocab.eos, &pieces),
             pieces,
-            notes: Vec::new(),
+            notes: Notes::default(),
         }
     }
 
@@ -315,7 +318,7 @@ impl Tokenizer {
             add_eos: vocab.add_eos.unwrap_or(true),
             ends: ends(vocab.eos, &pieces),
             pieces,
-            notes: Vec::new(),
+            notes: Notes::default(),
         })
     }
 
@@ -350,7 +353,7 @@ impl Tokenizer {
     }
 
     /// What was missing from the vocabulary and how it was put back.
-    pub fn notes(&self) -> &[String] {
+    pub fn notes(&self) -> &Notes {
         &self.notes
     }
 
@@ -363,12 +366,11 @@ impl Tokenizer {
         let strange = tokens.is_empty() || tokens.iter().any(|id| self.stored(*id).is_none());
         if strange && matches!(self.algorithm, Algorithm::Ids) {
             let most = self.len().saturating_sub(1);
-            return Err(Error::unsupported(
-                format!(
-                    "the file holds no vocabulary, and the text is no list of ids from 0 to {most}"
-                ),
-                "give ids (\"58 277 423\"), or its tokenizer.json with --vocab",
-            ));
+            let what = format!(
+                "the file holds no vocabulary, and the text is no list of ids from 0 to {most}"
+            );
+            let next = Setting::Vocabulary.to("give its tokenizer.json");
+            return Err(Error::unsupported(what, next.or("ids (\"58 277 423\")")));
         }
         Ok(tokens)
     }

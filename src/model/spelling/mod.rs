@@ -12,6 +12,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::{TokenKind, Vocab};
 use crate::format::{catalog, container::Spelling, family::Tokenizer};
+use crate::remedy::{Note, Notes, Setting};
 pub use decoded::has_lost;
 use merges::Merges;
 
@@ -27,7 +28,7 @@ pub struct Spelled {
     /// The vocabulary.
     pub vocab: Vocab,
     /// What a person should know.
-    pub notes: Vec<String>,
+    pub notes: Notes,
 }
 
 /// The vocabulary in GGUF's terms, or why it cannot be had. Of several spellings the records tell which it is.
@@ -43,7 +44,7 @@ pub fn read(rule: &Tokenizer, spellings: &[Spelling], records: &Vocab) -> Result
         }
         many => many.first().copied().unwrap_or(Spelling::Bytes),
     };
-    let (mut won, mut notes) = (0, Vec::new());
+    let (mut won, mut notes) = (0, Notes::default());
     let published = || decoded::published(&records.tokens, catalog::vocabularies());
     let known = (spelling == Spelling::Decoded).then(published).flatten();
     let texts = match (spelling, known) {
@@ -181,7 +182,7 @@ impl Walk {
     }
 
     /// What was lost, as a sentence.
-    fn losses(&self, won: usize, last: usize) -> Option<String> {
+    fn losses(&self, won: usize, last: usize) -> Option<Note> {
         let count = |wanted: Found| self.found.iter().filter(|found| **found == wanted).count();
         let again = self.found.iter().take(last).filter(|found| **found == Found::Again).count();
         let (lost, apart) = (count(Found::Lost) + again, count(Found::Apart));
@@ -194,12 +195,15 @@ impl Walk {
             self.spaced
         );
         if lost + apart == 0 {
-            return Some(format!("{won}; nothing else was lost"));
+            return Some(format!("{won}; nothing else was lost").into());
         }
-        Some(format!(
-            "{won}; {lost} of {} tokens are lost and can be neither typed nor printed, {apart} more can only be \
-             printed: --vocab tokenizer.json gives the true ones",
-            self.found.len()
+        Some(Note::new(
+            format!(
+                "{won}; {lost} of {} tokens are lost and can be neither typed nor printed, {apart} more can only \
+                 be printed",
+                self.found.len()
+            ),
+            Setting::Vocabulary.of("tokenizer.json").to("give the true ones"),
         ))
     }
 
@@ -301,7 +305,7 @@ fn pieces(rule: &Tokenizer, records: &Vocab) -> Spelled {
         vocab.tokens.push(text);
         vocab.kinds.push(kind);
     }
-    Spelled { vocab, notes: Vec::new() }
+    Spelled { vocab, notes: Notes::default() }
 }
 
 /// Lines of a `vocab.txt`: GGUF marks what begins a word, and not what continues it.
@@ -325,7 +329,7 @@ fn words(rule: &Tokenizer, records: &Vocab) -> Spelled {
         vocab.tokens.push(text);
         vocab.kinds.push(kind);
     }
-    Spelled { vocab, notes: Vec::new() }
+    Spelled { vocab, notes: Notes::default() }
 }
 
 /// U+2581.
