@@ -148,8 +148,8 @@ pub struct Remedy(Vec<Step>);
 
 impl Setting {
     /// This setting at a value.
-    pub fn of(self, value: impl ToString) -> Means {
-        Means { settings: vec![(self, Some(value.to_string()))], ..Means::default() }
+    pub fn of(self, value: impl Into<String>) -> Means {
+        Means { settings: vec![(self, Some(value.into()))], ..Means::default() }
     }
 
     /// The remedy that sets it.
@@ -171,8 +171,8 @@ impl fmt::Display for Setting {
 
 impl Call {
     /// This call with a file, or what stands for one.
-    pub fn on(self, what: impl ToString) -> Means {
-        Means { call: Some(self), on: what.to_string(), ..Means::default() }
+    pub fn on(self, what: impl Into<String>) -> Means {
+        Means { call: Some(self), on: what.into(), ..Means::default() }
     }
 
     /// The remedy that calls it.

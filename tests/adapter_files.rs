@@ -244,7 +244,7 @@ fn the_runner_tells_how_rows_stand() {
     }
     // Without a proof the base is asked too, and the default stays.
     for (words, wanted) in [
-        (&[][..], "they are ordered as hf: --rows hf"),
+        (&[][..], "they are ordered as hf; take them so with --rows hf"),
         (&["--rows", "hf"], "they are taken as hf"),
     ] {
         let base = base();

@@ -95,7 +95,7 @@ fn every_broken_rule_is_named_with_its_place() {
         (
             "magic",
             Bytes(b"FUGG".to_vec()).u32(3).u64(0).u64(0),
-            "is no known format (it begins 46 55 47 47 03 00 00 00): run `regguf explain` for those known",
+            "is no known format (it begins 46 55 47 47 03 00 00 00); see which are known",
         ),
         (
             "version 0",
@@ -280,7 +280,7 @@ fn every_broken_rule_is_named_with_its_place() {
         (
             "a type of its future",
             tensor(&[8], 999, 0),
-            "gguf-v3: tensors[0] (t).type at 0x2d: found 999, wanted the number of a type (`regguf explain` lists them); another program or a newer llama.cpp may write it; ask whoever made the file",
+            "gguf-v3: tensors[0] (t).type at 0x2d: found 999, wanted the number of a type; another program or a newer llama.cpp may write it; ask whoever made the file",
         ),
         (
             "offset -1",

@@ -463,7 +463,7 @@ fn what_does_not_fit_is_refused_with_both_shapes() {
     };
     let shapes = ["blk.0.attn_q.weight is [64, 64], in the model it is [128, 128]"];
     refused(&["convert", &other, "--lora", &lora], 4, &shapes);
-    refused(&["convert", &base, "--lora", &base], 4, &["--lora takes a LoRA adapter"]);
+    refused(&["convert", &base, "--lora", &base], 4, &["only a LoRA adapter is added"]);
     refused(&["convert", &base, "--lora", &format!("{lora}=nan")], 2, &["\"nan\" is no scale"]);
     refused(&["convert", &base, "--lora", "/nowhere/x.gguf"], 5, &["/nowhere/x.gguf"]);
     let falcon = text(&golden("families/falcon-one-key.gguf"));

@@ -56,7 +56,7 @@ pub fn jobs(roots: &[PathBuf]) -> Result<Vec<Job>> {
     Ok(jobs)
 }
 
-/// So many missing parts are named.
+/// The most missing parts that are named.
 const NAMED: usize = 100;
 
 fn job(root: &Path, output: &Path, count: usize, there: &BTreeSet<Shard>) -> Job {

@@ -89,7 +89,7 @@ pub fn check(path: &Path) -> Result<()> {
     }
     let shown = path.display();
     let what = format!("{shown}: an edit in place was cut short");
-    Err(Error::refused(what, Call::Metadata.on(shown).to("complete it")))
+    Err(Error::refused(what, Call::Metadata.on(shown.to_string()).to("complete it")))
 }
 
 /// The journal of a file, where there is one.

@@ -2,7 +2,7 @@
 
 /// Hears how work over bytes goes on.
 pub trait Progress: Sync {
-    /// So many bytes are to come, beside those that were said before.
+    /// N bytes are to come, beside those that were said before.
     fn total(&self, bytes: u64) {
         let _ = bytes;
     }

@@ -68,7 +68,7 @@ struct Chunk {
 const CHUNK_WEIGHTS: u64 = 512 << 10;
 /// Bytes of a chunk that is not decoded.
 const CHUNK_BYTES: u64 = 1 << 20;
-/// So many threads more than compute, to read and to wait for the disk meanwhile.
+/// The threads beyond those that compute, which read and wait for the disk meanwhile.
 const WAITING: usize = 2;
 
 /// Writes the files of `plans`, all made from `model`, reading every row once.

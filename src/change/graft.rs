@@ -100,7 +100,7 @@ fn take(model: &mut Model, other: &Model, pattern: &Regex, notes: &mut Notes) ->
         return Err(Error::refused(what, names()));
     }
     if let Some(there) = found.iter().find(|tensor| model.tensor(&tensor.name).is_some()) {
-        let what = format!("{}, to be taken from {from}, is there already", there.name);
+        let what = format!("to be taken from {from}: {} is there already", there.name);
         return Err(Error::refused(what, Setting::Drop.to("leave the model's own out")));
     }
     let before = model.files.len();

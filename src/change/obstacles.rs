@@ -10,7 +10,7 @@ use crate::{
 
 /// What stands against a quantization, for all tensors at once.
 #[derive(Default)]
-pub(super) struct Trouble {
+pub(super) struct Obstacles {
     no_weights: Vec<String>,
     quantized: Vec<(String, QuantType)>,
     unwritable: Vec<String>,
@@ -24,7 +24,7 @@ pub(super) fn again(instead: &str) -> Remedy {
     Remedy::from(instead).or(Setting::AllowRequantize.to("let them lose twice"))
 }
 
-impl Trouble {
+impl Obstacles {
     /// Whether anything was quantized before.
     pub(super) fn requantizes(&self) -> bool {
         !self.quantized.is_empty()
@@ -68,7 +68,7 @@ impl Trouble {
         self.unmeasured.push(name.to_owned());
     }
 
-    /// The first kind of trouble as an error, with every tensor that has it; that some are quantized
+    /// The first kind of obstacle as an error, with every tensor that has it; that some are quantized
     /// already is none where the person allows it.
     pub(super) fn check(&self, allow_requantize: bool) -> Result<()> {
         let no = |list: &[String], what: &str, next: Remedy| match list {

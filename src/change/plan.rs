@@ -221,7 +221,7 @@ impl Plan {
                 first.name, first.quant
             ),
             Call::Quantize
-                .on(format_args!("IN OUT {main}"))
+                .on(format!("IN OUT {main}"))
                 .with(Setting::Target.of(id))
                 .with(Setting::AllowRequantize)
                 .to("make them one"),

@@ -20,7 +20,7 @@ use super::{
         target_size::{self, Goal},
     },
     keys,
-    obstacles::Trouble,
+    obstacles::Obstacles,
     output::{ggml_model, is_meta_folder, named_for, place, stem_of_model},
     prune, upgrade,
 };
@@ -171,7 +171,7 @@ fn old_plan(
         return Err(Error::usage(format!("{}: {what}", base.target.id())));
     }
     let mut plan = base.clone();
-    let mut trouble = Trouble::default();
+    let mut obstacles = Obstacles::default();
     let to = base.target.types().into_iter().find(|q| q.name() == file_type.base);
     let to = to.ok_or_else(|| {
         let what = format!("{} holds no {}", base.target.title(), file_type.base);
@@ -200,14 +200,14 @@ fn old_plan(
         let named = step.name.ends_with("weight") || is_matrix(&step.name);
         if step.rows() > 1 && named && !kept && step.quant != to {
             let source = model.tensors.get(step.source).map_or(step.quant, |t| t.quant);
-            trouble.look_at(step, source, to.name(), encode.map(|e| (to, e)));
+            obstacles.look_at(step, source, to.name(), encode.map(|e| (to, e)));
             let Some(encode) = encode else { continue };
             (step.quant, step.act) = (to, Act::Recode { encode, weights: None });
         }
     }
-    trouble.check(options.allow_requantize)?;
-    plan.measure |= trouble.requantizes();
-    trouble.note(&mut plan.notes);
+    obstacles.check(options.allow_requantize)?;
+    plan.measure |= obstacles.requantizes();
+    obstacles.note(&mut plan.notes);
     if !file_type.copy {
         plan.state_type(file_type.base, file_type.number);
     }
@@ -401,7 +401,7 @@ impl<'a> Job<'a> {
 
     /// Gives every step its type, or says for which steps it cannot be done.
     fn retype(&self, plan: &mut Plan, choices: &[Choice]) -> Result<()> {
-        let mut trouble = Trouble::default();
+        let mut obstacles = Obstacles::default();
         for (i, (step, choice)) in plan.steps.iter_mut().zip(choices).enumerate() {
             if step.quant.name() == choice.becomes {
                 continue;
@@ -409,20 +409,20 @@ impl<'a> Job<'a> {
             let source = self.model.tensors.get(step.source).map_or(step.quant, |t| t.quant);
             let to = QuantType::today(choice.becomes).filter(|q| plan.target.holds(*q));
             let to = to.zip(encoder(choice.becomes));
-            trouble.look_at(step, source, choice.becomes, to);
+            obstacles.look_at(step, source, choice.becomes, to);
             let Some((to, encode)) = to else { continue };
             let weights = self.importance(i)?;
             if weights.is_none() && (choice.needs_importance || never_blind(to)) {
-                trouble.lacks_imatrix_data(&step.name, to);
+                obstacles.lacks_imatrix_data(&step.name, to);
             }
             if weights.is_none() && !self.options.importance.is_empty() {
-                trouble.passed_over(&step.name);
+                obstacles.passed_over(&step.name);
             }
             (step.quant, step.act) = (to, Act::Recode { encode, weights });
         }
-        trouble.check(self.options.allow_requantize)?;
-        plan.measure |= trouble.requantizes();
-        trouble.note(&mut plan.notes);
+        obstacles.check(self.options.allow_requantize)?;
+        plan.measure |= obstacles.requantizes();
+        obstacles.note(&mut plan.notes);
         for (wanted, instead) in
             choices.iter().filter_map(|c| Some((c.instead_of?, c.becomes))).collect::<BTreeSet<_>>()
         {

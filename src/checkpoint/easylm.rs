@@ -224,7 +224,7 @@ impl Walk<'_> {
     fn inside(&self, len: u64, at: u64, field: &str) -> Result<u64> {
         let left = self.source.left(self.at);
         if len > left {
-            let wanted = format!("{len} bytes, for so many are stated");
+            let wanted = format!("the {len} bytes that are stated");
             return Err(self.malformed(field, at, format!("{left} bytes to the end"), &wanted));
         }
         Ok(self.at + len)

@@ -4,11 +4,11 @@ use serde_json::Value as Json;
 
 use super::dtype::Dtype;
 use crate::{
-    remedy::Notes,
     bytes::Input,
     error::{Error, Result},
     model::Piece,
     quant::QuantType,
+    remedy::Notes,
 };
 
 /// The directory of one file of weights.

@@ -4,10 +4,10 @@ use std::path::Path;
 
 use super::{safetensors, stored::Weights, torch};
 use crate::{
-    remedy::Call,
     bytes::Input,
     error::{Error, Result},
     limits::Limits,
+    remedy::Call,
 };
 
 /// Whether a file begins as one of torch or safetensors does.

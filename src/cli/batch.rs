@@ -223,11 +223,11 @@ fn saved(plan: &BatchPlan) -> Result<String> {
     text.map(|t| t + "\n").map_err(|e| Error::io("the plan", "write", e.into()))
 }
 
-/// The plan for people: what, from, to, size, seconds, risk. Why something cannot be done is told there, or
+/// The plan for people: what, from, to, size, time, risk. Why something cannot be done is told there, or
 /// where it fails.
 fn table(plan: &BatchPlan, takes: &[bool], whole: bool) -> String {
     let mut rows =
-        vec![["MODEL", "FROM", "TO", "SIZE", "SECONDS", "RISK"].map(str::to_owned).to_vec()];
+        vec![["MODEL", "FROM", "TO", "SIZE", "TIME", "RISK"].map(str::to_owned).to_vec()];
     let (mut seconds, mut bytes) = (0.0, 0);
     for (job, _) in plan.jobs.iter().zip(takes).filter(|(_, take)| **take) {
         let why_not = job.problem.as_ref().or(job.skip.as_ref());
@@ -240,7 +240,7 @@ fn table(plan: &BatchPlan, takes: &[bool], whole: bool) -> String {
             job.from.clone(),
             if why_not.is_some() { "-".to_owned() } else { to.join(", ") },
             size::text(if size == 0 { job.model.bytes } else { size }),
-            format!("{:.0}", job.seconds.ceil()),
+            format!("{:.0} s", job.seconds.ceil()),
             match &job.problem {
                 Some(_) if !whole => "cannot be done".to_owned(),
                 _ => why_not.map_or_else(|| job.risk.clone(), ToString::to_string),

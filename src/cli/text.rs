@@ -34,13 +34,25 @@ const CELL: usize = 4096;
 /// The narrowest that a column is made to fit a screen.
 const NARROW: usize = 6;
 
+/// A stream that may be a terminal, whose size the system tells.
+#[cfg(unix)]
+pub trait Stream: IsTerminal + std::os::fd::AsFd {}
+#[cfg(unix)]
+impl<S: IsTerminal + std::os::fd::AsFd> Stream for S {}
+#[cfg(not(unix))]
+pub use IsTerminal as Stream;
+
 /// The columns of the terminal that stdout is; none where it is none, for what is read by programs is never cut.
 pub fn width() -> Option<usize> {
-    if !io::stdout().is_terminal() {
+    width_of(&io::stdout())
+}
+
+fn width_of(stream: &impl Stream) -> Option<usize> {
+    if !stream.is_terminal() {
         return None;
     }
     #[cfg(unix)]
-    if let Ok(size) = rustix::termios::tcgetwinsize(io::stdout())
+    if let Ok(size) = rustix::termios::tcgetwinsize(stream)
         && size.ws_col > 0
     {
         return Some(size.ws_col.into());
@@ -69,7 +81,12 @@ fn cut(text: &str, width: usize) -> String {
 
 /// Lines that are too long for a terminal are broken at spaces, and go on where their text began.
 pub fn folded(text: &str) -> String {
-    width().map_or_else(|| text.to_owned(), |width| folded_to(text, width))
+    folded_for(&io::stdout(), text)
+}
+
+/// The same for what goes to `stream`.
+pub fn folded_for(stream: &impl Stream, text: &str) -> String {
+    width_of(stream).map_or_else(|| text.to_owned(), |width| folded_to(text, width))
 }
 
 fn folded_to(text: &str, width: usize) -> String {

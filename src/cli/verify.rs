@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use super::{
     Globals, advice, escaped, json, may_draw, print, print_raw,
     progress::Bar,
-    text::{counted, has_colour, red},
+    text::{counted, folded, folded_for, has_colour, red},
 };
 
 /// What the person typed.
@@ -93,8 +93,9 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     if args.json.json {
         json::print(&result)?;
     } else if !args.status {
-        print_raw(&painted(&escaped(&text(&result, globals.quiet))))?;
-        eprint!("{}", escaped(&summary(&result, args, globals.quiet)));
+        print_raw(&painted(&folded(&escaped(&text(&result, globals.quiet)))))?;
+        let said = escaped(&summary(&result, args, globals.quiet));
+        eprint!("{}", folded_for(&io::stderr(), &said));
     }
     Ok(ExitCode::from(u8::from(!good)))
 }

@@ -137,12 +137,9 @@ impl Timing {
                 // No rate is to be had of nothing.
                 return format!("{:10.2} ms / {tokens:5} tokens", ms(time));
             }
-            let each = ms(time) / tokens as f64;
+            // Milliseconds a token, which llama.cpp tells too, would take the line beyond 80 columns.
             let rate = tokens as f64 / time.as_secs_f64();
-            format!(
-                "{:10.2} ms / {tokens:5} tokens ({each:8.2} ms per token, {rate:8.2} tokens per second)",
-                ms(time)
-            )
+            format!("{:10.2} ms / {tokens:5} tokens, {rate:8.2} tokens per second", ms(time))
         };
         format!(
             "       load time = {:10.2} ms\nprompt eval time = {}\n       eval time = {}\n      total time = {:10.2} ms",

@@ -42,7 +42,7 @@ const MOST_DIMS: u32 = 8;
 /// The longest key, as the specification sets it.
 const KEY: u64 = 65_535;
 
-/// Arrays may be in arrays, so many in each other.
+/// Arrays may be in arrays, N deep.
 const DEEPEST: u32 = 4;
 
 /// The header word that is 1 where every string ends in a NUL.

@@ -91,7 +91,7 @@ fn by_head(head: &[u8], len: u64) -> Note {
         let magic = if magic == "GGUF" { magic } else { magic.chars().rev().collect() };
         return match version {
             Some(version) => format!(
-                "is {magic} version {version}, which is not known: a newer release may read it, or it \
+                "is {magic} version {version}, which is not known: a newer regguf may read it, or it \
                  is damaged: download or copy it again"
             ),
             None => format!("is {magic} cut after {len} bytes: download or copy it again"),

@@ -49,7 +49,7 @@ pub enum Windows {
     /// None.
     #[default]
     None,
-    /// All but the last of so many. Where the key `rope.freq_base_swa` is, they turn by that base, and by
+    /// All but the last of N. Where the key `rope.freq_base_swa` is, they turn by that base, and by
     /// no stretched angles.
     AllButLastOf(usize),
 }

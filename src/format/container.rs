@@ -405,7 +405,7 @@ pub enum Record {
     NameFirst,
 }
 
-/// So many tensors, once or for each of what a header word counts.
+/// N tensors, once or for each of what a header word counts.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Count {

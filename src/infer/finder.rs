@@ -209,7 +209,7 @@ impl Finder<'_> {
             }
     }
 
-    /// The numbers of a tensor, of which there must be so many.
+    /// The numbers of a tensor, of which there must be `len`.
     pub fn vector(&self, tensor: &Tensor, len: usize) -> Result<Vec<f32>> {
         let numbers = self.numbers(tensor)?;
         if numbers.len() != len {

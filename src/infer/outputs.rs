@@ -11,7 +11,7 @@ use crate::{
     bytes::{Progress, replace::check_interrupt},
     error::{Error, Result},
     model::Model,
-    remedy::{Call, Setting},
+    remedy::Setting,
 };
 
 /// How the outputs of two models differ over a text.

@@ -25,7 +25,7 @@ impl Family {
         let relative = container.relative(|name| model.tensor(name).is_some());
         let title = relative.map_or(title.clone(), |name| format!("{title}: {name}"));
         Err(Error::foreign(
-            format!("{name}: {title}: such files are read and verified, and none is converted"),
+            format!("{name}: {title}: regguf reads and verifies such files and converts none"),
             format!("what reads them: {reader}"),
         ))
     }

@@ -8,7 +8,7 @@ use super::{
     loss::{Run, ScaleLoss},
 };
 
-/// The ways from rows that begin with so many bytes of scale.
+/// The ways from rows that begin with N bytes of scale.
 macro_rules! ways {
     ($($name:literal $dialect:literal $front:literal: $($to:literal)+;)+) => {
         /// The way of one of them into another, and whether it keeps every weight whatever the bytes are: a scale

@@ -317,7 +317,7 @@ fn a_vocabulary_that_does_not_fit_is_explained_and_mended_when_told() {
     fs::write(folder.path().join("consolidated.00.pth"), file).unwrap();
     fs::write(folder.path().join("params.json"), PARAMS).unwrap();
     fs::write(folder.path().join("tokenizer.json"), SPM).unwrap();
-    let error = read(folder.path()).unwrap_err().to_string();
+    let error = regguf::cli::advice::error(&read(folder.path()).unwrap_err());
     assert!(
         error.contains("4 tokens, the embedding 6 rows") && error.contains("--pad-vocab"),
         "{error}"

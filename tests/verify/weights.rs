@@ -37,7 +37,7 @@ fn model_of(folder: &Path) -> (Status, String) {
     let result = check(folder);
     let file = result.files.iter().find(|f| f.path == folder);
     let file = file.unwrap_or_else(|| panic!("no model in {result:#?}"));
-    let messages: Vec<_> = file.findings.iter().map(|f| f.message.text.as_str()).collect();
+    let messages: Vec<_> = file.findings.iter().map(|f| f.message.to_string()).collect();
     (file.status, messages.join("\n"))
 }
 

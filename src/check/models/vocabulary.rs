@@ -82,7 +82,7 @@ fn look_at_foreign(vocab: &Vocab, findings: &mut Vec<Finding>) {
 
 fn look_at_old(vocab: &Vocab, scores: bool, findings: &mut Vec<Finding>) {
     if !scores {
-        let next = Setting::Vocabulary.of("tokenizer.model").to("give an upgrade the true ones");
+        let next = Setting::Vocabulary.of("tokenizer.model").to("give it the true ones");
         let what = "no scores are stored: an upgrade takes LLaMA's canonical ones";
         findings.push(Finding::note("no-scores", Note::new(what, next)));
     }

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 
 /// Which group a column belongs to.
 pub enum Groups {
-    /// So many columns, one group after the other.
+    /// N columns each, one group after the other.
     Runs(u64),
     /// A part says it for each.
     Listed(Part),

@@ -29,7 +29,7 @@ pub struct Statistics {
     pub active: f64,
     /// The entropy of their shares of the sum, in bits.
     pub entropy: f64,
-    /// The same of the most that so many columns can have.
+    /// The same of the most that N columns can have.
     pub entropy_share: f64,
     /// Which part of the columns is more than a standard deviation above the mean (the ZD score of LLM-MQ).
     pub zd: f64,

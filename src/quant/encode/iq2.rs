@@ -6,6 +6,12 @@
 //! IQ2_S    82 bytes   d:f16, index[32], signs[32], two more index bits[8], scales as IQ2_XS
 //! ```
 //!
+//! A number is restored as `±d · (2 level + 1) / 8 · p`: d is f16, a level has 4 bits, and the magnitudes p of
+//! eight numbers are one of 256 (XXS), 512 (XS) or 1024 (S) points, each of 8s, 25s and 43s, for the digits 0, 1
+//! and 2, which the search takes as 1, 3 and 5. Seven sign bits stand for eight numbers where the count of minus
+//! signs is even; where it is odd, the number with the smallest weighted square gets the other sign. IQ2_S has
+//! room for all eight.
+//!
 //! The search is that of [`super::magnitude`]. Where a type demands importance and there is none, all
 //! columns count the same; ggml stops there.
 

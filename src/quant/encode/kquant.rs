@@ -1,5 +1,16 @@
 //! Q2_K to Q6_K: super-blocks of 256 numbers with quantized scales.
 //!
+//! | type | sub-blocks | number restored | quantum q | scale s, min m |
+//! |---|---|---|---|---|
+//! | Q2_K | 16 of 16 | d·s·q − dmin·m | 0..=3 | 4 bits each |
+//! | Q3_K | 16 of 16 | d·(s − 32)·(q − 4) | 0..=7 | 6 bits, no min |
+//! | Q4_K | 8 of 32 | d·s·q − dmin·m | 0..=15 | 6 bits each |
+//! | Q5_K | 8 of 32 | d·s·q − dmin·m | 0..=31 | 6 bits each |
+//! | Q6_K | 16 of 16 | d·s·(q − 32) | 0..=63 | i8, no min |
+//!
+//! d and dmin are f16, one each a super-block. What is minimised is the error `Σ w·(x − restored)²` of a
+//! sub-block, where the weight w of a number comes from the imatrix (with importance) or from the number itself.
+//!
 //! Every type goes the same way. Each sub-block of 16 or 32 numbers gets its best scale (and minimum),
 //! sixteen sub-blocks a step; the scales of a super-block are quantized in their turn, with importance
 //! by a search whose lanes are super-blocks; then, with what the stored scales really restore to, the
@@ -44,24 +55,32 @@ fn stored_half(x: f32) -> ([u8; 2], f32) {
     (bytes, f32_from_half(u16::from_le_bytes(bytes)))
 }
 
-/// What the first search found for every sub-block of a group.
+/// What the first search found for every sub-block of a group, before scales are quantized: super-block, then
+/// sub-block.
 struct Found<const SUBS: usize> {
+    /// What a quantum is worth: x ≈ scale·q − min.
     scale: [[f32; SUBS]; LANES],
+    /// What is taken off; never negative, for the lowest number of a sub-block counts as at most 0.
     min: [[f32; SUBS]; LANES],
+    /// By what x − origin was multiplied to get the quanta; not quite 1 / scale, which was fitted afterwards.
     step: [[f32; SUBS]; LANES],
+    /// The number of quantum 0 then.
     origin: [[f32; SUBS]; LANES],
+    /// The sum of the weights: how much the scale's own error counts when it is quantized.
     weight: [[f32; SUBS]; LANES],
 }
 
-/// How the types with a minimum differ: sub-blocks of `SIZE` numbers, `SUBS` a super-block.
+/// How the types with a minimum differ. The numbers are those of llama.cpp's calls of `make_qkx2_quants` (plain)
+/// and `make_qkx3_quants` (weighted): `first + delta·i` for `i` in `0..=steps` is what is added to the largest
+/// quantum `n` before the step that is tried is `(n + that) / (max − min)`.
 struct AffineType {
     /// Without importance.
     plain: Walk,
     /// With importance.
     weighted: Walk,
-    /// By what the mean square of the super-block counts in a weight.
+    /// By what the mean square of the super-block counts in a weight, beside the square of the number.
     energy: f32,
-    /// The largest quantum of a scale.
+    /// The largest quantum of a scale or minimum: 4 bits in Q2_K, 6 in the others.
     scale_top: f32,
 }
 
@@ -121,7 +140,8 @@ fn importance_weights<const SIZE: usize>(
     (ws, sum)
 }
 
-/// The sixteen sub-blocks from number `first` on, of blocks that follow one another.
+/// The sixteen sub-blocks from number `first` on, of blocks that follow one another: lane `i` is sub-block
+/// `first + i`, so one step searches sixteen of them at once, each in the order of its own numbers.
 #[inline(always)]
 fn subs<const SIZE: usize>(blocks: &[[f32; SUPER]; LANES], first: usize) -> [Lanes; SIZE] {
     let all = blocks.as_flattened().as_chunks::<SIZE>().0;
@@ -191,9 +211,10 @@ struct Scales<const SUBS: usize> {
     unit: f32,
 }
 
-/// The scales (or minima) of every super-block, quantized.
+/// The scales (or minima) of every super-block, quantized: `scale ≈ unit · quantum`, quanta in `0..=top`.
 ///
-/// Without importance the largest becomes `top`; a scale may be negative, whose byte then wraps.
+/// Without importance the largest becomes `top`; a scale may be negative, whose byte then wraps. With
+/// importance the unit is searched so that `Σ weight·(scale − unit·quantum)²` is least.
 #[inline(always)]
 fn quantize_scales<const WEIGHTED: bool, const SUBS: usize>(
     top: f32,
@@ -222,7 +243,8 @@ fn quantize_scales<const WEIGHTED: bool, const SUBS: usize>(
     out
 }
 
-/// The quanta of one super-block, from its stored scales and minima.
+/// The quanta of one super-block, from its stored scales and minima: with `d` and `dmin` as f16 restores them,
+/// so that the rounding of the scales is made good by the quanta where it can be.
 #[inline(always)]
 fn affine_super<const SIZE: usize, const SUBS: usize>(
     group: &Group<SUPER>,
@@ -246,6 +268,8 @@ fn affine_super<const SIZE: usize, const SUBS: usize>(
     quanta
 }
 
+/// Q2_K. A byte of `scales` is a sub-block: `min:4 | scale:4`, the scale below. Four quanta are a byte of `qs`,
+/// 32 numbers apart ([`pack_pairs`]).
 #[inline(always)]
 fn q2_k_body<const WEIGHTED: bool>(rows: &[f32], weights: &[f32], out: &mut [u8]) {
     groups::<84>(
@@ -284,7 +308,8 @@ fn q2_k_body<const WEIGHTED: bool>(rows: &[f32], weights: &[f32], out: &mut [u8]
     );
 }
 
-/// Q4_K, and Q5_K with its fifth bits before the nibbles.
+/// Q4_K, and Q5_K with its fifth bits before the nibbles: Q5_K's `qh` is 32 bytes, bit `s` of byte `l` for
+/// number `32 s + l`.
 #[inline(always)]
 fn q4_k_q5_k_body<const WEIGHTED: bool, const FIVE: bool, const BYTES: usize>(
     rows: &[f32],
@@ -323,7 +348,6 @@ fn q4_k_q5_k_body<const WEIGHTED: bool, const FIVE: bool, const BYTES: usize>(
                     (dmin_value, &mins),
                 );
                 if FIVE {
-                    // Bit s of byte l is the fifth bit of number l of sub-block s.
                     for l in 0..32 {
                         bytes[16 + l] = (0..8).fold(0, |b, s| b | quanta[32 * s + l] >> 4 << s);
                     }
@@ -355,6 +379,9 @@ fn first_quanta(x: &[f32; 16]) -> [u8; 16] {
     quanta[0].map(|lanes| if nothing { 0 } else { (lanes.0[0] + 4.0) as u8 })
 }
 
+/// Q3_K: quanta in −4..=3, scales in −32..=31, both stored that much higher. The third bit of a quantum is in
+/// `hmask`, bit `e` of byte `l` for number `32 e + l`; the low two are packed as Q2_K's. The largest scale in
+/// magnitude becomes −32, the end of the range that has one more.
 #[inline(always)]
 fn q3_k_body<const WEIGHTED: bool>(rows: &[f32], weights: &[f32], out: &mut [u8]) {
     groups::<110>(
@@ -425,7 +452,6 @@ fn q3_k_body<const WEIGHTED: bool>(rows: &[f32], weights: &[f32], out: &mut [u8]
                         *out = first_quanta(x);
                     }
                 }
-                // Bit e of byte l is the third bit of number 32e + l.
                 for l in 0..32 {
                     bytes[l] = (0..8).fold(0, |b, e| b | quanta[32 * e + l] >> 2 << e);
                 }
@@ -437,6 +463,9 @@ fn q3_k_body<const WEIGHTED: bool>(rows: &[f32], weights: &[f32], out: &mut [u8]
     );
 }
 
+/// Q6_K: quanta in −32..=31, stored 32 higher, and scales of a whole signed byte: the largest in magnitude
+/// becomes −128. Without importance the weight of a number is its square. A super-block without a scale worth
+/// storing is all zero bytes, d too.
 #[inline(always)]
 fn q6_k_body<const WEIGHTED: bool>(rows: &[f32], weights: &[f32], out: &mut [u8]) {
     groups::<210>(
