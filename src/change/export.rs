@@ -21,9 +21,9 @@ use crate::{
     },
     checkpoint::{self, cut, tokenizer},
     error::{Error, Result},
-    format::family::{Bias, Cut},
+    format::family::{Bias, Cut, Numbers},
     limits::Limits,
-    model::{Hyper, Model, Naming, Order, Role, Scaling, Stated, Vocab, rows},
+    model::{Hyper, Model, Naming, Order, Role, Scaling, Stated, Vocab, loader::Content, rows},
     quant::{
         QuantType, decode_rows,
         encode::{EncodeRows, encoder},
@@ -60,8 +60,8 @@ struct Weight {
     at: u64,
     /// Its rows become columns.
     turned: bool,
-    /// One is taken from every number.
-    less: bool,
+    /// What is written in place of its numbers.
+    numbers: Numbers,
 }
 
 /// Weights of a chunk; about one megabyte of f32.
@@ -71,20 +71,28 @@ const CHUNK: u64 = 256 << 10;
 /// `dtype` (f16, bf16, f32; as stored where `auto`, quantized ones f16).
 ///
 /// # Errors
-/// Where the model has tensors that transformers' class has no place for.
+/// Where it is no model, or has tensors that transformers' class has no place for.
 pub fn plan(model: Model, folder: PathBuf, dtype: &str, stated: &Stated) -> Result<Export> {
+    if let Some((what, next)) = Content::of(&model).other() {
+        let name = model.files.first().map(Input::name).unwrap_or_default();
+        return Err(Error::foreign(format!("{name}: holds {what}, no model to convert"), next));
+    }
     let options = upgrade::Options {
         output: Some(folder.join("x")),
         stated: stated.clone(),
         ..upgrade::Options::default()
     };
     let (mut model, plan) = upgrade::plan(model, &options)?;
-    model.metadata = plan.metadata;
-    model.vocab = Vocab::from_metadata(&model.metadata);
+    let naming = if plan.target.is_keyed() { Naming::Gguf } else { Naming::Old };
+    if naming == Naming::Gguf {
+        model.metadata = plan.metadata;
+        model.vocab = Vocab::from_metadata(&model.metadata);
+    }
     let mut notes = plan.notes;
     model.check_decodable()?;
-    notes.extend(plan.assumed.iter().map(ToString::to_string));
-    let hyper = Hyper::of(&model, &Stated::default())?;
+    let hyper = Hyper::of(&model, stated)?;
+    let assumed = if naming == Naming::Gguf { &plan.assumed } else { hyper.assumed() };
+    notes.extend(assumed.iter().map(ToString::to_string));
     let family = hyper.family;
     let (title, one_way) = (&family.family.title, &family.family.one_way);
     let Some(class) = family.family.hf.first().filter(|_| one_way.is_empty()) else {
@@ -92,9 +100,10 @@ pub fn plan(model: Model, folder: PathBuf, dtype: &str, stated: &Stated) -> Resu
         let what = format!("not yet: {title} as safetensors{why}{one_way}");
         return Err(Error::unsupported(what, "keep it as GGUF"));
     };
-    let of = |name: &str| Role::of(family, Naming::Gguf, name);
+    let of = |name: &str| Role::of(family, naming, name);
     let roles: Vec<Role> = plan.steps.iter().filter_map(|step| of(&step.name)).collect();
     let has = |id: &str| roles.iter().any(|role| role.id == id);
+    notes.extend(Some(family.family.hf_note.clone()).filter(|note| !note.is_empty()));
     // Every number is there, or the upgrade's metadata are not whole.
     hyper.keys(Naming::Hf)?;
     let head = hyper.sizes.get("head").unwrap_or(0);
@@ -115,18 +124,16 @@ pub fn plan(model: Model, folder: PathBuf, dtype: &str, stated: &Stated) -> Resu
             let what = format!("{}: transformers' {class} has no place for it", step.name);
             return Err(Error::unsupported(what, "not yet: keep it as GGUF"));
         };
-        rows::from_gguf(&role, Naming::Hf, &hyper.sizes, tensor).ok_or_else(|| {
-            let what = format!("{}: its rows are no whole heads", step.name);
+        let misfit = |what: &str| {
+            let what = format!("{}: {what}", step.name);
             Error::unsupported(what, "the file's metadata does not fit its tensors")
-        })?;
+        };
+        rows::from_gguf(&role, Naming::Hf, &hyper.sizes, tensor)
+            .ok_or_else(|| misfit("its rows are no whole heads"))?;
         if role.names.rotary {
             let rows = tensor.rows();
             if head == 0 || head % 2 != 0 || !rows.is_multiple_of(head) {
-                let what = format!("{}: {rows} rows in heads of {head}", step.name);
-                return Err(Error::unsupported(
-                    what,
-                    "the file's metadata does not fit its tensors",
-                ));
+                return Err(misfit(&format!("{rows} rows in heads of {head}")));
             }
             tensor.orders.push(Order::HalvesFromPairs { rows_per_head: head });
         }
@@ -141,10 +148,16 @@ pub fn plan(model: Model, folder: PathBuf, dtype: &str, stated: &Stated) -> Resu
         };
         let bytes = tensor.elements() * to.layout().bytes as u64;
         let turned = role.names.transposed && !role.bias;
-        let less = role.names.one_less && !role.bias;
+        let numbers = if role.bias { Numbers::Same } else { role.names.numbers };
         let mut shape = step.shape.clone();
         if turned {
             shape.reverse();
+        }
+        if let Some(dims) = role.names.hf_dims {
+            shape.retain(|n| *n != 1);
+            while shape.len() < dims {
+                shape.insert(0, 1);
+            }
         }
         let weight = |rows: Range<u64>, at| Weight {
             tensor: step.source,
@@ -153,7 +166,7 @@ pub fn plan(model: Model, folder: PathBuf, dtype: &str, stated: &Stated) -> Resu
             encode,
             at,
             turned,
-            less,
+            numbers,
         };
         let all = tensor.rows();
         if let Some((cut, part)) = cut::of_role(family, &role) {
@@ -171,6 +184,18 @@ pub fn plan(model: Model, folder: PathBuf, dtype: &str, stated: &Stated) -> Resu
                     entries
                         .insert(format!("{before}.experts.{e}.{after}"), entry(inner, at, bytes));
                     weights.push(weight(e * rows..(e + 1) * rows, at));
+                    at += bytes;
+                }
+            }
+            _ if !role.names.parts.is_empty() => {
+                let parts = rows::apart(&role, &hyper.sizes, tensor)
+                    .ok_or_else(|| misfit("its rows are not those of its parts"))?;
+                for (name, part) in parts {
+                    let bytes = part.elements() * to.layout().bytes as u64;
+                    entries.insert(name, entry(&part.shape, at, bytes));
+                    let source = model.tensors.len();
+                    weights.push(Weight { tensor: source, ..weight(0..part.rows(), at) });
+                    model.tensors.push(part);
                     at += bytes;
                 }
             }
@@ -194,6 +219,7 @@ pub fn plan(model: Model, folder: PathBuf, dtype: &str, stated: &Stated) -> Resu
     let total = 8 + header.len() as u64 + at;
     let dtype = weights.iter().max_by_key(|w| w.to.layout().bytes).map_or("f16", |w| w.to.name());
     let mut config = config(&model, &hyper, dtype, &mut notes);
+    config.insert("tie_word_embeddings".to_owned(), (!has("output")).into());
     for (id, names) in &family.roles {
         let Some(flag) = &names.flag else { continue };
         let bias = names.bias == Bias::Optional;
@@ -345,16 +371,14 @@ impl Export {
             + weight.at
             + (first - weight.rows.start) * tensor.row_len() * width;
         progress.advance(rows * tensor.row_len() * width);
-        if tensor.quant == weight.to && !weight.turned && !weight.less {
+        if tensor.quant == weight.to && !weight.turned && weight.numbers == Numbers::Same {
             self.check(weight, first, &raw, &[])?;
             return out.write_at(at, &raw);
         }
         let isa = Isa::best();
         let mut numbers = vec![0.0; size(rows)? * row_len];
         decode_rows(tensor.quant, isa, &raw, row_len, &mut numbers);
-        if weight.less {
-            numbers.iter_mut().for_each(|number| *number -= 1.0);
-        }
+        numbers.iter_mut().for_each(|number| *number = weight.numbers.to_hf(*number));
         let mut row_len = row_len;
         if weight.turned {
             let column = |n: usize| numbers.iter().skip(n).step_by(row_len);
@@ -377,7 +401,6 @@ fn config(model: &Model, hyper: &Hyper, dtype: &str, notes: &mut Notes) -> Map<S
     let mut config = hyper.config_json();
     for (key, value) in [
         ("architectures", json!([hyper.family.family.hf.first()])),
-        ("tie_word_embeddings", model.tensor("output.weight").is_none().into()),
         ("torch_dtype", torch.into()),
         ("bos_token_id", model.vocab.bos.into()),
         ("eos_token_id", model.vocab.eos.into()),

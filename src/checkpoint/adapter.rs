@@ -75,8 +75,7 @@ pub fn open(path: &Path, limits: &Limits) -> Result<Model> {
         let what = format!("{name}: no tensor at all");
         return Err(Error::refused(what, "get a whole copy of the adapter"));
     }
-    let families: Vec<_> =
-        catalog::families().iter().filter(|family| !family.family.hf.is_empty()).collect();
+    let families: Vec<_> = catalog::families().iter().filter(|family| family.is_read()).collect();
     let targets: Vec<&str> = tensors.iter().map(|(target, _, _)| target.as_str()).collect();
     let targets = names::unwrapped(&targets, &families);
     let named = tensors.into_iter().zip(targets).map(|((_, half, tensor), target)| Tensor {

@@ -90,7 +90,8 @@ impl Draft {
             }
             some => format!("there is no place yet for {}", some.join(", ")),
         };
-        let read = catalog::families().iter().flat_map(|family| &family.family.hf);
+        let read = catalog::families().iter().filter(|family| family.is_read());
+        let read = read.flat_map(|family| &family.family.hf);
         let read: Vec<&str> = read.map(String::as_str).collect();
         Error::unsupported(
             format!("{}: not yet: {what}: {found}", self.name()),

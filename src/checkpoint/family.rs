@@ -22,7 +22,7 @@ pub fn family_of(architecture: &str) -> Option<&'static Family> {
         let Identity { hf, within, .. } = &family.family;
         hf.iter().chain(within).any(|known| known == architecture)
     };
-    catalog::families().iter().find(named)
+    catalog::families().iter().filter(|family| family.is_read()).find(named)
 }
 
 /// The architecture that a `config.json` names.

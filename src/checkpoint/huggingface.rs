@@ -15,7 +15,7 @@ use super::{
 use crate::{
     bytes::Input,
     error::{Error, Result},
-    format::family::Family,
+    format::family::{Family, Numbers},
     model::{Hyper, Join, Model, Naming, Order, Piece, Role, rows},
     quant::{QuantType, decode_rows, isa::Isa},
 };
@@ -88,23 +88,41 @@ pub fn open(mut draft: Draft, mut shards: Vec<Vec<Stored>>, options: &Options) -
             let what = format!("{}: {name} with heads of {head} rows", draft.name());
             return Err(Error::refused(what, "check that config.json is of this model"));
         }
-        let odd = |(i, (expert, other)): (u64, &(u64, Stored))| {
-            *expert != i || (other.dtype, &other.shape) != (stored.dtype, &stored.shape)
+        let mut names = role.all_names(Naming::Hf).take(role.names.parts.len());
+        let has = |name: &String| stack.iter().any(|(_, stored)| stored.name == *name);
+        if let Some(missing) = names.find(|name| !has(name)) {
+            let what = format!("{}: no {missing}", draft.name());
+            return Err(Error::refused(what, "check that the download is complete"));
+        }
+        let rows = |i: usize| match role.names.parts.get(i) {
+            Some(symbol) => hyper.sizes.get(symbol),
+            None => stored.shape.first().copied(),
         };
-        if let Some((_, (_, other))) = (0..).zip(stack).find(|pair| odd(*pair)) {
-            let what =
-                format!("{}: {} does not follow the experts before it", draft.name(), other.name);
+        let odd = |(i, (number, other)): (usize, &(u64, Stored))| {
+            let inner = other.shape.get(1..) != stored.shape.get(1..);
+            let rows = other.shape.first().copied() != rows(i);
+            inner || rows || *number != i as u64 || other.dtype != stored.dtype
+        };
+        if let Some((_, (_, other))) = stack.iter().enumerate().find(|pair| odd(*pair)) {
+            let what = match role.names.parts.as_slice() {
+                [] => "does not follow the experts before it",
+                _ => "does not fit the tensors beside it",
+            };
+            let what = format!("{}: {} {what}", draft.name(), other.name);
             return Err(Error::refused(what, "check that the download is complete"));
         }
         let mut shape = stored.shape.clone();
         let count = stack.len() as u64;
+        let rows = stack.iter().filter_map(|(_, stored)| stored.shape.first());
+        let all_rows = rows.fold(0u64, |all, rows| all.saturating_add(*rows));
         match shape.first_mut() {
             _ if !role.bias && role.names.shape.len() > stored.shape.len() => {
                 shape.insert(0, count);
             }
-            Some(rows) => *rows = rows.saturating_mul(count),
+            Some(rows) => *rows = all_rows,
             None => {}
         }
+        let in_a_row = role.bias && !role.names.parts.is_empty();
         let orders = heads.map(|n| Order::PairsFromHalves { rows_per_head: n });
         let mut part = Part {
             role,
@@ -112,11 +130,11 @@ pub fn open(mut draft: Draft, mut shards: Vec<Vec<Stored>>, options: &Options) -
             quant: stored.quant()?,
             big_endian: stored.big_endian,
             pieces: stack.iter().map(|(_, stored)| stored.piece()).collect::<Result<_>>()?,
-            join: Join::Rows,
+            join: if in_a_row { Join::Columns } else { Join::Rows },
             orders: orders.into_iter().collect(),
         };
-        if role.names.one_less && !role.bias {
-            one_more(&mut draft, name, &mut part)?;
+        if role.names.numbers != Numbers::Same && !role.bias {
+            renumber(&mut draft, name, &mut part)?;
         }
         if role.names.rows.hf.is_some() {
             let mut tensor = part.tensor();
@@ -131,8 +149,8 @@ pub fn open(mut draft: Draft, mut shards: Vec<Vec<Stored>>, options: &Options) -
     draft.finish(&parts, &hyper, Naming::Hf, Some(&config), options)
 }
 
-/// Puts the numbers of a small tensor into memory, each one more.
-fn one_more(draft: &mut Draft, name: &str, part: &mut Part) -> Result<()> {
+/// Puts the numbers of a small tensor into memory, as other files have them.
+fn renumber(draft: &mut Draft, name: &str, part: &mut Part) -> Result<()> {
     let tensor = part.tensor();
     let too_long = || Error::refused(format!("{name}: too long for a norm"), "check the download");
     let size = |bytes: u64| usize::try_from(bytes).ok().filter(|n| *n <= LONGEST_NORM);
@@ -143,7 +161,8 @@ fn one_more(draft: &mut Draft, name: &str, part: &mut Part) -> Result<()> {
     let mut numbers = vec![0.0; size(tensor.elements()).ok_or_else(too_long)?];
     decode_rows(tensor.quant, Isa::best(), &bytes, row_len, &mut numbers);
     let f32 = QuantType::today("f32").ok_or_else(too_long)?;
-    let made: Vec<u8> = numbers.iter().flat_map(|number| (number + 1.0).to_le_bytes()).collect();
+    let own = |number: &f32| part.role.names.numbers.from_hf(*number).to_le_bytes();
+    let made: Vec<u8> = numbers.iter().flat_map(own).collect();
     let row_bytes = tensor.row_len() * 4;
     let (file, at, rows) = (draft.files.len(), 0, tensor.rows());
     part.pieces = vec![Piece { file, at, rows, row_bytes, row_stride: row_bytes, element: None }];
@@ -158,7 +177,7 @@ const LONGEST_NORM: usize = 16 << 20;
 /// Tensors that make one, each with its number.
 type Stack = Vec<(u64, Stored)>;
 
-/// Tensors by name, one each but for the experts of a layer and for parts that are in groups: those that do the
+/// Tensors by name, one each but for the experts of a layer and for parts of one: those that do the
 /// same are one stack, which is where its last one stood.
 fn stacked(
     draft: &Draft,
@@ -172,6 +191,8 @@ fn stacked(
             pieces.extend(cut::apart(&draft.name(), family, found, &stored, &hyper.sizes)?);
         } else if let Some((name, expert)) = expert_of(&stored.name) {
             pieces.push((name, Some(expert), stored));
+        } else if let Some((name, part)) = part_of(family, &stored.name) {
+            pieces.push((name, Some(part), stored));
         } else {
             pieces.push((stored.name.clone(), None, stored));
         }
@@ -193,6 +214,13 @@ fn stacked(
     }
     places.sort_unstable_by_key(|(place, _)| *place);
     Ok(places.into_iter().map(|(_, tensor)| tensor).collect())
+}
+
+/// The first of the names of the tensors that are one with that of this name, and which of them it is.
+fn part_of(family: &'static Family, name: &str) -> Option<(String, u64)> {
+    let role = Role::of(family, Naming::Hf, name).filter(|role| !role.names.parts.is_empty())?;
+    let part = (0..).zip(role.all_names(Naming::Hf)).find(|(_, known)| known == name)?.0;
+    Some((role.name(Naming::Hf)?, part))
 }
 
 /// `….experts.3.w1.weight` -> (`….experts.w1.weight`, 3).

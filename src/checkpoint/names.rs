@@ -83,7 +83,7 @@ fn stem(family: &'static Family) -> Option<&'static str> {
 /// How many of the names are those of a model, once unwrapped.
 pub fn known(names: &[&str]) -> usize {
     let families: Vec<&Family> =
-        catalog::families().iter().filter(|family| !family.family.hf.is_empty()).collect();
+        catalog::families().iter().filter(|family| family.is_read()).collect();
     let unwrapped = unwrapped(names, &families);
     unwrapped.iter().filter(|name| is_known(&families, name)).count()
 }

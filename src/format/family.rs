@@ -6,9 +6,13 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
-use super::{arithmetic::Arithmetic, schema};
+pub use super::names::{Bias, Names, Numbers, RowOrder, Rows, Split};
+use super::{
+    arithmetic::Arithmetic,
+    schema::{self, one_or_more},
+};
 use crate::remedy::Setting;
 
 /// One `formats/family/*.toml`.
@@ -106,6 +110,9 @@ pub struct Identity {
     /// `architectures` in `config.json`; the first is what is written.
     #[serde(default)]
     pub hf: Vec<String>,
+    /// What a person should know of a checkpoint of it that is written.
+    #[serde(default)]
+    pub hf_note: String,
     /// What else `config.json` says of every model of it.
     #[serde(default)]
     pub config: BTreeMap<String, toml::Value>,
@@ -365,131 +372,6 @@ pub struct Assumed {
     pub unless_named: Vec<String>,
 }
 
-/// A tensor by what it does. Names hold `{n}` where the layer's number stands; a naming without such a
-/// tensor lacks the name.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Names {
-    /// Its names before GGUF, the first of which is written; for LLaMA that of Meta's checkpoints.
-    #[serde(default, deserialize_with = "one_or_more")]
-    pub old: Vec<String>,
-    /// Its name in GGUF.
-    pub gguf: Option<String>,
-    /// Its names in Hugging Face checkpoints, the first of which is written.
-    #[serde(default, deserialize_with = "one_or_more")]
-    pub hf: Vec<String>,
-    /// The second of these is written where a model has this other role.
-    pub second_with: Option<String>,
-    /// Its shape in symbols, outermost dimension first.
-    pub shape: Vec<String>,
-    /// How it is cut where a model is cut into parts.
-    #[serde(default)]
-    pub split: Split,
-    /// In which order its rows stand, where that is not GGUF's.
-    #[serde(default)]
-    pub rows: Rows,
-    /// Whether Hugging Face stores its rows in halves instead of pairs (rotary embedding).
-    #[serde(default)]
-    pub rotary: bool,
-    /// Whether Hugging Face stores its dimensions the other way round: inputs, then outputs.
-    #[serde(default)]
-    pub transposed: bool,
-    /// Whether readers of GGUF take it as float32 only, though it is a matrix.
-    #[serde(default)]
-    pub float32: bool,
-    /// Whether Hugging Face stores its numbers less one, which is added when the model is computed.
-    #[serde(default)]
-    pub one_less: bool,
-    /// Whether a model may lack it.
-    #[serde(default)]
-    pub optional: bool,
-    /// Whether a file from before GGUF may lack it.
-    #[serde(default)]
-    pub optional_old: bool,
-    /// Whether a vector of as many numbers as it has rows is added to what it makes: the same name with
-    /// `.bias` for `.weight`, or `/b` for `/w` and `/g`.
-    #[serde(default)]
-    pub bias: Bias,
-    /// The flag of `config.json` that says whether a model has it, or its bias where only some have that.
-    pub flag: Option<String>,
-    /// The symbol that counts the layers that have one, where it is not `n_layer`.
-    pub layers: Option<String>,
-    /// The symbol that counts the first layers, which have none.
-    pub after: Option<String>,
-    /// The symbol without which no model has it; every model of which the symbol is known must.
-    pub sized_by: Option<String>,
-    /// The symbol with which no model has it.
-    pub unless: Option<String>,
-    /// Whether only models with experts have it, or only those without; all have it where not said.
-    #[serde(default)]
-    pub experts: Option<bool>,
-}
-
-/// In which order the rows of queries, keys and values are in a naming; all queries, all keys, all values
-/// where it is not said, as in GGUF.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Rows {
-    /// In files before GGUF.
-    pub old: Option<RowOrder>,
-    /// In Hugging Face checkpoints.
-    pub hf: Option<RowOrder>,
-}
-
-/// An order of the rows of queries, keys and values.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum RowOrder {
-    /// Query, key and value of one head, then of the next.
-    ByHead,
-    /// For each key-value head the queries that share it, its key, its value.
-    Grouped,
-}
-
-/// Whether a tensor has a bias.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Bias {
-    /// It has none.
-    #[default]
-    None,
-    /// It has one.
-    Always,
-    /// It has one in some models.
-    Optional,
-}
-
-/// How a tensor is cut where a model is cut into parts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Split {
-    /// Each part has some of the rows.
-    Rows,
-    /// Each part has a piece of every row.
-    Columns,
-    /// Every part has all of it.
-    #[default]
-    Copies,
-}
-
-impl Names {
-    /// Its names in the namings that have it.
-    pub fn all(&self) -> impl Iterator<Item = &str> {
-        let others = self.old.iter().chain(&self.hf).map(String::as_str);
-        others.chain(self.gguf.as_deref())
-    }
-
-    /// Whether every layer has one.
-    pub fn is_layered(&self) -> bool {
-        self.all().any(|name| name.contains("{n}"))
-    }
-
-    /// The symbol that counts the layers that have one.
-    pub fn counted_by(&self) -> &str {
-        self.layers.as_deref().unwrap_or("n_layer")
-    }
-}
-
 impl Size {
     /// Its whole GGUF key in `architecture`.
     pub fn gguf_key(&self, architecture: &str) -> Option<String> {
@@ -509,24 +391,15 @@ impl Family {
         if gguf.is_empty() { name } else { gguf }
     }
 
+    /// Whether its checkpoints are read: it is known in which order converters write their keys.
+    pub fn is_read(&self) -> bool {
+        !self.order.hf.is_empty()
+    }
+
     /// The whole GGUF key of a symbol.
     pub fn key(&self, symbol: &str) -> Option<String> {
         self.sizes.get(symbol)?.gguf_key(self.architecture())
     }
-}
-
-/// A text or a list of texts.
-fn one_or_more<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Texts {
-        One(String),
-        More(Vec<String>),
-    }
-    Ok(match Texts::deserialize(from)? {
-        Texts::One(text) => vec![text],
-        Texts::More(texts) => texts,
-    })
 }
 
 /// Parses and checks one description; `stem` is its file's name without `.toml`.
@@ -541,11 +414,8 @@ pub fn parse(stem: &str, text: &str) -> Result<Family, String> {
             return Err(format!("roles.{role}: {{n}} must stand in all names or in none"));
         }
     }
-    if family.order.hf.is_empty() && !family.family.hf.is_empty() {
-        return Err("order.hf: none, but checkpoints are read".to_owned());
-    }
     let known = |symbol: &str| symbol == "scaling" || family.sizes.contains_key(symbol);
-    let shapes = family.roles.values().flat_map(|names| &names.shape);
+    let shapes = family.roles.values().flat_map(|names| names.shape.iter().chain(&names.parts));
     let orders = family.order.old.iter().chain(&family.order.hf);
     let assumed = family.assumed.iter().flat_map(|a| a.when.keys().chain([&a.symbol]));
     let layers = family.roles.values().flat_map(|names| {

@@ -8,5 +8,6 @@ pub mod explain;
 pub mod family;
 pub mod foreign;
 pub mod loader;
+mod names;
 pub mod schema;
 pub mod vocabulary;

@@ -38,6 +38,20 @@ fn some_date<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Er
     date(from).map(Some)
 }
 
+/// A text or a list of texts.
+pub(crate) fn one_or_more<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Texts {
+        One(String),
+        More(Vec<String>),
+    }
+    Ok(match Texts::deserialize(from)? {
+        Texts::One(text) => vec![text],
+        Texts::More(texts) => texts,
+    })
+}
+
 /// Parses one TOML text as a description.
 pub(crate) fn toml<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     ::toml::from_str(text).map_err(|wrong| wrong.to_string())

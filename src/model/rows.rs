@@ -86,6 +86,20 @@ pub fn scattered(rows: u64, heads: u64, groups: u64) -> Option<Vec<Range<u64>>> 
     Some(bands.collect())
 }
 
+/// The tensors that one is in Hugging Face's checkpoints, by name; none where their rows are not all of its rows.
+pub fn apart(role: &Role, sizes: &Sizes, tensor: &Tensor) -> Option<Vec<(String, Tensor)>> {
+    let mut first = 0;
+    let mut parts = Vec::new();
+    for (name, rows) in role.all_names(Naming::Hf).zip(&role.names.parts) {
+        let end = first + sizes.get(rows)?;
+        let mut part = tensor.clone();
+        part.take(&[Range { start: first, end }])?;
+        parts.push((name, part));
+        first = end;
+    }
+    (tensor.shape.first() == Some(&first)).then_some(parts)
+}
+
 /// The rows of a head and of a group.
 fn sizes(rows: u64, heads: u64, groups: u64) -> Option<(u64, u64)> {
     let all = groups.checked_mul(2)?.checked_add(heads)?;

@@ -6,8 +6,8 @@ use super::tiktoken;
 use crate::model::{TokenKind, Vocab, pretokenizer::PreTokenizer, spelling};
 use crate::remedy::Notes;
 
-/// `tokenizer_config.json`, and `tokenizer.model` of a SentencePiece vocabulary or `tokenizer.json` of a
-/// byte-level one or of unigrams.
+/// `tokenizer_config.json`, and `tokenizer.model` of a SentencePiece vocabulary, `tokenizer.json` of a byte-level one
+/// or of unigrams, or `vocab.txt` of one of WordPiece.
 pub fn files(vocab: &Vocab, notes: &mut Notes) -> Vec<(&'static str, Vec<u8>)> {
     if vocab.is_empty() {
         notes.push("the model has no vocabulary: there are no tokenizer files".to_owned());
@@ -17,31 +17,47 @@ pub fn files(vocab: &Vocab, notes: &mut Notes) -> Vec<(&'static str, Vec<u8>)> {
         let token = vocab.tokens.get(usize::try_from(id?).ok()?)?;
         Some(String::from_utf8_lossy(token).into_owned())
     };
-    let sentencepiece = vocab.model == "llama" || vocab.model.is_empty();
-    let config = json!({
+    let pre = PreTokenizer::named(&vocab.pre);
+    let (class, name, bytes) = match (vocab.model.as_str(), pre) {
+        ("llama", _) => ("LlamaTokenizer", "tokenizer.model", model(vocab)),
+        ("bert", _) => ("BertTokenizer", "vocab.txt", lines(vocab)),
+        ("gpt2", Some(pre)) => (ANY, "tokenizer.json", byte_level(vocab, pre).to_string().into()),
+        ("t5", _) => (ANY, "tokenizer.json", unigram(vocab).to_string().into()),
+        _ => {
+            let note =
+                "a vocabulary of no known kind: take the tokenizer's files from the original model";
+            notes.push(note.to_owned());
+            return Vec::new();
+        }
+    };
+    let mut config = json!({
         "add_bos_token": vocab.add_bos.unwrap_or(true),
         "add_eos_token": vocab.add_eos.unwrap_or(false),
         "bos_token": text(vocab.bos),
         "eos_token": text(vocab.eos),
-        "unk_token": text(vocab.unknown.or(Some(0)).filter(|_| sentencepiece)),
+        "unk_token": text(vocab.unknown.or(Some(0)).filter(|_| class != ANY)),
         "chat_template": vocab.chat_template,
         "clean_up_tokenization_spaces": false,
         "legacy": true,
-        "tokenizer_class": if sentencepiece { "LlamaTokenizer" } else { "PreTrainedTokenizerFast" },
+        "tokenizer_class": class,
     });
-    let config = serde_json::to_string_pretty(&config).unwrap_or_default().into_bytes();
-    let mut files = vec![("tokenizer_config.json", config)];
-    if sentencepiece {
-        files.push(("tokenizer.model", model(vocab)));
-    } else if let Some(pre) = PreTokenizer::named(&vocab.pre).filter(|_| vocab.model == "gpt2") {
-        files.push(("tokenizer.json", byte_level(vocab, pre).to_string().into_bytes()));
-    } else if vocab.model == "t5" {
-        files.push(("tokenizer.json", unigram(vocab).to_string().into_bytes()));
-    } else {
-        let note = "a vocabulary of no known kind: take tokenizer.json from the original model";
-        notes.push(note.to_owned());
+    if let Some(config) = config.as_object_mut().filter(|_| vocab.model == "bert") {
+        config.insert("do_lower_case".to_owned(), vocab.lowercase.unwrap_or(true).into());
     }
-    files
+    let config = serde_json::to_string_pretty(&config).unwrap_or_default().into_bytes();
+    vec![("tokenizer_config.json", config), (name, bytes)]
+}
+
+/// The class of transformers that takes what `tokenizer.json` says.
+const ANY: &str = "PreTrainedTokenizerFast";
+
+/// The lines of a `vocab.txt`.
+fn lines(vocab: &Vocab) -> Vec<u8> {
+    let line = |(id, token): (usize, &[u8])| match spelling::record(vocab, id) {
+        none if none.is_empty() => [token, b"\n"].concat(),
+        text => [text.as_slice(), b"\n"].concat(),
+    };
+    vocab.tokens.iter().enumerate().flat_map(line).collect()
 }
 
 /// The file of a tokenizer with the first `len` tokens: SentencePiece's model, or tiktoken's list of byte pairs.

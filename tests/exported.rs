@@ -1,0 +1,297 @@
+//! Families with containers of their own as checkpoints of transformers: every file of golden/families becomes one
+//! whose names and shapes are those of transformers' class and whose numbers are those of the file.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use regguf::{
+    change::{export, upgrade},
+    checkpoint,
+    container::{self, OpenOptions},
+    limits::Limits,
+    model::{Model, Stated},
+    quant::{decode_rows, isa::Isa},
+};
+use serde_json::{Value as Json, json};
+
+/// What the files' names are in the state_dict of transformers 5.24, `a` and `b` for `.weight` and `.bias`.
+const RWKV: &str = "
+emb.weight                rwkv.embeddings.weight
+blocks.0.ln0.ab           rwkv.blocks.0.pre_ln.ab
+blocks.N.ln1.ab           rwkv.blocks.N.ln1.ab
+blocks.N.ln2.ab           rwkv.blocks.N.ln2.ab
+blocks.N.att.time_decay   rwkv.blocks.N.attention.time_decay
+blocks.N.att.time_first   rwkv.blocks.N.attention.time_first
+blocks.N.att.time_mix_k   rwkv.blocks.N.attention.time_mix_key
+blocks.N.att.time_mix_v   rwkv.blocks.N.attention.time_mix_value
+blocks.N.att.time_mix_r   rwkv.blocks.N.attention.time_mix_receptance
+blocks.N.att.key.a        rwkv.blocks.N.attention.key.a
+blocks.N.att.value.a      rwkv.blocks.N.attention.value.a
+blocks.N.att.receptance.a rwkv.blocks.N.attention.receptance.a
+blocks.N.att.output.a     rwkv.blocks.N.attention.output.a
+blocks.N.ffn.time_mix_k   rwkv.blocks.N.feed_forward.time_mix_key
+blocks.N.ffn.time_mix_r   rwkv.blocks.N.feed_forward.time_mix_receptance
+blocks.N.ffn.key.a        rwkv.blocks.N.feed_forward.key.a
+blocks.N.ffn.receptance.a rwkv.blocks.N.feed_forward.receptance.a
+blocks.N.ffn.value.a      rwkv.blocks.N.feed_forward.value.a
+ln_out.ab                 rwkv.ln_out.ab
+head.a                    head.a";
+
+const WHISPER: &str = "
+encoder.positional_embedding          model.encoder.embed_positions.a
+encoder.conv1.ab                      model.encoder.conv1.ab
+encoder.conv2.ab                      model.encoder.conv2.ab
+encoder.blocks.N.attn.query.ab        model.encoder.layers.N.self_attn.q_proj.ab
+encoder.blocks.N.attn.key.a           model.encoder.layers.N.self_attn.k_proj.a
+encoder.blocks.N.attn.value.ab        model.encoder.layers.N.self_attn.v_proj.ab
+encoder.blocks.N.attn.out.ab          model.encoder.layers.N.self_attn.out_proj.ab
+encoder.blocks.N.attn_ln.ab           model.encoder.layers.N.self_attn_layer_norm.ab
+encoder.blocks.N.mlp.0.ab             model.encoder.layers.N.fc1.ab
+encoder.blocks.N.mlp.2.ab             model.encoder.layers.N.fc2.ab
+encoder.blocks.N.mlp_ln.ab            model.encoder.layers.N.final_layer_norm.ab
+encoder.ln_post.ab                    model.encoder.layer_norm.ab
+decoder.token_embedding.a             model.decoder.embed_tokens.a
+decoder.positional_embedding          model.decoder.embed_positions.a
+decoder.blocks.N.attn.query.ab        model.decoder.layers.N.self_attn.q_proj.ab
+decoder.blocks.N.attn.key.a           model.decoder.layers.N.self_attn.k_proj.a
+decoder.blocks.N.attn.value.ab        model.decoder.layers.N.self_attn.v_proj.ab
+decoder.blocks.N.attn.out.ab          model.decoder.layers.N.self_attn.out_proj.ab
+decoder.blocks.N.attn_ln.ab           model.decoder.layers.N.self_attn_layer_norm.ab
+decoder.blocks.N.cross_attn.query.ab  model.decoder.layers.N.encoder_attn.q_proj.ab
+decoder.blocks.N.cross_attn.key.a     model.decoder.layers.N.encoder_attn.k_proj.a
+decoder.blocks.N.cross_attn.value.ab  model.decoder.layers.N.encoder_attn.v_proj.ab
+decoder.blocks.N.cross_attn.out.ab    model.decoder.layers.N.encoder_attn.out_proj.ab
+decoder.blocks.N.cross_attn_ln.ab     model.decoder.layers.N.encoder_attn_layer_norm.ab
+decoder.blocks.N.mlp.0.ab             model.decoder.layers.N.fc1.ab
+decoder.blocks.N.mlp.2.ab             model.decoder.layers.N.fc2.ab
+decoder.blocks.N.mlp_ln.ab            model.decoder.layers.N.final_layer_norm.ab
+decoder.ln.ab                         model.decoder.layer_norm.ab";
+
+const BERT: &str = "
+embeddings.word_embeddings.a                   embeddings.word_embeddings.a
+embeddings.position_embeddings.a               embeddings.position_embeddings.a
+embeddings.token_type_embeddings.a             embeddings.token_type_embeddings.a
+embeddings.LayerNorm.ab                        embeddings.LayerNorm.ab
+encoder.layer.N.attention.self.query.ab        encoder.layer.N.attention.self.query.ab
+encoder.layer.N.attention.self.key.ab          encoder.layer.N.attention.self.key.ab
+encoder.layer.N.attention.self.value.ab        encoder.layer.N.attention.self.value.ab
+encoder.layer.N.attention.output.dense.ab      encoder.layer.N.attention.output.dense.ab
+encoder.layer.N.attention.output.LayerNorm.ab  encoder.layer.N.attention.output.LayerNorm.ab
+encoder.layer.N.intermediate.dense.ab          encoder.layer.N.intermediate.dense.ab
+encoder.layer.N.output.dense.ab                encoder.layer.N.output.dense.ab
+encoder.layer.N.output.LayerNorm.ab            encoder.layer.N.output.LayerNorm.ab";
+
+const GLM: &str = "
+transformer.embedding.word_embeddings.a                      model.embed_tokens.a
+transformer.encoder.layers.N.input_layernorm.a               model.layers.N.input_layernorm.a
+transformer.encoder.layers.N.self_attention.query_key_value.ab model.layers.N.self_attn.q_proj.ab+model.layers.N.self_attn.k_proj.ab+model.layers.N.self_attn.v_proj.ab
+transformer.encoder.layers.N.self_attention.dense.a          model.layers.N.self_attn.o_proj.a
+transformer.encoder.layers.N.post_attention_layernorm.a      model.layers.N.post_attention_layernorm.a
+transformer.encoder.layers.N.mlp.dense_h_to_4h.a             model.layers.N.mlp.gate_up_proj.a
+transformer.encoder.layers.N.mlp.dense_4h_to_h.a             model.layers.N.mlp.down_proj.a
+transformer.encoder.final_layernorm.a                        model.norm.a
+transformer.output_layer.a                                   lm_head.a";
+
+/// Every name of `table` beside those of transformers' tensors that hold its numbers.
+fn pairs(table: &str, model: &Model) -> Vec<(String, Vec<String>)> {
+    let mut all = Vec::new();
+    for line in table.lines().skip(1) {
+        let (old, new) = line.split_once(' ').unwrap();
+        let new = new.trim();
+        let ends: &[&str] = if new.ends_with(".ab") { &["weight", "bias"] } else { &["weight"] };
+        for end in ends {
+            let whole = |name: &str| match name.rsplit_once('.') {
+                Some((stem, "a" | "ab")) => format!("{stem}.{end}"),
+                _ => name.to_owned(),
+            };
+            for layer in 0..9 {
+                let of = |name: &str| whole(name).replace(".N.", &format!(".{layer}."));
+                let there = model.tensor(&of(old)).is_some();
+                if there && (layer == 0 || old.contains(".N.")) {
+                    all.push((of(old), new.split('+').map(of).collect()));
+                }
+            }
+        }
+    }
+    all
+}
+
+fn numbers(model: &Model, name: &str) -> (Vec<u64>, Vec<f32>) {
+    let tensor = model.tensor(name).unwrap_or_else(|| panic!("no {name}"));
+    let mut bytes = vec![0; usize::try_from(tensor.bytes()).unwrap()];
+    model.read_rows(tensor, 0, tensor.rows(), &mut bytes).unwrap();
+    let mut out = vec![0.0; usize::try_from(tensor.elements()).unwrap()];
+    let row_len = usize::try_from(tensor.row_len()).unwrap();
+    decode_rows(tensor.quant, Isa::best(), &bytes, row_len, &mut out);
+    (tensor.shape.clone(), out)
+}
+
+fn files(family: &str) -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/families").join(family);
+    let files = walkdir::WalkDir::new(folder).sort_by_file_name().into_iter();
+    let files: Vec<PathBuf> = files
+        .map(|entry| entry.unwrap().into_path())
+        .filter(|path| path.extension().is_some_and(|ending| ending == "bin"))
+        .collect();
+    assert!(!files.is_empty(), "{family}");
+    files
+}
+
+/// Writes `model` as float32, and reads the folder: its tensors and its config.json.
+fn exported(model: &Model, folder: &Path) -> (Model, Json) {
+    let stated = Stated::default();
+    let export = export::plan(model.clone(), folder.to_owned(), "f32", &stated);
+    export.unwrap_or_else(|e| panic!("{e}")).write(false, &()).unwrap();
+    let new = checkpoint::alone(&folder.join("model.safetensors"), &Limits::DEFAULT).unwrap();
+    let config = fs::read(folder.join("config.json")).unwrap();
+    (new, serde_json::from_slice(&config).unwrap())
+}
+
+/// Checks every file of a family against the names of `table`; gives the config.json of each.
+fn check(family: &str, table: &str, mut shape: impl FnMut(&str, &mut Vec<u64>)) -> Vec<Json> {
+    let mut configs = Vec::new();
+    for path in files(family) {
+        let name = path.display();
+        let old = container::open(&path, &OpenOptions::default()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let (new, config) = exported(&old, &folder.path().join("new"));
+        let pairs = pairs(table, &old);
+        assert_eq!(pairs.len(), old.tensors.len(), "{name}: tensors of the file");
+        let written: usize = pairs.iter().map(|(_, parts)| parts.len()).sum();
+        assert_eq!(written, new.tensors.len(), "{name}: tensors of the checkpoint");
+        for (tensor, parts) in pairs {
+            let (mut wanted_shape, wanted) = numbers(&old, &tensor);
+            let made: Vec<_> = parts.iter().map(|part| numbers(&new, part)).collect();
+            shape(&tensor, &mut wanted_shape);
+            let mut whole_shape = made[0].0.clone();
+            whole_shape[0] += made[1..].iter().map(|(shape, _)| shape[0]).sum::<u64>();
+            assert_eq!(whole_shape, wanted_shape, "{name}: {tensor}");
+            let made = made.into_iter().flat_map(|(_, numbers)| numbers);
+            for (made, wanted) in made.zip(&wanted) {
+                if tensor.ends_with("time_decay") {
+                    let apart = f64::from(made).exp() + f64::from(*wanted);
+                    assert!(
+                        apart.abs() <= 3e-7 * f64::from(wanted.abs()),
+                        "{name}: {made} {wanted}"
+                    );
+                } else {
+                    assert_eq!(made.to_bits(), wanted.to_bits(), "{name}: {tensor}");
+                }
+            }
+        }
+        configs.push(config);
+    }
+    configs
+}
+
+fn says(configs: &[Json], wanted: &Json) {
+    for config in configs {
+        for (field, value) in wanted.as_object().unwrap() {
+            assert_eq!(&config[field], value, "{field} in {config}");
+        }
+    }
+}
+
+#[test]
+fn an_adapter_is_no_model() {
+    for path in files("ggla/2023-04-17_meta-names") {
+        let adapter = container::open(&path, &OpenOptions::default()).unwrap();
+        let error = export::plan(adapter, "new".into(), "f32", &Stated::default()).unwrap_err();
+        assert!(error.to_string().contains("holds a LoRA adapter"), "{error}");
+    }
+}
+
+#[test]
+fn rwkv_is_that_of_transformers() {
+    // What is mixed in has two more dimensions there, of one each.
+    let configs = check("rwkv", RWKV, |name, shape| {
+        if name.contains("time_mix") {
+            *shape = vec![1, 1, shape[0]];
+        }
+    });
+    let wanted = json!({
+        "architectures": ["RwkvForCausalLM"], "model_type": "rwkv", "vocab_size": 512, "hidden_size": 64,
+        "attention_hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 2, "layer_norm_epsilon": 1e-5,
+        "context_length": 1024, "tie_word_embeddings": false
+    });
+    says(&configs, &wanted);
+}
+
+#[test]
+fn whisper_is_that_of_transformers() {
+    let configs = check("whisper", WHISPER, |name, shape| {
+        if name.contains("conv") && name.ends_with("bias") {
+            shape.pop();
+        }
+    });
+    let wanted = json!({
+        "architectures": ["WhisperForConditionalGeneration"], "model_type": "whisper", "vocab_size": 512,
+        "d_model": 32, "num_mel_bins": 80, "max_source_positions": 1500, "max_target_positions": 64,
+        "encoder_layers": 4, "encoder_attention_heads": 2, "encoder_ffn_dim": 128, "decoder_layers": 2,
+        "decoder_attention_heads": 2, "decoder_ffn_dim": 128, "tie_word_embeddings": true
+    });
+    says(&configs, &wanted);
+}
+
+#[test]
+fn bert_is_that_of_transformers() {
+    let configs = check("bert", BERT, |_, _| ());
+    let wanted = json!({
+        "architectures": ["BertModel"], "model_type": "bert", "vocab_size": 384, "hidden_size": 64,
+        "max_position_embeddings": 128, "intermediate_size": 256, "num_attention_heads": 4,
+        "num_hidden_layers": 2, "type_vocab_size": 2, "layer_norm_eps": 1e-12, "hidden_act": "gelu",
+        "pad_token_id": 0
+    });
+    says(&configs, &wanted);
+}
+
+/// There and back: read again, the checkpoint is the GGUF that the file itself becomes, number by number; where one of
+/// its tensors bears another name, that is said.
+#[test]
+fn chatglm_comes_back_as_gguf() {
+    for path in files("chatglm") {
+        let name = path.display();
+        let old = container::open(&path, &OpenOptions::default()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        exported(&old, folder.path());
+        let open = || checkpoint::open(folder.path(), &checkpoint::Options::default());
+        let again = open().unwrap_or_else(|e| panic!("{name}: {e}"));
+        let (old, plan) = upgrade::plan(old, &upgrade::Options::default()).unwrap();
+        assert_eq!(again.tensors.len(), plan.steps.len(), "{name}");
+        for step in &plan.steps {
+            let source = &old.tensors[step.source].name;
+            assert!(numbers(&again, &step.name) == numbers(&old, source), "{name}: {}", step.name);
+        }
+        let own = |key: &str| key.starts_with("chatglm.");
+        let of_model: Vec<_> = plan.metadata.iter().filter(|(key, _)| own(key)).collect();
+        assert!(of_model.len() > 5, "{name}");
+        for (key, value) in of_model {
+            assert_eq!(again.metadata.get(key), Some(value), "{name}: {key}");
+        }
+        assert_eq!(again.vocab.tokens, old.vocab.tokens, "{name}");
+        let file = folder.path().join("model.safetensors");
+        let whole = fs::read(&file).unwrap();
+        for tensor in ["layers.1.self_attn.k_proj.bias", "layers.0.self_attn.v_proj.weight"] {
+            let bytes = String::from_utf8_lossy(&whole[8..]).into_owned();
+            let at = 8 + bytes.find(tensor).unwrap() + tensor.len() - 1;
+            let mut broken = whole.clone();
+            broken[at] = b'_';
+            fs::write(&file, broken).unwrap();
+            let error = open().unwrap_err().to_string();
+            assert!(error.contains(&tensor[..tensor.len() - 1]), "{name}: {error}");
+        }
+    }
+}
+
+#[test]
+fn chatglm_is_glm_of_transformers() {
+    let configs = check("chatglm", GLM, |_, _| ());
+    let wanted = json!({
+        "architectures": ["GlmForCausalLM"], "model_type": "glm", "hidden_size": 64, "num_hidden_layers": 2,
+        "partial_rotary_factor": 0.5, "rope_theta": 10000.0, "rms_norm_eps": 1e-5, "attention_bias": true,
+        "tie_word_embeddings": false
+    });
+    says(&configs, &wanted);
+}
