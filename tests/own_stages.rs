@@ -9,10 +9,10 @@ use regguf::{
     container::{self, OpenOptions, TensorHead, stream},
     format::{catalog, container::Container},
     model::{Array, Kind, Metadata, Naming, Role, Sizes, Value, Vocab},
-    quant::{QuantType, isa::Isa, permute::transform},
+    quant::{QuantType, encode::encoder, isa::Isa, permute::transform},
 };
 
-/// A model in bytes of the present layout: what stands before the tensors, and each with its rows.
+/// A model in bytes of one layout: what stands before the tensors, and each with its rows.
 struct Made {
     header: Vec<(String, i64)>,
     metadata: Metadata,
@@ -27,7 +27,7 @@ fn size() -> impl Strategy<Value = Size> {
     (1u64..4, 1u64..4, 1u64..4, 1u64..9, any::<u32>())
 }
 
-fn made(container: &Container, size: Size, name: &str, version: i64) -> Made {
+fn made(container: &Container, size: Size, name: &str, dialect: &str, version: i64) -> Made {
     let family = catalog::family(&container.format.family).unwrap();
     let (layers, blocks, wider, texts, seed) = size;
     let (width, vocab) = (32 * blocks, texts + 5);
@@ -89,13 +89,13 @@ fn made(container: &Container, size: Size, name: &str, version: i64) -> Made {
             t if kept(t) => "f16",
             _ => name,
         };
-        let quant = QuantType::today(quant).unwrap();
+        let quant = QuantType::in_force(quant, dialect).unwrap();
         let elements: u64 = shape.iter().product();
         let bytes = quant.row_bytes(elements).unwrap();
         let block = quant.layout().bytes;
         // Sound scales in a block's first halves, any nibbles behind them: 0x2c.. to 0x2f.. are halves and floats
         // between 0.06 and 0.12, and tiny ones.
-        let scales = if name.ends_with("_1") { 4 } else { 2 };
+        let scales = if name.ends_with('0') || name.ends_with('2') { 2 } else { 4 };
         let data = (0..bytes as usize).map(|at| match (quant.name(), at % block) {
             ("f16", n) => {
                 if n == 1 {
@@ -111,7 +111,10 @@ fn made(container: &Container, size: Size, name: &str, version: i64) -> Made {
                     draw()
                 }
             }
-            (_, n) if n < scales => {
+            // Which weight stands by itself, and what it is.
+            ("q4_1_o", 4) => draw() & 31,
+            ("q4_1_o", 5) => 0,
+            (_, n) if n < scales || block == 24 && n < 8 => {
                 if n % 2 == 1 {
                     0x2c | draw() & 3
                 } else {
@@ -155,13 +158,13 @@ fn file(container: &Container, made: &Made, dialect: &str) -> Vec<u8> {
 }
 
 /// What `bytes` become in the container `to`.
-fn written(bytes: &[u8], to: Option<&str>, folder: &Path) -> Vec<u8> {
+fn written(bytes: &[u8], to: Option<&str>, exact: bool, folder: &Path) -> Vec<u8> {
     let old = folder.join("old.bin");
     fs::write(&old, bytes).unwrap();
     let model = container::open(&old, &OpenOptions::default()).unwrap_or_else(|e| panic!("{e}"));
     let output = Some(folder.join("new.bin"));
     let to = to.map(str::to_owned);
-    let options = upgrade::Options { output, to, ..Default::default() };
+    let options = upgrade::Options { output, to, exact, ..Default::default() };
     let (model, plan) = upgrade::plan(model, &options).unwrap_or_else(|e| panic!("{e}"));
     change::carry(&model, std::slice::from_ref(&plan), true, &()).unwrap();
     fs::read(folder.join("new.bin")).unwrap()
@@ -174,14 +177,70 @@ fn goes_there_and_back(old: &str, new: &str, size: Size, stages: &[(i64, &str)])
     for name in ["f32", "f16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0"] {
         // Quantizers write a version, converters never did.
         let floats = matches!(name, "f32" | "f16");
-        let wanted = made(new, size, name, if floats { 0 } else { 2 });
+        let wanted = made(new, size, name, "halves-f16", if floats { 0 } else { 2 });
         let wanted = file(new, &wanted, "halves-f16");
         for (version, dialect) in stages.iter().filter(|(version, _)| !floats || *version == 0) {
-            let bytes = file(old, &made(old, size, name, *version), dialect);
-            assert!(written(&bytes, None, folder.path()) == wanted, "{name}: {version} {dialect}");
+            let bytes = file(old, &made(old, size, name, "halves-f16", *version), dialect);
+            let found = written(&bytes, None, false, folder.path());
+            assert!(found == wanted, "{name}: {version} {dialect}");
             if old.id() != new.id() {
-                let back = written(&wanted, Some(old.id()), folder.path());
+                let back = written(&wanted, Some(old.id()), false, folder.path());
                 assert!(back == bytes, "{name}: back");
+            }
+        }
+    }
+}
+
+/// The weights of blocks of a type that is gone, worked out here.
+fn weights(name: &str, bytes: &[u8]) -> Vec<f32> {
+    let half = |at: &[u8]| half::f16::from_le_bytes([at[0], at[1]]).to_f32();
+    let (size, front) = match name {
+        "q4_2" => (10, 2),
+        "q4_3" => (12, 4),
+        _ => (24, 8),
+    };
+    let block = |block: &[u8]| -> Vec<f32> {
+        let (scale, least) = match name {
+            "q4_2" => (half(block), -8.0 * half(block)),
+            _ => (half(block), half(&block[2..])),
+        };
+        let codes = block[front..].iter().flat_map(|byte| [byte & 15, byte >> 4]);
+        let mut all: Vec<f32> = codes.map(|code| f32::from(code) * scale + least).collect();
+        if name == "q4_1_o" {
+            all[usize::from(block[4])] = half(&block[6..]);
+        }
+        all
+    };
+    bytes.chunks(size).flat_map(block).collect()
+}
+
+/// Types that version 101 lacks: exactly as float32, else as what it has that holds them best.
+fn becomes_its_weights(size: Size) {
+    let folder = tempfile::tempdir().unwrap();
+    let old = catalog::container("rwkv-v100").unwrap();
+    for name in ["q4_1_o", "q4_2", "q4_3"] {
+        let made = made(old, size, name, "pairs-f32", 0);
+        let bytes = file(old, &made, "pairs-f32");
+        for exact in [true, false] {
+            fs::write(folder.path().join("101.bin"), written(&bytes, None, exact, folder.path()))
+                .unwrap();
+            let new =
+                container::open(&folder.path().join("101.bin"), &OpenOptions::default()).unwrap();
+            assert_eq!((new.format.as_str(), new.tensors.len()), ("rwkv-v101", made.tensors.len()));
+            for (head, data) in &made.tensors {
+                let tensor = new.tensor(&head.name).unwrap();
+                let mut found = vec![0; usize::try_from(tensor.bytes()).unwrap()];
+                new.read_rows(tensor, 0, tensor.rows(), &mut found).unwrap();
+                if head.quant.name() != name {
+                    assert!(found == *data && tensor.quant == head.quant, "{}", head.name);
+                    continue;
+                }
+                let (numbers, mut wanted) = (weights(name, data), found.clone());
+                let row_len = usize::try_from(tensor.row_len()).unwrap();
+                assert!(!exact || tensor.quant.name() == "f32", "{name}: {}", tensor.quant);
+                let encode = encoder(tensor.quant.name()).unwrap();
+                encode(Isa::PORTABLE, &numbers, row_len, None, &mut wanted);
+                assert!(found == wanted, "{name}, exact {exact}: {}", head.name);
             }
         }
     }
@@ -193,6 +252,11 @@ proptest! {
     #[test]
     fn rwkv_goes_from_its_first_version_to_the_last_and_back(size in size()) {
         goes_there_and_back("rwkv-v100", "rwkv-v101", size, &[(0, "pairs-f32")]);
+    }
+
+    #[test]
+    fn types_that_rwkv_has_no_more_become_their_weights(size in size()) {
+        becomes_its_weights(size);
     }
 
     /// Versions 0 and 1 are written with the plain number of the type and with 1000 more; the last with 2000 more.
