@@ -314,8 +314,8 @@ type Rule = (&'static str, fn(&Search) -> Option<u64>);
 
 /// What some numbers follow from that no description can say.
 const RULES: [Rule; 3] = [
-    ("llama-feed-forward", feed_forward),
-    ("llama-multiple", feed_forward_multiple),
+    ("eight-thirds-rounded-up", feed_forward),
+    ("multiple-rounded-up-to", feed_forward_multiple),
     ("joined-key-heads", joined_key_heads),
 ];
 
