@@ -219,6 +219,21 @@ fn rwkv_is_that_of_transformers() {
     says(&configs, &wanted);
 }
 
+/// A file without a vocabulary gets the tokenizer's files of the one that a person names.
+#[test]
+fn a_vocabulary_that_is_given_is_written() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let vocab = Some(root.join("golden/tokenizers/llama-512.json"));
+    let old = container::open(&files("rwkv")[0], &OpenOptions::default()).unwrap();
+    let names = |stated: &Stated| {
+        let export = export::plan(old.clone(), "new".into(), "f32", stated).unwrap();
+        export.files.iter().map(|(name, _)| *name).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&Stated::default()), ["config.json"]);
+    let given = names(&Stated { vocab, ..Stated::default() });
+    assert_eq!(given, ["config.json", "tokenizer_config.json", "tokenizer.model"]);
+}
+
 #[test]
 fn whisper_is_that_of_transformers() {
     let configs = check("whisper", WHISPER, |name, shape| {

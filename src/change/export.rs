@@ -13,13 +13,16 @@ use std::{
 use rayon::prelude::*;
 use serde_json::{Map, Value as Json, json};
 
-use super::{Progress, recode::check_rows, upgrade};
+use super::{Progress, Target, recode::check_rows, upgrade};
 use crate::{
     bytes::{
         Input, Replace,
         replace::{check_interrupt, check_target, make_folder, write_small},
     },
-    checkpoint::{self, cut, tokenizer},
+    checkpoint::{
+        self, cut,
+        tokenizer::{self, given},
+    },
     error::{Error, Result},
     format::family::{Bias, Cut, Numbers},
     limits::Limits,
@@ -77,21 +80,28 @@ pub fn plan(model: Model, folder: PathBuf, dtype: &str, stated: &Stated) -> Resu
         let name = model.files.first().map(Input::name).unwrap_or_default();
         return Err(Error::foreign(format!("{name}: holds {what}, no model to convert"), next));
     }
+    let keyed = Target::of(None, &model)?.is_keyed();
+    let (naming, vocab) = match keyed {
+        true => (Naming::Gguf, stated.vocab.clone()),
+        false => (Naming::Old, None),
+    };
     let options = upgrade::Options {
         output: Some(folder.join("x")),
-        stated: stated.clone(),
+        stated: Stated { vocab, ..stated.clone() },
+        retyped: true,
         ..upgrade::Options::default()
     };
     let (mut model, plan) = upgrade::plan(model, &options)?;
-    let naming = if plan.target.is_keyed() { Naming::Gguf } else { Naming::Old };
-    if naming == Naming::Gguf {
+    if keyed {
         model.metadata = plan.metadata;
         model.vocab = Vocab::from_metadata(&model.metadata);
+    } else if let Some(path) = &stated.vocab {
+        model.vocab = given::read(path)?;
     }
     let mut notes = plan.notes;
     model.check_decodable()?;
     let hyper = Hyper::of(&model, stated)?;
-    let assumed = if naming == Naming::Gguf { &plan.assumed } else { hyper.assumed() };
+    let assumed = if keyed { &plan.assumed } else { hyper.assumed() };
     notes.extend(assumed.iter().map(ToString::to_string));
     let family = hyper.family;
     let (title, one_way) = (&family.family.title, &family.family.one_way);

@@ -190,6 +190,16 @@ pub(super) fn to_header(
     let source_format = catalog::container(&model.format);
     let as_stored = source_format.and_then(spelled) == spelled(target.container());
     plan.vocab = match (source, rule) {
+        _ if target.container().vocab.is_none() => {
+            if given.is_some() {
+                let note = format!(
+                    "{} holds no vocabulary: the one that is given is left out",
+                    target.title()
+                );
+                plan.notes.push(note);
+            }
+            Vocab::default()
+        }
         (Some(_), Some(rule)) => records(rule, model, plan, given, stated.vocab.as_deref())?,
         (None, Some(rule)) if !as_stored && !model.vocab.model.is_empty() => {
             records(rule, model, plan, None, None)?
