@@ -188,9 +188,17 @@ pub(super) fn json(value: &Value, out: &mut Vec<(String, Digest, Option<u64>)>) 
             if let Some(name) = name {
                 out.extend(digests.map(|digest| (name.to_owned(), digest, size)));
             }
+            // What a batch read may have had the name of what it wrote, and lies elsewhere.
+            let written = map.get("output").and_then(|output| output.get("name")?.as_str());
             // What an unfinished batch replaces is no longer what its name is.
-            let now = map.iter().filter(|(key, _)| *key != "replaces");
-            now.for_each(|(_, inner)| json(inner, out));
+            for (key, inner) in map.iter().filter(|(key, _)| *key != "replaces") {
+                let before = out.len();
+                json(inner, out);
+                if key == "inputs" {
+                    let read = out.split_off(before);
+                    out.extend(read.into_iter().filter(|(name, ..)| Some(&**name) != written));
+                }
+            }
         }
         _ => {}
     }
@@ -238,5 +246,16 @@ mod tests {
             shown,
             [("a.bin", Algorithm::Md5, Some(12)), ("b.gguf", Algorithm::Sha256, None)]
         );
+        // Receipts of files that were upgraded in their own container, and of others.
+        for (read, names) in [("a.bin", &["a.bin"][..]), ("b.bin", &["b.bin", "a.bin"])] {
+            let md5 = "900150983cd24fb0d6963f7d28e17f72";
+            let file =
+                |name: &str| serde_json::json!({"name": name, "size": name.len(), "md5": md5});
+            let receipt = serde_json::json!({"inputs": [file(read)], "output": file("a.bin")});
+            let mut found = Vec::new();
+            json(&receipt, &mut found);
+            let found: Vec<&str> = found.iter().map(|(name, ..)| name.as_str()).collect();
+            assert_eq!(found, names, "{read}");
+        }
     }
 }
