@@ -198,9 +198,10 @@ fn tensors(out: &mut String, comparison: &Comparison, verbose: bool) {
     }
     const MOST: usize = 24;
     let most = if verbose { shown.len() } else { MOST };
+    let widest = shown.iter().take(most).map(|t| t.name.chars().count()).max().unwrap_or(0).max(32);
     let _ = writeln!(
         out,
-        "  {:<32} {:<22} {:<13} {:>10} {:>10} {:>8} {:>10}",
+        "  {:<widest$} {:<22} {:<13} {:>10} {:>10} {:>8} {:>10}",
         "tensor", "types", "", "rmse", "max", "snr dB", "cosine"
     );
     for t in shown.iter().take(most) {
@@ -212,7 +213,7 @@ fn tensors(out: &mut String, comparison: &Comparison, verbose: bool) {
         let snr = t.snr_db.map_or("-".to_owned(), |v| format!("{v:.1}"));
         let _ = writeln!(
             out,
-            "  {:<32} {types:<22} {:<13} {:>10.3e} {:>10.3e} {snr:>8} {:>10.7}",
+            "  {:<widest$} {types:<22} {:<13} {:>10.3e} {:>10.3e} {snr:>8} {:>10.7}",
             t.name,
             t.verdict.words(),
             t.rmse,
