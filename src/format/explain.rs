@@ -1,5 +1,7 @@
 //! Descriptions laid out for people: the catalogue, a container as a byte table, a block, a family.
 
+use std::collections::BTreeMap;
+
 use super::{
     block::{Block, Field, Storage},
     catalog,
@@ -147,6 +149,13 @@ fn start(c: &Container) -> Vec<Vec<String>> {
     rows
 }
 
+/// Types in the order of their numbers.
+fn numbered(types: &BTreeMap<String, String>) -> String {
+    let mut all: Vec<_> = types.iter().collect();
+    all.sort_by_key(|(id, _)| id.parse::<u32>().ok());
+    all.iter().map(|(id, name)| format!("{id} {name}")).collect::<Vec<_>>().join(", ")
+}
+
 fn stream(c: &Container) -> Vec<Vec<String>> {
     let mut rows = start(c);
     for (name, value) in &c.header.implied {
@@ -158,15 +167,13 @@ fn stream(c: &Container) -> Vec<Vec<String>> {
     }
     rows.extend(c.vocab.iter().flat_map(vocab));
     let tensors = &c.tensors;
-    let types: Vec<String> =
-        tensors.types.iter().map(|(id, name)| format!("{id} {name}")).collect();
     let dims = format!("u32, 1 to {}", tensors.max_dims);
     let sizes =
         |which: &str| row(["4 each", "tensor.ne", &format!("u32, {which} dimension first")]);
     let dims = row(["4", "tensor.n_dims", &dims]);
     let len = row(["4", "tensor.name_len", "u32"]);
     let name = row(["name_len", "tensor.name", "no NUL"]);
-    let kind = row(["4", "tensor.type", &types.join(", ")]);
+    let kind = row(["4", "tensor.type", &numbered(&tensors.types)]);
     let mut record = match tensors.record {
         Record::ShapeFirst => vec![dims, len, kind, sizes("innermost"), name],
         Record::NameFirst => vec![len, name, dims, sizes("outermost"), kind],
@@ -176,9 +183,8 @@ fn stream(c: &Container) -> Vec<Vec<String>> {
     }
     rows.extend(record);
     for special in &tensors.types_where {
-        let types: Vec<String> =
-            special.types.iter().map(|(id, name)| format!("{id} {name}")).collect();
-        let what = format!("where {} is {}: {}", special.word, special.is, types.join(", "));
+        let types = numbered(&special.types);
+        let what = format!("where {} is {}: {types}", special.word, special.is);
         rows.push(row(["", "", &what]));
     }
     if tensors.align > 1 {
