@@ -262,6 +262,53 @@ fn bert_is_that_of_transformers() {
     says(&configs, &wanted);
 }
 
+/// The vocabulary of a BERT comes out as vocab.txt, and is taken from there and from a tokenizer.json: the GGUF is the
+/// same, and a token that is another one is told.
+#[test]
+fn words_of_bert_are_written_and_read() {
+    let path = &files("bert")[0];
+    let old = container::open(path, &OpenOptions::default()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    exported(&old, folder.path());
+    let text = fs::read(folder.path().join("vocab.txt")).unwrap();
+    let lines: Vec<&[u8]> = text.strip_suffix(b"\n").unwrap().split(|b| *b == b'\n').collect();
+    assert!(old.records.tokens.iter().eq(lines.iter().copied()), "vocab.txt");
+    let upgraded = |vocab: Option<PathBuf>| {
+        let stated = Stated { vocab, ..Stated::default() };
+        let options = upgrade::Options { stated, ..upgrade::Options::default() };
+        let plan = upgrade::plan(old.clone(), &options).unwrap_or_else(|e| panic!("{e}")).1;
+        let differ =
+            plan.notes.iter().find(|note| note.contains("in the given vocabulary")).cloned();
+        (plan.metadata, differ)
+    };
+    let (wanted, _) = upgraded(None);
+    assert_eq!(upgraded(Some(folder.path().join("vocab.txt"))), (wanted.clone(), None));
+    let text = |line: &[u8]| String::from_utf8(line.to_vec()).unwrap();
+    let ids = (0u32..).zip(&lines).map(|(id, line)| (text(line), json!(id)));
+    let ids: serde_json::Map<String, Json> = ids.collect();
+    let special = |name: &str| json!({"id": ids[name], "content": name, "special": true});
+    let special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"].map(special);
+    let mut tokenizer = json!({
+        "added_tokens": special,
+        "normalizer": {"type": "BertNormalizer", "lowercase": true},
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##", "vocab": ids}
+    });
+    let file = folder.path().join("tokenizer.json");
+    fs::write(&file, tokenizer.to_string()).unwrap();
+    assert_eq!(upgraded(Some(file.clone())), (wanted, None));
+    let words = tokenizer["model"]["vocab"].as_object_mut().unwrap();
+    let last = words.remove(&text(lines[lines.len() - 1])).unwrap();
+    words.insert("##another".to_owned(), last);
+    fs::write(&file, tokenizer.to_string()).unwrap();
+    let told = upgraded(Some(file)).1.unwrap();
+    assert!(
+        told.starts_with("1 tokens have another text in the given vocabulary")
+            && told.contains("##another"),
+        "{told}"
+    );
+}
+
 /// There and back: read again, the checkpoint is the GGUF that the file itself becomes, number by number; where one of
 /// its tensors bears another name, that is said.
 #[test]

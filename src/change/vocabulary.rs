@@ -275,7 +275,11 @@ pub fn of_family(
     vocab.add_eos = own.add_eos;
     vocab.add_space_prefix = own.add_space_prefix;
     vocab.remove_extra_whitespaces = own.remove_extra_whitespaces;
+    vocab.lowercase = vocab.lowercase.or(own.lowercase);
     vocab.model.clone_from(&rule.model);
+    if vocab.pre.is_empty() {
+        vocab.pre.clone_from(&rule.pre);
+    }
     // Rows behind the tokenizer's last token are there to fill the matrix.
     while vocab.len() < own.len() {
         vocab.push_unused();

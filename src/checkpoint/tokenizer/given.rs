@@ -6,11 +6,12 @@ use super::{json::TokenizerJson, sentencepiece::SentencePiece, tiktoken};
 use crate::{
     checkpoint::json,
     error::{Error, Result},
-    model::Vocab,
+    format::{catalog, container::Spelling},
+    model::{Vocab, spelling},
     remedy::Setting,
 };
 
-/// Reads `tokenizer.json`, `tokenizer.model`, or a folder that has one of them.
+/// Reads `tokenizer.json`, `tokenizer.model`, `vocab.txt`, or a folder that has one of them.
 ///
 /// # Errors
 /// Where there is none, or it is neither.
@@ -21,7 +22,26 @@ pub fn read(path: &Path) -> Result<Vocab> {
     match bytes.iter().find(|byte| !byte.is_ascii_whitespace()) {
         Some(b'{') => Ok(TokenizerJson::parse(&name, &bytes)?.vocab),
         _ if tiktoken::is_tiktoken(&bytes) => tiktoken::byte_pairs(&name, &bytes),
+        Some(b'[') => words(&name, &bytes),
         _ => Ok(SentencePiece::parse(&name, &bytes)?.vocab()),
+    }
+}
+
+/// The lines of a `vocab.txt`, the first of which is a token for control: `[PAD]`.
+fn words(name: &str, bytes: &[u8]) -> Result<Vocab> {
+    let rules = catalog::families().iter().filter_map(|family| family.tokenizer.as_ref());
+    let records = Vocab {
+        tokens: bytes.split_inclusive(|b| *b == b'\n').map(<[u8]>::trim_ascii_end).collect(),
+        ..Vocab::default()
+    };
+    let mut rules = rules.filter(|rule| rule.model == "bert");
+    let read = rules.next().map(|rule| spelling::read(rule, &[Spelling::Wordpiece], &records));
+    match read {
+        Some(Ok(spelled)) if spelled.vocab.unknown.is_some() => Ok(spelled.vocab),
+        _ => {
+            let what = format!("{name}: begins as a vocab.txt, and has no line [UNK]");
+            Err(Error::refused(what, Setting::Vocabulary.to("name the tokenizer's file")))
+        }
     }
 }
 
@@ -40,10 +60,10 @@ fn file(path: &Path) -> Result<PathBuf> {
     if !path.is_dir() {
         return Ok(path.to_owned());
     }
-    let names = ["tokenizer.json", "tokenizer.model", "spiece.model"];
+    let names = ["tokenizer.json", "tokenizer.model", "spiece.model", "vocab.txt"];
     let found = names.map(|name| path.join(name)).into_iter().find(|file| file.is_file());
     found.ok_or_else(|| {
-        let what = format!("{}: no tokenizer.json or tokenizer.model", path.display());
+        let what = format!("{}: no tokenizer.json, tokenizer.model or vocab.txt", path.display());
         Error::refused(what, Setting::Vocabulary.to("name the tokenizer's file"))
     })
 }

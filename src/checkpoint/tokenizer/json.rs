@@ -1,5 +1,5 @@
 //! Reads Hugging Face's `tokenizer.json`: byte-level BPE vocabularies (GPT-2, LLaMA 3, …) and
-//! SentencePiece ones in its dress (LLaMA 1 and 2, Mistral).
+//! SentencePiece ones in its dress (LLaMA 1 and 2, Mistral), and WordPiece's (BERT).
 //!
 //! A GGUF file names its pre-tokenizer by one word, `tokenizer.ggml.pre`. llama.cpp's converter finds
 //! the word by encoding a test text and looking up the digest of the ids, which knows only
@@ -19,6 +19,7 @@ use crate::{
     model::{
         TokenKind, Vocab,
         pretokenizer::{DIGIT, DIGITS, GPT2, PUNCTUATION, PreTokenizer},
+        spelling,
     },
     remedy::{Notes, Remedy},
 };
@@ -184,7 +185,7 @@ impl TokenizerJson {
         })?;
         let unsupported = |what: &str| {
             let next = "use the model's tokenizer.model if it has one";
-            Error::unsupported(format!("{file}: {what} cannot be stored for a LLaMA model"), next)
+            Error::unsupported(format!("{file}: not yet: {what}"), next)
         };
         let kind = parsed.model.kind.as_deref().unwrap_or("BPE");
         let byte_fallback = parsed.model.byte_fallback.unwrap_or(false);
@@ -192,6 +193,7 @@ impl TokenizerJson {
             ("BPE", false) => byte_level(file, &parsed)?,
             ("BPE", true) => sentencepiece(&parsed),
             ("Unigram", _) => unigram(&parsed),
+            ("WordPiece", _) => word_piece(&parsed),
             (other, _) => return Err(unsupported(&format!("a tokenizer of type {other:?}"))),
         };
         let count = out.pieces.len() + parsed.added_tokens.len();
@@ -301,6 +303,21 @@ fn unigram(parsed: &File) -> Parts {
         }
     }
     parts.vocab.add_space_prefix = prefix_space(parsed).filter(|yes| !yes);
+    parts
+}
+
+/// WordPiece's vocabulary, in which GGUF marks what begins a word.
+fn word_piece(parsed: &File) -> Parts {
+    let normalizers = steps(&parsed.normalizer, "normalizers");
+    let lowercase = normalizers.iter().find_map(|step| step.get("lowercase")?.as_bool());
+    let vocab = Vocab { model: "bert".to_owned(), lowercase, ..Vocab::default() };
+    let mut parts = Parts::new(vocab, false, Notes::default());
+    if let Pieces::Ids(ids) = &parsed.model.vocab {
+        for (text, id) in ids {
+            let word = String::from_utf8_lossy(&spelling::word(text.as_bytes())).into_owned();
+            parts.pieces.insert(*id, (word, 0.0, TokenKind::Normal));
+        }
+    }
     parts
 }
 

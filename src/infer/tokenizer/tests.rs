@@ -247,8 +247,8 @@ fn foreign_tokenizers_are_refused_by_name() {
     let mut file: Json = serde_json::from_slice(&bpe_file(&golden, "gpt-2")).unwrap();
     file["pre_tokenizer"] = serde_json::json!({"type": "BertPreTokenizer"});
     assert!(parse(&file).contains("BertPreTokenizer"));
-    file["model"]["type"] = "WordPiece".into();
-    assert!(parse(&file).contains("WordPiece"));
+    file["model"]["type"] = "WordLevel".into();
+    assert!(parse(&file).contains("WordLevel"));
     file["model"]["type"] = "BPE".into();
     file["pre_tokenizer"] = golden["pre"]["gpt-2"]["pre_tokenizer"].clone();
     file["model"]["vocab"]["huge"] = 0xffff_ffffu32.into();

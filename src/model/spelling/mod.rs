@@ -321,15 +321,22 @@ fn words(rule: &Tokenizer, records: &Vocab) -> Spelled {
     name_special(&mut vocab, rule, |wanted| records.tokens.iter().position(|t| t == wanted));
     for text in records.tokens.iter() {
         let special = rule.special.iter().any(|special| special.as_bytes() == text);
-        let (text, kind) = match text.strip_prefix(b"##") {
-            _ if special => (text.to_vec(), TokenKind::Control),
-            Some(rest) => (rest.to_vec(), TokenKind::Normal),
-            None => ([WORD, text].concat(), TokenKind::Normal),
+        let (text, kind) = match special {
+            true => (text.to_vec(), TokenKind::Control),
+            false => (word(text), TokenKind::Normal),
         };
         vocab.tokens.push(text);
         vocab.kinds.push(kind);
     }
     Spelled { vocab, notes: Notes::default() }
+}
+
+/// A line of `vocab.txt` as GGUF has it.
+pub fn word(line: &[u8]) -> Vec<u8> {
+    match line.strip_prefix(b"##") {
+        Some(rest) => rest.to_vec(),
+        None => [WORD, line].concat(),
+    }
 }
 
 /// U+2581.
