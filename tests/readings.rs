@@ -40,6 +40,23 @@ fn falcons_weights_bear_out_the_order_in_which_their_program_wrote_them() {
     assert_eq!(readings::told(&sure, &OpenOptions::default()).unwrap(), None);
 }
 
+/// Compared with each other, both are what `--format` says; without it what the weights bear out is told.
+#[test]
+fn what_is_said_of_the_reference_counts_for_the_others() {
+    let file = golden("falcon/2023-06-13_jploski_hf-order/gqa-q4_0.bin").display().to_string();
+    let compare = |words: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_regguf"));
+        command.args(["compare", &file, &file]).args(words).output().unwrap()
+    };
+    assert_eq!(compare(&["--format", "ggml-falcon-hf-order"]).status.code(), Some(0));
+    let unsaid = compare(&[]);
+    let said = String::from_utf8_lossy(&unsaid.stderr).into_owned();
+    assert!(
+        unsaid.status.code() == Some(3) && said.contains("bear out ggml-falcon-hf-order"),
+        "{said}"
+    );
+}
+
 /// RedPajama under the old header: the sequential model of today's header, without the word that says so.
 #[test]
 fn residuals_one_after_the_other_are_told_from_parallel_ones() {

@@ -15,7 +15,7 @@ use crate::{
         report::{Candidate, CompareReport, Side, verdict},
     },
     checkpoint::tokenizer::given,
-    error::Result,
+    error::{Error, Result},
     infer::outputs,
     model::{Model, Stated},
 };
@@ -61,8 +61,12 @@ pub struct Args {
 
 /// Runs it.
 pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
-    // Names that lead to no file are not mended: the other file may be the one that would be taken.
-    let open = |path: &PathBuf| api::open(path);
+    // Names that lead to no file are not mended: the other file may be the one that would be taken. What is said of the
+    // reference counts where a file may be of two formats.
+    let open = |path: &PathBuf| match api::open(path) {
+        Err(Error::Unknown { .. }) => args.open.open_any(path, &Stated::default()),
+        opened => opened,
+    };
     let mut reference = args.open.open_any(&args.reference, &Stated::default())?;
     args.lora.add_to(&mut reference, &Stated::default())?;
     let mut reference_side = side(&reference);
