@@ -11,7 +11,7 @@ use std::{
 
 use regguf::{
     bytes::Input,
-    container::{self, Layout, OpenOptions, TensorHead, keyed, stream},
+    container::{self, Layout, OpenOptions, TensorHead, Verdict, keyed, stream},
     format::{catalog, container::Skeleton},
     model::{Array, Metadata, Model, Tensor, Value, Vocab, printable},
     quant::QuantType,
@@ -67,25 +67,47 @@ fn put(target: &str, name: &str, bytes: &[u8]) {
 
 /// A model file with every tensor, each of a row or two, and a few tokens.
 fn shrunk(path: &Path) -> Option<Vec<u8>> {
-    let input = Input::open(path).ok()?;
-    let model = container::detect(&input, &OpenOptions::default()).ok()?.sure(&input).ok()?;
-    let format = catalog::container(&model.format)?;
+    let model = opened(&Input::open(path).ok()?)?;
+    let mut format = catalog::container(&model.format)?.clone();
+    // What keeps containers from being written is not needed here.
+    format.vocab.iter_mut().for_each(|shape| shape.special_bit = false);
+    format.tensors.transposed.clear();
+    format.tensors.grouped.clear();
+    let format = &format;
     let heads: Vec<TensorHead> = model.tensors.iter().map(head).collect();
+    let records = if model.records.is_empty() { &model.vocab } else { &model.records };
+    let is_file = format.vocab.as_ref().is_some_and(|shape| shape.file);
+    let token = |token: &[u8]| if is_file { pieces(token) } else { token.to_vec() };
     let vocab = Vocab {
-        tokens: model.vocab.tokens.iter().take(KEPT).collect(),
-        scores: model.vocab.scores.iter().take(KEPT).copied().collect(),
+        tokens: records.tokens.iter().take(KEPT).map(token).collect(),
+        scores: records.scores.iter().take(KEPT).copied().collect(),
+        merges: model.vocab.merges.iter().take(KEPT).collect(),
         ..Vocab::default()
     };
     let mut header = model.header.clone();
     for (word, value) in &mut header {
-        if word == "n_vocab" {
-            *value = vocab.tokens.len() as i64;
+        match word.as_str() {
+            "n_vocab" if !is_file => *value = (vocab.tokens.len() as i64).max(2),
+            // Where a shape tells the layout.
+            "n_embd" if !format.detect.shapes.is_empty() => {
+                let matrix = heads.iter().find(|head| head.shape.len() == 2);
+                *value = matrix.map_or(*value, |head| head.shape[1] as i64);
+            }
+            "n_bpe_merges" => *value = vocab.merges.len() as i64,
+            // Heads of two rows, of which there is one.
+            "n_head" | "n_heads" | "n_head_kv" | "num_attention_heads" | "num_key_value_heads" => {
+                *value = 1;
+            }
+            "n_mels" | "filters.n_mel" => *value = 1,
+            _ => {}
         }
     }
+    let matrix = format.header.matrix.as_ref();
     let mut metadata = Metadata::new();
     for (key, value) in model.metadata.iter() {
+        let kept = if matrix.is_some_and(|matrix| matrix.name == key) { FILTER } else { KEPT };
         let value = match value {
-            Value::Array(items) => Array::of(items.kind(), items.iter().take(KEPT)).into(),
+            Value::Array(items) => Array::of(items.kind(), items.iter().take(kept)).into(),
             other => other.clone(),
         };
         metadata.push(key.to_owned(), value);
@@ -95,16 +117,34 @@ fn shrunk(path: &Path) -> Option<Vec<u8>> {
         Skeleton::Keyed => keyed::layout(format, &header, &metadata, &heads).ok()?,
         _ => return None,
     };
-    Some(written(&model, &layout, &heads))
+    let small = written(&model, &layout, &heads);
+    let found = opened(&Input::memory("small", small.clone()));
+    println!("{}: {} {}", path.display(), model.format, found.map_or("refused", |_| "opens"));
+    Some(small)
+}
+
+/// Numbers in a row of Whisper's filters.
+const FILTER: usize = 201;
+
+/// The model of a file; of one that may be of two formats, that of the first.
+fn opened(input: &Input) -> Option<Model> {
+    let detect = |options: &OpenOptions| container::detect(input, options).ok();
+    let format = match detect(&OpenOptions::default())?.verdict {
+        Verdict::Either(formats, _) => formats.first().map(|format| format.id().to_owned()),
+        _ => None,
+    };
+    detect(&OpenOptions { format, ..OpenOptions::default() })?.sure(input).ok()
 }
 
 fn head(tensor: &Tensor) -> TensorHead {
     let quant = tensor.quant;
     let elements = quant.layout().elements as u64;
+    let joined = ["query_key_value", "Wqkv", "c_attn"].iter().any(|qkv| tensor.name.contains(qkv));
+    let rows = if joined { 6 } else { 2 };
     let shape = match (tensor.shape.as_slice(), tensor.fold) {
         (_, fold) if fold > 1 => vec![fold, elements / fold],
-        ([_], _) => vec![elements.max(2)],
-        _ => vec![(quant.row_group() as u64).max(2), elements.max(2)],
+        ([_], _) => vec![elements.max(rows)],
+        _ => vec![(quant.row_group() as u64).max(rows), elements.max(2)],
     };
     let elements: u64 = shape.iter().product();
     let bytes = quant.row_bytes(elements).unwrap();

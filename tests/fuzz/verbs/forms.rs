@@ -23,7 +23,7 @@ pub const FORMS: [&[&str]; 16] = [
     &["metadata", "IN", "set", "general.name", "str:x", "--anyway", "-o", "OUT"],
     &["join", "IN", "-o", "OUT"],
     &["tensors", "--json", "IN"],
-    &["explain", "gguf-v3"],
+    &["convert", "IN", "--to", "safetensors", "-o", "OUT"],
     &["batch", "upgrade", ".", "--dry-run", "--json"],
 ];
 
