@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
+pub use crate::bytes::replace::Existing;
 use crate::{
     bytes::Progress,
     change::{self, Plan, convert, quantize, report::Report, upgrade},
@@ -41,7 +42,7 @@ pub fn open(path: impl AsRef<Path>) -> Result<Model> {
 /// As [`open`].
 pub fn open_with(path: impl AsRef<Path>, hints: &Hints) -> Result<Model> {
     let path = path.as_ref();
-    if hints.file.format.is_none() && adapter::is_adapter(path)? {
+    if hints.file.format.is_none() && adapter::is_adapter(path, &hints.file.limits)? {
         return adapter::open(path, &hints.file.limits);
     }
     match checkpoint::is_checkpoint(path)? {
@@ -52,16 +53,6 @@ pub fn open_with(path: impl AsRef<Path>, hints: &Hints) -> Result<Model> {
         }
         false => container::open(path, &hints.file),
     }
-}
-
-/// What becomes of outputs that exist.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Existing {
-    /// They are left, and that is an error.
-    #[default]
-    Keep,
-    /// They are replaced once the new file is whole; an input never is.
-    Replace,
 }
 
 /// What is asked of a new file before it gets its name.
@@ -158,10 +149,9 @@ impl Job {
     /// Where an input changes or cannot be read, an output exists or cannot be written, or a proof fails;
     /// then no output is there.
     pub fn write(&self, how: &Writing) -> Result<Vec<Report>> {
-        let force = how.existing == Existing::Replace;
         let progress = how.progress.unwrap_or(&());
         let proof = proof(&self.model, how.proof == Proof::Text, progress);
-        let done = change::carry_proved(&self.model, &self.plans, force, progress, &proof)?;
+        let done = change::carry_proved(&self.model, &self.plans, how.existing, progress, &proof)?;
         let report = |(plan, done)| Report::new(&self.model, plan, Some(done));
         Ok(self.plans.iter().zip(&done).map(report).collect())
     }

@@ -1,7 +1,7 @@
 //! regguf brings historical ggml, ggmf, ggjt and GGUF model files forward.
 //!
 //! ```no_run
-//! use regguf::{Job, Writing, change::upgrade};
+//! use regguf::{Job, Writing, change::{report::Detail, upgrade}};
 //!
 //! fn main() -> regguf::error::Result<()> {
 //!     // A file of any era, the first of a set, or the folder of a checkpoint.
@@ -17,7 +17,7 @@
 //!     let job = Job::upgrade(&model, &upgrade::Options::default())?;
 //!     println!("{} will be written", job.plans()[0].output.display());
 //!     for report in job.write(&Writing::default())? {
-//!         println!("{}", report.text(false));
+//!         println!("{}", report.text(Detail::Kinds));
 //!     }
 //!     Ok(())
 //! }

@@ -17,6 +17,8 @@ use serde::{Deserialize, Serialize};
 pub enum Setting {
     /// The context length of a model.
     Context,
+    /// The number of tokens that a run keeps.
+    Window,
     /// The epsilon of its norms.
     Epsilon,
     /// The base of its rotary positions.

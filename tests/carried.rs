@@ -8,6 +8,7 @@ use std::{
 };
 
 use regguf::{
+    Existing,
     change::{self, Loss, Plan, convert, export, quantize, upgrade},
     container::{self, OpenOptions},
     error::Error,
@@ -100,7 +101,7 @@ fn old_files_become_what_todays_converter_makes() {
             let options = upgrade::Options { output: Some(output.clone()), ..Default::default() };
             let (model, plan) =
                 upgrade::plan(open(&path), &options).unwrap_or_else(|e| panic!("{e}"));
-            change::carry(&model, std::slice::from_ref(&plan), false, &()).unwrap();
+            change::carry(&model, std::slice::from_ref(&plan), Existing::Keep, &()).unwrap();
             let new = open(&output);
             assert!(new.notes.is_empty() && new.vocab.len() > 100, "{at}: {:?}", new.notes);
             if let Some(today) = &today {
@@ -313,7 +314,7 @@ fn a_list_of_tiktoken_is_chatglm4s_vocabulary() {
     assert_eq!((model.format.as_str(), model.family.as_str()), ("chatglm-v2-4", "chatglm4"));
     let options = upgrade::Options::default();
     let (model, plan) = upgrade::plan(model, &options).unwrap();
-    change::carry(&model, std::slice::from_ref(&plan), false, &()).unwrap();
+    change::carry(&model, std::slice::from_ref(&plan), Existing::Keep, &()).unwrap();
     let vocab = open(&plan.output).vocab;
     assert_eq!((vocab.model.as_str(), vocab.pre.as_str()), ("gpt2", "chatglm-bpe"));
     assert_eq!((vocab.len(), vocab.merges.len()), (512, 242));

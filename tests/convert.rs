@@ -6,6 +6,7 @@ use std::{
 };
 
 use regguf::{
+    Existing,
     change::{
         self,
         convert::{self, Options},
@@ -43,7 +44,7 @@ fn converted(model: Model, folder: &Path, types: &[&str], to: &str) -> Vec<PathB
         ..Options::default()
     };
     let (model, plans) = convert::plan(model, &options).unwrap();
-    change::carry(&model, &plans, false, &()).unwrap();
+    change::carry(&model, &plans, Existing::Keep, &()).unwrap();
     plans.iter().map(|p| p.output.clone()).collect()
 }
 
@@ -129,7 +130,7 @@ fn safetensors_written_from_a_gguf_read_as_the_same_model() {
         let original = file(&golden(source));
         let target = folder.path().join(source.replace(['/', '.'], "-"));
         let export = export::plan(original.clone(), target.clone(), "f32", &Stated::default());
-        export.unwrap().write(false, &()).unwrap();
+        export.unwrap().write(Existing::Keep, &()).unwrap();
         let back = raw(&target);
         for tensor in &back.tensors {
             let from = original.tensor(&tensor.name).unwrap();

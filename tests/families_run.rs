@@ -4,6 +4,7 @@
 use std::{fs, path::Path};
 
 use regguf::{
+    Existing,
     change::{self, upgrade},
     container::{self, OpenOptions},
     infer::{Sampler, Sampling, Session, Special, Tokenizer, Want, Weights},
@@ -252,7 +253,7 @@ fn upgraded_files_say_what_their_programs_said() {
         let output = folder.path().join(path.replace('/', "-")).with_extension("gguf");
         let options = upgrade::Options { output: Some(output.clone()), ..Default::default() };
         let (old, plan) = upgrade::plan(old, &options).unwrap_or_else(|e| panic!("{path}: {e}"));
-        change::carry(&old, &[plan], false, &()).unwrap();
+        change::carry(&old, &[plan], Existing::Keep, &()).unwrap();
         let model = container::open(&output, &OpenOptions::default()).unwrap();
         let weights = Weights::new(&model).unwrap();
         let tokenizer = Tokenizer::new(&model.vocab).unwrap();

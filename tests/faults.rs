@@ -3,6 +3,7 @@
 
 #![cfg(unix)]
 
+use regguf::Existing;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
@@ -235,7 +236,7 @@ fn inputs_that_change_while_they_are_read() {
             let bytes = fs::read(&path).expect("readable");
             let file = File::options().write(true).open(&path).expect("writable");
             change(&file, bytes.len() as u64);
-            let error = change::carry(&model, &plans, false, &()).expect_err("it changed");
+            let error = change::carry(&model, &plans, Existing::Keep, &()).expect_err("it changed");
             assert!(matches!(error, Error::Changed { .. }), "{work}: {what}: {error}");
             assert!(error.to_string().contains("changed while it was read"), "{error}");
             assert!(!folder.path().join("out").exists());
@@ -367,7 +368,7 @@ fn a_name_that_cannot_be_had_leaves_nothing() {
         Ok(())
     };
     let proof: change::execute::Proof = &|_, _| Ok(None);
-    let how = change::Writing { force: true, progress: &(), proof, sealed: &taken };
+    let how = change::Writing { existing: Existing::Replace, progress: &(), proof, sealed: &taken };
     let error = change::carry_with(&model, &plans, &how).expect_err("it is a folder");
     assert!(matches!(error.exit_code(), 4 | 5), "{error}");
     assert_eq!(error.to_string().lines().count(), 1, "{error}");
@@ -380,7 +381,7 @@ fn a_late_write_that_fails_leaves_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
     let (model, mut plans) = upgrade_to(folder.path());
     *plans[0].layout.data.last_mut().expect("tensors") = i64::MAX as u64 - 8;
-    let error = change::carry(&model, &plans, false, &()).expect_err("no disk holds it");
+    let error = change::carry(&model, &plans, Existing::Keep, &()).expect_err("no disk holds it");
     assert!(matches!(error, Error::Io { .. }), "{error}");
     assert_eq!(error.to_string().lines().count(), 1, "{error}");
     assert_eq!(files(folder.path()).len(), 0);
@@ -420,10 +421,10 @@ fn poor(fails: u64) -> Input {
 fn short_and_interrupted_reads_change_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
     let (model, plans) = upgrade_to(folder.path());
-    change::carry(&model, &plans, false, &()).expect("written");
+    change::carry(&model, &plans, Existing::Keep, &()).expect("written");
     let wanted = fs::read(folder.path().join("out")).expect("readable");
     let poorly = Model { files: vec![poor(u64::MAX)], ..model };
-    change::carry(&poorly, &plans, true, &()).expect("written");
+    change::carry(&poorly, &plans, Existing::Replace, &()).expect("written");
     assert!(fs::read(folder.path().join("out")).expect("readable") == wanted);
 }
 
@@ -433,7 +434,8 @@ fn a_disk_that_fails_in_between_is_told() {
     for fails in [0, 5, 3000, 60_000, 110_000] {
         let (model, plans) = upgrade_to(folder.path());
         let poorly = Model { files: vec![poor(fails)], ..model };
-        let error = change::carry(&poorly, &plans, false, &()).expect_err("the disk fails");
+        let error =
+            change::carry(&poorly, &plans, Existing::Keep, &()).expect_err("the disk fails");
         assert_eq!(error.exit_code(), 5, "{error}");
         assert!(error.to_string().contains("poor.bin"), "{error}");
         assert_eq!(files(folder.path()).len(), 0);

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use regguf::{
+    Existing,
     bytes::Input,
     change::{self, convert, upgrade},
     container::{self, OpenOptions},
@@ -142,7 +143,7 @@ fn types_of_other_programs_are_decoded_and_upgraded() {
         if plan.steps[0].loss() == change::Loss::Exact {
             exact.push(id.clone());
         }
-        change::carry(&model, &[plan], true, &()).unwrap();
+        change::carry(&model, &[plan], Existing::Replace, &()).unwrap();
         // The words of an upgrade are none of a conversion's.
         let types = vec!["f32".to_owned()];
         let folder = folder.path().to_owned();
@@ -192,7 +193,7 @@ fn one_scale_for_a_tensor_is_read_before_each_row() {
     let wanted = decoded(type_of("i2_s-bitnet"), Isa::best(), &stored, rows.row_len);
     let options = upgrade::Options { output: Some(output.clone()), ..Default::default() };
     let (model, plan) = upgrade::plan(model, &options).unwrap();
-    change::carry(&model, &[plan], true, &()).unwrap();
+    change::carry(&model, &[plan], Existing::Replace, &()).unwrap();
     let upgraded = container::open(&output, &OpenOptions::default()).unwrap();
     let tensor = upgraded.tensor("t").unwrap();
     assert_eq!(tensor.quant.name(), "tq2_0");
@@ -205,7 +206,7 @@ fn one_scale_for_a_tensor_is_read_before_each_row() {
     let copy = upgrade::Options { as_stored: true, ..options };
     let model = container::open(&input, &OpenOptions::default()).unwrap();
     let (model, plan) = upgrade::plan(model, &copy).unwrap();
-    change::carry(&model, &[plan], true, &()).unwrap();
+    change::carry(&model, &[plan], Existing::Replace, &()).unwrap();
     let copied = fs::read(&output).unwrap();
     assert!(copied.windows(bytes.len()).any(|window| window == bytes));
 }
@@ -298,7 +299,7 @@ fn mxfp4_of_ollama_becomes_llama_cpp_s() {
     let options = upgrade::Options { output: Some(output.clone()), ..Default::default() };
     let (model, plan) = upgrade::plan(model, &options).unwrap();
     assert!(plan.steps.iter().all(|step| step.loss() == change::Loss::Exact));
-    change::carry(&model, &[plan], false, &()).unwrap();
+    change::carry(&model, &[plan], Existing::Keep, &()).unwrap();
     // A copy stays a copy.
     let copy = upgrade::Options { as_stored: true, ..Default::default() };
     let (_, plan) = upgrade::plan(model, &copy).unwrap();

@@ -97,7 +97,8 @@ fn literals(text: &str) -> Vec<(usize, String)> {
 fn only_the_command_names_its_flags_and_verbs() {
     let verbs = "inspect|explain|upgrade|convert|quantize|verify|compare|run|batch|tensors|metadata|split|join";
     let typed =
-        regex::Regex::new(&format!(r"(?:^|[^\w-])--[a-z]{{2}}|regguf (?:{verbs})\b")).unwrap();
+        regex::Regex::new(&format!(r"(?:^|[^\w-])--[a-z]{{2}}|with -[a-z]\b|regguf (?:{verbs})\b"))
+            .unwrap();
     // What another program is called with is a fact about that program.
     let others = ["llama.cpp", ".py", "--mmproj"];
     let cli = root().join("src/cli");

@@ -3,6 +3,7 @@
 use std::{fs, path::Path};
 
 use regguf::{
+    Existing,
     bytes::Input,
     change::{self, upgrade},
     container::{self, OpenOptions, tail},
@@ -212,7 +213,7 @@ fn told(edit: impl Fn(&mut Model)) -> (Vec<String>, Model) {
     let output = folder.path().join("out.gguf");
     let options = upgrade::Options { output: Some(output.clone()), ..Default::default() };
     let (model, plan) = upgrade::plan(model, &options).unwrap();
-    let done = change::carry(&model, &[plan], false, &()).unwrap();
+    let done = change::carry(&model, &[plan], Existing::Keep, &()).unwrap();
     let written = container::open(&output, &OpenOptions::default()).unwrap();
     (done.into_iter().flat_map(|outcome| outcome.refused).collect(), written)
 }

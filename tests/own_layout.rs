@@ -6,6 +6,7 @@ use std::{
 };
 
 use regguf::{
+    Existing,
     change::{self, Act, Loss, Step, choose::ftype::FileType, quantize, upgrade},
     container::{self, OpenOptions},
     format::{
@@ -43,7 +44,7 @@ fn upgraded(name: &str, options: upgrade::Options) -> (Vec<u8>, Vec<(String, Los
     let model = open(&golden(name));
     let (model, plan) = upgrade::plan(model, &upgrade::Options { output, ..options })
         .unwrap_or_else(|e| panic!("{name}: {e}"));
-    change::carry(&model, std::slice::from_ref(&plan), false, &()).unwrap();
+    change::carry(&model, std::slice::from_ref(&plan), Existing::Keep, &()).unwrap();
     let new = open(&plan.output);
     for (step, made) in plan.steps.iter().zip(&new.tensors) {
         if step.loss() == Loss::Exact {
@@ -148,7 +149,7 @@ fn gguf_goes_back_into_the_container_of_its_family() {
             // Positions and kinds of tokens are F32 in GGUF: what was decoded is encoded to the same bytes again.
             let exact = plan.steps.iter().all(|s| s.loss() == Loss::Exact);
             assert!(exact || name.starts_with("bert"), "{name}");
-            change::carry(&model, std::slice::from_ref(&plan), false, &()).unwrap();
+            change::carry(&model, std::slice::from_ref(&plan), Existing::Keep, &()).unwrap();
             (open(&plan.output), plan)
         };
         let (new, _) = write(open(&golden(name)), "gguf-v3", "new.gguf");
@@ -205,7 +206,7 @@ fn every_container_that_is_written_is_written_as_its_program_did() {
                 }
                 let before: Vec<String> = model.tensors.iter().map(|t| t.name.clone()).collect();
                 let Ok((model, plan)) = upgrade::plan(model, &options) else { continue };
-                change::carry(&model, std::slice::from_ref(&plan), false, &()).unwrap();
+                change::carry(&model, std::slice::from_ref(&plan), Existing::Keep, &()).unwrap();
                 let (made, wanted) = (fs::read(&plan.output).unwrap(), fs::read(&path).unwrap());
                 // Blocks of an older dialect come out in the last, and the word for it with them.
                 let stays = |(name, word): &(String, i64)| model.header(name) == Some(*word);
@@ -239,7 +240,7 @@ fn a_tokenizers_own_file_is_given_or_made() {
             let to = to.map(str::to_owned);
             let options = upgrade::Options { output, to, stated, ..Default::default() };
             let (model, plan) = upgrade::plan(model, &options).unwrap_or_else(|e| panic!("{e}"));
-            change::carry(&model, std::slice::from_ref(&plan), false, &()).unwrap();
+            change::carry(&model, std::slice::from_ref(&plan), Existing::Keep, &()).unwrap();
             open(&plan.output)
         };
         let new = write(open(&old), None, None, "new.gguf");
@@ -271,7 +272,7 @@ fn bloom_goes_back_with_its_header() {
     let output = Some(folder.path().join("m.bin"));
     let options = upgrade::Options { output, to: Some("ggml".into()), ..Default::default() };
     let (model, plan) = upgrade::plan(open(&golden("bloom.gguf")), &options).unwrap();
-    change::carry(&model, std::slice::from_ref(&plan), false, &()).unwrap();
+    change::carry(&model, std::slice::from_ref(&plan), Existing::Keep, &()).unwrap();
     let (made, wanted) = (fs::read(&plan.output).unwrap(), fs::read(&old).unwrap());
     assert!(made[..24] == wanted[..24] && made[24..28] == 1u32.to_le_bytes(), "header");
     let (made, old) = (open(&plan.output), open(&old));
@@ -297,7 +298,7 @@ fn bloom_goes_back_with_its_header() {
         ..Default::default()
     };
     let (model, plans) = quantize::plan(open(&golden("bloom.gguf")), &quantized).unwrap();
-    change::carry(&model, &plans, false, &()).unwrap();
+    change::carry(&model, &plans, Existing::Keep, &()).unwrap();
     let planar = open(&plans[0].output);
     let matrices = planar.tensors.iter().filter(|t| t.shape.len() == 2);
     assert!(matrices.clone().count() > 5);
@@ -321,7 +322,7 @@ fn files_of_todays_converter_get_the_header_and_vocabulary_of_the_scripts() {
         let output = Some(folder.path().join("m.bin"));
         let options = upgrade::Options { output, to: Some("ggml".into()), ..Default::default() };
         let (model, plan) = upgrade::plan(open(&golden(new)), &options).unwrap();
-        change::carry(&model, std::slice::from_ref(&plan), false, &()).unwrap();
+        change::carry(&model, std::slice::from_ref(&plan), Existing::Keep, &()).unwrap();
         let (made, wanted) = (fs::read(&plan.output).unwrap(), fs::read(golden(old)).unwrap());
         let end = open(&golden(old)).tensors[0].pieces[0].at as usize - 100;
         let ftype = 4 * words..4 * words + 4;
@@ -346,7 +347,7 @@ fn several_types_are_refused_where_programs_take_one() {
         ..Default::default()
     };
     let (model, plans) = quantize::plan(open(&golden("gptj.gguf")), &quantized).unwrap();
-    change::carry(&model, &plans, false, &()).unwrap();
+    change::carry(&model, &plans, Existing::Keep, &()).unwrap();
     let to = Some("ggml".to_owned());
     let options = upgrade::Options { to: to.clone(), ..Default::default() };
     let error = upgrade::plan(open(&plans[0].output), &options).unwrap_err().to_string();
@@ -361,7 +362,7 @@ fn several_types_are_refused_where_programs_take_one() {
         },
     )
     .unwrap();
-    change::carry(&model, &plans, false, &()).unwrap();
+    change::carry(&model, &plans, Existing::Keep, &()).unwrap();
     let one = open(&plans[0].output);
     assert_eq!((one.header("ftype"), one.header("quant_version")), (Some(2), Some(2)));
     let is_matrix = |t: &&Tensor| t.shape.len() == 2;
@@ -379,7 +380,7 @@ fn quantized_as_its_program_does() {
         ..Default::default()
     };
     let (model, plans) = quantize::plan(model, &options).unwrap();
-    change::carry(&model, &plans, false, &()).unwrap();
+    change::carry(&model, &plans, Existing::Keep, &()).unwrap();
     let made = fs::read(&plans[0].output).unwrap();
     assert!(made == fs::read(golden("rwkv/2023-05-27_v101/rwkv4-q5_0.bin")).unwrap());
 }

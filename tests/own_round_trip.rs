@@ -5,6 +5,7 @@ use std::path::Path;
 
 use proptest::prelude::*;
 use regguf::{
+    Existing,
     bytes::Input,
     change::{self, Loss, Target, upgrade},
     container::{self, OpenOptions},
@@ -208,7 +209,7 @@ fn write(model: Model, to: &str, folder: &Path, name: &str) -> Result<Model, Str
     let options = upgrade::Options { output, to: Some(to.into()), ..Default::default() };
     let (model, plan) = upgrade::plan(model, &options).map_err(|error| error.to_string())?;
     assert!(plan.steps.iter().all(|step| step.loss() != Loss::Rounded));
-    change::carry(&model, std::slice::from_ref(&plan), true, &()).unwrap();
+    change::carry(&model, std::slice::from_ref(&plan), Existing::Replace, &()).unwrap();
     let options = OpenOptions { format: Some(to.to_owned()), ..OpenOptions::default() };
     container::open(&folder.join(name), &options).map_err(|error| format!("opened: {error}"))
 }

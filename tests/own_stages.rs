@@ -5,6 +5,7 @@ use std::{fs, path::Path};
 
 use proptest::prelude::*;
 use regguf::{
+    Existing,
     change::{self, upgrade},
     container::{self, OpenOptions, TensorHead, stream},
     format::{catalog, container::Container},
@@ -166,7 +167,7 @@ fn written(bytes: &[u8], to: Option<&str>, exact: bool, folder: &Path) -> Vec<u8
     let to = to.map(str::to_owned);
     let options = upgrade::Options { output, to, exact, ..Default::default() };
     let (model, plan) = upgrade::plan(model, &options).unwrap_or_else(|e| panic!("{e}"));
-    change::carry(&model, std::slice::from_ref(&plan), true, &()).unwrap();
+    change::carry(&model, std::slice::from_ref(&plan), Existing::Replace, &()).unwrap();
     fs::read(folder.join("new.bin")).unwrap()
 }
 

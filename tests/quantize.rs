@@ -10,6 +10,7 @@ use std::{
 };
 
 use regguf::{
+    Existing,
     change::{
         carry,
         choose::{ftype::FileType, target_size::Goal},
@@ -18,6 +19,7 @@ use regguf::{
     checkpoint,
     container::{self, OpenOptions, imatrix::Importance},
     error::Result,
+    limits::Limits,
     model::{Model, Value},
 };
 use serde_json::Value as Json;
@@ -36,13 +38,13 @@ fn open(path: &Path) -> Model {
 }
 
 fn importance() -> Importance {
-    Importance::read(&golden("T/E10/imatrix.dat")).unwrap()
+    Importance::read(&golden("T/E10/imatrix.dat"), &Limits::DEFAULT).unwrap()
 }
 
 /// Plans and writes; answers what was written.
 fn made(model: Model, options: &Options) -> Result<Model> {
     let (model, plans) = plan(model, options)?;
-    carry(&model, &plans, true, &())?;
+    carry(&model, &plans, Existing::Replace, &())?;
     Ok(open(&plans[0].output))
 }
 
@@ -103,7 +105,7 @@ fn several_types_in_one_pass_have_the_bytes_of_single_ones() {
     let output = Some(folder.path().to_owned());
     let options = Options { types, output, ..Options::default() };
     let (model, plans) = plan(source(), &options).unwrap();
-    carry(&model, &plans, false, &()).unwrap();
+    carry(&model, &plans, Existing::Keep, &()).unwrap();
     for (word, name) in words.iter().zip(["Q4_0", "Q5_K_M", "COPY"]) {
         let together = folder.path().join(format!("splitnt-{name}.gguf"));
         let alone = folder.path().join("alone.gguf");
@@ -125,7 +127,7 @@ fn quantizing_again_needs_a_word_and_changes_nothing_within_a_type() {
     let options = Options { allow_requantize: true, measure: true, ..to("q4_0", &second) };
     let (model, plans) = plan(once, &options).unwrap();
     assert!(plans[0].notes.iter().any(|n| n.contains("were quantized before")));
-    let outcome = carry(&model, &plans, true, &()).unwrap().remove(0);
+    let outcome = carry(&model, &plans, Existing::Replace, &()).unwrap().remove(0);
     for (step, done) in plans[0].steps.iter().zip(&outcome.steps) {
         let encoded = step.quant.name() == "q4_0";
         assert_eq!(done.distance.weights > 0, encoded, "{}", step.name);
@@ -223,7 +225,7 @@ fn shards_stay_shards() {
     let [split, whole] = ["split.gguf", "whole.gguf"].map(|n| folder.path().join(n));
     let (model, plans) =
         plan(source(), &Options { keep_split: true, ..to("q5_k", &split) }).unwrap();
-    carry(&model, &plans, false, &()).unwrap();
+    carry(&model, &plans, Existing::Keep, &()).unwrap();
     assert_eq!(plans.len(), 4);
     let split = open(&folder.path().join("split-00001-of-00004.gguf"));
     let whole = made(source(), &to("q5_k", &whole)).unwrap();
@@ -309,7 +311,7 @@ fn types_fit_a_size() {
         let total = plans[0].layout.total;
         assert!(total <= size && total > before, "{total} for {size}");
         before = total;
-        carry(&model, &plans, true, &()).unwrap();
+        carry(&model, &plans, Existing::Replace, &()).unwrap();
         assert_eq!(fs::metadata(&output).unwrap().len(), total);
     }
     let (model, plans) = sized(Goal::Bits(6.0)).unwrap();

@@ -7,6 +7,7 @@ use std::{
 };
 
 use regguf::{
+    Existing,
     change::{self, upgrade},
     container::{self, OpenOptions},
     infer::{Session, Want, Weights},
@@ -120,7 +121,7 @@ fn upgrades_say_the_same() {
         let output = Some(folder.path().join(name.replace('/', "-")));
         let options = upgrade::Options { output, exact: true, ..Default::default() };
         let (model, plan) = upgrade::plan(open(&golden(name)), &options).unwrap();
-        change::carry(&model, std::slice::from_ref(&plan), false, &()).unwrap();
+        change::carry(&model, std::slice::from_ref(&plan), Existing::Keep, &()).unwrap();
         let of = |model: &Model| logits(&Weights::new(model).unwrap(), &tokens, 24);
         assert_eq!(of(&model), of(&open(&plan.output)), "{name}");
     }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use regguf::{
+    Existing,
     change::{self, Loss, Outcome, Plan, upgrade::Options},
     container::{self, OpenOptions, TensorHead, keyed},
     error::{Error, Result},
@@ -30,7 +31,8 @@ fn upgrade(path: &Path, folder: &Path, options: Options) -> Result<(Model, Plan,
     let options = Options { output: Some(output.clone()), ..options };
     let (model, plan) =
         change::upgrade::plan(container::open(path, &OpenOptions::default())?, &options)?;
-    let outcome = change::carry(&model, std::slice::from_ref(&plan), false, &())?.remove(0);
+    let outcome =
+        change::carry(&model, std::slice::from_ref(&plan), Existing::Keep, &())?.remove(0);
     let new = container::open(&output, &OpenOptions::default())?;
     Ok((model, plan, outcome, new))
 }
@@ -301,16 +303,17 @@ fn inputs_and_existing_files_are_never_overwritten() {
     };
     for output in [&input, &link] {
         let (model, plan) = planned(output);
-        let wrong = change::carry(&model, &[plan], true, &()).unwrap_err();
+        let wrong = change::carry(&model, &[plan], Existing::Replace, &()).unwrap_err();
         assert!(matches!(wrong, Error::Refused { .. }), "{wrong}");
     }
     let taken = folder.path().join("taken.gguf");
     fs::write(&taken, b"mine").unwrap();
     let (model, plan) = planned(&taken);
-    let wrong = change::carry(&model, std::slice::from_ref(&plan), false, &()).unwrap_err();
+    let wrong =
+        change::carry(&model, std::slice::from_ref(&plan), Existing::Keep, &()).unwrap_err();
     assert!(regguf::cli::advice::error(&wrong).contains("--force"), "{wrong}");
     assert_eq!(fs::read(&taken).unwrap(), b"mine");
-    change::carry(&model, &[plan], true, &()).unwrap();
+    change::carry(&model, &[plan], Existing::Replace, &()).unwrap();
     assert_ne!(fs::read(&taken).unwrap(), b"mine");
     assert_eq!(fs::read(&input).unwrap(), before);
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);

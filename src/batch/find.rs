@@ -15,6 +15,7 @@ use crate::check::files::search::{self, Looks};
 use crate::checkpoint::adapter;
 use crate::container::pieces;
 use crate::error::{Result, unicode};
+use crate::limits::Limits;
 
 /// What a model consists of on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -128,7 +129,9 @@ fn in_folder(
         }
         let kind = match look(path) {
             None | Some(Looks::Unfinished) => continue,
-            Some(Looks::Weights) if adapter::is_adapter(path).unwrap_or(false) => {
+            Some(Looks::Weights)
+                if adapter::is_adapter(path, &Limits::DEFAULT).unwrap_or(false) =>
+            {
                 Some(Kind::Adapter)
             }
             Some(Looks::Weights) => Some(Kind::Weights),

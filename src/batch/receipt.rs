@@ -5,6 +5,7 @@
 //! file that has the digest of its receipt, and that was made of the same model as now: any other is
 //! somebody else's, whatever the receipt beside it says, and is left alone.
 
+use crate::bytes::replace::Existing;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -232,7 +233,7 @@ impl Receipt {
         let path = path_of(output);
         let text = serde_json::to_string_pretty(self);
         let text = text.map_err(|error| Error::io(&path, "write", error.into()))? + "\n";
-        write_small(&path, text.as_bytes(), true)
+        write_small(&path, text.as_bytes(), Existing::Replace)
     }
 
     /// Reads back an output that is whole and is at `place` still, and says so beside `output`: from

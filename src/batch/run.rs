@@ -1,5 +1,6 @@
 //! Works through a plan: jobs side by side, each output locked, written whole, and given a receipt.
 
+use crate::bytes::replace::Existing;
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -43,8 +44,8 @@ pub struct Limits {
     pub min_free: u64,
     /// Go on after a failure.
     pub keep_going: bool,
-    /// Replace outputs that no receipt claims.
-    pub force: bool,
+    /// What becomes of outputs that no receipt claims.
+    pub existing: Existing,
     /// Threads for reading files to digest them.
     pub threads: usize,
 }
@@ -250,7 +251,7 @@ impl Run<'_> {
         for (n, output) in outputs.iter().enumerate() {
             match standing(&output.path, &self.work(job, output, self.part, &inputs))? {
                 Standing::Proved => {}
-                Standing::Foreign(what) if !self.limits.force => {
+                Standing::Foreign(what) if self.limits.existing == Existing::Keep => {
                     let what = format!("{}: {what}", output.path.display());
                     let next = Remedy::from("move it away").or(Setting::Force.to("replace it"));
                     return Err(Error::refused(what, next));
@@ -358,8 +359,10 @@ impl Run<'_> {
             self.seal(job, receipt, place, &output.path, &telling)
         };
         // What appeared meanwhile is nobody's to replace.
-        let force = self.limits.force || due.iter().any(|(_, replaces)| replaces.is_some());
-        let how = Writing { force, progress: &telling, proof: &|_, _| Ok(None), sealed: &sealed };
+        let ours = due.iter().any(|(_, replaces)| replaces.is_some());
+        let existing = if ours { Existing::Replace } else { self.limits.existing };
+        let how =
+            Writing { existing, progress: &telling, proof: &|_, _| Ok(None), sealed: &sealed };
         let outcomes = change::carry_with(&model, &plans, &how)?;
         let receipts = receipts.into_inner().into_iter().zip(outcomes);
         let made = receipts.map(|((output, receipt), outcome)| {
@@ -394,7 +397,7 @@ impl Run<'_> {
         let agreed = join::agreed(parts);
         let there = Receipt::of(output);
         if there.is_none() {
-            check_target(&path_of(output), self.limits.force, &[])?;
+            check_target(&path_of(output), self.limits.existing, &[])?;
         }
         let replaces =
             there.as_ref().and_then(|r| r.owned(output, threads)).map(|(o, _)| o.clone());
@@ -412,15 +415,15 @@ impl Run<'_> {
             return Err(Error::unsupported(format!("{}: {problem}", output.display()), ""));
         }
         let (mut receipt, states) = agreed?;
-        let force = self.limits.force || replaces.is_some();
-        check_target(output, force, &[])?;
+        let existing = if replaces.is_some() { Existing::Replace } else { self.limits.existing };
+        check_target(output, existing, &[])?;
         let (input, bytes) = (job.model.name.as_str(), job.model.bytes);
         self.observer.hear(&Event::Started { job: i, input, bytes, why: "all parts are there" });
         let _reserved = self.reserve(Some(output), bytes)?;
         receipt.replaces = replaces;
         receipt.write(output)?;
         let telling = self.telling(i, 2 * bytes);
-        let out = join::lay(output, parts, &states, &receipt.options, force, &telling)?;
+        let out = join::lay(output, parts, &states, &receipt.options, existing, &telling)?;
         self.seal(job, &mut receipt, out.temp_path(), output, &telling)?;
         out.commit()?;
         let made = made(receipt, output)?;

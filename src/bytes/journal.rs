@@ -13,6 +13,7 @@
 //! | n, n | the bytes before and after |
 //! | 32 | SHA-256 of all before |
 
+use crate::bytes::replace::Existing;
 use std::{
     fs::{self, File, TryLockError},
     io,
@@ -51,7 +52,7 @@ pub fn rewrite(path: &Path, len: u64, at: u64, before: &[u8], after: &[u8]) -> R
         return Err(Error::refused(what, "run again when nothing else writes to it"));
     }
     let journal = place(path)?;
-    write_small(&journal, &change.bytes(), false)?;
+    write_small(&journal, &change.bytes(), Existing::Keep)?;
     change.complete(&file, path, &journal)
 }
 

@@ -22,7 +22,7 @@ use tempfile::NamedTempFile;
 
 use super::{Input, Paged, inputs, partial};
 use crate::error::{Error, Result};
-use crate::remedy::Setting;
+use crate::remedy::{Remedy, Setting};
 
 /// Set by the Ctrl-C handler; long loops ask [`check_interrupt`].
 pub static INTERRUPTED: AtomicBool = AtomicBool::new(false);
@@ -35,6 +35,23 @@ pub fn check_interrupt() -> Result<()> {
 /// Smaller files are written through the page cache.
 const LARGE: u64 = 32 << 20;
 
+/// What becomes of an output that exists.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Existing {
+    /// It is left, and that is an error.
+    #[default]
+    Keep,
+    /// It is replaced once the new file is whole; an input never is.
+    Replace,
+}
+
+impl Existing {
+    /// It is replaced where that is asked for.
+    pub fn replaced(asked: bool) -> Existing {
+        if asked { Existing::Replace } else { Existing::Keep }
+    }
+}
+
 /// A file being written under a temporary name.
 #[derive(Debug)]
 pub struct Replace {
@@ -44,7 +61,7 @@ pub struct Replace {
     /// Bytes by their place, of pages that are not whole yet.
     edges: Mutex<BTreeMap<u64, Vec<u8>>>,
     target: PathBuf,
-    force: bool,
+    existing: Existing,
 }
 
 impl Replace {
@@ -56,8 +73,13 @@ impl Replace {
     /// # Errors
     /// [`Error::Refused`] where [`check_target`] refuses `target`, or where the file system has less than
     /// `size` bytes free.
-    pub fn begin(target: &Path, size: u64, force: bool, inputs: &[&Input]) -> Result<Replace> {
-        check_target(target, force, inputs)?;
+    pub fn begin(
+        target: &Path,
+        size: u64,
+        existing: Existing,
+        inputs: &[&Input],
+    ) -> Result<Replace> {
+        check_target(target, existing, inputs)?;
         let folder = folder_of(target);
         partial::remove_dead(folder);
         check_space(folder, size, target)?;
@@ -70,7 +92,7 @@ impl Replace {
         }
         let direct = if size < LARGE { None } else { open_direct(temp.path()) };
         let (edges, target) = (Mutex::default(), target.to_owned());
-        let replace = Replace { temp, direct, edges, target, force };
+        let replace = Replace { temp, direct, edges, target, existing };
         reserve(replace.temp.as_file(), size).map_err(|e| replace.failed(e))?;
         Ok(replace)
     }
@@ -150,9 +172,9 @@ impl Replace {
         self.finish()?;
         self.temp.as_file().sync_all().map_err(|e| self.failed(e))?;
         check_interrupt()?;
-        let done = if self.force {
+        let done = if self.existing == Existing::Replace {
             // What it is now counts, not what it was when the work began.
-            check_target(&self.target, true, &[])?;
+            check_target(&self.target, Existing::Replace, &[])?;
             self.temp.persist(&self.target)
         } else {
             self.temp.persist_noclobber(&self.target)
@@ -192,25 +214,25 @@ pub fn make_folder(folder: &Path) -> Result<()> {
 }
 
 /// Writes a small file whole or not at all.
-pub fn write_small(target: &Path, bytes: &[u8], force: bool) -> Result<()> {
-    let replace = Replace::begin(target, bytes.len() as u64, force, &[])?;
+pub fn write_small(target: &Path, bytes: &[u8], existing: Existing) -> Result<()> {
+    let replace = Replace::begin(target, bytes.len() as u64, existing, &[])?;
     replace.write_at(0, bytes)?;
     replace.commit()
 }
 
 /// Refuses a target that is an input, of this call or named in `inputs`, or no file on a disk; and one
-/// that exists, unless `force`.
+/// that exists, unless it is to be replaced.
 ///
 /// # Errors
 /// [`Error::Refused`], which says why.
-pub fn check_target(target: &Path, force: bool, inputs: &[&Input]) -> Result<()> {
+pub fn check_target(target: &Path, existing: Existing, inputs: &[&Input]) -> Result<()> {
     if target == Path::new("-") {
-        let next = "name a file with -o (./- for one of that name)";
+        let next = Setting::Output.to("name a file (./- for one of that name)");
         return Err(Error::refused("-: nothing is written to standard output", next));
     }
     if inputs::holds(target) || inputs.iter().any(|input| same_file(target, input)) {
         let what = format!("{}: is the input itself", target.display());
-        return Err(Error::refused(what, "name another output with -o"));
+        return Err(Error::refused(what, Setting::Output.to("name another output")));
     }
     let refused =
         |what: &str, next: &str| Err(Error::refused(format!("{}: {what}", target.display()), next));
@@ -221,7 +243,7 @@ pub fn check_target(target: &Path, force: bool, inputs: &[&Input]) -> Result<()>
         }
         _ => {}
     }
-    if !force && target.symlink_metadata().is_ok() {
+    if existing == Existing::Keep && target.symlink_metadata().is_ok() {
         return Err(exists(target));
     }
     Ok(())
@@ -287,7 +309,8 @@ fn check_space(folder: &Path, size: u64, target: &Path) -> Result<()> {
     match free_space(folder) {
         Some(free) if free < size => Err(Error::refused(
             format!("{}: needs {size} bytes, the disk has {free} free", target.display()),
-            "free some space or name an output on another disk with -o",
+            Remedy::from("free some space")
+                .or(Setting::Output.to("name an output on another disk")),
         )),
         _ => Ok(()),
     }

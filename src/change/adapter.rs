@@ -56,7 +56,7 @@ pub(super) fn of_today(model: &Model, base: Option<&Path>) -> Error {
 /// # Errors
 /// As [`container::open`] and [`checkpoint::adapter::open`].
 pub fn open(path: &Path, options: &OpenOptions) -> Result<Model> {
-    match checkpoint::adapter::is_adapter(path)? {
+    match checkpoint::adapter::is_adapter(path, &options.limits)? {
         true => checkpoint::adapter::open(path, &options.limits),
         false => container::open(path, options),
     }

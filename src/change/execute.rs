@@ -18,6 +18,7 @@ use super::{
     recode::{Distance, Origin, Recode, Weights, check_made},
 };
 use crate::{
+    bytes::replace::Existing,
     bytes::{
         Input, Paged, Progress, Replace,
         replace::{check_interrupt, check_target},
@@ -74,15 +75,15 @@ const WAITING: usize = 2;
 /// Writes the files of `plans`, all made from `model`, reading every row once.
 ///
 /// # Errors
-/// Where an input cannot be read or changes, an output cannot be written or exists (unless `force`),
+/// Where an input cannot be read or changes, an output cannot be written or exists (unless it is replaced),
 /// a scale leaves the range of its new type, or weights to be encoded are not numbers.
 pub fn carry(
     model: &Model,
     plans: &[Plan],
-    force: bool,
+    existing: Existing,
     progress: &dyn Progress,
 ) -> Result<Vec<Outcome>> {
-    carry_proved(model, plans, force, progress, &|_, _| Ok(None))
+    carry_proved(model, plans, existing, progress, &|_, _| Ok(None))
 }
 
 /// What looks at a finished file before it gets its name: the plan, and the file as it was opened again.
@@ -93,18 +94,18 @@ pub type Proof<'a> = &'a dyn Fn(&Plan, Model) -> Result<Option<String>>;
 pub fn carry_proved(
     model: &Model,
     plans: &[Plan],
-    force: bool,
+    existing: Existing,
     progress: &dyn Progress,
     proof: Proof,
 ) -> Result<Vec<Outcome>> {
-    carry_with(model, plans, &Writing { force, progress, proof, sealed: &|_, _| Ok(()) })
+    carry_with(model, plans, &Writing { existing, progress, proof, sealed: &|_, _| Ok(()) })
 }
 
 /// How the files of plans are written.
 #[derive(Clone, Copy)]
 pub struct Writing<'a> {
-    /// Outputs that exist are replaced.
-    pub force: bool,
+    /// What becomes of outputs that exist.
+    pub existing: Existing,
     /// Hears how far it is.
     pub progress: &'a dyn Progress,
     /// Looks at each file.
@@ -118,12 +119,12 @@ pub struct Writing<'a> {
 /// # Errors
 /// As [`carry`], and those of the caller.
 pub fn carry_with(model: &Model, plans: &[Plan], how: &Writing) -> Result<Vec<Outcome>> {
-    let Writing { force, progress, proof, sealed } = *how;
+    let Writing { existing, progress, proof, sealed } = *how;
     let began = Instant::now();
     tail::check(model)?;
     let inputs: Vec<&Input> = model.files.iter().collect();
     for plan in plans {
-        check_target(&plan.output, force, &inputs)?;
+        check_target(&plan.output, existing, &inputs)?;
         // No tensor may be written where another thing stands.
         if plan.layout.data.len() != plan.steps.len() {
             let what = format!("{}: not every tensor has a place", plan.output.display());
@@ -133,7 +134,7 @@ pub fn carry_with(model: &Model, plans: &[Plan], how: &Writing) -> Result<Vec<Ou
     let outputs: Vec<Replace> = plans
         .iter()
         .map(|plan| {
-            let out = Replace::begin(&plan.output, plan.layout.total, force, &inputs)?;
+            let out = Replace::begin(&plan.output, plan.layout.total, existing, &inputs)?;
             plan.layout.chunks.iter().try_for_each(|(at, bytes)| out.write_at(*at, bytes))?;
             Ok(out)
         })

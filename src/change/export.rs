@@ -15,6 +15,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::{Progress, Target, recode::check_rows, upgrade};
 use crate::{
+    bytes::replace::Existing,
     bytes::{
         Input, Replace,
         replace::{check_interrupt, check_target, make_folder, write_small},
@@ -305,14 +306,14 @@ impl Export {
     }
 
     /// Writes the folder.
-    pub fn write(&self, force: bool, progress: &dyn Progress) -> Result<()> {
+    pub fn write(&self, existing: Existing, progress: &dyn Progress) -> Result<()> {
         let inputs: Vec<&Input> = self.model.files.iter().collect();
         let path = |name: &str| self.folder.join(name);
         for (name, _) in &self.files {
-            check_target(&path(name), force, &inputs)?;
+            check_target(&path(name), existing, &inputs)?;
         }
         make_folder(&self.folder)?;
-        let out = Replace::begin(&self.target(), self.total, force, &inputs)?;
+        let out = Replace::begin(&self.target(), self.total, existing, &inputs)?;
         out.write_at(0, &(self.header.len() as u64).to_le_bytes())?;
         out.write_at(8, &self.header)?;
         self.chunks().into_iter().par_bridge().try_for_each(|(weight, first, rows)| {
@@ -326,7 +327,7 @@ impl Export {
             return Err(Error::unsupported(what, "it was not kept"));
         }
         out.commit()?;
-        self.files.iter().try_for_each(|(name, bytes)| write_small(&path(name), bytes, force))
+        self.files.iter().try_for_each(|(name, bytes)| write_small(&path(name), bytes, existing))
     }
 
     fn chunks(&self) -> Vec<(&Weight, u64, u64)> {

@@ -15,8 +15,7 @@ mod keys;
 #[doc(hidden)]
 pub mod npy;
 mod obstacles;
-#[doc(hidden)]
-pub mod output;
+pub(crate) mod output;
 #[doc(hidden)]
 pub mod pieces;
 pub mod plan;
@@ -28,8 +27,7 @@ pub mod report;
 pub mod split;
 mod target;
 pub mod upgrade;
-#[doc(hidden)]
-pub mod vocabulary;
+pub(crate) mod vocabulary;
 
 pub use crate::{bytes::Progress, model::Assumed};
 pub use execute::{Outcome, StepOutcome, Writing, carry, carry_proved, carry_with};

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use super::Progress;
 use crate::{
+    bytes::replace::Existing,
     bytes::{
         Input, Replace,
         replace::{check_interrupt, check_target},
@@ -41,12 +42,12 @@ pub fn one(
     model: &Model,
     tensor: &Tensor,
     output: &Path,
-    force: bool,
+    existing: Existing,
     progress: &dyn Progress,
 ) -> Result<()> {
     let head = header(tensor);
     let total = head.len() as u64 + size(tensor);
-    let out = begin(model, output, total, force)?;
+    let out = begin(model, output, total, existing)?;
     out.write_at(0, &head)?;
     numbers(model, tensor, &out, head.len() as u64, progress)?;
     finish(model, out)
@@ -60,7 +61,7 @@ pub fn all(
     model: &Model,
     tensors: &[&Tensor],
     output: &Path,
-    force: bool,
+    existing: Existing,
     progress: &dyn Progress,
 ) -> Result<()> {
     let mut at = 0;
@@ -72,7 +73,7 @@ pub fn all(
         entries.push(Entry { tensor, name, head, at: before });
     }
     let central: u64 = entries.iter().map(|e| CENTRAL + e.name.len() as u64 + WIDE_CENTRAL).sum();
-    let out = begin(model, output, at + central + END, force)?;
+    let out = begin(model, output, at + central + END, existing)?;
     let mut directory = Vec::new();
     for entry in &entries {
         let local = entry.at + LOCAL + entry.name.len() as u64 + WIDE;
@@ -90,10 +91,10 @@ pub fn all(
     finish(model, out)
 }
 
-fn begin(model: &Model, output: &Path, total: u64, force: bool) -> Result<Replace> {
+fn begin(model: &Model, output: &Path, total: u64, existing: Existing) -> Result<Replace> {
     let inputs: Vec<&Input> = model.files.iter().collect();
-    check_target(output, force, &inputs)?;
-    Replace::begin(output, total, force, &inputs)
+    check_target(output, existing, &inputs)?;
+    Replace::begin(output, total, existing, &inputs)
 }
 
 fn finish(model: &Model, out: Replace) -> Result<()> {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::output::place;
 use crate::{
+    bytes::replace::Existing,
     bytes::{
         Input, Progress, Replace,
         replace::{check_interrupt, check_target},
@@ -67,11 +68,11 @@ impl Pieces {
     ///
     /// # Errors
     /// Where they are no model, or reading or writing fails.
-    pub fn join(&self, force: bool, progress: &dyn Progress) -> Result<()> {
+    pub fn join(&self, existing: Existing, progress: &dyn Progress) -> Result<()> {
         self.check()?;
         let inputs: Vec<&Input> = self.inputs.iter().collect();
-        check_target(&self.output, force, &inputs)?;
-        let out = Replace::begin(&self.output, self.len(), force, &inputs)?;
+        check_target(&self.output, existing, &inputs)?;
+        let out = Replace::begin(&self.output, self.len(), existing, &inputs)?;
         let mut buffer = Vec::new();
         for at in (0..self.len()).step_by(usize::try_from(STEP).unwrap_or(usize::MAX)) {
             check_interrupt()?;

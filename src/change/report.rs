@@ -12,6 +12,24 @@ use crate::{
     size,
 };
 
+/// How much a report for people tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Detail {
+    /// What tensors have in common.
+    #[default]
+    Kinds,
+    /// A line for each tensor too.
+    Tensors,
+}
+
+impl Detail {
+    /// Every tensor where that is asked for.
+    pub fn of_each(asked: bool) -> Detail {
+        if asked { Detail::Tensors } else { Detail::Kinds }
+    }
+}
+
 /// A plan in words and figures, with its outcome once there is one.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
@@ -221,7 +239,7 @@ impl Report {
     }
 
     /// The report for people.
-    pub fn text(&self, verbose: bool) -> String {
+    pub fn text(&self, detail: Detail) -> String {
         let mut out = String::new();
         let verb = if self.written { "wrote" } else { "would write" };
         let _ = writeln!(out, "{} ({})", self.inputs.join(" + "), self.from);
@@ -238,7 +256,7 @@ impl Report {
                 write!(out, "  {:>4} {tensors:<7}  {types:<28} {:<10}", group.tensors, group.how);
             let _ = writeln!(out, " {}", self.loss(group));
         }
-        if verbose {
+        if detail == Detail::Tensors {
             for line in &self.steps {
                 let _ = write!(
                     out,

@@ -2,7 +2,7 @@
 //!
 //! Tensor by tensor the plan takes the first that applies: the same bytes where the target knows the
 //! type; another order of the same codes, or f16 for f32 scales ([`crate::quant::permute`]); the type
-//! that holds a removed one best ([`successors`]). What an old file never stored is derived from shapes
+//! that holds a removed one best (`successors`). What an old file never stored is derived from shapes
 //! where it can be and assumed aloud where not.
 
 use std::path::{Path, PathBuf};
@@ -20,6 +20,7 @@ use crate::{
     checkpoint::tokenizer::given,
     error::{Error, Result},
     format::family::Family,
+    limits::Limits,
     model::{Model, Naming, Role, Sizes, Stated, Tensor, Vocab, loader::Content, lora},
     quant::{
         QuantType,
@@ -42,6 +43,8 @@ pub struct Options {
     pub exact: bool,
     /// What the person says of the model beside what its file says.
     pub stated: Stated,
+    /// What files that are named beside the model's may ask for.
+    pub limits: Limits,
     /// Take the nearest f16 for scales outside its range.
     pub clamp_scales: bool,
     /// Write infinite and NaN weights as they are, instead of refusing.
@@ -98,7 +101,8 @@ pub fn plan(model: Model, options: &Options) -> Result<(Model, Plan)> {
         measure: true,
         ..Plan::new(output, target)
     };
-    let given = options.stated.vocab.as_deref().map(given::read).transpose()?;
+    let given = options.stated.vocab.as_deref();
+    let given = given.map(|path| given::read(path, &options.limits)).transpose()?;
     match (from_gguf, target.is_keyed()) {
         (true, true) => keys::modernise(&model, &mut plan, &options.stated, given.as_ref())?,
         (false, true) => {

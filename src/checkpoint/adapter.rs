@@ -38,7 +38,7 @@ fn merge() -> Remedy {
 ///
 /// # Errors
 /// Where a file cannot be read.
-pub fn is_adapter(path: &Path) -> Result<bool> {
+pub fn is_adapter(path: &Path, limits: &Limits) -> Result<bool> {
     if path.is_dir() {
         return Ok(path.join(CONFIG).is_file());
     }
@@ -52,7 +52,7 @@ pub fn is_adapter(path: &Path) -> Result<bool> {
     if WEIGHTS.contains(&name.as_str()) {
         return Ok(true);
     }
-    let held = weights(path, &Limits::DEFAULT).map(|held| held.tensors).unwrap_or_default();
+    let held = weights(path, limits).map(|held| held.tensors).unwrap_or_default();
     Ok(!held.is_empty() && held.iter().all(|t| t.name.contains(".lora_")))
 }
 

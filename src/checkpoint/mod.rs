@@ -7,44 +7,33 @@
 //!
 //! | publisher | weights | beside them |
 //! |---|---|---|
-//! | Meta | `consolidated.NN.pth` ([`torch`]) | `params.json` ([`meta`]), `tokenizer.model` |
+//! | Meta | `consolidated.NN.pth` ([`torch`]) | `params.json` (`meta`), `tokenizer.model` |
 //! | EasyLM | one file of msgpack ([`easylm`]): Koala's differences | |
-//! | Hugging Face | `*.safetensors` ([`safetensors`]), `pytorch_model*.bin` ([`torch`]) | `config.json` ([`huggingface`]), `tokenizer*` |
+//! | Hugging Face | `*.safetensors` ([`safetensors`]), `pytorch_model*.bin` ([`torch`]) | `config.json` (`huggingface`), `tokenizer*` |
 
 pub mod adapter;
-#[doc(hidden)]
-pub mod assemble;
-#[doc(hidden)]
-pub mod card;
+pub(crate) mod assemble;
+pub(crate) mod card;
 pub mod cut;
-#[doc(hidden)]
-pub mod dtype;
+pub(crate) mod dtype;
 pub mod easylm;
 mod family;
-#[doc(hidden)]
-pub mod find;
-#[doc(hidden)]
-pub mod huggingface;
-#[doc(hidden)]
-pub mod hyper;
-#[doc(hidden)]
-pub mod json;
+pub(crate) mod find;
+pub(crate) mod huggingface;
+pub(crate) mod hyper;
+pub(crate) mod json;
 mod larger;
-#[doc(hidden)]
-pub mod meta;
-#[doc(hidden)]
-pub mod names;
+pub(crate) mod meta;
+pub(crate) mod names;
 mod options;
 mod packed;
-#[doc(hidden)]
-pub mod quantized;
+pub(crate) mod quantized;
 pub mod safetensors;
 mod stored;
 pub mod tokenizer;
 pub mod torch;
 mod weights;
-#[doc(hidden)]
-pub mod yaml;
+pub(crate) mod yaml;
 
 use std::path::Path;
 

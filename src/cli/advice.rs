@@ -11,6 +11,7 @@ use crate::{
 fn flag(setting: Setting) -> (&'static str, &'static str) {
     match setting {
         Setting::Context => ("--context", "N"),
+        Setting::Window => ("--ctx-size", "N"),
         Setting::Epsilon => ("--eps", "X"),
         Setting::RopeBase => ("--rope-base", "X"),
         Setting::RopeScale => ("--rope-scale", "N"),

@@ -121,7 +121,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         _ => vec![true; items.len()],
     };
     if let Some(path) = &args.plan {
-        write_small(path, saved(&plan)?.as_bytes(), args.force.force)?;
+        write_small(path, saved(&plan)?.as_bytes(), args.force.existing())?;
     }
     if args.dry_run.dry_run || args.plan.is_some() {
         match args.json.json {
@@ -145,7 +145,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         min_free: args.min_free,
         // Nothing is written by a check, so there is nothing to stop for.
         keep_going: args.keep_going || plan.task == Task::Verify,
-        force: args.force.force,
+        existing: args.force.existing(),
         threads: globals.threads(),
     };
     let people = !args.events && !args.json.json;

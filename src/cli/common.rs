@@ -1,5 +1,6 @@
 //! Flags that several verbs have: one name, one sentence and one place in the help for each.
 
+use crate::bytes::replace::Existing;
 use clap::ArgAction;
 
 /// The heading of what every verb has, after its own flags.
@@ -39,6 +40,13 @@ pub struct ForceArg {
     /// Replace outputs that exist
     #[arg(long)]
     pub force: bool,
+}
+
+impl ForceArg {
+    /// What becomes of outputs that exist.
+    pub fn existing(self) -> Existing {
+        Existing::replaced(self.force)
+    }
 }
 
 /// `--dry-run`, of verbs that write.

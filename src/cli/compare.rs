@@ -9,6 +9,7 @@ use crate::{
         read_text,
         replace::{check_target, write_small},
     },
+    change::report::Detail,
     check::pair::{
         compare::compare,
         page::page,
@@ -17,6 +18,7 @@ use crate::{
     checkpoint::tokenizer::given,
     error::{Error, Result},
     infer::outputs,
+    limits::Limits,
     model::{Model, Stated},
 };
 
@@ -75,9 +77,9 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     // Of the reference for the text alone: what the files hold is compared as they hold it.
     let mut reader = reference.clone();
     if let Some(vocab) = &args.vocab {
-        reader.vocab = given::read(vocab)?;
+        reader.vocab = given::read(vocab, &Limits::DEFAULT)?;
     }
-    args.html.iter().try_for_each(|page| check_target(page, args.force.force, &[]))?;
+    args.html.iter().try_for_each(|page| check_target(page, args.force.existing(), &[]))?;
     let mut candidates = Vec::new();
     let bar = Bar::new(globals, 0);
     for model in models {
@@ -100,12 +102,12 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     drop(bar);
     let report = CompareReport { schema_version: 1, reference: reference_side, candidates };
     if let Some(path) = &args.html {
-        write_small(path, page(&report).as_bytes(), args.force.force)?;
+        write_small(path, page(&report).as_bytes(), args.force.existing())?;
         remark(globals, &format!("wrote {}", path.display()));
     }
     match args.json.json {
         true => json::print(&report)?,
-        false => print(&report.text(globals.verbose > 0))?,
+        false => print(&report.text(Detail::of_each(globals.verbose > 0)))?,
     }
     let same = report.candidates.iter().all(Candidate::same);
     Ok(if same { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -6,6 +6,7 @@ use super::{
     Globals, json, open::input, print, progress::Bar, remark, text, write::make_output_folder,
 };
 use crate::{
+    change::report::Detail,
     change::{
         self, Plan,
         convert::{self, Options},
@@ -113,7 +114,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         change::carry_proved(
             &model,
             &plans,
-            args.write.force(),
+            args.write.existing(),
             &bar,
             &proof(&model, args.write.prove, &bar),
         )?
@@ -125,7 +126,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         json::print(&reports)?;
     } else {
         for report in &reports {
-            print(&text::folded(&report.text(globals.verbose > 0)))?;
+            print(&text::folded(&report.text(Detail::of_each(globals.verbose > 0))))?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -162,7 +163,7 @@ fn export(args: &Args, model: Model, stated: &Stated, globals: &Globals) -> Resu
     advice::word(export.notes.iter_mut());
     export.notes.iter().for_each(|note| remark(globals, note));
     if !args.write.dry_run() {
-        export.write(args.write.force(), &Bar::new(globals, export.total()))?;
+        export.write(args.write.existing(), &Bar::new(globals, export.total()))?;
     }
     let mut names: Vec<&str> = export.files.iter().map(|(name, _)| *name).collect();
     names.push("model.safetensors");

@@ -20,6 +20,7 @@ use crate::{
     container::imatrix::{Importance, Measured, statistics},
     error::{Error, Result},
     infer::{Session, Want, perplexity::windows},
+    limits::Limits,
 };
 
 /// What the person typed.
@@ -63,7 +64,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let mut inputs = Vec::new();
     for path in &args.in_file {
         let input = Input::open(path)?;
-        let measured = Measured::of(&input)?;
+        let measured = Measured::of(&input, &Limits::DEFAULT)?;
         inputs.push((input, measured));
     }
     let stated = inputs.iter().find_map(|(_, measured)| measured.chunk_size.filter(|n| *n > 0));
@@ -77,13 +78,13 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         return show(args, &joined);
     }
     let files: Vec<&Input> = files.iter().collect();
-    check_target(&args.output, args.force.force, &files)?;
+    check_target(&args.output, args.force.existing(), &files)?;
     write(args, globals, joined, chunk_size)
 }
 
 fn collect(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let (loaded, tokens) = args.windows.open(globals)?;
-    check_target(&args.output, args.force.force, &[])?;
+    check_target(&args.output, args.force.existing(), &[])?;
     let context = args.windows.window();
     let bos = loaded.tokenizer.leading_bos();
     let windows: Vec<_> = windows(&tokens, context, bos).take(args.windows.most()).collect();
@@ -132,8 +133,8 @@ fn write(args: &Args, globals: &Globals, measured: Measured, chunk_size: u32) ->
         measured.to_gguf(chunk_size)?
     };
     // As quantize will read it.
-    Importance::of(&Input::memory(&args.output, bytes.clone()))?;
-    write_small(&args.output, &bytes, args.force.force)?;
+    Importance::of(&Input::memory(&args.output, bytes.clone()), &Limits::DEFAULT)?;
+    write_small(&args.output, &bytes, args.force.existing())?;
     let output = args.output.display();
     if args.json.json {
         let report = serde_json::json!({

@@ -132,13 +132,13 @@ fn print_data(
 
 /// Whether a path is a folder of files, each told by itself; that of an adapter is one thing.
 fn holds_files(path: &Path) -> Result<bool> {
-    Ok(path.is_dir() && !checkpoint::adapter::is_adapter(path)?)
+    Ok(path.is_dir() && !checkpoint::adapter::is_adapter(path, &Limits::DEFAULT)?)
 }
 
 /// The facts about one file, and its model where it holds one.
 fn inspect(path: &Path, args: &Args) -> Result<(Facts, Option<Model>)> {
     let options = args.hints.options();
-    if options.format.is_none() && checkpoint::adapter::is_adapter(path)? {
+    if options.format.is_none() && checkpoint::adapter::is_adapter(path, &Limits::DEFAULT)? {
         return adapter(path);
     }
     match container::open(path, &options) {

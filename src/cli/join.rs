@@ -64,7 +64,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     if !args.dry_run.dry_run {
         make_output_folder(output, 1)?;
         let bar = Bar::new(globals, plan.layout.total);
-        change::carry(&model, std::slice::from_ref(&plan), args.force.force, &bar)?;
+        change::carry(&model, std::slice::from_ref(&plan), args.force.existing(), &bar)?;
     }
     tell(&model, &[plan], !args.dry_run.dry_run, args.json.json)
 }
@@ -74,7 +74,7 @@ fn join_pieces(args: &Args, globals: &Globals, pieces: &Pieces) -> Result<ExitCo
         true => pieces.check()?,
         false => {
             make_output_folder(args.output.as_deref(), 1)?;
-            pieces.join(args.force.force, &Bar::new(globals, pieces.len()))?;
+            pieces.join(args.force.existing(), &Bar::new(globals, pieces.len()))?;
         }
     }
     let (output, bytes) = (pieces.output.display().to_string(), pieces.len());

@@ -1,5 +1,6 @@
 //! `regguf man`: the manual page, of the whole command or of one verb.
 
+use crate::bytes::replace::Existing;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -77,7 +78,7 @@ pub fn run(args: &Args, mut command: clap::Command) -> Result<ExitCode> {
         std::fs::create_dir_all(dir).map_err(|error| Error::io(dir, "create", error))?;
         for command in std::iter::once(&command).chain(command.get_subcommands()) {
             let name = command.get_display_name().unwrap_or_else(|| command.get_name());
-            write_small(&dir.join(format!("{name}.1")), &page(command)?, true)?;
+            write_small(&dir.join(format!("{name}.1")), &page(command)?, Existing::Replace)?;
         }
         return Ok(ExitCode::SUCCESS);
     }

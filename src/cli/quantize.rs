@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     bytes::read_text,
+    change::report::Detail,
     change::{
         self, Plan,
         choose::{
@@ -27,6 +28,7 @@ use crate::{
     cli::advice,
     container::imatrix::Importance,
     error::{Error, Result},
+    limits::Limits,
     model::Value,
     quant::QuantType,
 };
@@ -219,7 +221,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let tensor_types = args.tensor_types.read()?;
     let mut importance = Importance::default();
     if let Some(path) = &args.imatrix {
-        importance = Importance::read(path)?;
+        importance = Importance::read(path, &Limits::DEFAULT)?;
         importance.retain(&args.include_weights, &args.exclude_weights);
     }
     let stated = args.write.stated.stated();
@@ -254,7 +256,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
             let bar = Bar::new(globals, total);
             with_threads(call.threads, || {
                 let proof = proof(&model, args.write.prove, &bar);
-                change::carry_proved(&model, &plans, args.write.force(), &bar, &proof)
+                change::carry_proved(&model, &plans, args.write.existing(), &bar, &proof)
             })?
         }
     };
@@ -265,7 +267,9 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         true => json::print(&reports)?,
         false => {
             for report in &reports {
-                print(&text::folded(&report.text(globals.verbose > 0 || args.write.dry_run())))?;
+                print(&text::folded(
+                    &report.text(Detail::of_each(globals.verbose > 0 || args.write.dry_run())),
+                ))?;
             }
         }
     }

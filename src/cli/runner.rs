@@ -14,6 +14,7 @@ use crate::{
     cli::advice,
     error::{Error, Result},
     infer::{Precision, Tokenizer, Weights},
+    limits::Limits,
     model::{Hyper, Stated, loader::Content},
 };
 
@@ -55,7 +56,7 @@ impl Loaded {
             Hyper::of(&model, stated)?.amend(&mut model.metadata);
         }
         if let Some(path) = &stated.vocab {
-            model.vocab = given::read(path)?;
+            model.vocab = given::read(path, &Limits::DEFAULT)?;
         }
         lora.add_to(&mut model, stated)?;
         let weights = Weights::computed(&model, precision)?;

@@ -71,7 +71,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     if !args.dry_run.dry_run {
         make_output_folder(args.output.as_deref(), 1)?;
         let bar = Bar::new(globals, plans.iter().map(|plan| plan.layout.total).sum());
-        change::carry(&model, &plans, args.force.force, &bar)?;
+        change::carry(&model, &plans, args.force.existing(), &bar)?;
     }
     tell(&model, &plans, !args.dry_run.dry_run, args.json.json)
 }

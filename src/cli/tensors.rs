@@ -76,9 +76,9 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
                 let what = format!("--npy takes one tensor, {} are named", tensors.len());
                 return Err(Error::usage(format!("{what}: --npz takes them all")));
             };
-            npy::one(&model, tensor, path, args.force.force, &bar())?;
+            npy::one(&model, tensor, path, args.force.existing(), &bar())?;
         }
-        (_, Some(path), _) => npy::all(&model, &tensors, path, args.force.force, &bar())?,
+        (_, Some(path), _) => npy::all(&model, &tensors, path, args.force.existing(), &bar())?,
         (_, _, Some(rows)) => return print_rows(args, &model, &tensors, rows),
         _ => return print_statistics(args, &model, &tensors),
     }

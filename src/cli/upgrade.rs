@@ -14,6 +14,8 @@ use super::{
     write::{check_not_made, make_output_folder},
 };
 use crate::{
+    bytes::replace::Existing,
+    change::report::Detail,
     change::{self, Plan, graft::Graft, report::Report, upgrade::Options},
     check::pair::{
         orders::Orders,
@@ -23,6 +25,7 @@ use crate::{
     cli::advice,
     error::{Error, Result},
     infer::{Precision, outputs},
+    limits::Limits,
     model::{Model, lora},
     remedy::Note,
 };
@@ -101,20 +104,20 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let outcome = match args.write.dry_run() {
         true => None,
         false => {
-            if args.write.output.is_none() && !args.write.force() {
+            if args.write.output.is_none() && args.write.existing() == Existing::Keep {
                 check_not_made(&plan, &args.input)?;
             }
             make_output_folder(args.write.output.as_deref(), 1)?;
             let bar = Bar::new(globals, plan.layout.total);
             let (plans, proof) =
                 (std::slice::from_ref(&plan), proof(&model, args.write.prove && !is_adapter, &bar));
-            change::carry_proved(&model, plans, args.write.force(), &bar, &proof)?.pop()
+            change::carry_proved(&model, plans, args.write.existing(), &bar, &proof)?.pop()
         }
     };
     let report = advice::report(Report::new(&model, &plan, outcome.as_ref()));
     match args.write.json() {
         true => json::print(&report)?,
-        false => print(&text::folded(&report.text(globals.verbose > 0)))?,
+        false => print(&text::folded(&report.text(Detail::of_each(globals.verbose > 0))))?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -154,7 +157,7 @@ fn one_file(input: &Path, rest: &[PathBuf]) -> Result<()> {
         };
         return Err(Error::usage(format!("upgrade takes one model: {next}")));
     }
-    if !input.is_dir() || adapter::is_adapter(input)? {
+    if !input.is_dir() || adapter::is_adapter(input, &Limits::DEFAULT)? {
         return Ok(());
     }
     let next = format!(

@@ -1,5 +1,6 @@
 //! `regguf verify`: is my download good?
 
+use crate::bytes::replace::Existing;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -83,6 +84,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         deep: args.deep,
         threads,
         base: args.base.as_deref().map(adapter::base).transpose()?,
+        ..Options::default()
     };
     let mut result = verify(&args.paths, &options, &bar);
     advice::findings(result.files.iter_mut().flat_map(|file| &mut file.findings));
@@ -132,7 +134,7 @@ fn write_lists(args: &Args, threads: usize, bar: Bar) -> Result<ExitCode> {
             eprintln!("regguf: no list was written for {}", folder.display());
             return Ok(ExitCode::from(1));
         }
-        for list in lists::write(folder, threads, args.force, &bar)? {
+        for list in lists::write(folder, threads, Existing::replaced(args.force), &bar)? {
             out.push_str(&format!("{}\n", list.display()));
             written.push(list.display().to_string());
         }

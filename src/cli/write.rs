@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::common::{DryRunArg, ForceArg, JsonArg, OUTPUT};
 use crate::{
+    bytes::replace::Existing,
     bytes::{Input, replace::make_folder},
     change::{Plan, output::is_written_as_folder, upgrade::Options},
     error::{Error, Result},
@@ -44,9 +45,9 @@ impl WriteArgs {
         self.dry_run.dry_run
     }
 
-    /// Whether outputs that exist are replaced.
-    pub fn force(&self) -> bool {
-        self.force.force
+    /// What becomes of outputs that exist.
+    pub fn existing(&self) -> Existing {
+        self.force.existing()
     }
 
     /// Whether the report is JSON.

@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 pub use self::measured::Measured;
-use crate::{bytes::Input, error::Result};
+use crate::{bytes::Input, error::Result, limits::Limits};
 
 mod measured;
 pub mod statistics;
@@ -29,16 +29,16 @@ impl Importance {
     ///
     /// # Errors
     /// Where it cannot be read, breaks the rules of its format, holds nothing or an infinite number.
-    pub fn read(path: &Path) -> Result<Importance> {
-        Importance::of(&Input::open(path)?)
+    pub fn read(path: &Path, limits: &Limits) -> Result<Importance> {
+        Importance::of(&Input::open(path)?, limits)
     }
 
     /// Reads an opened file of either kind.
     ///
     /// # Errors
     /// As [`Importance::read`].
-    pub fn of(input: &Input) -> Result<Importance> {
-        let measured = Measured::of(input)?;
+    pub fn of(input: &Input, limits: &Limits) -> Result<Importance> {
+        let measured = Measured::of(input, limits)?;
         let texts = measured.datasets.iter();
         Ok(Importance {
             file: input.name(),
@@ -88,7 +88,8 @@ mod tests {
         let all = measured.to_gguf(1).unwrap();
         let kept = |include: &[&str], exclude: &[&str]| {
             let own = |names: &[&str]| names.iter().map(|&n| n.to_owned()).collect::<Vec<_>>();
-            let mut all = Importance::of(&Input::memory("i.gguf", all.clone())).unwrap();
+            let mut all =
+                Importance::of(&Input::memory("i.gguf", all.clone()), &Limits::DEFAULT).unwrap();
             all.retain(&own(include), &own(exclude));
             all.entries.into_keys().collect::<Vec<_>>()
         };

@@ -13,8 +13,7 @@ mod lookalike;
 mod missing;
 mod options;
 mod parts;
-#[doc(hidden)]
-pub mod pieces;
+pub(crate) mod pieces;
 mod plausible;
 mod set;
 #[doc(hidden)]

@@ -181,7 +181,7 @@ impl<'w> Session<'w> {
             let (len, free) = (tokens.len(), self.cache.free());
             let what =
                 format!("{len} tokens do not fit into the {free} free places of the context");
-            return Err(Error::unsupported(what, "give a larger context with -c"));
+            return Err(Error::unsupported(what, Setting::Window.to("give a larger context")));
         }
         if let Some(token) = tokens.iter().find(|t| **t as usize >= config.vocab) {
             let what = format!("token {token} is outside the {} of the model", config.vocab);

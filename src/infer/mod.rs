@@ -6,30 +6,24 @@
 //! give the same bits. Several tokens at once do so whatever types hold the weights; one token alone is
 //! summed otherwise where those are K-quants ([`whole`]).
 
-#[doc(hidden)]
-pub mod cache;
+pub(crate) mod cache;
 pub mod config;
 #[doc(hidden)]
 pub mod dot;
 mod finder;
 pub mod forward;
-#[doc(hidden)]
-pub mod functions;
+pub(crate) mod functions;
 #[doc(hidden)]
 pub mod fused;
 mod imatrix;
-#[doc(hidden)]
-pub mod layer;
-#[doc(hidden)]
-pub mod matrix;
-#[doc(hidden)]
-pub mod numbers;
+pub(crate) mod layer;
+pub(crate) mod matrix;
+pub(crate) mod numbers;
 pub mod outputs;
 #[doc(hidden)]
 pub mod panel;
 pub mod perplexity;
-#[doc(hidden)]
-pub mod rope;
+pub(crate) mod rope;
 mod rounded;
 pub mod sample;
 pub mod template;

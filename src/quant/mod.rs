@@ -11,20 +11,16 @@ pub mod grid;
 pub mod half;
 #[doc(hidden)]
 pub mod isa;
-#[doc(hidden)]
-pub mod layout;
-#[doc(hidden)]
-pub mod loss;
+pub(crate) mod layout;
+pub(crate) mod loss;
 #[doc(hidden)]
 pub mod permute;
-#[doc(hidden)]
-pub mod product;
+pub(crate) mod product;
 mod recast;
 #[doc(hidden)]
 pub mod recipe;
 mod relay;
-#[doc(hidden)]
-pub mod successor;
+pub(crate) mod successor;
 mod ternary;
 mod types;
 

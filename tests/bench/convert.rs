@@ -7,6 +7,7 @@ use std::{fs, path::Path};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use regguf::{
+    Existing,
     change::{self, convert},
     checkpoint,
 };
@@ -73,7 +74,7 @@ fn benchmark(c: &mut Criterion) {
                 ..convert::Options::default()
             };
             let (model, plans) = convert::plan(model, &options).unwrap();
-            change::carry(&model, &plans, true, &()).unwrap()
+            change::carry(&model, &plans, Existing::Replace, &()).unwrap()
         });
     });
 }

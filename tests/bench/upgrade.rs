@@ -12,6 +12,7 @@ use std::{
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use regguf::{
+    Existing,
     change::{self, upgrade::Options},
     container::{self, OpenOptions},
 };
@@ -73,7 +74,7 @@ fn benchmark(c: &mut Criterion) {
                 let model = container::open(&input, &OpenOptions::default()).unwrap();
                 let options = Options { output: Some(output.clone()), ..Options::default() };
                 let (model, plan) = change::upgrade::plan(model, &options).unwrap();
-                change::carry(&model, &[plan], false, &()).unwrap()
+                change::carry(&model, &[plan], Existing::Keep, &()).unwrap()
             };
             b.iter_batched(free, |()| upgrade(), BatchSize::PerIteration);
         });

@@ -4,6 +4,7 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use regguf::{
+    change::report::Detail,
     change::{convert, report::Report},
     checkpoint::{self, Options},
     error::Result,
@@ -176,7 +177,7 @@ fn matrices_of_eight_bit_floats_are_the_numbers_of_the_formula() {
         assert!(note.is_some_and(|note| note.contains("FP8")), "{:?}", ours.notes);
         let auto = convert::Options { types: vec!["auto".to_owned()], ..Default::default() };
         let (ours, plans) = convert::plan(ours, &auto).unwrap();
-        let said = Report::new(&ours, &plans[0], None).text(false);
+        let said = Report::new(&ours, &plans[0], None).text(Detail::Kinds);
         assert!(said.contains("14 tensors  f32                          computed"), "{said}");
     }
 }

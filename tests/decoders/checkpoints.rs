@@ -7,6 +7,7 @@ use std::{
 };
 
 use regguf::{
+    Existing,
     change::{self, convert, export, upgrade},
     checkpoint, container,
     infer::{Sampler, Sampling, Session, Want, Weights},
@@ -113,7 +114,7 @@ fn converted(folder: &Path) -> PathBuf {
         ..convert::Options::default()
     };
     let (model, plans) = convert::plan(model, &options).unwrap();
-    change::carry(&model, &plans, false, &()).unwrap();
+    change::carry(&model, &plans, Existing::Keep, &()).unwrap();
     plans[0].output.clone()
 }
 
@@ -276,7 +277,7 @@ fn gguf_goes_back_to_the_checkpoint_that_it_was_made_of() {
             }
             export => export.unwrap_or_else(|error| panic!("{name}: {error}")),
         };
-        export.write(false, &()).unwrap();
+        export.write(Existing::Keep, &()).unwrap();
         let made = tensors_of(&fs::read(back.join("model.safetensors")).unwrap());
         let mut wanted = tensors_of(&safetensors(&known));
         // What GGUF has no place for: tables that are computed.

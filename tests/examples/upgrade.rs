@@ -3,7 +3,7 @@
 use regguf::{
     Job, Proof, Writing,
     bytes::Progress,
-    change::upgrade::Options,
+    change::{report::Detail, upgrade::Options},
     error::{Error, Result},
 };
 
@@ -28,7 +28,7 @@ fn main() -> Result<()> {
         println!("assumed: {} = {}", assumed.key, assumed.value);
     }
     for report in job.write(&Writing::default().proof(Proof::Text).progress(&Dots))? {
-        println!("{}", report.text(false));
+        println!("{}", report.text(Detail::Kinds));
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ use std::{cell::OnceCell, fs, path::Path};
 
 use regguf::{
     bytes::{Input, Source},
+    change::report::Detail,
     change::{report::Report, upgrade},
     check::{
         files::{
@@ -108,7 +109,7 @@ fn used(model: &Model) {
     let to = ["gguf-v3", "gguf-v1", "ggjt-v3", "ggml"][model.tensors.len() % 4];
     let options = upgrade::Options { to: Some(to.to_owned()), ..Default::default() };
     if let Some((model, plan)) = taken(upgrade::plan(model.clone(), &options)) {
-        Report::new(&model, &plan, None).text(true);
+        Report::new(&model, &plan, None).text(Detail::Tensors);
     }
 }
 
@@ -239,21 +240,22 @@ fn one_pickle(bytes: &[u8]) {
 }
 
 fn sentencepiece(bytes: &[u8]) {
-    if let Some(model) = taken(SentencePiece::parse("tokenizer.model", bytes)) {
+    if let Some(model) = taken(SentencePiece::parse("tokenizer.model", bytes, &Limits::DEFAULT)) {
         encode(&model.vocab());
     }
 }
 
 fn byte_ranks(bytes: &[u8]) {
     if tiktoken::is_tiktoken(bytes)
-        && let Some(vocab) = taken(tiktoken::parse("tokenizer.model", bytes, bytes.len() % 2 == 1))
+        && let Some(vocab) =
+            taken(tiktoken::parse("tokenizer.model", bytes, bytes.len() % 2 == 1, &Limits::DEFAULT))
     {
         encode(&vocab);
     }
 }
 
 fn tokenizer_json(bytes: &[u8]) {
-    if let Some(read) = taken(TokenizerJson::parse("tokenizer.json", bytes)) {
+    if let Some(read) = taken(TokenizerJson::parse("tokenizer.json", bytes, &Limits::DEFAULT)) {
         encode(&read.vocab);
     }
 }
@@ -275,7 +277,7 @@ fn lists(bytes: &[u8]) {
 }
 
 fn imatrix(bytes: &[u8]) {
-    taken(Importance::of(&memory(bytes)));
+    taken(Importance::of(&memory(bytes), &Limits::DEFAULT));
 }
 
 /// Rows of the type that the first byte names: every instruction set gives the same weights, two turns

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use regguf::Existing;
 use regguf::check::files::digest::{Algorithm, of_bytes};
 use regguf::check::files::lists;
 use regguf::check::files::{Options, Status, verify};
@@ -168,7 +169,7 @@ fn written_lists_leave_others_alone_and_bless_nothing_damaged() {
     let folder = folder_with(|_| ());
     let theirs = folder.path().join("SHA256SUMS");
     fs::write(&theirs, "# theirs\n").expect("writable");
-    lists::write(folder.path(), 1, true, &()).expect("lists");
+    lists::write(folder.path(), 1, Existing::Replace, &()).expect("lists");
     assert_eq!(fs::read_to_string(&theirs).expect("readable"), "# theirs\n");
     assert!(folder.path().join("regguf.SHA256SUMS").exists());
     assert_eq!(lists::damaged(folder.path()).expect("listable"), []);

@@ -42,16 +42,16 @@ pub(super) enum Held {
 
 /// Opens a file, and with the first of a set the others; a later one by itself where the set is looked
 /// at elsewhere (`alone`). Raw weights are opened each by itself.
-pub(super) fn held(path: &Path, alone: bool) -> Held {
+pub(super) fn held(path: &Path, alone: bool, limits: &Limits) -> Held {
     if is_weights(path) {
         // Of an adapter its settings say more, where they are there.
-        let adapter = match checkpoint::adapter::is_adapter(path) {
-            Ok(true) => checkpoint::adapter::open(path, &Limits::DEFAULT),
-            _ => checkpoint::alone(path, &Limits::DEFAULT),
+        let adapter = match checkpoint::adapter::is_adapter(path, limits) {
+            Ok(true) => checkpoint::adapter::open(path, limits),
+            _ => checkpoint::alone(path, limits),
         };
         let opened = match adapter {
             Err(Error::Unknown { .. } | Error::Unsupported { .. }) => {
-                checkpoint::alone(path, &Limits::DEFAULT)
+                checkpoint::alone(path, limits)
             }
             opened => opened,
         };
@@ -60,7 +60,7 @@ pub(super) fn held(path: &Path, alone: bool) -> Held {
             Err(error) => Held::Told(fault(path, &error)),
         };
     }
-    let options = OpenOptions::default();
+    let options = OpenOptions { limits: *limits, ..OpenOptions::default() };
     if let Some(piece) = pieces::later(path) {
         return Held::Told(Finding::note("piece", piece));
     }
@@ -99,8 +99,8 @@ fn verdict(path: &Path) -> Option<Verdict> {
 }
 
 /// The model that a file is or begins, where nothing is wrong with it.
-pub(super) fn model(path: &Path) -> Option<Box<Model>> {
-    match held(path, false) {
+pub(super) fn model(path: &Path, limits: &Limits) -> Option<Box<Model>> {
+    match held(path, false, limits) {
         Held::Model(model) => Some(model),
         _ => None,
     }
@@ -149,7 +149,7 @@ pub(super) fn check(
 /// What is wrong with a file by itself, its bytes unread but for what its structure needs.
 pub(super) fn damage(path: &Path) -> Option<Finding> {
     let size = path.metadata().map_or(0, |m| m.len());
-    let found = match held(path, false) {
+    let found = match held(path, false, &Limits::DEFAULT) {
         Held::Model(model) => check(path, &model, false, &|_| ()),
         Held::Later(model) => check_later(path, &model),
         Held::Told(finding) => vec![finding],
@@ -220,9 +220,9 @@ pub(super) fn check_folder(folder: &Path) -> Option<Vec<Finding>> {
 }
 
 /// Compares the tensors of a model with the list that knows them, if one does.
-pub(super) fn compare_tensors(path: &Path) -> Option<Finding> {
+pub(super) fn compare_tensors(path: &Path, limits: &Limits) -> Option<Finding> {
     let listed = tensors::listed(path)?;
-    let model = model(path)?;
+    let model = model(path, limits)?;
     Some(match tensors::sums(&model, &|_| ()) {
         Ok(found) => tensors::compare(&found, &listed),
         Err(error) => fault(path, &error),

@@ -3,6 +3,7 @@
 //! The first two are read by `sha256sum -c` and `md5sum -c` anywhere. All three name files relative
 //! to the folder, in the order of their names.
 
+use crate::bytes::replace::Existing;
 use std::path::{Path, PathBuf};
 
 use walkdir::WalkDir;
@@ -17,6 +18,7 @@ use crate::bytes::{
 };
 use crate::check::Finding;
 use crate::error::{Error, Result};
+use crate::limits::Limits;
 
 /// The lists that [`write()`] makes.
 pub const SHA256SUMS: &str = "SHA256SUMS";
@@ -26,17 +28,17 @@ pub const CHECKLIST: &str = "checklist.chk";
 /// Digests every file below `folder` in one read each and writes the lists into it.
 ///
 /// # Errors
-/// Where a list of an earlier call exists and `force` is not given, where a file
+/// Where a list of an earlier call exists and `existing` is not given, where a file
 /// cannot be read or changes meanwhile, where a name cannot be written in a list.
 pub fn write(
     folder: &Path,
     threads: usize,
-    force: bool,
+    existing: Existing,
     progress: &dyn Progress,
 ) -> Result<Vec<PathBuf>> {
     let targets = [own(folder, SHA256SUMS), own(folder, CHECKLIST), folder.join(TENSORSUMS)];
     for target in &targets {
-        check_target(target, force, &[])?;
+        check_target(target, existing, &[])?;
     }
     let files = files_of(folder)?;
     if files.is_empty() {
@@ -68,14 +70,14 @@ pub fn write(
     let mut tensors = TensorList::new();
     for path in &files {
         // What is no whole model has no tensors to list; verifying says why.
-        if let Some(model) = contents::model(path) {
+        if let Some(model) = contents::model(path, &Limits::DEFAULT) {
             tensors.insert(name_in(folder, path)?, sums(&model, &|_| ())?);
         }
     }
     let mut written = Vec::new();
     for (target, text) in targets.into_iter().zip([sha256, md5, to_text(&tensors)]) {
         if !text.is_empty() {
-            write_small(&target, text.as_bytes(), force)?;
+            write_small(&target, text.as_bytes(), existing)?;
             written.push(target);
         }
     }

@@ -23,7 +23,7 @@ use serde::Serialize;
 pub use verify::verify;
 
 use super::Finding;
-use crate::model::Model;
+use crate::{limits::Limits, model::Model};
 use digest::Digest;
 
 /// How to verify.
@@ -41,6 +41,8 @@ pub struct Options {
     pub threads: usize,
     /// The model that adapters belong to.
     pub base: Option<Model>,
+    /// What files may ask for.
+    pub limits: Limits,
 }
 
 /// What became of one file.

@@ -140,7 +140,7 @@ fn compare(
     checked: &mut Checked,
 ) {
     let path = &subject.path;
-    let held = contents::held(path, all.is_later(path));
+    let held = contents::held(path, all.is_later(path), &options.limits);
     let &Found { size, digests: found, zeros } = found;
     let mut inside = match &held {
         Held::Model(model) => {
@@ -206,7 +206,7 @@ fn compare(
     checked.findings.extend(fresh);
     checked.confirmed = as_claimed;
     if !checked.confirmed {
-        let compared = contents::compare_tensors(path);
+        let compared = contents::compare_tensors(path, &options.limits);
         checked.confirmed = wrong.is_none() && compared.as_ref().is_some_and(is_good);
         checked.findings.extend(compared);
     }

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::compare::{Comparison, TensorDifference, Verdict};
 use crate::{
+    change::report::Detail,
     infer::{Outputs, Perplexity},
     quant::QuantType,
     size,
@@ -133,8 +134,8 @@ fn main_kind(comparison: &Comparison, pick: fn(&TensorDifference) -> &str) -> St
 }
 
 impl CompareReport {
-    /// The report for people; `verbose` lists every tensor.
-    pub fn text(&self, verbose: bool) -> String {
+    /// The report for people.
+    pub fn text(&self, detail: Detail) -> String {
         let mut out = String::new();
         for c in &self.candidates {
             let _ = writeln!(
@@ -153,7 +154,7 @@ impl CompareReport {
             c.comparison.vocab.iter().chain(&c.comparison.vocab_added).for_each(|line| {
                 let _ = writeln!(out, "  vocabulary: {line}");
             });
-            tensors(&mut out, &c.comparison, verbose);
+            tensors(&mut out, &c.comparison, detail);
             let ppl =
                 |side: &Side| side.perplexity.map(|p| format!("{:.4} ± {:.4}", p.value, p.error));
             if let (Some(a), Some(b)) = (ppl(&self.reference), ppl(&c.side)) {
@@ -180,7 +181,7 @@ impl CompareReport {
     }
 }
 
-fn tensors(out: &mut String, comparison: &Comparison, verbose: bool) {
+fn tensors(out: &mut String, comparison: &Comparison, detail: Detail) {
     for (label, names) in [
         ("only in the first", &comparison.only_first),
         ("only in the second", &comparison.only_second),
@@ -190,14 +191,17 @@ fn tensors(out: &mut String, comparison: &Comparison, verbose: bool) {
         }
     }
     let differing = comparison.tensors.iter().filter(|t| t.verdict != Verdict::SameBytes);
-    let shown: Vec<_> =
-        if verbose { comparison.tensors.iter().collect() } else { differing.collect() };
+    let shown: Vec<_> = if detail == Detail::Tensors {
+        comparison.tensors.iter().collect()
+    } else {
+        differing.collect()
+    };
     if shown.is_empty() {
         let _ = writeln!(out, "  all {} tensors have the same bytes", comparison.tensors.len());
         return;
     }
     const MOST: usize = 24;
-    let most = if verbose { shown.len() } else { MOST };
+    let most = if detail == Detail::Tensors { shown.len() } else { MOST };
     let widest = shown.iter().take(most).map(|t| t.name.chars().count()).max().unwrap_or(0).max(32);
     let _ = writeln!(
         out,

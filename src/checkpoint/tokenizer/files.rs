@@ -221,6 +221,7 @@ mod tests {
     use crate::checkpoint::tokenizer::{
         json::TokenizerJson, sentencepiece::SentencePiece, tiktoken,
     };
+    use crate::limits::Limits;
 
     #[test]
     fn a_written_model_reads_as_the_same_vocabulary() {
@@ -233,18 +234,19 @@ mod tests {
             bos: Some(1),
             ..Vocab::default()
         };
-        let read = SentencePiece::parse("tokenizer.model", &model(&vocab)).unwrap();
+        let read =
+            SentencePiece::parse("tokenizer.model", &model(&vocab), &Limits::DEFAULT).unwrap();
         assert_eq!(read.vocab(), vocab);
     }
 
     #[test]
     fn a_written_tokenizer_json_reads_as_the_same_vocabulary() {
         let list = b"YQ== 0\nYg== 1\nYWI= 2\nYmE= 3\nYWJh 4\n";
-        let vocab = tiktoken::parse("tokenizer.model", list, false).unwrap();
+        let vocab = tiktoken::parse("tokenizer.model", list, false, &Limits::DEFAULT).unwrap();
         let mut notes = Notes::default();
         let files = files(&vocab, &mut notes);
         let (_, bytes) = files.iter().find(|(name, _)| *name == "tokenizer.json").unwrap();
-        let read = TokenizerJson::parse("tokenizer.json", bytes).unwrap();
+        let read = TokenizerJson::parse("tokenizer.json", bytes, &Limits::DEFAULT).unwrap();
         // The end of a text is named in tokenizer_config.json.
         assert_eq!(Vocab { eos: vocab.eos, ..read.vocab }, vocab);
         assert!(notes.is_empty() && read.notes.is_empty(), "{notes:?} {:?}", read.notes);

@@ -1,4 +1,4 @@
-//! The vocabulary that a person names with `--vocab`.
+//! The vocabulary that a person names.
 
 use std::path::{Path, PathBuf};
 
@@ -7,6 +7,7 @@ use crate::{
     checkpoint::json,
     error::{Error, Result},
     format::{catalog, container::Spelling},
+    limits::Limits,
     model::{Vocab, spelling},
     remedy::Setting,
 };
@@ -15,15 +16,17 @@ use crate::{
 ///
 /// # Errors
 /// Where there is none, or it is neither.
-pub fn read(path: &Path) -> Result<Vocab> {
+pub fn read(path: &Path, limits: &Limits) -> Result<Vocab> {
     let file = file(path)?;
-    let Some(bytes) = json::bytes(&file)? else { return Ok(SentencePiece::open(&file)?.vocab()) };
+    let Some(bytes) = json::bytes(&file)? else {
+        return Ok(SentencePiece::open(&file, limits)?.vocab());
+    };
     let name = file.display().to_string();
     match bytes.iter().find(|byte| !byte.is_ascii_whitespace()) {
-        Some(b'{') => Ok(TokenizerJson::parse(&name, &bytes)?.vocab),
-        _ if tiktoken::is_tiktoken(&bytes) => tiktoken::byte_pairs(&name, &bytes),
+        Some(b'{') => Ok(TokenizerJson::parse(&name, &bytes, limits)?.vocab),
+        _ if tiktoken::is_tiktoken(&bytes) => tiktoken::byte_pairs(&name, &bytes, limits),
         Some(b'[') => words(&name, &bytes),
-        _ => Ok(SentencePiece::parse(&name, &bytes)?.vocab()),
+        _ => Ok(SentencePiece::parse(&name, &bytes, limits)?.vocab()),
     }
 }
 

@@ -167,7 +167,7 @@ impl TokenizerJson {
     ///
     /// # Errors
     /// Where it is no such JSON, or a kind of tokenizer that GGUF's LLaMA files cannot hold.
-    pub fn parse(file: &str, bytes: &[u8]) -> Result<TokenizerJson> {
+    pub fn parse(file: &str, bytes: &[u8], limits: &Limits) -> Result<TokenizerJson> {
         let malformed = |at, field: &str, found: String, wanted: &str| {
             Error::Malformed(Box::new(Malformed {
                 file: file.to_owned(),
@@ -202,7 +202,7 @@ impl TokenizerJson {
             return Err(malformed(0, "model.vocab", "no tokens".into(), "a vocabulary"));
         };
         // Ids may have holes, but not more than some reserved ranges.
-        let most = Limits::DEFAULT.tokens.min(count as u64 + (1 << 17));
+        let most = limits.tokens.min(count as u64 + (1 << 17));
         if u64::from(*last) >= most {
             let found = format!("id {last} among {count} tokens");
             return Err(malformed(0, "model.vocab", found, &format!("ids below {most}")));

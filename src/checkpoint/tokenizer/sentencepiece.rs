@@ -81,18 +81,18 @@ impl SentencePiece {
     ///
     /// # Errors
     /// As [`SentencePiece::parse`], or where it cannot be read.
-    pub fn open(path: &Path) -> Result<SentencePiece> {
+    pub fn open(path: &Path, limits: &Limits) -> Result<SentencePiece> {
         let input = Input::open(path)?;
         let mut bytes = vec![0; usize::try_from(input.len().min(LONGEST)).unwrap_or(0)];
         input.read_at(0, &mut bytes)?;
-        SentencePiece::parse(&input.name(), &bytes)
+        SentencePiece::parse(&input.name(), &bytes, limits)
     }
 
     /// Reads the protobuf `bytes` of the file called `file`.
     ///
     /// # Errors
     /// Where the bytes are no such model, with the offset and field.
-    pub fn parse(file: &str, bytes: &[u8]) -> Result<SentencePiece> {
+    pub fn parse(file: &str, bytes: &[u8], limits: &Limits) -> Result<SentencePiece> {
         let mut model = SentencePiece {
             pieces: Vec::new(),
             algorithm: Algorithm::Unigram,
@@ -109,8 +109,8 @@ impl SentencePiece {
         whole.each("model", |number, at, value| {
             match (number, value) {
                 (1, Field::Bytes(bytes, at)) => {
-                    if model.pieces.len() as u64 >= Limits::DEFAULT.tokens {
-                        let most = format!("at most {} pieces", Limits::DEFAULT.tokens);
+                    if model.pieces.len() as u64 >= limits.tokens {
+                        let most = format!("at most {} pieces", limits.tokens);
                         return Err(whole.malformed(at, "pieces", &"more", &most));
                     }
                     let field = format!("pieces[{}]", model.pieces.len());

@@ -67,15 +67,15 @@ pub fn is_tiktoken(bytes: &[u8]) -> bool {
 ///
 /// # Errors
 /// Where a line is no token and rank, or the ranks are not each number once.
-pub fn parse(file: &str, bytes: &[u8], later: bool) -> Result<Vocab> {
-    byte_pairs(file, bytes).map(|vocab| with_special(vocab, later))
+pub fn parse(file: &str, bytes: &[u8], later: bool, limits: &Limits) -> Result<Vocab> {
+    byte_pairs(file, bytes, limits).map(|vocab| with_special(vocab, later))
 }
 
 /// Reads the list in `bytes`, of the file called `file`: tokens and merges, and nothing that no file holds.
 ///
 /// # Errors
 /// Where a line is no token and rank, or the ranks are not each number once.
-pub fn byte_pairs(file: &str, bytes: &[u8]) -> Result<Vocab> {
+pub fn byte_pairs(file: &str, bytes: &[u8], limits: &Limits) -> Result<Vocab> {
     let mut ranks = HashMap::new();
     let mut at = 0;
     if bytes.len() > LONGEST {
@@ -107,7 +107,7 @@ pub fn byte_pairs(file: &str, bytes: &[u8]) -> Result<Vocab> {
             let found = String::from_utf8_lossy(text.get(..40).unwrap_or(text)).into_owned();
             return Err(malformed(&format!("{found:?}"), "a token in base64 and its rank"));
         };
-        if rank != id || u64::from(id) >= Limits::DEFAULT.tokens {
+        if rank != id || u64::from(id) >= limits.tokens {
             return Err(malformed(&format!("rank {rank}"), "ranks from 0 on, one a line"));
         }
         if token.len() > LONGEST_TOKEN {
@@ -217,7 +217,7 @@ mod tests {
         assert!(is_tiktoken(LIST.as_bytes()));
         let tokens = ["a", "b", "ab", "ba", "aba"].map(|token| token.as_bytes().to_vec());
         assert_eq!(list(tokens.into_iter()), LIST.as_bytes());
-        let vocab = parse("tokenizer.model", LIST.as_bytes(), false).unwrap();
+        let vocab = parse("tokenizer.model", LIST.as_bytes(), false, &Limits::DEFAULT).unwrap();
         let texts: Vec<_> = vocab.tokens.iter().map(|t| str::from_utf8(t).unwrap()).collect();
         assert_eq!(texts[..6], ["a", "b", "ab", "ba", "aba", "<|begin_of_text|>"]);
         assert_eq!(
@@ -230,7 +230,7 @@ mod tests {
             [&b"a b"[..], b"b a", b"a ba", b"ab a"]
         );
         assert_eq!((vocab.bos, vocab.eos, vocab.len()), (Some(5), Some(6), 261));
-        let later = parse("tokenizer.model", LIST.as_bytes(), true).unwrap();
+        let later = parse("tokenizer.model", LIST.as_bytes(), true, &Limits::DEFAULT).unwrap();
         assert_eq!(later.tokens.get(5 + 10).unwrap(), b"<|python_tag|>");
         assert_eq!(later.tokens.get(5 + 11).unwrap(), b"<|reserved_special_token_3|>");
         assert_eq!(later.tokens.get(260).unwrap(), b"<|reserved_special_token_247|>");
@@ -245,11 +245,12 @@ mod tests {
             ("rank 1 at 0x7", "YQ== 0\nYg==\n"),
             ("rank 0 at 0x0", "\n"),
         ] {
-            let error = parse("t", list.as_bytes(), false).unwrap_err().to_string();
+            let error =
+                parse("t", list.as_bytes(), false, &Limits::DEFAULT).unwrap_err().to_string();
             assert!(error.contains(what), "{list:?}: {error}");
         }
         let long = format!("{} 0\n", "YWJj".repeat(LONGEST_TOKEN / 3 + 1));
-        let error = parse("t", long.as_bytes(), false).unwrap_err().to_string();
+        let error = parse("t", long.as_bytes(), false, &Limits::DEFAULT).unwrap_err().to_string();
         assert!(error.contains("a token of 258 bytes") && error.len() < 200, "{error}");
         assert!(!is_tiktoken(b"\n\x0e\n\x05<unk>\x15\0\0\0\0\x18\x02"));
     }

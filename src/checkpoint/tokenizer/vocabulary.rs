@@ -15,6 +15,7 @@ use crate::{
     checkpoint::{Misfit, Options, family, find, json},
     error::{Error, Result},
     format::family::Pieces,
+    limits::Limits,
     model::{Hyper, Scaling, TokenKind, Value, Vocab},
     remedy::{Notes, Remedy, Setting},
 };
@@ -50,19 +51,19 @@ pub fn read(
 ) -> Result<Read> {
     let rows = hyper.sizes.get("n_vocab").and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
     let mut read = Read::default();
-    let from_json = tokenizer_json(folder)?;
+    let from_json = tokenizer_json(folder, &options.limits)?;
     let settings = json::read(&folder.join("tokenizer_config.json"))?;
     let model = tokenizer_model(folder, config.is_none())?;
     let ranks = model.as_ref().is_some_and(|(_, bytes)| tiktoken::is_tiktoken(bytes));
     match (model, from_json) {
         (Some((name, bytes)), None) if ranks => {
             let later = matches!(hyper.scaling, Scaling::Llama3 { .. });
-            read.vocab = tiktoken::parse(&name, &bytes, later)?;
+            read.vocab = tiktoken::parse(&name, &bytes, later, &options.limits)?;
             let version = if later { "3.1" } else { "3" };
             read.notes.push(format!("special tokens are those of LLaMA {version}"));
         }
         (Some((name, bytes)), from_json) if !ranks => {
-            let parsed = SentencePiece::parse(&name, &bytes)?;
+            let parsed = SentencePiece::parse(&name, &bytes, &options.limits)?;
             read.vocab = parsed.vocab();
             read.vocab.pre = "default".to_owned();
             let pieces = &hyper.family.family.pieces;
@@ -153,11 +154,11 @@ fn tokenizer_model(folder: &Path, above: bool) -> Result<Option<(String, Vec<u8>
     Ok(None)
 }
 
-/// `tokenizer.json`; the inner result is its own trouble.
-fn tokenizer_json(folder: &Path) -> Result<Option<Result<TokenizerJson>>> {
+/// `tokenizer.json`; the inner result is of what is in it.
+fn tokenizer_json(folder: &Path, limits: &Limits) -> Result<Option<Result<TokenizerJson>>> {
     let path = folder.join("tokenizer.json");
     let bytes = json::bytes(&path)?;
-    Ok(bytes.map(|bytes| TokenizerJson::parse(&path.display().to_string(), &bytes)))
+    Ok(bytes.map(|bytes| TokenizerJson::parse(&path.display().to_string(), &bytes, limits)))
 }
 
 /// Marks and replaces tokens as the converter does it in this family.

@@ -17,7 +17,7 @@ pub(super) fn facts(path: &Path, format: &'static Container) -> Result<Facts> {
     let word = shell_word(&path.display().to_string());
     // What comes next is what that command says.
     let limits = &Limits::DEFAULT;
-    let opened = match checkpoint::adapter::is_adapter(path)? {
+    let opened = match checkpoint::adapter::is_adapter(path, &Limits::DEFAULT)? {
         true => checkpoint::adapter::open(path, limits),
         false => checkpoint::open(path, &Options::default()),
     };

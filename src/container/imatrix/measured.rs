@@ -83,18 +83,20 @@ impl Measured {
     ///
     /// # Errors
     /// Where it cannot be read, breaks the rules of its format, holds nothing or an infinite number.
-    pub fn of(input: &Input) -> Result<Measured> {
+    pub fn of(input: &Input, limits: &Limits) -> Result<Measured> {
         let mut magic = [0; 4];
         match input.len() > 4 && input.read_at(0, &mut magic).is_ok() && &magic == b"GGUF" {
-            true => Measured::from_gguf(&detect(input, &OpenOptions::default())?.sure(input)?),
-            false => Measured::from_dat(input),
+            true => {
+                let options = OpenOptions { limits: *limits, ..OpenOptions::default() };
+                Measured::from_gguf(&detect(input, &options)?.sure(input)?, limits)
+            }
+            false => Measured::from_dat(input, limits),
         }
     }
 
     /// Reads the old kind.
-    fn from_dat(input: &Input) -> Result<Measured> {
+    fn from_dat(input: &Input, limits: &Limits) -> Result<Measured> {
         let source = Source::new(input, OLD);
-        let limits = Limits::DEFAULT;
         let mut at = 0;
         let count = |at: &mut u64, field: &str, most: u64| -> Result<u64> {
             let value = source.i32_at(*at, field)?;
@@ -143,7 +145,7 @@ impl Measured {
     }
 
     /// Takes it from an opened GGUF file.
-    fn from_gguf(model: &Model) -> Result<Measured> {
+    fn from_gguf(model: &Model, limits: &Limits) -> Result<Measured> {
         let file = model.files.first().map(Input::name).unwrap_or_default();
         let wrong = |what: String| {
             let next = "measure it again with llama-imatrix";
@@ -165,7 +167,7 @@ impl Measured {
             let Some(name) = sums.name.strip_suffix(".in_sum2") else { continue };
             let counts = by_name.get(format!("{name}.counts").as_str());
             let counts = counts.ok_or_else(|| wrong(format!("{name} has sums and no counts")))?;
-            let (sums, counts) = (numbers(model, sums)?, numbers(model, counts)?);
+            let (sums, counts) = (numbers(model, sums, limits)?, numbers(model, counts, limits)?);
             if !sums.iter().chain(&counts).all(|n| n.is_finite()) {
                 return Err(wrong(format!("{name} holds NaN or infinity")));
             }
@@ -392,8 +394,8 @@ fn floats(bytes: &[u8]) -> impl Iterator<Item = f32> {
 }
 
 /// All numbers of an F32 tensor.
-fn numbers(model: &Model, tensor: &Tensor) -> Result<Vec<f32>> {
-    let limit = Limits::DEFAULT.array;
+fn numbers(model: &Model, tensor: &Tensor, limits: &Limits) -> Result<Vec<f32>> {
+    let limit = limits.array;
     if tensor.quant.name() != "f32" || tensor.elements() > limit {
         let what = format!("{}: {} numbers of {}", tensor.name, tensor.elements(), tensor.quant);
         return Err(Error::unsupported(
@@ -425,7 +427,7 @@ mod tests {
     }
 
     fn read(bytes: Vec<u8>) -> Result<Measured> {
-        Measured::from_dat(&Input::memory("i.dat", bytes))
+        Measured::from_dat(&Input::memory("i.dat", bytes), &Limits::DEFAULT)
     }
 
     fn means(all: &Measured, name: &str) -> Option<Vec<f32>> {
@@ -476,10 +478,10 @@ mod tests {
             tensors: vec![tensor("w.in_sum2", &[3, 2], 0), tensor("w.counts", &[3, 1], 20)],
             ..Model::default()
         };
-        let all = Measured::from_gguf(&model).unwrap();
+        let all = Measured::from_gguf(&model, &Limits::DEFAULT).unwrap();
         assert_eq!(means(&all, "w"), Some(vec![2.0 / 3.0, 4.0 / 3.0, 4.5, 4.5, 1.0, 1.0]));
         assert_eq!((all.chunks, all.datasets), (9, vec![b"a.txt".to_vec()]));
         model.tensors.pop();
-        assert!(Measured::from_gguf(&model).is_err());
+        assert!(Measured::from_gguf(&model, &Limits::DEFAULT).is_err());
     }
 }

@@ -109,8 +109,8 @@ impl Walk<'_> {
         let bytes = self.text(at + 4, len, "tokenizer")?;
         let name = self.source.input().name();
         let read = match tiktoken::is_tiktoken(&bytes) {
-            true => tiktoken::byte_pairs(&name, &bytes),
-            false => SentencePiece::parse(&name, &bytes).map(|pieces| pieces.vocab()),
+            true => tiktoken::byte_pairs(&name, &bytes, &self.limits),
+            false => SentencePiece::parse(&name, &bytes, &self.limits).map(|pieces| pieces.vocab()),
         };
         match read {
             Ok(vocab) => {

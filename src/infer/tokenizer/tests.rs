@@ -7,6 +7,7 @@ use serde_json::Value as Json;
 
 use super::*;
 use crate::checkpoint::tokenizer::{json::TokenizerJson, sentencepiece::SentencePiece};
+use crate::limits::Limits;
 
 fn golden(name: &str) -> Vec<u8> {
     let path = format!("{}/golden/tokenizers/{name}", env!("CARGO_MANIFEST_DIR"));
@@ -14,7 +15,7 @@ fn golden(name: &str) -> Vec<u8> {
 }
 
 fn sentencepiece(name: &str) -> Vocab {
-    SentencePiece::parse(name, &golden(name)).expect("a golden model").vocab()
+    SentencePiece::parse(name, &golden(name), &Limits::DEFAULT).expect("a golden model").vocab()
 }
 
 fn ids(json: &Json) -> Vec<u32> {
@@ -135,9 +136,9 @@ proptest! {
     #[test]
     fn damaged_models_are_errors(at in 0usize..7516, bit in 0u8..8, cut in 0usize..7516) {
         let mut bytes = golden("tok512.model");
-        let _ = SentencePiece::parse("cut", &bytes[..cut]);
+        let _ = SentencePiece::parse("cut", &bytes[..cut], &Limits::DEFAULT);
         bytes[at] ^= 1 << bit;
-        let _ = SentencePiece::parse("flipped", &bytes);
+        let _ = SentencePiece::parse("flipped", &bytes, &Limits::DEFAULT);
     }
 }
 
@@ -181,12 +182,14 @@ fn a_stream_never_shows_half_a_character() {
 
 #[test]
 fn errors_say_where() {
-    let error = SentencePiece::parse("tokenizer.model", b"<html>").unwrap_err().to_string();
+    let error = SentencePiece::parse("tokenizer.model", b"<html>", &Limits::DEFAULT)
+        .unwrap_err()
+        .to_string();
     assert!(error.starts_with("tokenizer.model: sentencepiece: model at 0x0"), "{error}");
-    assert!(SentencePiece::parse("empty", b"").is_err());
+    assert!(SentencePiece::parse("empty", b"", &Limits::DEFAULT).is_err());
     // A length of 2^63 in a field of 11 bytes.
     let long = [0x0a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f, 0];
-    assert!(SentencePiece::parse("long", &long).is_err());
+    assert!(SentencePiece::parse("long", &long, &Limits::DEFAULT).is_err());
 }
 
 fn bpe_golden() -> Json {
@@ -205,7 +208,9 @@ fn bpe_file(golden: &Json, name: &str) -> Vec<u8> {
 fn byte_level_references() {
     let golden = bpe_golden();
     for (name, expected) in golden["pre"].as_object().unwrap() {
-        let parsed = TokenizerJson::parse("tokenizer.json", &bpe_file(&golden, name)).unwrap();
+        let parsed =
+            TokenizerJson::parse("tokenizer.json", &bpe_file(&golden, name), &Limits::DEFAULT)
+                .unwrap();
         assert_eq!(&parsed.vocab.pre, name);
         assert_eq!(parsed.vocab.bos, Some(1100));
         assert_eq!(parsed.vocab.add_bos, Some(true));
@@ -225,7 +230,9 @@ fn byte_level_references() {
 
 #[test]
 fn sentencepiece_in_the_dress_of_tokenizer_json() {
-    let parsed = TokenizerJson::parse("tokenizer.json", &golden("llama-512.json")).unwrap();
+    let parsed =
+        TokenizerJson::parse("tokenizer.json", &golden("llama-512.json"), &Limits::DEFAULT)
+            .unwrap();
     let original = sentencepiece("tok512.model");
     assert_eq!(parsed.vocab.tokens, original.tokens);
     assert_eq!(parsed.vocab.kinds, original.kinds);
@@ -242,7 +249,9 @@ fn sentencepiece_in_the_dress_of_tokenizer_json() {
 fn foreign_tokenizers_are_refused_by_name() {
     let golden = bpe_golden();
     let parse = |file: &Json| {
-        TokenizerJson::parse("t.json", &serde_json::to_vec(file).unwrap()).unwrap_err().to_string()
+        TokenizerJson::parse("t.json", &serde_json::to_vec(file).unwrap(), &Limits::DEFAULT)
+            .unwrap_err()
+            .to_string()
     };
     let mut file: Json = serde_json::from_slice(&bpe_file(&golden, "gpt-2")).unwrap();
     file["pre_tokenizer"] = serde_json::json!({"type": "BertPreTokenizer"});
@@ -253,11 +262,13 @@ fn foreign_tokenizers_are_refused_by_name() {
     file["pre_tokenizer"] = golden["pre"]["gpt-2"]["pre_tokenizer"].clone();
     file["model"]["vocab"]["huge"] = 0xffff_ffffu32.into();
     assert!(parse(&file).contains("id 4294967295"));
-    let error = TokenizerJson::parse("t.json", b"{\n \"model\": [}").unwrap_err().to_string();
+    let error = TokenizerJson::parse("t.json", b"{\n \"model\": [}", &Limits::DEFAULT)
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("at 0xd"), "{error}");
     let vocab = Vocab {
         pre: "nobody".into(),
-        ..TokenizerJson::parse("t", &bpe_file(&golden, "gpt-2")).unwrap().vocab
+        ..TokenizerJson::parse("t", &bpe_file(&golden, "gpt-2"), &Limits::DEFAULT).unwrap().vocab
     };
     assert!(Tokenizer::new(&vocab).unwrap_err().to_string().contains("\"nobody\""));
 }
@@ -266,7 +277,7 @@ proptest! {
     #[test]
     fn bpe_equals_the_slow_one(text in words()) {
         let golden = bpe_golden();
-        let vocab = TokenizerJson::parse("", &bpe_file(&golden, "gpt-2")).unwrap().vocab;
+        let vocab = TokenizerJson::parse("", &bpe_file(&golden, "gpt-2"), &Limits::DEFAULT).unwrap().vocab;
         let merges: HashMap<Vec<u8>, f32> = vocab.merges.iter().enumerate().map(|(rank, merge)| {
             let at = merge.iter().position(|b| *b == b' ').unwrap();
             let pair = [bytes_of(&merge[..at]), vec![b'|'], bytes_of(&merge[at + 1..])];

@@ -1,4 +1,18 @@
 //! Types whose numbers name a level: the curve of IQ4, four-bit floats, trits, pairs of bits, bits.
+//!
+//! ```text
+//! IQ4_NL  18 bytes of  32   d:f16, qs[16]                             d * CURVE[q]
+//! IQ4_XS 136 bytes of 256   d:f16, scales_h:u16, scales_l[4], qs[128] d * (scale - 32) * CURVE[q]
+//! MXFP4   17 bytes of  32   e:u8, qs[16]                              2^(e - 127) * e2m1(q)
+//! NVFP4   36 bytes of  64   scales:ue4m3[4], qs[32]                   scale * e2m1(q), a scale of 16 numbers
+//! TQ1_0   54 bytes of 256   qs[48] of five trits, qh[4] of four, d:f16   d * (trit - 1)
+//! TQ2_0   66 bytes of 256   qs[64] of four pairs of bits, d:f16       d * (q - 1)
+//! Q2_0    18 bytes of  64   d:f16, qs[16] of four pairs of bits       d * (q - 1)
+//! Q1_0    18 bytes of 128   d:f16, qs[16] of eight bits               d or -d
+//! ```
+//!
+//! Nibbles are in halves: byte `j` is number `j` and, above it, number `j + 16` (NVFP4: `j + 8` of its sixteen).
+//! TQ2_0 takes its numbers 32 bytes apart, Q2_0 side by side.
 
 use super::kernel::{DecodeRows, decoders, half_at};
 use crate::{per_isa, quant::isa::Isa};
