@@ -7,6 +7,7 @@ use std::{
 };
 
 use regguf::{
+    Existing,
     change::{export, upgrade},
     checkpoint,
     container::{self, OpenOptions},
@@ -143,7 +144,7 @@ fn files(family: &str) -> Vec<PathBuf> {
 fn exported(model: &Model, folder: &Path) -> (Model, Json) {
     let stated = Stated::default();
     let export = export::plan(model.clone(), folder.to_owned(), "f32", &stated);
-    export.unwrap_or_else(|e| panic!("{e}")).write(false, &()).unwrap();
+    export.unwrap_or_else(|e| panic!("{e}")).write(Existing::Keep, &()).unwrap();
     let new = checkpoint::alone(&folder.join("model.safetensors"), &Limits::DEFAULT).unwrap();
     let config = fs::read(folder.join("config.json")).unwrap();
     (new, serde_json::from_slice(&config).unwrap())

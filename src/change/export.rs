@@ -97,7 +97,7 @@ pub fn plan(model: Model, folder: PathBuf, dtype: &str, stated: &Stated) -> Resu
         model.metadata = plan.metadata;
         model.vocab = Vocab::from_metadata(&model.metadata);
     } else if let Some(path) = &stated.vocab {
-        model.vocab = given::read(path)?;
+        model.vocab = given::read(path, &options.limits)?;
     }
     let mut notes = plan.notes;
     model.check_decodable()?;

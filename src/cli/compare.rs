@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use super::{Globals, json, print, progress::Bar, remark, runner::PrecisionArg};
+use super::{Globals, json, print, progress::Bar, remark, runner::PrecisionArg, text::folded};
 use crate::{
     api,
     bytes::{
@@ -107,7 +107,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     }
     match args.json.json {
         true => json::print(&report)?,
-        false => print(&report.text(Detail::of_each(globals.verbose > 0)))?,
+        false => print(&folded(&report.text(Detail::of_each(globals.verbose > 0))))?,
     }
     let same = report.candidates.iter().all(Candidate::same);
     Ok(if same { ExitCode::SUCCESS } else { ExitCode::FAILURE })

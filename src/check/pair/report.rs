@@ -202,28 +202,39 @@ fn tensors(out: &mut String, comparison: &Comparison, detail: Detail) {
     }
     const MOST: usize = 24;
     let most = if detail == Detail::Tensors { shown.len() } else { MOST };
-    let widest = shown.iter().take(most).map(|t| t.name.chars().count()).max().unwrap_or(0).max(32);
-    let _ = writeln!(
-        out,
-        "  {:<widest$} {:<22} {:<13} {:>10} {:>10} {:>8} {:>10}",
-        "tensor", "types", "", "rmse", "max", "snr dB", "cosine"
-    );
-    for t in shown.iter().take(most) {
-        let types = if t.first == t.second {
-            t.first.clone()
-        } else {
-            format!("{} | {}", t.first, t.second)
-        };
-        let snr = t.snr_db.map_or("-".to_owned(), |v| format!("{v:.1}"));
-        let _ = writeln!(
-            out,
-            "  {:<widest$} {types:<22} {:<13} {:>10.3e} {:>10.3e} {snr:>8} {:>10.7}",
-            t.name,
-            t.verdict.words(),
-            t.rmse,
-            t.max_error,
-            t.cosine
-        );
+    let shown_first = shown.iter().take(most);
+    // Where all differ, figures say so.
+    let all = shown_first.clone().all(|t| t.verdict == Verdict::Different);
+    let mut rows =
+        vec![["tensor", "types", "", "rmse", "max", "snr dB", "cosine"].map(str::to_owned)];
+    rows.extend(shown_first.map(|t| {
+        let same = t.first == t.second;
+        [
+            t.name.clone(),
+            if same { t.first.clone() } else { format!("{} | {}", t.first, t.second) },
+            if all { String::new() } else { t.verdict.words().to_owned() },
+            format!("{:.2e}", t.rmse),
+            format!("{:.2e}", t.max_error),
+            t.snr_db.map_or("-".to_owned(), |v| format!("{v:.1}")),
+            format!("{:.7}", t.cosine),
+        ]
+    }));
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max()
+    };
+    let widths: Vec<usize> = (0..7).map(|column| width(column).unwrap_or(0)).collect();
+    for row in &rows {
+        out.push(' ');
+        for (column, (cell, width)) in
+            row.iter().zip(&widths).enumerate().filter(|(_, (_, w))| **w > 0)
+        {
+            // Words begin at the left, figures end at the right.
+            let _ = match column < 3 {
+                true => write!(out, " {cell:<width$}"),
+                false => write!(out, " {cell:>width$}"),
+            };
+        }
+        out.push('\n');
     }
     if shown.len() > most {
         let _ = writeln!(out, "  … and {} more (-v lists all)", shown.len() - most);

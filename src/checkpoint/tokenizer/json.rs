@@ -8,10 +8,10 @@
 //! that was extended or trained anew.
 //! Compare: llama.cpp, conversion/base.py: get_vocab_base, gguf-py vocab.py: SpecialVocab.
 
-use std::{collections::HashMap, fmt};
+use std::{collections::HashMap, fmt, marker::PhantomData};
 
 use serde::{Deserialize, Deserializer, de};
-use serde_json::Value as Json;
+use serde_json::{Value as Json, value::RawValue};
 
 use crate::{
     error::{Error, Malformed, Result},
@@ -36,11 +36,13 @@ pub struct TokenizerJson {
     pub notes: Notes,
 }
 
+/// The file with its lists as they are written: how long they may be is the caller's to say.
 #[derive(Deserialize)]
-struct File {
-    model: ModelPart,
-    #[serde(default, deserialize_with = "bounded")]
-    added_tokens: Vec<Added>,
+struct File<'a> {
+    #[serde(borrow)]
+    model: ModelPart<'a>,
+    #[serde(default, borrow)]
+    added_tokens: Option<&'a RawValue>,
     #[serde(default, deserialize_with = "short")]
     normalizer: Json,
     #[serde(default, deserialize_with = "short")]
@@ -49,12 +51,19 @@ struct File {
     post_processor: Json,
 }
 
+/// Its lists, read.
+struct Lists {
+    vocab: Pieces,
+    merges: Vec<Merge>,
+    added: Vec<Added>,
+}
+
 /// The longest description of steps that is read.
 const LONGEST_STEPS: usize = 1 << 20;
 
 /// JSON of any kind, which takes many times its length in memory, if it is not long.
 fn short<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Json, D::Error> {
-    let raw = <&serde_json::value::RawValue>::deserialize(deserializer)?.get();
+    let raw = <&RawValue>::deserialize(deserializer)?.get();
     if raw.len() > LONGEST_STEPS {
         let found = format!("{} bytes of steps, of at most {LONGEST_STEPS}", raw.len());
         return Err(de::Error::custom(found));
@@ -62,31 +71,34 @@ fn short<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Json, D::Error> {
     serde_json::from_str(raw).map_err(de::Error::custom)
 }
 
-/// A list of no more items than a tokenizer has tokens.
-fn bounded<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
-    deserializer: D,
-) -> Result<Vec<T>, D::Error> {
-    struct Visitor<T>(std::marker::PhantomData<T>);
-    impl<'de, T: Deserialize<'de>> de::Visitor<'de> for Visitor<T> {
-        type Value = Vec<T>;
+/// A list of at most this many items.
+struct Bounded<T>(u64, PhantomData<T>);
 
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a list")
-        }
+impl<'de, T: Deserialize<'de>> de::DeserializeSeed<'de> for Bounded<T> {
+    type Value = Vec<T>;
 
-        fn visit_seq<A: de::SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<T>, A::Error> {
-            let mut items = Vec::new();
-            while let Some(item) = seq.next_element()? {
-                push(&mut items, item)?;
-            }
-            Ok(items)
-        }
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Vec<T>, D::Error> {
+        deserializer.deserialize_seq(self)
     }
-    deserializer.deserialize_seq(Visitor(std::marker::PhantomData))
 }
 
-fn push<T, E: de::Error>(items: &mut Vec<T>, item: T) -> Result<(), E> {
-    let most = Limits::DEFAULT.tokens;
+impl<'de, T: Deserialize<'de>> de::Visitor<'de> for Bounded<T> {
+    type Value = Vec<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list")
+    }
+
+    fn visit_seq<A: de::SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<T>, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = seq.next_element()? {
+            push(&mut items, item, self.0)?;
+        }
+        Ok(items)
+    }
+}
+
+fn push<T, E: de::Error>(items: &mut Vec<T>, item: T, most: u64) -> Result<(), E> {
     if items.len() as u64 >= most {
         return Err(E::custom(format_args!("more than {most} tokens or merges")));
     }
@@ -95,12 +107,13 @@ fn push<T, E: de::Error>(items: &mut Vec<T>, item: T) -> Result<(), E> {
 }
 
 #[derive(Deserialize)]
-struct ModelPart {
+struct ModelPart<'a> {
     #[serde(default, rename = "type")]
     kind: Option<String>,
-    vocab: Pieces,
-    #[serde(default, deserialize_with = "bounded")]
-    merges: Vec<Merge>,
+    #[serde(borrow)]
+    vocab: &'a RawValue,
+    #[serde(default, borrow)]
+    merges: Option<&'a RawValue>,
     #[serde(default)]
     byte_fallback: Option<bool>,
     #[serde(default)]
@@ -132,34 +145,47 @@ enum Pieces {
     Scores(Vec<(String, f32)>),
 }
 
-impl<'de> Deserialize<'de> for Pieces {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Pieces, D::Error> {
-        struct Visitor;
-        impl<'de> de::Visitor<'de> for Visitor {
-            type Value = Pieces;
+/// A vocabulary of at most this many entries.
+struct Within(u64);
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object of texts and ids, or a list of texts and scores")
-            }
+impl<'de> de::DeserializeSeed<'de> for Within {
+    type Value = Pieces;
 
-            fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Pieces, A::Error> {
-                let mut ids = Vec::new();
-                while let Some(entry) = map.next_entry()? {
-                    push(&mut ids, entry)?;
-                }
-                Ok(Pieces::Ids(ids))
-            }
-
-            fn visit_seq<A: de::SeqAccess<'de>>(self, mut seq: A) -> Result<Pieces, A::Error> {
-                let mut scores = Vec::new();
-                while let Some(entry) = seq.next_element()? {
-                    push(&mut scores, entry)?;
-                }
-                Ok(Pieces::Scores(scores))
-            }
-        }
-        deserializer.deserialize_any(Visitor)
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Pieces, D::Error> {
+        deserializer.deserialize_any(self)
     }
+}
+
+impl<'de> de::Visitor<'de> for Within {
+    type Value = Pieces;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of texts and ids, or a list of texts and scores")
+    }
+
+    fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Pieces, A::Error> {
+        let mut ids = Vec::new();
+        while let Some(entry) = map.next_entry()? {
+            push(&mut ids, entry, self.0)?;
+        }
+        Ok(Pieces::Ids(ids))
+    }
+
+    fn visit_seq<A: de::SeqAccess<'de>>(self, mut seq: A) -> Result<Pieces, A::Error> {
+        let mut scores = Vec::new();
+        while let Some(entry) = seq.next_element()? {
+            push(&mut scores, entry, self.0)?;
+        }
+        Ok(Pieces::Scores(scores))
+    }
+}
+
+/// What `seed` makes of a part of the file.
+fn seeded<'de, S: de::DeserializeSeed<'de>>(
+    seed: S,
+    raw: &'de RawValue,
+) -> serde_json::Result<S::Value> {
+    seed.deserialize(&mut serde_json::Deserializer::from_str(raw.get()))
 }
 
 impl TokenizerJson {
@@ -179,10 +205,24 @@ impl TokenizerJson {
                 next: Remedy::default(),
             }))
         };
-        let parsed: File = serde_json::from_slice(bytes).map_err(|error| {
-            let at = offset(bytes, error.line(), error.column());
+        let broken = |part: &[u8], error: serde_json::Error| {
+            let begin = (part.as_ptr() as u64).saturating_sub(bytes.as_ptr() as u64);
+            let at = begin + offset(part, error.line(), error.column());
             malformed(at, "json", error.to_string(), "a tokenizer of the tokenizers library")
-        })?;
+        };
+        let parsed: File = serde_json::from_slice(bytes).map_err(|error| broken(bytes, error))?;
+        let most = limits.tokens;
+        let read = |raw: &RawValue, error| broken(raw.get().as_bytes(), error);
+        let vocab = parsed.model.vocab;
+        let lists = Lists {
+            vocab: seeded(Within(most), vocab).map_err(|error| read(vocab, error))?,
+            merges: parsed.model.merges.map_or(Ok(Vec::new()), |raw| {
+                seeded(Bounded(most, PhantomData), raw).map_err(|error| read(raw, error))
+            })?,
+            added: parsed.added_tokens.map_or(Ok(Vec::new()), |raw| {
+                seeded(Bounded(most, PhantomData), raw).map_err(|error| read(raw, error))
+            })?,
+        };
         let unsupported = |what: &str| {
             let next = "use the model's tokenizer.model if it has one";
             Error::unsupported(format!("{file}: not yet: {what}"), next)
@@ -190,14 +230,14 @@ impl TokenizerJson {
         let kind = parsed.model.kind.as_deref().unwrap_or("BPE");
         let byte_fallback = parsed.model.byte_fallback.unwrap_or(false);
         let mut out = match (kind, byte_fallback) {
-            ("BPE", false) => byte_level(file, &parsed)?,
-            ("BPE", true) => sentencepiece(&parsed),
-            ("Unigram", _) => unigram(&parsed),
-            ("WordPiece", _) => word_piece(&parsed),
+            ("BPE", false) => byte_level(file, &parsed, &lists)?,
+            ("BPE", true) => sentencepiece(&parsed, &lists),
+            ("Unigram", _) => unigram(&parsed, &lists),
+            ("WordPiece", _) => word_piece(&parsed, &lists),
             (other, _) => return Err(unsupported(&format!("a tokenizer of type {other:?}"))),
         };
-        let count = out.pieces.len() + parsed.added_tokens.len();
-        out.add(&parsed.added_tokens, kind == "BPE" && !byte_fallback);
+        let count = out.pieces.len() + lists.added.len();
+        out.add(&lists.added, kind == "BPE" && !byte_fallback);
         let Some(last) = out.pieces.keys().max() else {
             return Err(malformed(0, "model.vocab", "no tokens".into(), "a vocabulary"));
         };
@@ -229,7 +269,7 @@ struct Parts {
 }
 
 /// A byte-level vocabulary: texts are bytes as printable characters, and no scores.
-fn byte_level(file: &str, parsed: &File) -> Result<Parts> {
+fn byte_level(file: &str, parsed: &File, lists: &Lists) -> Result<Parts> {
     let (stages, mut notes) = stages(&parsed.pre_tokenizer);
     let ignore_merges = parsed.model.ignore_merges.unwrap_or(false);
     let Some(pre) = PreTokenizer::recognise(&stages, ignore_merges) else {
@@ -246,12 +286,12 @@ fn byte_level(file: &str, parsed: &File) -> Result<Parts> {
     }
     let vocab = Vocab { model: "gpt2".to_owned(), pre: pre.name().to_owned(), ..Vocab::default() };
     let mut parts = Parts::new(vocab, false, notes);
-    if let Pieces::Ids(ids) = &parsed.model.vocab {
+    if let Pieces::Ids(ids) = &lists.vocab {
         for (text, id) in ids {
             parts.pieces.insert(*id, (text.clone(), 0.0, TokenKind::Normal));
         }
     }
-    parts.vocab.merges = parsed.model.merges.iter().map(|m| m.joined().into_bytes()).collect();
+    parts.vocab.merges = lists.merges.iter().map(|m| m.joined().into_bytes()).collect();
     if parts.vocab.merges.is_empty() {
         parts.notes.push("the file holds no merges, so no text can be encoded".to_owned());
     }
@@ -259,18 +299,18 @@ fn byte_level(file: &str, parsed: &File) -> Result<Parts> {
 }
 
 /// A SentencePiece BPE vocabulary: its scores were lost, but the list of merges has their order.
-fn sentencepiece(parsed: &File) -> Parts {
+fn sentencepiece(parsed: &File, lists: &Lists) -> Parts {
     let vocab = Vocab { model: "llama".to_owned(), ..Vocab::default() };
     let mut parts = Parts::new(vocab, true, Notes::default());
     parts.notes.push("scores are made from the order of the merges");
     let mut rank = HashMap::new();
-    for merge in &parsed.model.merges {
+    for merge in &lists.merges {
         let next = rank.len();
         rank.entry(merge.parts().concat()).or_insert(next);
     }
     // Characters that no merge makes follow, as in a tokenizer.model; they never compete.
     let unmerged = -(rank.len() as f32);
-    if let Pieces::Ids(ids) = &parsed.model.vocab {
+    if let Pieces::Ids(ids) = &lists.vocab {
         for (text, id) in ids {
             let (score, kind) = match rank.get(text) {
                 _ if is_byte(text) => (0.0, TokenKind::Byte),
@@ -286,13 +326,13 @@ fn sentencepiece(parsed: &File) -> Parts {
 }
 
 /// A SentencePiece Unigram vocabulary, stored with its scores.
-fn unigram(parsed: &File) -> Parts {
+fn unigram(parsed: &File, lists: &Lists) -> Parts {
     let vocab = Vocab { model: "llama".to_owned(), ..Vocab::default() };
     let note = "this vocabulary is Unigram; LLaMA readers will merge by score, which may give \
                 other tokens";
     let mut parts = Parts::new(vocab, true, Notes::default());
     parts.notes.push(note);
-    if let Pieces::Scores(scores) = &parsed.model.vocab {
+    if let Pieces::Scores(scores) = &lists.vocab {
         for (id, (text, score)) in (0u32..).zip(scores) {
             let kind = match () {
                 () if is_byte(text) => TokenKind::Byte,
@@ -307,12 +347,12 @@ fn unigram(parsed: &File) -> Parts {
 }
 
 /// WordPiece's vocabulary, in which GGUF marks what begins a word.
-fn word_piece(parsed: &File) -> Parts {
+fn word_piece(parsed: &File, lists: &Lists) -> Parts {
     let normalizers = steps(&parsed.normalizer, "normalizers");
     let lowercase = normalizers.iter().find_map(|step| step.get("lowercase")?.as_bool());
     let vocab = Vocab { model: "bert".to_owned(), lowercase, ..Vocab::default() };
     let mut parts = Parts::new(vocab, false, Notes::default());
-    if let Pieces::Ids(ids) = &parsed.model.vocab {
+    if let Pieces::Ids(ids) = &lists.vocab {
         for (text, id) in ids {
             let word = String::from_utf8_lossy(&spelling::word(text.as_bytes())).into_owned();
             parts.pieces.insert(*id, (word, 0.0, TokenKind::Normal));

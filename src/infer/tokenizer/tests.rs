@@ -246,6 +246,19 @@ fn sentencepiece_in_the_dress_of_tokenizer_json() {
 }
 
 #[test]
+fn tokenizers_hold_no_more_tokens_than_their_caller_allows() {
+    let limits = Limits { tokens: 500, ..Limits::DEFAULT };
+    let file = golden("llama-512.json");
+    let error = TokenizerJson::parse("t.json", &file, &limits).unwrap_err();
+    assert!(error.to_string().contains("more than 500 tokens or merges"), "{error}");
+    // The place is in the file, behind where the list begins.
+    let list = file.windows(7).position(|bytes| bytes == b"\"vocab\"").unwrap() as u64;
+    assert!(error.place().unwrap().at.is_some_and(|at| (list..file.len() as u64).contains(&at)));
+    let error = SentencePiece::parse("t.model", &golden("tok512.model"), &limits).unwrap_err();
+    assert!(error.to_string().contains("at most 500 pieces"), "{error}");
+}
+
+#[test]
 fn foreign_tokenizers_are_refused_by_name() {
     let golden = bpe_golden();
     let parse = |file: &Json| {
