@@ -8,10 +8,8 @@ use serde::Serialize;
 
 use super::{fused, panel, rounded, whole};
 use crate::quant::{
-    QuantType,
-    activations::{self, Codes},
-    decode_rows,
-    isa::Isa,
+    QuantType, activations, decode_rows,
+    isa::{Isa, bytes::GROUP},
     product::{Packed, add_product},
 };
 
@@ -224,21 +222,23 @@ impl Matrix {
     fn multiply_rounded(&self, xs: &[f32], count: usize, out: &mut [f32]) {
         let isa = Isa::best();
         if let Some(kernel) = rounded::kernel(self.quant, self.cols) {
-            let xs = xs.par_chunks(self.cols).map(|x| Codes::of(isa, self.quant, x));
-            let xs: Vec<Codes> = xs.collect();
-            if let [x] = &xs[..] {
+            if count == 1 {
+                let x = kernel.round(isa, self.quant, xs);
                 let multiply = |rows: &[u8], out: &mut [f32]| {
-                    (kernel.one)(isa, rows, self.row_bytes, x, out);
+                    (kernel.one)(isa, rows, self.row_bytes, &x, out);
                 };
                 return self.in_shares(out, multiply);
             }
+            let groups = xs.par_chunks(GROUP * self.cols);
+            let groups = groups.map(|xs| kernel.group(isa, self.quant, xs, self.cols));
+            let groups: Vec<_> = groups.collect();
             return self.turned(count, out, |by_row| {
                 let rows: Vec<&[u8]> = self.stored().collect();
                 let bands = by_row.par_chunks_mut(rounded::ROWS * count);
                 bands.zip(rows.par_chunks(rounded::ROWS)).for_each_init(
                     Default::default,
                     |room, (out, rows)| {
-                        (kernel.many)(isa, rows, &xs, out, room);
+                        (kernel.many)(isa, rows, count, &groups, out, room);
                     },
                 );
             });

@@ -1,21 +1,21 @@
 //! Rows times vectors whose numbers were rounded to eight bits: `--activations q8`, as llama.cpp computes.
 //!
-//! Of a block of a row and one of a vector the products of whole numbers are summed exactly, and only that sum meets
-//! the scales:
+//! Of the numbers that have one scale, 16 or 32 of a row and of a vector, the products are summed exactly, and only
+//! such sums, or in super-blocks their sum times whole scales, meet the scales that are no whole numbers:
 //!
 //! ```text
-//! weight       d * v - dmin * min                            v of 16 bits (quant::decode::whole)
-//! activation   s * q                                         q of 8 bits  (quant::activations)
-//! their sum    d * s * sum(v * q)  -  dmin * s * sum(min * sum_of_16(q))
-//!              where the block states its sum:  - dmin * stated
+//! block        sum += d * s * sum((v - bias) * q)                        v  stored, 8 bits     (quant::decode::whole)
+//! super-block  sum += d * s * sum(scale * sum((v - bias) * q))           q  rounded, 8 bits    (quant::activations)
+//!              minima: - dmin * s * sum(min * sum(q)), of blocks - dmin * stated
 //! ```
 //!
-//! One vector meets rows along their numbers, in sixteen lanes. Many vectors share rows that are decoded once:
-//! [`STRIP`] rows stand side by side, each in a lane, a pair of numbers at a time, and a pair of a vector meets them
-//! all:
+//! One vector meets rows along their numbers, four in each of sixteen lanes; block `b` of 32 has lanes `8 * (b % 2)`
+//! and on. Several vectors share rows that are decoded once: [`STRIP`] rows stand side by side, each in a lane, and
+//! so do the vectors of a [`Group`], four numbers at a time, so that what is loaded of either is used many times:
 //!
 //! ```text
-//! [pair of numbers][row of the strip][2]      lane r += v[r][2p] * q[2p] + v[r][2p+1] * q[2p+1]
+//! rows     [four numbers][row of the strip][4]     sum[t][row] += w[i][row] . x[i][t]
+//! vectors  [four numbers][vector of the group][4]
 //! ```
 //!
 //! Sums of whole numbers are the same in every order, and blocks are added from left to right: threads, instruction
@@ -23,16 +23,20 @@
 
 #![allow(clippy::needless_range_loop, reason = "indices are what the compiler makes vectors of")]
 
-use super::dot::{LANES, add, total};
+use super::dot::{LANES, total};
 use crate::{
     per_isa,
     quant::{
         QuantType,
         activations::Codes,
         decode::whole::{
-            Head, Iq4Nl, Iq4Xs, Mxfp4, Q2K, Q3K, Q4, Q4K, Q4M, Q5, Q5K, Q5M, Q6K, Q8, SUPER, Whole,
+            Bytes, Head, Iq4Nl, Iq4Xs, Mxfp4, Q2K, Q3K, Q4, Q4K, Q4M, Q5, Q5K, Q5M, Q6K, Q8, SUPER,
+            Whole, each_pair,
         },
-        isa::{Isa, Level},
+        isa::{
+            Isa,
+            bytes::{GROUP, Plain, Quads, Set},
+        },
     },
 };
 
@@ -44,6 +48,10 @@ pub const ROWS: usize = 3 * STRIP;
 /// Multiplies rows of a type with rounded vectors.
 #[derive(Clone, Copy, Debug)]
 pub struct Kernel {
+    /// What stored numbers have more than they mean.
+    bias: u8,
+    /// How many numbers have one scale.
+    sub: usize,
     /// Whole rows with one vector.
     pub one: One,
     /// Rows with each of several vectors: the products of the first row, then those of the second, ….
@@ -52,8 +60,9 @@ pub struct Kernel {
 
 /// Multiplies whole rows of `row_bytes` bytes with a vector.
 type One = fn(isa: Isa, rows: &[u8], row_bytes: usize, x: &Codes, out: &mut [f32]);
-/// Multiplies rows with vectors.
-type Many = fn(isa: Isa, rows: &[&[u8]], xs: &[Codes], out: &mut [f32], room: &mut Room);
+/// Multiplies rows with `count` vectors.
+type Many =
+    fn(isa: Isa, rows: &[&[u8]], count: usize, xs: &[Group], out: &mut [f32], room: &mut Room);
 
 /// The kernel for rows of `cols` weights of type `quant`, where there is one.
 pub fn kernel(quant: QuantType, cols: usize) -> Option<Kernel> {
@@ -62,32 +71,120 @@ pub fn kernel(quant: QuantType, cols: usize) -> Option<Kernel> {
     cols.is_multiple_of(*elements).then_some(*kernel)
 }
 
-/// A pair of numbers of each row of a strip.
-type Pairs = [[i16; 2]; STRIP];
+impl Kernel {
+    /// Rounds a vector for rows of type `quant`.
+    pub fn round(&self, isa: Isa, quant: QuantType, x: &[f32]) -> Codes {
+        Codes::of(isa, quant, x, self.bias, self.sub)
+    }
+
+    /// Rounds up to [`GROUP`] vectors of `cols` numbers and lays them side by side.
+    pub fn group(&self, isa: Isa, quant: QuantType, xs: &[f32], cols: usize) -> Group {
+        let codes: Vec<Codes> = xs.chunks(cols).map(|x| self.round(isa, quant, x)).collect();
+        Group::of(&codes, self.sub)
+    }
+}
+
+/// Vectors side by side: at the end of many, the last of them several times.
+#[derive(Clone, Debug)]
+pub struct Group {
+    q: Vec<[[i8; 4]; GROUP]>,
+    offsets: Vec<[i32; GROUP]>,
+    scales: Vec<[f32; GROUP]>,
+    stated: Vec<[f32; GROUP]>,
+    /// Of each super-block, in pairs, the sums of the numbers that have one scale.
+    sums: Vec<[[[i16; 2]; GROUP]; 8]>,
+}
+
+impl Group {
+    fn of(xs: &[Codes], sub: usize) -> Group {
+        let all: [&Codes; GROUP] = std::array::from_fn(|t| &xs[t.min(xs.len() - 1)]);
+        let [x, ..] = all;
+        let sums = |b: usize, i: usize| {
+            all.map(|x| {
+                let sums = &x.sums[b];
+                [2 * i, 2 * i + 1].map(|s| match sub {
+                    16 => sums[of_sixteen(s)],
+                    _ => sums[s % 8] + sums[s % 8 + 8],
+                })
+            })
+        };
+        Group {
+            q: (0..x.q.len() / 4).map(|i| all.map(|x| x.q.as_chunks().0[i])).collect(),
+            offsets: (0..x.offsets.len()).map(|i| all.map(|x| x.offsets[i])).collect(),
+            scales: (0..x.scales.len()).map(|i| all.map(|x| x.scales[i])).collect(),
+            stated: (0..x.stated.len()).map(|i| all.map(|x| x.stated[i])).collect(),
+            sums: (0..x.sums.len()).map(|b| std::array::from_fn(|i| sums(b, i))).collect(),
+        }
+    }
+}
+
+/// Where block `s` of 16 is, when those of even blocks are first.
+fn of_sixteen(s: usize) -> usize {
+    s / 2 + s % 2 * 8
+}
 
 /// What a strip's block has beside its numbers.
 #[derive(Clone, Copy, Debug)]
 struct Heads {
     d: [f32; STRIP],
     dmin: [f32; STRIP],
-    mins: [Pairs; 8],
+    /// For each 16 or 32 numbers of a super-block.
+    scales: [[i32; STRIP]; 16],
+    /// The same, in pairs.
+    mins: [[[i16; 2]; STRIP]; 8],
+}
+
+impl Heads {
+    const ZERO: Heads = Heads {
+        d: [0.0; STRIP],
+        dmin: [0.0; STRIP],
+        scales: [[0; STRIP]; 16],
+        mins: [[[0; 2]; STRIP]; 8],
+    };
+
+    #[inline(always)]
+    fn set<W: Whole<BYTES, N>, const BYTES: usize, const N: usize>(
+        &mut self,
+        row: usize,
+        head: &Head,
+    ) {
+        (self.d[row], self.dmin[row]) = (head.d, -head.dmin);
+        if N < SUPER {
+            return;
+        }
+        for s in 0..SUPER / W::SUB {
+            self.scales[s][row] = i32::from((head.scales >> (8 * s * W::SUB / 16)) as i8);
+        }
+        if W::MINIMA {
+            for (i, mins) in self.mins.iter_mut().enumerate() {
+                mins[row] = [2 * i, 2 * i + 1].map(|s| {
+                    let at = if W::SUB == 16 { of_sixteen(s) } else { s % 8 };
+                    i16::from((head.mins >> (8 * at)) as u8)
+                });
+            }
+        }
+    }
 }
 
 /// Room for decoded rows and for sums, used again by the next call.
 #[derive(Debug, Default)]
 pub struct Room {
-    pairs: Vec<Line>,
+    quads: Vec<Quads>,
     heads: Vec<Heads>,
-    sums: Vec<[f32; STRIP]>,
+    sums: Vec<[[f32; STRIP]; GROUP]>,
 }
-
-/// Numbers in one line of the cache.
-#[derive(Clone, Copy, Debug)]
-#[repr(C, align(64))]
-struct Line(Pairs);
 
 /// Bytes between what is read and what is asked for.
 const AHEAD: usize = 2048;
+
+#[inline(always)]
+fn bytes_of(pairs: [Bytes; 2]) -> [u8; 64] {
+    let mut out = [0; 64];
+    for (out, word) in out.as_chunks_mut().0.iter_mut().zip(pairs.as_flattened()) {
+        *out = word.to_le_bytes();
+    }
+    out
+}
 
 #[inline(always)]
 fn one<W: Whole<BYTES, N>, const BYTES: usize, const N: usize>(
@@ -97,192 +194,222 @@ fn one<W: Whole<BYTES, N>, const BYTES: usize, const N: usize>(
     x: &Codes,
     out: &mut [f32],
 ) {
-    let mut v = [0; N];
     for (row, out) in rows.chunks_exact(row_bytes).zip(out) {
-        let (mut lanes, mut minima) = ([0.0; LANES], 0.0);
-        let blocks = row.as_chunks().0.iter().zip(x.q.as_chunks::<N>().0).zip(&x.scales);
-        for (b, ((bytes, q), scale)) in blocks.enumerate() {
-            isa.prefetch(bytes, AHEAD);
-            let head = W::decode(isa, bytes, &mut v);
-            let mut sums = [0; LANES];
-            for (v, q) in v.as_chunks().0.iter().zip(q.as_chunks().0) {
-                isa.add_pairs(&mut sums, v, q);
-            }
-            isa.add_product(&mut lanes, &[head.d * scale; LANES], &sums.map(|sum| sum as f32));
-            if W::MINIMA && N == SUPER {
-                let mut least = [0.0; LANES];
-                isa.add_product(&mut least, &head.mins, &x.sums[b].map(f32::from));
-                isa.add_product(&mut lanes, &[-head.dmin * scale; LANES], &least);
-            } else if W::MINIMA {
-                minima = isa.mul_add(-head.dmin, x.stated[b], minima);
+        let blocks = row.as_chunks::<BYTES>().0;
+        *out = match N {
+            SUPER => one_of_super_blocks::<W, BYTES, N>(isa, blocks, x),
+            _ => one_of_blocks::<W, BYTES, N>(isa, blocks, x),
+        };
+    }
+}
+
+#[inline(always)]
+fn one_of_super_blocks<W: Whole<BYTES, N>, const BYTES: usize, const N: usize>(
+    isa: Isa,
+    blocks: &[[u8; BYTES]],
+    x: &Codes,
+) -> f32 {
+    let mut lanes = [0.0; LANES];
+    let mut parts = x.q.as_chunks::<64>().0.iter().zip(x.fours.as_chunks::<LANES>().0);
+    for (b, (block, scale)) in blocks.iter().zip(&x.scales).enumerate() {
+        isa.prefetch(block, AHEAD);
+        let head = W::head(isa, block);
+        let mut sums = [0; LANES];
+        macro_rules! part {
+            ($($n:literal)+) => {$(
+                let Some((q, fours)) = parts.next() else { break };
+                let w = [W::pair::<{ 2 * $n }>(isa, block), W::pair::<{ 2 * $n + 1 }>(isa, block)];
+                let products = isa.quads(&bytes_of(w), q, fours, W::BIAS, W::MOST);
+                let scales = (head.scales >> (32 * $n)) as u32;
+                for l in 0..LANES {
+                    sums[l] += products[l] * i32::from((scales >> (8 * (l / 4))) as i8);
+                }
+            )+};
+        }
+        part!(0 1 2 3);
+        isa.add_product(&mut lanes, &[head.d * scale; LANES], &sums.map(|sum| sum as f32));
+        if W::MINIMA {
+            let mut least = [0.0; LANES];
+            isa.add_product(&mut least, &isa.numbers(head.mins, 0), &x.sums[b].map(f32::from));
+            isa.add_product(&mut lanes, &[-head.dmin * scale; LANES], &least);
+        }
+    }
+    total(lanes)
+}
+
+#[inline(always)]
+fn one_of_blocks<W: Whole<BYTES, N>, const BYTES: usize, const N: usize>(
+    isa: Isa,
+    blocks: &[[u8; BYTES]],
+    x: &Codes,
+) -> f32 {
+    let (mut lanes, mut minima) = ([0.0; LANES], 0.0);
+    // Beside the last of an odd number of blocks there is an empty one, whose activations are zero.
+    let empty = [0; BYTES];
+    let parts = x.q.as_chunks::<64>().0.iter().zip(x.fours.as_chunks::<LANES>().0);
+    let beside = x.scales.as_chunks::<2>().0.iter().zip(x.stated.as_chunks::<2>().0);
+    for (two, ((q, fours), (scales, stated))) in blocks.chunks(2).zip(parts.zip(beside)) {
+        isa.prefetch(two.as_flattened(), AHEAD);
+        let two = [two.first().unwrap_or(&empty), two.get(1).unwrap_or(&empty)];
+        let heads = two.map(|block| W::head(isa, block));
+        let w = bytes_of(two.map(|block| W::pair::<0>(isa, block)));
+        let sums = isa.quads(&w, q, fours, W::BIAS, W::MOST);
+        let mut d = [heads[0].d * scales[0]; LANES];
+        d[LANES / 2..].fill(heads[1].d * scales[1]);
+        isa.add_product(&mut lanes, &d, &sums.map(|sum| sum as f32));
+        if W::MINIMA {
+            for i in 0..2 {
+                minima = isa.mul_add(-heads[i].dmin, stated[i], minima);
             }
         }
-        *out = total(lanes) + minima;
     }
+    total(lanes) + minima
 }
 
 #[inline(always)]
 fn many<W: Whole<BYTES, N>, const BYTES: usize, const N: usize>(
     isa: Isa,
     rows: &[&[u8]],
-    xs: &[Codes],
+    count: usize,
+    xs: &[Group],
     out: &mut [f32],
     room: &mut Room,
 ) {
-    // As many sums as registers hold.
-    match isa.level() {
-        Level::Avx512 => tiles::<W, BYTES, N, 16, 1, 6>(isa, rows, xs, out, room),
-        Level::Avx2 | Level::Portable => tiles::<W, BYTES, N, 8, 2, 4>(isa, rows, xs, out, room),
-    }
-}
-
-#[inline(always)]
-fn tiles<
-    W: Whole<BYTES, N>,
-    const BYTES: usize,
-    const N: usize,
-    const L: usize,
-    const P: usize,
-    const T: usize,
->(
-    isa: Isa,
-    rows: &[&[u8]],
-    xs: &[Codes],
-    out: &mut [f32],
-    room: &mut Room,
-) {
-    let (strips, count) = (rows.len().div_ceil(STRIP), xs.len());
+    let strips = rows.len().div_ceil(STRIP);
     let blocks = rows.first().map_or(0, |row| row.len() / BYTES);
     // As many as a super-block has weights: what is decoded stays in the nearest cache.
     let most = SUPER / N;
-    room.pairs.resize(strips * most * N / 2, Line([[0; 2]; STRIP]));
-    room.heads.resize(
-        strips * most,
-        Heads { d: [0.0; STRIP], dmin: [0.0; STRIP], mins: [[[0; 2]; STRIP]; 8] },
-    );
+    room.quads.resize(strips * most * N / 4, Quads([[0; 4]; STRIP]));
+    room.heads.resize(strips * most, Heads::ZERO);
     room.sums.clear();
-    room.sums.resize(strips * count, [0.0; STRIP]);
+    room.sums.resize(strips * xs.len(), [[0.0; STRIP]; GROUP]);
     for first in (0..blocks).step_by(most) {
         let some = most.min(blocks - first);
         for (i, row) in rows.iter().enumerate() {
             let bytes = &row.as_chunks::<BYTES>().0[first..first + some];
-            let pairs = &mut room.pairs[i / STRIP * most * N / 2..];
+            let quads = room.quads[i / STRIP * most * N / 4..].chunks_exact_mut(N / 4);
             let heads = &mut room.heads[i / STRIP * most..];
-            for ((bytes, pairs), heads) in
-                bytes.iter().zip(pairs.chunks_exact_mut(N / 2)).zip(heads)
-            {
-                let mut v = [0; N];
-                let head = W::decode(isa, bytes, &mut v);
-                for (pair, v) in pairs.iter_mut().zip(v.as_chunks().0) {
-                    pair.0[i % STRIP] = *v;
-                }
-                set_head(heads, i % STRIP, &head);
+            for ((block, quads), heads) in bytes.iter().zip(quads).zip(heads) {
+                lay_out::<W, BYTES, N>(isa, block, i % STRIP, quads);
+                heads.set::<W, BYTES, N>(i % STRIP, &W::head(isa, block));
             }
         }
-        for t in (0..count).step_by(T) {
-            let mut group = [&xs[t]; T];
-            for (i, x) in group.iter_mut().enumerate() {
-                *x = &xs[(t + i).min(count - 1)]; // at the end the last again
-            }
+        for (g, x) in xs.iter().enumerate() {
             for strip in 0..strips {
-                let sums = &mut room.sums[strip * count..][..count];
-                let pairs = &room.pairs[strip * most * N / 2..][..some * N / 2];
+                let sums = &mut room.sums[strip * xs.len() + g];
+                let quads = &room.quads[strip * most * N / 4..][..some * N / 4];
                 let heads = &room.heads[strip * most..][..some];
-                let sums = &mut sums[t..];
-                add_blocks::<N, L, P, T>(isa, W::MINIMA, first, pairs, heads, group, sums);
+                let blocks = Blocks { first, quads, heads };
+                #[cfg(target_arch = "x86_64")]
+                if let Some(set) = isa.by_sixteen() {
+                    blocks.add::<W, _, BYTES, N, GROUP>(set, x, sums);
+                    continue;
+                }
+                for (half, first) in [(0, 0), (0, 4), (1, 0), (1, 4)] {
+                    #[cfg(target_arch = "x86_64")]
+                    if let Some(set) = isa.by_eight(half, first) {
+                        blocks.add::<W, _, BYTES, N, 4>(set, x, sums);
+                        continue;
+                    }
+                    blocks.add::<W, _, BYTES, N, 4>(Plain { isa, half, first }, x, sums);
+                }
             }
         }
     }
     for (r, out) in out.chunks_exact_mut(count).enumerate() {
-        for (out, sums) in out.iter_mut().zip(&room.sums[r / STRIP * count..]) {
+        let sums = room.sums[r / STRIP * xs.len()..].as_flattened();
+        for (out, sums) in out.iter_mut().zip(sums) {
             *out = sums[r % STRIP];
         }
     }
 }
 
+/// Puts a block's numbers into row `row` of a strip.
 #[inline(always)]
-fn set_head(heads: &mut Heads, row: usize, head: &Head) {
-    (heads.d[row], heads.dmin[row]) = (head.d, -head.dmin);
-    for (pairs, mins) in heads.mins.iter_mut().zip(head.mins.as_chunks::<2>().0) {
-        pairs[row] = mins.map(|min| min as i16);
-    }
-}
-
-/// Adds the products of a strip's blocks, of which the first is the vectors' block `first`, with `T` vectors to as
-/// many of `sums` as there are, in `P` parts of `L` lanes; `minima` says whether the weights have such.
-#[inline(always)]
-fn add_blocks<const N: usize, const L: usize, const P: usize, const T: usize>(
+fn lay_out<W: Whole<BYTES, N>, const BYTES: usize, const N: usize>(
     isa: Isa,
-    minima: bool,
-    first: usize,
-    pairs: &[Line],
-    heads: &[Heads],
-    xs: [&Codes; T],
-    sums: &mut [[f32; STRIP]],
+    block: &[u8; BYTES],
+    row: usize,
+    quads: &mut [Quads],
 ) {
-    let q = xs.map(|x| &x.q.as_chunks::<N>().0[first..first + heads.len()]);
-    for (b, (pairs, heads)) in pairs.chunks_exact(N / 2).zip(heads).enumerate() {
-        let whole =
-            whole_sums::<L, P, T>(isa, pairs.iter().map(|line| &line.0), q.map(|q| &q[b][..]));
-        let least = match minima && N == SUPER {
-            true => {
-                whole_sums::<L, P, T>(isa, heads.mins.iter(), xs.map(|x| &x.sums[first + b][..]))
-            }
-            false => [[[0; L]; P]; T],
-        };
-        for (t, sums) in sums.iter_mut().take(T).enumerate() {
-            let (x, block) = (xs[t], first + b);
-            for p in 0..P {
-                let [d, dmin] = [&heads.d, &heads.dmin].map(|all| &all.as_chunks::<L>().0[p]);
-                let mut sum = sums.as_chunks::<L>().0[p];
-                sum = add(isa, sum, &times(d, x.scales[block]), &floats(&whole[t][p]));
-                if minima && N == SUPER {
-                    sum = add(isa, sum, &times(dmin, x.scales[block]), &floats(&least[t][p]));
-                } else if minima {
-                    sum = add(isa, sum, dmin, &[x.stated[block]; L]);
+    let put = |quads: &mut [Quads], pair: Bytes| {
+        for (two, word) in quads.as_chunks_mut::<2>().0.iter_mut().zip(pair) {
+            two[0].0[row] = (word as u32).to_le_bytes();
+            two[1].0[row] = ((word >> 32) as u32).to_le_bytes();
+        }
+    };
+    if N < SUPER {
+        return put(quads, W::pair::<0>(isa, block));
+    }
+    each_pair!(PAIR => { put(&mut quads[8 * PAIR..8 * PAIR + 8], W::pair::<PAIR>(isa, block)) });
+}
+
+/// Blocks of a strip, of which the first is the vectors' block `first`.
+#[derive(Clone, Copy)]
+struct Blocks<'a> {
+    first: usize,
+    quads: &'a [Quads],
+    heads: &'a [Heads],
+}
+
+impl Blocks<'_> {
+    /// Adds the products with those vectors of a group that `set` computes to `sums`.
+    #[inline(always)]
+    fn add<W: Whole<BYTES, N>, S: Set<T>, const BYTES: usize, const N: usize, const T: usize>(
+        self,
+        set: S,
+        x: &Group,
+        sums: &mut [[f32; STRIP]; GROUP],
+    ) {
+        let from = set.first();
+        let sums = &mut sums[from..from + T];
+        let mut all: [S::Float; T] = std::array::from_fn(|t| set.floats(&sums[t]));
+        let q = &x.q[self.first * N / 4..][..self.quads.len()];
+        let subs = self.quads.chunks_exact(W::SUB / 4).zip(q.chunks_exact(W::SUB / 4));
+        let mut subs = subs.zip(&x.offsets[self.first * N / W::SUB..]);
+        for (b, heads) in (self.first..).zip(self.heads) {
+            let (d, scales) = (set.floats(&heads.d), &x.scales[b][from..from + T]);
+            let mut whole = [set.same(0); T];
+            if N < SUPER {
+                let Some(((quads, q), offsets)) = subs.next() else { break };
+                whole = set.products(offsets, quads, q, W::BIAS, W::MOST);
+            } else {
+                let scales = &heads.scales[..SUPER / W::SUB];
+                for (scale, ((quads, q), offsets)) in scales.iter().zip(&mut subs) {
+                    let products = set.products(offsets, quads, q, W::BIAS, W::MOST);
+                    let scale = set.wholes(scale);
+                    for t in 0..T {
+                        whole[t] = set.add_whole(whole[t], products[t], scale);
+                    }
                 }
-                sums.as_chunks_mut::<L>().0[p] = sum;
+            }
+            for t in 0..T {
+                all[t] = set.add_float(all[t], d, scales[t], whole[t]);
+            }
+            if !W::MINIMA {
+                continue;
+            }
+            let dmin = set.floats(&heads.dmin);
+            if N < SUPER {
+                for t in 0..T {
+                    all[t] = set.add_same(all[t], dmin, x.stated[b][from + t]);
+                }
+                continue;
+            }
+            let mut least = [set.same(0); T];
+            for (mins, x) in heads.mins[..SUPER / W::SUB / 2].iter().zip(&x.sums[b]) {
+                for t in 0..T {
+                    least[t] = set.add_pair(least[t], mins, x[from + t]);
+                }
+            }
+            for t in 0..T {
+                all[t] = set.add_float(all[t], dmin, scales[t], least[t]);
             }
         }
-    }
-}
-
-#[inline(always)]
-fn times<const L: usize>(all: &[f32; L], scale: f32) -> [f32; L] {
-    let mut out = *all;
-    for l in 0..L {
-        out[l] *= scale;
-    }
-    out
-}
-
-#[inline(always)]
-fn floats<const L: usize>(all: &[i32; L]) -> [f32; L] {
-    let mut out = [0.0; L];
-    for l in 0..L {
-        out[l] = all[l] as f32;
-    }
-    out
-}
-
-/// Of each row of a strip, in `P` parts of `L` lanes, the sum of the products with each of `T` vectors.
-#[inline(always)]
-fn whole_sums<'a, const L: usize, const P: usize, const T: usize>(
-    isa: Isa,
-    pairs: impl Iterator<Item = &'a Pairs>,
-    xs: [&[i16]; T],
-) -> [[[i32; L]; P]; T] {
-    let mut all = [[[0; L]; P]; T];
-    for (i, pairs) in pairs.enumerate() {
-        let parts = pairs.as_chunks::<L>().0;
-        for t in 0..T {
-            let x = xs[t].as_chunks::<2>().0[i];
-            for p in 0..P {
-                all[t][p] = isa.add_pair(all[t][p], &parts[p], x);
-            }
+        for (all, sums) in all.into_iter().zip(sums) {
+            set.store(all, sums);
         }
     }
-    all
 }
 
 macro_rules! kernels {
@@ -290,7 +417,12 @@ macro_rules! kernels {
         const KERNELS: &[(&str, usize, Kernel)] = &[$((
             $name,
             $elements,
-            Kernel { one: kernels::$kernel::one, many: kernels::$kernel::many },
+            Kernel {
+                bias: <$of as Whole<$bytes, $elements>>::BIAS,
+                sub: <$of as Whole<$bytes, $elements>>::SUB,
+                one: kernels::$kernel::one,
+                many: kernels::$kernel::many,
+            },
         )),+];
 
         mod kernels {
@@ -299,9 +431,14 @@ macro_rules! kernels {
 
                 per_isa! {
                     pub fn one(rows: &[u8], row_bytes: usize, x: &Codes, out: &mut [f32])
-                        = super::super::one::<$of, $bytes, $elements>[isa];
-                    pub fn many(rows: &[&[u8]], xs: &[Codes], out: &mut [f32], room: &mut Room)
-                        = super::super::many::<$of, $bytes, $elements>[isa];
+                        = super::super::one::<$of, $bytes, $elements>[isa], and vnni;
+                    pub fn many(
+                        rows: &[&[u8]],
+                        count: usize,
+                        xs: &[Group],
+                        out: &mut [f32],
+                        room: &mut Room,
+                    ) = super::super::many::<$of, $bytes, $elements>[isa], and vnni;
                 }
             })+
         }
@@ -368,14 +505,17 @@ mod tests {
                 let x = |i: usize| ((i * 7919 % 1013) as f32 / 97.0 - 5.0) * (1 + i % 3) as f32;
                 let mut xs: Vec<f32> = (0..count * cols).map(x).collect();
                 let codes: Vec<Codes> =
-                    xs.chunks(cols).map(|x| Codes::of(Isa::PORTABLE, quant, x)).collect();
+                    xs.chunks(cols).map(|x| kernel.round(Isa::PORTABLE, quant, x)).collect();
+                let groups: Vec<Group> =
+                    codes.chunks(GROUP).map(|codes| Group::of(codes, kernel.sub)).collect();
                 let mut one = vec![0.0; height];
                 (kernel.one)(Isa::PORTABLE, &rows, row_bytes, &codes[1], &mut one);
                 let borrowed: Vec<&[u8]> = rows.chunks(row_bytes).collect();
                 let run = |isa| {
                     let mut out = vec![f32::NAN; height * count];
-                    let mut room = Room { sums: vec![[f32::NAN; STRIP]; 999], ..Room::default() };
-                    (kernel.many)(isa, &borrowed, &codes, &mut out, &mut room);
+                    let sums = vec![[[f32::NAN; STRIP]; GROUP]; 999];
+                    let mut room = Room { sums, ..Room::default() };
+                    (kernel.many)(isa, &borrowed, count, &groups, &mut out, &mut room);
                     out.iter().map(|x| x.to_bits()).collect::<Vec<u32>>()
                 };
                 let all = run(Isa::PORTABLE);
@@ -386,7 +526,7 @@ mod tests {
                     (kernel.one)(isa, &rows, row_bytes, &codes[1], &mut out);
                     assert_eq!(out, one, "{quant}, one on {}", isa.name());
                     for (x, codes) in xs.chunks(cols).zip(&codes) {
-                        let other = Codes::of(isa, quant, x);
+                        let other = kernel.round(isa, quant, x);
                         assert_eq!((&other.q, &other.scales), (&codes.q, &codes.scales));
                     }
                 }
@@ -439,11 +579,12 @@ mod tests {
             for wrong in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
                 let mut x = [1.0; SUPER];
                 x[77] = wrong;
-                let codes = vec![Codes::of(Isa::best(), quant, &x); 2];
+                let codes = vec![kernel.round(Isa::best(), quant, &x); 2];
                 let mut out = [0.0; 2];
                 (kernel.one)(Isa::best(), &rows, rows.len(), &codes[0], &mut out[..1]);
                 assert!(!out[0].is_finite(), "{quant}, {wrong}: {out:?}");
-                (kernel.many)(Isa::best(), &[&rows], &codes, &mut out, &mut Room::default());
+                let group = [Group::of(&codes, kernel.sub)];
+                (kernel.many)(Isa::best(), &[&rows], 2, &group, &mut out, &mut Room::default());
                 assert!(!out.iter().any(|x| x.is_finite()), "{quant}, {wrong}: {out:?}");
             }
         }

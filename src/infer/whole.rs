@@ -1,6 +1,6 @@
 //! Rows of K-quants times one vector, in whole numbers: what every new token costs.
 //!
-//! A super-block is `d` times whole numbers `v` less `dmin` times another for every 16 weights
+//! A super-block is `d` times whole numbers `v` (stored ones times their scales) less `dmin` times another for every 16 weights
 //! (`quant::decode::whole`). The vector is brought to whole numbers too: a power of two `step` for
 //! each 256 numbers, such that the largest of them has 28 bits, in two parts of which products with
 //! `v` can be summed in 32 bits:
@@ -21,7 +21,7 @@ use crate::{
     per_isa,
     quant::{
         QuantType,
-        decode::whole::{Head, Q2K, Q3K, Q4K, Q5K, Q6K, SUPER, Whole},
+        decode::whole::{Q2K, Q3K, Q4K, Q5K, Q6K, SUPER, Whole},
         isa::Isa,
     },
 };
@@ -96,16 +96,22 @@ fn pack(x: &[f32; SUPER]) -> Pack {
 #[repr(align(64))]
 struct Block {
     v: [i16; SUPER],
-    head: Head,
+    d: f32,
+    dmin: f32,
+    mins: [f32; LANES],
 }
 
 impl Block {
-    const ZERO: Block =
-        Block { v: [0; SUPER], head: Head { d: 0.0, dmin: 0.0, mins: [0.0; LANES] } };
+    const ZERO: Block = Block { v: [0; SUPER], d: 0.0, dmin: 0.0, mins: [0.0; LANES] };
 
     #[inline(always)]
     fn fill<W: Whole<BYTES, SUPER>, const BYTES: usize>(&mut self, isa: Isa, bytes: &[u8; BYTES]) {
-        self.head = W::decode(isa, bytes, &mut self.v);
+        let head = W::head(isa, bytes);
+        W::words(isa, bytes, head.scales, &mut self.v);
+        (self.d, self.dmin) = (head.d, head.dmin);
+        if W::MINIMA {
+            self.mins = isa.numbers(head.mins, 0);
+        }
     }
 }
 
@@ -146,9 +152,9 @@ fn add_products(isa: Isa, block: &Block, x: &Pack, lanes: &mut [f32; LANES]) {
         whole[l] = high[l] as f32 * 16384.0 + low[l] as f32;
     }
     let mut least = [0.0; LANES];
-    isa.add_product(&mut least, &block.head.mins, &x.sums);
-    isa.add_product(lanes, &[block.head.d * x.step; LANES], &whole);
-    isa.add_product(lanes, &[-block.head.dmin; LANES], &least);
+    isa.add_product(&mut least, &block.mins, &x.sums);
+    isa.add_product(lanes, &[block.d * x.step; LANES], &whole);
+    isa.add_product(lanes, &[-block.dmin; LANES], &least);
 }
 
 #[cfg(test)]

@@ -102,22 +102,30 @@ fn super_body(xs: &mut [f32], elements: usize) {
 
 /// A vector in whole numbers of 8 bits and a sign, in blocks of 32 or 256: number `i` of block `b` is
 /// `scales[b] * q[i]`.
+///
+/// Blocks of 32 are an even number: at the end there may be one of zeros.
 #[derive(Clone, Debug, Default)]
 pub struct Codes {
-    /// The numbers, in the width in which they are multiplied.
-    pub q: Vec<i16>,
+    /// The numbers.
+    pub q: Vec<i8>,
     /// One for each block. Where an activation is not finite, nor is this, nor the product.
     pub scales: Vec<f32>,
     /// What the minimum of a block meets: the stated sum of Q8_1, zero elsewhere.
     pub stated: Vec<f32>,
     /// Of each super-block of Q8_K the sums of 16 numbers each, those of even blocks first; else empty.
     pub sums: Vec<[i16; 16]>,
+    /// The sums of four numbers each, times the negative bias of the weights.
+    pub fours: Vec<i32>,
+    /// The same of as many numbers as meet one scale.
+    pub offsets: Vec<i32>,
 }
 
 impl Codes {
-    /// Rounds activations as [`round`] does for rows of type `quant`, whose super-blocks have 256 weights.
-    pub fn of(isa: Isa, quant: QuantType, x: &[f32]) -> Codes {
-        let mut codes = Codes { q: vec![0; x.len()], ..Codes::default() };
+    /// Rounds activations as [`round`] does for rows of type `quant`, whose super-blocks have 256 weights. Each `sub`
+    /// weights have one scale and are stored as `bias` more than they are.
+    pub fn of(isa: Isa, quant: QuantType, x: &[f32], bias: u8, sub: usize) -> Codes {
+        let mut codes =
+            Codes { q: vec![0; x.len().next_multiple_of(2 * BLOCK)], ..Codes::default() };
         match quant.block().activations {
             Some(Activations::Q8K) => super_codes(isa, x, &mut codes),
             activations => {
@@ -125,8 +133,16 @@ impl Codes {
                 block_codes(isa, x, half, &mut codes);
             }
         }
+        bias_sums(isa, bias, sub, &mut codes);
         codes
     }
+}
+
+#[inline(always)]
+fn bias_sums_body(bias: u8, sub: usize, codes: &mut Codes) {
+    let sum = |q: &[i8; 4]| -i32::from(bias) * q.iter().map(|q| i32::from(*q)).sum::<i32>();
+    codes.fours = codes.q.as_chunks().0.iter().map(sum).collect();
+    codes.offsets = codes.fours.chunks(sub / 4).map(|fours| fours.iter().sum()).collect();
 }
 
 #[inline(always)]
@@ -134,11 +150,14 @@ fn block_codes_body(x: &[f32], half: bool, codes: &mut Codes) {
     for (x, q) in x.as_chunks().0.iter().zip(codes.q.as_chunks_mut::<BLOCK>().0) {
         let mut x = *x;
         let d = whole_block(&mut x);
-        *q = x.map(|x| x as i32 as i16);
+        *q = x.map(|x| x as i32 as i8);
         let sum: i32 = q.iter().map(|q| i32::from(*q)).sum();
         codes.scales.push(scale_of(d, half));
         codes.stated.push(scale_of(d * sum as f32, true));
     }
+    let blocks = codes.q.len() / BLOCK;
+    codes.scales.resize(blocks, 0.0);
+    codes.stated.resize(blocks, 0.0);
 }
 
 #[inline(always)]
@@ -146,10 +165,10 @@ fn super_codes_body(x: &[f32], codes: &mut Codes) {
     for (x, q) in x.as_chunks().0.iter().zip(codes.q.as_chunks_mut::<SUPER>().0) {
         let mut x: [f32; SUPER] = *x;
         codes.scales.push(whole_super(&mut x));
-        *q = x.map(|x| x as i32 as i16);
+        *q = x.map(|x| x as i32 as i8);
         let mut sums = [0; 16];
         for (i, q) in q.as_chunks::<16>().0.iter().enumerate() {
-            sums[i / 2 + i % 2 * 8] = q.iter().sum();
+            sums[i / 2 + i % 2 * 8] = q.iter().map(|q| i16::from(*q)).sum();
         }
         codes.sums.push(sums);
     }
@@ -158,6 +177,7 @@ fn super_codes_body(x: &[f32], codes: &mut Codes) {
 per_isa! {
     fn block_codes(x: &[f32], half: bool, codes: &mut Codes) = block_codes_body;
     fn super_codes(x: &[f32], codes: &mut Codes) = super_codes_body;
+    fn bias_sums(bias: u8, sub: usize, codes: &mut Codes) = bias_sums_body;
     fn halves(xs: &mut [f32]) = half_body;
     fn upper_halves(xs: &mut [f32]) = bf16_body;
     fn blocks(xs: &mut [f32], half: bool) = block_body;

@@ -18,7 +18,11 @@ use super::half::f32_from_half;
 
 /// An instruction set that this machine is known to have: the value is the proof.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Isa(Level);
+pub struct Isa {
+    level: Level,
+    /// Whether AVX-512 multiplies bytes (VNNI).
+    vnni: bool,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(dead_code, reason = "which levels exist depends on the target")]
@@ -38,7 +42,7 @@ static BEST: LazyLock<Isa> = LazyLock::new(|| {
 
 impl Isa {
     /// The baseline of the target that this binary was compiled for (SSE2 on x86-64, NEON on ARM64).
-    pub const PORTABLE: Isa = Isa(Level::Portable);
+    pub const PORTABLE: Isa = Isa::of(Level::Portable);
 
     /// The widest instruction set of this machine, or the one that `REGGUF_ISA` names.
     pub fn best() -> Isa {
@@ -55,48 +59,61 @@ impl Isa {
                 && is_x86_feature_detected!("f16c")
                 && is_x86_feature_detected!("fma")
             {
-                all.push(Isa(Level::Avx2));
+                all.push(Isa::of(Level::Avx2));
                 if is_x86_feature_detected!("avx512f")
                     && is_x86_feature_detected!("avx512bw")
                     && is_x86_feature_detected!("avx512vl")
                     && is_x86_feature_detected!("avx512dq")
                 {
-                    all.push(Isa(Level::Avx512));
+                    all.push(Isa::of(Level::Avx512));
+                    if is_x86_feature_detected!("avx512vnni") {
+                        all.push(Isa { vnni: true, ..Isa::of(Level::Avx512) });
+                    }
                 }
             }
         }
         all
     }
 
-    /// The name that `REGGUF_ISA` takes: `portable`, `avx2` or `avx512`.
+    /// The name that `REGGUF_ISA` takes: `portable`, `avx2`, `avx512` or `avx512-vnni`.
     pub fn name(self) -> &'static str {
-        match self.0 {
+        match self.level {
             Level::Portable => "portable",
             Level::Avx2 => "avx2",
+            Level::Avx512 if self.vnni => "avx512-vnni",
             Level::Avx512 => "avx512",
         }
     }
 
-    #[doc(hidden)]
-    pub fn level(self) -> Level {
-        self.0
+    const fn of(level: Level) -> Isa {
+        Isa { level, vnni: false }
     }
 
-    /// The set `level`, where code runs that is compiled for it.
+    #[doc(hidden)]
+    pub fn vnni(self) -> bool {
+        self.vnni
+    }
+
+    #[doc(hidden)]
+    pub fn level(self) -> Level {
+        self.level
+    }
+
+    /// The set `level`, with VNNI or without, where code runs that is compiled for it.
     ///
     /// # Safety
     /// The machine has it.
     #[doc(hidden)]
     // SAFETY: the caller's promise, above.
-    pub const unsafe fn assume(level: Level) -> Isa {
-        Isa(level)
+    pub const unsafe fn assume(level: Level, vnni: bool) -> Isa {
+        Isa { level, vnni }
     }
 
     /// The value of a half, exactly; a NaN as some NaN.
     #[inline(always)]
     pub fn half(self, half: u16) -> f32 {
         #[cfg(target_arch = "x86_64")]
-        if self.0 != Level::Portable {
+        if self.level != Level::Portable {
             // SAFETY: an `Isa` of these levels exists only where detection found F16C.
             return unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(half.into()))) };
         }
@@ -120,7 +137,7 @@ impl Isa {
     #[inline(always)]
     pub fn mul_add(self, w: f32, x: f32, sum: f32) -> f32 {
         #[cfg(target_arch = "x86_64")]
-        if self.0 == Level::Portable {
+        if self.level == Level::Portable {
             return rounded_once(w, x, sum);
         }
         w.mul_add(x, sum)
@@ -134,7 +151,7 @@ impl Isa {
             let (to, w, x) = (sum.as_mut_ptr(), w.as_ptr(), x.as_ptr());
             // SAFETY: AVX2 with FMA and AVX-512 are behind their levels; each array has sixteen numbers.
             unsafe {
-                match self.0 {
+                match self.level {
                     Level::Avx512 => {
                         let (w, x) = (_mm512_loadu_ps(w), _mm512_loadu_ps(x));
                         _mm512_storeu_ps(to, _mm512_fmadd_ps(w, x, _mm512_loadu_ps(to)));
@@ -168,7 +185,7 @@ impl Isa {
     #[inline(always)]
     pub fn totals(self, sums: &[[f32; 16]; 4]) -> [f32; 4] {
         #[cfg(target_arch = "x86_64")]
-        if self.0 == Level::Avx512 {
+        if self.level == Level::Avx512 {
             let mut out = [0.0; 4];
             // SAFETY: AVX-512 as above; each sum has sixteen numbers and `out` has four.
             unsafe {
@@ -208,7 +225,7 @@ impl Isa {
     #[inline(always)]
     pub fn nibbles(self, bytes: &[u8; 16], bias: i8, d: f32, m: f32) -> [[f32; 16]; 2] {
         #[cfg(target_arch = "x86_64")]
-        if self.0 == Level::Avx512 {
+        if self.level == Level::Avx512 {
             let mut out = [[0.0; 16]; 2];
             // SAFETY: AVX-512 as above; sixteen bytes are read and twice sixteen numbers written.
             unsafe {
@@ -237,7 +254,7 @@ impl Isa {
     #[inline(always)]
     pub fn named(self, bytes: &[u8; 16], levels: &[i8; 16]) -> [u128; 2] {
         #[cfg(target_arch = "x86_64")]
-        if self.0 != Level::Portable {
+        if self.level != Level::Portable {
             // SAFETY: AVX2 as above has the shuffle; sixteen bytes and levels are read.
             unsafe {
                 let (bytes, levels) = (bytes.as_ptr().cast(), levels.as_ptr().cast());
@@ -266,7 +283,7 @@ impl Isa {
             let to = out.as_mut_ptr();
             // SAFETY: AVX2 and AVX-512 are behind their levels; sixteen numbers are read and written.
             unsafe {
-                match self.0 {
+                match self.level {
                     Level::Avx512 => {
                         let w = _mm512_mul_ps(_mm512_loadu_ps(to), _mm512_set1_ps(d));
                         _mm512_storeu_ps(to, _mm512_add_ps(w, _mm512_set1_ps(m)));
@@ -293,7 +310,7 @@ impl Isa {
     #[inline(always)]
     pub fn chosen(self, bytes: &[u8; 16], all: &[f32; 16]) -> [[f32; 16]; 2] {
         #[cfg(target_arch = "x86_64")]
-        if self.0 == Level::Avx512 {
+        if self.level == Level::Avx512 {
             let mut out = [[0.0; 16]; 2];
             let [low, high] = &mut out;
             // SAFETY: AVX-512 as above; sixteen bytes and numbers are read and twice sixteen numbers written.
@@ -322,7 +339,7 @@ impl Isa {
     #[inline(always)]
     pub fn fives(self, bytes: &[u8; 16], high: u32, bias: i8, d: f32, m: f32) -> [[f32; 16]; 2] {
         #[cfg(target_arch = "x86_64")]
-        if self.0 == Level::Avx512 {
+        if self.level == Level::Avx512 {
             let mut out = [[0.0; 16]; 2];
             // SAFETY: AVX-512 as above; sixteen bytes are read and twice sixteen numbers written.
             unsafe {
@@ -356,7 +373,7 @@ impl Isa {
             let from = bytes.as_ptr();
             // SAFETY: AVX2 and AVX-512 are behind their levels; 32 bytes are read, 32 words written.
             unsafe {
-                match self.0 {
+                match self.level {
                     Level::Avx512 => {
                         let w = _mm512_cvtepu8_epi16(_mm256_loadu_si256(from.cast()));
                         let w = _mm512_sub_epi16(w, _mm512_set1_epi16(bias));
@@ -403,7 +420,7 @@ impl Isa {
             unsafe {
                 let bytes = std::mem::transmute::<u128, __m128i>(bytes);
                 let bytes = _mm_sub_epi8(bytes, _mm_set1_epi8(bias));
-                match self.0 {
+                match self.level {
                     Level::Avx512 => {
                         let numbers = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes));
                         _mm512_storeu_ps(out.as_mut_ptr(), numbers);
@@ -440,7 +457,7 @@ impl Isa {
     #[inline(always)]
     pub fn halves(self, halves: &[u8; 32], out: &mut [f32; 16]) {
         #[cfg(target_arch = "x86_64")]
-        if self.0 != Level::Portable {
+        if self.level != Level::Portable {
             let (from, to) = (halves.as_chunks::<16>().0, out.as_chunks_mut::<8>().0);
             for (halves, out) in from.iter().zip(to) {
                 // SAFETY: F16C as above; sixteen bytes are read and eight numbers written.
@@ -495,12 +512,13 @@ fn rounded_once(w: f32, x: f32, sum: f32) -> f32 {
 /// `BODY` and all it calls in its hot loop must be `#[inline(always)]`. Written `BODY[isa]` it is told
 /// the set that it is compiled for, a constant there, as its first argument. With `, up to avx2` there
 /// is no AVX-512 copy, where a measurement showed it to be slower. With `, avx2 other` a function
-/// `other` with `#[target_feature(enable = "avx2")]` does the work from AVX2 on.
+/// `other` with `#[target_feature(enable = "avx2")]` does the work from AVX2 on. With `, and vnni` there is a
+/// fourth copy, for AVX-512 with VNNI.
 #[macro_export]
 macro_rules! per_isa {
     ($($(#[$doc:meta])* $vis:vis fn $name:ident $(<const $n:ident: usize>)?
         ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)?
-        = $body:path $([$told:ident])? $(, up to $most:ident)? $(, avx2 $wide:path)?;)+) => {$(
+        = $body:path $([$told:ident])? $(, up to $most:ident)? $(, avx2 $wide:path)? $(, and $more:ident)?;)+) => {$(
         $(#[$doc])*
         #[allow(unsafe_code, clippy::too_many_arguments, reason = "see quant::isa")]
         $vis fn $name $(<const $n: usize>)?
@@ -508,10 +526,12 @@ macro_rules! per_isa {
         {
             #[cfg(target_arch = "x86_64")]
             {
-                $crate::per_isa! { @copy avx2 "avx2,f16c,fma" Avx2 $(<const $n: usize>)?
+                $crate::per_isa! { @copy avx2 "avx2,f16c,fma" Avx2 false $(<const $n: usize>)?
                     ($($arg: $ty),*) $(-> $ret)? = [$($wide)?] [$($told)?] $body; }
                 $crate::per_isa! { @widest [$($most)?] $(<const $n: usize>)?
                     ($($arg: $ty),*) $(-> $ret)? = [$($wide)?] [$($told)?] $body; }
+                $crate::per_isa! { @bytes [$($more)?] isa ($($arg: $ty),*) $(-> $ret)?
+                    = [$($told)?] $body; }
                 match isa.level() {
                     // SAFETY: an `Isa` of this level exists only where detection found its features.
                     $crate::quant::isa::Level::Avx2 => return unsafe { avx2($($arg),*) },
@@ -524,26 +544,36 @@ macro_rules! per_isa {
             $body($({ let $told = $crate::quant::isa::Isa::PORTABLE; $told },)? $($arg),*)
         }
     )+};
+    (@bytes [] $($rest:tt)*) => {};
+    (@bytes [vnni] $isa:ident ($($arg:ident: $ty:ty),*) $(-> $ret:ty)?
+        = [$($told:ident)?] $body:path;) => {
+        $crate::per_isa! { @copy bytes "avx2,f16c,fma,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni"
+            Avx512 true ($($arg: $ty),*) $(-> $ret)? = [] [$($told)?] $body; }
+        if $isa.vnni() {
+            // SAFETY: an `Isa` that multiplies bytes exists only where detection found VNNI.
+            return unsafe { bytes($($arg),*) };
+        }
+    };
     (@widest [avx2] $($rest:tt)*) => {
-        $crate::per_isa! { @copy widest "avx2,f16c,fma" Avx2 $($rest)* }
+        $crate::per_isa! { @copy widest "avx2,f16c,fma" Avx2 false $($rest)* }
     };
     (@widest [] $($rest:tt)*) => {
-        $crate::per_isa! { @copy widest "avx2,f16c,fma,avx512f,avx512bw,avx512vl,avx512dq" Avx512 $($rest)* }
+        $crate::per_isa! { @copy widest "avx2,f16c,fma,avx512f,avx512bw,avx512vl,avx512dq" Avx512 false $($rest)* }
     };
-    (@copy $name:ident $features:literal $level:ident $(<const $n:ident: usize>)?
+    (@copy $name:ident $features:literal $level:ident $vnni:literal $(<const $n:ident: usize>)?
         ($($arg:ident: $ty:ty),*) $(-> $ret:ty)? = [$wide:path] [] $body:path;) => {
         #[inline]
         #[target_feature(enable = $features)]
         fn $name $(<const $n: usize>)? ($($arg: $ty),*) $(-> $ret)? { $wide($($arg),*) }
     };
-    (@copy $name:ident $features:literal $level:ident $(<const $n:ident: usize>)?
+    (@copy $name:ident $features:literal $level:ident $vnni:literal $(<const $n:ident: usize>)?
         ($($arg:ident: $ty:ty),*) $(-> $ret:ty)? = [] [$($told:ident)?] $body:path;) => {
         #[target_feature(enable = $features)]
         fn $name $(<const $n: usize>)? ($($arg: $ty),*) $(-> $ret)? {
             $(
                 // SAFETY: this function runs only where the machine has the set.
                 let $told = unsafe {
-                    $crate::quant::isa::Isa::assume($crate::quant::isa::Level::$level)
+                    $crate::quant::isa::Isa::assume($crate::quant::isa::Level::$level, $vnni)
                 };
             )?
             $body($($told,)? $($arg),*)
@@ -551,6 +581,7 @@ macro_rules! per_isa {
     };
 }
 
+pub(crate) mod bytes;
 #[cfg(test)]
 mod tests;
 mod words;

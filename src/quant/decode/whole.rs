@@ -1,9 +1,12 @@
 //! Blocks in whole numbers, for products that are summed without rounding.
 //!
-//! Weight `i` of a super-block of K-quants or IQ4_XS is `d * v[i] - dmin * min`, with a `min` for each block of 16.
-//! `v` is the stored number times the scale of its block, of 13 bits and a sign at most (Q6_K: -32 to 31 times -128
-//! to 127; IQ4_XS: -127 to 113 times -32 to 31). In blocks of 32, which have one scale, `v` is the stored number and
-//! `min` is 1.
+//! ```text
+//! super-block     weight = d * scale * (stored - BIAS) - dmin * min      a scale and a min for each 16 or 32
+//! block of 32     weight = d * (stored - BIAS) - dmin
+//! ```
+//!
+//! `scale * (stored - BIAS)` has 13 bits and a sign at most (Q6_K: -32 to 31 times -128 to 127; IQ4_XS: -127 to 113
+//! times -32 to 31).
 
 use super::{
     kernel::half_at,
@@ -14,27 +17,60 @@ use crate::quant::isa::Isa;
 /// Weights of a super-block.
 pub(crate) const SUPER: usize = 256;
 
-/// What a super-block has beside `v`.
+/// Does something for each pair of blocks of a super-block: written out, for with the pair unknown shifts take
+/// several steps.
+macro_rules! each_pair {
+    ($pair:ident => $what:block) => {
+        $crate::quant::decode::whole::each_pair!(@ $pair => $what; 0 1 2 3 4 5 6 7)
+    };
+    (@ $pair:ident => $what:block; $($n:literal)+) => {$({
+        const $pair: usize = $n;
+        $what
+    })+};
+}
+pub(crate) use each_pair;
+
+/// What a block has beside its numbers.
 #[derive(Clone, Copy)]
 pub(crate) struct Head {
     pub d: f32,
     pub dmin: f32,
-    /// Whole numbers, those of even blocks first.
-    pub mins: [f32; 16],
+    /// A signed byte for each 16 numbers; only in super-blocks.
+    pub scales: u128,
+    /// A byte for each 16 numbers, those of even blocks first; only in super-blocks.
+    pub mins: u128,
 }
 
 /// A type that is decoded here.
 ///
 /// Its blocks have `BYTES` bytes and `N` weights.
 pub(crate) trait Whole<const BYTES: usize, const N: usize> {
+    /// What a stored number has more than it means.
+    const BIAS: u8;
+    /// The largest stored number.
+    const MOST: u8;
+    /// How many numbers have one scale: 16 or 32.
+    const SUB: usize;
     /// Whether weights have a minimum.
     const MINIMA: bool;
 
-    fn decode(isa: Isa, block: &[u8; BYTES], v: &mut [i16; N]) -> Head;
+    fn head(isa: Isa, block: &[u8; BYTES]) -> Head;
+
+    /// The stored numbers of the pair `PAIR` of blocks of 16.
+    fn pair<const PAIR: usize>(isa: Isa, block: &[u8; BYTES]) -> Bytes;
+
+    /// What a super-block's numbers mean, times their scales.
+    #[inline(always)]
+    fn words(isa: Isa, block: &[u8; BYTES], scales: u128, v: &mut [i16; N]) {
+        let v = v.as_chunks_mut::<32>().0;
+        each_pair!(PAIR => {
+            v[PAIR] = isa.scaled(Self::pair::<PAIR>(isa, block), Self::BIAS.into(), scales, PAIR);
+        });
+    }
 }
 
 /// Thirty-two bytes, of which all bits under a mask are taken at once.
-type Bytes = [u64; 4];
+pub(crate) type Bytes = [u64; 4];
 
 /// A byte in every place of a word.
 const EACH: u64 = u64::MAX / 255;
@@ -83,37 +119,31 @@ fn even_then_odd(words: [u64; 2]) -> u128 {
     u128::from(both(first, second)) | u128::from(both(first >> 8, second >> 8)) << 64
 }
 
-/// Fills each pair of blocks of a super-block: written out, for with the pair unknown shifts take several steps.
-macro_rules! each_pair {
-    ($v:expr, $pair:ident => $what:expr) => {
-        each_pair!(@ $v, $pair => $what; 0 1 2 3 4 5 6 7)
-    };
-    (@ $v:expr, $pair:ident => $what:expr; $($n:literal)+) => {{
-        let v = $v.as_chunks_mut::<32>().0;
-        $({
-            const $pair: usize = $n;
-            v[$n] = $what;
-        })+
-    }};
-}
-
 /// Scales and minima in the two nibbles of a byte, numbers of two bits.
 pub(crate) struct Q2K;
 
 impl Whole<84, SUPER> for Q2K {
+    const BIAS: u8 = 0;
+    const MOST: u8 = 3;
+    const SUB: usize = 16;
     const MINIMA: bool = true;
 
     #[inline(always)]
-    fn decode(isa: Isa, b: &[u8; 84], v: &mut [i16; SUPER]) -> Head {
+    fn head(isa: Isa, b: &[u8; 84]) -> Head {
         let word = |at: usize| u64::from_le_bytes(*b[at..].first_chunk().unwrap_or(&[0; 8]));
         let heads = [word(0), word(8)];
-        let scales = both(heads.map(|head| head & (EACH * 15)));
-        each_pair!(v, PAIR => {
-            let (half, n) = (PAIR / 4, PAIR % 4);
-            isa.scaled(bits(cut(b, 16 + 32 * half), 2 * n, 3), 0, scales, PAIR)
-        });
-        let mins = isa.numbers(even_then_odd(heads.map(|head| (head >> 4) & (EACH * 15))), 0);
-        Head { d: half_at(isa, b, 80), dmin: half_at(isa, b, 82), mins }
+        let [scales, mins] = [0, 4].map(|shift| heads.map(|head| (head >> shift) & (EACH * 15)));
+        Head {
+            d: half_at(isa, b, 80),
+            dmin: half_at(isa, b, 82),
+            scales: both(scales),
+            mins: even_then_odd(mins),
+        }
+    }
+
+    #[inline(always)]
+    fn pair<const PAIR: usize>(_: Isa, b: &[u8; 84]) -> Bytes {
+        bits(cut(b, 16 + 32 * (PAIR / 4)), 2 * (PAIR % 4), 3)
     }
 }
 
@@ -122,10 +152,13 @@ impl Whole<84, SUPER> for Q2K {
 pub(crate) struct Q3K;
 
 impl Whole<110, SUPER> for Q3K {
+    const BIAS: u8 = 4;
+    const MOST: u8 = 7;
+    const SUB: usize = 16;
     const MINIMA: bool = false;
 
     #[inline(always)]
-    fn decode(isa: Isa, b: &[u8; 110], v: &mut [i16; SUPER]) -> Head {
+    fn head(isa: Isa, b: &[u8; 110]) -> Head {
         let word = |at: usize| u32::from_le_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]]);
         let low = u64::from(word(96)) | u64::from(word(100)) << 32;
         let high = |n: usize| u64::from(word(104) >> (2 * n) & 0x0303_0303) << 4;
@@ -136,13 +169,13 @@ impl Whole<110, SUPER> for Q3K {
             let sign = !s & (EACH * 32);
             (s & (EACH * 31)) | (sign * 7)
         }));
-        let h = cut(b, 0);
-        each_pair!(v, PAIR => {
-            let (half, n) = (PAIR / 4, PAIR % 4);
-            let w = joined(bits(cut(b, 32 + 32 * half), 2 * n, 3), bits(h, PAIR, 1), 2);
-            isa.scaled(w, 4, scales, PAIR)
-        });
-        Head { d: half_at(isa, b, 108), dmin: 0.0, mins: [0.0; 16] }
+        Head { scales, ..plain(half_at(isa, b, 108)) }
+    }
+
+    #[inline(always)]
+    fn pair<const PAIR: usize>(_: Isa, b: &[u8; 110]) -> Bytes {
+        let low = bits(cut(b, 32 + 32 * (PAIR / 4)), 2 * (PAIR % 4), 3);
+        joined(low, bits(cut(b, 0), PAIR, 1), 2)
     }
 }
 
@@ -150,11 +183,24 @@ impl Whole<110, SUPER> for Q3K {
 pub(crate) struct Q4K;
 
 impl Whole<144, SUPER> for Q4K {
+    const BIAS: u8 = 0;
+    const MOST: u8 = 15;
+    const SUB: usize = 32;
     const MINIMA: bool = true;
 
     #[inline(always)]
-    fn decode(isa: Isa, b: &[u8; 144], v: &mut [i16; SUPER]) -> Head {
-        pairs(isa, b, &b[16..], &[0; 32], v)
+    fn head(isa: Isa, b: &[u8; 144]) -> Head {
+        six_bits(isa, b)
+    }
+
+    #[inline(always)]
+    fn pair<const PAIR: usize>(_: Isa, b: &[u8; 144]) -> Bytes {
+        bits(cut(b, 16 + 32 * (PAIR / 2)), 4 * (PAIR % 2), 15)
+    }
+
+    #[inline(always)]
+    fn words(_: Isa, b: &[u8; 144], scales: u128, v: &mut [i16; SUPER]) {
+        words_by_two(&b[16..], &[0; 32], scales, v);
     }
 }
 
@@ -162,41 +208,58 @@ impl Whole<144, SUPER> for Q4K {
 pub(crate) struct Q5K;
 
 impl Whole<176, SUPER> for Q5K {
+    const BIAS: u8 = 0;
+    const MOST: u8 = 31;
+    const SUB: usize = 32;
     const MINIMA: bool = true;
 
     #[inline(always)]
-    fn decode(isa: Isa, b: &[u8; 176], v: &mut [i16; SUPER]) -> Head {
-        pairs(isa, b, &b[48..], b[16..].first_chunk().unwrap_or(&[0; 32]), v)
+    fn head(isa: Isa, b: &[u8; 176]) -> Head {
+        six_bits(isa, b)
+    }
+
+    #[inline(always)]
+    fn pair<const PAIR: usize>(_: Isa, b: &[u8; 176]) -> Bytes {
+        let low = bits(cut(b, 48 + 32 * (PAIR / 2)), 4 * (PAIR % 2), 15);
+        joined(low, bits(cut(b, 16), PAIR, 1), 4)
+    }
+
+    #[inline(always)]
+    fn words(_: Isa, b: &[u8; 176], scales: u128, v: &mut [i16; SUPER]) {
+        words_by_two(&b[48..], b[16..].first_chunk().unwrap_or(&[0; 32]), scales, v);
+    }
+}
+
+/// The numbers of two pairs of blocks together, for which the compiler finds better code: nibbles in `qs` and the
+/// bits above them in `qh`.
+#[inline(always)]
+fn words_by_two(qs: &[u8], qh: &[u8; 32], scales: u128, v: &mut [i16; SUPER]) {
+    let halves = v.as_chunks_mut::<64>().0.iter_mut().zip(qs.as_chunks::<32>().0);
+    for (two, (v, qs)) in halves.enumerate() {
+        let [low, high] = [0, 16].map(|at| (scales >> (32 * two + at)) as i16 & 63);
+        for j in 0..32 {
+            let above = qh[j] >> (2 * two);
+            v[j] = i16::from(qs[j] & 15 | (above & 1) << 4) * low;
+            v[32 + j] = i16::from(qs[j] >> 4 | (above >> 1 & 1) << 4) * high;
+        }
     }
 }
 
 /// The scales and the minima of the eight blocks of Q4_K and Q5_K, a byte each; see [`super::kquant`].
 #[inline(always)]
-fn six_bits(head: &[u8]) -> (u64, u64) {
+fn six_bits(isa: Isa, head: &[u8]) -> Head {
     let word = |at| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
     let (s, m, both) = (word(4), word(8), word(12));
     let above = |word: u32| (word >> 6 & 0x0303_0303) << 4;
     let join = |low: u32, high: u32| u64::from(high) << 32 | u64::from(low & 0x3f3f_3f3f);
-    (join(s, both & 0x0f0f_0f0f | above(s)), join(m, both >> 4 & 0x0f0f_0f0f | above(m)))
-}
-
-/// Nibbles in `qs`, and the bits above them in `qh`.
-#[inline(always)]
-fn pairs(isa: Isa, head: &[u8], qs: &[u8], qh: &[u8; 32], v: &mut [i16; SUPER]) -> Head {
-    let (scales, mins) = six_bits(head);
-    for (pair, (v, qs)) in
-        v.as_chunks_mut::<64>().0.iter_mut().zip(qs.as_chunks::<32>().0).enumerate()
-    {
-        let scales = (scales >> (16 * pair)) as u16;
-        let (low, high) = (scales as i16 & 63, (scales >> 8) as i16);
-        for j in 0..32 {
-            let above = qh[j] >> (2 * pair);
-            v[j] = i16::from(qs[j] & 15 | (above & 1) << 4) * low;
-            v[32 + j] = i16::from(qs[j] >> 4 | (above >> 1 & 1) << 4) * high;
-        }
+    let scales = join(s, both & 0x0f0f_0f0f | above(s));
+    let mins = u128::from(join(m, both >> 4 & 0x0f0f_0f0f | above(m)));
+    Head {
+        d: half_at(isa, head, 0),
+        dmin: half_at(isa, head, 2),
+        scales: isa.doubled(scales),
+        mins: mins << 64 | mins,
     }
-    let mins = isa.numbers(u128::from(mins) << 64 | u128::from(mins), 0);
-    Head { d: half_at(isa, head, 0), dmin: half_at(isa, head, 2), mins }
 }
 
 /// Numbers of six bits less 32: the quarters of each half of the super-block are in the low nibbles of
@@ -204,31 +267,38 @@ fn pairs(isa: Isa, head: &[u8], qs: &[u8], qh: &[u8; 32], v: &mut [i16; SUPER]) 
 pub(crate) struct Q6K;
 
 impl Whole<210, SUPER> for Q6K {
+    const BIAS: u8 = 32;
+    const MOST: u8 = 63;
+    const SUB: usize = 16;
     const MINIMA: bool = false;
 
     #[inline(always)]
-    fn decode(isa: Isa, b: &[u8; 210], v: &mut [i16; SUPER]) -> Head {
+    fn head(isa: Isa, b: &[u8; 210]) -> Head {
         let scales = u128::from_le_bytes(*b[192..].first_chunk().unwrap_or(&[0; 16]));
-        each_pair!(v, PAIR => {
-            let (half, n) = (PAIR / 4, PAIR % 4);
-            let low = bits(cut(b, 64 * half + 32 * (n % 2)), n / 2 * 4, 15);
-            let w = joined(low, bits(cut(b, 128 + 32 * half), 2 * n, 3), 4);
-            isa.scaled(w, 32, scales, PAIR)
-        });
-        Head { d: half_at(isa, b, 208), dmin: 0.0, mins: [0.0; 16] }
+        Head { scales, ..plain(half_at(isa, b, 208)) }
+    }
+
+    #[inline(always)]
+    fn pair<const PAIR: usize>(_: Isa, b: &[u8; 210]) -> Bytes {
+        let (half, n) = (PAIR / 4, PAIR % 4);
+        let low = bits(cut(b, 64 * half + 32 * (n % 2)), n / 2 * 4, 15);
+        joined(low, bits(cut(b, 128 + 32 * half), 2 * n, 3), 4)
     }
 }
 
-/// A head without minima.
+/// A head with one scale.
 #[inline(always)]
-fn scale(d: f32) -> Head {
-    Head { d, dmin: 0.0, mins: [0.0; 16] }
+fn plain(d: f32) -> Head {
+    Head { d, dmin: 0.0, scales: 0, mins: 0 }
 }
 
-/// The head of weights `d * v + m`.
+/// The nibbles of sixteen bytes, the low ones first.
 #[inline(always)]
-fn affine(d: f32, m: f32) -> Head {
-    Head { d, dmin: -m, mins: [1.0; 16] }
+fn nibbles(bytes: &[u8; 16]) -> Bytes {
+    let bytes = bytes.as_chunks().0;
+    let [first, second] = [u64::from_le_bytes(bytes[0]), u64::from_le_bytes(bytes[1])];
+    let [low, high] = [0, 4].map(|shift| [first, second].map(|word| (word >> shift) & (EACH * 15)));
+    [low[0], low[1], high[0], high[1]]
 }
 
 /// Blocks of 32: one scale, perhaps a minimum, perhaps the fifth bits of all, then nibbles.
@@ -237,14 +307,24 @@ macro_rules! nibble_blocks {
         pub(crate) struct $name;
 
         impl Whole<$bytes, 32> for $name {
+            const BIAS: u8 = $bias;
+            const MOST: u8 = if $high.is_some() { 31 } else { 15 };
+            const SUB: usize = 32;
             const MINIMA: bool = $minima;
 
             #[inline(always)]
-            fn decode(isa: Isa, b: &[u8; $bytes], v: &mut [i16; 32]) -> Head {
-                let word = |at: usize| u32::from_le_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]]);
-                *v = isa.nibble_words(b.last_chunk().unwrap_or(&[0; 16]), $high.map(word), $bias);
-                let d = half_at(isa, b, 0);
-                if $minima { affine(d, half_at(isa, b, 2)) } else { scale(d) }
+            fn head(isa: Isa, b: &[u8; $bytes]) -> Head {
+                let dmin = if $minima { -half_at(isa, b, 2) } else { 0.0 };
+                Head { dmin, ..plain(half_at(isa, b, 0)) }
+            }
+
+            #[inline(always)]
+            fn pair<const PAIR: usize>(isa: Isa, b: &[u8; $bytes]) -> Bytes {
+                let low = nibbles(b.last_chunk().unwrap_or(&[0; 16]));
+                let high: Option<usize> = $high;
+                let Some(at) = high else { return low };
+                let fifth = u32::from_le_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]]);
+                joined(low, isa.fifth_bits(fifth), 0)
             }
         }
     )+};
@@ -260,67 +340,100 @@ nibble_blocks! {
 /// Signed bytes.
 pub(crate) struct Q8;
 
+/// The sign of each byte turned round, which adds 128 to it.
+#[inline(always)]
+fn unsigned(bytes: Bytes) -> Bytes {
+    bytes.map(|word| word ^ (EACH * 128))
+}
+
 impl Whole<34, 32> for Q8 {
+    const BIAS: u8 = 128;
+    const MOST: u8 = 255;
+    const SUB: usize = 32;
     const MINIMA: bool = false;
 
     #[inline(always)]
-    fn decode(isa: Isa, b: &[u8; 34], v: &mut [i16; 32]) -> Head {
-        for (v, b) in v.iter_mut().zip(&b[2..]) {
-            *v = i16::from(*b as i8);
-        }
-        scale(half_at(isa, b, 0))
+    fn head(isa: Isa, b: &[u8; 34]) -> Head {
+        plain(half_at(isa, b, 0))
+    }
+
+    #[inline(always)]
+    fn pair<const PAIR: usize>(_: Isa, b: &[u8; 34]) -> Bytes {
+        unsigned(cut(b, 2))
     }
 }
 
-/// The levels that sixteen bytes name, the low nibbles first, each times `scale`.
+/// The levels that sixteen bytes name, the low nibbles first.
 #[inline(always)]
-fn named(isa: Isa, b: &[u8], levels: &[i8; 16], scale: i16, v: &mut [i16; 32]) {
-    let named = isa.named(b.last_chunk().unwrap_or(&[0; 16]), levels);
-    for (v, named) in v.as_chunks_mut::<16>().0.iter_mut().zip(named) {
-        for (v, level) in v.iter_mut().zip(named.to_le_bytes()) {
-            *v = i16::from(level as i8) * scale;
-        }
+fn named(isa: Isa, b: &[u8], levels: &[i8; 16]) -> Bytes {
+    let [low, high] = isa.named(b.last_chunk().unwrap_or(&[0; 16]), levels);
+    [low as u64, (low >> 64) as u64, high as u64, (high >> 64) as u64]
+}
+
+/// Levels and a bias, as unsigned bytes.
+const fn above(levels: [i8; 16], bias: u8) -> [i8; 16] {
+    let mut out = levels;
+    let mut i = 0;
+    while i < 16 {
+        out[i] = levels[i].wrapping_add(bias as i8);
+        i += 1;
     }
+    out
 }
 
 /// Levels, one scale for 32.
-pub(crate) struct Iq4Nl;
+macro_rules! level_blocks {
+    ($($name:ident $bytes:literal $levels:ident $bias:literal $most:literal $scale:expr;)+) => {$(
+        pub(crate) struct $name;
 
-impl Whole<18, 32> for Iq4Nl {
-    const MINIMA: bool = false;
+        impl Whole<$bytes, 32> for $name {
+            const BIAS: u8 = $bias;
+            const MOST: u8 = $most;
+            const SUB: usize = 32;
+            const MINIMA: bool = false;
 
-    #[inline(always)]
-    fn decode(isa: Isa, b: &[u8; 18], v: &mut [i16; 32]) -> Head {
-        named(isa, b, &CURVE, 1, v);
-        scale(half_at(isa, b, 0))
-    }
+            #[inline(always)]
+            fn head(isa: Isa, b: &[u8; $bytes]) -> Head {
+                let scale: fn(Isa, &[u8; $bytes]) -> f32 = $scale;
+                plain(scale(isa, b))
+            }
+
+            #[inline(always)]
+            fn pair<const PAIR: usize>(isa: Isa, b: &[u8; $bytes]) -> Bytes {
+                const LEVELS: [i8; 16] = above($levels, $bias);
+                named(isa, b, &LEVELS)
+            }
+        }
+    )+};
 }
 
-/// Four-bit floats, doubled, one scale for 32.
-pub(crate) struct Mxfp4;
-
-impl Whole<17, 32> for Mxfp4 {
-    const MINIMA: bool = false;
-
-    #[inline(always)]
-    fn decode(isa: Isa, b: &[u8; 17], v: &mut [i16; 32]) -> Head {
-        named(isa, b, &E2M1, 1, v);
-        scale(mxfp4_scale(b[0]))
-    }
+level_blocks! {
+    Iq4Nl 18 CURVE 128 241 |isa, b| half_at(isa, b, 0);
+    // Four-bit floats, doubled.
+    Mxfp4 17 E2M1 12 24 |_, b| mxfp4_scale(b[0]);
 }
 
 /// Levels, a scale of six bits for each 32; see [`super::levels::iq4_xs`].
 pub(crate) struct Iq4Xs;
 
 impl Whole<136, SUPER> for Iq4Xs {
+    const BIAS: u8 = 128;
+    const MOST: u8 = 241;
+    const SUB: usize = 32;
     const MINIMA: bool = false;
 
     #[inline(always)]
-    fn decode(isa: Isa, b: &[u8; 136], v: &mut [i16; SUPER]) -> Head {
-        let blocks = b[8..].as_chunks::<16>().0.iter().zip(v.as_chunks_mut().0);
-        for (ib, (qs, v)) in blocks.enumerate() {
-            named(isa, qs, &CURVE, i16::from(iq4_xs_scale(b, ib)), v);
+    fn head(isa: Isa, b: &[u8; 136]) -> Head {
+        let mut scales = [0; 8];
+        for (ib, scale) in scales.iter_mut().enumerate() {
+            *scale = iq4_xs_scale(b, ib) as u8;
         }
-        scale(half_at(isa, b, 0))
+        Head { scales: isa.doubled(u64::from_le_bytes(scales)), ..plain(half_at(isa, b, 0)) }
+    }
+
+    #[inline(always)]
+    fn pair<const PAIR: usize>(isa: Isa, b: &[u8; 136]) -> Bytes {
+        const LEVELS: [i8; 16] = above(CURVE, 128);
+        named(isa, &b[8 + 16 * PAIR..24 + 16 * PAIR], &LEVELS)
     }
 }

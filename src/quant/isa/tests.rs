@@ -65,6 +65,25 @@ fn every_set_takes_the_same_steps() {
                     assert_eq!(scaled, w * i16::from(bytes[2 * pair + i / 16] as i8));
                 }
             }
+            let fifth = isa.fifth_bits(high);
+            let doubled = isa.doubled(words[0]).to_le_bytes();
+            for i in 0..32 {
+                let bit = (high >> i & 1) as u8;
+                assert_eq!(fifth[i / 8].to_le_bytes()[i % 8], bit << 4, "{}", isa.name());
+                assert_eq!(doubled[i / 2], words[0].to_le_bytes()[i / 4], "{}", isa.name());
+            }
+            // The largest numbers that two products of which may be summed in 16 bits, and beyond.
+            for (most, bias) in [(129, 0), (129, 16), (255, 128)] {
+                let a: [u8; 64] = std::array::from_fn(|i| byte(round + 3 * i).min(most));
+                let b: [i8; 64] = std::array::from_fn(|i| (byte(97 * round + i) as i8).max(-127));
+                let sum = |l: usize, f: &dyn Fn(usize) -> i32| (4 * l..4 * l + 4).map(f).sum();
+                let fours = std::array::from_fn(|l| sum(l, &|i| -i32::from(b[i]) * bias));
+                let sums = isa.quads(&a, &b, &fours, bias as u8, most);
+                for (l, found) in sums.into_iter().enumerate() {
+                    let wanted = sum(l, &|i| (i32::from(a[i]) - bias) * i32::from(b[i]));
+                    assert_eq!(found, wanted, "{most} {bias} on {}", isa.name());
+                }
+            }
             let totals = isa.totals(&sums).map(f32::to_bits);
             assert_eq!(totals, sums.map(|sum| total(sum).to_bits()), "{}", isa.name());
         }

@@ -18,7 +18,7 @@ impl Isa {
             let (sum, a, b) = (sum.as_mut_ptr(), a.as_ptr(), b.as_ptr());
             // SAFETY: AVX2 and AVX-512 are behind their levels; each array has 64 bytes.
             unsafe {
-                match self.0 {
+                match self.level {
                     Level::Avx512 => {
                         let (a, b) = (_mm512_loadu_si512(a.cast()), _mm512_loadu_si512(b.cast()));
                         let all = _mm512_loadu_si512(sum.cast());
@@ -68,7 +68,7 @@ impl Isa {
             let (from, both) = (a.as_ptr(), i32::from(b[1]) << 16 | i32::from(b[0] as u16));
             // SAFETY: AVX2 and AVX-512 are behind their levels; `a` and `sum` have as many bytes as the register.
             unsafe {
-                match (self.0, L) {
+                match (self.level, L) {
                     (Level::Avx512, 16) => {
                         let products = _mm512_madd_epi16(
                             _mm512_loadu_si512(from.cast()),
@@ -88,60 +88,6 @@ impl Isa {
         let mut out = sum;
         for (out, a) in out.iter_mut().zip(a) {
             *out += i32::from(a[0]) * i32::from(b[0]) + i32::from(a[1]) * i32::from(b[1]);
-        }
-        out
-    }
-
-    /// The nibbles of sixteen bytes, the low ones first, less `bias`; above them the bits of `fifth`, if there are any.
-    #[inline(always)]
-    pub fn nibble_words(self, bytes: &[u8; 16], fifth: Option<u32>, bias: i16) -> [i16; 32] {
-        let mut out = [0; 32];
-        #[cfg(target_arch = "x86_64")]
-        if self.0 != Level::Portable {
-            // SAFETY: AVX2 as above; sixteen bytes are read and twice sixteen words written.
-            unsafe {
-                let bytes = _mm256_cvtepu8_epi16(_mm_loadu_si128(bytes.as_ptr().cast()));
-                let mut words =
-                    [_mm256_and_si256(bytes, _mm256_set1_epi16(15)), _mm256_srli_epi16::<4>(bytes)];
-                if let Some(fifth) = fifth {
-                    let each = _mm256_setr_epi16(
-                        1,
-                        2,
-                        4,
-                        8,
-                        16,
-                        32,
-                        64,
-                        128,
-                        256,
-                        512,
-                        1024,
-                        2048,
-                        4096,
-                        8192,
-                        16384,
-                        i16::MIN,
-                    );
-                    for (words, fifth) in words.iter_mut().zip([fifth, fifth >> 16]) {
-                        let bits = _mm256_and_si256(_mm256_set1_epi16(fifth as i16), each);
-                        let set = _mm256_cmpeq_epi16(bits, each);
-                        *words =
-                            _mm256_or_si256(*words, _mm256_and_si256(set, _mm256_set1_epi16(16)));
-                    }
-                }
-                for (out, words) in out.as_chunks_mut::<16>().0.iter_mut().zip(words) {
-                    let words = _mm256_sub_epi16(words, _mm256_set1_epi16(bias));
-                    _mm256_storeu_si256(out.as_mut_ptr().cast(), words);
-                }
-            }
-            return out;
-        }
-        let fifth = fifth.unwrap_or(0);
-        let (low, high) = out.split_at_mut(16);
-        for (j, ((low, high), byte)) in low.iter_mut().zip(high).zip(bytes).enumerate() {
-            let above = |shift| ((fifth >> (j + shift) & 1) << 4) as i16;
-            *low = (i16::from(byte & 15) | above(0)) - bias;
-            *high = (i16::from(byte >> 4) | above(16)) - bias;
         }
         out
     }
