@@ -17,7 +17,10 @@
 use rayon::prelude::*;
 
 use super::dot::{LANES, add, total};
-use crate::{per_isa, quant::isa::Isa};
+use crate::{
+    per_isa,
+    quant::isa::{Isa, Level},
+};
 
 /// Packs of lanes taken at a time.
 const STEPS: usize = 32;
@@ -51,13 +54,13 @@ pub fn lay_out(isa: Isa, xs: &[f32], n: usize) -> Vec<Line> {
 
 /// Vectors of a group.
 fn tall(isa: Isa) -> usize {
-    if isa.name() == "avx512" { 4 } else { 3 }
+    if isa.level() == Level::Avx512 { 4 } else { 3 }
 }
 
 /// As [`lay_out`], in memory that is there.
 pub fn lay_out_in(isa: Isa, xs: &[f32], n: usize, out: &mut Vec<Line>) {
-    match isa.name() {
-        "avx512" => laid_out::<4>(xs, n, 0, n.div_ceil(LANES), out),
+    match isa.level() {
+        Level::Avx512 => laid_out::<4>(xs, n, 0, n.div_ceil(LANES), out),
         _ => laid_out::<3>(xs, n, 0, n.div_ceil(LANES), out),
     }
 }
@@ -73,10 +76,10 @@ pub fn multiply(
     out: &mut [f32],
     room: &mut Room,
 ) {
-    match isa.name() {
-        "avx512" => wide(isa, rows, xs, n, count, out, room),
-        "avx2" => middle(isa, rows, xs, n, count, out, room),
-        _ => narrow(isa, rows, xs, n, count, out, room),
+    match isa.level() {
+        Level::Avx512 => wide(isa, rows, xs, n, count, out, room),
+        Level::Avx2 => middle(isa, rows, xs, n, count, out, room),
+        Level::Portable => narrow(isa, rows, xs, n, count, out, room),
     }
 }
 

@@ -26,7 +26,7 @@ use crate::{
         panel,
     },
     per_isa,
-    quant::isa::Isa,
+    quant::isa::{Isa, Level},
 };
 
 /// Queries of one head that go together.
@@ -182,10 +182,10 @@ per_isa! {
 /// Adds `values`, `[positions][head]`, to each of `out`, `[tokens][head]`, by the shares in the rows of
 /// `[tokens][width]`, the first position first.
 fn mix_in(isa: Isa, shares: &[f32], width: usize, values: &[f32], head: usize, out: &mut [f32]) {
-    match isa.name() {
-        "avx512" => wide(isa, shares, width, values, head, out),
-        "avx2" => middle(isa, shares, width, values, head, out),
-        _ => narrow(isa, shares, width, values, head, out),
+    match isa.level() {
+        Level::Avx512 => wide(isa, shares, width, values, head, out),
+        Level::Avx2 => middle(isa, shares, width, values, head, out),
+        Level::Portable => narrow(isa, shares, width, values, head, out),
     }
 }
 
