@@ -186,6 +186,7 @@ fn bytes_of(pairs: [Bytes; 2]) -> [u8; 64] {
     out
 }
 
+/// Two rows at a time, from two places in memory: the machine fetches ahead for each by itself.
 #[inline(always)]
 fn one<W: Whole<BYTES, N>, const BYTES: usize, const N: usize>(
     isa: Isa,
@@ -194,76 +195,94 @@ fn one<W: Whole<BYTES, N>, const BYTES: usize, const N: usize>(
     x: &Codes,
     out: &mut [f32],
 ) {
-    for (row, out) in rows.chunks_exact(row_bytes).zip(out) {
-        let blocks = row.as_chunks::<BYTES>().0;
-        *out = match N {
-            SUPER => one_of_super_blocks::<W, BYTES, N>(isa, blocks, x),
-            _ => one_of_blocks::<W, BYTES, N>(isa, blocks, x),
-        };
+    let row = |r: usize| rows[r * row_bytes..][..row_bytes].as_chunks::<BYTES>().0;
+    let half = out.len() / 2;
+    for r in 0..half {
+        [out[r], out[half + r]] = dots::<W, BYTES, N, 2>(isa, [row(r), row(half + r)], x);
+    }
+    if out.len() > 2 * half {
+        [out[2 * half]] = dots::<W, BYTES, N, 1>(isa, [row(2 * half)], x);
     }
 }
 
 #[inline(always)]
-fn one_of_super_blocks<W: Whole<BYTES, N>, const BYTES: usize, const N: usize>(
+fn dots<W: Whole<BYTES, N>, const BYTES: usize, const N: usize, const R: usize>(
     isa: Isa,
-    blocks: &[[u8; BYTES]],
+    rows: [&[[u8; BYTES]]; R],
     x: &Codes,
-) -> f32 {
-    let mut lanes = [0.0; LANES];
-    let mut parts = x.q.as_chunks::<64>().0.iter().zip(x.fours.as_chunks::<LANES>().0);
-    for (b, (block, scale)) in blocks.iter().zip(&x.scales).enumerate() {
-        isa.prefetch(block, AHEAD);
-        let head = W::head(isa, block);
-        let mut sums = [0; LANES];
-        macro_rules! part {
-            ($($n:literal)+) => {$(
-                let Some((q, fours)) = parts.next() else { break };
-                let w = [W::pair::<{ 2 * $n }>(isa, block), W::pair::<{ 2 * $n + 1 }>(isa, block)];
-                let products = isa.quads(&bytes_of(w), q, fours, W::BIAS, W::MOST);
-                let scales = (head.scales >> (32 * $n)) as u32;
-                for l in 0..LANES {
-                    sums[l] += products[l] * i32::from((scales >> (8 * (l / 4))) as i8);
-                }
-            )+};
-        }
-        part!(0 1 2 3);
-        isa.add_product(&mut lanes, &[head.d * scale; LANES], &sums.map(|sum| sum as f32));
-        if W::MINIMA {
-            let mut least = [0.0; LANES];
-            isa.add_product(&mut least, &isa.numbers(head.mins, 0), &x.sums[b].map(f32::from));
-            isa.add_product(&mut lanes, &[-head.dmin * scale; LANES], &least);
-        }
+) -> [f32; R] {
+    match N {
+        SUPER => dots_of_super_blocks::<W, BYTES, N, R>(isa, rows, x),
+        _ => dots_of_blocks::<W, BYTES, N, R>(isa, rows, x),
     }
-    total(lanes)
 }
 
 #[inline(always)]
-fn one_of_blocks<W: Whole<BYTES, N>, const BYTES: usize, const N: usize>(
+fn dots_of_super_blocks<W: Whole<BYTES, N>, const BYTES: usize, const N: usize, const R: usize>(
     isa: Isa,
-    blocks: &[[u8; BYTES]],
+    rows: [&[[u8; BYTES]]; R],
     x: &Codes,
-) -> f32 {
-    let (mut lanes, mut minima) = ([0.0; LANES], 0.0);
+) -> [f32; R] {
+    let mut lanes = [[0.0; LANES]; R];
+    let parts = x.q.as_chunks::<64>().0.as_chunks::<4>().0;
+    let parts = parts.iter().zip(x.fours.as_chunks::<LANES>().0.as_chunks::<4>().0);
+    for (b, ((q, fours), scale)) in parts.zip(&x.scales).enumerate() {
+        for (row, lanes) in rows.iter().zip(&mut lanes) {
+            let block = &row[b];
+            isa.prefetch(block, AHEAD);
+            let head = W::head(isa, block);
+            let mut sums = [0; LANES];
+            macro_rules! part {
+                ($($n:literal)+) => {$(
+                    let w = [W::pair::<{ 2 * $n }>(isa, block), W::pair::<{ 2 * $n + 1 }>(isa, block)];
+                    let products = isa.quads(&bytes_of(w), &q[$n], &fours[$n], W::BIAS, W::MOST);
+                    let scales = (head.scales >> (32 * $n)) as u32;
+                    for l in 0..LANES {
+                        sums[l] += products[l] * i32::from((scales >> (8 * (l / 4))) as i8);
+                    }
+                )+};
+            }
+            part!(0 1 2 3);
+            isa.add_product(lanes, &[head.d * scale; LANES], &sums.map(|sum| sum as f32));
+            if W::MINIMA {
+                let mut least = [0.0; LANES];
+                isa.add_product(&mut least, &isa.numbers(head.mins, 0), &x.sums[b].map(f32::from));
+                isa.add_product(lanes, &[-head.dmin * scale; LANES], &least);
+            }
+        }
+    }
+    lanes.map(total)
+}
+
+#[inline(always)]
+fn dots_of_blocks<W: Whole<BYTES, N>, const BYTES: usize, const N: usize, const R: usize>(
+    isa: Isa,
+    rows: [&[[u8; BYTES]]; R],
+    x: &Codes,
+) -> [f32; R] {
+    let (mut lanes, mut minima) = ([[0.0; LANES]; R], [0.0; R]);
     // Beside the last of an odd number of blocks there is an empty one, whose activations are zero.
     let empty = [0; BYTES];
     let parts = x.q.as_chunks::<64>().0.iter().zip(x.fours.as_chunks::<LANES>().0);
     let beside = x.scales.as_chunks::<2>().0.iter().zip(x.stated.as_chunks::<2>().0);
-    for (two, ((q, fours), (scales, stated))) in blocks.chunks(2).zip(parts.zip(beside)) {
-        isa.prefetch(two.as_flattened(), AHEAD);
-        let two = [two.first().unwrap_or(&empty), two.get(1).unwrap_or(&empty)];
-        let heads = two.map(|block| W::head(isa, block));
-        let w = bytes_of(two.map(|block| W::pair::<0>(isa, block)));
-        let sums = isa.quads(&w, q, fours, W::BIAS, W::MOST);
-        let mut d = [heads[0].d * scales[0]; LANES];
-        d[LANES / 2..].fill(heads[1].d * scales[1]);
-        isa.add_product(&mut lanes, &d, &sums.map(|sum| sum as f32));
-        if W::MINIMA {
-            for i in 0..2 {
-                minima = isa.mul_add(-heads[i].dmin, stated[i], minima);
+    for (b, ((q, fours), (scales, stated))) in parts.zip(beside).enumerate() {
+        for (i, row) in rows.iter().enumerate() {
+            let two = [&row[2 * b], row.get(2 * b + 1).unwrap_or(&empty)];
+            isa.prefetch(two[0], AHEAD);
+            let heads = two.map(|block| W::head(isa, block));
+            let w = bytes_of(two.map(|block| W::pair::<0>(isa, block)));
+            let sums = isa.quads(&w, q, fours, W::BIAS, W::MOST);
+            let mut d = [heads[0].d * scales[0]; LANES];
+            d[LANES / 2..].fill(heads[1].d * scales[1]);
+            isa.add_product(&mut lanes[i], &d, &sums.map(|sum| sum as f32));
+            if W::MINIMA {
+                for (head, stated) in heads.iter().zip(stated) {
+                    minima[i] = isa.mul_add(-head.dmin, *stated, minima[i]);
+                }
             }
         }
     }
-    total(lanes) + minima
+    std::array::from_fn(|i| total(lanes[i]) + minima[i])
 }
 
 #[inline(always)]
@@ -462,131 +481,4 @@ kernels! {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        format::block::{Activations, Kind},
-        quant::{activations, decode_rows, half::f32_from_half},
-    };
-
-    /// Rows of every byte, with halves that are finite.
-    fn rows_of(quant: QuantType, height: usize, cols: usize) -> Vec<u8> {
-        let row_bytes = quant.row_bytes(cols as u64).unwrap() as usize;
-        let block = quant.layout().bytes;
-        let mut rows: Vec<u8> =
-            (0..height * row_bytes).map(|i| ((i * 2_654_435_761) >> 13) as u8).collect();
-        for (at, field) in &quant.layout().fields {
-            if matches!(field.kind, Kind::F16) {
-                rows.chunks_mut(block).for_each(|block| block[at + 1] &= 0xbb);
-            }
-        }
-        if quant.layout().kernel == "mxfp4" {
-            rows.chunks_mut(block).for_each(|block| block[0] = 120 + block[0] % 8);
-        }
-        rows
-    }
-
-    #[test]
-    fn sums_of_whole_numbers_are_those_of_rounded_activations() {
-        let mut seen = 0;
-        for quant in QuantType::all() {
-            let (cols, height) = (768, 21);
-            let states = quant.block().activations == Some(Activations::Q8_1);
-            let Some(kernel) = kernel(quant, cols) else {
-                assert!(!states, "{quant}: only these kernels know of stated sums");
-                continue;
-            };
-            seen += 1;
-            let row_bytes = quant.row_bytes(cols as u64).unwrap() as usize;
-            let rows = rows_of(quant, height, cols);
-            let mut weights = vec![0.0; height * cols];
-            decode_rows(quant, Isa::PORTABLE, &rows, cols, &mut weights);
-            for count in [2, 4, 7, 13] {
-                let x = |i: usize| ((i * 7919 % 1013) as f32 / 97.0 - 5.0) * (1 + i % 3) as f32;
-                let mut xs: Vec<f32> = (0..count * cols).map(x).collect();
-                let codes: Vec<Codes> =
-                    xs.chunks(cols).map(|x| kernel.round(Isa::PORTABLE, quant, x)).collect();
-                let groups: Vec<Group> =
-                    codes.chunks(GROUP).map(|codes| Group::of(codes, kernel.sub)).collect();
-                let mut one = vec![0.0; height];
-                (kernel.one)(Isa::PORTABLE, &rows, row_bytes, &codes[1], &mut one);
-                let borrowed: Vec<&[u8]> = rows.chunks(row_bytes).collect();
-                let run = |isa| {
-                    let mut out = vec![f32::NAN; height * count];
-                    let sums = vec![[[f32::NAN; STRIP]; GROUP]; 999];
-                    let mut room = Room { sums, ..Room::default() };
-                    (kernel.many)(isa, &borrowed, count, &groups, &mut out, &mut room);
-                    out.iter().map(|x| x.to_bits()).collect::<Vec<u32>>()
-                };
-                let all = run(Isa::PORTABLE);
-                let mut stated = vec![0.0; count];
-                for isa in Isa::available() {
-                    assert_eq!(run(isa), all, "{quant}, {count} on {}", isa.name());
-                    let mut out = vec![0.0; height];
-                    (kernel.one)(isa, &rows, row_bytes, &codes[1], &mut out);
-                    assert_eq!(out, one, "{quant}, one on {}", isa.name());
-                    for (x, codes) in xs.chunks(cols).zip(&codes) {
-                        let other = kernel.round(isa, quant, x);
-                        assert_eq!((&other.q, &other.scales), (&codes.q, &codes.scales));
-                    }
-                }
-                for (t, x) in xs.chunks_mut(cols).enumerate() {
-                    activations::round(Isa::PORTABLE, quant, x);
-                    // What the stated sum of each block has more than its numbers together.
-                    let blocks = codes[t].q.chunks(activations::BLOCK).filter(|_| states);
-                    let sums = blocks.map(|q| q.iter().map(|q| f32::from(*q)).sum::<f32>());
-                    let beside: Vec<f32> = sums
-                        .zip(codes[t].scales.iter().zip(&codes[t].stated))
-                        .map(|(sum, (scale, stated))| stated - scale * sum)
-                        .collect();
-                    for r in 0..height {
-                        let row = &weights[r * cols..][..cols];
-                        let terms = row.iter().zip(&*x).map(|(w, x)| f64::from(*w) * f64::from(*x));
-                        let size: f64 = terms.clone().map(f64::abs).sum();
-                        // The minimum is the second half of a block.
-                        let row = rows[r * row_bytes..][..row_bytes].chunks(quant.layout().bytes);
-                        let minima = row.map(|b| f32_from_half(u16::from_le_bytes([b[2], b[3]])));
-                        let products =
-                            minima.zip(&beside).map(|(m, b)| f64::from(m) * f64::from(*b));
-                        let more: f64 = products.sum();
-                        stated[t] += more.abs();
-                        let expected = terms.sum::<f64>() + more;
-                        let mut found = vec![f32::from_bits(all[r * count + t])];
-                        if t == 1 {
-                            found.push(one[r]);
-                        }
-                        for found in found {
-                            let apart = (f64::from(found) - expected).abs();
-                            assert!(
-                                apart <= 1e-6 * size,
-                                "{quant}: {found} for {expected} of {size}"
-                            );
-                        }
-                    }
-                }
-                // What blocks state differs from what their numbers sum to, else nothing would be shown.
-                assert!(!states || stated.iter().all(|more| *more > 0.0), "{quant}");
-            }
-        }
-        assert_eq!(seen, KERNELS.len());
-    }
-
-    #[test]
-    fn products_of_activations_that_are_not_finite_are_not() {
-        for quant in QuantType::all() {
-            let Some(kernel) = kernel(quant, SUPER) else { continue };
-            let rows = rows_of(quant, 1, SUPER);
-            for wrong in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-                let mut x = [1.0; SUPER];
-                x[77] = wrong;
-                let codes = vec![kernel.round(Isa::best(), quant, &x); 2];
-                let mut out = [0.0; 2];
-                (kernel.one)(Isa::best(), &rows, rows.len(), &codes[0], &mut out[..1]);
-                assert!(!out[0].is_finite(), "{quant}, {wrong}: {out:?}");
-                let group = [Group::of(&codes, kernel.sub)];
-                (kernel.many)(Isa::best(), &[&rows], 2, &group, &mut out, &mut Room::default());
-                assert!(!out.iter().any(|x| x.is_finite()), "{quant}, {wrong}: {out:?}");
-            }
-        }
-    }
-}
+mod tests;
