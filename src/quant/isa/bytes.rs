@@ -11,6 +11,7 @@
 //! ```
 
 #![allow(unsafe_code, reason = "the instructions of each set")]
+#![allow(clippy::needless_range_loop, reason = "indices are what the compiler makes vectors of")]
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
