@@ -450,14 +450,14 @@ macro_rules! kernels {
 
                 per_isa! {
                     pub fn one(rows: &[u8], row_bytes: usize, x: &Codes, out: &mut [f32])
-                        = super::super::one::<$of, $bytes, $elements>[isa], and vnni;
+                        = super::super::one::<$of, $bytes, $elements>[isa], up to avx2, and vnni;
                     pub fn many(
                         rows: &[&[u8]],
                         count: usize,
                         xs: &[Group],
                         out: &mut [f32],
                         room: &mut Room,
-                    ) = super::super::many::<$of, $bytes, $elements>[isa], and vnni;
+                    ) = super::super::many::<$of, $bytes, $elements>[isa], up to avx2, and vnni;
                 }
             })+
         }

@@ -554,8 +554,10 @@ macro_rules! per_isa {
             return unsafe { bytes($($arg),*) };
         }
     };
-    (@widest [avx2] $($rest:tt)*) => {
-        $crate::per_isa! { @copy widest "avx2,f16c,fma" Avx2 false $($rest)* }
+    (@widest [avx2] $(<const $n:ident: usize>)? ($($arg:ident: $ty:ty),*) $(-> $ret:ty)?
+        = [$($wide:path)?] [$($told:ident)?] $body:path;) => {
+        #[target_feature(enable = "avx2,f16c,fma")]
+        fn widest $(<const $n: usize>)? ($($arg: $ty),*) $(-> $ret)? { avx2 $(::<$n>)? ($($arg),*) }
     };
     (@widest [] $($rest:tt)*) => {
         $crate::per_isa! { @copy widest "avx2,f16c,fma,avx512f,avx512bw,avx512vl,avx512dq" Avx512 false $($rest)* }

@@ -85,19 +85,14 @@ impl Isa {
         let mut out = if bias > 0 { *fours } else { [0; 16] };
         #[cfg(target_arch = "x86_64")]
         if self.level != Level::Portable {
-            if self.level == Level::Avx512 && (self.vnni || many(most) > 0) {
+            if self.vnni {
                 return step!({
                     let (a, b) = (
                         _mm512_loadu_si512(a.as_ptr().cast()),
                         _mm512_loadu_si512(b.as_ptr().cast()),
                     );
                     let sums = _mm512_loadu_si512(out.as_ptr().cast());
-                    let sums = if self.vnni {
-                        _mm512_dpbusd_epi32(sums, a, b)
-                    } else {
-                        let twos = _mm512_maddubs_epi16(a, b);
-                        _mm512_add_epi32(sums, _mm512_madd_epi16(twos, _mm512_set1_epi16(1)))
-                    };
+                    let sums = _mm512_dpbusd_epi32(sums, a, b);
                     std::mem::transmute::<__m512i, [i32; 16]>(sums)
                 });
             }
