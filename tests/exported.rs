@@ -195,6 +195,28 @@ fn says(configs: &[Json], wanted: &Json) {
     }
 }
 
+/// What ends in an error leaves no folder behind that it made, and every one that was there.
+#[test]
+fn a_refused_checkpoint_leaves_no_folder() {
+    let path = &files("rwkv")[0];
+    let mut bytes = fs::read(path).unwrap();
+    let model = container::open(path, &OpenOptions::default()).unwrap();
+    let at = model.tensor("blocks.1.ln1.weight").unwrap().pieces[0].at as usize;
+    bytes[at..at + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("nan.bin");
+    fs::write(&file, bytes).unwrap();
+    let (new, there) = (folder.path().join("new"), folder.path().join("there"));
+    fs::create_dir(&there).unwrap();
+    for folder in [new.join("within"), there.clone()] {
+        let model = container::open(&file, &OpenOptions::default()).unwrap();
+        let export = export::plan(model, folder, "f32", &Stated::default()).unwrap();
+        let error = export.write(Existing::Keep, &()).unwrap_err().to_string();
+        assert!(error.contains("blocks.1.ln1.weight"), "{error}");
+    }
+    assert!(!new.exists() && there.read_dir().unwrap().next().is_none());
+}
+
 #[test]
 fn an_adapter_is_no_model() {
     for path in files("ggla/2023-04-17_meta-names") {

@@ -234,7 +234,8 @@ impl Run<'_> {
             outputs.iter_mut().for_each(|output| output.path = part_of(&output.path, part));
         }
         for output in &outputs {
-            make_folder(folder_of(&output.path))?;
+            // Another process of the batch may be about to write there.
+            make_folder(folder_of(&output.path))?.keep();
         }
         // In one order everywhere, so that two batches cannot wait for each other.
         let mut paths: Vec<&Path> = outputs.iter().map(|output| output.path.as_path()).collect();

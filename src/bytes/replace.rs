@@ -196,21 +196,41 @@ pub(super) fn sync(folder: &Path) {
     }
 }
 
+/// Folders that were made, innermost first. Those that are empty when it is dropped go again.
+#[derive(Debug, Default)]
+#[must_use = "folders that are empty go with it"]
+pub struct Made(Vec<PathBuf>);
+
+impl Made {
+    /// Leaves them, empty or not.
+    pub fn keep(mut self) {
+        self.0.clear();
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        // One that holds something stays, and so do those above it.
+        let _ = self.0.iter().try_for_each(fs::remove_dir);
+    }
+}
+
 /// Makes a folder, with those above it, so that it is there after a power cut too.
 ///
 /// # Errors
 /// Where it cannot be made.
-pub fn make_folder(folder: &Path) -> Result<()> {
+pub fn make_folder(folder: &Path) -> Result<Made> {
     let there = folder.ancestors().find(|place| *place != Path::new("") && place.exists());
     if let Some(place) = there.filter(|place| !place.is_dir()) {
         let what = format!("{}: is no folder", place.display());
         return Err(Error::refused(what, "name a folder, or one that is not there yet"));
     }
     let missing = |folder: &&Path| **folder != *Path::new("") && !folder.exists();
-    let new: Vec<&Path> = folder.ancestors().take_while(missing).collect();
+    let new = folder.ancestors().take_while(missing).map(Path::to_path_buf).collect();
+    let made = Made(new);
     fs::create_dir_all(folder).map_err(|e| Error::io(folder, "create", e))?;
-    new.into_iter().for_each(|folder| sync(folder_of(folder)));
-    Ok(())
+    made.0.iter().for_each(|folder| sync(folder_of(folder)));
+    Ok(made)
 }
 
 /// Writes a small file whole or not at all.

@@ -312,7 +312,7 @@ impl Export {
         for (name, _) in &self.files {
             check_target(&path(name), existing, &inputs)?;
         }
-        make_folder(&self.folder)?;
+        let _made = make_folder(&self.folder)?;
         let out = Replace::begin(&self.target(), self.total, existing, &inputs)?;
         out.write_at(0, &(self.header.len() as u64).to_le_bytes())?;
         out.write_at(8, &self.header)?;

@@ -109,7 +109,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let outcomes = if args.write.dry_run() {
         Vec::new()
     } else {
-        make_output_folder(args.write.output.as_deref(), plans.len())?;
+        let _made = make_output_folder(args.write.output.as_deref(), plans.len())?;
         let bar = Bar::new(globals, plans.iter().map(|p| p.layout.total).sum());
         change::carry_proved(
             &model,

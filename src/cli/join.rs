@@ -62,7 +62,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     };
     let plan = split::join(&model, output)?;
     if !args.dry_run.dry_run {
-        make_output_folder(output, 1)?;
+        let _made = make_output_folder(output, 1)?;
         let bar = Bar::new(globals, plan.layout.total);
         change::carry(&model, std::slice::from_ref(&plan), args.force.existing(), &bar)?;
     }
@@ -73,7 +73,7 @@ fn join_pieces(args: &Args, globals: &Globals, pieces: &Pieces) -> Result<ExitCo
     match args.dry_run.dry_run {
         true => pieces.check()?,
         false => {
-            make_output_folder(args.output.as_deref(), 1)?;
+            let _made = make_output_folder(args.output.as_deref(), 1)?;
             pieces.join(args.force.existing(), &Bar::new(globals, pieces.len()))?;
         }
     }

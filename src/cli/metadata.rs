@@ -342,7 +342,7 @@ fn change(args: &Args, globals: &Globals, model: &Model, edits: &[Edit]) -> Resu
         }
         (true, false) => format!("would write {}", outputs.join(", ")),
         (false, false) => {
-            make_output_folder(args.output.as_deref(), 1)?;
+            let _made = make_output_folder(args.output.as_deref(), 1)?;
             let bar = Bar::new(globals, plans.iter().map(|plan| plan.layout.total).sum());
             let outcomes = change::carry(model, &plans, args.force.existing(), &bar)?;
             refused.extend(outcomes.into_iter().flat_map(|outcome| outcome.refused));

@@ -251,7 +251,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let outcomes = match args.write.dry_run() {
         true => Vec::new(),
         false => {
-            make_output_folder(options.output.as_deref(), options.types.len())?;
+            let _made = make_output_folder(options.output.as_deref(), options.types.len())?;
             let total = plans.iter().map(|plan| plan.layout.total).sum();
             let bar = Bar::new(globals, total);
             with_threads(call.threads, || {

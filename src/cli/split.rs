@@ -69,7 +69,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let options = Options { output, most, bare_first: args.bare_first };
     let plans = split::split(&model, &options)?;
     if !args.dry_run.dry_run {
-        make_output_folder(args.output.as_deref(), 1)?;
+        let _made = make_output_folder(args.output.as_deref(), 1)?;
         let bar = Bar::new(globals, plans.iter().map(|plan| plan.layout.total).sum());
         change::carry(&model, &plans, args.force.existing(), &bar)?;
     }

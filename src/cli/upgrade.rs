@@ -107,7 +107,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
             if args.write.output.is_none() && args.write.existing() == Existing::Keep {
                 check_not_made(&plan, &args.input)?;
             }
-            make_output_folder(args.write.output.as_deref(), 1)?;
+            let _made = make_output_folder(args.write.output.as_deref(), 1)?;
             let bar = Bar::new(globals, plan.layout.total);
             let (plans, proof) =
                 (std::slice::from_ref(&plan), proof(&model, args.write.prove && !is_adapter, &bar));

@@ -4,8 +4,10 @@ use std::path::{Path, PathBuf};
 
 use super::common::{DryRunArg, ForceArg, JsonArg, OUTPUT};
 use crate::{
-    bytes::replace::Existing,
-    bytes::{Input, replace::make_folder},
+    bytes::{
+        Input,
+        replace::{Existing, Made, make_folder},
+    },
     change::{Plan, output::is_written_as_folder, upgrade::Options},
     error::{Error, Result},
 };
@@ -67,10 +69,10 @@ impl WriteArgs {
     }
 }
 
-/// Makes the folder that outputs were named to go to, where it is not there.
-pub fn make_output_folder(named: Option<&Path>, outputs: usize) -> Result<()> {
+/// Makes the folder that outputs were named to go to, where it is not there. It goes again if nothing does.
+pub fn make_output_folder(named: Option<&Path>, outputs: usize) -> Result<Made> {
     let folder = named.filter(|named| outputs > 1 || is_written_as_folder(named));
-    folder.map_or(Ok(()), make_folder)
+    folder.map_or_else(|| Ok(Made::default()), make_folder)
 }
 
 /// Refuses to write once more, beside the input, what is there already.

@@ -68,10 +68,7 @@ impl Content {
             Content::Projector => {
                 ("an encoder of images or sounds", "llama.cpp takes it beside its model (--mmproj)")
             }
-            Content::Adapter => (
-                "a LoRA adapter",
-                "llama.cpp takes it beside its model (--lora), as regguf run does",
-            ),
+            Content::Adapter => ("a LoRA adapter", "llama.cpp takes it beside its model (--lora)"),
             Content::ControlVector => {
                 ("a control vector", "llama.cpp takes it beside its model (--control-vector)")
             }
