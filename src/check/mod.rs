@@ -5,6 +5,7 @@
 
 pub mod files;
 pub mod models;
+pub(crate) mod page;
 pub mod pair;
 
 use std::fmt;

@@ -4,6 +4,7 @@ mod adapter;
 mod data;
 mod facts;
 mod markdown;
+mod page;
 mod raw;
 
 use std::{
@@ -15,10 +16,16 @@ use std::{
 use super::{
     Globals, json,
     open::{OpenArgs, input},
-    print, text,
+    print,
+    progress::Bar,
+    remark, text,
 };
 use crate::{
-    check::files::search::{self, Looks},
+    bytes::replace::{check_target, write_small},
+    check::{
+        files::search::{self, Looks},
+        models::statistics::Statistics,
+    },
     checkpoint,
     cli::advice,
     container::{self, Detected, OpenOptions, Verdict},
@@ -38,6 +45,7 @@ Examples:
   regguf inspect ggml-model-q4_0.bin           what it is and which command comes next
   regguf inspect models/                       every model below a folder, one line each
   regguf inspect --tensors --json model.gguf   everything, as data
+  regguf inspect model.gguf --html model.html  its tensors drawn: types, sizes, histograms
   regguf inspect -v model.bin                  why it is this format and no other")]
 pub struct Args {
     /// Model files or folders
@@ -48,6 +56,11 @@ pub struct Args {
     /// Print it as Markdown, for the card of a model
     #[arg(long, conflicts_with_all = ["json", "tensors", "vocab", "metadata"])]
     markdown: bool,
+    /// Read every weight and draw one self-contained page: layers as rows, kinds of tensors as columns
+    #[arg(long, value_name = "PAGE")]
+    html: Option<PathBuf>,
+    #[command(flatten)]
+    force: super::common::ForceArg,
     #[command(flatten)]
     json: super::common::JsonArg,
     #[command(flatten)]
@@ -58,6 +71,9 @@ pub struct Args {
 pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let mut failed = None;
     let paths: Vec<PathBuf> = args.paths.iter().map(|path| input(path, globals)).collect();
+    if let Some(page) = &args.html {
+        draw(&paths, page, args, globals)?;
+    }
     if args.json.json {
         match paths.as_slice() {
             [path] if !holds_files(path)? => {
@@ -108,6 +124,28 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         }
     }
     Ok(failed.map_or(ExitCode::SUCCESS, ExitCode::from))
+}
+
+/// Draws the page of the one model that is named.
+fn draw(paths: &[PathBuf], page: &Path, args: &Args, globals: &Globals) -> Result<()> {
+    let [path] = paths else {
+        return Err(Error::usage("--html draws one model: name one"));
+    };
+    if holds_files(path)? {
+        let what = format!("{}: --html draws one model, this is a folder", path.display());
+        return Err(Error::usage(format!("{what}: name a file")));
+    }
+    let (facts, model) = inspect(path, args)?;
+    check_target(page, args.force.existing(), &[])?;
+    let Some(model) = model.map(|model| model.readable()) else {
+        let what = format!("{}: {} is not read whole", path.display(), facts.title);
+        return Err(Error::refused(what, "inspect it without --html"));
+    };
+    let tensors: Vec<&Tensor> = model.tensors.iter().collect();
+    let found = Statistics::of_all(&model, &tensors, &Bar::new(globals, 0))?;
+    write_small(page, page::page(&facts, &model, &found).as_bytes(), args.force.existing())?;
+    remark(globals, &format!("wrote {}", page.display()));
+    Ok(())
 }
 
 /// Prints a file, or every model of a folder, as data.

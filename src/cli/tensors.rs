@@ -2,7 +2,6 @@
 
 use std::{ops::Range, path::PathBuf, process::ExitCode};
 
-use rayon::prelude::*;
 use serde::Serialize;
 
 use super::{
@@ -80,7 +79,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         }
         (_, Some(path), _) => npy::all(&model, &tensors, path, args.force.existing(), &bar())?,
         (_, _, Some(rows)) => return print_rows(args, &model, &tensors, rows),
-        _ => return print_statistics(args, &model, &tensors),
+        _ => return print_statistics(args, &model, &tensors, globals),
     }
     let path = args.npy.as_ref().or(args.npz.as_ref()).map(|path| path.display().to_string());
     let path = path.unwrap_or_default();
@@ -121,11 +120,13 @@ struct Told<'a> {
     statistics: Option<Statistics>,
 }
 
-fn print_statistics(args: &Args, model: &Model, tensors: &[&Tensor]) -> Result<ExitCode> {
-    let tell = |tensor: &&'_ Tensor| -> Result<Option<Statistics>> {
-        tensor.is_decodable().then(|| Statistics::of(model, tensor)).transpose()
-    };
-    let found: Vec<Option<Statistics>> = tensors.par_iter().map(tell).collect::<Result<_>>()?;
+fn print_statistics(
+    args: &Args,
+    model: &Model,
+    tensors: &[&Tensor],
+    globals: &Globals,
+) -> Result<ExitCode> {
+    let found = Statistics::of_all(model, tensors, &Bar::new(globals, 0))?;
     let told: Vec<Told> = tensors
         .iter()
         .zip(found)
@@ -162,16 +163,7 @@ fn row(told: &Told) -> Vec<String> {
     row.push(format!("{:.2}", s.bits));
     row.extend([s.min, s.max, s.mean, s.deviation].map(|x| format!("{x:.4e}")));
     row.push(s.drawn(16));
-    let odd = [
-        (s.zero_rows, "zero row", "zero rows"),
-        (s.outliers, "outlier", "outliers"),
-        (s.not_finite, "infinite or NaN", "infinite or NaN"),
-    ];
-    let counted = |(n, one, many): (u64, &str, &str)| {
-        text::counted(usize::try_from(n).unwrap_or(usize::MAX), one, many)
-    };
-    let odd = odd.into_iter().filter(|(n, ..)| *n > 0).map(counted);
-    row.push(odd.collect::<Vec<_>>().join(", "));
+    row.push(s.oddities().join(", "));
     row
 }
 

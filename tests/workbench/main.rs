@@ -3,6 +3,7 @@
 mod graft;
 mod imatrix;
 mod metadata;
+mod pages;
 mod shards;
 mod tensors;
 

@@ -1,10 +1,13 @@
 //! What the weights of a tensor are like: their range, how they spread, what is odd among them.
 
+use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::{
+    bytes::Progress,
     error::Result,
     model::{Model, Tensor, weights},
+    size,
 };
 
 /// Bars of a histogram.
@@ -64,6 +67,24 @@ impl Statistics {
         Ok(found)
     }
 
+    /// Those of several tensors; none where a type is not decoded here. `progress` hears of the bytes read.
+    ///
+    /// # Errors
+    /// As [`Statistics::of`].
+    pub fn of_all(
+        model: &Model,
+        tensors: &[&Tensor],
+        progress: &dyn Progress,
+    ) -> Result<Vec<Option<Statistics>>> {
+        progress.total(tensors.iter().map(|tensor| tensor.bytes()).sum());
+        let tell = |tensor: &&Tensor| -> Result<Option<Statistics>> {
+            let found = tensor.is_decodable().then(|| Statistics::of(model, tensor)).transpose();
+            progress.advance(tensor.bytes());
+            found
+        };
+        tensors.par_iter().map(tell).collect()
+    }
+
     /// Counts a weight in its bar, and among the outliers where it is one.
     fn place(&mut self, weight: f64) {
         if !weight.is_finite() {
@@ -76,6 +97,17 @@ impl Statistics {
             *count += 1;
         }
         self.outliers += u64::from((weight - self.mean).abs() > FAR * self.deviation);
+    }
+
+    /// What is odd among the weights, in words.
+    pub fn oddities(&self) -> Vec<String> {
+        let odd = [
+            (self.zero_rows, "zero row", "zero rows"),
+            (self.outliers, "outlier", "outliers"),
+            (self.not_finite, "infinite or NaN", "infinite or NaN"),
+        ];
+        let some = odd.into_iter().filter(|(n, ..)| *n > 0);
+        some.map(|(n, one, many)| size::counted(n, one, many)).collect()
     }
 
     /// The histogram in N characters, the longest bar full; empty where all weights are equal.

@@ -1,26 +1,16 @@
-//! One self-contained page for a comparison: inline SVG, no script, nothing fetched.
+//! One self-contained page for a comparison.
 
 use std::{fmt::Write, path::Path};
 
 use super::report::{Candidate, CompareReport};
-use crate::size;
-
-const WIDTH: f64 = 900.0;
-const HEIGHT: f64 = 260.0;
-const MARGIN: f64 = 56.0;
-/// Colours that stay apart for colour-blind readers.
-const COLOURS: [&str; 6] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
+use crate::{
+    check::page::{self, Axis, Bar, HEIGHT, Plot, colour, escape, mark},
+    size,
+};
 
 /// The page of a report.
 pub fn page(report: &CompareReport) -> String {
-    let mut out = String::from(
-        "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>regguf compare</title>\n<style>\
-         body{font:15px/1.5 system-ui,sans-serif;max-width:960px;margin:2em auto;padding:0 1em;color:#222}\
-         table{border-collapse:collapse;width:100%}td,th{padding:.2em .6em;border-bottom:1px solid #ddd;text-align:right}\
-         td{white-space:nowrap}td:first-child,th:first-child{text-align:left;white-space:normal;overflow-wrap:anywhere}svg{width:100%;height:auto}svg text{font-size:11px}\
-         .verdict{font-weight:600}</style>\n",
-    );
-    let _ = writeln!(out, "<h1>{}</h1>", escape(&report.reference.name));
+    let mut out = page::begin(&report.reference.name, "");
     let _ = writeln!(
         out,
         "<p>{}, {}; every other model is compared with this one.</p>",
@@ -30,22 +20,23 @@ pub fn page(report: &CompareReport) -> String {
     models(&mut out, report);
     scatter(&mut out, report);
     for (i, candidate) in report.candidates.iter().enumerate() {
-        let _ = writeln!(out, "<h2>{}</h2>", escape(&candidate.side.name));
+        let _ = writeln!(
+            out,
+            "<h2><i class=\"swatch\" style=\"background:{}\"></i>{}</h2>",
+            colour(i),
+            escape(&candidate.side.name)
+        );
         let _ = writeln!(out, "<p class=\"verdict\">{}</p>", escape(&candidate.verdict));
         differences(&mut out, candidate);
         errors(&mut out, candidate, colour(i));
         divergence(&mut out, candidate, colour(i));
     }
-    out + "</html>\n"
-}
-
-fn colour(i: usize) -> &'static str {
-    COLOURS.get(i % COLOURS.len()).copied().unwrap_or("#000")
+    out + page::END
 }
 
 fn models(out: &mut String, report: &CompareReport) {
     out.push_str(
-        "<table><tr><th>model</th><th>format</th><th>size</th><th>perplexity</th><th>same top token</th>\
+        "<div class=\"wide\"><table><tr><th>model</th><th>format</th><th>size</th><th>perplexity</th><th>same top token</th>\
          <th>KL mean</th><th>KL median</th><th>KL 99 %</th><th>KL max</th></tr>\n",
     );
     let sides = std::iter::once((&report.reference, None));
@@ -72,13 +63,15 @@ fn models(out: &mut String, report: &CompareReport) {
         }
         out.push_str("</tr>\n");
     }
-    out.push_str("</table>\n");
+    out.push_str("</table></div>\n");
 }
 
 fn differences(out: &mut String, candidate: &Candidate) {
     let c = &candidate.comparison;
     if !c.metadata.is_empty() {
-        out.push_str("<table><tr><th>key</th><th>reference</th><th>here</th></tr>\n");
+        out.push_str(
+            "<div class=\"wide\"><table><tr><th>key</th><th>reference</th><th>here</th></tr>\n",
+        );
         for d in &c.metadata {
             let value = |v: &Option<String>| escape(v.as_deref().unwrap_or("–"));
             let _ = writeln!(
@@ -89,85 +82,39 @@ fn differences(out: &mut String, candidate: &Candidate) {
                 value(&d.second)
             );
         }
-        out.push_str("</table>\n");
+        out.push_str("</table></div>\n");
     }
     for line in c.vocab.iter().chain(&c.vocab_added) {
         let _ = writeln!(out, "<p>Vocabulary: {}.</p>", escape(line));
     }
 }
 
-/// A picture with axes; `body` is drawn inside.
-struct Plot {
-    x: (f64, f64),
-    y: (f64, f64),
-    body: String,
-}
-
-impl Plot {
-    fn new(x: (f64, f64), y: (f64, f64)) -> Plot {
-        let wide =
-            |(from, to): (f64, f64)| if to > from { (from, to) } else { (from - 0.5, from + 0.5) };
-        Plot { x: wide(x), y: wide(y), body: String::new() }
-    }
-
-    fn at(&self, x: f64, y: f64) -> (f64, f64) {
-        let part = |v: f64, (from, to): (f64, f64)| (v - from) / (to - from);
-        let px = MARGIN + part(x, self.x) * (WIDTH - 2.0 * MARGIN);
-        (px, HEIGHT - 30.0 - part(y, self.y) * (HEIGHT - 50.0))
-    }
-
-    fn draw(self, out: &mut String, title: &str, label: impl Fn(f64) -> String) {
-        let _ = write!(
-            out,
-            "<figure><figcaption>{}</figcaption><svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\">",
-            escape(title)
-        );
-        for i in 0..=4 {
-            let value = self.y.0 + (self.y.1 - self.y.0) * f64::from(i) / 4.0;
-            let (_, y) = self.at(self.x.0, value);
-            let _ = write!(
-                out,
-                "<line x1=\"{MARGIN}\" x2=\"{}\" y1=\"{y:.1}\" y2=\"{y:.1}\" stroke=\"#e5e5e5\"/>\
-                 <text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
-                WIDTH - MARGIN,
-                MARGIN - 6.0,
-                y + 4.0,
-                label(value)
-            );
-        }
-        let _ = writeln!(out, "{}</svg></figure>", self.body);
-    }
-}
-
 /// Error of every tensor, as a bar on a logarithmic scale.
 fn errors(out: &mut String, candidate: &Candidate, colour: &str) {
-    let tensors: Vec<_> = candidate.comparison.tensors.iter().filter(|t| t.rmse > 0.0).collect();
-    if tensors.is_empty() {
-        out.push_str("<p>Every tensor holds the same weights.</p>\n");
-        return;
+    let c = &candidate.comparison;
+    for (side, names) in [("reference", &c.only_first), ("other", &c.only_second)] {
+        if !names.is_empty() {
+            let _ = writeln!(out, "<p>Only in the {side}: {}.</p>", escape(&names.join(", ")));
+        }
     }
-    let logs = || tensors.iter().map(|t| t.rmse.log10());
-    let low = logs().fold(f64::INFINITY, f64::min).floor();
-    let high = logs().fold(f64::NEG_INFINITY, f64::max).ceil();
-    let mut plot = Plot::new((0.0, tensors.len() as f64), (low, high));
-    let width = (WIDTH - 2.0 * MARGIN) / tensors.len() as f64;
-    for (i, t) in tensors.iter().enumerate() {
-        let (x, y) = plot.at(i as f64, t.rmse.log10());
-        let (_, base) = plot.at(0.0, plot.y.0);
-        let _ = write!(
-            plot.body,
-            "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{:.2}\" height=\"{:.1}\" fill=\"{colour}\">\
-             <title>{} ({} to {}): rmse {:.3e}, cosine {:.6}</title></rect>",
-            (width * 0.85).max(0.5),
-            (base - y).max(0.5),
-            escape(&t.name),
-            escape(&t.first),
-            escape(&t.second),
-            t.rmse,
-            t.cosine
-        );
+    let differing = c.tensors.iter().filter(|t| t.rmse > 0.0);
+    let bars: Vec<Bar> = differing
+        .map(|t| {
+            let types = match t.first == t.second {
+                true => t.first.clone(),
+                false => format!("{} → {}", t.first, t.second),
+            };
+            Bar {
+                label: format!("{} <small>{}</small>", escape(&t.name), escape(&types)),
+                value: t.rmse,
+                title: format!("largest error {:.3e}, cosine {:.6}", t.max_error, t.cosine),
+            }
+        })
+        .collect();
+    match bars.is_empty() {
+        true => out.push_str("<p>Every tensor that is compared holds the same weights.</p>\n"),
+        false => page::bars(out, "Root mean squared error of each tensor", &bars, colour),
     }
-    plot.draw(out, "Root mean squared error of each tensor", |v| format!("1e{v:.1}"));
 }
 
 /// Divergence at every position of the text.
@@ -178,20 +125,10 @@ fn divergence(out: &mut String, candidate: &Candidate, colour: &str) {
         return;
     }
     let top = outputs.kl.iter().copied().fold(0.0, f64::max);
-    let mut plot = Plot::new((0.0, outputs.kl.len() as f64), (0.0, top));
-    let points: Vec<String> = outputs
-        .kl
-        .iter()
-        .enumerate()
-        .map(|(i, kl)| plot.at(i as f64, *kl))
-        .map(|(x, y)| format!("{x:.1},{y:.1}"))
-        .collect();
-    let _ = write!(
-        plot.body,
-        "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\"/>",
-        points.join(" ")
-    );
-    plot.draw(out, "Kullback–Leibler divergence by position", |v| format!("{v:.2e}"));
+    let last = outputs.kl.len().saturating_sub(1) as f64;
+    let mut plot = Plot::new(Axis::tight((0.0, last)), Axis::round((0.0, top)));
+    plot.line(outputs.kl.iter().enumerate().map(|(i, kl)| (i as f64, *kl)), colour);
+    plot.draw(out, "Kullback–Leibler divergence by position of the text", mark, mark);
 }
 
 /// Size against perplexity, where there are several models.
@@ -206,36 +143,75 @@ fn scatter(out: &mut String, report: &CompareReport) {
     };
     let x = range(&mut points.iter().map(|(s, _)| s.bytes as f64));
     let y = range(&mut points.iter().flat_map(|(_, p)| [p.value - p.error, p.value + p.error]));
-    let mut plot = Plot::new(x, y);
+    let mut plot = Plot::new(Axis::round(x), Axis::round(y));
+    let mut names = Vec::new();
     for (i, (side, ppl)) in points.iter().enumerate() {
-        let colour = if i == 0 { "#222" } else { colour(i - 1) };
+        let colour = i.checked_sub(1).map_or("var(--ink)", colour);
         let bytes = side.bytes as f64;
-        let file = Path::new(&side.name).file_name().and_then(|name| name.to_str());
-        // At the edges a label stands inside.
-        let anchor = match (bytes - plot.x.0) / (plot.x.1 - plot.x.0) {
-            0.0..0.3 => "start",
-            0.7..=1.0 => "end",
-            _ => "middle",
-        };
-        let ((cx, cy), (_, low), (_, high)) = (
-            plot.at(bytes, ppl.value),
-            plot.at(bytes, ppl.value - ppl.error),
-            plot.at(bytes, ppl.value + ppl.error),
-        );
+        let whisker = [ppl.value - ppl.error, ppl.value + ppl.error].map(|y| (bytes, y));
+        plot.line(whisker.into_iter(), colour);
+        let (left, bottom) = plot.at(bytes, ppl.value);
         let _ = write!(
-            plot.body,
-            "<line x1=\"{cx:.1}\" x2=\"{cx:.1}\" y1=\"{low:.1}\" y2=\"{high:.1}\" stroke=\"{colour}\"/>\
-             <circle cx=\"{cx:.1}\" cy=\"{cy:.1}\" r=\"4\" fill=\"{colour}\"/>\
-             <text x=\"{cx:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{} {}</text>",
-            cy - 8.0,
-            escape(file.unwrap_or(&side.name)),
-            size::text(side.bytes)
+            plot.over,
+            "<span class=\"dot\" style=\"left:{left:.2}%;bottom:{bottom:.2}%;background:{colour}\"></span>"
+        );
+        let file = Path::new(&side.name).file_name().and_then(|name| name.to_str());
+        let name = escape(file.unwrap_or(&side.name));
+        names.push((left, bottom, format!("<b style=\"color:{colour}\">{name}</b>")));
+    }
+    for (left, bottom, name) in apart(names) {
+        // At the right edge a name stands before its point.
+        let place = match left > 50.0 {
+            true => format!("right:{:.2}%;max-width:{left:.2}%;padding:0 10px 0 0", 100.0 - left),
+            false => format!("left:{left:.2}%;max-width:{:.2}%", 100.0 - left),
+        };
+        let _ = write!(
+            plot.over,
+            "<span class=\"name\" style=\"{place};bottom:{bottom:.2}%\">{name}</span>"
         );
     }
-    plot.draw(out, "Size against perplexity (lower is better)", |v| format!("{v:.3}"));
+    let bytes = |value: f64, _| {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bytes")]
+        let bytes = value.max(0.0) as u64;
+        size::text(bytes)
+    };
+    plot.draw(out, "Size against perplexity (lower is better)", bytes, mark);
 }
 
-/// Text as HTML shows it.
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+/// Names with their places in percent, moved up as far as none stands over another or over another's point.
+fn apart(mut names: Vec<(f64, f64, String)>) -> Vec<(f64, f64, String)> {
+    const LINE: f64 = 15.0 / HEIGHT * 100.0;
+    names.sort_by(|a, b| a.1.total_cmp(&b.1));
+    let points: Vec<f64> = names.iter().map(|(_, bottom, _)| *bottom).collect();
+    let mut free = f64::NEG_INFINITY;
+    for (own, (_, bottom, _)) in names.iter_mut().enumerate() {
+        *bottom = bottom.max(free);
+        for (_, point) in points.iter().enumerate().filter(|(i, _)| *i != own) {
+            if (*point - *bottom).abs() < LINE {
+                *bottom = point + LINE;
+            }
+        }
+        free = *bottom + LINE;
+    }
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_stand_over_no_other_name_or_point() {
+        let all = [10.0, 11.0, 11.5, 60.0].map(|bottom| (0.0, bottom, format!("{bottom}")));
+        let placed = apart(all.to_vec());
+        let line = 15.0 / HEIGHT * 100.0 - 1e-9;
+        for (i, (_, bottom, name)) in placed.iter().enumerate() {
+            let names = placed.iter().enumerate().filter(|(j, _)| *j != i).map(|(_, p)| p.1);
+            let points = all.iter().filter(|(_, _, other)| other != name).map(|p| p.1);
+            for other in names.chain(points) {
+                assert!((other - bottom).abs() >= line, "{name} at {bottom}, {other}");
+            }
+        }
+        assert_eq!(placed[3].1, 60.0, "what is alone stays");
+    }
 }

@@ -5,13 +5,40 @@ use crate::size;
 
 /// A heading, a table of what the model is, and one of its types.
 pub(super) fn card(facts: &Facts) -> String {
+    let name = facts.files.first().unwrap_or(&facts.file);
+    let mut out = format!("## {}\n\n| | |\n|---|---|\n", escaped(name));
+    out += &format!("| format | {} (`{}`) |\n", escaped(&facts.title), facts.format);
+    for (name, value) in rows(facts) {
+        out += &format!("| {} | {} |\n", escaped(&name), escaped(&value));
+    }
+    let all: u64 = facts.types.iter().map(|share| share.bytes).sum();
+    if !facts.types.is_empty() {
+        out += "\n| tensors of type | count | size | share |\n|---|---:|---:|---:|\n";
+    }
+    for share in &facts.types {
+        let percent = share.bytes as f64 * 100.0 / all.max(1) as f64;
+        let (name, bytes) = (escaped(&share.name), size::text(share.bytes));
+        out += &format!("| {name} | {} | {bytes} | {percent:.1} % |\n", share.tensors);
+    }
+    if !facts.findings.is_empty() {
+        out += "\n";
+    }
+    for finding in &facts.findings {
+        let about =
+            if finding.about.is_empty() { String::new() } else { format!("`{}`: ", finding.about) };
+        out += &format!("- {about}{}\n", escaped(&finding.message));
+    }
+    out
+}
+
+/// What the model is beside its format, as names and values.
+pub(super) fn rows(facts: &Facts) -> Vec<(String, String)> {
     let mut rows: Vec<(String, String)> = Vec::new();
     let mut add = |name: &str, value: String| {
         if !value.is_empty() {
             rows.push((name.to_owned(), value));
         }
     };
-    add("format", format!("{} (`{}`)", facts.title, facts.format));
     add("architecture", facts.family.clone());
     add("content", facts.content.to_owned());
     add("file type", facts.file_type.clone().unwrap_or_default());
@@ -34,29 +61,7 @@ pub(super) fn card(facts: &Facts) -> String {
         let bits = facts.bytes as f64 * 8.0 / facts.parameters as f64;
         add("bits per weight", format!("{bits:.2}"));
     }
-    let name = facts.files.first().unwrap_or(&facts.file);
-    let mut out = format!("## {}\n\n| | |\n|---|---|\n", escaped(name));
-    for (name, value) in rows {
-        out += &format!("| {} | {} |\n", escaped(&name), escaped(&value));
-    }
-    let all: u64 = facts.types.iter().map(|share| share.bytes).sum();
-    if !facts.types.is_empty() {
-        out += "\n| tensors of type | count | size | share |\n|---|---:|---:|---:|\n";
-    }
-    for share in &facts.types {
-        let percent = share.bytes as f64 * 100.0 / all.max(1) as f64;
-        let (name, bytes) = (escaped(&share.name), size::text(share.bytes));
-        out += &format!("| {name} | {} | {bytes} | {percent:.1} % |\n", share.tensors);
-    }
-    if !facts.findings.is_empty() {
-        out += "\n";
-    }
-    for finding in &facts.findings {
-        let about =
-            if finding.about.is_empty() { String::new() } else { format!("`{}`: ", finding.about) };
-        out += &format!("- {about}{}\n", escaped(&finding.message));
-    }
-    out
+    rows
 }
 
 /// `1234567` as `1,234,567`.
