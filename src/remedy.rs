@@ -51,6 +51,8 @@ pub enum Setting {
     AllowRequantize,
     /// Imatrix data.
     Imatrix,
+    /// The type that stands in where imatrix data is missing.
+    FallbackType,
     /// Tensors that imatrix data is not used for.
     ExcludeWeights,
     /// One type for all matrices.

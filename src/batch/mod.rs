@@ -85,6 +85,7 @@ pub mod find;
 pub mod job;
 pub mod join;
 pub mod lock;
+mod matrices;
 pub mod plan;
 pub mod receipt;
 pub mod run;

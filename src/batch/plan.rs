@@ -59,6 +59,11 @@ impl BatchPlan {
                 base.sources().into_iter().map(|file| file.path().to_owned()).collect();
             found.iter_mut().for_each(|adapter| adapter.with(&files));
         }
+        for model in &mut found {
+            if let Some(file) = settings.imatrix_of(model)? {
+                model.with(&[file]);
+            }
+        }
         let inputs: BTreeSet<PathBuf> = found.iter().flat_map(|m| m.files.clone()).collect();
         let mut named = BTreeSet::new();
         let mut jobs = Vec::new();
@@ -106,7 +111,12 @@ fn plan_job(task: Task, settings: &Settings, model: Found) -> Job {
                 return job;
             }
             job.seconds = plans.iter().map(seconds).sum();
-            job.risk = risk(&plans);
+            job.risk = risk(&plans, settings);
+            if settings.imatrix.is_some()
+                && settings.imatrix_of(&job.model).is_ok_and(|f| f.is_none())
+            {
+                job.risk += ", no imatrix file of its name";
+            }
             let kinds = settings.types.iter().map(|kind| {
                 // What is kept as stored has no type to be named after.
                 Some(kind.to_uppercase()).filter(|kind| kind != "AUTO")
@@ -145,7 +155,7 @@ fn seconds(plan: &Plan) -> f64 {
 }
 
 /// What the plans lose and assume.
-fn risk(plans: &[Plan]) -> String {
+fn risk(plans: &[Plan], settings: &Settings) -> String {
     let count = |loss: Loss| {
         plans.iter().flat_map(|plan| &plan.steps).filter(|step| step.loss() == loss).count()
     };
@@ -161,6 +171,10 @@ fn risk(plans: &[Plan]) -> String {
     let assumed = plans.iter().map(|plan| plan.assumed.len()).max().unwrap_or(0);
     if assumed > 0 {
         parts.push(format!("{assumed} values assumed"));
+    }
+    let stand_ins: usize = plans.iter().map(|plan| plan.stand_ins).sum();
+    if let Some(kind) = settings.fallback_type.as_ref().filter(|_| stand_ins > 0) {
+        parts.push(format!("{stand_ins} of them {kind} for want of imatrix data"));
     }
     parts.join(", ")
 }
@@ -216,7 +230,7 @@ impl Found {
     }
 
     /// Its name without what says how it is stored.
-    fn stem(&self) -> String {
+    pub(super) fn stem(&self) -> String {
         match self.kind {
             Kind::Checkpoint => stem_of(&self.path),
             _ => stem_of_model(&self.path),

@@ -5,11 +5,15 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::find::{Found, Kind};
-use crate::change::choose::ftype::FileType;
+use crate::change::choose::{
+    ftype::FileType,
+    mix::{self, TypeName},
+};
 use crate::change::{Plan, adapter, convert, quantize, upgrade};
 use crate::checkpoint;
-use crate::container::OpenOptions;
+use crate::container::{OpenOptions, imatrix::Importance};
 use crate::error::{Error, Result};
+use crate::limits::Limits;
 use crate::model::{Model, Stated, loader::Content, lora};
 use crate::remedy::{Call, Note, Remedy, Setting};
 
@@ -50,6 +54,12 @@ pub struct Settings {
     /// Infinite and NaN weights are written as they are.
     #[serde(default)]
     pub keep_nan: bool,
+    /// Imatrix data for quantizing: a file for every model, a folder with one for each, or a path with `{stem}`.
+    #[serde(default)]
+    pub imatrix: Option<PathBuf>,
+    /// The type of tensors that there is no imatrix data for, where their own type needs it.
+    #[serde(default)]
+    pub fallback_type: Option<String>,
     /// Decode every row when verifying.
     pub deep: bool,
     /// What the person says of every model beside what its file says.
@@ -79,6 +89,10 @@ impl Settings {
             Task::Upgrade if !self.types.is_empty() => {
                 "upgrade keeps the types: leave them unsaid".into()
             }
+            Task::Quantize => return self.fallback_type().map(|_| ()),
+            _ if self.imatrix.is_some() || self.fallback_type.is_some() => {
+                "imatrix data, and types that stand in where it is missing, are for quantize".into()
+            }
             Task::Merge if self.stated.base.is_none() => Note::new(
                 "merge needs the model that the adapters belong to",
                 Setting::Base.of("MODEL").to("name it"),
@@ -106,7 +120,7 @@ impl Settings {
             Kind::Checkpoint => self.checkpoint(&found.path)?,
             _ => open_model(Task::Convert, found)?,
         };
-        self.converted(model, &found.path)
+        self.converted(model, found)
     }
 
     /// Plans the merging of an adapter into the base as `regguf convert --lora` does.
@@ -114,7 +128,7 @@ impl Settings {
         let adapter = open_model(Task::Merge, found)?;
         let mut model = self.base()?;
         adapter::add(&mut model, adapter, 1.0, self.stated.rows)?;
-        self.converted(model, &found.path)
+        self.converted(model, found)
     }
 
     /// The model that adapters are merged into. Only its headers are read.
@@ -138,16 +152,31 @@ impl Settings {
         Ok(model)
     }
 
-    fn converted(&self, model: Model, path: &Path) -> Result<(Model, Vec<Plan>)> {
+    fn converted(&self, model: Model, found: &Found) -> Result<(Model, Vec<Plan>)> {
         let auto = || vec!["auto".to_owned()];
         let options = convert::Options {
             types: if self.types.is_empty() { auto() } else { self.types.clone() },
             upgrade: self.upgrade(),
-            folder: convert::folder_of(path),
+            folder: convert::folder_of(&found.path),
             allow_requantize: self.allow_requantize,
+            importance: self.importance(found)?,
+            fallback_type: self.fallback_type()?,
             ..Default::default()
         };
         convert::plan(model, &options)
+    }
+
+    fn importance(&self, found: &Found) -> Result<Importance> {
+        let file = self.imatrix_of(found)?;
+        Ok(file
+            .map(|file| Importance::read(&file, &Limits::DEFAULT))
+            .transpose()?
+            .unwrap_or_default())
+    }
+
+    fn fallback_type(&self) -> Result<Option<TypeName>> {
+        let Some(word) = &self.fallback_type else { return Ok(None) };
+        mix::fallback_type(word).map(Some).map_err(Error::usage)
     }
 
     fn file_types(&self) -> Result<Vec<FileType>> {
@@ -241,6 +270,8 @@ impl Task {
             stated: settings.stated.clone(),
             allow_requantize: settings.allow_requantize,
             keep_nan: settings.keep_nan,
+            importance: settings.importance(found)?,
+            fallback_type: settings.fallback_type()?,
             ..Default::default()
         };
         quantize::plan(model, &options).map(Some)

@@ -10,12 +10,13 @@ use std::path::{Path, PathBuf};
 
 use super::{
     Plan, Step, Target,
-    choose::ftype::FileType,
+    choose::{ftype::FileType, mix::TypeName},
     output::{ggml_model, is_meta_folder, place},
     quantize, upgrade,
 };
 use crate::{
     checkpoint::card,
+    container::imatrix::Importance,
     error::{Error, Result},
     format::{catalog, container::Skeleton},
     model::Model,
@@ -40,6 +41,10 @@ pub struct Options {
     pub folder: PathBuf,
     /// Tensors that are quantized already may be quantized again.
     pub allow_requantize: bool,
+    /// How much each column matters, for mixtures.
+    pub importance: Importance,
+    /// See [`quantize::Options::fallback_type`].
+    pub fallback_type: Option<TypeName>,
 }
 
 /// Plans one file for each type. Returns the model as the plans refer to it, and the plans.
@@ -191,6 +196,8 @@ fn mixture(model: Model, file_type: FileType, options: &Options) -> Result<Plan>
         stated: options.upgrade.stated.clone(),
         allow_requantize: options.allow_requantize,
         keep_nan: options.upgrade.keep_nan,
+        importance: options.importance.clone(),
+        fallback_type: options.fallback_type,
         ..quantize::Options::default()
     };
     let (_, plans) = quantize::plan(model, &wanted)?;

@@ -95,7 +95,11 @@ impl Obstacles {
         no(
             &self.blind,
             "these types are useless without an importance matrix, which has no data for",
-            Setting::Imatrix.of("FILE").to("give data for them").or(types),
+            Setting::Imatrix
+                .of("FILE")
+                .to("give data for them")
+                .or(Setting::FallbackType.of("q2_k").to("say what stands in for them"))
+                .or(types),
         )
     }
 

@@ -51,6 +51,8 @@ pub struct Plan {
     pub assumed: Vec<Assumed>,
     /// What was noticed on the way, as sentences.
     pub notes: Notes,
+    /// Tensors of another type than was wanted, for want of imatrix data.
+    pub stand_ins: usize,
     /// Where everything is in the output; filled in by [`Plan::lay_out`].
     pub layout: Layout,
     /// Whether infinite and NaN weights pass instead of ending the job.
@@ -123,6 +125,7 @@ impl Plan {
             steps: Vec::new(),
             assumed: Vec::new(),
             notes: Notes::default(),
+            stand_ins: 0,
             layout: Layout::default(),
             keep_nan: false,
             tells_nan: false,

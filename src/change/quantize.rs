@@ -74,6 +74,9 @@ pub struct Options {
     pub tensor_types: Vec<(Pattern, TypeName)>,
     /// How much each column matters.
     pub importance: Importance,
+    /// The type of tensors that there is no imatrix data for, where their own type needs it; without one the plan
+    /// fails.
+    pub fallback_type: Option<TypeName>,
     /// Blocks to leave out.
     pub prune: BTreeSet<u64>,
     /// Metadata to set at last.
@@ -402,17 +405,30 @@ impl<'a> Job<'a> {
     /// Gives every step its type, or says for which steps it cannot be done.
     fn retype(&self, plan: &mut Plan, choices: &[Choice]) -> Result<()> {
         let mut obstacles = Obstacles::default();
+        let mut stand_ins: BTreeMap<(TypeName, TypeName), usize> = BTreeMap::new();
         for (i, (step, choice)) in plan.steps.iter_mut().zip(choices).enumerate() {
             if step.quant.name() == choice.becomes {
                 continue;
             }
-            let source = self.model.tensors.get(step.source).map_or(step.quant, |t| t.quant);
-            let to = QuantType::today(choice.becomes).filter(|q| plan.target.holds(*q));
-            let to = to.zip(encoder(choice.becomes));
-            obstacles.look_at(step, source, choice.becomes, to);
-            let Some((to, encode)) = to else { continue };
             let weights = self.importance(i)?;
-            if weights.is_none() && (choice.needs_importance || never_blind(to)) {
+            let needs = choice.needs_importance || never_blind(choice.becomes);
+            let blind = weights.is_none() && needs;
+            let becomes = match self.options.fallback_type {
+                Some(other) if blind => {
+                    *stand_ins.entry((choice.becomes, other)).or_default() += 1;
+                    other
+                }
+                _ => choice.becomes,
+            };
+            if step.quant.name() == becomes {
+                continue;
+            }
+            let source = self.model.tensors.get(step.source).map_or(step.quant, |t| t.quant);
+            let to = QuantType::today(becomes).filter(|q| plan.target.holds(*q));
+            let to = to.zip(encoder(becomes));
+            obstacles.look_at(step, source, becomes, to);
+            let Some((to, encode)) = to else { continue };
+            if blind && becomes == choice.becomes {
                 obstacles.lacks_imatrix_data(&step.name, to);
             }
             if weights.is_none() && !self.options.importance.is_empty() {
@@ -423,6 +439,13 @@ impl<'a> Job<'a> {
         obstacles.check(self.options.allow_requantize)?;
         plan.measure |= obstacles.requantizes();
         obstacles.note(&mut plan.notes);
+        for ((wanted, instead), count) in stand_ins {
+            plan.stand_ins += count;
+            let tensors = counted(count, "tensor became", "tensors became");
+            plan.notes.push(format!(
+                "{tensors} {instead}: {wanted} needs imatrix data, and there is none for them"
+            ));
+        }
         for (wanted, instead) in
             choices.iter().filter_map(|c| Some((c.instead_of?, c.becomes))).collect::<BTreeSet<_>>()
         {
@@ -530,8 +553,8 @@ impl<'a> Job<'a> {
 
 /// Whether ggml ends the program rather than make this type without imatrix data, also for the token
 /// embedding and the output (ggml.c, `ggml_quantize_requires_imatrix`).
-fn never_blind(quant: QuantType) -> bool {
-    matches!(quant.name(), "iq2_xxs" | "iq2_xs" | "iq1_s")
+fn never_blind(quant: TypeName) -> bool {
+    matches!(quant, "iq2_xxs" | "iq2_xs" | "iq1_s")
 }
 
 /// At most 127 bytes, as llama-quantize has room for.

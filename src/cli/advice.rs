@@ -28,6 +28,7 @@ fn flag(setting: Setting) -> (&'static str, &'static str) {
         Setting::TensorType => ("--tensor-type", "NAME=TYPE"),
         Setting::AllowRequantize => ("--allow-requantize", ""),
         Setting::Imatrix => ("--imatrix", "FILE"),
+        Setting::FallbackType => ("--fallback-type", "TYPE"),
         Setting::ExcludeWeights => ("--exclude-weights", "NAME"),
         Setting::Pure => ("--pure", ""),
         Setting::Exact => ("--exact", ""),

@@ -36,6 +36,7 @@ Examples:
   regguf batch upgrade models/ --dry-run            what would be done, and what it would lose
   regguf batch verify ~/Downloads                   every model below a folder, whole?
   regguf batch quantize models/ --type q4_0,q5_1,q8_0 -o quantized/ --min-free 20G
+  regguf batch quantize models/ --type iq2_m --imatrix imatrix/ --fallback-type q2_k
   regguf batch convert checkpoints/ --type f16,q4_k_m --plan night.json
   regguf batch merge adapters/ --base llama-7b.gguf --type q4_0 -o merged/
   regguf batch run night.json --shard $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT
@@ -69,6 +70,13 @@ pub struct Args {
     /// Write infinite and NaN weights as they are, instead of refusing
     #[arg(long)]
     keep_nan: bool,
+    /// Importance matrices (quantize): a file for all models, a folder with one named after each, or a
+    /// path with {stem}, the model's own name
+    #[arg(long, value_name = "FILE|DIR")]
+    imatrix: Option<PathBuf>,
+    /// The type of tensors that there is no imatrix data for, where their own type needs it
+    #[arg(long, value_name = "TYPE")]
+    fallback_type: Option<String>,
     /// Decode every row (verify)
     #[arg(long)]
     deep: bool,
@@ -186,6 +194,8 @@ fn make_plan(args: &Args) -> Result<BatchPlan> {
         allow_requantize: args.allow_requantize,
         keep_nan: args.keep_nan,
         deep: args.deep,
+        imatrix: args.imatrix.clone(),
+        fallback_type: args.fallback_type.clone(),
         stated: args.stated.stated(),
     };
     BatchPlan::make(task, settings, &args.paths)

@@ -104,6 +104,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         output: args.write.output.clone(),
         folder: convert::folder_of(&input),
         allow_requantize: args.allow_requantize,
+        ..Options::default()
     };
     let (model, plans) = convert::plan(model, &options)?;
     let outcomes = if args.write.dry_run() {

@@ -18,7 +18,7 @@ use crate::{
         self, Plan,
         choose::{
             ftype::FileType,
-            mix::{Pattern, TypeName},
+            mix::{Pattern, TypeName, fallback_type, type_name},
             target_size::Goal,
         },
         quantize::{self, Options},
@@ -30,7 +30,6 @@ use crate::{
     error::{Error, Result},
     limits::Limits,
     model::Value,
-    quant::QuantType,
 };
 
 #[derive(Debug, clap::Args)]
@@ -83,6 +82,9 @@ pub struct Args {
     /// Importance matrix, GGUF or the older .dat
     #[arg(long, value_name = "FILE")]
     imatrix: Option<PathBuf>,
+    /// The type of tensors that there is no imatrix data for, where their own type needs it
+    #[arg(long, value_name = "TYPE", value_parser = fallback_type)]
+    fallback_type: Option<TypeName>,
     /// Use the imatrix data of tensors whose name contains this only; repeatable
     #[arg(long, value_name = "NAME", conflicts_with = "exclude_weights")]
     include_weights: Vec<String>,
@@ -244,6 +246,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         embedding_type: args.token_embedding_type,
         tensor_types,
         importance,
+        fallback_type: args.fallback_type,
         prune: args.prune_layers.iter().copied().collect(),
         overrides: args.override_kv.clone(),
     };
@@ -344,11 +347,6 @@ fn with_threads<T: Send>(count: Option<usize>, job: impl FnOnce() -> T + Send) -
         Some(pool) => pool.install(job),
         None => job(),
     }
-}
-
-fn type_name(word: &str) -> Result<TypeName, String> {
-    let lower = word.to_ascii_lowercase();
-    QuantType::today(&lower).map(QuantType::name).ok_or_else(|| format!("{word} is no tensor type"))
 }
 
 /// `NAME=TYPE`; names are matched in lower case, as llama-quantize does.

@@ -1,5 +1,6 @@
 //! Batches that are killed, crowded, starved and rerun. Every test works on copies of golden files.
 
+mod imatrix;
 mod split;
 
 use std::collections::BTreeMap;

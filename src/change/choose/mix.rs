@@ -10,12 +10,32 @@ use std::cmp::Ordering;
 use super::ftype::FileType;
 use crate::{
     error::{Error, Result},
-    quant::QuantType,
+    quant::{QuantType, encode::needs_importance},
     remedy::{Remedy, Setting},
 };
 
 /// A lower-case ggml type name: `q4_k`.
 pub type TypeName = &'static str;
+
+/// The type that a person names, in upper or lower case.
+///
+/// # Errors
+/// What is wrong with the word.
+pub fn type_name(word: &str) -> Result<TypeName, String> {
+    let lower = word.to_ascii_lowercase();
+    QuantType::today(&lower).map(QuantType::name).ok_or_else(|| format!("{word} is no tensor type"))
+}
+
+/// The same of a type that is made without imatrix data.
+///
+/// # Errors
+/// What is wrong with the word, or with the type.
+pub fn fallback_type(word: &str) -> Result<TypeName, String> {
+    match type_name(word)? {
+        needy if needs_importance(needy) => Err(format!("{word} needs imatrix data itself")),
+        name => Ok(name),
+    }
+}
 
 /// A pattern of tensor names. llama-quantize has those of ECMAScript, with look-ahead and
 /// back-references.
@@ -283,8 +303,7 @@ impl Mix<'_> {
 
     fn choice(&self, t: &Weight, becomes: TypeName, instead_of: Option<TypeName>) -> Choice {
         let spared = matches!(role(t.name), Role::Embedding | Role::Output);
-        let needs = crate::quant::encode::needs_importance(becomes)
-            || becomes == "q2_k" && self.file == "Q2_K_S";
+        let needs = needs_importance(becomes) || becomes == "q2_k" && self.file == "Q2_K_S";
         Choice { becomes, instead_of, needs_importance: needs && !spared }
     }
 
