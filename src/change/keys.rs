@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Plan, Step, choose::ftype::FileType, vocabulary};
+use super::{Plan, Step, choose::ftype::FileType, mend, vocabulary};
 use crate::{
     checkpoint::tokenizer::{files, given},
     error::{Error, Result},
@@ -151,6 +151,10 @@ pub(super) fn modernise(
         let mut texts = Texts::default();
         merges.iter().for_each(|merge| texts.push(merge));
         keys.set("tokenizer.ggml.merges", texts);
+    }
+    for mend in mend::found(model, given.is_none()) {
+        plan.notes.push(mend.note);
+        mend.keys.into_iter().for_each(|(key, value)| keys.set(key, value));
     }
     let byte_pairs = keys.str("tokenizer.ggml.model") == Some("gpt2");
     if byte_pairs && keys.get("tokenizer.ggml.pre").is_none() {

@@ -10,8 +10,11 @@ pub mod convert;
 pub mod edit;
 pub mod execute;
 pub mod export;
+pub mod eyes;
 pub mod graft;
 mod keys;
+mod latent;
+mod mend;
 #[doc(hidden)]
 pub mod npy;
 mod obstacles;
@@ -35,3 +38,8 @@ pub use plan::{Act, Loss, Plan, Step};
 pub use prepare::{has_single_experts, once};
 pub use recode::Distance;
 pub use target::Target;
+
+/// Whether an upgrade changes what the metadata of a GGUF say, or the layout of its matrices, for the better.
+pub fn mends(model: &crate::model::Model) -> bool {
+    has_single_experts(model) || latent::is_whole(model) || !mend::found(model, true).is_empty()
+}

@@ -1,8 +1,8 @@
 //! The model as its new file names it: tensors renamed, experts stacked, leftovers dropped.
 
-use std::ops::Range;
+use std::{ops::Range, slice::from_ref};
 
-use super::Target;
+use super::{Target, latent};
 use crate::{
     container::tail,
     error::{Error, Result},
@@ -13,18 +13,29 @@ use crate::{
     },
     model::{
         Join, Model, Order, Sizes, Tensor,
-        role::{Naming, Role, expert_of},
+        role::{Naming, Role, expert_in, expert_of},
         rows,
     },
     remedy::{Note, Notes, Setting},
     size::counted,
 };
 
+/// Layouts that a person asks for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Asked {
+    /// Key rows in the other order of 2023.
+    pub repair_key_rows: bool,
+    /// Experts one by one.
+    pub split_experts: bool,
+    /// Keys and values of latent attention in one matrix.
+    pub join_kv_b: bool,
+}
+
 /// Brings the tensors of `model` into the terms of the target: GGUF's names or the ones before.
 pub(super) fn prepare(
     mut model: Model,
     target: Target,
-    repair_key_rows: bool,
+    asked: Asked,
     notes: &mut Notes,
 ) -> Result<Model> {
     tail::check(&model)?;
@@ -62,9 +73,19 @@ pub(super) fn prepare(
         }
     }
     if to_gguf {
-        stack_experts(&mut model, notes)?;
+        match asked.split_experts {
+            true => split_experts(&mut model, notes)?,
+            false => stack_experts(&mut model, notes)?,
+        }
+        match asked.join_kv_b {
+            true => latent::join(&mut model, notes)?,
+            false if !target.is_past() && latent::is_whole(&model) => {
+                latent::split(&mut model, notes)?;
+            }
+            false => {}
+        }
     }
-    if repair_key_rows {
+    if asked.repair_key_rows {
         repair_keys(&mut model, notes)?;
     } else if may_have_confused_heads(&model) {
         notes.push(Note::new(
@@ -324,6 +345,41 @@ fn stack_experts(model: &mut Model, notes: &mut Notes) -> Result<()> {
             counted(joined, "tensor of experts", "tensors of experts")
         ));
     }
+    Ok(())
+}
+
+/// Takes stacks of experts apart, as llama.cpp from 13 December 2023 to 3 April 2024 read them (799a1cb13 to
+/// 08a0c0206).
+fn split_experts(model: &mut Model, notes: &mut Notes) -> Result<()> {
+    let mut apart = Vec::new();
+    let before = model.tensors.len();
+    for tensor in &model.tensors {
+        let [experts, rows, columns] = *tensor.shape.as_slice() else {
+            apart.push(tensor.clone());
+            continue;
+        };
+        for n in 0..experts {
+            let Some(name) = expert_in(&tensor.name, n) else {
+                apart.push(tensor.clone());
+                break;
+            };
+            let mut one = tensor.clone();
+            one.take(from_ref(&(n * rows..(n + 1) * rows))).ok_or_else(|| {
+                let what = format!("{}: its experts cannot be taken apart", tensor.name);
+                Error::unsupported(what, "upgrade the file first, then split its experts")
+            })?;
+            apart.push(Tensor { name, shape: vec![rows, columns], ..one });
+        }
+    }
+    if apart.len() == before {
+        let what = "the model has no stacks of experts that could be split";
+        return Err(Error::refused(what, "write it as it is"));
+    }
+    model.tensors = apart;
+    notes.push(
+        "experts one by one, as llama.cpp read them from 13 December 2023 to 3 April 2024: today's reads only stacks"
+            .to_owned(),
+    );
     Ok(())
 }
 

@@ -55,6 +55,10 @@ pub struct Options {
     pub retyped: bool,
     /// Tensors to leave out, and to take from other files.
     pub graft: Graft,
+    /// Write experts one by one.
+    pub split_experts: bool,
+    /// Write keys and values of latent attention as one matrix.
+    pub join_kv_b: bool,
     /// Undo the key-row order that convert.py of 27 July to 28 September 2023 got wrong.
     pub repair_key_rows: bool,
 }
@@ -83,7 +87,12 @@ pub fn plan(model: Model, options: &Options) -> Result<(Model, Plan)> {
     let mut model = model;
     options.graft.apply(&mut model, &mut notes)?;
     let model = if options.as_stored { model } else { model.readable() };
-    let model = prepare::prepare(model, target, options.repair_key_rows, &mut notes)?;
+    let asked = prepare::Asked {
+        repair_key_rows: options.repair_key_rows,
+        split_experts: options.split_experts,
+        join_kv_b: options.join_kv_b,
+    };
+    let model = prepare::prepare(model, target, asked, &mut notes)?;
     let mut steps = Vec::new();
     for (source, tensor) in model.tensors.iter().enumerate() {
         steps.push(step(source, tensor, target, options, &mut notes)?);

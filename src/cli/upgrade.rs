@@ -56,6 +56,15 @@ pub struct Args {
     /// Put key rows back in order (convert.py between 27 July and 28 September 2023)
     #[arg(long)]
     repair_key_rows: bool,
+    /// Write experts one by one, as llama.cpp from 13 December 2023 to 3 April 2024 read them
+    #[arg(long)]
+    split_experts: bool,
+    /// Write attn_kv_b in place of attn_k_b and attn_v_b, as llama.cpp before 15 April 2025 read it
+    #[arg(long)]
+    join_kv_b: bool,
+    /// Write the eyes of a model of Ollama's to a file of their own, as llama.cpp reads them
+    #[arg(long, value_name = "FILE", conflicts_with = "prove")]
+    mmproj: Option<PathBuf>,
     /// Leave out tensors whose names this regular expression finds
     #[arg(long, value_name = "REGEX")]
     drop: Vec<Regex>,
@@ -77,6 +86,8 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         exact: args.exact,
         clamp_scales: args.clamp_scales,
         repair_key_rows: args.repair_key_rows,
+        split_experts: args.split_experts,
+        join_kv_b: args.join_kv_b,
         graft: graft(args)?,
         ..args.write.options()
     };
@@ -101,23 +112,34 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     if args.repair_key_rows {
         plan.notes.push(evidence(&model, &plan)?);
     }
-    let outcome = match args.write.dry_run() {
-        true => None,
+    let mut plans = vec![plan];
+    if let (Some(path), Some(plan)) = (&args.mmproj, plans.first_mut()) {
+        let eyes = change::eyes::take_out(&model, plan, path)?;
+        plans.push(eyes);
+    }
+    let outcomes = match args.write.dry_run() {
+        true => Vec::new(),
         false => {
             if args.write.output.is_none() && args.write.existing() == Existing::Keep {
-                check_not_made(&plan, &args.input)?;
+                plans.iter().try_for_each(|plan| check_not_made(plan, &args.input))?;
             }
             let _made = make_output_folder(args.write.output.as_deref(), 1)?;
-            let bar = Bar::new(globals, plan.layout.total);
-            let (plans, proof) =
-                (std::slice::from_ref(&plan), proof(&model, args.write.prove && !is_adapter, &bar));
-            change::carry_proved(&model, plans, args.write.existing(), &bar, &proof)?.pop()
+            let bar = Bar::new(globals, plans.iter().map(|plan| plan.layout.total).sum());
+            let proof = proof(&model, args.write.prove && !is_adapter, &bar);
+            change::carry_proved(&model, &plans, args.write.existing(), &bar, &proof)?
         }
     };
-    let report = advice::report(Report::new(&model, &plan, outcome.as_ref()));
-    match args.write.json() {
-        true => json::print(&report)?,
-        false => print(&text::folded(&report.text(Detail::of_each(globals.verbose > 0))))?,
+    let report =
+        |(i, plan): (usize, &Plan)| advice::report(Report::new(&model, plan, outcomes.get(i)));
+    let reports: Vec<Report> = plans.iter().enumerate().map(report).collect();
+    match (args.write.json(), reports.as_slice()) {
+        (true, [report]) => json::print(report)?,
+        (true, reports) => json::print(&reports)?,
+        (false, reports) => {
+            for report in reports {
+                print(&text::folded(&report.text(Detail::of_each(globals.verbose > 0))))?;
+            }
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

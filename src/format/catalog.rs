@@ -7,6 +7,7 @@ use crate::format::container::{self, Container};
 use crate::format::family::{self, Family};
 use crate::format::foreign::{self, Foreign};
 use crate::format::loader::{self, Loader};
+use crate::format::projector::{self, Projector};
 use crate::format::vocabulary::{self, Published};
 use std::sync::LazyLock;
 
@@ -29,6 +30,9 @@ static FAMILIES: LazyLock<Vec<Family>> =
 
 static LOADERS: LazyLock<Vec<Loader>> =
     LazyLock::new(|| load("loader", loader::parse).unwrap_or_else(|wrong| panic!("{wrong}")));
+
+static PROJECTORS: LazyLock<Vec<Projector>> =
+    LazyLock::new(|| load("projector", projector::parse).unwrap_or_else(|wrong| panic!("{wrong}")));
 
 static FOREIGN: LazyLock<Vec<Foreign>> = LazyLock::new(|| {
     let lists = load("foreign", foreign::parse).unwrap_or_else(|wrong| panic!("{wrong}"));
@@ -53,6 +57,14 @@ pub fn vocabularies() -> &'static [Published] {
 /// If the embedded description breaks a rule of its schema, which a test rules out.
 pub fn loader() -> &'static Loader {
     LOADERS.first().unwrap_or_else(|| panic!("formats/loader holds a description"))
+}
+
+/// Models with their eyes in one file.
+///
+/// # Panics
+/// If an embedded description breaks a rule of its schema, which a test rules out.
+pub fn projectors() -> &'static [Projector] {
+    &PROJECTORS
 }
 
 /// The tensor types of other programs' GGUF files.

@@ -9,5 +9,6 @@ pub mod family;
 pub mod foreign;
 pub mod loader;
 mod names;
+pub mod projector;
 pub mod schema;
 pub mod vocabulary;

@@ -148,6 +148,12 @@ pub fn expert_of(name: &str) -> Option<(String, u64)> {
     Some((format!("{stem}_exps.weight"), expert.parse().ok()?))
 }
 
+/// The name of one expert of such a stack; none where it is no stack.
+pub fn expert_in(stack: &str, expert: u64) -> Option<String> {
+    let name = format!("{}.{expert}.weight", stack.strip_suffix("_exps.weight")?);
+    expert_of(&name).map(|_| name)
+}
+
 fn patterns(names: &Names, naming: Naming) -> impl Iterator<Item = &str> {
     let (several, one) = match naming {
         Naming::Old => (names.old.as_slice(), None),

@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 use super::gguf::numbers;
 
 /// What is known of each model: name, and the file of golden/families/checkpoints.
-fn known() -> Vec<(String, Json)> {
+pub fn known() -> Vec<(String, Json)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/families/checkpoints");
     let of = |entry: std::io::Result<fs::DirEntry>| {
         let path = entry.unwrap().path();
@@ -36,7 +36,7 @@ fn sizes(json: &Json) -> Vec<usize> {
 }
 
 /// The bytes of a safetensors file of numbers that the names decide.
-fn safetensors(known: &Json) -> Vec<u8> {
+pub fn safetensors(known: &Json) -> Vec<u8> {
     let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
     for entry in known["tensors"].as_array().unwrap() {
         let (name, shape) = (entry[0].as_str().unwrap(), sizes(&entry[1]));
@@ -80,7 +80,7 @@ fn tokenizer(count: u32, special: &[&str]) -> Json {
 }
 
 /// Writes the checkpoint as a person has it.
-fn write(known: &Json, folder: &Path) {
+pub fn write(known: &Json, folder: &Path) {
     let put = |name: &str, bytes: Vec<u8>| fs::write(folder.join(name), bytes).unwrap();
     let json = |json: &Json| serde_json::to_vec(json).unwrap();
     put("config.json", json(&known["config"]));
@@ -104,7 +104,7 @@ fn write(known: &Json, folder: &Path) {
 }
 
 /// The checkpoint converted to floats of 32 bits.
-fn converted(folder: &Path) -> PathBuf {
+pub fn converted(folder: &Path) -> PathBuf {
     let model = checkpoint::open(folder, &checkpoint::Options::default());
     let model = model.unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
     let options = convert::Options {
@@ -179,7 +179,7 @@ fn checkpoints_become_the_files_of_the_converter_and_say_what_transformers_says(
 }
 
 /// Whether tensors and keys are those of the converter's file.
-fn compare(name: &str, known: &Json, model: &Model, wrong: &mut Vec<String>) {
+pub fn compare(name: &str, known: &Json, model: &Model, wrong: &mut Vec<String>) {
     // The converter has no class for GPT-J, and writes StarCoder's rows of many key heads as they stand, head by head,
     // under one key head.
     let Some(sums) = known["sums"].as_object() else {
@@ -242,7 +242,7 @@ fn speaks(name: &str, known: &Json, model: &Model, wrong: &mut Vec<String>) {
 }
 
 /// Name, shape and bytes of every tensor of a safetensors file.
-fn tensors_of(bytes: &[u8]) -> std::collections::BTreeMap<String, (Json, Vec<u8>)> {
+pub fn tensors_of(bytes: &[u8]) -> std::collections::BTreeMap<String, (Json, Vec<u8>)> {
     let start = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
     let mut header: serde_json::Map<String, Json> =
         serde_json::from_slice(&bytes[8..start]).unwrap();

@@ -3,6 +3,7 @@
 
 mod checkpoints;
 mod gguf;
+mod mended;
 mod model;
 mod slow;
 mod today;

@@ -335,7 +335,7 @@ fn shares(model: &Model) -> Vec<Share> {
 fn next(path: &Path, format: &'static Container, model: &Model, refused: &[Finding]) -> String {
     let today = model.tensors.iter().all(|t| t.quant.is_today() && t.fold == 1);
     let broken = container::upgrade_mends(model)
-        || change::has_single_experts(model)
+        || change::mends(model)
         || spelling::lost_merges(&model.vocab).is_some();
     let word = shell_word(&unicode(path));
     let foreign = Family::of(model).is_err();
@@ -367,6 +367,9 @@ fn next(path: &Path, format: &'static Container, model: &Model, refused: &[Findi
         _ if is_present(format, model) => {
             let reader = format.format.source.split([' ', ',']).next().unwrap_or_default();
             format!("nothing to do: it is the present layout of {reader}")
+        }
+        _ if change::eyes::are_inside(model) => {
+            format!("regguf upgrade {word} --mmproj mmproj.gguf")
         }
         _ if foreign => "nothing: it is known, and regguf does not convert it".to_owned(),
         "gguf-v3" if today && !broken => of_today(model, refused),

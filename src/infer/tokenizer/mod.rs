@@ -7,7 +7,7 @@
 
 mod bpe;
 mod matcher;
-mod pretokenize;
+pub(crate) mod pretokenize;
 mod spm;
 #[cfg(test)]
 mod tests;

@@ -8,7 +8,10 @@
 mod decoded;
 mod merges;
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::LazyLock,
+};
 
 use super::{TokenKind, Vocab};
 use crate::format::{catalog, container::Spelling, family::Tokenizer};
@@ -375,13 +378,15 @@ fn letter(byte: u8) -> char {
 }
 
 /// Bytes in GPT-2's letters.
-fn alphabet(bytes: &[u8]) -> String {
+pub(crate) fn alphabet(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| letter(*byte)).collect()
 }
 
 /// The bytes of a token that is in GPT-2's letters; none where it has others.
 pub fn from_alphabet(text: &[u8]) -> Option<Vec<u8>> {
-    let byte = |c: char| (0..=255).find(|byte| letter(*byte) == c);
+    static BYTES: LazyLock<HashMap<char, u8>> =
+        LazyLock::new(|| (0..=255).map(|byte| (letter(byte), byte)).collect());
+    let byte = |c: char| BYTES.get(&c).copied();
     std::str::from_utf8(text).ok()?.chars().map(byte).collect()
 }
 

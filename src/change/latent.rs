@@ -1,0 +1,233 @@
+//! Keys and values of latent attention: one matrix, as files of DeepSeek had it until 15 April 2025, or the two of which
+//! today's llama.cpp computes without making keys and values (llama.cpp daa422881, `convert_hf_to_gguf.py`).
+//!
+//! ```text
+//! attn_kv_b  [heads × (still + value), latent]   head by head the rows of its key, then those of its value
+//! attn_k_b   [heads, latent, still]              the rows of keys, transposed
+//! attn_v_b   [heads, value, latent]              the rows of values
+//! ```
+//!
+//! With the two, a key in the cache is the latent vector beside what turns, one for all heads, and the metadata say so.
+//! Only plain numbers are transposed: blocks of quantized weights would be rounded again.
+
+use std::slice::from_ref;
+
+use crate::{
+    error::{Error, Result},
+    format::{catalog, family::Family},
+    model::{Model, Naming, Role, Tensor},
+    remedy::Notes,
+};
+
+/// The sizes that either layout follows from.
+struct Latent {
+    heads: u64,
+    /// Numbers of a head's key that do not turn.
+    still: u64,
+    turns: u64,
+    value: u64,
+    latent: u64,
+}
+
+const WHOLE: &str = "both_of_short";
+const KEYS: &str = "key_of_short";
+const VALUES: &str = "value_of_short";
+
+impl Latent {
+    /// Of a model in the one layout or in the other.
+    fn of(model: &Model, whole: bool) -> Option<Latent> {
+        let word = |name: &str| model.metadata.own(name)?.as_u64();
+        let (key, value) = match whole {
+            true => ("attention.key_length", "attention.value_length"),
+            false => ("attention.key_length_mla", "attention.value_length_mla"),
+        };
+        let turns = word("rope.dimension_count")?;
+        Some(Latent {
+            heads: word("attention.head_count")?,
+            still: word(key)?.checked_sub(turns)?,
+            turns,
+            value: word(value)?,
+            latent: word("attention.kv_lora_rank")?,
+        })
+    }
+
+    /// What the metadata of either layout say.
+    fn stamp(&self, model: &mut Model, whole: bool) -> Option<()> {
+        let key = self.still + self.turns;
+        let short = self.latent + self.turns;
+        let (own, heads) = match whole {
+            true => ([key, self.value], self.heads),
+            false => ([short, self.latent], 1),
+        };
+        let words = ["attention.key_length", "attention.value_length", "attention.head_count_kv"];
+        let architecture = model.metadata.architecture().to_owned();
+        for (word, n) in words.into_iter().zip([own[0], own[1], heads]) {
+            model.metadata.set(format!("{architecture}.{word}"), u32::try_from(n).ok()?);
+        }
+        for (word, n) in [("key_length_mla", key), ("value_length_mla", self.value)] {
+            let key = format!("{architecture}.attention.{word}");
+            match whole {
+                true => drop(model.metadata.remove(&key)),
+                false => model.metadata.set(key, u32::try_from(n).ok()?),
+            }
+        }
+        Some(())
+    }
+}
+
+/// The family of a model whose keys and values may be in either layout.
+fn family(model: &Model) -> Option<&'static Family> {
+    let has =
+        |family: &&Family| [WHOLE, KEYS, VALUES].iter().all(|id| family.roles.contains_key(*id));
+    catalog::family(&model.family).filter(has)
+}
+
+/// What a tensor does, and in which layer.
+fn role(family: &'static Family, tensor: &Tensor) -> Option<(&'static str, u64)> {
+    let role = Role::of(family, Naming::Gguf, &tensor.name).filter(|role| !role.bias)?;
+    Some((role.id, role.layer?))
+}
+
+fn name(family: &'static Family, id: &str, layer: u64) -> Option<String> {
+    let role = Role { layer: Some(layer), ..Role::first(family.roles.get(id)?) };
+    role.name(Naming::Gguf)
+}
+
+/// Whether a model has keys and values in one matrix, of plain numbers.
+pub fn is_whole(model: &Model) -> bool {
+    let Some(family) = family(model) else { return false };
+    let whole = |t: &&Tensor| role(family, t).is_some_and(|(id, _)| id == WHOLE);
+    let mut all = model.tensors.iter().filter(whole).peekable();
+    all.peek().is_some()
+        && all.all(|t| t.quant.layout().elements == 1)
+        && Latent::of(model, true).is_some()
+        && model.metadata.own("attention.key_length_mla").is_none()
+}
+
+/// Puts each such matrix into two.
+///
+/// # Errors
+/// Where a matrix is not of the size that metadata say.
+pub(super) fn split(model: &mut Model, notes: &mut Notes) -> Result<()> {
+    let Some((family, sizes)) = family(model).zip(Latent::of(model, true)) else { return Ok(()) };
+    let mut out = Vec::new();
+    for tensor in &model.tensors {
+        let Some((WHOLE, layer)) = role(family, tensor) else {
+            out.push(tensor.clone());
+            continue;
+        };
+        let halves = sizes.halves(tensor).ok_or_else(|| misfit(tensor))?;
+        for (id, half) in [KEYS, VALUES].into_iter().zip(halves) {
+            let name = name(family, id, layer).ok_or_else(|| misfit(tensor))?;
+            out.push(Tensor { name, ..half });
+        }
+    }
+    let count = out.len() - model.tensors.len();
+    model.tensors = out;
+    sizes.stamp(model, false);
+    notes.push(format!(
+        "attn_kv_b of {count} layers is attn_k_b and attn_v_b now, as llama.cpp computes latent attention since 15 \
+         April 2025; key and value lengths and the count of key heads follow"
+    ));
+    Ok(())
+}
+
+/// Puts both matrices of each layer into one, as builds before 15 April 2025 read them.
+///
+/// # Errors
+/// Where the model has no such, they are quantized, or not of the size that metadata say.
+pub(super) fn join(model: &mut Model, notes: &mut Notes) -> Result<()> {
+    let known = family(model).zip(Latent::of(model, false));
+    let of = |id: &str| {
+        let family = known.as_ref().map(|(family, _)| *family);
+        let own = |t: &Tensor| family.and_then(|family| role(family, t)).map(|(own, _)| own);
+        model.tensors.iter().filter(|t| own(t) == Some(id)).collect::<Vec<_>>()
+    };
+    let pairs = (of(KEYS), of(VALUES));
+    let Some((family, sizes)) =
+        known.filter(|_| !pairs.0.is_empty() && pairs.0.len() == pairs.1.len())
+    else {
+        let what = "the model has no attn_k_b and attn_v_b that could be joined";
+        return Err(Error::refused(what, "write it as it is"));
+    };
+    if let Some(coded) = pairs.0.iter().chain(&pairs.1).find(|t| t.quant.layout().elements > 1) {
+        let what = format!("{} is {}: to join it would round it again", coded.name, coded.quant);
+        return Err(Error::refused(
+            what,
+            "start from the F16 or BF16 model and quantize the outcome",
+        ));
+    }
+    let mut joined = Vec::new();
+    for keys in &pairs.0 {
+        let layer = role(family, keys).map_or(0, |(_, layer)| layer);
+        let values = pairs.1.iter().find(|t| role(family, t).is_some_and(|(_, n)| n == layer));
+        let whole = values.and_then(|values| sizes.whole(keys, values));
+        let name = name(family, WHOLE, layer);
+        let (whole, name) = whole.zip(name).ok_or_else(|| misfit(keys))?;
+        joined.push((keys.name.clone(), Tensor { name, ..whole }));
+    }
+    let count = joined.len();
+    let values: Vec<String> = pairs.1.iter().map(|t| t.name.clone()).collect();
+    model.tensors.retain(|tensor| !values.contains(&tensor.name));
+    for tensor in &mut model.tensors {
+        if let Some(at) = joined.iter().position(|(name, _)| *name == tensor.name) {
+            *tensor = joined.swap_remove(at).1;
+        }
+    }
+    sizes.stamp(model, true);
+    notes.push(format!(
+        "attn_k_b and attn_v_b of {count} layers are attn_kv_b, as builds before 15 April 2025 read them"
+    ));
+    Ok(())
+}
+
+fn misfit(tensor: &Tensor) -> Error {
+    let what =
+        format!("{}: its shape {:?} is not what the metadata say", tensor.name, tensor.shape);
+    Error::unsupported(what, "get a fresh copy of the file")
+}
+
+impl Latent {
+    /// The keys, transposed head by head, and the values of one matrix.
+    fn halves(&self, whole: &Tensor) -> Option<[Tensor; 2]> {
+        let rows = self.still.checked_add(self.value)?;
+        let all = self.heads.checked_mul(rows)?;
+        if whole.shape != [all, self.latent] {
+            return None;
+        }
+        let mut pieces = Vec::new();
+        for head in 0..self.heads {
+            let mut keys = whole.clone();
+            keys.take(from_ref(&(head * rows..head * rows + self.still)))?;
+            pieces.extend(keys.transposed()?.pieces);
+        }
+        let shape = vec![self.heads, self.latent, self.still];
+        let keys = Tensor { shape, pieces, ..whole.clone() };
+        let mut values = whole.clone();
+        let bands = (0..self.heads).map(|head| head * rows + self.still..(head + 1) * rows);
+        values.take(&bands.collect::<Vec<_>>())?;
+        values.shape = vec![self.heads, self.value, self.latent];
+        Some([keys, values])
+    }
+
+    /// One matrix of both.
+    fn whole(&self, keys: &Tensor, values: &Tensor) -> Option<Tensor> {
+        let fits = keys.shape == [self.heads, self.latent, self.still]
+            && values.shape == [self.heads, self.value, self.latent]
+            && keys.quant == values.quant
+            && keys.big_endian == values.big_endian;
+        let mut pieces = Vec::new();
+        for head in (0..self.heads).take_while(|_| fits) {
+            let part = |tensor: &Tensor, rows: u64| {
+                let mut part = tensor.clone();
+                part.take(from_ref(&(head * rows..(head + 1) * rows)))?;
+                part.shape = vec![rows, *tensor.shape.last()?];
+                Some(part)
+            };
+            pieces.extend(part(keys, self.latent)?.transposed()?.pieces);
+            pieces.extend(part(values, self.value)?.pieces);
+        }
+        let shape = vec![self.heads * (self.still + self.value), self.latent];
+        fits.then(|| Tensor { shape, pieces, ..keys.clone() })
+    }
+}

@@ -1,0 +1,64 @@
+//! Models with their eyes in one file, and what llama.cpp calls both parts.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::schema;
+
+/// A description in `formats/projector`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Projector {
+    /// The programs and files that say so.
+    pub source: String,
+    /// `general.architecture` of such a file.
+    pub architecture: String,
+    /// How names of the tensors of the eyes begin.
+    pub tensors: Vec<String>,
+    /// How keys of the eyes begin, behind the architecture.
+    pub dropped: Vec<String>,
+    /// How names begin, in llama.cpp's terms, of tensors that are read as float32 only.
+    pub float32: Vec<String>,
+    /// By how much fewer the tokens of an image are than its patches, along a side.
+    pub side: Side,
+    /// Parts of names and what llama.cpp calls them.
+    pub names: BTreeMap<String, String>,
+    /// Keys of the projector, and keys behind the architecture that have their values.
+    pub keys: BTreeMap<String, String>,
+    /// Keys of the projector whose values are always the same.
+    pub fixed: BTreeMap<String, Fixed>,
+    /// Keys behind the architecture that the model lacks, and their values.
+    pub lacking: BTreeMap<String, f32>,
+}
+
+/// Keys behind the architecture of the sizes of an image.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Side {
+    /// Tokens that an image becomes.
+    pub tokens: String,
+    /// Pixels along a side of an image.
+    pub image: String,
+    /// Pixels along a side of a patch.
+    pub patch: String,
+    /// What readers take where no file says it.
+    pub usual: u64,
+}
+
+/// A value of a key.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub enum Fixed {
+    /// Yes or no.
+    Flag(bool),
+    /// A word.
+    Word(String),
+    /// Some numbers.
+    Numbers(Vec<f32>),
+}
+
+/// Parses a description.
+pub(crate) fn parse(_stem: &str, text: &str) -> Result<Projector, String> {
+    schema::toml(text)
+}

@@ -1,0 +1,199 @@
+//! Layouts that llama.cpp left behind, and back to them: latent attention before 15 April 2025, experts one by one; and
+//! models with their eyes in the same file, as Ollama writes them. The models are those of [`super::checkpoints`], whose
+//! tensors are the converter's, byte by byte.
+
+use std::{path::Path, process::Command};
+
+use regguf::{
+    Existing,
+    change::{self, upgrade},
+    container,
+    model::Model,
+};
+
+use super::checkpoints::{compare, converted, known, safetensors, tensors_of, write};
+use super::gguf::{self, Value, numbers};
+
+/// The file that an upgrade with these options makes.
+fn upgraded(path: &Path, output: &Path, options: upgrade::Options) -> Model {
+    let model = container::open(path, &Default::default()).unwrap();
+    let options = upgrade::Options { output: Some(output.to_owned()), ..options };
+    let (model, plan) = upgrade::plan(model, &options).unwrap();
+    assert!(plan.steps.iter().all(|step| matches!(step.act, change::Act::Copy)));
+    change::carry(&model, &[plan], Existing::Keep, &()).unwrap();
+    container::open(output, &Default::default()).unwrap()
+}
+
+fn bytes(model: &Model, name: &str) -> Vec<u8> {
+    let tensor = model.tensor(name).unwrap_or_else(|| panic!("no {name}"));
+    let mut bytes = vec![0; tensor.bytes() as usize];
+    model.read_rows(tensor, 0, tensor.rows(), &mut bytes).unwrap();
+    bytes
+}
+
+#[test]
+fn latent_keys_and_values_go_into_one_matrix_and_back() {
+    let mut seen = 0;
+    for (name, known) in known().into_iter().filter(|(name, _)| name.starts_with("deepseek2")) {
+        seen += 1;
+        let above = tempfile::tempdir().unwrap();
+        let folder = above.path().join(&name);
+        std::fs::create_dir(&folder).unwrap();
+        write(&known, &folder);
+        let today = converted(&folder);
+        let at = |name: &str| folder.join(name);
+        let options = upgrade::Options { join_kv_b: true, ..Default::default() };
+        let old = upgraded(&today, &at("old.gguf"), options);
+        // Converters before wrote the checkpoint's own matrix, and its own lengths.
+        let stored = tensors_of(&safetensors(&known));
+        let config = &known["config"];
+        let layers = config["num_hidden_layers"].as_u64().unwrap();
+        for layer in 0..layers {
+            let own = format!("model.layers.{layer}.self_attn.kv_b_proj.weight");
+            assert!(
+                bytes(&old, &format!("blk.{layer}.attn_kv_b.weight")) == stored[&own].1,
+                "{name}"
+            );
+        }
+        assert!(
+            !old.tensors.iter().any(|t| t.name.contains("attn_k_b") || t.name.contains("attn_v_b"))
+        );
+        let of = |key: &str| config[key].as_u64().unwrap();
+        let key = |key: &str| old.metadata.u64(&format!("deepseek2.attention.{key}"));
+        assert_eq!(key("key_length"), Some(of("qk_nope_head_dim") + of("qk_rope_head_dim")));
+        assert_eq!(key("value_length"), Some(of("v_head_dim")));
+        assert_eq!(key("head_count_kv"), Some(of("num_attention_heads")));
+        assert_eq!((key("key_length_mla"), key("value_length_mla")), (None, None));
+        // And today's again.
+        let again = upgraded(&at("old.gguf"), &at("again.gguf"), upgrade::Options::default());
+        let mut wrong = Vec::new();
+        compare(&name, &known, &again, &mut wrong);
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    }
+    assert!(seen >= 2, "{seen} models with latent attention");
+}
+
+#[test]
+fn stacks_of_experts_are_taken_apart_and_put_together() {
+    let mut seen = 0;
+    for (name, known) in known() {
+        let folder = tempfile::tempdir().unwrap();
+        write(&known, folder.path());
+        let today = container::open(&converted(folder.path()), &Default::default()).unwrap();
+        let stack = "blk.0.ffn_down_exps.weight";
+        let plain =
+            today.tensors.iter().filter(|t| t.name.contains("_exps.")).all(|t| t.shape.len() == 3);
+        if today.tensor(stack).is_none() || !plain {
+            continue;
+        }
+        seen += 1;
+        let at = |name: &str| folder.path().join(name);
+        let options = upgrade::Options { split_experts: true, ..Default::default() };
+        let path = today.files[0].path().to_owned();
+        let apart = upgraded(&path, &at("apart.gguf"), options);
+        assert!(!apart.tensors.iter().any(|t| t.name.contains("_exps")), "{name}");
+        let experts = today.tensor(stack).unwrap().shape[0];
+        let all: Vec<u8> = (0..experts)
+            .flat_map(|n| bytes(&apart, &format!("blk.0.ffn_down.{n}.weight")))
+            .collect();
+        assert!(all == bytes(&today, stack), "{name}");
+        let again = upgraded(&at("apart.gguf"), &at("again.gguf"), upgrade::Options::default());
+        assert_eq!(again.metadata, today.metadata, "{name}");
+        assert_eq!(again.tensors.len(), today.tensors.len());
+        for tensor in &today.tensors {
+            assert!(
+                bytes(&again, &tensor.name) == bytes(&today, &tensor.name),
+                "{name}: {}",
+                tensor.name
+            );
+        }
+    }
+    assert!(seen >= 2, "{seen} models with stacks");
+}
+
+fn regguf(folder: &Path, words: &[&str]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_regguf"));
+    let output = command.current_dir(folder).args(words).output().unwrap();
+    assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Names and shapes of the eyes of a Gemma 3 as Ollama writes them (convert/convert_gemma3.go of 02725d3d), and
+/// llama.cpp's names for them (conversion/gemma.py of llama-cpp-python 0.3.36).
+const EYES: [(&str, &str, &[usize]); 12] = [
+    ("v.patch_embedding.weight", "v.patch_embd.weight", &[8, 3, 14, 14]),
+    ("v.position_embedding.weight", "v.position_embd.weight", &[4, 8]),
+    ("v.blk.0.layer_norm1.weight", "v.blk.0.ln1.weight", &[8]),
+    ("v.blk.0.attn_q.weight", "v.blk.0.attn_q.weight", &[8, 8]),
+    ("v.blk.0.attn_output.weight", "v.blk.0.attn_out.weight", &[8, 8]),
+    ("v.blk.0.attn_output.bias", "v.blk.0.attn_out.bias", &[8]),
+    ("v.blk.0.layer_norm2.bias", "v.blk.0.ln2.bias", &[8]),
+    ("v.blk.0.mlp.fc1.weight", "v.blk.0.ffn_up.weight", &[8, 8]),
+    ("v.blk.0.mlp.fc2.weight", "v.blk.0.ffn_down.weight", &[8, 8]),
+    ("v.post_layernorm.weight", "v.post_ln.weight", &[8]),
+    ("mm.mm_input_projection.weight", "mm.input_projection.weight", &[8, 32]),
+    ("mm.mm_soft_emb_norm.weight", "mm.soft_emb_norm.weight", &[8]),
+];
+
+/// The model is the converter's, the eyes are laid beside it: no file of Ollama's is small enough to be kept here.
+#[test]
+fn models_with_their_eyes_in_the_same_file_are_taken_apart() {
+    let (name, known) = known().into_iter().find(|(name, _)| name == "gemma3-vision").unwrap();
+    let above = tempfile::tempdir().unwrap();
+    // The converter takes names from the folder.
+    let folder = above.path().join(&name);
+    std::fs::create_dir(&folder).unwrap();
+    let here = folder.as_path();
+    write(&known, here);
+    let model = converted(here);
+    let text = |text: &str| Value::Text(text.to_owned());
+    let mut keys = vec![("general.architecture".to_owned(), text("gemma3"))];
+    for (key, value) in [
+        ("vision.block_count", 1),
+        ("vision.embedding_length", 8),
+        ("vision.feed_forward_length", 8),
+        ("vision.image_size", 28),
+        ("vision.patch_size", 14),
+        ("vision.num_channels", 3),
+        ("vision.attention.head_count", 2),
+        ("mm.tokens_per_image", 4),
+    ] {
+        keys.push((format!("gemma3.{key}"), Value::Size(value)));
+    }
+    let epsilon = "gemma3.vision.attention.layer_norm_epsilon";
+    keys.push((epsilon.to_owned(), Value::Number(1e-6)));
+    let eyes = EYES.map(|(name, _, shape)| {
+        (name.to_owned(), shape.to_vec(), numbers(name, shape.iter().product(), 0.0))
+    });
+    std::fs::write(here.join("eyes.gguf"), gguf::bytes(&keys, &eyes)).unwrap();
+    let model = model.to_str().unwrap();
+    regguf(here, &["upgrade", model, "--take-from", "eyes.gguf", ".", "-o", "both.gguf"]);
+    let copy = ["metadata", "both.gguf", "copy-from", "eyes.gguf", "gemma3.*"];
+    regguf(here, &[&copy[..], &["-o", "ollama.gguf", "--anyway"]].concat());
+    assert!(regguf(here, &["inspect", "ollama.gguf"]).contains("--mmproj mmproj.gguf"));
+    let words = ["upgrade", "ollama.gguf", "-o", "text.gguf", "--mmproj", "mmproj.gguf"];
+    let said = regguf(here, &words);
+    assert!(said.contains("12 tensors of the eyes are in mmproj.gguf"), "{said}");
+    let open = |name: &str| container::open(&here.join(name), &Default::default()).unwrap();
+    let mut wrong = Vec::new();
+    compare(&name, &known, &open("text.gguf"), &mut wrong);
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let projector = open("mmproj.gguf");
+    assert_eq!(projector.tensors.len(), EYES.len());
+    for ((_, name, shape), (_, _, numbers)) in EYES.iter().zip(&eyes) {
+        let stored: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+        assert!(bytes(&projector, name) == stored, "{name}");
+        assert_eq!(projector.tensor(name).unwrap().shape.len(), shape.len());
+    }
+    let key = |key: &str| projector.metadata.u64(&format!("clip.vision.{key}"));
+    assert_eq!(projector.metadata.str("clip.projector_type"), Some("gemma3"));
+    assert_eq!((key("image_size"), key("projection_dim")), (Some(28), Some(32)));
+    // Two patches along a side become two tokens; readers would take four for one.
+    assert_eq!(key("projector.scale_factor"), Some(1));
+    // What Ollama has in its program.
+    let remove = ["metadata", "ollama.gguf", "remove", "gemma3.attention.layer_norm_rms_epsilon"];
+    regguf(here, &[&remove[..], &["-o", "bare.gguf", "--anyway"]].concat());
+    let said = regguf(here, &["upgrade", "bare.gguf", "-o", "t2.gguf", "--mmproj", "m2.gguf"]);
+    assert!(said.contains("layer_norm_rms_epsilon is 0.000001, which Ollama has"), "{said}");
+    assert_eq!(open("t2.gguf").metadata.f32("gemma3.attention.layer_norm_rms_epsilon"), Some(1e-6));
+}
