@@ -16,6 +16,7 @@ use super::{
     Act, Plan, Step, Target,
     choose::{
         ftype::FileType,
+        image,
         mix::{self, Choice, Pattern, Rules, Shape, TypeName, Weight},
         target_size::{self, Goal},
     },
@@ -272,8 +273,13 @@ impl<'a> Job<'a> {
         stated: Option<u32>,
         options: &'a Options,
     ) -> Result<Job<'a>> {
-        base.steps.sort_by(|a, b| mix::file_order(&a.name, &b.name));
-        for step in &mut base.steps {
+        let architecture = base.metadata.architecture().to_owned();
+        // The program with rules for images goes through a file as it is.
+        if image::rules(&architecture).is_none() {
+            base.steps.sort_by(|a, b| mix::file_order(&a.name, &b.name));
+        }
+        for step in base.steps.iter_mut().filter(|s| !image::has_outermost(&architecture, &s.name))
+        {
             // As ggml counts dimensions: the last is the outermost that is not 1.
             let ones = step.shape.iter().take_while(|n| **n == 1).count();
             step.shape.drain(..ones.min(step.shape.len().saturating_sub(1)));
@@ -318,7 +324,7 @@ impl<'a> Job<'a> {
 
     /// The plans of one file type.
     fn mixed(&self, input: &Path, file_type: FileType) -> Result<Vec<Plan>> {
-        let choices = mix::choose(&self.shape, &self.weights(), &self.rules(file_type))?;
+        let choices = image::choose(&self.shape, &self.weights(), &self.rules(file_type))?;
         let number = match file_type.copy {
             true => self.present_file_type(),
             false => file_type.number,
@@ -330,12 +336,12 @@ impl<'a> Job<'a> {
     fn fitted(&self, input: &Path, goal: Goal) -> Result<Vec<Plan>> {
         let f16 = FileType::parse("F16")?;
         // Of the mixtures only the question remains which tensors are quantized at all.
-        let asked = mix::choose(&self.shape, &self.weights(), &self.rules(f16))?;
+        let asked = image::choose(&self.shape, &self.weights(), &self.rules(f16))?;
         let rules = self.rules(f16);
         let free = |step: &Step, choice: &Choice| {
             let named = rules.overrides.iter().find(|(p, _)| mix::matches(p, &step.name));
             let weight = Weight { name: &step.name, shape: &step.shape, present: "f32" };
-            let quantized = mix::may_quantize(&self.shape, &weight, &rules);
+            let quantized = image::may_quantize(&self.shape, &weight, &rules);
             match named {
                 Some((_, named)) if quantized => Some(*named),
                 _ if quantized && choice.becomes == "f16" => None,

@@ -7,6 +7,7 @@ use crate::format::container::{self, Container};
 use crate::format::family::{self, Family};
 use crate::format::foreign::{self, Foreign};
 use crate::format::loader::{self, Loader};
+use crate::format::mixture::{self, Mixture};
 use crate::format::projector::{self, Projector};
 use crate::format::vocabulary::{self, Published};
 use std::sync::LazyLock;
@@ -30,6 +31,9 @@ static FAMILIES: LazyLock<Vec<Family>> =
 
 static LOADERS: LazyLock<Vec<Loader>> =
     LazyLock::new(|| load("loader", loader::parse).unwrap_or_else(|wrong| panic!("{wrong}")));
+
+static MIXTURES: LazyLock<Vec<Mixture>> =
+    LazyLock::new(|| load("mixture", mixture::parse).unwrap_or_else(|wrong| panic!("{wrong}")));
 
 static PROJECTORS: LazyLock<Vec<Projector>> =
     LazyLock::new(|| load("projector", projector::parse).unwrap_or_else(|wrong| panic!("{wrong}")));
@@ -57,6 +61,14 @@ pub fn vocabularies() -> &'static [Published] {
 /// If the embedded description breaks a rule of its schema, which a test rules out.
 pub fn loader() -> &'static Loader {
     LOADERS.first().unwrap_or_else(|| panic!("formats/loader holds a description"))
+}
+
+/// Rules of other programs for the types of tensors.
+///
+/// # Panics
+/// If an embedded description breaks a rule of its schema, which a test rules out.
+pub fn mixtures() -> &'static [Mixture] {
+    &MIXTURES
 }
 
 /// Models with their eyes in one file.

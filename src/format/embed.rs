@@ -9,7 +9,9 @@ fn main() {
     let formats = Path::new(&root).join("formats");
     println!("cargo::rerun-if-changed={}", formats.display());
     let mut out = String::from("pub(crate) const EMBEDDED: &[(&str, &str, &str)] = &[\n");
-    for kind in ["container", "family", "block", "loader", "projector", "foreign", "vocabulary"] {
+    for kind in
+        ["container", "family", "block", "loader", "mixture", "projector", "foreign", "vocabulary"]
+    {
         let folder = formats.join(kind);
         println!("cargo::rerun-if-changed={}", folder.display());
         let mut names: Vec<_> = fs::read_dir(&folder)

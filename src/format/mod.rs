@@ -8,6 +8,7 @@ pub mod explain;
 pub mod family;
 pub mod foreign;
 pub mod loader;
+pub mod mixture;
 mod names;
 pub mod projector;
 pub mod schema;

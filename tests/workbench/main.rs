@@ -1,6 +1,7 @@
 //! The workbench: files looked into, edited, split and joined by the command, as people call it.
 
 mod graft;
+mod images;
 mod imatrix;
 mod metadata;
 mod pages;

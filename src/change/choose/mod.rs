@@ -2,5 +2,6 @@
 //! size that was asked for makes of them.
 
 pub mod ftype;
+pub(crate) mod image;
 pub mod mix;
 pub mod target_size;

@@ -1,0 +1,146 @@
+//! Image and video models in GGUF: long names, five dimensions and none, and the mixtures of ComfyUI-GGUF's patch of
+//! llama-quantize. The file is laid by hand, as tools/convert.py and fix_5d_tensors.py of city96/ComfyUI-GGUF 795e451
+//! lay those of Wan; the types are those of its tools/lcpp.patch.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output},
+};
+
+use regguf::{
+    container::{self, OpenOptions},
+    model::Model,
+};
+
+const F32: u32 = 0;
+const F16: u32 = 1;
+
+/// Name, dimensions as they are stored (innermost first), type, and what Q4_K_M makes of it.
+const TENSORS: [(&str, &[u64], u32, &str); 11] = [
+    ("blocks.0.cross_attn.k.weight", &[256, 8], F16, "q4_k"),
+    ("blocks.0.cross_attn.v.weight", &[256, 8], F16, "q6_k"),
+    ("blocks.0.self_attn.v.weight", &[256, 8], F16, "q6_k"),
+    ("blocks.0.ffn.2.weight", &[512, 8], F16, "q6_k"),
+    ("blocks.0.ffn.0.weight", &[96, 8], F16, "f16"),
+    ("blocks.0.ffn.0.bias", &[8], F32, "f32"),
+    ("blocks.0.modulation", &[256, 6, 1], F32, "f32"),
+    ("patch_embedding.weight", &[2, 2, 1, 4, 8], F32, "f32"),
+    ("head.head.weight", &[256, 8], F16, "f16"),
+    (
+        "blocks.0.a_module_of_a_fine_tune_whose_authors_like_their_names_long_and_clear.projection.weight",
+        &[256, 8],
+        F16,
+        "q4_k",
+    ),
+    ("scale", &[], F32, "f32"),
+];
+
+fn write(path: &Path) {
+    let text = |text: &str| [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat();
+    let mut head = [b"GGUF".as_slice(), &3u32.to_le_bytes()].concat();
+    head.extend((TENSORS.len() as u64).to_le_bytes());
+    head.extend(3u64.to_le_bytes());
+    head.extend([text("general.architecture"), 8u32.to_le_bytes().to_vec(), text("wan")].concat());
+    for (key, value) in [("general.quantization_version", 2u32), ("general.file_type", 1)] {
+        head.extend(
+            [text(key), 4u32.to_le_bytes().to_vec(), value.to_le_bytes().to_vec()].concat(),
+        );
+    }
+    let (mut data, mut next) = (Vec::new(), 0x2545_f491_u32);
+    for (name, dims, kind, _) in TENSORS {
+        head.extend([text(name), (dims.len() as u32).to_le_bytes().to_vec()].concat());
+        dims.iter().for_each(|n| head.extend(n.to_le_bytes()));
+        head.extend(
+            [kind.to_le_bytes().to_vec(), (data.len() as u64).to_le_bytes().to_vec()].concat(),
+        );
+        for _ in 0..dims.iter().product::<u64>() {
+            next = next.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            // From a thousandth to two, of either sign.
+            match kind {
+                F16 => data.extend(
+                    ((0x1400 + (next >> 16 & 0x2bff) as u16) | (next >> 15 & 0x8000) as u16)
+                        .to_le_bytes(),
+                ),
+                _ => data.extend((next as f32 / u32::MAX as f32 - 0.5).to_le_bytes()),
+            }
+        }
+        data.resize(data.len().next_multiple_of(32), 0);
+    }
+    head.resize(head.len().next_multiple_of(32), 0);
+    fs::write(path, [head, data].concat()).unwrap();
+}
+
+fn call(folder: &Path, words: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_regguf")).current_dir(folder).args(words).output().unwrap()
+}
+
+fn open(path: &Path) -> Model {
+    container::open(path, &OpenOptions::default()).unwrap()
+}
+
+fn bytes(model: &Model, name: &str) -> Vec<u8> {
+    let tensor = model.tensor(name).unwrap();
+    let mut bytes = vec![0; tensor.bytes() as usize];
+    model.read_rows(tensor, 0, tensor.rows(), &mut bytes).unwrap();
+    bytes
+}
+
+#[test]
+fn video_models_are_quantized_as_the_patched_program_does_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    write(&here.join("wan.gguf"));
+    let words = ["quantize", "wan.gguf", "out.gguf", "Q4_K_M"];
+    let said = super::said(&words, call(here, &words));
+    assert!(said.contains("1 tensor became f16: rows that are no multiple of 256"), "{said}");
+    let (before, made) = (open(&here.join("wan.gguf")), open(&here.join("out.gguf")));
+    let order = |model: &Model| model.tensors.iter().map(|t| t.name.clone()).collect::<Vec<_>>();
+    assert_eq!(order(&made), order(&before), "in the order of the file");
+    for (name, dims, _, kind) in TENSORS {
+        let tensor = made.tensor(name).unwrap();
+        assert_eq!(tensor.quant.name(), kind, "{name}");
+        let shape: Vec<u64> = dims.iter().rev().copied().collect();
+        assert!(tensor.shape == shape || dims.is_empty(), "{name}: {:?}", tensor.shape);
+        let kept = before.tensor(name).unwrap().quant == tensor.quant;
+        assert!(!kept || bytes(&made, name) == bytes(&before, name), "{name}");
+    }
+    let words = ["quantize", "wan.gguf", "other.gguf", "IQ4_XS"];
+    let (code, said) = super::refused(&call(here, &words));
+    assert!(code != 0 && said.contains("IQ4_XS: is not made of image models (wan)"), "{said}");
+    // The first of some mixtures get more bits, as the file has them.
+    let words = ["quantize", "wan.gguf", "s.gguf", "Q3_K_M"];
+    super::said(&words, call(here, &words));
+    let made = open(&here.join("s.gguf"));
+    let kind = |name: &str| made.tensor(name).unwrap().quant.name();
+    assert_eq!(kind("blocks.0.cross_attn.v.weight"), "q5_k");
+    assert_eq!(
+        (kind("blocks.0.ffn.2.weight"), kind("blocks.0.cross_attn.k.weight")),
+        ("q4_k", "q3_k")
+    );
+}
+
+#[test]
+fn long_names_and_odd_dimensions_are_inspected_verified_edited_and_split() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    write(&here.join("wan.gguf"));
+    let run = |words: &[&str]| super::said(words, call(here, words));
+    let listed = run(&["inspect", "wan.gguf", "--tensors"]);
+    let long = TENSORS[9].0;
+    assert!(listed.contains("8 × 4 × 1 × 2 × 2") && listed.contains(long), "{listed}");
+    let said = run(&["verify", "wan.gguf", "--deep"]);
+    assert!(said.contains("OK"), "{said}");
+    run(&["metadata", "wan.gguf", "set", "general.name", "a film", "-o", "named.gguf"]);
+    let (before, named) = (open(&here.join("wan.gguf")), open(&here.join("named.gguf")));
+    assert_eq!(named.metadata.str("general.name"), Some("a film"));
+    run(&["split", "wan.gguf", "part", "--split-max-tensors", "4"]);
+    run(&["join", "part-00001-of-00003.gguf", "-o", "whole.gguf"]);
+    let whole = open(&here.join("whole.gguf"));
+    for (name, ..) in TENSORS {
+        for other in [&named, &whole] {
+            assert!(bytes(other, name) == bytes(&before, name), "{name}");
+            assert_eq!(other.tensor(name).unwrap().shape, before.tensor(name).unwrap().shape);
+        }
+    }
+}
