@@ -1,7 +1,9 @@
 //! Progress bars on stderr, only where a person watches and only after the first second. All of them fit 50
 //! columns.
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::{fmt::Write, time::Duration};
+
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use super::{Globals, may_draw};
 use crate::change::Progress;
@@ -9,7 +11,14 @@ use crate::change::Progress;
 /// How far bytes are: the bar takes what the figures leave.
 pub const BYTES: &str = "{wide_bar} {decimal_bytes}/{decimal_total_bytes} {eta} left";
 /// How far tokens are.
-const TOKENS: &str = "{wide_bar} {pos}/{len} tokens {eta} left";
+const TOKENS: &str = "{wide_bar} {pos}/{len} tokens{left}";
+
+/// How long it takes yet; nothing where nothing is done to tell it by.
+fn left(state: &ProgressState, out: &mut dyn Write) {
+    if state.pos() > 0 {
+        let _ = write!(out, " {:#} left", HumanDuration(state.eta()));
+    }
+}
 
 /// A bar in a style of this module, drawn where a person watches.
 pub fn drawn(wanted: bool, total: Option<u64>, style: &str) -> ProgressBar {
@@ -19,7 +28,7 @@ pub fn drawn(wanted: bool, total: Option<u64>, style: &str) -> ProgressBar {
     };
     let bar = ProgressBar::with_draw_target(total, target);
     if let Ok(style) = ProgressStyle::with_template(style) {
-        bar.set_style(style);
+        bar.set_style(style.with_key("left", left));
     }
     bar
 }
@@ -31,7 +40,10 @@ pub struct Tokens(ProgressBar);
 impl Tokens {
     /// A bar for `total` tokens.
     pub fn new(globals: &Globals, total: usize) -> Tokens {
-        Tokens(drawn(may_draw(globals), u64::try_from(total).ok(), TOKENS))
+        let bar = drawn(may_draw(globals), u64::try_from(total).ok(), TOKENS);
+        // Also before the first window is read, which may take long.
+        bar.enable_steady_tick(Duration::from_secs(1));
+        Tokens(bar)
     }
 
     /// `n` more have been read.
@@ -88,7 +100,7 @@ impl Progress for Bar {
         if self.bar.length().is_some_and(|total| total > 0 && self.bar.position() >= total) {
             // All is read or written; what follows looks at it, or announces more.
             self.style("{spinner} checking {elapsed}");
-            self.bar.enable_steady_tick(std::time::Duration::from_millis(250));
+            self.bar.enable_steady_tick(Duration::from_millis(250));
         }
     }
 }
