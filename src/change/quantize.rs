@@ -30,7 +30,7 @@ use crate::{
     container::imatrix::Importance,
     error::{Error, Result},
     format::catalog,
-    model::{Array, Metadata, Model, Naming, Role, Stated, Value, loader::Content},
+    model::{Metadata, Model, Naming, Role, Stated, Value, loader::Content},
     quant::{
         QuantType,
         encode::{EncodeRows, encoder},
@@ -288,7 +288,7 @@ impl<'a> Job<'a> {
         for (key, value) in &options.overrides {
             shape.set(key.clone(), value.clone());
         }
-        let shape = shape_of(&shape);
+        let shape = Shape::of(&shape);
         let (originals, blocks) = prune::prune(&mut base, &options.prune)?;
         let mut job = Job { model, base, options, shape, originals, stated, blocks };
         if options.keep_split {
@@ -584,21 +584,4 @@ fn output(input: &Path, options: &Options, plan: &Plan, kind: &str) -> PathBuf {
     };
     let ending = if plan.target.is_keyed() { "gguf" } else { "bin" };
     place(named, several, folder, &format!("{name}.{ending}"))
-}
-
-/// The hyperparameters that the rules look at.
-fn shape_of(metadata: &Metadata) -> Shape {
-    let word = |name: &str| {
-        let value = metadata.own(name)?;
-        value.as_array().map_or(Some(value.clone()), Array::first)?.as_u64()
-    };
-    let heads = word("attention.head_count").unwrap_or(0);
-    Shape {
-        layers: word("block_count").unwrap_or(0),
-        extra_layers: word("nextn_predict_layers").unwrap_or(0),
-        heads,
-        kv_heads: word("attention.head_count_kv").unwrap_or(heads),
-        experts: word("expert_count").unwrap_or(0),
-        architecture: metadata.architecture().to_owned(),
-    }
 }

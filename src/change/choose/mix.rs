@@ -10,6 +10,7 @@ use std::cmp::Ordering;
 use super::ftype::FileType;
 use crate::{
     error::{Error, Result},
+    model::{Array, Metadata},
     quant::{QuantType, encode::needs_importance},
     remedy::{Remedy, Setting},
 };
@@ -61,6 +62,25 @@ pub struct Shape {
     pub kv_heads: u64,
     /// Experts of a block; 0 where there is no routing.
     pub experts: u64,
+}
+
+impl Shape {
+    /// What these metadata say of it.
+    pub fn of(metadata: &Metadata) -> Shape {
+        let word = |name: &str| {
+            let value = metadata.own(name)?;
+            value.as_array().map_or(Some(value.clone()), Array::first)?.as_u64()
+        };
+        let heads = word("attention.head_count").unwrap_or(0);
+        Shape {
+            architecture: metadata.architecture().to_owned(),
+            layers: word("block_count").unwrap_or(0),
+            extra_layers: word("nextn_predict_layers").unwrap_or(0),
+            heads,
+            kv_heads: word("attention.head_count_kv").unwrap_or(heads),
+            experts: word("expert_count").unwrap_or(0),
+        }
+    }
 }
 
 /// A tensor as the rules see it.
