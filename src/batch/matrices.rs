@@ -13,7 +13,7 @@ pub const STEM: &str = "{stem}";
 
 impl Settings {
     /// The file with the imatrix data of a model: the one that was named, for every model; the one that a path with
-    /// [`STEM`] leads to; in a folder the one that is named after the model, with or without what says how that is
+    /// `{stem}` in it leads to; in a folder the one that is named after the model, with or without what says how that is
     /// stored: `NAME.imatrix`, `NAME-imatrix.gguf`, `imatrix_NAME.dat`.
     ///
     /// # Errors
