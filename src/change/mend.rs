@@ -1,7 +1,10 @@
 //! What an upgrade mends in the metadata of a GGUF, each with the evidence that the rest of the file gives: where that
 //! proves nothing, nothing is changed.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
+};
 
 use super::choose::mix::block_of;
 use crate::{
@@ -153,9 +156,19 @@ fn repeated_texts(model: &Model) -> Option<Mend> {
         TokenKind::Unused => 3,
         _ => 2,
     };
+    // Of millions of texts the hashes alone; texts are looked at where two of these are the same.
+    let hash = |text: &[u8]| BuildHasherDefault::<DefaultHasher>::default().hash_one(text);
+    let texts = || vocab.tokens.iter().enumerate().filter(|(_, text)| !text.is_empty());
+    let mut hashes: Vec<u64> = texts().map(|(_, text)| hash(text)).collect();
+    hashes.sort_unstable();
+    let pairs = hashes.windows(2).filter(|pair| pair[0] == pair[1]);
+    let repeated: HashSet<u64> = pairs.map(|pair| pair[0]).collect();
+    if repeated.is_empty() {
+        return None;
+    }
     let mut owners: HashMap<&[u8], usize> = HashMap::new();
     let mut others = Vec::new();
-    for (id, text) in vocab.tokens.iter().enumerate().filter(|(_, text)| !text.is_empty()) {
+    for (id, text) in texts().filter(|(_, text)| repeated.contains(&hash(text))) {
         match owners.get_mut(text) {
             Some(owner) if rank(id) < rank(*owner) => others.push(std::mem::replace(owner, id)),
             Some(_) => others.push(id),
@@ -170,7 +183,7 @@ fn repeated_texts(model: &Model) -> Option<Mend> {
     for id in &others {
         // As converters call rows that no text leads to.
         let mut name = format!("[PAD{id}]");
-        while owners.contains_key(name.as_bytes()) {
+        while hashes.binary_search(&hash(name.as_bytes())).is_ok() {
             name.push('_');
         }
         names.insert(*id, name.into_bytes());
