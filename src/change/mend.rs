@@ -161,8 +161,11 @@ fn repeated_texts(model: &Model) -> Option<Mend> {
     let texts = || vocab.tokens.iter().enumerate().filter(|(_, text)| !text.is_empty());
     let mut hashes: Vec<u64> = texts().map(|(_, text)| hash(text)).collect();
     hashes.sort_unstable();
-    let pairs = hashes.windows(2).filter(|pair| pair[0] == pair[1]);
-    let repeated: HashSet<u64> = pairs.map(|pair| pair[0]).collect();
+    let twice = |pair: &[u64]| match pair {
+        [a, b] if a == b => Some(*a),
+        _ => None,
+    };
+    let repeated: HashSet<u64> = hashes.windows(2).filter_map(twice).collect();
     if repeated.is_empty() {
         return None;
     }
