@@ -357,9 +357,10 @@ impl Isa {
             return out;
         }
         let (bytes, nibbles) = (u128::from_le_bytes(*bytes), u128::MAX / 255 * 15);
-        let low = bytes & nibbles | fifth_bits(high) | fifth_bits(high >> 8) << 64;
+        let above = self.fifth_bits(high).map(u128::from);
+        let low = bytes & nibbles | above[0] | above[1] << 64;
         let low = self.times(self.numbers(low, bias), d, m);
-        let high = bytes >> 4 & nibbles | fifth_bits(high >> 16) | fifth_bits(high >> 24) << 64;
+        let high = bytes >> 4 & nibbles | above[2] | above[3] << 64;
         [low, self.times(self.numbers(high, bias), d, m)]
     }
 
@@ -476,10 +477,10 @@ impl Isa {
 
 /// Bit `i` of eight as bit 4 of byte `i`: a copy in each, all but one bit of it taken away, that one carried up.
 #[inline(always)]
-fn fifth_bits(bits: u32) -> u128 {
+fn fifth_bits(bits: u32) -> u64 {
     const EACH: u64 = u64::MAX / 255;
     let one = (u64::from(bits & 255) * EACH) & 0x8040_2010_0804_0201;
-    u128::from(((one + EACH * 0x7f) >> 3) & (EACH * 16))
+    ((one + EACH * 0x7f) >> 3) & (EACH * 16)
 }
 
 /// `w * x + sum` rounded once, for processors of before 2013, which have no instruction for it.

@@ -68,7 +68,7 @@ impl Isa {
                 std::mem::transmute::<__m256i, [u64; 4]>(set)
             });
         }
-        [0, 8, 16, 24].map(|at| super::fifth_bits(bits >> at) as u64)
+        [0, 8, 16, 24].map(|at| super::fifth_bits(bits >> at))
     }
 
     /// The sums of the products of fours, `(a - bias) * b`, in sixteen lanes. No `a` is above `most`; `fours` are the
@@ -421,8 +421,8 @@ impl Set<4> for Plain {
             let (even, odd) = (words.map(pair), words.map(|word| pair(word >> 8)));
             for t in 0..4 {
                 let x = xs[self.first + t].map(i16::from);
-                sums[t] = self.isa.add_pair(sums[t], &even, [x[0], x[2]]);
-                sums[t] = self.isa.add_pair(sums[t], &odd, [x[1], x[3]]);
+                sums[t] = plus_pair(sums[t], &even, [x[0], x[2]]);
+                sums[t] = plus_pair(sums[t], &odd, [x[1], x[3]]);
             }
         }
         sums
@@ -439,7 +439,7 @@ impl Set<4> for Plain {
 
     #[inline(always)]
     fn add_pair(self, sum: [i32; 8], a: &[[i16; 2]; 16], b: [i16; 2]) -> [i32; 8] {
-        self.isa.add_pair(sum, &a.as_chunks().0[self.half], b)
+        plus_pair(sum, &a.as_chunks().0[self.half], b)
     }
 
     #[inline(always)]
@@ -459,6 +459,16 @@ impl Set<4> for Plain {
         }
         out
     }
+}
+
+/// `sum + a[0] * b[0] + a[1] * b[1]` in every lane.
+#[inline(always)]
+fn plus_pair(sum: [i32; 8], a: &[[i16; 2]; 8], b: [i16; 2]) -> [i32; 8] {
+    let mut out = sum;
+    for (out, a) in out.iter_mut().zip(a) {
+        *out += i32::from(a[0]) * i32::from(b[0]) + i32::from(a[1]) * i32::from(b[1]);
+    }
+    out
 }
 
 #[cfg(target_arch = "x86_64")]

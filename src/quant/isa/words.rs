@@ -3,7 +3,7 @@
 #![allow(unsafe_code, reason = "the instructions of each set")]
 
 #[cfg(target_arch = "x86_64")]
-use std::{arch::x86_64::*, mem::transmute_copy};
+use std::arch::x86_64::*;
 
 use super::Isa;
 #[cfg(target_arch = "x86_64")]
@@ -52,43 +52,5 @@ impl Isa {
             let product = |i: usize| i32::from(a[i]) * i32::from(b[i]);
             *sum += product(2 * l) + product(2 * l + 1);
         }
-    }
-
-    /// `sum[l] + a[l][0] * b[0] + a[l][1] * b[1]` in every lane. Written out where `L` is what a register of the set
-    /// has; elsewhere the compiler finds the instruction.
-    #[inline(always)]
-    pub fn add_pair<const L: usize>(
-        self,
-        sum: [i32; L],
-        a: &[[i16; 2]; L],
-        b: [i16; 2],
-    ) -> [i32; L] {
-        #[cfg(target_arch = "x86_64")]
-        {
-            let (from, both) = (a.as_ptr(), i32::from(b[1]) << 16 | i32::from(b[0] as u16));
-            // SAFETY: AVX2 and AVX-512 are behind their levels; `a` and `sum` have as many bytes as the register.
-            unsafe {
-                match (self.level, L) {
-                    (Level::Avx512, 16) => {
-                        let products = _mm512_madd_epi16(
-                            _mm512_loadu_si512(from.cast()),
-                            _mm512_set1_epi32(both),
-                        );
-                        return transmute_copy(&_mm512_add_epi32(transmute_copy(&sum), products));
-                    }
-                    (Level::Avx2, 8) => {
-                        let a = _mm256_loadu_si256(from.cast());
-                        let products = _mm256_madd_epi16(a, _mm256_set1_epi32(both));
-                        return transmute_copy(&_mm256_add_epi32(transmute_copy(&sum), products));
-                    }
-                    _ => {}
-                }
-            }
-        }
-        let mut out = sum;
-        for (out, a) in out.iter_mut().zip(a) {
-            *out += i32::from(a[0]) * i32::from(b[0]) + i32::from(a[1]) * i32::from(b[1]);
-        }
-        out
     }
 }
