@@ -31,7 +31,7 @@ use crate::{
         activations::Codes,
         decode::whole::{
             Bytes, Head, Iq4Nl, Iq4Xs, Mxfp4, Q2K, Q3K, Q4, Q4K, Q4M, Q5, Q5K, Q5M, Q6K, Q8, SUPER,
-            Whole, each_pair,
+            Whole, each_pair, even_first,
         },
         isa::{
             Isa,
@@ -74,7 +74,7 @@ pub fn kernel(quant: QuantType, cols: usize) -> Option<Kernel> {
 impl Kernel {
     /// Rounds a vector for rows of type `quant`.
     pub fn round(&self, isa: Isa, quant: QuantType, x: &[f32]) -> Codes {
-        Codes::of(isa, quant, x, self.bias, self.sub)
+        Codes::of(isa, quant, x, self.bias)
     }
 
     /// Rounds up to [`GROUP`] vectors of `cols` numbers and lays them side by side.
@@ -88,6 +88,7 @@ impl Kernel {
 #[derive(Clone, Debug)]
 pub struct Group {
     q: Vec<[[i8; 4]; GROUP]>,
+    /// Of the numbers that have one scale, their sums times the negative bias.
     offsets: Vec<[i32; GROUP]>,
     scales: Vec<[f32; GROUP]>,
     stated: Vec<[f32; GROUP]>,
@@ -99,28 +100,25 @@ impl Group {
     fn of(xs: &[Codes], sub: usize) -> Group {
         let all: [&Codes; GROUP] = std::array::from_fn(|t| &xs[t.min(xs.len() - 1)]);
         let [x, ..] = all;
+        let fours = sub / 4;
+        let offset = |x: &Codes, i: usize| x.fours[i * fours..][..fours].iter().sum();
         let sums = |b: usize, i: usize| {
             all.map(|x| {
                 let sums = &x.sums[b];
                 [2 * i, 2 * i + 1].map(|s| match sub {
-                    16 => sums[of_sixteen(s)],
+                    16 => sums[even_first(s)],
                     _ => sums[s % 8] + sums[s % 8 + 8],
                 })
             })
         };
         Group {
             q: (0..x.q.len() / 4).map(|i| all.map(|x| x.q.as_chunks().0[i])).collect(),
-            offsets: (0..x.offsets.len()).map(|i| all.map(|x| x.offsets[i])).collect(),
+            offsets: (0..x.fours.len() / fours).map(|i| all.map(|x| offset(x, i))).collect(),
             scales: (0..x.scales.len()).map(|i| all.map(|x| x.scales[i])).collect(),
             stated: (0..x.stated.len()).map(|i| all.map(|x| x.stated[i])).collect(),
             sums: (0..x.sums.len()).map(|b| std::array::from_fn(|i| sums(b, i))).collect(),
         }
     }
-}
-
-/// Where block `s` of 16 is, when those of even blocks are first.
-fn of_sixteen(s: usize) -> usize {
-    s / 2 + s % 2 * 8
 }
 
 /// What a strip's block has beside its numbers.
@@ -158,7 +156,7 @@ impl Heads {
         if W::MINIMA {
             for (i, mins) in self.mins.iter_mut().enumerate() {
                 mins[row] = [2 * i, 2 * i + 1].map(|s| {
-                    let at = if W::SUB == 16 { of_sixteen(s) } else { s % 8 };
+                    let at = if W::SUB == 16 { even_first(s) } else { s % 8 };
                     i16::from((head.mins >> (8 * at)) as u8)
                 });
             }

@@ -1,7 +1,7 @@
 //! Rows of K-quants times one vector, in whole numbers: what every new token costs.
 //!
-//! A super-block is `d` times whole numbers `v` (stored ones times their scales) less `dmin` times another for every 16 weights
-//! (`quant::decode::whole`). The vector is brought to whole numbers too: a power of two `step` for
+//! A super-block is `d` times whole numbers `v` (stored ones times their scales) less `dmin` times another
+//! for every 16 weights (`quant::decode::whole`). The vector is brought to whole numbers too: a power of two `step` for
 //! each 256 numbers, such that the largest of them has 28 bits, in two parts of which products with
 //! `v` can be summed in 32 bits:
 //!
@@ -21,7 +21,7 @@ use crate::{
     per_isa,
     quant::{
         QuantType,
-        decode::whole::{Q2K, Q3K, Q4K, Q5K, Q6K, SUPER, Whole},
+        decode::whole::{Q2K, Q3K, Q4K, Q5K, Q6K, SUPER, Whole, even_first},
         isa::Isa,
     },
 };
@@ -86,7 +86,7 @@ fn pack(x: &[f32; SUPER]) -> Pack {
         (*high, *low) = (above as i16, (whole - (above << 14)) as i16);
     }
     for (i, x) in x.as_chunks::<LANES>().0.iter().enumerate() {
-        pack.sums[i / 2 + i % 2 * 8] = total(*x);
+        pack.sums[even_first(i)] = total(*x);
     }
     pack
 }

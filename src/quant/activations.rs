@@ -17,7 +17,7 @@
 
 use super::{
     QuantType,
-    decode::whole::SUPER,
+    decode::whole::{SUPER, even_first},
     encode::float::bf16_from_f32,
     half::{f32_from_half, half_from_f32},
     isa::Isa,
@@ -116,14 +116,12 @@ pub struct Codes {
     pub sums: Vec<[i16; 16]>,
     /// The sums of four numbers each, times the negative bias of the weights.
     pub fours: Vec<i32>,
-    /// The same of as many numbers as meet one scale.
-    pub offsets: Vec<i32>,
 }
 
 impl Codes {
-    /// Rounds activations as [`round`] does for rows of type `quant`, whose super-blocks have 256 weights. Each `sub`
-    /// weights have one scale and are stored as `bias` more than they are.
-    pub fn of(isa: Isa, quant: QuantType, x: &[f32], bias: u8, sub: usize) -> Codes {
+    /// Rounds activations as [`round`] does for rows of type `quant`, whose super-blocks have 256 weights, and
+    /// whose weights are stored as `bias` more than they are.
+    pub fn of(isa: Isa, quant: QuantType, x: &[f32], bias: u8) -> Codes {
         let mut codes =
             Codes { q: vec![0; x.len().next_multiple_of(2 * BLOCK)], ..Codes::default() };
         match quant.block().activations {
@@ -133,16 +131,15 @@ impl Codes {
                 block_codes(isa, x, half, &mut codes);
             }
         }
-        bias_sums(isa, bias, sub, &mut codes);
+        bias_sums(isa, bias, &mut codes);
         codes
     }
 }
 
 #[inline(always)]
-fn bias_sums_body(bias: u8, sub: usize, codes: &mut Codes) {
+fn bias_sums_body(bias: u8, codes: &mut Codes) {
     let sum = |q: &[i8; 4]| -i32::from(bias) * q.iter().map(|q| i32::from(*q)).sum::<i32>();
     codes.fours = codes.q.as_chunks().0.iter().map(sum).collect();
-    codes.offsets = codes.fours.chunks(sub / 4).map(|fours| fours.iter().sum()).collect();
 }
 
 #[inline(always)]
@@ -168,7 +165,7 @@ fn super_codes_body(x: &[f32], codes: &mut Codes) {
         *q = x.map(|x| x as i32 as i8);
         let mut sums = [0; 16];
         for (i, q) in q.as_chunks::<16>().0.iter().enumerate() {
-            sums[i / 2 + i % 2 * 8] = q.iter().map(|q| i16::from(*q)).sum();
+            sums[even_first(i)] = q.iter().map(|q| i16::from(*q)).sum();
         }
         codes.sums.push(sums);
     }
@@ -177,7 +174,7 @@ fn super_codes_body(x: &[f32], codes: &mut Codes) {
 per_isa! {
     fn block_codes(x: &[f32], half: bool, codes: &mut Codes) = block_codes_body;
     fn super_codes(x: &[f32], codes: &mut Codes) = super_codes_body;
-    fn bias_sums(bias: u8, sub: usize, codes: &mut Codes) = bias_sums_body;
+    fn bias_sums(bias: u8, codes: &mut Codes) = bias_sums_body;
     fn halves(xs: &mut [f32]) = half_body;
     fn upper_halves(xs: &mut [f32]) = bf16_body;
     fn blocks(xs: &mut [f32], half: bool) = block_body;
