@@ -5,40 +5,13 @@ use crate::quant::isa::Isa;
 /// Decodes whole rows of `row_len` weights.
 pub(crate) type DecodeRows = fn(isa: Isa, rows: &[u8], row_len: usize, out: &mut [f32]);
 
-/// Makes the table `KERNELS` of rows decoders from kernels of one block.
+/// Makes the table `KERNELS` of rows decoders from kernels of one block. Where a number stands before a kernel, rows
+/// begin with as many bytes of their own, which it gets beside each block.
 ///
 /// The kernel is called by its name: handed on as an `impl Fn` it would be called through a shim that has no
 /// target features, where every intrinsic becomes a call of its own.
 macro_rules! decoders {
-    ($($name:ident),+ $(,)?) => {
-        /// The kernels of this file under the names that descriptions use.
-        pub(super) const KERNELS: &[(&str, $crate::quant::decode::kernel::DecodeRows)] =
-            &[$((stringify!($name), rows::$name)),+];
-
-        mod rows {
-            $(pub(super) fn $name(
-                isa: $crate::quant::isa::Isa,
-                bytes: &[u8],
-                _: usize,
-                out: &mut [f32],
-            ) {
-                #[inline(always)]
-                fn all(isa: $crate::quant::isa::Isa, bytes: &[u8], out: &mut [f32]) {
-                    for (block, out) in bytes.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
-                        super::$name(isa, block, out);
-                    }
-                }
-                $crate::per_isa! { fn run(bytes: &[u8], out: &mut [f32]) = all[isa]; }
-                run(isa, bytes, out);
-            })+
-        }
-    };
-}
-pub(super) use decoders;
-
-/// The same for rows that begin with N bytes of their own, which the kernel gets beside each block.
-macro_rules! fronted {
-    ($($front:literal $name:ident),+ $(,)?) => {
+    ($($($front:literal)? $name:ident),+ $(,)?) => {
         /// The kernels of this file under the names that descriptions use.
         pub(super) const KERNELS: &[(&str, $crate::quant::decode::kernel::DecodeRows)] =
             &[$((stringify!($name), rows::$name)),+];
@@ -50,17 +23,7 @@ macro_rules! fronted {
                 row_len: usize,
                 out: &mut [f32],
             ) {
-                #[inline(always)]
-                fn all(isa: $crate::quant::isa::Isa, bytes: &[u8], row_len: usize, out: &mut [f32]) {
-                    let rows = out.len() / row_len;
-                    let pairs = bytes.chunks_exact((bytes.len() / rows.max(1)).max(1));
-                    for (row, out) in pairs.zip(out.chunks_exact_mut(row_len)) {
-                        let Some((front, blocks)) = row.split_first_chunk::<$front>() else { continue };
-                        for (block, out) in blocks.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
-                            super::$name(isa, front, block, out);
-                        }
-                    }
-                }
+                $crate::quant::decode::kernel::decoders! { @all $name $($front)? }
                 $crate::per_isa! {
                     fn run(bytes: &[u8], row_len: usize, out: &mut [f32]) = all[isa];
                 }
@@ -68,8 +31,29 @@ macro_rules! fronted {
             })+
         }
     };
+    (@all $name:ident) => {
+        #[inline(always)]
+        fn all(isa: $crate::quant::isa::Isa, bytes: &[u8], _: usize, out: &mut [f32]) {
+            for (block, out) in bytes.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
+                super::$name(isa, block, out);
+            }
+        }
+    };
+    (@all $name:ident $front:literal) => {
+        #[inline(always)]
+        fn all(isa: $crate::quant::isa::Isa, bytes: &[u8], row_len: usize, out: &mut [f32]) {
+            let rows = out.len() / row_len;
+            let pairs = bytes.chunks_exact((bytes.len() / rows.max(1)).max(1));
+            for (row, out) in pairs.zip(out.chunks_exact_mut(row_len)) {
+                let Some((front, blocks)) = row.split_first_chunk::<$front>() else { continue };
+                for (block, out) in blocks.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
+                    super::$name(isa, front, block, out);
+                }
+            }
+        }
+    };
 }
-pub(super) use fronted;
+pub(super) use decoders;
 
 /// The half at `at` of a block, as `f32`.
 #[inline(always)]

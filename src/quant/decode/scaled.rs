@@ -17,11 +17,11 @@
 
 use super::{
     ik,
-    kernel::{DecodeRows, f32_at, fronted, half_at},
+    kernel::{DecodeRows, decoders, f32_at, half_at},
 };
 use crate::quant::isa::Isa;
 
-fronted!(
+decoders!(
     2 iq2_ks,
     2 iq3_ks,
     2 iq2_kl,

@@ -16,13 +16,13 @@
 //! block's word says so.
 
 use super::{
-    kernel::{f32_at, fronted},
+    kernel::{decoders, f32_at},
     levels::CURVE,
     scaled::{across, word},
 };
 use crate::quant::{half::f32_from_half, isa::Isa};
 
-fronted!(4 iq1_kt, 4 iq2_kt, 4 iq3_kt, 4 iq4_kt, 4 iq2_kt_v1, 4 iq3_kt_v1, 8 iq4_kt_v1);
+decoders!(4 iq1_kt, 4 iq2_kt, 4 iq3_kt, 4 iq4_kt, 4 iq2_kt_v1, 4 iq3_kt_v1, 8 iq4_kt_v1);
 
 const START: u32 = 4096;
 
