@@ -5,6 +5,7 @@
 
 use super::{
     Config, Weights,
+    awake::awake,
     cache::Cache,
     layer::{Tap, Tapped, add, capped, norm::Norm, scaled},
     weights::{After, Head, Mixing},
@@ -119,7 +120,7 @@ impl<'w> Session<'w> {
         let config = &self.weights.config;
         let head = self.weights.head()?;
         for (n, batch) in tokens.chunks(BATCH).enumerate() {
-            let stream = self.layers(batch); // [T][width]
+            let stream = awake(|| self.layers(batch)); // [T][width]
             let first = match want {
                 Want::All => 0,
                 Want::Last if n * BATCH + batch.len() < tokens.len() => continue,
@@ -128,10 +129,14 @@ impl<'w> Session<'w> {
             // Each row of the head is decoded once for all of these.
             let many = (LOGITS / config.vocab.max(1)).clamp(32, BATCH);
             for (m, xs) in stream[first * config.width..].chunks(many * config.width).enumerate() {
-                let x = head.norm.of(config.norm, config.epsilon, xs); // [T][width]
-                let mut logits = head.output.of(&x, &mut self.tap); // [T][vocab]
-                scaled(&mut logits, config.logit_scale);
-                capped(&mut logits, config.logit_cap);
+                let tap = &mut self.tap;
+                let logits = awake(|| {
+                    let x = head.norm.of(config.norm, config.epsilon, xs); // [T][width]
+                    let mut logits = head.output.of(&x, tap); // [T][vocab]
+                    scaled(&mut logits, config.logit_scale);
+                    capped(&mut logits, config.logit_cap);
+                    logits
+                });
                 self.weights.check_unchanged()?;
                 self.check_finite(&logits)?;
                 take(n * BATCH + first + m * many, &logits);
@@ -149,8 +154,8 @@ impl<'w> Session<'w> {
     pub fn vectors(&mut self, tokens: &[u32]) -> Result<Vec<f32>> {
         self.check(tokens)?;
         let all = match self.weights.config.whole_text {
-            true => self.layers(tokens),
-            false => tokens.chunks(BATCH).flat_map(|batch| self.layers(batch)).collect(),
+            true => awake(|| self.layers(tokens)),
+            false => tokens.chunks(BATCH).flat_map(|batch| awake(|| self.layers(batch))).collect(),
         };
         self.weights.check_unchanged()?;
         self.check_finite(&all)?;

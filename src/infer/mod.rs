@@ -6,6 +6,7 @@
 //! give the same bits. Several tokens at once do so whatever types hold the weights; one token alone is
 //! summed otherwise where those are K-quants ([`whole`]).
 
+pub(crate) mod awake;
 pub(crate) mod cache;
 pub mod config;
 #[doc(hidden)]

@@ -27,7 +27,7 @@ pub struct Linear {
 }
 
 /// Sees what goes into each matrix, to weigh the importance of its columns.
-pub trait Tap {
+pub trait Tap: Send {
     /// `xs` are the vectors of `cols` numbers that the tensor `name` is multiplied with; `expert` is the
     /// part of it that they are sent to, of how many.
     fn see(&mut self, name: &str, expert: (usize, usize), cols: usize, xs: &[f32]);
