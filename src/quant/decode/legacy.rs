@@ -182,7 +182,7 @@ pub(crate) fn q5_1_halves(isa: Isa, b: &[u8; 24], out: &mut [f32; 32]) {
 #[inline(always)]
 fn bytes(isa: Isa, qs: &[u8], d: f32, out: &mut [f32; 32]) {
     for (out, qs) in out.as_chunks_mut::<16>().0.iter_mut().zip(qs.as_chunks().0) {
-        *out = isa.times(isa.numbers(u128::from_le_bytes(*qs), 0), d, -0.0);
+        *out = isa.bytes(qs, d);
     }
 }
 

@@ -49,6 +49,8 @@ fn every_set_takes_the_same_steps() {
                 std::array::from_fn(|i| ((nibble(16 * half + i) - 8.0) * d - m).to_bits())
             });
             assert_eq!(bits(isa.nibbles(&bytes, 8, d, m)), expected, "{}", isa.name());
+            let expected = bytes.map(|byte| (f32::from(byte as i8) * d).to_bits());
+            assert_eq!(isa.bytes(&bytes, d).map(f32::to_bits), expected, "{}", isa.name());
             let five = |i: usize| nibble(i) + (high >> i & 1) as f32 * 16.0;
             let expected = std::array::from_fn(|half| {
                 std::array::from_fn(|i| ((five(16 * half + i) - 16.0) * d + m).to_bits())
