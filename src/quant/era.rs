@@ -23,6 +23,7 @@ pub const ROWS: u64 = 64;
 
 /// What bytes say of types between which sizes do not choose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Told {
     /// They are of this one.
     As(QuantType),

@@ -4,6 +4,7 @@ use crate::format::block::{Block, Field, Kind, Storage};
 
 /// How many bytes a unit of coding has and where its fields stand.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct BlockLayout {
     /// Weights of one row in a unit.
     pub elements: usize,

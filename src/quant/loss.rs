@@ -7,6 +7,7 @@ pub(super) type Run = fn(isa: Isa, row_len: usize, input: &[u8], out: &mut [u8])
 
 /// What narrowing the scales of some blocks did to them.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct ScaleLoss {
     /// Blocks seen.
     pub blocks: u64,

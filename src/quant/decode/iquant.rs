@@ -4,9 +4,19 @@
 //! the number of minus signs even. IQ1 books hold -1, 0, 1; a delta of an eighth moves a group.
 //!
 //! ```text
+//! points of 8 (IQ3: 4) weights; d is f16
+//! IQ1_S    50  d qs[32] qh[8 of u16]                        d * (2s + 1) * (point + delta)
+//! IQ1_M    56  qs[32] qh[16] scales[4 of u16]               the same, d in the top nibbles of the scales
+//! IQ2_XXS  66  d, 8 times {indices[4] a}                    d * (s + 1/2) / 4 * point
+//! IQ2_XS   74  d qs[32 of u16] scales[8]                    the same, s of 16 weights
+//! IQ2_S    82  d qs[32] signs[32] qh[8] scales[8]           the same, indices of 10 bits
+//! IQ3_XXS  98  d qs[64] a[8]                                d * (s + 1/2) / 2 * point
+//! IQ3_S   110  d qs[64] qh[8] signs[32] scales[4]           d * (2s + 1) * point, indices of 9 bits
+//!
 //! IQ2_XXS  a of 32 weights:  31-28 s | 27-21 signs 3 | 20-14 signs 2 | 13-7 signs 1 | 6-0 signs 0
 //! IQ2_XS   a u16 a group:    15-9 signs | 8-0 index
 //! IQ1_S    qh of 32 weights: 15 delta | 14-12 s | 11-9, 8-6, 5-3, 2-0 high bits of the indices
+//! IQ1_M    qh of 16 weights: 7 delta | 6-4 high bits of the second index | 3 delta | 2-0 of the first
 //! IQ1_M    four u16:         15-12 a nibble of d | 11-9, 8-6, 5-3, 2-0 s of sixteen weights each
 //! ```
 
@@ -29,6 +39,7 @@ static IQ2_XXS: Points<8> = LazyLock::new(|| points("iq2_xxs", IQ2_LEVELS));
 static IQ2_XS: Points<8> = LazyLock::new(|| points("iq2_xs", IQ2_LEVELS));
 static IQ2_S: Points<8> = LazyLock::new(|| points("iq2_s", IQ2_LEVELS));
 static IQ3_XXS: Points<4> = LazyLock::new(|| points("iq3_xxs", &[4, 12, 20, 28, 36, 44, 52, 62]));
+// The same book of indices: in its first weeks with the magnitudes of IQ3_XXS, then with odd numbers.
 static IQ3_S_V1: Points<4> = LazyLock::new(|| points("iq3_s", &[4, 12, 20, 28, 36, 44, 52, 62]));
 static IQ3_S: Points<4> = LazyLock::new(|| points("iq3_s", &[1, 3, 5, 7, 9, 11, 13, 15]));
 static IQ1: Points<8> = LazyLock::new(|| points("iq1", &[-1, 0, 1]));
@@ -44,6 +55,7 @@ fn even_signs(seven: u32) -> u8 {
 #[inline(always)]
 fn signed<const N: usize>(db: f32, point: &[i8; N], signs: u8, out: &mut [f32]) {
     for (j, (out, x)) in out.iter_mut().zip(point).enumerate() {
+        // What multiplying by -1 does.
         let sign = u32::from(signs >> j & 1) << 31;
         *out = f32::from_bits((db * f32::from(*x)).to_bits() ^ sign);
     }
@@ -57,6 +69,7 @@ fn signed_pair(db: f32, pair: [&[i8; 4]; 2], signs: u8, out: &mut [f32; 8]) {
     signed(db, pair[1], signs >> 4, second);
 }
 
+/// Words are little-endian, and not aligned: a block of 66 or 98 bytes begins anywhere.
 #[inline(always)]
 fn u32_at(block: &[u8], at: usize) -> u32 {
     u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]])
@@ -67,6 +80,7 @@ fn u16_at(block: &[u8], at: usize) -> u16 {
     u16::from_le_bytes([block[at], block[at + 1]])
 }
 
+/// Of 32 weights four bytes of indices, then `a`: four times seven signs and, in the top nibble, the scale.
 #[inline(always)]
 fn iq2_xxs(isa: Isa, b: &[u8; 66], out: &mut [f32; 256]) {
     let (d, points) = (half_at(isa, b, 0), IQ2_XXS.as_slice());
@@ -87,6 +101,7 @@ fn iq2_scale(d: f32, scales: &[u8], g: usize) -> f32 {
     d * (0.5 + f32::from(s)) * 0.25
 }
 
+/// Of 512 points, so that the index (9 bits) and the signs (7) of a group fill a u16; scales are beside.
 #[inline(always)]
 fn iq2_xs(isa: Isa, b: &[u8; 74], out: &mut [f32; 256]) {
     let (d, points) = (half_at(isa, b, 0), IQ2_XS.as_slice());
@@ -97,6 +112,7 @@ fn iq2_xs(isa: Isa, b: &[u8; 74], out: &mut [f32; 256]) {
     }
 }
 
+/// All eight signs are stored; an index of ten bits has its low eight in `qs[g]`, the high two in `qh[g / 4]`.
 #[inline(always)]
 fn iq2_s(isa: Isa, b: &[u8; 82], out: &mut [f32; 256]) {
     let (d, points) = (half_at(isa, b, 0), IQ2_S.as_slice());
@@ -108,6 +124,7 @@ fn iq2_s(isa: Isa, b: &[u8; 82], out: &mut [f32; 256]) {
     }
 }
 
+/// Two points of four share the eight signs of a group; signs and scales as in IQ2_XXS, behind all indices.
 #[inline(always)]
 fn iq3_xxs(isa: Isa, b: &[u8; 98], out: &mut [f32; 256]) {
     let (d, points) = (half_at(isa, b, 0), IQ3_XXS.as_slice());
@@ -138,6 +155,7 @@ fn iq3_s_with(
         let db = scale(d, scales[ib / 2] >> (4 * (ib % 2)) & 15);
         for (l, out) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
             let point = |k: usize| {
+                // Bit k of qh is the ninth of index k of these 32 weights.
                 let high = usize::from(qh[ib] >> k & 1);
                 &points[usize::from(qs[8 * ib + k]) | high << 8]
             };
@@ -146,11 +164,13 @@ fn iq3_s_with(
     }
 }
 
+/// As of the first weeks of 2024.
 #[inline(always)]
 fn iq3_s_v1(isa: Isa, b: &[u8; 110], out: &mut [f32; 256]) {
     iq3_s_with(isa, b, out, &IQ3_S_V1, |d, s| d * (0.5 + f32::from(s)) * 0.5);
 }
 
+/// As of today: scales are odd numbers.
 #[inline(always)]
 fn iq3_s(isa: Isa, b: &[u8; 110], out: &mut [f32; 256]) {
     iq3_s_with(isa, b, out, &IQ3_S, |d, s| d * f32::from(1 + 2 * s));
@@ -176,6 +196,7 @@ fn iq1_s_v1(isa: Isa, b: &[u8; 50], out: &mut [f32; 256]) {
     let (d, points) = (half_at(isa, b, 0), IQ1_V1.as_slice());
     let (qs, scales) = (&b[2..34], &b[34..50]);
     for (g, out) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+        // Bit 3 goes to bit 8 of the index.
         let n = scales[g / 2] >> (4 * (g % 2)) & 15;
         let point = &points[usize::from(qs[g]) | usize::from(n & 8) << 5];
         for (out, x) in out.iter_mut().zip(point) {
@@ -190,6 +211,7 @@ fn iq1_point(low: u8, qh: u16, l: usize) -> usize {
     usize::from(low) | usize::from(qh >> (3 * l) & 7) << 8
 }
 
+/// As IQ1_S, but with four bits of scale and no delta.
 #[inline(always)]
 fn iq1_s_v2(isa: Isa, b: &[u8; 50], out: &mut [f32; 256]) {
     let (d, points) = (half_at(isa, b, 0), IQ1.as_slice());
@@ -202,6 +224,7 @@ fn iq1_s_v2(isa: Isa, b: &[u8; 50], out: &mut [f32; 256]) {
     }
 }
 
+/// `d * (2s + 1) * (point + delta)`, scale and delta of 32 weights.
 #[inline(always)]
 fn iq1_s(isa: Isa, b: &[u8; 50], out: &mut [f32; 256]) {
     let d = half_at(isa, b, 0);
@@ -228,6 +251,8 @@ pub(super) fn iq1_m_point(dl: f32, low: u8, n: u8, out: &mut [f32; 8]) {
     shifted(dl, &IQ1[usize::from(low) | usize::from(n & 7) << 8], delta, out);
 }
 
+/// The f16 scale of the whole is spread over the top nibbles of the four words, the lowest first; three bits of each
+/// of them scale two groups of eight.
 #[inline(always)]
 fn iq1_m(_: Isa, b: &[u8; 56], out: &mut [f32; 256]) {
     let word = |i: usize| u16_at(b, 48 + 2 * i);

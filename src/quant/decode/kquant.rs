@@ -1,6 +1,25 @@
 //! K-quants: blocks of 16 or 32 weights whose scales are themselves quantized, in super-blocks of
 //! 256, and of 64 for builds with `LLAMA_QKK_64`.
 //!
+//! Super-blocks of 256 weights, byte by byte (`d`, `dmin`: f16, but f32 in Q8_K):
+//!
+//! ```text
+//! Q2_K  84  scales[16]                  qs[64]             d  dmin     d * s * w - dmin * m       w 2 bits
+//! Q3_K 110  hmask[32]  qs[64]           scales[12]         d           d * (s - 32) * (w - 4)     w 2 + 1 bits
+//! Q4_K 144  d  dmin    scales[12]       qs[128]                        d * s * w - dmin * m       w 4 bits
+//! Q5_K 176  d  dmin    scales[12]       qh[32]   qs[128]               d * s * w - dmin * m       w 4 + 1 bits
+//! Q6_K 210  ql[128]    qh[64]           scales[16]         d           d * s * (w - 32)           w 4 + 2 bits
+//! Q8_K 292  d          qs[256]          sums of 16: i16[16]            d * w                      w 8 bits, signed
+//! ```
+//!
+//! Numbers of few bits lie side by side in a byte, those of one byte 32 or 64 weights apart: a vector of bytes,
+//! shifted and masked once, is then a run of neighbouring weights. `qs` of Q2_K and Q3_K, of each 32 bytes:
+//!
+//! ```text
+//! bits of byte j    7 6        5 4        3 2        1 0
+//! weight            96 + j     64 + j     32 + j     j            of the half of 128 that the 32 bytes are for
+//! ```
+//!
 //! Six-bit scales `s` and minima `m` of the eight blocks of Q4_K and Q5_K, in 12 bytes:
 //!
 //! ```text
@@ -46,6 +65,7 @@ fn q2_k_256(isa: Isa, b: &[u8; 84], out: &mut [f32; 256]) {
     let (d, dmin) = (half_at(isa, b, 80), half_at(isa, b, 82));
     for (i, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
         let (dl, ml) = (d * f32::from(scales[i] & 15), dmin * f32::from(scales[i] >> 4));
+        // Block i of sixteen: 32 bytes serve a half of the super-block, each pair of bits in them two blocks.
         let at = 32 * (i / 8) + 16 * (i % 2);
         let w = bits_of(sixteen(qs, at), 2 * (i % 8 / 2), 3);
         *out = isa.times(isa.numbers(w, 0), dl, -ml);
@@ -58,6 +78,8 @@ fn sixteen(bytes: &[u8], at: usize) -> &[u8; 16] {
     bytes[at..].first_chunk().unwrap_or(&[0; 16])
 }
 
+/// Bit `k` of `hmask[j]` belongs to weight `32k + j`: one array of 32 bytes serves all eight runs of 32.
+///
 /// `d * (s - 32) * w`, `w` of two bits, less four unless the bit in `hmask` is set.
 #[inline(always)]
 fn q3_k_256(isa: Isa, b: &[u8; 110], out: &mut [f32; 256]) {
@@ -73,6 +95,8 @@ fn q3_k_256(isa: Isa, b: &[u8; 110], out: &mut [f32; 256]) {
     }
 }
 
+/// What decoding multiplies with is worked out once for a super-block, in float32, as the original does: `d * s` is
+/// rounded before it meets a weight.
 /// The scales and minima of the eight blocks.
 #[inline(always)]
 fn scales_mins(isa: Isa, b: &[u8], at: usize) -> ([f32; 8], [f32; 8]) {
@@ -110,6 +134,7 @@ fn q5_k_256(isa: Isa, b: &[u8; 176], out: &mut [f32; 256]) {
         let (first, second) = out.split_at_mut(32);
         let sides = first.as_chunks_mut().0.iter_mut().zip(second.as_chunks_mut().0);
         for (((first, second), qs), qh) in sides.zip(qs.as_chunks::<16>().0).zip(high) {
+            // Bit 2i of qh[j] is for the low nibble of byte j of pair i, bit 2i + 1 for the high one.
             let w = bits_of(qs, 0, 15) | bits_of(qh, 2 * i, 1) << 4;
             *first = isa.times(isa.numbers(w, 0), d[2 * i], -m[2 * i]);
             let w = bits_of(qs, 4, 15) | bits_of(qh, 2 * i + 1, 1) << 4;
@@ -131,6 +156,7 @@ fn q6_k_256(isa: Isa, b: &[u8; 210], out: &mut [f32; 256]) {
                 let low = &ql.as_chunks::<16>().0[quarter % 2 * 2 + side];
                 let low = bits_of(low, quarter / 2 * 4, 15);
                 let high = bits_of(&qh.as_chunks::<16>().0[side], 2 * quarter, 3);
+                // Of this half: a scale for each 16 weights, signed and whole.
                 let dl = d * f32::from(scales[2 * quarter + side] as i8);
                 *out = isa.times(isa.numbers(low | high << 4, 32), dl, -0.0);
             }
@@ -149,6 +175,7 @@ fn q8_k_64(_: Isa, b: &[u8; 76], out: &mut [f32; 64]) {
     whole_bytes(f32_at(b, 0), &b[4..68], out);
 }
 
+/// `d * w`, each weight a signed byte.
 #[inline(always)]
 fn whole_bytes(d: f32, qs: &[u8], out: &mut [f32]) {
     for (out, q) in out.iter_mut().zip(qs) {
@@ -156,6 +183,7 @@ fn whole_bytes(d: f32, qs: &[u8], out: &mut [f32]) {
     }
 }
 
+/// Four blocks of 16; pair `i` of bits of `qs[j]` is weight `16i + j`. Scale and minimum as in Q2_K of 256.
 #[inline(always)]
 fn q2_k_64(isa: Isa, b: &[u8; 24], out: &mut [f32; 64]) {
     let (scales, qs) = (&b[..4], &b[4..20]);
@@ -168,6 +196,9 @@ fn q2_k_64(isa: Isa, b: &[u8; 24], out: &mut [f32; 64]) {
     }
 }
 
+/// `d * (s - 8) * (w - 4)`: scales of 16 weights, of four bits here, in the nibbles of two bytes.
+///
+/// Bit `i` of `hmask[j]` and pair `i / 2` of bits of `qs[8 * (i % 2) + j]` make weight `8i + j`.
 #[inline(always)]
 fn q3_k_64(isa: Isa, b: &[u8; 28], out: &mut [f32; 64]) {
     let (hmask, qs, scales) = (&b[..8], &b[8..24], &b[24..26]);
@@ -183,6 +214,8 @@ fn q3_k_64(isa: Isa, b: &[u8; 28], out: &mut [f32; 64]) {
     }
 }
 
+/// Two blocks of 32: scale in the low nibble of a byte, minimum in the high one; `qs[j]` has weight `j` and, above it,
+/// weight `32 + j`.
 #[inline(always)]
 fn q4_k_64(isa: Isa, b: &[u8; 38], out: &mut [f32; 64]) {
     let (scales, qs) = (&b[4..6], &b[6..38]);
@@ -195,6 +228,9 @@ fn q4_k_64(isa: Isa, b: &[u8; 38], out: &mut [f32; 64]) {
     }
 }
 
+/// `d * s * (w - 16)`: no minima here, signed whole scales of 16 weights.
+///
+/// Bit `i` of `qh[j]` is the fifth of weight `8i + j`; nibbles as in Q4_K of 64.
 #[inline(always)]
 fn q5_k_64(isa: Isa, b: &[u8; 46], out: &mut [f32; 64]) {
     let (scales, qh, qs) = (&b[2..6], &b[6..14], &b[14..46]);
@@ -209,6 +245,7 @@ fn q5_k_64(isa: Isa, b: &[u8; 46], out: &mut [f32; 64]) {
     }
 }
 
+/// As Q6_K of 256, of which this is a half with 16 weights where that has 32.
 #[inline(always)]
 fn q6_k_64(isa: Isa, b: &[u8; 54], out: &mut [f32; 64]) {
     let (ql, qh, scales) = (&b[..32], &b[32..48], &b[48..52]);

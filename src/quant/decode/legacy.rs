@@ -3,8 +3,19 @@
 //!
 //! ```text
 //! pairs:  byte j = w[2j] | w[2j+1] << 4        halves: byte j = w[j] | w[j+16] << 4
+//!
 //! Q4_0, Q4_2: d * (w - 8)   Q4_1, Q4_3, Q5_1: d * w + m   Q5_0: d * (w - 16)   Q8_0, Q8_1: d * w
 //! Q4_1_O: d * w + m, but for one weight of the block
+//!
+//! bytes of a block of 32 (Q4_2, Q4_3: of 16); d, m, s are f16 where they have two bytes, else f32
+//! Q4_0 20  d4 qs16            18  d2 qs16                  Q4_2 10  d2 qs8
+//! Q4_1 24  d4 m4 qs16         20  d2 m2 qs16               Q4_3 12  d2 m2 qs8
+//! Q4_1_O 24  d2 m2 place2 weight2 qs16
+//! Q5_0 22  d2 qh4 qs16        Q5_1 24  d2 m2 qh4 qs16
+//! Q8_0 36  d4 qs32            34  d2 qs32
+//! Q8_1 44  d4 s4 s4 qs32      40  d4 s4 qs32               36  d2 s2 qs32     s are sums, for dot products
+//! planar   row of Q4_0: d4 of every block, qs16 of every block; of Q4_1: m4 of all, d4 of all, qs16 of all
+//!
 //! Q5: bit 4 of w[e] is bit e of qh, a little-endian u32, in either order of the nibbles
 //! ```
 
@@ -32,6 +43,7 @@ decoders!(
     q8_1_sum_f16,
 );
 
+/// A planar row has the scales of all its blocks in front, so its first nibble is as far in as it has blocks.
 /// The kernels that need to know the length of a row.
 pub(super) const PLANAR: &[(&str, DecodeRows)] =
     &[("q4_0_planar_f32", q4_0_planar_f32), ("q4_1_planar_f32", q4_1_planar_f32)];
@@ -58,11 +70,13 @@ fn in_pairs([low, high]: [[f32; 16]; 2], out: &mut [f32; 32]) {
     }
 }
 
+/// `(w - 8) * d`, as the first programs put it; the product is the same either way round.
 #[inline(always)]
 fn centred(d: f32) -> impl Fn(u8) -> f32 {
     move |w| f32::from(w as i8 - 8) * d
 }
 
+/// `w * d + m`, rounded twice: fused it would be another number in the last bit.
 #[inline(always)]
 fn offset(d: f32, m: f32) -> impl Fn(u8) -> f32 {
     move |w| f32::from(w) * d + m
@@ -78,6 +92,7 @@ fn q4_0_halves_f32(isa: Isa, b: &[u8; 20], out: &mut [f32; 32]) {
     out.as_chunks_mut().0.copy_from_slice(&isa.nibbles(sixteen(b), 8, f32_at(b, 0), 0.0));
 }
 
+/// Q4_0 of today. Every other one differs in the size of `d` or the order of the nibbles alone.
 #[inline(always)]
 pub(crate) fn q4_0_halves_f16(isa: Isa, b: &[u8; 18], out: &mut [f32; 32]) {
     out.as_chunks_mut().0.copy_from_slice(&isa.nibbles(sixteen(b), 8, half_at(isa, b, 0), 0.0));
@@ -135,6 +150,9 @@ fn fifth_bits<const PAIRS: bool>(b: &[u8], at: usize) -> u32 {
     if !PAIRS {
         return bits;
     }
+    // Weight e has bit e; in pairs the low nibbles are those of even weights, so their bits come first.
+    //
+    //     .h.g.f.e.d.c.b.a  ->  ..hg..fe..dc..ba  ->  ....hgfe....dcba  ->  ........hgfedcba
     // Every second bit, moved together in steps.
     let even = |bits: u32| {
         let mut bits = bits & 0x5555_5555;
@@ -146,12 +164,14 @@ fn fifth_bits<const PAIRS: bool>(b: &[u8], at: usize) -> u32 {
     even(bits) | even(bits >> 1) << 16
 }
 
+/// `d * (w - 16)`.
 #[inline(always)]
 fn q5_0<const PAIRS: bool>(isa: Isa, b: &[u8; 22], out: &mut [f32; 32]) {
     let high = fifth_bits::<PAIRS>(b, 2);
     placed::<PAIRS>(isa.fives(sixteen(b), high, 16, half_at(isa, b, 0), -0.0), out);
 }
 
+/// `d * w + m`.
 #[inline(always)]
 fn q5_1<const PAIRS: bool>(isa: Isa, b: &[u8; 24], out: &mut [f32; 32]) {
     let high = fifth_bits::<PAIRS>(b, 4);
@@ -196,6 +216,7 @@ pub(crate) fn q8_0_f16(isa: Isa, b: &[u8; 34], out: &mut [f32; 32]) {
     bytes(isa, &b[2..], half_at(isa, b, 0), out);
 }
 
+/// Sums of the two halves stand before the numbers, for products with Q4_1; a weight does not need them.
 #[inline(always)]
 fn q8_1_two_sums(isa: Isa, b: &[u8; 44], out: &mut [f32; 32]) {
     bytes(isa, &b[12..], f32_at(b, 0), out);

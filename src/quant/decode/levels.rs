@@ -55,6 +55,7 @@ fn sixteen(isa: Isa, qs: &[u8], levels: &[i8; 16], d: f32, out: &mut [f32; 32]) 
     }
 }
 
+/// `d * CURVE[q]`, two levels looked up for each byte at once where the processor can.
 #[inline(always)]
 pub(crate) fn iq4_nl(isa: Isa, b: &[u8; 18], out: &mut [f32; 32]) {
     sixteen(isa, &b[2..], &CURVE, half_at(isa, b, 0), out);
@@ -67,6 +68,7 @@ pub(super) fn iq4_xs_scale(b: &[u8; 136], ib: usize) -> i8 {
     (b[4 + ib / 2] >> (4 * (ib % 2)) & 15 | (high << 4) as u8) as i8 - 32
 }
 
+/// Eight blocks of 32, each as IQ4_NL with a scale of its own.
 #[inline(always)]
 pub(crate) fn iq4_xs(isa: Isa, b: &[u8; 136], out: &mut [f32; 256]) {
     let d = half_at(isa, b, 0);
@@ -79,9 +81,11 @@ pub(crate) fn iq4_xs(isa: Isa, b: &[u8; 136], out: &mut [f32; 256]) {
 /// `2^(e - 128)`: half of the scale, for the levels are doubled.
 #[inline(always)]
 pub(super) fn mxfp4_scale(e: u8) -> f32 {
+    // An exponent field of e - 1 is 2^(e - 128); below the normal numbers the bit itself moves.
     f32::from_bits(if e < 2 { 0x0020_0000 << e } else { u32::from(e - 1) << 23 })
 }
 
+/// One power of two for 32 four-bit floats (OCP Microscaling, 2023).
 #[inline(always)]
 pub(crate) fn mxfp4(isa: Isa, b: &[u8; 17], out: &mut [f32; 32]) {
     sixteen(isa, &b[1..], &E2M1, mxfp4_scale(b[0]), out);
@@ -95,11 +99,13 @@ fn half_ue4m3(x: u8) -> f32 {
     if x & 127 == 127 && x < 128 {
         return 0.0;
     }
+    // 2^(exponent - 7) * (1 + mantissa / 8), and half of it; without the leading 1 where the exponent is 0.
     let (exponent, mantissa) = (u32::from(x >> 3 & 15), f32::from(x & 7));
     let power = f32::from_bits((exponent.max(1) + 127 - 7 - 3 - 1) << 23);
     if exponent == 0 { mantissa * power } else { (8.0 + mantissa) * power }
 }
 
+/// Four scales for four runs of 16, in front of their nibbles.
 #[inline(always)]
 fn nvfp4(_: Isa, b: &[u8; 36], out: &mut [f32; 64]) {
     let blocks = b[4..].as_chunks::<8>().0.iter().zip(out.as_chunks_mut::<16>().0);
@@ -119,6 +125,8 @@ fn trits(bytes: &[u8], n: usize, d: f32, out: &mut [f32]) {
     }
 }
 
+/// Weights in the order of their digit: the first trits of 32 bytes are weights 0 to 31, the second 32 to 63, …, five
+/// times; then five times 16 of the next bytes, and four times four of the last, which have four trits.
 #[inline(always)]
 fn tq1_0(isa: Isa, b: &[u8; 54], out: &mut [f32; 256]) {
     let d = half_at(isa, b, 52);
@@ -135,6 +143,7 @@ fn tq1_0(isa: Isa, b: &[u8; 54], out: &mut [f32; 256]) {
     }
 }
 
+/// Pair `p` of bits of byte `j` of 32 is weight `32p + j`, of the half of 128 that the bytes are for.
 #[inline(always)]
 fn tq2_0(isa: Isa, b: &[u8; 66], out: &mut [f32; 256]) {
     let d = half_at(isa, b, 64);
@@ -146,6 +155,7 @@ fn tq2_0(isa: Isa, b: &[u8; 66], out: &mut [f32; 256]) {
     }
 }
 
+/// A set bit is `d`, one that is not `-d`: the sign bit is turned, nothing is multiplied.
 #[inline(always)]
 fn q1_0(isa: Isa, b: &[u8; 18], out: &mut [f32; 128]) {
     let d = half_at(isa, b, 0);
@@ -157,6 +167,7 @@ fn q1_0(isa: Isa, b: &[u8; 18], out: &mut [f32; 128]) {
     }
 }
 
+/// Four neighbours in a byte, the first in the lowest bits.
 #[inline(always)]
 fn q2_0(isa: Isa, b: &[u8; 18], out: &mut [f32; 64]) {
     let d = half_at(isa, b, 0);
@@ -185,6 +196,7 @@ fn grouped<const ROWS: usize, const RUN: usize>(
                 let mut block = [0; 18];
                 block[..2].copy_from_slice(&d[2 * row..2 * row + 2]);
                 for (run, to) in block[2..].chunks_exact_mut(RUN).enumerate() {
+                    // Run r of row k stands behind run r of the k rows before it.
                     let at = (run * ROWS + row) * RUN;
                     to.copy_from_slice(&qs[at..at + RUN]);
                 }

@@ -75,6 +75,7 @@ const PAIRS: [[i8; 2]; 32] = [
     [47, 13],
 ];
 
+/// A little-endian word at any byte.
 #[inline(always)]
 pub(super) fn word(b: &[u8], at: usize) -> u16 {
     u16::from_le_bytes([b[at], b[at + 1]])
@@ -105,6 +106,7 @@ fn iq2_ks(isa: Isa, front: &[u8; 2], b: &[u8; 70], out: &mut [f32; 256]) {
     }
 }
 
+/// As IQ2_KS, with a third bit: bit `g` of byte `j` of the last 32 is that of weight `32g + j`.
 #[inline(always)]
 fn iq3_ks(isa: Isa, front: &[u8; 2], b: &[u8; 102], out: &mut [f32; 256]) {
     let (d, extra) = (half_at(isa, front, 0), word(b, 0));
@@ -149,6 +151,7 @@ fn halves(book: &[i8; 16], dl: f32, qs: &[u8; 16], out: &mut [f32; 32]) {
     }
 }
 
+/// Eight bytes that each name book and scale of 32 weights, then their nibbles in halves.
 #[inline(always)]
 fn iq4_ks(_: Isa, front: &[u8; 4], b: &[u8; 136], out: &mut [f32; 256]) {
     let d = f32_at(front, 0);
@@ -159,6 +162,8 @@ fn iq4_ks(_: Isa, front: &[u8; 4], b: &[u8; 136], out: &mut [f32; 256]) {
     }
 }
 
+/// Two blocks share 32 bytes of nibbles, the first in the low ones; bit `g` of the 32 bytes behind them is the fifth of
+/// block `g`.
 #[inline(always)]
 fn iq5_ks(_: Isa, front: &[u8; 4], b: &[u8; 168], out: &mut [f32; 256]) {
     let d = f32_at(front, 0);
@@ -190,6 +195,7 @@ fn iq4_kss(_: Isa, front: &[u8; 4], b: &[u8; 128], out: &mut [f32; 256]) {
     }
 }
 
+/// The front is the row's scale and its sum, which a weight does not need.
 #[inline(always)]
 fn q8_kv(_: Isa, front: &[u8; 8], b: &[u8; 32], out: &mut [f32; 32]) {
     let d = f32_at(front, 0);
@@ -211,12 +217,14 @@ fn trits(b: &[u8; 13]) -> [i8; 64] {
     })
 }
 
+/// -1, 0 or 1 times the row's scale.
 #[inline(always)]
 fn iq1_bn(isa: Isa, front: &[u8; 2], b: &[u8; 13], out: &mut [f32; 64]) {
     let d = half_at(isa, front, 0);
     *out = trits(b).map(|t| f32::from(t) * d);
 }
 
+/// As first: the scale is a tensor of its own, or lost.
 #[inline(always)]
 fn iq1_bn_v1(_: Isa, _: &[u8; 0], b: &[u8; 13], out: &mut [f32; 64]) {
     *out = trits(b).map(f32::from);
@@ -233,6 +241,7 @@ fn iq2_bn(_: Isa, front: &[u8; 4], b: &[u8; 16], out: &mut [f32; 64]) {
     }
 }
 
+/// As first, without a scale: with 1 for it.
 #[inline(always)]
 fn iq2_bn_v1(isa: Isa, _: &[u8; 0], b: &[u8; 16], out: &mut [f32; 64]) {
     iq2_bn(isa, &1f32.to_le_bytes(), b, out);

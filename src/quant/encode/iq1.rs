@@ -106,6 +106,7 @@ struct Cut<const N: usize> {
 /// sub-block whose numbers are all below `smallest` is stored as zeros.
 #[inline(always)]
 fn cut<const N: usize>(x: &[[f32; N]], importance: Option<&[f32]>, smallest: f32) -> Cut<N> {
+    // Called sigma2 by ggml: twice the mean square, so that small numbers keep some weight.
     let variance = 2.0 * x.as_flattened().iter().fold(0.0, |sum, x| sum + x * x) / SUPER as f32;
     let mut cut = Cut { weight: [[0.0; N]; 16], order: [[0; N]; 16], full: [false; 16] };
     for (b, x) in x.iter().enumerate() {
@@ -145,6 +146,7 @@ fn round<const N: usize, const GROUPS: usize>(
 ) -> Rounded<GROUPS> {
     let mut digit = [0u16; N];
     for (at, &i) in order.iter().enumerate() {
+        // 0 below the first cut, 1 from it on, 2 from the second on.
         digit[usize::from(i)] = u16::from(at >= first) + u16::from(at >= second);
     }
     let mut out = Rounded { point: [0; GROUPS], scale, shift };
@@ -158,9 +160,11 @@ fn round<const N: usize, const GROUPS: usize>(
     // another scale is best.
     let mut moved = false;
     for k in 0..GROUPS {
+        // Eight digits of two bits are the code of a point.
         let code = (0..8).fold(0, |code, i| code | digit[8 * k + i] << (2 * i));
         let xs: &[f32; 8] = x[8 * k..8 * k + 8].try_into().expect("eight");
         let ws: &[f32; 8] = weight[8 * k..8 * k + 8].try_into().expect("eight");
+        // A digit is worth 1 * digit + the level of digit 0, by the shift.
         let levels = (1.0, LEVELS[out.shift[k]][0]);
         out.point[k] = IQ1.nearest(isa, code, xs, ws, out.scale, levels);
         moved |= out.point[k] != code;
@@ -203,6 +207,7 @@ fn s_body(
     let (mut sx, mut sw) = ([Lanes::ZERO; N + 1], [Lanes::ZERO; N + 1]);
     for j in 0..N {
         for lane in 0..LANES {
+            // Lanes 0 to 7 are the first super-block, 8 to 15 the second.
             let (cut, b) = (&cuts[lane / 8], lane % 8);
             let i = usize::from(cut.order[b][j]);
             let w = cut.weight[b][i];
@@ -215,6 +220,10 @@ fn s_body(
         for second in first..=N {
             for (shift, q) in LEVELS.iter().enumerate() {
                 let q = q.map(Lanes::splat);
+                // Three runs of the ascending numbers: up to first, up to second, to the end.
+                //
+                //     q[0] q[0] … | q[1] q[1] … | q[2] q[2] …
+                //               first         second
                 let qx = sx[first] * q[0]
                     + (sx[second] - sx[first]) * q[1]
                     + (sx[N] - sx[second]) * q[2];
@@ -244,6 +253,7 @@ fn s_pack(isa: Isa, x: &[[f32; 32]], cut: &Cut<32>, best: &Best, lane: usize, ou
         for (k, &point) in rounded.point.iter().enumerate() {
             let index = IQ1.index(point);
             out[2 + 4 * b + k] = index as u8;
+            // An index has eleven bits: eight in a byte of its own, three in the word of its 32 numbers.
             high[b] |= (index >> 8) << (3 * k);
         }
         shifts[b] = rounded.shift[0] as u16;
@@ -256,6 +266,7 @@ fn s_pack(isa: Isa, x: &[[f32; 32]], cut: &Cut<32>, best: &Best, lane: usize, ou
         d = largest / 15.0;
         let id = 1.0 / d;
         for b in 0..8 {
+            // scale = d * (2 l + 1), solved for l.
             let l = nearest_int(0.5 * (id * scales[b] - 1.0)).clamp(0, 7);
             high[b] |= shifts[b] << 15 | (l as u16) << 12;
         }
@@ -288,6 +299,7 @@ fn m_body(isa: Isa, x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8;
         let index = r.point.map(|point| IQ1.index(point));
         out[2 * b] = index[0] as u8;
         out[2 * b + 1] = index[1] as u8;
+        // The nibble of a group: three bits of index here, the shift above them below.
         out[32 + b] = (index[0] >> 8 | (index[1] >> 8) << 4) as u8;
     }
     if largest == 0.0 {
@@ -299,9 +311,11 @@ fn m_body(isa: Isa, x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8;
     let mut scales = [0u16; 4];
     for (b, r) in rounded.iter().enumerate() {
         let l = nearest_int(0.5 * (id * r.scale - 1.0)).clamp(0, 7);
+        // Four scales of three bits a word; its top four bits wait for d.
         scales[b / 4] |= (l as u16) << (3 * (b % 4));
         out[32 + b] |= (r.shift[0] << 3 | r.shift[1] << 7) as u8;
         for i in 0..N {
+            // What d is multiplied with, in number i.
             let q = worth(r.point[i / 8], i % 8, r.shift[i / 8]) * (2 * l + 1) as f32;
             sumqx += cut.weight[b][i] * q * x[b][i];
             sumq2 += cut.weight[b][i] * q * q;

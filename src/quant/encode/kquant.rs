@@ -184,6 +184,7 @@ fn find_affine<const WEIGHTED: bool, const SIZE: usize, const SUBS: usize>(
         origin: [[0.0; SUBS]; LANES],
         weight: [[0.0; SUBS]; LANES],
     };
+    // With imatrix data only: a weight there is `importance * sqrt(mean + x^2)`, the mean that of the super-block.
     let means = if WEIGHTED { mean_squares(group, kind.energy) } else { [0.0; LANES] };
     for first in (0..group.count * SUBS).step_by(LANES) {
         let xs = subs::<SIZE>(&group.x, first);
@@ -223,6 +224,7 @@ fn quantize_scales<const WEIGHTED: bool, const SUBS: usize>(
 ) -> [Scales<SUBS>; LANES] {
     let mut out = [Scales { quanta: [0; SUBS], unit: 0.0 }; LANES];
     if WEIGHTED {
+        // Scales of one super-block are one problem, so its lanes are super-blocks: lane i searches for block i.
         let chosen = positive(top, &transposed(scales), &transposed(weights));
         for (lane, out) in out.iter_mut().enumerate() {
             out.unit = chosen.scale.0[lane];
@@ -232,6 +234,7 @@ fn quantize_scales<const WEIGHTED: bool, const SUBS: usize>(
         }
     } else {
         for (out, scales) in out.iter_mut().zip(scales) {
+            // None positive: all quanta are 0 and so is the unit.
             let max = scales.iter().fold(0.0f32, |max, s| if *s > max { *s } else { max });
             let inverse = if max > 0.0 { top / max } else { 0.0 };
             out.unit = if max > 0.0 { max / top } else { 0.0 };
@@ -259,6 +262,7 @@ fn affine_super<const SIZE: usize, const SUBS: usize>(
     for (sub, (x, out)) in subs.zip(quanta.as_chunks_mut::<SIZE>().0).enumerate() {
         let scale = d * f32::from(scales[sub]);
         let min = dmin * f32::from(mins[sub]);
+        // A scale that was rounded to nothing restores nothing: any quanta do, and ggml keeps those that it had.
         if scale != 0.0 {
             affine_requanta(x, scale, min, top, out);
         } else {
@@ -278,6 +282,7 @@ fn q2_k_body<const WEIGHTED: bool>(rows: &[f32], weights: &[f32], out: &mut [u8]
         out,
         #[inline(always)]
         |group, out| {
+            // First the best float scale and minimum of every sub-block, then 4 bits for each, then quanta to those.
             let found = find_affine::<WEIGHTED, 16, 16>(&Q2_K, group);
             let scales =
                 quantize_scales::<WEIGHTED, 16>(Q2_K.scale_top, &found.scale, &found.weight);
@@ -288,6 +293,8 @@ fn q2_k_body<const WEIGHTED: bool>(rows: &[f32], weights: &[f32], out: &mut [u8]
                 let mut low = [0; 16];
                 let mut high = [0; 16];
                 for j in 0..16 {
+                    // Masked again below, for a negative scale has wrapped and reaches into the other nibble, as in
+                    // ggml.
                     bytes[j] = scales[i].quanta[j] | mins[i].quanta[j] << 4;
                     low[j] = bytes[j] & 15;
                     high[j] = bytes[j] >> 4;
@@ -348,6 +355,7 @@ fn q4_k_q5_k_body<const WEIGHTED: bool, const FIVE: bool, const BYTES: usize>(
                     (dmin_value, &mins),
                 );
                 if FIVE {
+                    // Bit 4 of number 32 s + l is bit s of byte l.
                     for l in 0..32 {
                         bytes[16 + l] = (0..8).fold(0, |b, s| b | quanta[32 * s + l] >> 4 << s);
                     }
@@ -399,10 +407,12 @@ fn q3_k_body<const WEIGHTED: bool>(rows: &[f32], weights: &[f32], out: &mut [u8]
                     let xs = subs::<16>(&group.x, 16 * i);
                     let importance = subs::<16>(&group.importance, 16 * i);
                     let (ws, sum) = importance_weights(&xs, &importance, Lanes::splat(means[i]));
+                    // One super-block a step: its sixteen sub-blocks are the lanes.
                     let found = centred(4.0, &xs, &ws);
                     (scale[i], step[i], weight[i]) = (found.scale.0, found.step.0, sum.0);
                 }
             } else {
+                // Four super-blocks in turn, for each move of `descended` waits for a division.
                 let mut quanta = [[Lanes::ZERO; 16]; 4];
                 for first in (0..group.count).step_by(4) {
                     let mut four = [[Lanes::ZERO; 16]; 4];
@@ -419,6 +429,7 @@ fn q3_k_body<const WEIGHTED: bool>(rows: &[f32], weights: &[f32], out: &mut [u8]
             let mut unit = [0.0; LANES];
             let mut codes = [[0; 16]; LANES];
             if WEIGHTED {
+                // The same search as for numbers: scales are numbers around zero too, of six bits.
                 let found = centred(32.0, &transposed(&scale), &transposed(&weight));
                 unit = found.scale.0;
                 for (i, codes) in codes.iter_mut().enumerate() {
@@ -428,6 +439,7 @@ fn q3_k_body<const WEIGHTED: bool>(rows: &[f32], weights: &[f32], out: &mut [u8]
                 for (i, codes) in codes.iter_mut().enumerate() {
                     let max = largest(&scale[i]);
                     if max != 0.0 {
+                        // The one of largest magnitude becomes -32, so `unit` has the other sign than it.
                         let inverse = -32.0 / max;
                         unit[i] = 1.0 / inverse;
                         for (code, scale) in codes.iter_mut().zip(&scale[i]) {
@@ -452,6 +464,7 @@ fn q3_k_body<const WEIGHTED: bool>(rows: &[f32], weights: &[f32], out: &mut [u8]
                         *out = first_quanta(x);
                     }
                 }
+                // Bit 2 of number 32 e + l is bit e of byte l.
                 for l in 0..32 {
                     bytes[l] = (0..8).fold(0, |b, e| b | quanta[32 * e + l] >> 2 << e);
                 }
@@ -476,6 +489,7 @@ fn q6_k_body<const WEIGHTED: bool>(rows: &[f32], weights: &[f32], out: &mut [u8]
         |group, out| {
             for (i, bytes) in out.iter_mut().enumerate() {
                 let xs = subs::<16>(&group.x, 16 * i);
+                // Q6_K alone weighs by the imatrix as it is, without the root of the mean square and x^2.
                 let ws = if WEIGHTED {
                     subs::<16>(&group.importance, 16 * i)
                 } else {
@@ -496,6 +510,7 @@ fn q6_k_body<const WEIGHTED: bool>(rows: &[f32], weights: &[f32], out: &mut [u8]
                 let mut quanta = [0; SUPER];
                 let subs = group.x[i].as_chunks::<16>().0.iter();
                 for (sub, (x, out)) in subs.zip(quanta.as_chunks_mut::<16>().0).enumerate() {
+                    // Not bounded below: none is larger in magnitude than the one that becomes -128.
                     let code = nearest_int(inverse * found.scale.0[sub]).min(127) as i8;
                     bytes[192 + sub] = code as u8;
                     let scale = d_value * f32::from(code);

@@ -121,6 +121,7 @@ pub fn encode<K: Kind, const N: usize>(
         match importance {
             Some(all) => {
                 for ((w, x), m) in flat.iter_mut().zip(xs).zip(&all[b * K::SUB..]) {
+                    // How much a column matters, and how large the number is beside its super-block.
                     *w = m * (variance + x * x).sqrt();
                 }
             }
@@ -134,6 +135,7 @@ pub fn encode<K: Kind, const N: usize>(
             *root = w.sqrt();
         }
         let signs = &mut out.signs[b * K::SUB / 8..][..K::SUB / 8];
+        // From here on magnitudes; a flipped one is negative, and rounds to digit 0.
         take_signs::<K>(xs, sub.weight.as_flattened(), sub.x.as_flattened_mut(), signs);
         let magnitudes = &sub.x.as_flattened()[..K::SUB];
         let max = magnitudes.iter().fold(magnitudes[0], |max, &x| if max > x { max } else { x });
@@ -147,6 +149,8 @@ pub fn encode<K: Kind, const N: usize>(
             out.empty[b] = true;
             continue;
         };
+        // The fit may turn out negative, where flipped numbers prevail: then every sign is turned instead. Of eight
+        // at a time, so that an even number stays even.
         if scale < 0.0 {
             signs.iter_mut().for_each(|s| *s = !*s);
         }
@@ -173,6 +177,7 @@ fn take_signs<K: Kind>(xs: &[f32], weights: &[f32], magnitudes: &mut [f32], sign
             bits |= u8::from(!plus) << i;
         }
         if K::EVEN_SIGNS && bits.count_ones() % 2 == 1 {
+            // A number with the wrong sign is off by 2x: four times this, weighted.
             let cost: [f32; 8] = std::array::from_fn(|i| w[i] * x[i] * x[i]);
             let least = (1..8).fold(0, |least, i| if cost[i] < cost[least] { i } else { least });
             m[least] = -m[least];
@@ -189,6 +194,7 @@ fn search<K: Kind, const N: usize>(isa: Isa, sub: &Sub<N>, max: f32) -> Option<(
     let groups = K::SUB / N;
     let lattice = K::lattice();
     let top = (2 * K::TOP + 1) as f32;
+    // A candidate takes `reach` to the top level: `id = (top + i * STEP) / reach`, i from -REACH to REACH.
     let (start, reach) = if K::PRESEARCH {
         let (x, weight) = (sub.x.as_flattened(), sub.weight.as_flattened());
         let scale = presearch(&x[..K::SUB], &weight[..K::SUB], K::TOP + 2, max);
@@ -218,6 +224,7 @@ fn search<K: Kind, const N: usize>(isa: Isa, sub: &Sub<N>, max: f32) -> Option<(
             }
             for lane in 0..lanes {
                 let (x, w) = (&sub.x[k], &sub.root[k]);
+                // With roots of weights, not weights: so the originals measure neighbours.
                 let near =
                     lattice.nearest(isa, code[k][lane] as u16, x, w, scale[lane], (2.0, 1.0));
                 point[k][lane] = u32::from(near);
@@ -228,6 +235,7 @@ fn search<K: Kind, const N: usize>(isa: Isa, sub: &Sub<N>, max: f32) -> Option<(
             for i in 0..N {
                 let (w, wx) = (sub.weight[k][i], sub.weight[k][i] * sub.x[k][i]);
                 for lane in 0..LANES {
+                    // The code of a point is its digits, so levels are cut out of it and no book is asked.
                     let q = level(point[k][lane], bits * i as u32, (1 << bits) - 1);
                     sumqx[lane] += wx * q;
                     sumq2[lane] += w * q * q;
@@ -333,6 +341,7 @@ fn presearch(x: &[f32], weight: &[f32], top: i32, max: f32) -> f32 {
             let mut slx = sumlx - w * x[i] * old;
             let mut sl2 = suml2 - w * old * old;
             if slx > 0.0 && sl2 > 0.0 {
+                // What the scale that all the others want makes of this number.
                 let level = nearest_int(x[i] * sl2 / slx).min(top);
                 if level != i32::from(l[i]) {
                     slx += w * x[i] * level as f32;

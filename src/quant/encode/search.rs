@@ -1,5 +1,19 @@
 //! The searches for the scale (and minimum) of a block that give the smallest weighted error.
 //!
+//! Least squares, with weights `w`: for given quanta `l` the error `sum w (x - s l)^2` is least where its derivative
+//! by `s` is zero, and what is left is smaller the larger `F` is:
+//!
+//! ```text
+//! s = sum(w x l) / sum(w l l)            F = sum(w x l)^2 / sum(w l l)
+//! with a minimum, x ~ s l + m:           D = sum(w) sum(w l l) - sum(w l)^2
+//! s = (sum(w) sum(w l x) - sum(w x) sum(w l)) / D
+//! m = (sum(w l l) sum(w x) - sum(w l) sum(w l x)) / D
+//! ```
+//!
+//! Quanta that suit a scale cannot be had in one step, for they are whole numbers: so several scales are tried, each
+//! makes its quanta, and these their best scale. `F` is compared by cross products, `a^2 * d > c^2 * b`, as the
+//! originals do; a division would round otherwise.
+//!
 //! Each follows one function of llama.cpp's `ggml-quants.c`, for sixteen blocks at once. A quantum
 //! is kept as the scale that made it, not as a number: whoever needs it computes it once, at the end.
 
@@ -58,6 +72,7 @@ pub fn centred<const N: usize>(n: f32, xs: &[Lanes; N], weights: &[Lanes; N]) ->
     for j in 0..N {
         wx[j] = weights[j] * xs[j];
     }
+    // The number of largest magnitude becomes -n, the end that reaches further.
     let mut step = Lanes::splat(-n) / max;
     let (sumlx, suml2) = centred_sums(n, step, xs, &wx, weights);
     let mut scale = Lanes::ZERO.where_set(suml2.equal(Lanes::ZERO), sumlx / suml2);
@@ -66,14 +81,17 @@ pub fn centred<const N: usize>(n: f32, xs: &[Lanes; N], weights: &[Lanes; N]) ->
         if is == 0 {
             continue;
         }
+        // The largest number is put a little inside or outside of the range; outside it is cut, and others fit better.
         let candidate = Lanes::splat(-(n + 0.1 * is as f32)) / max;
         let (sumlx, suml2) = centred_sums(n, candidate, xs, &wx, weights);
+        // best is sumlx^2 / suml2 of the best so far.
         let better = suml2.above(Lanes::ZERO).and((sumlx * sumlx).above(best * suml2));
         let refitted = sumlx / suml2;
         step = candidate.where_set(better, step);
         scale = refitted.where_set(better, scale);
         best = (refitted * sumlx).where_set(better, best);
     }
+    // What was divided by a maximum of next to nothing is worth nothing.
     let nothing = Lanes::splat(NOTHING).above(magnitude);
     Centred {
         scale: Lanes::ZERO.where_set(nothing, scale),
@@ -160,7 +178,9 @@ pub fn affine<const N: usize>(walk: &Walk, xs: &[Lanes; N], weights: &[Lanes; N]
         sum_w = sum_w + weights[j];
         sum_x = sum_x + weights[j] * xs[j];
     }
+    // A minimum is stored as what is taken off, which has no sign: numbers that are all above zero keep it at 0.
     let mut min = least.at_most(Lanes::ZERO);
+    // All numbers alike, and not above zero, leave no range to divide.
     let flat = most.equal(min);
     let top = Lanes::splat(walk.n);
 
@@ -175,6 +195,7 @@ pub fn affine<const N: usize>(walk: &Walk, xs: &[Lanes; N], weights: &[Lanes; N]
     let mut quanta = [Lanes::ZERO; N];
     for is in 0..=walk.steps {
         let candidate = step_of(walk.first + walk.delta * is as f32 + walk.n, most - min);
+        // The largest `l` before it is bounded: beyond EXACT the quick rounding is wrong.
         let reach = (most - min).magnitude().at_least((least - min).magnitude());
         let wild = (candidate.magnitude() * reach).above(Lanes::splat(EXACT)).any();
         let maker = (candidate, min);
@@ -186,6 +207,7 @@ pub fn affine<const N: usize>(walk: &Walk, xs: &[Lanes; N], weights: &[Lanes; N]
         let determinant = sum_w * sum_l2 - sum_l * sum_l;
         let this_scale = (sum_w * sum_xl - sum_x * sum_l) / determinant;
         let this_min = (sum_l2 * sum_x - sum_l * sum_xl) / determinant;
+        // A minimum above zero cannot be stored: then it is 0, and the scale is fitted without one.
         let positive = this_min.above(Lanes::ZERO);
         let this_scale = (sum_xl / sum_l2).where_set(positive, this_scale);
         let this_min = Lanes::ZERO.where_set(positive, this_min);
@@ -193,6 +215,7 @@ pub fn affine<const N: usize>(walk: &Walk, xs: &[Lanes; N], weights: &[Lanes; N]
         for j in 0..N {
             error = error + error_of(walk, this_scale * quanta[j] + this_min, xs[j], weights[j]);
         }
+        // The determinant is 0 where all quanta are the same: they say nothing of the scale.
         let better = determinant.above(Lanes::ZERO).and(best.above(error));
         step = candidate.where_set(better, step);
         origin = min.where_set(better, origin);
@@ -252,11 +275,14 @@ pub fn descended<const N: usize, const P: usize>(
         for j in 0..N {
             for p in 0..P {
                 let (w, wx, l) = (w[p][j], wx[p][j], quanta[p][j]);
+                // The sums without this number: slx / sl2 is the scale that the others want.
                 let slx = sumlx[p] - wx * l;
                 let sl2 = suml2[p] - w * l * l;
+                // x / s with s = slx / sl2.
                 let new = (blocks[p][j] * sl2 / slx).nearest_int().at_least(low).at_most(high);
                 let new_slx = slx + wx * new;
                 let new_sl2 = sl2 + w * new * new;
+                // It moves where F grows with it: new_slx^2 / new_sl2 > sumlx^2 / suml2.
                 let better = slx
                     .above(Lanes::ZERO)
                     .and(new.equal(l).not())
@@ -299,6 +325,7 @@ pub fn positive<const N: usize>(n: f32, xs: &[Lanes; N], weights: &[Lanes; N]) -
     let top = Lanes::splat(n);
     let mut step = top / max;
     let mut best = Lanes::ZERO;
+    // The first candidate takes the largest number to n; its quanta are bytes, as those that are kept at the end.
     let scale = Lanes::splat(1.0) / step;
     for j in 0..N {
         let difference = xs[j] - scale * as_byte((step * xs[j]).nearest_int());
@@ -332,6 +359,7 @@ pub fn positive<const N: usize>(n: f32, xs: &[Lanes; N], weights: &[Lanes; N]) -
     for _ in 0..5 {
         let mut changed = Mask::NONE;
         for j in 0..N {
+            // As in `descended`, with quanta that begin at zero.
             let (x, w, l) = (xs[j], weights[j], quanta[j]);
             let slx = sumlx - w * x * l;
             let sl2 = suml2 - w * l * l;

@@ -4,6 +4,7 @@ use crate::quant::encode::EncodeRows;
 
 /// One way of making the bytes of a type.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct Recipe {
     /// A name for the command line: `full-range`.
     pub name: &'static str,
