@@ -6,7 +6,6 @@
 
 use std::path::{Path, PathBuf};
 
-pub use crate::bytes::replace::Existing;
 use crate::{
     bytes::Progress,
     change::{self, Plan, convert, quantize, report::Report, upgrade},
@@ -16,10 +15,10 @@ use crate::{
     error::Result,
     model::{Model, Stated},
 };
+pub use crate::{bytes::replace::Existing, check::pair::prove::Proof};
 
 /// What is known of a file before it is opened.
 #[derive(Clone, Debug, Default)]
-#[non_exhaustive]
 pub struct Hints {
     /// Of a model file: its format, how rows are stored, of how many parts it consists, and what it may ask for.
     pub file: OpenOptions,
@@ -55,19 +54,8 @@ pub fn open_with(path: impl AsRef<Path>, hints: &Hints) -> Result<Model> {
     }
 }
 
-/// What is asked of a new file before it gets its name.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Proof {
-    /// That it opens, and is what was planned.
-    #[default]
-    Header,
-    /// That it also writes what its source writes, as far as its types allow.
-    Text,
-}
-
 /// How a job is done.
 #[derive(Clone, Copy, Default)]
-#[non_exhaustive]
 pub struct Writing<'a> {
     /// What becomes of outputs that exist.
     pub existing: Existing,
@@ -75,26 +63,6 @@ pub struct Writing<'a> {
     pub proof: Proof,
     /// Hears how far it is.
     pub progress: Option<&'a dyn Progress>,
-}
-
-impl<'a> Writing<'a> {
-    /// The same, and this becomes of outputs that exist.
-    #[must_use]
-    pub fn existing(self, existing: Existing) -> Self {
-        Self { existing, ..self }
-    }
-
-    /// The same, and this is asked of new files.
-    #[must_use]
-    pub fn proof(self, proof: Proof) -> Self {
-        Self { proof, ..self }
-    }
-
-    /// The same, and this hears how far it is.
-    #[must_use]
-    pub fn progress(self, progress: &'a dyn Progress) -> Self {
-        Self { progress: Some(progress), ..self }
-    }
 }
 
 /// A model, and the plans of what is made of it. The caller's [`Model`] is only borrowed to plan; what the job
@@ -150,7 +118,7 @@ impl Job {
     /// then no output is there.
     pub fn write(&self, how: &Writing) -> Result<Vec<Report>> {
         let progress = how.progress.unwrap_or(&());
-        let proof = proof(&self.model, how.proof == Proof::Text, progress);
+        let proof = proof(&self.model, how.proof, progress);
         let done = change::carry_proved(&self.model, &self.plans, how.existing, progress, &proof)?;
         let report = |(plan, done)| Report::new(&self.model, plan, Some(done));
         Ok(self.plans.iter().zip(&done).map(report).collect())

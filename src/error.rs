@@ -71,6 +71,7 @@ pub enum Error {
 
 /// One broken rule of a format, with its place.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Malformed {
     /// The file concerned.
     pub file: String,

@@ -37,6 +37,10 @@
 //! (but see [`bytes::map::survive_lost_pages`]) and keeps no state of the process but for
 //! [`bytes::replace::INTERRUPTED`], which ends every job with [`error::Error::Interrupted`].
 //!
+//! Options, limits and hints are plain structs with a `Default`: fields come with new versions, so name those that
+//! matter and end with `..Default::default()`. What the library gives back (plans, reports, errors) and every enum that
+//! may grow is `#[non_exhaustive]`.
+//!
 //! What is documented here is meant to be used; modules that are public and not shown are the workshop's, which its
 //! tests reach into, and may change with every version.
 //!

@@ -1,7 +1,7 @@
 //! What an unknown file may ask of us before it is refused.
 
 /// Bounds on counts and sizes that a file states about itself. The defaults hold every published model.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Tensors in one file.
     pub tensors: u64,

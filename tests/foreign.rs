@@ -8,7 +8,7 @@ use regguf::{
     container::{self, OpenOptions, Verdict},
     error::Error,
     format::catalog,
-    model::{Model, Naming, Role, Tensor, TokenKind, Value},
+    model::{FeedForward, Model, Naming, Role, Tensor, TokenKind, Value},
     quant::{QuantType, decode_rows, isa::Isa},
     remedy::Setting,
 };
@@ -307,7 +307,7 @@ fn redpajama_under_the_old_header_is_either() {
     bytes.extend(words.iter().flat_map(|w| w.to_le_bytes()));
     bytes.resize(bytes.len() + 50432 * 4, 0);
     let family = catalog::family("gptneox").unwrap();
-    for role in Role::all(family, 32, false) {
+    for role in Role::all(family, 32, FeedForward::Dense) {
         let name = role.name(Naming::Old).unwrap();
         // As few numbers as rows of whole heads need.
         let numbers = if role.id == "query_key_value" { 3 * 32 } else { 1 };

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use regguf::model::{Naming, Role, Sizes};
+use regguf::model::{FeedForward, Naming, Role, Sizes};
 
 fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("golden")
@@ -61,7 +61,7 @@ fn opens(path: &str, era: &str, kind: &str) -> Result<(), Failed> {
     }
     let naming = if path.ends_with(".gguf") { Naming::Gguf } else { Naming::Old };
     if !model.tensors.is_empty() {
-        let all = Role::all(llama, 2, false)
+        let all = Role::all(llama, 2, FeedForward::Dense)
             .filter(|role| model.tensor(&role.name(naming).unwrap()).is_some());
         assert_eq!((all.count(), model.tensors.len()), (21, 21));
     }

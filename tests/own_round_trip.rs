@@ -14,7 +14,7 @@ use regguf::{
         container::{Container, Skeleton},
         family::{Bias, Family, Kind},
     },
-    model::{Metadata, Model, Naming, Role, Sizes, Tensor, TokenKind, Value, Vocab},
+    model::{FeedForward, Metadata, Model, Naming, Role, Sizes, Tensor, TokenKind, Value, Vocab},
     quant::QuantType,
 };
 
@@ -143,6 +143,7 @@ fn model(family: &'static Family, made: &Made) -> Model {
             (Kind::Float, _) => metadata.set(key, 4.0f32),
             (Kind::Flag, _) => metadata.set(key, Value::Bool(made.flags)),
             (Kind::Whole, None) => {}
+            (kind, _) => panic!("{symbol}: a number of the kind {kind:?}"),
         }
     }
     metadata.remove("tokenizer.ggml.token_type_count");
@@ -157,7 +158,7 @@ fn model(family: &'static Family, made: &Made) -> Model {
     };
     let (mut tensors, mut bytes) = (Vec::new(), Vec::new());
     let mut state = made.seed | 1;
-    for role in Role::all(family, made.layers, false).filter(has) {
+    for role in Role::all(family, made.layers, FeedForward::Dense).filter(has) {
         let Some((name, shape)) = role.name(Naming::Gguf).zip(role.shape(&sizes)) else {
             continue;
         };

@@ -9,7 +9,7 @@ use regguf::{
     change::{self, upgrade},
     container::{self, OpenOptions, TensorHead, stream},
     format::{catalog, container::Container},
-    model::{Array, Kind, Metadata, Naming, Role, Sizes, Value, Vocab},
+    model::{Array, FeedForward, Kind, Metadata, Naming, Role, Sizes, Value, Vocab},
     quant::{QuantType, encode::encoder, isa::Isa, permute::transform},
 };
 
@@ -76,7 +76,7 @@ fn made(container: &Container, size: Size, name: &str, dialect: &str, version: i
     }
     let kept = |name: &str| name.contains("emb.weight") || name.contains("head.weight");
     let layer = |_: &str| layers;
-    let tensors = Role::counted(family, layer, false).filter_map(|role| {
+    let tensors = Role::counted(family, layer, FeedForward::Dense).filter_map(|role| {
         let tensor = role.name(Naming::Old)?;
         let shape = role.shape(&sizes)?;
         let quant = match tensor.as_str() {

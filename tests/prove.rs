@@ -15,7 +15,10 @@ use regguf::{
         quantize::{self, Options},
         upgrade,
     },
-    check::pair::{compare::compare, prove::proof},
+    check::pair::{
+        compare::compare,
+        prove::{Proof, proof},
+    },
     container::{self, OpenOptions},
     model::Model,
 };
@@ -36,7 +39,8 @@ fn every_file_of_a_pass_has_its_verdict() {
     let folder = tempfile::tempdir().unwrap();
     let (model, plans) = quantized(folder.path(), &["copy", "q8_0", "q4_k_m", "q2_k"]);
     let outcomes =
-        carry_proved(&model, &plans, Existing::Keep, &(), &proof(&model, true, &())).unwrap();
+        carry_proved(&model, &plans, Existing::Keep, &(), &proof(&model, Proof::Text, &()))
+            .unwrap();
     let verdicts: Vec<String> = outcomes.into_iter().map(|o| o.verdict.unwrap()).collect();
     assert_eq!(verdicts[0], "proved: identical outputs on 64 positions");
     for verdict in &verdicts[1..] {
@@ -55,7 +59,8 @@ fn a_conversion_is_proved_too() {
     };
     let (model, plans) = convert::plan(source(), &options).unwrap();
     let outcomes =
-        carry_proved(&model, &plans, Existing::Keep, &(), &proof(&model, true, &())).unwrap();
+        carry_proved(&model, &plans, Existing::Keep, &(), &proof(&model, Proof::Text, &()))
+            .unwrap();
     let verdicts: Vec<String> = outcomes.into_iter().map(|o| o.verdict.unwrap()).collect();
     assert!(verdicts[0].contains("identical"), "{verdicts:?}");
     assert!(verdicts[1].contains("mean KL divergence"), "{verdicts:?}");
@@ -89,18 +94,23 @@ fn a_lossless_upgrade_gives_the_same_logits_bit_for_bit() {
         let (model, plan) = upgrade::plan(model, &options).unwrap();
         let lossless = plan.steps.iter().all(|step| step.loss() == Loss::Exact);
         let plans = [plan];
-        let outcome =
-            match carry_proved(&model, &plans, Existing::Keep, &(), &proof(&model, true, &())) {
-                Ok(mut outcomes) => outcomes.remove(0),
-                // June 2023 wrote Q6_K across the rows of 64: the runner multiplies whole rows.
-                Err(error) => {
-                    assert!(
-                        era == "E6k" && error.to_string().contains("output.weight"),
-                        "{name}: {error}"
-                    );
-                    continue;
-                }
-            };
+        let outcome = match carry_proved(
+            &model,
+            &plans,
+            Existing::Keep,
+            &(),
+            &proof(&model, Proof::Text, &()),
+        ) {
+            Ok(mut outcomes) => outcomes.remove(0),
+            // June 2023 wrote Q6_K across the rows of 64: the runner multiplies whole rows.
+            Err(error) => {
+                assert!(
+                    era == "E6k" && error.to_string().contains("output.weight"),
+                    "{name}: {error}"
+                );
+                continue;
+            }
+        };
         let verdict = outcome.verdict.unwrap();
         // Rounding may change nothing, too.
         assert!(!lossless || verdict.contains("identical outputs on 64 "), "{name}: {verdict}");
@@ -127,14 +137,16 @@ fn one_failing_proof_keeps_no_file() {
         let (a, b) = (at("blk.0.ffn_down.weight"), at("blk.1.ffn_down.weight"));
         assert!(matches!(steps[a].act, Act::Recode { .. }));
         (steps[a].source, steps[b].source) = (steps[b].source, steps[a].source);
-        let error = carry_proved(&model, &plans, Existing::Keep, &(), &proof(&model, true, &()))
-            .unwrap_err();
+        let error =
+            carry_proved(&model, &plans, Existing::Keep, &(), &proof(&model, Proof::Text, &()))
+                .unwrap_err();
         let said = error.to_string();
         assert!(said.contains("the proof failed") && said.contains("is explained"), "{said}");
         assert_eq!(error.exit_code(), 4);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
         assert!(
-            carry_proved(&model, &plans, Existing::Keep, &(), &proof(&model, false, &())).is_ok()
+            carry_proved(&model, &plans, Existing::Keep, &(), &proof(&model, Proof::Header, &()))
+                .is_ok()
         );
     }
 }

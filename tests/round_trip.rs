@@ -7,7 +7,7 @@ use regguf::{
     bytes::Input,
     container::{self, Layout, OpenOptions, TensorHead, detect, keyed, stream},
     format::{catalog, container::Skeleton},
-    model::{Array, Kind, Metadata, Model, Naming, Role, Sizes, Value, Vocab},
+    model::{Array, FeedForward, Kind, Metadata, Model, Naming, Role, Sizes, Value, Vocab},
     quant::QuantType,
 };
 
@@ -190,7 +190,9 @@ fn model(id: &'static str) -> impl Strategy<Value = Model> {
                 extra.into_iter().for_each(|(key, value)| metadata.set(key, value));
                 model.metadata = metadata;
             }
-            for (role, pick) in Role::all(llama, layers, false).zip(pick.into_iter().cycle()) {
+            for (role, pick) in
+                Role::all(llama, layers, FeedForward::Dense).zip(pick.into_iter().cycle())
+            {
                 let shape = role.shape(&sizes).unwrap();
                 let rows: u64 = shape.iter().rev().skip(1).product();
                 let fits = |q: &QuantType| rows.is_multiple_of(q.row_group() as u64);

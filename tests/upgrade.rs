@@ -105,6 +105,7 @@ fn every_golden_file_becomes_a_gguf_with_the_weights_it_had() {
                     }
                 }
                 Loss::Recoded => {}
+                loss => panic!("{at}: {loss:?}"),
             }
         }
     }

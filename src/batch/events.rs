@@ -6,6 +6,7 @@ use serde::Serialize;
 /// One thing that happened; as JSON, one object a line, told apart by `event`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Event<'a> {
     /// The batch begins.
     Planned {
@@ -81,6 +82,7 @@ pub enum Event<'a> {
 
 /// One output, made.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Made {
     /// Its path.
     pub path: String,

@@ -20,6 +20,7 @@ use crate::limits::Limits;
 /// What a model consists of on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Kind {
     /// One file.
     File,
@@ -39,6 +40,7 @@ pub enum Kind {
 
 /// One model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Found {
     /// What to open: the file, the first part, the folder.
     pub path: PathBuf,
@@ -66,12 +68,21 @@ impl Found {
     }
 }
 
-/// Finds the models below each of `roots`, a folder or a file, in the order of their names; with
-/// `outputs` also those that a batch made from others of them.
+/// What becomes of models that a batch made from others of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Outputs {
+    /// They are passed over: nobody converts a file because its own conversion lies beside it.
+    PassedOver,
+    /// They are models like any other, to be verified.
+    Found,
+}
+
+/// Finds the models below each of `roots`, a folder or a file, in the order of their names.
 ///
 /// # Errors
 /// Where a root is not there or a folder cannot be listed.
-pub fn find(roots: &[PathBuf], outputs: bool) -> Result<Vec<Found>> {
+pub fn find(roots: &[PathBuf], outputs: Outputs, limits: &Limits) -> Result<Vec<Found>> {
     let (mut found, mut seen) = (Vec::new(), BTreeSet::new());
     for root in roots {
         let mut folders: BTreeMap<PathBuf, Vec<PathBuf>> = BTreeMap::new();
@@ -84,8 +95,10 @@ pub fn find(roots: &[PathBuf], outputs: bool) -> Result<Vec<Found>> {
             folders.entry(folder).or_default().push(path);
         }
         for (folder, files) in &folders {
-            let look = |path: &Path| look(path).filter(|_| outputs || !is_output(path, root));
-            for (kind, path, files) in in_folder(folder, files, look) {
+            let look = |path: &Path| {
+                look(path).filter(|_| outputs == Outputs::Found || !is_output(path, root))
+            };
+            for (kind, path, files) in in_folder(folder, files, look, limits) {
                 let place = fs::canonicalize(&path).unwrap_or_else(|_| path.clone());
                 if seen.insert(place) {
                     found.push(describe(root, kind, path, files));
@@ -114,6 +127,7 @@ fn in_folder(
     folder: &Path,
     files: &[PathBuf],
     look: impl Fn(&Path) -> Option<Looks>,
+    limits: &Limits,
 ) -> Vec<(Kind, PathBuf, Vec<PathBuf>)> {
     let mut found = Vec::new();
     let mut used: BTreeSet<&Path> = BTreeSet::new();
@@ -129,9 +143,7 @@ fn in_folder(
         }
         let kind = match look(path) {
             None | Some(Looks::Unfinished) => continue,
-            Some(Looks::Weights)
-                if adapter::is_adapter(path, &Limits::DEFAULT).unwrap_or(false) =>
-            {
+            Some(Looks::Weights) if adapter::is_adapter(path, limits).unwrap_or(false) => {
                 Some(Kind::Adapter)
             }
             Some(Looks::Weights) => Some(Kind::Weights),
@@ -253,7 +265,8 @@ mod tests {
         write("made.gguf.receipt.json", b"{}");
         write("notes.txt", b"GGML is a format");
         write(".hidden/x.gguf", b"GGUF....");
-        let found = find(&[folder.path().to_path_buf()], false).expect("listable");
+        let found = find(&[folder.path().to_path_buf()], Outputs::PassedOver, &Limits::DEFAULT)
+            .expect("listable");
         let shown: Vec<(&str, Kind, usize)> =
             found.iter().map(|f| (f.name.as_str(), f.kind, f.files.len())).collect();
         assert_eq!(
@@ -267,7 +280,15 @@ mod tests {
             ]
         );
         let roots = [folder.path().to_path_buf(), folder.path().join("7B")];
-        assert_eq!(find(&roots, false).expect("listable").len(), 5, "overlapping roots");
-        assert_eq!(find(&roots, true).expect("listable").len(), 6, "outputs as well");
+        assert_eq!(
+            find(&roots, Outputs::PassedOver, &Limits::DEFAULT).expect("listable").len(),
+            5,
+            "overlapping roots"
+        );
+        assert_eq!(
+            find(&roots, Outputs::Found, &Limits::DEFAULT).expect("listable").len(),
+            6,
+            "outputs as well"
+        );
     }
 }

@@ -11,6 +11,7 @@ use crate::remedy::Note;
 pub const MOVED_PER_SECOND: f64 = 400e6;
 /// What is to be done with one model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Job {
     /// The model.
     pub model: Found,
@@ -30,6 +31,7 @@ pub struct Job {
 
 /// One file to be written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Output {
     /// Where.
     pub path: PathBuf,

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::find::{Found, Kind, find};
+use super::find::{Found, Kind, Outputs, find};
 use super::job::{Job, MOVED_PER_SECOND, Output};
 use super::join;
 use super::receipt::TOOL;
@@ -25,6 +25,7 @@ const ENCODED_PER_SECOND: f64 = 40e6;
 
 /// A whole batch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct BatchPlan {
     /// The version of this structure.
     pub schema_version: u32,
@@ -50,8 +51,10 @@ impl BatchPlan {
             let jobs = join::jobs(roots)?;
             return Ok(Self { schema_version: 1, tool: TOOL.to_owned(), task, settings, jobs });
         }
-        let found =
-            find(roots, task == Task::Verify)?.into_iter().filter(|model| task.takes(model.kind));
+        let outputs = if task == Task::Verify { Outputs::Found } else { Outputs::PassedOver };
+        let found = find(roots, outputs, &settings.limits)?
+            .into_iter()
+            .filter(|model| task.takes(model.kind));
         let mut found: Vec<Found> = found.collect();
         if task == Task::Merge {
             let base = settings.base()?;

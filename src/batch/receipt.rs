@@ -32,6 +32,7 @@ pub const TOOL: &str = concat!("regguf ", env!("CARGO_PKG_VERSION"));
 /// How far the work was when the receipt was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum State {
     /// The output may have its name already, or not.
     Started,
@@ -41,6 +42,7 @@ pub enum State {
 
 /// One file as it was.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct FileState {
     /// Its name, relative to the folder that the batch was given.
     pub name: String,
@@ -54,6 +56,7 @@ pub struct FileState {
 
 /// What was made from what, and how.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Receipt {
     /// The version of this structure.
     pub schema_version: u32,
@@ -79,6 +82,7 @@ pub struct Receipt {
 
 /// What is to be made: everything that decides whether an output is there already.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Work<'a> {
     /// The task, as `quantize`.
     pub task: &'a str,
@@ -94,6 +98,7 @@ pub struct Work<'a> {
 
 /// What can be said of an output before working on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Standing {
     /// It is there, whole, and made from these inputs with these options.
     Proved,

@@ -50,6 +50,14 @@ pub struct Limits {
     pub threads: usize,
 }
 
+impl Default for Limits {
+    /// One job at a time in 2 GB, which stops at the first failure and replaces nothing.
+    fn default() -> Self {
+        let (memory, existing) = (2_000_000_000, Existing::Keep);
+        Limits { jobs: 1, memory, min_free: 0, keep_going: false, existing, threads: 1 }
+    }
+}
+
 /// What became of a batch.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[non_exhaustive]

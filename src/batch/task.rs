@@ -21,6 +21,7 @@ use crate::remedy::{Call, Note, Remedy, Setting};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "command", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Task {
     /// Bring old files to today's GGUF, same quant types.
     Upgrade,
@@ -65,6 +66,9 @@ pub struct Settings {
     /// What the person says of every model beside what its file says.
     #[serde(default)]
     pub stated: Stated,
+    /// What files may ask for; a plan that is kept says nothing of it.
+    #[serde(skip)]
+    pub limits: Limits,
 }
 
 impl Settings {
@@ -118,14 +122,14 @@ impl Settings {
     fn convert(&self, found: &Found) -> Result<(Model, Vec<Plan>)> {
         let model = match found.kind {
             Kind::Checkpoint => self.checkpoint(&found.path)?,
-            _ => open_model(Task::Convert, found)?,
+            _ => self.model(Task::Convert, found)?,
         };
         self.converted(model, found)
     }
 
     /// Plans the merging of an adapter into the base as `regguf convert --lora` does.
     fn merge(&self, found: &Found) -> Result<(Model, Vec<Plan>)> {
-        let adapter = open_model(Task::Merge, found)?;
+        let adapter = self.model(Task::Merge, found)?;
         let mut model = self.base()?;
         adapter::add(&mut model, adapter, 1.0, self.stated.rows)?;
         self.converted(model, found)
@@ -139,12 +143,14 @@ impl Settings {
         let path = self.stated.base.as_deref().unwrap_or(Path::new(""));
         match checkpoint::is_checkpoint(path)? {
             true => self.checkpoint(path),
-            false => adapter::base(path),
+            false => adapter::base(path, &self.limits),
         }
     }
 
     fn checkpoint(&self, path: &Path) -> Result<Model> {
-        let model = checkpoint::open(path, &checkpoint::Options::of(&self.stated))?;
+        let limits = self.limits;
+        let options = checkpoint::Options { limits, ..checkpoint::Options::of(&self.stated) };
+        let model = checkpoint::open(path, &options)?;
         if model.vocab.is_empty() && self.stated.vocab.is_none() {
             let what = format!("{}: no tokenizer.model or tokenizer.json", path.display());
             return Err(Error::refused(what, "put the model's tokenizer beside its weights"));
@@ -168,15 +174,16 @@ impl Settings {
 
     fn importance(&self, found: &Found) -> Result<Importance> {
         let file = self.imatrix_of(found)?;
-        Ok(file
-            .map(|file| Importance::read(&file, &Limits::DEFAULT))
-            .transpose()?
-            .unwrap_or_default())
+        Ok(file.map(|file| Importance::read(&file, &self.limits)).transpose()?.unwrap_or_default())
     }
 
     fn fallback_type(&self) -> Result<Option<TypeName>> {
         let Some(word) = &self.fallback_type else { return Ok(None) };
         mix::fallback_type(word).map(Some).map_err(Error::usage)
+    }
+
+    fn model(&self, task: Task, found: &Found) -> Result<Model> {
+        open_model(task, found, self.limits)
     }
 
     fn file_types(&self) -> Result<Vec<FileType>> {
@@ -186,7 +193,7 @@ impl Settings {
 
 /// Opens a model, or an adapter for a task that takes adapters. Files that are read like models and are none are
 /// passed over, with the reason.
-fn open_model(task: Task, found: &Found) -> Result<Model> {
+fn open_model(task: Task, found: &Found, limits: Limits) -> Result<Model> {
     let takes_adapters = matches!(task, Task::Upgrade | Task::Merge);
     let adapter = || {
         ("is a LoRA adapter, not a model", Call::Batch.on("upgrade").to("bring an old one forward"))
@@ -197,7 +204,7 @@ fn open_model(task: Task, found: &Found) -> Result<Model> {
     if found.kind == Kind::Adapter && !takes_adapters {
         return passed_over(adapter());
     }
-    let model = adapter::open(&found.path, &OpenOptions::default())?;
+    let model = adapter::open(&found.path, &OpenOptions { limits, ..OpenOptions::default() })?;
     passed_over(match Content::of(&model) {
         _ if lora::is_foreign(&model) && takes_adapters => return Ok(model),
         Content::Adapter if task == Task::Merge => return Ok(model),
@@ -257,7 +264,7 @@ impl Task {
         if self == Self::Convert || found.kind == Kind::Checkpoint {
             return settings.convert(found).map(Some);
         }
-        let model = open_model(self, found)?;
+        let model = settings.model(self, found)?;
         if settings.types.is_empty() {
             let (model, mut plan) = upgrade::plan(model, &settings.upgrade())?;
             // Nobody reads what is told of each of a thousand models.

@@ -37,19 +37,13 @@ const LARGE: u64 = 32 << 20;
 
 /// What becomes of an output that exists.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Existing {
     /// It is left, and that is an error.
     #[default]
     Keep,
     /// It is replaced once the new file is whole; an input never is.
     Replace,
-}
-
-impl Existing {
-    /// It is replaced where that is asked for.
-    pub fn replaced(asked: bool) -> Existing {
-        if asked { Existing::Replace } else { Existing::Keep }
-    }
 }
 
 /// A file being written under a temporary name.

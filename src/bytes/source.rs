@@ -6,6 +6,16 @@ use super::Input;
 use crate::error::{Error, Malformed, Result};
 use crate::remedy::Remedy;
 
+/// Which byte of a number comes first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ByteOrder {
+    /// The lowest, as on nearly every machine.
+    #[default]
+    Little,
+    /// The highest.
+    Big,
+}
+
 /// Reads small fields of an [`Input`] through a window, naming each for errors.
 ///
 /// There is no cursor: offsets are values. Not for bulk data, which goes through [`Input::read_at`].
@@ -13,7 +23,7 @@ use crate::remedy::Remedy;
 pub struct Source<'a> {
     input: &'a Input,
     format: String,
-    big_endian: bool,
+    order: ByteOrder,
     window: RefCell<Window>,
 }
 
@@ -33,13 +43,13 @@ impl<'a> Source<'a> {
     /// A reader of `input` by the rules of the format named `format`.
     pub fn new(input: &'a Input, format: impl Into<String>) -> Source<'a> {
         let window = RefCell::new(Window::default());
-        Source { input, format: format.into(), big_endian: false, window }
+        Source { input, format: format.into(), order: ByteOrder::Little, window }
     }
 
-    /// The same reader, taking every number as big-endian.
-    pub fn big_endian(mut self, yes: bool) -> Source<'a> {
-        self.big_endian = yes;
-        self
+    /// The same reader, taking every number in this order of bytes.
+    #[must_use]
+    pub fn ordered(self, order: ByteOrder) -> Source<'a> {
+        Source { order, ..self }
     }
 
     /// The input behind it.
@@ -122,7 +132,7 @@ impl<'a> Source<'a> {
             out.copy_from_slice(bytes);
             out
         })?;
-        if self.big_endian {
+        if self.order == ByteOrder::Big {
             out.reverse();
         }
         Ok(out)

@@ -14,6 +14,7 @@ use crc32fast::Hasher;
 
 /// A stretch of a file whose CRC-32 the file states.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Sum {
     /// What errors call it.
     pub name: String,

@@ -9,6 +9,7 @@ use crate::{
     container::{self, OpenOptions},
     error::{Error, Result},
     format::catalog,
+    limits::Limits,
     model::{Model, Stated, adapter::Adapter, loader::Content, lora, rows::Standing, sum},
     remedy::Setting,
 };
@@ -22,7 +23,7 @@ pub(super) fn plan(model: Model, plan: Plan, stated: &Stated) -> Result<(Model, 
             Setting::Target.of("gguf-v3").to("write GGUF, which does"),
         ));
     }
-    let base = stated.base.as_deref().map(base).transpose()?;
+    let base = stated.base.as_deref().map(|path| base(path, &model.limits)).transpose()?;
     let name = keys::name_of(&model);
     let (mut model, assumed) = lora::in_gguf_terms(model, base.as_ref(), stated.rows)?;
     let adapter = Adapter::of(&model)?;
@@ -40,7 +41,7 @@ pub(super) fn plan(model: Model, plan: Plan, stated: &Stated) -> Result<(Model, 
 pub(super) fn of_today(model: &Model, base: Option<&Path>) -> Error {
     let read = || {
         let adapter = Adapter::of(model)?;
-        base.map(|path| adapter.fits(&self::base(path)?)).transpose()
+        base.map(|path| adapter.fits(&self::base(path, &model.limits)?)).transpose()
     };
     if let Err(error) = read() {
         return error;
@@ -76,10 +77,11 @@ pub fn add(model: &mut Model, read: Model, times: f32, rows: Option<Standing>) -
 ///
 /// # Errors
 /// Where it cannot be opened or is no model.
-pub fn base(path: &Path) -> Result<Model> {
+pub fn base(path: &Path, limits: &Limits) -> Result<Model> {
+    let limits = *limits;
     let model = match checkpoint::is_checkpoint(path)? {
-        true => checkpoint::open(path, &checkpoint::Options::default())?,
-        false => container::open(path, &OpenOptions::default())?,
+        true => checkpoint::open(path, &checkpoint::Options { limits, ..Default::default() })?,
+        false => container::open(path, &OpenOptions { limits, ..OpenOptions::default() })?,
     };
     match Content::of(&model).other() {
         None => Ok(model),

@@ -234,7 +234,7 @@ fn output(plan: &Plan, encoding: &str, options: &Options, as_in_2023: bool) -> P
         // Older files state no name; their programs called them so.
         false => format!("{}.bin", ggml_model(encoding)),
     };
-    place(options.output.as_deref(), options.types.len() > 1, &options.folder, &name)
+    place(options.output.as_deref(), options.types.len(), &options.folder, &name)
 }
 
 /// Where the outputs of `input` go by default: into it, if it is a folder, else beside it.

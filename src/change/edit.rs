@@ -9,6 +9,7 @@ mod rules;
 mod value;
 
 pub use place::{Patch, plans};
+pub use rules::Demands;
 pub use value::Form;
 
 use crate::{
@@ -19,6 +20,7 @@ use crate::{
 
 /// One thing to do to metadata.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Edit {
     /// Give a key a value: the text in this form, or where none is named in the one that the key has.
     Set {
@@ -58,6 +60,7 @@ pub enum Edit {
 
 /// A token as a person names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Token {
     /// By its number.
     Id(u32),
@@ -67,6 +70,7 @@ pub enum Token {
 
 /// How a key differs: its value before and after, where it has one.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Difference {
     /// The key.
     pub key: String,

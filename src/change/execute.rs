@@ -25,6 +25,7 @@ use crate::{
     },
     container::{self, OpenOptions, Verdict, tail},
     error::{Error, Result},
+    limits::Limits,
     model::{Model, Tensor, loader, sum::Room},
     quant::{QuantType, isa::Isa, loss::ScaleLoss, product::high},
     remedy::Setting,
@@ -181,7 +182,7 @@ pub fn carry_with(model: &Model, plans: &[Plan], how: &Writing) -> Result<Vec<Ou
     for ((plan, out), outcome) in plans.iter().zip(&outputs).zip(&mut outcomes) {
         out.finish()?;
         if !plan.is_part {
-            let written = check_written(plan, out, plans.len())?;
+            let written = check_written(plan, out, plans.len(), model.limits)?;
             // Shards are no models by themselves.
             if written.metadata.get("split.count").is_none() {
                 outcome.refused = loader::objections(&written);
@@ -424,22 +425,24 @@ fn check_scales(plan: &Plan, tensor: &Tensor, to: QuantType, scales: &ScaleLoss)
 }
 
 /// Opens the finished file and compares it with the plan before it gets its name.
-fn check_written(plan: &Plan, out: &Replace, files: usize) -> Result<Model> {
+fn check_written(plan: &Plan, out: &Replace, files: usize, limits: Limits) -> Result<Model> {
     let wrong = |what: String| {
         let what =
             format!("{}: the file would not be what was asked for: {what}", plan.output.display());
         Error::unsupported(what, "it was not kept")
     };
+    // Whoever was trusted with the source reads what became of it by the same bounds.
+    let bounded = OpenOptions { limits, ..OpenOptions::default() };
     let options = OpenOptions {
         format: Some(plan.target.id().to_owned()),
         read_as: plan.steps.iter().map(|step| step.quant).collect(),
-        ..OpenOptions::default()
+        ..bounded.clone()
     };
     // This file alone: as a shard it would ask for the others, which have no names yet.
     let written = Input::look(out.temp_path())?;
     let found = container::open_alone(&written, &options)?;
     // Whoever opens it next is not told what it is.
-    let untold = container::detect(&written, &OpenOptions::default())?;
+    let untold = container::detect(&written, &bounded)?;
     // Without tensors nothing tells the families of an older container apart.
     let is_either = matches!(untold.verdict, Verdict::Either(..)) && found.tensors.is_empty();
     if is_either || matches!(untold.verdict, Verdict::Unknown(_)) {

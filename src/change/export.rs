@@ -26,7 +26,6 @@ use crate::{
     },
     error::{Error, Result},
     format::family::{Bias, Cut, Numbers},
-    limits::Limits,
     model::{Hyper, Model, Naming, Order, Role, Scaling, Stated, Vocab, loader::Content, rows},
     quant::{
         QuantType, decode_rows,
@@ -97,7 +96,7 @@ pub fn plan(model: Model, folder: PathBuf, dtype: &str, stated: &Stated) -> Resu
         model.metadata = plan.metadata;
         model.vocab = Vocab::from_metadata(&model.metadata);
     } else if let Some(path) = &stated.vocab {
-        model.vocab = given::read(path, &options.limits)?;
+        model.vocab = given::read(path, &model.limits)?;
     }
     let mut notes = plan.notes;
     model.check_decodable()?;
@@ -321,7 +320,7 @@ impl Export {
             self.carry(weight, first, rows, &out, progress)
         })?;
         self.model.files.iter().try_for_each(Input::check_read)?;
-        let written = checkpoint::weights(out.temp_path(), &Limits::DEFAULT)?;
+        let written = checkpoint::weights(out.temp_path(), &self.model.limits)?;
         if written.tensors.len() != self.tensors {
             let what = format!("{}: does not hold what was written", self.target().display());
             return Err(Error::unsupported(what, "it was not kept"));

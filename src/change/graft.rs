@@ -46,7 +46,8 @@ impl Graft {
         }
         let mut others = Vec::new();
         for (path, pattern) in &self.take {
-            let other = container::open(path, &OpenOptions::default())?;
+            let limits = model.limits;
+            let other = container::open(path, &OpenOptions { limits, ..OpenOptions::default() })?;
             take(model, &other, pattern, notes)?;
             others.push(other);
         }

@@ -5,10 +5,12 @@ use std::path::{self, Path, PathBuf};
 use super::choose::ftype::FileType;
 
 /// The output of a call that was told `named`: that file; `name` in that folder, if it is one, if it is
-/// written as one (`out/`) or has to take `several`; `name` in `folder` where nothing was named.
-pub fn place(named: Option<&Path>, several: bool, folder: &Path, name: &str) -> PathBuf {
+/// written as one (`out/`) or is for several, of the call's `count`; `name` in `folder` where nothing was named.
+pub fn place(named: Option<&Path>, count: usize, folder: &Path, name: &str) -> PathBuf {
     match named {
-        Some(named) if several || named.is_dir() || is_written_as_folder(named) => named.join(name),
+        Some(named) if count > 1 || named.is_dir() || is_written_as_folder(named) => {
+            named.join(name)
+        }
         Some(named) => named.to_owned(),
         None => folder.join(name),
     }

@@ -12,6 +12,7 @@ use crate::{
     },
     container::{self, OpenOptions},
     error::{Error, Result},
+    limits::Limits,
 };
 
 /// Bytes that are copied at a time.
@@ -26,6 +27,8 @@ pub struct Pieces {
     pub output: PathBuf,
     /// All of them, one behind the other.
     whole: Input,
+    /// How what they make is opened.
+    options: OpenOptions,
 }
 
 impl Pieces {
@@ -34,13 +37,14 @@ impl Pieces {
     ///
     /// # Errors
     /// Where a piece is missing or cannot be opened.
-    pub fn of(path: &Path, output: Option<&Path>) -> Result<Option<Pieces>> {
+    pub fn of(path: &Path, output: Option<&Path>, limits: Limits) -> Result<Option<Pieces>> {
         let Some((name, paths)) = container::pieces::all(path)? else { return Ok(None) };
         let inputs = paths.iter().map(Input::open).collect::<Result<Vec<Input>>>()?;
         let folder = path.parent().unwrap_or(Path::new(""));
-        let output = place(output, false, folder, &name);
+        let output = place(output, 1, folder, &name);
         let whole = Input::joined(folder.join(&name), &inputs);
-        Ok(Some(Pieces { inputs, output, whole }))
+        let options = OpenOptions { limits, ..OpenOptions::default() };
+        Ok(Some(Pieces { inputs, output, whole, options }))
     }
 
     /// How many bytes they have together.
@@ -58,7 +62,7 @@ impl Pieces {
     /// # Errors
     /// Where they are none, as where one is cut short or they are of two files.
     pub fn check(&self) -> Result<()> {
-        container::open_alone(&self.whole, &OpenOptions::default()).map(drop).map_err(|error| {
+        container::open_alone(&self.whole, &self.options).map(drop).map_err(|error| {
             let what = format!("the pieces together are no whole model: {error}");
             Error::refused(what, "get the piece that is wrong once more")
         })
@@ -83,7 +87,7 @@ impl Pieces {
             progress.advance(step);
         }
         self.inputs.iter().try_for_each(Input::check_unchanged)?;
-        container::open_alone(&Input::look(out.temp_path())?, &OpenOptions::default())?;
+        container::open_alone(&Input::look(out.temp_path())?, &self.options)?;
         out.commit()
     }
 }

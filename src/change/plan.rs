@@ -34,6 +34,7 @@ use crate::{
 /// # }
 /// ```
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Plan {
     /// Where it will stand.
     pub output: PathBuf,
@@ -69,6 +70,7 @@ pub struct Plan {
 
 /// One tensor of the output.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Step {
     /// Index of its source in the model's tensors.
     pub source: usize,
@@ -88,6 +90,7 @@ pub struct Step {
 
 /// How the rows of one tensor are made from those of its source.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Act {
     /// The same bytes.
     Copy,
@@ -104,6 +107,7 @@ pub enum Act {
 
 /// What a step loses, as far as it is known before reading; the least first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Loss {
     /// Every weight decodes to the same f32.
     Exact,

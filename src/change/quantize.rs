@@ -571,7 +571,6 @@ fn short(text: &str) -> Vec<u8> {
 
 /// Where an output goes: as asked for, in the folder asked for, or beside the input; named after it.
 fn output(input: &Path, options: &Options, plan: &Plan, kind: &str) -> PathBuf {
-    let (named, several) = (options.output.as_deref(), options.types.len() > 1);
     let folder = input.parent().unwrap_or(Path::new(""));
     let stem = stem_of_model(input);
     let ending = input.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
@@ -583,5 +582,6 @@ fn output(input: &Path, options: &Options, plan: &Plan, kind: &str) -> PathBuf {
         _ => named_for(&stem, kind),
     };
     let ending = if plan.target.is_keyed() { "gguf" } else { "bin" };
-    place(named, several, folder, &format!("{name}.{ending}"))
+    let (named, count) = (options.output.as_deref(), options.types.len());
+    place(named, count, folder, &format!("{name}.{ending}"))
 }

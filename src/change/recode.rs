@@ -220,6 +220,7 @@ fn odd(tensor: &Tensor, row: u64, column: usize, value: f32, why: &str) -> Error
 
 /// Sums over weights before and after.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct Distance {
     /// Weights compared.
     pub weights: u64,

@@ -23,13 +23,6 @@ pub enum Detail {
     Tensors,
 }
 
-impl Detail {
-    /// Every tensor where that is asked for.
-    pub fn of_each(asked: bool) -> Detail {
-        if asked { Detail::Tensors } else { Detail::Kinds }
-    }
-}
-
 /// A plan in words and figures, with its outcome once there is one.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]

@@ -18,6 +18,7 @@ use crate::{
 
 /// Where a new shard begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Most {
     /// After N tensors.
     Tensors(u64),
@@ -36,6 +37,13 @@ pub struct Options {
     pub bare_first: bool,
 }
 
+impl Default for Options {
+    /// As llama-gguf-split does it: 128 tensors a shard, beside the input.
+    fn default() -> Self {
+        Options { output: None, most: Most::Tensors(128), bare_first: false }
+    }
+}
+
 /// The plans of the shards of `model`.
 ///
 /// # Errors
@@ -48,7 +56,7 @@ pub fn split(model: &Model, options: &Options) -> Result<Vec<Plan>> {
     let as_folder = named.is_some_and(|out| out.is_dir() || is_written_as_folder(out));
     let prefix = match named.filter(|_| !as_folder) {
         Some(prefix) => prefix.to_owned(),
-        None => place(named, false, folder(&whole), &stem(&whole)),
+        None => place(named, 1, folder(&whole), &stem(&whole)),
     };
     let prefix = prefix.display().to_string();
     let prefix = prefix.strip_suffix(".gguf").unwrap_or(&prefix);
@@ -120,7 +128,7 @@ pub fn join(model: &Model, output: Option<&Path>) -> Result<Plan> {
         steps: Step::all(model).collect(),
         notes: model.notes.clone(),
         keep_nan: true,
-        ..Plan::new(place(output, false, folder(&first), &name), target)
+        ..Plan::new(place(output, 1, folder(&first), &name), target)
     };
     plan.lay_out()?;
     Ok(plan)

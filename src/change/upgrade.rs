@@ -20,7 +20,6 @@ use crate::{
     checkpoint::tokenizer::given,
     error::{Error, Result},
     format::family::Family,
-    limits::Limits,
     model::{Model, Naming, Role, Sizes, Stated, Tensor, Vocab, loader::Content, lora},
     quant::{
         QuantType,
@@ -43,8 +42,6 @@ pub struct Options {
     pub exact: bool,
     /// What the person says of the model beside what its file says.
     pub stated: Stated,
-    /// What files that are named beside the model's may ask for.
-    pub limits: Limits,
     /// Take the nearest f16 for scales outside its range.
     pub clamp_scales: bool,
     /// Write infinite and NaN weights as they are, instead of refusing.
@@ -111,7 +108,7 @@ pub fn plan(model: Model, options: &Options) -> Result<(Model, Plan)> {
         ..Plan::new(output, target)
     };
     let given = options.stated.vocab.as_deref();
-    let given = given.map(|path| given::read(path, &options.limits)).transpose()?;
+    let given = given.map(|path| given::read(path, &model.limits)).transpose()?;
     match (from_gguf, target.is_keyed()) {
         (true, true) => keys::modernise(&model, &mut plan, &options.stated, given.as_ref())?,
         (false, true) => {
@@ -331,7 +328,7 @@ fn output(model: &Model, target: Target, named: Option<&Path>) -> PathBuf {
     let stem = stem_of_model(&input);
     let ending = if target.is_keyed() { "gguf" } else { "bin" };
     let folder = input.parent().unwrap_or(Path::new(""));
-    let at = |name: String| place(named, false, folder, &name);
+    let at = |name: String| place(named, 1, folder, &name);
     let plain = at(format!("{stem}.{ending}"));
     match model.files.iter().any(|file| file.path() == plain) {
         true => at(format!("{stem}-upgraded.{ending}")),

@@ -10,7 +10,10 @@ use crate::{
     bytes::Input,
     error::{Error, Result},
     format::catalog,
-    model::{Hyper, Join, Metadata, Model, Naming, Order, Piece, Role, Scaling, Tensor, Value},
+    model::{
+        FeedForward, Hyper, Join, Metadata, Model, Naming, Order, Piece, Role, Scaling, Tensor,
+        Value,
+    },
     quant::QuantType,
     remedy::{Notes, Setting},
 };
@@ -156,7 +159,6 @@ impl Draft {
         }
         metadata.set("general.quantization_version", 2u32);
         Ok(Model {
-            records: crate::model::Vocab::default(),
             format: self.format.to_owned(),
             family: hyper.family.family.name.clone(),
             files: self.files,
@@ -164,8 +166,8 @@ impl Draft {
             metadata,
             vocab: read.vocab,
             tensors,
-            tails: Vec::new(),
             notes: self.notes,
+            ..Model::default()
         })
     }
 
@@ -173,7 +175,7 @@ impl Draft {
     fn check(&mut self, parts: &[Part], hyper: &Hyper, naming: Naming) -> Result<()> {
         let layers = hyper.sizes.get("n_layer").unwrap_or(0);
         let counted = |symbol: &str| hyper.sizes.get(symbol).unwrap_or(0);
-        for role in Role::counted(hyper.family, counted, experts_of(hyper).is_some()) {
+        for role in Role::counted(hyper.family, counted, FeedForward::of(&hyper.sizes)) {
             let wanted = role.shape(&hyper.sizes).unwrap_or_default();
             let whole = || cut::whole_of(hyper.family, &role).filter(|_| naming == Naming::Hf);
             let name = || whole().or_else(|| role.name(naming)).unwrap_or_default();

@@ -91,11 +91,11 @@ pub fn open(path: &Path, options: &Options) -> Result<Model> {
     }
     let names = || shards.iter().flatten().map(|t| t.name.as_str());
     let is_meta = names().any(|n| role(n).is_some_and(|r| r.layer.is_some()));
-    if is_meta {
-        meta::open(draft, &shards, options)
-    } else {
-        huggingface::open(draft, shards, options)
-    }
+    let model = match is_meta {
+        true => meta::open(draft, &shards, options)?,
+        false => huggingface::open(draft, shards, options)?,
+    };
+    Ok(Model { limits: options.limits, ..model })
 }
 
 /// Whether every tensor is one of an adapter.

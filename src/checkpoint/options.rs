@@ -32,6 +32,7 @@ impl Options {
 
 /// What becomes of a vocabulary that does not fit the rows of the embedding.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Misfit {
     /// It is an error.
     #[default]

@@ -13,6 +13,7 @@ use crate::{
 
 /// The directory of one file of weights.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Weights {
     /// The id of the file's format.
     pub format: &'static str,
@@ -28,6 +29,7 @@ pub struct Weights {
 
 /// A tensor as a checkpoint stores it.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Stored {
     /// Its name in the checkpoint.
     pub name: String,

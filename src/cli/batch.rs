@@ -197,6 +197,7 @@ fn make_plan(args: &Args) -> Result<BatchPlan> {
         imatrix: args.imatrix.clone(),
         fallback_type: args.fallback_type.clone(),
         stated: args.stated.stated(),
+        ..Settings::default()
     };
     BatchPlan::make(task, settings, &args.paths)
 }

@@ -1,6 +1,6 @@
 //! Flags that several verbs have: one name, one sentence and one place in the help for each.
 
-use crate::bytes::replace::Existing;
+use crate::{bytes::replace::Existing, change::report::Detail};
 use clap::ArgAction;
 
 /// The heading of what every verb has, after its own flags.
@@ -24,6 +24,13 @@ pub struct Globals {
     pub threads: Option<u16>,
 }
 
+impl Globals {
+    /// How much a report tells: of each tensor with `-v`.
+    pub fn detail(&self) -> Detail {
+        if self.verbose > 0 { Detail::Tensors } else { Detail::Kinds }
+    }
+}
+
 /// `--json`, of verbs that report.
 #[derive(Clone, Copy, Debug, Default, clap::Args)]
 #[command(next_help_heading = COMMON)]
@@ -45,8 +52,13 @@ pub struct ForceArg {
 impl ForceArg {
     /// What becomes of outputs that exist.
     pub fn existing(self) -> Existing {
-        Existing::replaced(self.force)
+        existing(self.force)
     }
+}
+
+/// What becomes of outputs that exist, by `--force`.
+pub fn existing(force: bool) -> Existing {
+    if force { Existing::Replace } else { Existing::Keep }
 }
 
 /// `--dry-run`, of verbs that write.

@@ -2,14 +2,19 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use super::{Globals, json, print, progress::Bar, remark, runner::PrecisionArg, text::folded};
+use super::{
+    Globals, json, print,
+    progress::Bar,
+    remark,
+    runner::PrecisionArg,
+    text::{folded, width},
+};
 use crate::{
     api,
     bytes::{
         read_text,
         replace::{check_target, write_small},
     },
-    change::report::Detail,
     check::pair::{
         compare::compare,
         page::page,
@@ -107,7 +112,12 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     }
     match args.json.json {
         true => json::print(&report)?,
-        false => print(&folded(&report.text(Detail::of_each(globals.verbose > 0))))?,
+        false => {
+            print(&folded(&report.text(globals.detail(), width())))?;
+            if report.is_cut(globals.detail()) {
+                remark(globals, "note: -v lists every tensor");
+            }
+        }
     }
     let same = report.candidates.iter().all(Candidate::same);
     Ok(if same { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -6,7 +6,6 @@ use super::{
     Globals, json, open::input, print, progress::Bar, remark, text, write::make_output_folder,
 };
 use crate::{
-    change::report::Detail,
     change::{
         self, Plan,
         convert::{self, Options},
@@ -117,7 +116,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
             &plans,
             args.write.existing(),
             &bar,
-            &proof(&model, args.write.prove, &bar),
+            &proof(&model, args.write.proof(), &bar),
         )?
     };
     let report =
@@ -127,7 +126,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         json::print(&reports)?;
     } else {
         for report in &reports {
-            print(&text::folded(&report.text(Detail::of_each(globals.verbose > 0))))?;
+            print(&text::folded(&report.text(globals.detail())))?;
         }
     }
     Ok(ExitCode::SUCCESS)

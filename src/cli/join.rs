@@ -18,6 +18,7 @@ use crate::{
     change::{self, pieces::Pieces, split},
     container::{self, shards},
     error::Result,
+    limits::Limits,
     size,
 };
 
@@ -52,7 +53,7 @@ pub struct Args {
 pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let output = args.output.as_deref();
     let first = args.inputs.first().map(PathBuf::as_path).unwrap_or(Path::new(""));
-    if let Some(pieces) = Pieces::of(first, output)? {
+    if let Some(pieces) = Pieces::of(first, output, Limits::DEFAULT)? {
         return join_pieces(args, globals, &pieces);
     }
     let options = args.open.options();

@@ -19,7 +19,7 @@ use crate::{
     bytes::{Input, journal, read_stdin, read_text},
     change::{
         self,
-        edit::{self, Difference, Edit, Form, Token},
+        edit::{self, Demands, Difference, Edit, Form, Token},
     },
     cli::advice,
     container,
@@ -324,7 +324,8 @@ impl Differs<'_> {
 
 /// Does the edits and says what differs.
 fn change(args: &Args, globals: &Globals, model: &Model, edits: &[Edit]) -> Result<ExitCode> {
-    let (plans, changed) = edit::plans(model, edits, args.output.as_deref(), args.anyway)?;
+    let demands = if args.anyway { Demands::Waived } else { Demands::Met };
+    let (plans, changed) = edit::plans(model, edits, args.output.as_deref(), demands)?;
     let outputs: Vec<String> = match args.in_place {
         true => model.files.first().iter().map(|file| file.name()).collect(),
         false => plans.iter().map(|plan| plan.output.display().to_string()).collect(),

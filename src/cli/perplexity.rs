@@ -37,20 +37,21 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
 fn score(args: &WindowArgs, json: bool, globals: &Globals) -> Result<ExitCode> {
     let (loaded, tokens) = args.open(globals)?;
     let bos = loaded.tokenizer.leading_bos();
+    remark(globals, &format!("arithmetic {}", args.precision.activations.words()));
     let mut n = 0;
-    // The running estimates on stdout tell people how far it is.
-    let bar = json
-        .then(|| Tokens::new(globals, tokens.len().min(args.most().saturating_mul(args.window()))));
+    let all = tokens.len().min(args.most().saturating_mul(args.window()));
+    let mut bar = Some(Tokens::new(globals, all));
     let after_each = |estimate: Perplexity| {
         n += 1;
-        if let Some(bar) = &bar {
-            bar.advance(args.window());
+        if json {
+            bar.iter().for_each(|bar| bar.advance(args.window()));
             return Ok(());
         }
+        // From the first on, the running estimates tell people how far it is.
+        bar = None;
         print(&format!("[{n}]{:.4},", estimate.value))?;
         io::stdout().flush().map_err(|e| Error::io("<stdout>", "write", e))
     };
-    remark(globals, &format!("arithmetic {}", args.precision.activations.words()));
     let window = args.window();
     let estimate = perplexity(&loaded.weights, &tokens, window, bos, args.most(), after_each)?;
     let (value, error) = (estimate.value, estimate.error);

@@ -258,7 +258,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
             let total = plans.iter().map(|plan| plan.layout.total).sum();
             let bar = Bar::new(globals, total);
             with_threads(call.threads, || {
-                let proof = proof(&model, args.write.prove, &bar);
+                let proof = proof(&model, args.write.proof(), &bar);
                 change::carry_proved(&model, &plans, args.write.existing(), &bar, &proof)
             })?
         }
@@ -269,10 +269,10 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     match args.write.json() {
         true => json::print(&reports)?,
         false => {
+            // Which mixture a tensor got is what a plan is looked at for.
+            let detail = if args.write.dry_run() { Detail::Tensors } else { globals.detail() };
             for report in &reports {
-                print(&text::folded(
-                    &report.text(Detail::of_each(globals.verbose > 0 || args.write.dry_run())),
-                ))?;
+                print(&text::folded(&report.text(detail)))?;
             }
         }
     }

@@ -15,11 +15,10 @@ use super::{
 };
 use crate::{
     bytes::replace::Existing,
-    change::report::Detail,
     change::{self, Plan, graft::Graft, report::Report, upgrade::Options},
     check::pair::{
         orders::Orders,
-        prove::{TEXT, TOKENS, proof, running},
+        prove::{Proof, TEXT, TOKENS, proof, running},
     },
     checkpoint::adapter,
     cli::advice,
@@ -125,7 +124,8 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
             }
             let _made = make_output_folder(args.write.output.as_deref(), 1)?;
             let bar = Bar::new(globals, plans.iter().map(|plan| plan.layout.total).sum());
-            let proof = proof(&model, args.write.prove && !is_adapter, &bar);
+            let asked = if is_adapter { Proof::Header } else { args.write.proof() };
+            let proof = proof(&model, asked, &bar);
             change::carry_proved(&model, &plans, args.write.existing(), &bar, &proof)?
         }
     };
@@ -137,7 +137,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         (true, reports) => json::print(&reports)?,
         (false, reports) => {
             for report in reports {
-                print(&text::folded(&report.text(Detail::of_each(globals.verbose > 0))))?;
+                print(&text::folded(&report.text(globals.detail())))?;
             }
         }
     }
@@ -163,7 +163,7 @@ fn orders(model: &Model, options: &Options, proved: bool) -> Result<Option<Order
         let what = "--prove: an adapter is run over its model: name it with --base".to_owned();
         return Err(Error::usage(what));
     };
-    Orders::of(model, &change::adapter::base(base)?)
+    Orders::of(model, &change::adapter::base(base, &model.limits)?)
 }
 
 /// Refuses several words and folders, with what was meant.

@@ -1,6 +1,5 @@
 //! `regguf verify`: is my download good?
 
-use crate::bytes::replace::Existing;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -14,7 +13,9 @@ use crate::check::{Finding, Severity};
 use crate::error::{Error, Result};
 
 use super::{
-    Globals, advice, escaped, json, may_draw, print, print_raw,
+    Globals, advice,
+    common::existing,
+    escaped, json, may_draw, print, print_raw,
     progress::Bar,
     text::{counted, folded, folded_for, has_colour, red},
 };
@@ -72,19 +73,20 @@ pub struct Args {
 pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let bar = Bar::only(may_draw(globals) && !args.status && !args.json.json, 0);
     let threads = globals.threads();
+    let options = Options { threads, ..Options::default() };
     if args.write {
-        let done = write_lists(args, threads, bar);
+        let done = write_lists(args, &options, bar);
         check_interrupt()?;
         return done;
     }
+    let base = |path| adapter::base(path, &options.limits);
     let options = Options {
         lists: args.lists.clone(),
         digests: digests(args)?,
         ignore_missing: args.ignore_missing,
         deep: args.deep,
-        threads,
-        base: args.base.as_deref().map(adapter::base).transpose()?,
-        ..Options::default()
+        base: args.base.as_deref().map(base).transpose()?,
+        ..options
     };
     let mut result = verify(&args.paths, &options, &bar);
     advice::findings(result.files.iter_mut().flat_map(|file| &mut file.findings));
@@ -119,13 +121,13 @@ fn digests(args: &Args) -> Result<Vec<Digest>> {
     args.digests.iter().map(read).collect()
 }
 
-fn write_lists(args: &Args, threads: usize, bar: Bar) -> Result<ExitCode> {
+fn write_lists(args: &Args, options: &Options, bar: Bar) -> Result<ExitCode> {
     let (mut out, mut written) = (String::new(), Vec::new());
     for folder in &args.paths {
         if !folder.is_dir() {
             return Err(Error::usage(format!("{}: --write needs a folder", folder.display())));
         }
-        let damaged = lists::damaged(folder)?;
+        let damaged = lists::damaged(folder, &options.limits)?;
         if !damaged.is_empty() {
             let told = |(path, finding): &(PathBuf, Finding)| {
                 format!("{}: FAILED\n  {finding}\n", shown(&path.display().to_string()))
@@ -134,7 +136,7 @@ fn write_lists(args: &Args, threads: usize, bar: Bar) -> Result<ExitCode> {
             eprintln!("regguf: no list was written for {}", folder.display());
             return Ok(ExitCode::from(1));
         }
-        for list in lists::write(folder, threads, Existing::replaced(args.force), &bar)? {
+        for list in lists::write(folder, options, existing(args.force), &bar)? {
             out.push_str(&format!("{}\n", list.display()));
             written.push(list.display().to_string());
         }

@@ -9,6 +9,7 @@ use crate::{
         replace::{Existing, Made, make_folder},
     },
     change::{Plan, output::is_written_as_folder, upgrade::Options},
+    check::pair::prove::Proof,
     error::{Error, Result},
 };
 
@@ -50,6 +51,11 @@ impl WriteArgs {
     /// What becomes of outputs that exist.
     pub fn existing(&self) -> Existing {
         self.force.existing()
+    }
+
+    /// What is asked of new files.
+    pub fn proof(&self) -> Proof {
+        if self.prove { Proof::Text } else { Proof::Header }
     }
 
     /// Whether the report is JSON.

@@ -32,6 +32,7 @@ pub struct Detected {
 
 /// The verdict on "what is this file?"
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Verdict {
     /// It is this.
     Sure(&'static Container),
@@ -43,6 +44,7 @@ pub enum Verdict {
 
 /// A candidate.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Tried {
     /// The format.
     pub format: &'static Container,
@@ -172,7 +174,7 @@ pub fn detect(input: &Input, options: &OpenOptions) -> Result<Detected> {
 fn candidates(input: &Input) -> Result<Vec<&'static Container>> {
     let mut out = Vec::new();
     for format in catalog::containers() {
-        let source = Source::new(input, "").big_endian(format.detect.big_endian);
+        let source = Source::new(input, "").ordered(format.detect.order());
         match start::check(&source, format) {
             Ok(_) => out.push(format),
             Err(Error::Malformed(_)) => {}

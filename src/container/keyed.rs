@@ -60,7 +60,7 @@ pub(super) fn read(
     input: &Input,
     options: &OpenOptions,
 ) -> Result<Read> {
-    let source = Source::new(input, format.id()).big_endian(format.detect.big_endian);
+    let source = Source::new(input, format.id()).ordered(format.detect.order());
     let mut walk = Walk {
         format,
         source: &source,
@@ -101,16 +101,14 @@ pub(super) fn read(
     let family = all().find(by_tokenizer).or_else(|| catalog::family(architecture).filter(of));
     let family = family.or_else(|| all().next());
     let mut model = Model {
-        records: Vocab::default(),
         format: format.id().to_owned(),
         family: family.map(|f| f.family.name.clone()).unwrap_or_default(),
         files: vec![input.clone()],
         header: if walk.nul { vec![(NUL.to_owned(), 1)] } else { Vec::new() },
         vocab: Vocab::from_metadata(&metadata),
         metadata,
-        tensors: Vec::new(),
-        tails: Vec::new(),
         notes: std::mem::take(&mut walk.notes),
+        ..Model::default()
     };
     if let Some(widened) = walk.widened(&infos, align) {
         infos = widened;

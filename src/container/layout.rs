@@ -4,6 +4,7 @@ use crate::quant::QuantType;
 
 /// Where everything of a file goes, before the first byte is written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Layout {
     /// Every byte that is not weights: offset and bytes, in order.
     pub chunks: Vec<(u64, Vec<u8>)>,

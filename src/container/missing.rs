@@ -7,7 +7,7 @@ use crate::{
     bytes::Source,
     error::{Error, Result},
     format::{catalog, container::Container, family::Family},
-    model::{Model, Naming, Role, Sizes, Tensor},
+    model::{FeedForward, Model, Naming, Role, Sizes, Tensor},
     remedy::Call,
     size::counted,
 };
@@ -144,7 +144,7 @@ fn absent(family: &'static Family, model: &Model, known: &[&str]) -> Absent {
     let roles = model.tensors.iter().map(|t| t.name.as_str()).chain(known.iter().copied());
     let roles = roles.filter_map(|name| Role::of(family, Naming::Old, name));
     let there: HashSet<_> = roles.map(|role| (role.id, role.layer, role.bias)).collect();
-    for role in Role::counted(family, layers, false) {
+    for role in Role::counted(family, layers, FeedForward::Dense) {
         let Some(name) = role.name(Naming::Old).filter(|_| !role.names.optional_old) else {
             continue;
         };

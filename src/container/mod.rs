@@ -57,7 +57,7 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Model> {
         model.tails.iter().map(|tail| tail::sentence(&model, tail)).collect::<Result<_>>()?;
     model.notes.extend(tails);
     stream::fill_metadata(&mut model);
-    Ok(model)
+    Ok(Model { limits: options.limits, ..model })
 }
 
 /// Opens one file as it is, without looking for others of its set.
@@ -67,7 +67,7 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Model> {
 pub fn open_alone(input: &Input, options: &OpenOptions) -> Result<Model> {
     let mut model = detect(input, options)?.sure(input)?;
     stream::fill_metadata(&mut model);
-    Ok(model)
+    Ok(Model { limits: options.limits, ..model })
 }
 
 /// Whether `path` is a later file of a set whose first file exists: `x.bin.1`, `x-00002-of-00003.gguf`.

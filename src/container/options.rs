@@ -20,6 +20,7 @@ pub struct OpenOptions {
 /// How the Q4 rows of an unversioned file are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "command", derive(clap::ValueEnum))]
+#[non_exhaustive]
 pub enum RowStorage {
     /// The scales of a row first, as on 10 March 2023.
     Planar,

@@ -45,7 +45,7 @@ pub(super) fn read(
     input: &Input,
     options: &OpenOptions,
 ) -> Result<Model> {
-    let source = Source::new(input, format.id()).big_endian(format.detect.big_endian);
+    let source = Source::new(input, format.id()).ordered(format.detect.order());
     let walk = Walk { format, source: &source, limits: options.limits };
     let mut model = Model {
         format: format.id().to_owned(),
@@ -72,7 +72,7 @@ pub(super) fn check_header(
     input: &Input,
     limits: Limits,
 ) -> Result<()> {
-    let source = Source::new(input, format.id()).big_endian(format.detect.big_endian);
+    let source = Source::new(input, format.id()).ordered(format.detect.order());
     Walk { format, source: &source, limits }.header(&mut Model::default())?;
     let texts = &format.detect.signature;
     let head = source.bytes_at(0, input.len().min(4096), 4096, "signature")?;

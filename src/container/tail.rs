@@ -17,6 +17,7 @@ const HEAD: u64 = 256;
 
 /// What a tail is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Kind {
     /// The file begins again at this offset, before the end of its data: a download that was to go on
     /// where it had stopped and began anew.

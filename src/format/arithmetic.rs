@@ -9,6 +9,7 @@ use serde::Deserialize;
 /// The choices of a family, `[arithmetic]` in `formats/family/*.toml`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Arithmetic {
     /// What is before each part of a layer and before the logits.
     pub norm: Norm,
@@ -45,6 +46,7 @@ pub struct Arithmetic {
 /// token's own counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Windows {
     /// None.
     #[default]
@@ -67,6 +69,7 @@ impl Windows {
 /// What the key `logit_scale` does to the logits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Logits {
     /// Nothing: there is no such key.
     #[default]
@@ -80,6 +83,7 @@ pub enum Logits {
 /// What becomes of a token's vector before the first layer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Embedding {
     /// It is taken as it is.
     #[default]
@@ -91,6 +95,7 @@ pub enum Embedding {
 /// How a vector is brought to one size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Norm {
     /// `x / sqrt(mean(x²) + epsilon) * weight`.
     Rms,
@@ -111,6 +116,7 @@ impl Norm {
 /// How the two parts of a layer meet the stream.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Residual {
     /// `x += attention(norm(x))`, then `x += mlp(norm(x))`.
     Sequential,
@@ -127,6 +133,7 @@ pub enum Residual {
 /// Where queries, keys and values come from.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Attention {
     /// From three matrices or from one.
     pub qkv: Qkv,
@@ -148,6 +155,7 @@ pub struct Attention {
 /// The matrices of queries, keys and values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Qkv {
     /// One each.
     Separate,
@@ -160,6 +168,7 @@ pub enum Qkv {
 /// How attention learns of positions.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Position {
     /// Pairs of a query's and a key's numbers turn by angles that grow with the position. Which two
     /// numbers are a pair is said here; how many turn, the key `rope.dimension_count` says.
@@ -179,6 +188,7 @@ pub enum Position {
 /// Slopes of one model of a family whose others turn.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Slopes {
     /// Its layers.
     pub layers: usize,
@@ -189,6 +199,7 @@ pub struct Slopes {
 /// Which two numbers of a head turn together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Pairs {
     /// `2i` and `2i + 1`.
     Neighbours,
@@ -199,6 +210,7 @@ pub enum Pairs {
 /// What follows attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Mlp {
     /// With a gate or without.
     pub kind: MlpKind,
@@ -212,6 +224,7 @@ pub struct Mlp {
 /// By which shares the results of a token's experts are added.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Shares {
     /// The softmax over the scores of the chosen experts.
     #[default]
@@ -223,6 +236,7 @@ pub enum Shares {
 /// With a gate or without.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum MlpKind {
     /// `down(activation(gate(x)) * up(x))`.
     Gated,
@@ -235,6 +249,7 @@ pub enum MlpKind {
 /// A function of one number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Activation {
     /// `x / (1 + e^-x)`.
     Silu,

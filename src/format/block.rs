@@ -9,6 +9,7 @@ use serde::Deserialize;
 /// One `formats/block/*.toml`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Block {
     /// The ggml name in lower case: `q4_0`.
     pub name: String,
@@ -63,6 +64,7 @@ pub struct Block {
 /// The same bits in the order of another type.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Relaid {
     /// That type, by name and dialect.
     pub to: String,
@@ -77,6 +79,7 @@ pub struct Relaid {
 /// bit of a byte first; a place that two parts reach is their exclusive or.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Part {
     /// What they are.
     pub name: String,
@@ -99,6 +102,7 @@ pub struct Part {
 
 /// What activations are rounded to: ggml's `vec_dot_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[non_exhaustive]
 pub enum Activations {
     /// Halves.
     #[serde(rename = "f16")]
@@ -123,6 +127,7 @@ pub enum Activations {
 /// Where the fields of a row's units stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Storage {
     /// Unit after unit, each with all of its fields.
     Block,
@@ -133,6 +138,7 @@ pub enum Storage {
 /// One field of a unit, written `name:kind` or `name:kind[count]`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
+#[non_exhaustive]
 pub struct Field {
     /// The original's name.
     pub name: String,
@@ -145,6 +151,7 @@ pub struct Field {
 /// A number as stored, little-endian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the names say it")]
+#[non_exhaustive]
 pub enum Kind {
     U8,
     I8,

@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer};
 
 use super::schema::{self, Lived};
+use crate::bytes::source::ByteOrder;
 
 /// One `formats/container/*.toml`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Container {
     /// What it is.
     pub format: Identity,
@@ -33,6 +35,7 @@ pub struct Container {
 /// What a container is.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Identity {
     /// Its id, equal to the file's name: `ggjt-v2-llama`.
     pub name: String,
@@ -58,6 +61,7 @@ pub struct Identity {
 /// The dialect of blocks: one, or one per version that the header states.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(untagged)]
+#[non_exhaustive]
 pub enum Blocks {
     /// Always this one.
     One(String),
@@ -74,6 +78,7 @@ impl Default for Blocks {
 /// The code that walks a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Skeleton {
     /// Header, vocabulary, tensor records to the end: `src/container/stream.rs`.
     Stream,
@@ -88,6 +93,7 @@ pub enum Skeleton {
 /// How a file is recognised.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Detect {
     /// The first bytes, as they are in the file: text, or a list of numbers.
     #[serde(deserialize_with = "bytes")]
@@ -144,6 +150,7 @@ fn bytes<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
 /// The header words, in order.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Header {
     /// The words.
     pub fields: Vec<Word>,
@@ -160,6 +167,7 @@ pub struct Header {
 /// A header word that states the type of most matrices.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct FileTypes {
     /// Its name.
     pub word: String,
@@ -177,6 +185,7 @@ pub struct FileTypes {
 /// 32-bit floats between header words and vocabulary, row by row; kept as metadata.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Matrix {
     /// The original's name.
     pub name: String,
@@ -189,6 +198,7 @@ pub struct Matrix {
 /// One header word.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Word {
     /// The original's name: `n_embd`.
     pub name: String,
@@ -213,6 +223,7 @@ pub struct Word {
 /// How a header word is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum WordKind {
     /// An unsigned 32-bit number.
     U32,
@@ -225,6 +236,7 @@ pub enum WordKind {
 /// Two values in one header word.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Split {
     /// What divides them.
     pub base: i64,
@@ -239,6 +251,7 @@ pub struct Split {
 /// The shape of a stored vocabulary.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct VocabShape {
     /// The header word that counts the records.
     pub count: String,
@@ -272,6 +285,7 @@ pub struct VocabShape {
 /// What the bytes of a stored token are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Spelling {
     /// The token's own bytes.
     Bytes,
@@ -301,6 +315,7 @@ impl Spelling {
 /// The shape of tensor records.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Tensors {
     /// The most dimensions a record may have.
     #[serde(default)]
@@ -352,6 +367,7 @@ pub struct Tensors {
 /// Ends of names of matrices that are not quantized with the others.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Kept {
     /// These are F32 always.
     #[serde(default)]
@@ -375,6 +391,7 @@ impl Kept {
 /// A version of a model that lies in the same container.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Relative {
     /// A tensor that only it has.
     pub tensor: String,
@@ -385,6 +402,7 @@ pub struct Relative {
 /// Stored type numbers where a header word has a value.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct TypesWhere {
     /// The header word.
     pub word: String,
@@ -397,6 +415,7 @@ pub struct TypesWhere {
 /// The order of a tensor record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Record {
     /// Number of dimensions, length of the name, type, sizes with the innermost first, name.
     #[default]
@@ -408,6 +427,7 @@ pub enum Record {
 /// N tensors, once or for each of what a header word counts.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Count {
     /// How many.
     pub tensors: u64,
@@ -421,11 +441,19 @@ pub struct Count {
 /// Builds of llama.cpp that read a container.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Reader {
     /// The builds: `b264 to b1011`.
     pub builds: String,
     /// What in the container they read: `F16 and F32`.
     pub what: String,
+}
+
+impl Detect {
+    /// Which byte of a number comes first.
+    pub fn order(&self) -> ByteOrder {
+        if self.big_endian { ByteOrder::Big } else { ByteOrder::Little }
+    }
 }
 
 impl Container {

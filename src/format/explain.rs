@@ -12,6 +12,7 @@ use super::{
 
 /// Rows of cells under a heading.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
 pub struct Section {
     /// The heading; empty for the first.
     pub title: &'static str,

@@ -18,6 +18,7 @@ use crate::remedy::Setting;
 /// One `formats/family/*.toml`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Family {
     /// What it is.
     pub family: Identity,
@@ -48,6 +49,7 @@ pub struct Family {
 /// What a person should know of the checkpoints whose symbols are these.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Noted {
     /// What symbols must be.
     pub when: BTreeMap<String, toml::Value>,
@@ -58,6 +60,7 @@ pub struct Noted {
 /// A tensor of Hugging Face's checkpoints that stands for several of GGUF's, whose own names there no file has.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Cut {
     /// Its name, with `{n}` where the layer's number stands.
     pub hf: String,
@@ -86,6 +89,7 @@ impl Cut {
 /// A part of such a tensor.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct CutPart {
     /// What it does.
     pub role: String,
@@ -99,6 +103,7 @@ pub struct CutPart {
 /// What a family is.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Identity {
     /// Its id, equal to the file's name.
     pub name: String,
@@ -174,6 +179,7 @@ pub struct Identity {
 /// What llama.cpp's converter makes of the SentencePiece vocabularies of some families.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Pieces {
     /// Whether it says of each whether a space goes before a text.
     #[serde(default)]
@@ -188,6 +194,7 @@ pub struct Pieces {
 /// What GGUF says of a vocabulary and files before it do not.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Tokenizer {
     /// `tokenizer.ggml.model`.
     pub model: String,
@@ -216,6 +223,7 @@ pub struct Tokenizer {
 /// Tokens for control that some models of a family have.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct SpecialIf {
     /// The header word that tells.
     pub word: String,
@@ -230,6 +238,7 @@ pub struct SpecialIf {
 /// Where a number of a model is found: what is stated first, then what it follows from.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Size {
     /// The header words that state it; containers call one thing by different names.
     #[serde(default, deserialize_with = "one_or_more")]
@@ -272,6 +281,7 @@ pub struct Size {
 /// What a number is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Kind {
     /// A whole number.
     #[default]
@@ -285,6 +295,7 @@ pub enum Kind {
 /// What a number follows from.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Origin {
     /// The outermost dimension of a role's tensor.
     Rows(String),
@@ -327,6 +338,7 @@ pub enum Origin {
 /// A number or a symbol.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(untagged)]
+#[non_exhaustive]
 pub enum Term {
     /// This number.
     Number(u64),
@@ -338,6 +350,7 @@ pub enum Term {
 /// several keys.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Order {
     /// For files from before GGUF.
     #[serde(default)]
@@ -351,6 +364,7 @@ pub struct Order {
 /// holds.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Assumed {
     /// The symbol; `scaling` for that of rotary positions.
     pub symbol: String,

@@ -7,6 +7,7 @@ use super::schema;
 /// A type that another program than llama.cpp wrote.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Foreign {
     /// Its number in the file.
     pub id: u32,

@@ -9,6 +9,7 @@ use super::schema;
 /// `formats/loader/llama.toml`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Loader {
     /// The project, version and files that say so.
     pub source: String,
@@ -29,6 +30,7 @@ pub struct Loader {
 /// Names of tensors that some architecture has.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Tensors {
     /// What is before `.weight` or `.bias`, with `{n}` for the block's number.
     pub stems: HashSet<String>,

@@ -9,6 +9,7 @@ use super::schema;
 /// A description in `formats/mixture`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Mixture {
     /// The program, commit and functions that have them.
     pub source: String,
@@ -25,6 +26,7 @@ pub struct Mixture {
 /// Patterns of the names of an architecture's tensors.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Kept {
     /// Those that are not quantized.
     pub kept: Vec<String>,
@@ -36,6 +38,7 @@ pub struct Kept {
 /// Matrices of one role.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Favoured {
     /// Their names.
     pub patterns: Vec<String>,
@@ -49,6 +52,7 @@ pub struct Favoured {
 /// The first few matrices of a role.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct First {
     /// How many.
     pub count: u64,

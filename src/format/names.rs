@@ -8,6 +8,7 @@ use super::schema::one_or_more;
 /// tensor lacks the name.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Names {
     /// Its names before GGUF, the first of which is written; for LLaMA that of Meta's checkpoints.
     #[serde(default, deserialize_with = "one_or_more")]
@@ -74,6 +75,7 @@ pub struct Names {
 /// where it is not said, as in GGUF.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Rows {
     /// In files before GGUF.
     pub old: Option<RowOrder>,
@@ -84,6 +86,7 @@ pub struct Rows {
 /// An order of the rows of queries, keys and values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum RowOrder {
     /// Query, key and value of one head, then of the next.
     ByHead,
@@ -94,6 +97,7 @@ pub enum RowOrder {
 /// What Hugging Face stores in place of a number x of other files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Numbers {
     /// x.
     #[default]
@@ -127,6 +131,7 @@ impl Numbers {
 /// Whether a tensor has a bias.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Bias {
     /// It has none.
     #[default]
@@ -140,6 +145,7 @@ pub enum Bias {
 /// How a tensor is cut where a model is cut into parts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Split {
     /// Each part has some of the rows.
     Rows,

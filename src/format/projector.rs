@@ -9,6 +9,7 @@ use super::schema;
 /// A description in `formats/projector`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Projector {
     /// The programs and files that say so.
     pub source: String,
@@ -35,6 +36,7 @@ pub struct Projector {
 /// Keys behind the architecture of the sizes of an image.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Side {
     /// Tokens that an image becomes.
     pub tokens: String,
@@ -49,6 +51,7 @@ pub struct Side {
 /// A value of a key.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(untagged)]
+#[non_exhaustive]
 pub enum Fixed {
     /// Yes or no.
     Flag(bool),

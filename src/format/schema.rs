@@ -5,6 +5,7 @@ use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 /// The days between which a format was written by the newest llama.cpp.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Lived {
     /// The day of the commit that introduced it, as `2023-03-10`.
     #[serde(deserialize_with = "date")]

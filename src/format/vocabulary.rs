@@ -9,6 +9,7 @@ use super::schema;
 /// One `formats/vocabulary/*.toml`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Published {
     /// What it is.
     pub vocabulary: Identity,
@@ -23,6 +24,7 @@ pub struct Published {
 /// What a vocabulary is.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Identity {
     /// Its id, equal to the file's name.
     pub name: String,

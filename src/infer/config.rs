@@ -16,6 +16,7 @@ use crate::{
 
 /// What the forward pass needs to know beside the weights.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Config {
     /// Numbers in the residual stream, `n_embd`.
     pub width: usize,
@@ -83,6 +84,7 @@ pub struct Config {
 
 /// How a token's experts are chosen, and what their shares become.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Routing {
     /// Whether each score is `1 / (1 + e^-x)` by itself; else all are a softmax.
     pub sigmoid: bool,
@@ -121,6 +123,7 @@ impl Routing {
 
 /// How attention learns of positions.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Position {
     /// Queries and keys turn.
     Rotary {

@@ -23,6 +23,7 @@ const LOGITS: usize = 4 << 20;
 
 /// Which logits to compute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Want {
     /// Those after every token.
     All,

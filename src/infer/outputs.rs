@@ -49,6 +49,7 @@ pub struct Outputs {
 
 /// A perplexity and its standard error.
 #[derive(Clone, Copy, Debug, Serialize)]
+#[non_exhaustive]
 pub struct Perplexity {
     /// The estimate.
     pub value: f64,

@@ -37,6 +37,12 @@ impl Sampling {
     };
 }
 
+impl Default for Sampling {
+    fn default() -> Self {
+        Sampling::GREEDY
+    }
+}
+
 /// A [`Sampling`] with its chance and memory.
 #[derive(Clone, Debug)]
 pub struct Sampler {

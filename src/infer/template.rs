@@ -5,6 +5,7 @@
 
 /// A way to write a conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Template {
     /// `<|im_start|>user … <|im_end|>`
     ChatMl,

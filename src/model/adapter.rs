@@ -20,6 +20,7 @@ use crate::{
 
 /// An adapter whose pairs are whole and fit each other. No weights are held.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Adapter {
     /// The file that it was read from.
     pub name: String,
@@ -35,6 +36,7 @@ pub struct Adapter {
 
 /// Two matrices whose product is added to a third.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Pair {
     /// The GGUF name of the tensor that is changed.
     pub target: String,

@@ -20,6 +20,7 @@ use crate::{
 /// What is added to rows of a difference that the model which it was taken from does not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "command", derive(clap::ValueEnum))]
+#[non_exhaustive]
 pub enum NewRows {
     /// Nothing, as FastChat did for Vicuna.
     Zero,

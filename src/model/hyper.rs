@@ -45,6 +45,7 @@ pub struct Stated {
 
 /// A value that had to be assumed.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Assumed {
     /// The key, as `llama.context_length`.
     pub key: String,
@@ -73,6 +74,7 @@ impl fmt::Display for Assumed {
 
 /// Ways to stretch rotary frequencies over longer texts.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub enum Scaling {
     /// Not at all.
     #[default]

@@ -10,7 +10,7 @@ use std::{
     hash::{BuildHasher, RandomState},
 };
 
-use super::{Array, Kind, Model, Role, Sizes, Tensor, Texts, Value, role::expert_of};
+use super::{Array, FeedForward, Kind, Model, Role, Sizes, Tensor, Texts, Value, role::expert_of};
 use crate::format::catalog;
 
 /// Layers whose tensors are looked for; no model has as many, and metadata may claim any number.
@@ -18,6 +18,7 @@ const MOST_LAYERS: u64 = 1 << 12;
 
 /// What a GGUF holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Content {
     /// A model.
     Model,
@@ -79,6 +80,7 @@ impl Content {
 
 /// A demand that a model does not meet.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Breach {
     /// What kind of thing it is, in kebab-case.
     pub code: &'static str,
@@ -193,8 +195,8 @@ pub fn tensors(model: &Model) -> Vec<Breach> {
         out.push(Breach::damage("shape", &tensor.name, what));
     }
     let layers = |symbol: &str| sizes.get(symbol).unwrap_or(0).min(MOST_LAYERS);
-    let experts = sizes.get("n_expert").is_some_and(|n| n > 0);
-    let wanted = Role::counted(family, layers, experts).filter(|r| !r.is_optional());
+    let wanted =
+        Role::counted(family, layers, FeedForward::of(&sizes)).filter(|r| !r.is_optional());
     let missing: Vec<Role> =
         wanted.filter(|r| !present.contains(&(r.id, r.layer, r.bias))).collect();
     let partial = unknown > model.tensors.len() / 2;

@@ -29,7 +29,7 @@ pub mod weights;
 pub use adapter::Adapter;
 pub use hyper::{Assumed, Hyper, Scaling, Stated};
 pub use metadata::Metadata;
-pub use role::{Naming, Role};
+pub use role::{FeedForward, Naming, Role};
 pub use sizes::Sizes;
 pub use tensor::{Join, Order, Piece, Tensor};
 pub use texts::Texts;
@@ -39,6 +39,7 @@ pub use vocab::{TokenKind, Vocab};
 use crate::{
     bytes::Input,
     error::{Error, Result},
+    limits::Limits,
     remedy::Notes,
 };
 
@@ -83,6 +84,8 @@ pub struct Model {
     pub tails: Vec<Tail>,
     /// What the reader noticed and a person should know, as sentences.
     pub notes: Notes,
+    /// What its files were allowed to ask for; so may files that are read beside it, or made of it.
+    pub limits: Limits,
 }
 
 /// Bytes of a file after the last byte that its model needs.

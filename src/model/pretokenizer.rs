@@ -8,6 +8,7 @@
 
 /// What one family of vocabularies does before merging.
 #[derive(Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PreTokenizer {
     /// Its names, the one that converters write first.
     pub names: &'static [&'static str],
@@ -134,14 +135,13 @@ impl PreTokenizer {
         ALL.iter().find(|pre| pre.names.contains(&name))
     }
 
-    /// The pre-tokenizer of a `tokenizer.json` whose steps amount to `stages`.
-    pub fn recognise(stages: &[String], ignore_merges: bool) -> Option<&'static PreTokenizer> {
-        let same = |pre: &&PreTokenizer| {
+    /// The pre-tokenizers of a `tokenizer.json` whose steps amount to `stages`.
+    pub fn recognise(stages: &[String]) -> impl Iterator<Item = &'static PreTokenizer> + Clone {
+        let same = move |pre: &&PreTokenizer| {
             pre.stages.len() == stages.len()
                 && pre.stages.iter().zip(stages).all(|(a, b)| alike(a, b))
         };
-        let all: Vec<_> = ALL.iter().filter(same).collect();
-        all.iter().find(|pre| pre.ignore_merges == ignore_merges).or(all.first()).copied()
+        ALL.iter().filter(same)
     }
 }
 

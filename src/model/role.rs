@@ -2,11 +2,31 @@
 //!
 //! The table is in `formats/family/*.toml`; here is only the pattern of names.
 
-use super::{Model, Tensor};
+use super::{Model, Sizes, Tensor};
 use crate::format::family::{Bias, Family, Names, Split};
+
+/// What the layers of a model feed forward through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FeedForward {
+    /// One block of matrices for every token.
+    Dense,
+    /// Several, of which each token is sent to a few.
+    Experts,
+}
+
+impl FeedForward {
+    /// That of a model of these sizes.
+    pub fn of(sizes: &Sizes) -> FeedForward {
+        match sizes.get("n_expert") {
+            None | Some(0) => FeedForward::Dense,
+            Some(_) => FeedForward::Experts,
+        }
+    }
+}
 
 /// Whose names tensors bear.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Naming {
     /// That of files before GGUF; LLaMA's is Meta's: `layers.0.attention.wq.weight`.
     Old,
@@ -23,6 +43,7 @@ impl Naming {
 
 /// What a tensor does in a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Role {
     /// The role's name in the family's table: `query`.
     pub id: &'static str,
@@ -54,17 +75,22 @@ impl Role {
         Naming::ALL.into_iter().find_map(of)
     }
 
-    /// Every role of a model with `layers` layers, with or without experts.
-    pub fn all(family: &'static Family, layers: u64, experts: bool) -> impl Iterator<Item = Role> {
-        Role::counted(family, move |_| layers, experts)
+    /// Every role of a model with `layers` layers.
+    pub fn all(
+        family: &'static Family,
+        layers: u64,
+        kind: FeedForward,
+    ) -> impl Iterator<Item = Role> {
+        Role::counted(family, move |_| layers, kind)
     }
 
     /// Every role of a model with as many layers as `layers` says for the symbol that counts them.
     pub fn counted(
         family: &'static Family,
         layers: impl Fn(&str) -> u64,
-        experts: bool,
+        kind: FeedForward,
     ) -> impl Iterator<Item = Role> {
+        let experts = kind == FeedForward::Experts;
         let has = move |names: &Names| names.experts.is_none_or(|with| with == experts);
         family.roles.iter().filter(move |(_, names)| has(names)).flat_map(move |(id, names)| {
             let known = |symbol: &Option<String>| symbol.as_ref().map(|symbol| layers(symbol) > 0);
@@ -194,18 +220,18 @@ fn fit(pattern: &str, name: &str) -> Option<Option<u64>> {
 mod tests {
     use super::*;
     use crate::format::catalog;
-    use crate::model::Sizes;
+    use FeedForward::{Dense, Experts};
 
     #[test]
     fn names_lead_to_roles_and_back() {
         let llama = catalog::family("llama").unwrap();
-        for role in Role::all(llama, 3, false).chain(Role::all(llama, 3, true)) {
+        for role in Role::all(llama, 3, Dense).chain(Role::all(llama, 3, Experts)) {
             for naming in Naming::ALL {
                 assert_eq!(Role::of(llama, naming, &role.name(naming).unwrap()), Some(role));
             }
         }
-        assert_eq!(Role::all(llama, 3, false).count(), 3 + 3 * 9);
-        assert_eq!(Role::all(llama, 3, true).count(), 3 + 3 * 10);
+        assert_eq!(Role::all(llama, 3, Dense).count(), 3 + 3 * 9);
+        assert_eq!(Role::all(llama, 3, Experts).count(), 3 + 3 * 10);
         let query = Role::of(llama, Naming::Hf, "model.layers.11.self_attn.q_proj.weight").unwrap();
         assert_eq!((query.id, query.layer), ("query", Some(11)));
         assert_eq!(query.name(Naming::Gguf).unwrap(), "blk.11.attn_q.weight");

@@ -20,6 +20,7 @@ use crate::format::family::RowOrder;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "command", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Standing {
     /// As in Hugging Face's models: convert-lora-to-ggml.py left them so.
     Hf,

@@ -48,6 +48,7 @@ pub struct Sum {
 
 /// What is added to the rows of a tensor.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Term {
     /// `scale * B A`, by an adapter.
     Product {
@@ -88,6 +89,7 @@ pub struct Piece {
 
 /// How pieces form a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Join {
     /// One below the other: the rows of the first, then those of the second.
     Rows,
@@ -97,6 +99,7 @@ pub enum Join {
 
 /// A permutation of rows inside each head, between the two layouts of rotary embeddings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Order {
     /// Stored in halves (Hugging Face), wanted in pairs (Meta, ggml): row `2i + j` of a head is the
     /// stored row `j * rows_per_head / 2 + i`.

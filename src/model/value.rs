@@ -9,6 +9,7 @@ use super::Texts;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 #[allow(missing_docs, reason = "the names say it")]
+#[non_exhaustive]
 pub enum Kind {
     U8 = 0,
     I8 = 1,
@@ -69,6 +70,7 @@ impl Kind {
 /// A value of some kind.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs, reason = "the names say it")]
+#[non_exhaustive]
 pub enum Value {
     U8(u8),
     I8(i8),

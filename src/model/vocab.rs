@@ -5,6 +5,7 @@ use super::{Array, Metadata, Texts, Value};
 /// What a token is; the numbers are those of `tokenizer.ggml.token_type` and of SentencePiece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the names say it")]
+#[non_exhaustive]
 pub enum TokenKind {
     Normal = 1,
     Unknown = 2,

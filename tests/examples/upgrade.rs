@@ -27,7 +27,8 @@ fn main() -> Result<()> {
     for assumed in job.plans().iter().flat_map(|plan| &plan.assumed) {
         println!("assumed: {} = {}", assumed.key, assumed.value);
     }
-    for report in job.write(&Writing::default().proof(Proof::Text).progress(&Dots))? {
+    let how = Writing { proof: Proof::Text, progress: Some(&Dots), ..Writing::default() };
+    for report in job.write(&how)? {
         println!("{}", report.text(Detail::Kinds));
     }
     Ok(())

@@ -19,7 +19,11 @@ use regguf::{
     },
     checkpoint::{
         self, Misfit, Weights, safetensors,
-        tokenizer::{json::TokenizerJson, sentencepiece::SentencePiece, tiktoken},
+        tokenizer::{
+            json::TokenizerJson,
+            sentencepiece::SentencePiece,
+            tiktoken::{self, Specials},
+        },
         torch::{self, pickle, storage},
     },
     container::{self, OpenOptions, imatrix::Importance},
@@ -246,9 +250,10 @@ fn sentencepiece(bytes: &[u8]) {
 }
 
 fn byte_ranks(bytes: &[u8]) {
+    let specials = [Specials::Llama3, Specials::Llama31][bytes.len() % 2];
     if tiktoken::is_tiktoken(bytes)
         && let Some(vocab) =
-            taken(tiktoken::parse("tokenizer.model", bytes, bytes.len() % 2 == 1, &Limits::DEFAULT))
+            taken(tiktoken::parse("tokenizer.model", bytes, specials, &Limits::DEFAULT))
     {
         encode(&vocab);
     }

@@ -169,12 +169,15 @@ fn written_lists_leave_others_alone_and_bless_nothing_damaged() {
     let folder = folder_with(|_| ());
     let theirs = folder.path().join("SHA256SUMS");
     fs::write(&theirs, "# theirs\n").expect("writable");
-    lists::write(folder.path(), 1, Existing::Replace, &()).expect("lists");
+    lists::write(folder.path(), &Options::default(), Existing::Replace, &()).expect("lists");
     assert_eq!(fs::read_to_string(&theirs).expect("readable"), "# theirs\n");
     assert!(folder.path().join("regguf.SHA256SUMS").exists());
-    assert_eq!(lists::damaged(folder.path()).expect("listable"), []);
+    assert_eq!(
+        lists::damaged(folder.path(), &regguf::limits::Limits::DEFAULT).expect("listable"),
+        []
+    );
     let cut = folder_with(|bytes| bytes.truncate(90_000));
-    let damaged = lists::damaged(cut.path()).expect("listable");
+    let damaged = lists::damaged(cut.path(), &regguf::limits::Limits::DEFAULT).expect("listable");
     assert!(damaged.len() == 1 && damaged[0].0.ends_with(Path::new("model.gguf")), "{damaged:?}");
 }
 

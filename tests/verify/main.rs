@@ -396,13 +396,16 @@ fn ollama_blobs_and_pointers_beside_files() {
 #[test]
 fn written_lists_verify_and_are_not_overwritten() {
     let folder = download("T/hf-st-2shard");
-    lists::write(folder.path(), 2, Existing::Keep, &()).expect("lists");
+    lists::write(folder.path(), &Options::default(), Existing::Keep, &()).expect("lists");
     let result = check(folder.path());
     assert!(result.is_good(), "{:#?}", result.files);
     let files = || result.files.iter().filter(|f| !f.path.is_dir());
     assert!(files().all(|f| f.confirmed), "{:#?}", result.files);
-    assert!(lists::write(folder.path(), 2, Existing::Keep, &()).is_err(), "kept without force");
-    lists::write(folder.path(), 2, Existing::Replace, &()).expect("lists");
+    assert!(
+        lists::write(folder.path(), &Options::default(), Existing::Keep, &()).is_err(),
+        "kept without force"
+    );
+    lists::write(folder.path(), &Options::default(), Existing::Replace, &()).expect("lists");
     fs::write(folder.path().join("config.json"), "{}").expect("writable");
     assert!(!check(folder.path()).is_good());
 }
@@ -477,7 +480,8 @@ fn tensor_digests_survive_a_metadata_edit() {
     let source = golden_models().into_iter().find(is_gguf).expect("a GGUF file");
     let path = folder.path().join("model.gguf");
     fs::write(&path, fs::read(source).expect("readable")).expect("writable");
-    let written = lists::write(folder.path(), 1, Existing::Keep, &()).expect("lists");
+    let written =
+        lists::write(folder.path(), &Options::default(), Existing::Keep, &()).expect("lists");
     assert_eq!(written.len(), 3);
     assert!(check(folder.path()).is_good());
 

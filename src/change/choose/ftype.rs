@@ -8,6 +8,7 @@ use crate::remedy::{Note, Setting};
 
 /// What a file is to be quantized to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct FileType {
     /// Its name, as `Q4_K_M`; the default name of the output is made of it.
     pub name: &'static str,

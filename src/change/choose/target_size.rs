@@ -27,6 +27,7 @@ use crate::{
 
 /// How large the output may be.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Goal {
     /// Bytes of the whole file.
     Bytes(u64),

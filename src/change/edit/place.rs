@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Difference, Edit, apply, differences, rules};
+use super::{
+    Difference, Edit, apply, differences,
+    rules::{self, Demands},
+};
 use crate::{
     bytes::{Input, journal},
     change::{Plan, Step, Target, output::place},
@@ -17,12 +20,12 @@ use crate::{
 /// shards is planned, for a set is only whole with all of them.
 ///
 /// # Errors
-/// Where the model is no GGUF, an edit cannot be done or, unless `anyway`, llama.cpp would refuse its result.
+/// Where the model is no GGUF, an edit cannot be done or llama.cpp would refuse its result, unless that is waived.
 pub fn plans(
     model: &Model,
     edits: &[Edit],
     output: Option<&Path>,
-    anyway: bool,
+    demands: Demands,
 ) -> Result<(Vec<Plan>, Vec<Difference>)> {
     let target = Target::own(model)?;
     let mut keys = model.metadata.clone();
@@ -30,7 +33,7 @@ pub fn plans(
     let changed = differences(&model.metadata, &keys);
     let vocab = Vocab::from_metadata(&keys);
     let after = Model { metadata: keys.clone(), vocab, ..model.clone() };
-    rules::check(model, &after, &changed, anyway)?;
+    rules::check(model, &after, &changed, demands)?;
     let mut plans = Vec::new();
     for (index, file) in model.files.iter().enumerate() {
         let own = own_metadata(file, model)?;
@@ -121,7 +124,8 @@ fn own_metadata(file: &Input, model: &Model) -> Result<Metadata> {
     if model.files.len() == 1 {
         return Ok(model.metadata.clone());
     }
-    let options = OpenOptions { format: Some(model.format.clone()), ..OpenOptions::default() };
+    let (format, limits) = (Some(model.format.clone()), model.limits);
+    let options = OpenOptions { format, limits, ..OpenOptions::default() };
     Ok(container::open_alone(file, &options)?.metadata)
 }
 
@@ -163,5 +167,5 @@ fn renamed(file: &Path, output: Option<&Path>) -> PathBuf {
         None => format!("{base}-edited{rest}.gguf"),
         Some(_) => name.clone(),
     };
-    place(named.as_deref(), false, folder, &fresh)
+    place(named.as_deref(), 1, folder, &fresh)
 }

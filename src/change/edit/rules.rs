@@ -9,8 +9,19 @@ use crate::{
     remedy::{Call, Remedy, Setting},
 };
 
-/// Checks the metadata that `after` has in place of that of `before`. What is no more than strange may
-/// be passed `anyway`.
+/// What becomes of an edit whose result today's llama.cpp would refuse.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Demands {
+    /// It is refused.
+    #[default]
+    Met,
+    /// It is done: whoever asks knows another program that takes the file.
+    Waived,
+}
+
+/// Checks the metadata that `after` has in place of that of `before`. What is no more than strange passes
+/// where demands are waived.
 ///
 /// # Errors
 /// [`Error::Refused`] with the first thing that is wrong.
@@ -18,12 +29,12 @@ pub(super) fn check(
     before: &Model,
     after: &Model,
     changed: &[Difference],
-    anyway: bool,
+    demands: Demands,
 ) -> Result<()> {
     for difference in changed {
         never(difference)?;
     }
-    if anyway {
+    if demands == Demands::Waived {
         return Ok(());
     }
     let old: Vec<loader::Breach> = loader::breaches(before);

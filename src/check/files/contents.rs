@@ -76,7 +76,7 @@ pub(super) fn held(path: &Path, alone: bool, limits: &Limits) -> Held {
         Err(Error::Unknown { looks, next, .. }) if !has_magic(path).unwrap_or(false) => {
             Held::Other(Note::new(looks, next))
         }
-        Err(error) => Held::Told(match verdict(path) {
+        Err(error) => Held::Told(match verdict(path, &options) {
             Some(Verdict::Either(..)) => Finding::note("ambiguous", &error),
             Some(Verdict::Sure(_)) if matches!(error, Error::Foreign { .. }) => {
                 Finding::note("known", &error)
@@ -93,8 +93,8 @@ fn begins_with(model: &Model, path: &Path) -> bool {
 }
 
 /// What a file is of which no model was read.
-fn verdict(path: &Path) -> Option<Verdict> {
-    let detected = Input::open(path).and_then(|input| detect(&input, &OpenOptions::default()));
+fn verdict(path: &Path, options: &OpenOptions) -> Option<Verdict> {
+    let detected = Input::open(path).and_then(|input| detect(&input, options));
     detected.ok().map(|detected| detected.verdict)
 }
 
@@ -147,9 +147,9 @@ pub(super) fn check(
 }
 
 /// What is wrong with a file by itself, its bytes unread but for what its structure needs.
-pub(super) fn damage(path: &Path) -> Option<Finding> {
+pub(super) fn damage(path: &Path, limits: &Limits) -> Option<Finding> {
     let size = path.metadata().map_or(0, |m| m.len());
-    let found = match held(path, false, &Limits::DEFAULT) {
+    let found = match held(path, false, limits) {
         Held::Model(model) => check(path, &model, false, &|_| ()),
         Held::Later(model) => check_later(path, &model),
         Held::Told(finding) => vec![finding],
@@ -197,11 +197,9 @@ pub(super) fn is_companion(path: &Path) -> bool {
 
 /// A folder of raw weights as the model that it is, put together as a conversion would; `None` where it
 /// is no checkpoint.
-pub(super) fn check_folder(folder: &Path) -> Option<Vec<Finding>> {
-    let model = match checkpoint::open(
-        folder,
-        &checkpoint::Options { misfit: Misfit::Leave, ..checkpoint::Options::default() },
-    ) {
+pub(super) fn check_folder(folder: &Path, limits: Limits) -> Option<Vec<Finding>> {
+    let options = checkpoint::Options { misfit: Misfit::Leave, limits, ..Default::default() };
+    let model = match checkpoint::open(folder, &options) {
         Ok(model) => model,
         Err(Error::Unknown { .. }) => return None,
         Err(error) => return Some(vec![fault(folder, &error)]),

@@ -34,6 +34,7 @@ const RING: usize = 6;
 
 /// A way to digest a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Algorithm {
     /// MD5, as Meta's `checklist.chk` uses.
     Md5,
@@ -110,6 +111,7 @@ impl fmt::Display for Algorithm {
 
 /// One digest: the algorithm and its value in lower-case hexadecimal.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub struct Digest {
     /// How it is made.
     pub algorithm: Algorithm,
@@ -150,6 +152,7 @@ impl Serialize for Digest {
 }
 
 /// A running digest.
+#[non_exhaustive]
 pub enum Hasher {
     /// MD5.
     Md5(md5::Md5),
@@ -229,6 +232,7 @@ fn hex(bytes: &[u8]) -> String {
 
 /// What came of reading one file.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Outcome {
     /// The file was read whole and stayed as it was.
     Read {

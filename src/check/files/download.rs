@@ -29,6 +29,7 @@ const MAX_POINTER_BYTES: u64 = 1024;
 
 /// Something that is no model, list or tokenizer, whatever its name says.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Nature {
     /// No bytes at all.
     Empty,
@@ -46,6 +47,7 @@ pub enum Nature {
 
 /// The content of a Git LFS pointer.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Pointer {
     /// The digest of the real file.
     pub digest: Digest,
@@ -159,6 +161,7 @@ pub fn prefix(path: &Path) -> std::io::Result<Vec<u8>> {
 
 /// How large a file says that it is, by its own header or end record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Implied {
     /// Exactly N bytes.
     Bytes(u64),
@@ -211,6 +214,7 @@ fn zip_size(file: &mut File, size: u64) -> Option<Implied> {
 
 /// What its surroundings say a file should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Claim {
     /// The digest it should have.
     pub digest: Digest,

@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 
 use walkdir::WalkDir;
 
-use super::contents;
 use super::digest::{self, Algorithm, Outcome};
 use super::sums::{escape, is_list_name};
 use super::tensors::{TENSORSUMS, TensorList, sums, to_text};
+use super::{Options, contents};
 use crate::bytes::{
     Progress,
     replace::{check_target, write_small},
@@ -32,7 +32,7 @@ pub const CHECKLIST: &str = "checklist.chk";
 /// cannot be read or changes meanwhile, where a name cannot be written in a list.
 pub fn write(
     folder: &Path,
-    threads: usize,
+    options: &Options,
     existing: Existing,
     progress: &dyn Progress,
 ) -> Result<Vec<PathBuf>> {
@@ -47,7 +47,7 @@ pub fn write(
     }
     let size = |path: &PathBuf| std::fs::metadata(path).map_or(0, |m| m.len());
     progress.total(files.iter().map(size).sum());
-    let outcomes = digest::spread(&files, threads, size, |path, threads| {
+    let outcomes = digest::spread(&files, options.threads, size, |path, threads| {
         digest::file(path, &[Algorithm::Md5, Algorithm::Sha256], threads, &|n| progress.advance(n))
     });
     let (mut sha256, mut md5) = (String::new(), String::new());
@@ -70,7 +70,7 @@ pub fn write(
     let mut tensors = TensorList::new();
     for path in &files {
         // What is no whole model has no tensors to list; verifying says why.
-        if let Some(model) = contents::model(path, &Limits::DEFAULT) {
+        if let Some(model) = contents::model(path, &options.limits) {
             tensors.insert(name_in(folder, path)?, sums(&model, &|_| ())?);
         }
     }
@@ -96,8 +96,8 @@ fn own(folder: &Path, name: &str) -> PathBuf {
 ///
 /// # Errors
 /// Where the folder cannot be listed.
-pub fn damaged(folder: &Path) -> Result<Vec<(PathBuf, Finding)>> {
-    let of = |path: PathBuf| contents::damage(&path).map(|finding| (path, finding));
+pub fn damaged(folder: &Path, limits: &Limits) -> Result<Vec<(PathBuf, Finding)>> {
+    let of = |path: PathBuf| contents::damage(&path, limits).map(|finding| (path, finding));
     Ok(files_of(folder)?.into_iter().filter_map(of).collect())
 }
 

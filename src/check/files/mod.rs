@@ -48,6 +48,7 @@ pub struct Options {
 /// What became of one file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Status {
     /// Its digest is the claimed one, or nothing is claimed and nothing is wrong with it.
     Ok,

@@ -20,6 +20,7 @@ const ENDINGS: [&str; 9] =
 
 /// Why a file is of interest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Looks {
     /// It begins as a model does.
     Model,

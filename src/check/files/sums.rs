@@ -28,6 +28,7 @@ const MAX_LIST_BYTES: u64 = 64 << 20;
 
 /// One line of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Entry {
     /// The name as the list has it, unescaped.
     pub name: String,
@@ -45,6 +46,7 @@ pub struct Entry {
 
 /// A list, read.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct List {
     /// Where it was read from.
     pub path: PathBuf,
@@ -56,6 +58,7 @@ pub struct List {
 
 /// Why a file is not a list of digests.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum NotAList {
     /// It is something else entirely: empty, a web page, a pointer.
     Is(Nature),

@@ -32,6 +32,7 @@ const NAMED: usize = 3;
 
 /// The digest of one tensor, with what gives its bytes a meaning.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TensorSum {
     /// SHA-256 of its rows.
     pub digest: Digest,

@@ -16,6 +16,7 @@ use super::holes::{self, Zeros};
 use super::{Checked, Options, Status, Verification, diagnose, known, tensors};
 use crate::bytes::Progress;
 use crate::check::{Finding, Severity, models::adapter, worst};
+use crate::limits::Limits;
 
 /// Verifies files, lists and folders.
 pub fn verify(paths: &[PathBuf], options: &Options, progress: &dyn Progress) -> Verification {
@@ -36,12 +37,12 @@ pub fn verify(paths: &[PathBuf], options: &Options, progress: &dyn Progress) -> 
     let judged = gathered.subjects.iter().zip(outcomes);
     let files = judged.map(|(subject, read)| judge(subject, read, &gathered, options));
     let mut files: Vec<Checked> = files.collect();
-    files.extend(models(paths, &files));
+    files.extend(models(paths, &files, options.limits));
     Verification { schema_version: 1, files, lists: gathered.lists }
 }
 
 /// The folders of raw weights among `paths` as models, but for those with a file that is bad by itself.
-fn models(paths: &[PathBuf], files: &[Checked]) -> Vec<Checked> {
+fn models(paths: &[PathBuf], files: &[Checked], limits: Limits) -> Vec<Checked> {
     let inside = |file: &Path| paths.iter().any(|path| path.is_dir() && file.starts_with(path));
     let weights = |file: &&Checked| inside(&file.path) && contents::is_weights(&file.path);
     let folders: BTreeSet<&Path> =
@@ -51,7 +52,7 @@ fn models(paths: &[PathBuf], files: &[Checked]) -> Vec<Checked> {
         of.all(|file| matches!(file.status, Status::Ok | Status::Missing))
     };
     let model = |folder: &Path| {
-        let mut findings = contents::check_folder(folder)?;
+        let mut findings = contents::check_folder(folder, limits)?;
         findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
         let failed = worst(&findings) == Some(Severity::Failure);
         Some(Checked {

@@ -17,6 +17,7 @@ const FAR: f64 = 6.0;
 
 /// The weights of one tensor in numbers. What is infinite or NaN counts in no other.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Statistics {
     /// How many weights there are.
     pub weights: u64,

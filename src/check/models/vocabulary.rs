@@ -8,6 +8,7 @@ use crate::remedy::{Note, Setting};
 
 /// What a vocabulary consists of.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Health {
     /// Tokens stored.
     pub tokens: usize,

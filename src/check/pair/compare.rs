@@ -42,6 +42,13 @@ pub struct Comparison {
     pub only_second: Vec<String>,
 }
 
+impl Comparison {
+    /// The tensors whose bytes differ.
+    pub fn differing(&self) -> impl Iterator<Item = &TensorDifference> {
+        self.tensors.iter().filter(|tensor| tensor.verdict != Verdict::SameBytes)
+    }
+}
+
 /// A metadata key that differs.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
@@ -83,6 +90,7 @@ pub struct TensorDifference {
 /// How alike two tensors are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Verdict {
     /// The same type and bytes.
     SameBytes,

@@ -13,6 +13,7 @@ use crate::{
 
 /// What a text costs with an adapter in either order.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct Orders {
     /// Perplexity with rows as in Hugging Face's models.
     pub hf: f64,

@@ -20,13 +20,27 @@ const DECODED: f64 = 1e-8;
 /// Mean divergence, in nats, that rounded scales stay below.
 const ROUNDED: f64 = 0.01;
 
-/// What looks at each file that is made of `model`: a proof where it is `wanted`, else nothing.
+/// What is asked of a new file before it gets its name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Proof {
+    /// That it opens, and is what was planned.
+    #[default]
+    Header,
+    /// That it also writes what its source writes, as far as its types allow.
+    Text,
+}
+
+/// What looks at each file that is made of `model` and gives its verdict, if one was asked for.
 pub fn proof(
     model: &Model,
-    wanted: bool,
+    asked: Proof,
     progress: &dyn Progress,
 ) -> impl Fn(&Plan, Model) -> Result<Option<String>> {
-    move |plan, written| wanted.then(|| prove(model, plan, &written, progress)).transpose()
+    move |plan, written| match asked {
+        Proof::Header => Ok(None),
+        Proof::Text => prove(model, plan, &written, progress).map(Some),
+    }
 }
 
 /// Runs `model` and the file written by `plan` over a text; returns the verdict. `progress` hears of the bytes read.

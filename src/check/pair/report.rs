@@ -134,8 +134,14 @@ fn main_kind(comparison: &Comparison, pick: fn(&TensorDifference) -> &str) -> St
 }
 
 impl CompareReport {
-    /// The report for people.
-    pub fn text(&self, detail: Detail) -> String {
+    /// Whether a report by kinds leaves tensors out that differ.
+    pub fn is_cut(&self, detail: Detail) -> bool {
+        detail == Detail::Kinds
+            && self.candidates.iter().any(|c| c.comparison.differing().count() > MOST)
+    }
+
+    /// The report for people; its tables fit into lines of `columns` characters, where that is said.
+    pub fn text(&self, detail: Detail, columns: Option<usize>) -> String {
         let mut out = String::new();
         for c in &self.candidates {
             let _ = writeln!(
@@ -154,7 +160,7 @@ impl CompareReport {
             c.comparison.vocab.iter().chain(&c.comparison.vocab_added).for_each(|line| {
                 let _ = writeln!(out, "  vocabulary: {line}");
             });
-            tensors(&mut out, &c.comparison, detail);
+            tensors(&mut out, &c.comparison, detail, columns);
             let ppl =
                 |side: &Side| side.perplexity.map(|p| format!("{:.4} ± {:.4}", p.value, p.error));
             if let (Some(a), Some(b)) = (ppl(&self.reference), ppl(&c.side)) {
@@ -181,7 +187,7 @@ impl CompareReport {
     }
 }
 
-fn tensors(out: &mut String, comparison: &Comparison, detail: Detail) {
+fn tensors(out: &mut String, comparison: &Comparison, detail: Detail, columns: Option<usize>) {
     for (label, names) in [
         ("only in the first", &comparison.only_first),
         ("only in the second", &comparison.only_second),
@@ -190,17 +196,14 @@ fn tensors(out: &mut String, comparison: &Comparison, detail: Detail) {
             let _ = writeln!(out, "  {label}: {}", names.join(", "));
         }
     }
-    let differing = comparison.tensors.iter().filter(|t| t.verdict != Verdict::SameBytes);
-    let shown: Vec<_> = if detail == Detail::Tensors {
-        comparison.tensors.iter().collect()
-    } else {
-        differing.collect()
+    let shown: Vec<_> = match detail {
+        Detail::Tensors => comparison.tensors.iter().collect(),
+        Detail::Kinds => comparison.differing().collect(),
     };
     if shown.is_empty() {
         let _ = writeln!(out, "  all {} tensors have the same bytes", comparison.tensors.len());
         return;
     }
-    const MOST: usize = 24;
     let most = if detail == Detail::Tensors { shown.len() } else { MOST };
     let shown_first = shown.iter().take(most);
     // Where all differ, figures say so.
@@ -219,24 +222,59 @@ fn tensors(out: &mut String, comparison: &Comparison, detail: Detail) {
             format!("{:.7}", t.cosine),
         ]
     }));
-    let width = |column: usize| {
-        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max()
-    };
-    let widths: Vec<usize> = (0..7).map(|column| width(column).unwrap_or(0)).collect();
+    let widths = fitted(&rows, columns);
     for row in &rows {
         out.push(' ');
         for (column, (cell, width)) in
             row.iter().zip(&widths).enumerate().filter(|(_, (_, w))| **w > 0)
         {
             // Words begin at the left, figures end at the right.
-            let _ = match column < 3 {
-                true => write!(out, " {cell:<width$}"),
+            let _ = match column < WORDS {
+                true => write!(out, " {:<width$}", cut(cell, *width)),
                 false => write!(out, " {cell:>width$}"),
             };
         }
         out.push('\n');
     }
     if shown.len() > most {
-        let _ = writeln!(out, "  … and {} more (-v lists all)", shown.len() - most);
+        let _ = writeln!(out, "  … and {} more", shown.len() - most);
+    }
+}
+
+/// Tensors that a report by kinds shows.
+const MOST: usize = 24;
+/// Columns of a row that hold words; the others hold figures.
+const WORDS: usize = 3;
+/// The narrowest that a column of words is made.
+const NARROW: usize = 6;
+
+/// The widths of columns that fit into lines of `columns` characters. Words give way, the widest first; where that is
+/// not enough, columns are left out from the right.
+fn fitted(rows: &[[String; 7]], columns: Option<usize>) -> [usize; 7] {
+    let widest = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max()
+    };
+    let mut widths: [usize; 7] = std::array::from_fn(|column| widest(column).unwrap_or(0));
+    let Some(columns) = columns else { return widths };
+    // A space before each column that is there, and one at the start of the line.
+    let taken =
+        |widths: &[usize]| 1 + widths.iter().filter(|w| **w > 0).map(|w| w + 1).sum::<usize>();
+    while taken(&widths) > columns {
+        match widths.iter_mut().take(WORDS).max().filter(|width| **width > NARROW) {
+            Some(width) => *width -= 1,
+            None => match widths.iter_mut().skip(1).rfind(|width| **width > 0) {
+                Some(last) => *last = 0,
+                None => break,
+            },
+        }
+    }
+    widths
+}
+
+/// The first `width` characters of `text`, the last of which says that it was cut.
+fn cut(text: &str, width: usize) -> String {
+    match text.char_indices().nth(width) {
+        None => text.to_owned(),
+        Some(_) => text.chars().take(width.saturating_sub(1)).chain(['…']).collect(),
     }
 }

@@ -242,7 +242,9 @@ mod tests {
     #[test]
     fn a_written_tokenizer_json_reads_as_the_same_vocabulary() {
         let list = b"YQ== 0\nYg== 1\nYWI= 2\nYmE= 3\nYWJh 4\n";
-        let vocab = tiktoken::parse("tokenizer.model", list, false, &Limits::DEFAULT).unwrap();
+        let vocab =
+            tiktoken::parse("tokenizer.model", list, tiktoken::Specials::Llama3, &Limits::DEFAULT)
+                .unwrap();
         let mut notes = Notes::default();
         let files = files(&vocab, &mut notes);
         let (_, bytes) = files.iter().find(|(name, _)| *name == "tokenizer.json").unwrap();

@@ -26,6 +26,7 @@ use crate::{
 
 /// What a `tokenizer.json` holds.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct TokenizerJson {
     /// The vocabulary as a GGUF file stores it. `bos` and `eos` are those that its template adds;
     /// `tokenizer_config.json` and `config.json` may name others.
@@ -272,7 +273,9 @@ struct Parts {
 fn byte_level(file: &str, parsed: &File, lists: &Lists) -> Result<Parts> {
     let (stages, mut notes) = stages(&parsed.pre_tokenizer);
     let ignore_merges = parsed.model.ignore_merges.unwrap_or(false);
-    let Some(pre) = PreTokenizer::recognise(&stages, ignore_merges) else {
+    let mut alike = PreTokenizer::recognise(&stages);
+    let first = alike.clone().next();
+    let Some(pre) = alike.find(|pre| pre.ignore_merges == ignore_merges).or(first) else {
         return Err(Error::unsupported(
             format!("{file}: no tokenizer.ggml.pre is known for the steps {stages:?}"),
             "this pre-tokenizer decides where words are cut; a wrong name would give wrong tokens",

@@ -24,6 +24,7 @@ use crate::{
 
 /// What a `tokenizer.model` holds.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct SentencePiece {
     /// Text, score and kind of every piece; spaces are U+2581.
     pub pieces: Vec<(Vec<u8>, f32, TokenKind)>,
@@ -50,6 +51,7 @@ pub struct SentencePiece {
 /// How a model segments text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the names say it")]
+#[non_exhaustive]
 pub enum Algorithm {
     Unigram,
     Bpe,

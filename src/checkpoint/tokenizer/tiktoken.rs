@@ -62,13 +62,22 @@ pub fn is_tiktoken(bytes: &[u8]) -> bool {
     first.trim_ascii_end().strip_suffix(b" 0").is_some_and(|text| base64(text).is_some())
 }
 
-/// Reads the list in `bytes`, of the file called `file`, and adds the special tokens of LLaMA 3; `later` for LLaMA 3.1
-/// and what followed.
+/// Whose special tokens, which no such list holds, follow those of the list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Specials {
+    /// Those of LLaMA 3, of April 2024.
+    Llama3,
+    /// Those of LLaMA 3.1 and later.
+    Llama31,
+}
+
+/// Reads the list in `bytes`, of the file called `file`, and adds special tokens.
 ///
 /// # Errors
 /// Where a line is no token and rank, or the ranks are not each number once.
-pub fn parse(file: &str, bytes: &[u8], later: bool, limits: &Limits) -> Result<Vocab> {
-    byte_pairs(file, bytes, limits).map(|vocab| with_special(vocab, later))
+pub fn parse(file: &str, bytes: &[u8], specials: Specials, limits: &Limits) -> Result<Vocab> {
+    byte_pairs(file, bytes, limits).map(|vocab| with_special(vocab, specials))
 }
 
 /// Reads the list in `bytes`, of the file called `file`: tokens and merges, and nothing that no file holds.
@@ -142,10 +151,13 @@ fn vocab(ranks: &HashMap<Vec<u8>, u32>) -> Vocab {
     vocab
 }
 
-fn with_special(mut vocab: Vocab, later: bool) -> Vocab {
+fn with_special(mut vocab: Vocab, specials: Specials) -> Vocab {
     vocab.pre = "llama-bpe".to_owned();
     (vocab.add_bos, vocab.add_eos) = (Some(true), Some(false));
-    let named: &[&str] = if later { &SPECIAL_3_1 } else { &SPECIAL };
+    let named: &[&str] = match specials {
+        Specials::Llama3 => &SPECIAL,
+        Specials::Llama31 => &SPECIAL_3_1,
+    };
     let reserved = named.iter().filter(|name| name.contains("reserved")).count();
     let numbered = (reserved..).map(|n| format!("<|reserved_special_token_{n}|>"));
     let names = named.iter().map(|name| (*name).to_owned()).chain(numbered);
@@ -217,7 +229,8 @@ mod tests {
         assert!(is_tiktoken(LIST.as_bytes()));
         let tokens = ["a", "b", "ab", "ba", "aba"].map(|token| token.as_bytes().to_vec());
         assert_eq!(list(tokens.into_iter()), LIST.as_bytes());
-        let vocab = parse("tokenizer.model", LIST.as_bytes(), false, &Limits::DEFAULT).unwrap();
+        let vocab =
+            parse("tokenizer.model", LIST.as_bytes(), Specials::Llama3, &Limits::DEFAULT).unwrap();
         let texts: Vec<_> = vocab.tokens.iter().map(|t| str::from_utf8(t).unwrap()).collect();
         assert_eq!(texts[..6], ["a", "b", "ab", "ba", "aba", "<|begin_of_text|>"]);
         assert_eq!(
@@ -230,7 +243,8 @@ mod tests {
             [&b"a b"[..], b"b a", b"a ba", b"ab a"]
         );
         assert_eq!((vocab.bos, vocab.eos, vocab.len()), (Some(5), Some(6), 261));
-        let later = parse("tokenizer.model", LIST.as_bytes(), true, &Limits::DEFAULT).unwrap();
+        let later =
+            parse("tokenizer.model", LIST.as_bytes(), Specials::Llama31, &Limits::DEFAULT).unwrap();
         assert_eq!(later.tokens.get(5 + 10).unwrap(), b"<|python_tag|>");
         assert_eq!(later.tokens.get(5 + 11).unwrap(), b"<|reserved_special_token_3|>");
         assert_eq!(later.tokens.get(260).unwrap(), b"<|reserved_special_token_247|>");
@@ -245,12 +259,15 @@ mod tests {
             ("rank 1 at 0x7", "YQ== 0\nYg==\n"),
             ("rank 0 at 0x0", "\n"),
         ] {
-            let error =
-                parse("t", list.as_bytes(), false, &Limits::DEFAULT).unwrap_err().to_string();
+            let error = parse("t", list.as_bytes(), Specials::Llama3, &Limits::DEFAULT)
+                .unwrap_err()
+                .to_string();
             assert!(error.contains(what), "{list:?}: {error}");
         }
         let long = format!("{} 0\n", "YWJj".repeat(LONGEST_TOKEN / 3 + 1));
-        let error = parse("t", long.as_bytes(), false, &Limits::DEFAULT).unwrap_err().to_string();
+        let error = parse("t", long.as_bytes(), Specials::Llama3, &Limits::DEFAULT)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("a token of 258 bytes") && error.len() < 200, "{error}");
         assert!(!is_tiktoken(b"\n\x0e\n\x05<unk>\x15\0\0\0\0\x18\x02"));
     }

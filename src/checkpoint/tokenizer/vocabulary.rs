@@ -10,7 +10,11 @@ use std::{
 
 use serde_json::Value as Json;
 
-use super::{json::TokenizerJson, sentencepiece::SentencePiece, tiktoken};
+use super::{
+    json::TokenizerJson,
+    sentencepiece::SentencePiece,
+    tiktoken::{self, Specials},
+};
 use crate::{
     checkpoint::{Misfit, Options, family, find, json},
     error::{Error, Result},
@@ -22,6 +26,7 @@ use crate::{
 
 /// A vocabulary and what else its files say.
 #[derive(Debug, Default)]
+#[non_exhaustive]
 pub struct Read {
     /// The vocabulary.
     pub vocab: Vocab,
@@ -57,9 +62,12 @@ pub fn read(
     let ranks = model.as_ref().is_some_and(|(_, bytes)| tiktoken::is_tiktoken(bytes));
     match (model, from_json) {
         (Some((name, bytes)), None) if ranks => {
-            let later = matches!(hyper.scaling, Scaling::Llama3 { .. });
-            read.vocab = tiktoken::parse(&name, &bytes, later, &options.limits)?;
-            let version = if later { "3.1" } else { "3" };
+            // Both have the same list; only 3.1 scales its positions.
+            let (specials, version) = match hyper.scaling {
+                Scaling::Llama3 { .. } => (Specials::Llama31, "3.1"),
+                _ => (Specials::Llama3, "3"),
+            };
+            read.vocab = tiktoken::parse(&name, &bytes, specials, &options.limits)?;
             read.notes.push(format!("special tokens are those of LLaMA {version}"));
         }
         (Some((name, bytes)), from_json) if !ranks => {

@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use super::{node::Node, pickle, storage};
 use crate::{
     bytes::{Input, Source},
-    checkpoint::Weights,
+    checkpoint::{Stored, Weights},
     error::Result,
 };
 
@@ -70,7 +70,7 @@ pub fn open(input: &Input) -> Result<Weights> {
             let found = format!("no storage {:?}", view.storage.key);
             return Err(source.malformed(at, &view.name, found, "its storage in the file"));
         };
-        tensors.push(view.stored(input, FORMAT, 0, *at, big_endian)?);
+        tensors.push(Stored { big_endian, ..view.stored(input, FORMAT, 0, *at)? });
     }
     let (params, notes) = (found.params, found.notes);
     Ok(Weights { format: FORMAT, files: vec![input.clone()], tensors, params, notes })

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::{legacy, pickle, storage::views, tar, zip::Archive};
 use crate::{
     bytes::{Input, Source},
-    checkpoint::Weights,
+    checkpoint::{Stored, Weights},
     error::Result,
     limits::Limits,
 };
@@ -81,7 +81,7 @@ fn open_zip(input: &Input, limits: &Limits) -> Result<Weights> {
             });
             (file, 0)
         };
-        tensors.push(view.stored(input, "pth-zip", file, at, big_endian)?);
+        tensors.push(Stored { big_endian, ..view.stored(input, "pth-zip", file, at)? });
     }
     let (params, notes) = (found.params, found.notes);
     Ok(Weights { format: "pth-zip", files, tensors, params, notes })

@@ -53,7 +53,7 @@ impl View {
         Some(View { storage: Storage { dtype, elements, ..self.storage }, ..self })
     }
 
-    /// The same with the place of its storage known.
+    /// The same with the place of its storage known, as of a machine that stores low bytes first.
     ///
     /// # Errors
     /// [`crate::error::Error::Malformed`] where it leaves its storage.
@@ -63,7 +63,6 @@ impl View {
         format: &str,
         file: usize,
         storage_at: u64,
-        big_endian: bool,
     ) -> Result<Stored> {
         let last =
             self.shape.iter().zip(&self.stride).try_fold(self.offset, |at, (n, s)| {
@@ -85,7 +84,7 @@ impl View {
         }
         let at = storage_at + self.offset * self.storage.dtype.width();
         let View { name, shape, stride, storage, .. } = self;
-        Ok(Stored { name, dtype: storage.dtype, shape, stride, file, at, big_endian })
+        Ok(Stored { name, dtype: storage.dtype, shape, stride, file, at, big_endian: false })
     }
 }
 

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     bytes::{Input, Source},
-    checkpoint::{Weights, dtype::Dtype},
+    checkpoint::{Stored, Weights, dtype::Dtype},
     error::{Error, Result},
 };
 
@@ -54,7 +54,7 @@ pub fn open(input: &Input) -> Result<Weights> {
         let id = value.list().and_then(|id| label(id.first()?));
         if let (Some(name), Some((view, at))) = (key.text(), id.and_then(|id| by_id.remove(&id))) {
             let view = View { name: name.to_owned(), ..view };
-            tensors.push(view.stored(input, FORMAT, 0, at, big_endian)?);
+            tensors.push(Stored { big_endian, ..view.stored(input, FORMAT, 0, at)? });
         }
     }
     if tensors.is_empty() {

@@ -10,6 +10,7 @@ const INACTIVE: f32 = 1e-5;
 
 /// What is known of the columns of one matrix, experts that no text reached left out.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct Statistics {
     /// The tensor.
     pub name: String,

@@ -67,6 +67,7 @@ enum Algorithm {
 
 /// Whether the names of control tokens in a text stand for those tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Special {
     /// `<s>` in the text is three characters: for what people write.
     Text,

@@ -27,6 +27,7 @@ pub fn lost_merges(vocab: &Vocab) -> Option<Vec<String>> {
 
 /// A vocabulary in GGUF's terms.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Spelled {
     /// The vocabulary.
     pub vocab: Vocab,
