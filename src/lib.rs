@@ -17,7 +17,7 @@
 //!     let job = Job::upgrade(&model, &upgrade::Options::default())?;
 //!     println!("{} will be written", job.plans()[0].output.display());
 //!     for report in job.write(&Writing::default())? {
-//!         println!("{}", report.text(Detail::Kinds));
+//!         println!("{}", report.text(Detail::Kinds, None));
 //!     }
 //!     Ok(())
 //! }
@@ -45,7 +45,7 @@
 //! tests reach into, and may change with every version.
 //!
 //! Layers, lower first; a layer uses only those before it:
-//! `error remedy limits size < bytes < format < quant < model < container, checkpoint < change, check, infer < batch < api, cli`.
+//! `columns error remedy limits size < bytes < format < quant < model < container, checkpoint < change, check, infer < batch < api, cli`.
 //!
 //! Nothing in a file may end the program: what could is an error to the compiler, but for `quant` and `infer`,
 //! whose loops run over lengths that were checked where rows enter.
@@ -70,6 +70,7 @@ pub mod check;
 pub mod checkpoint;
 #[cfg(feature = "command")]
 pub mod cli;
+pub(crate) mod columns;
 pub mod container;
 pub mod error;
 pub mod format;

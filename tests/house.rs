@@ -56,7 +56,7 @@ fn sources(folder: &Path, out: &mut Vec<PathBuf>) {
 fn layers_point_downward() {
     // Lower first; those of one group may use each other.
     const LAYERS: [&[&str]; 9] = [
-        &["error", "remedy", "limits", "size"],
+        &["columns", "error", "remedy", "limits", "size"],
         &["bytes"],
         &["format"],
         &["quant"],

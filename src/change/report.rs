@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::{Loss, Outcome, Plan, Step, StepOutcome};
 use crate::{
     bytes::Input,
+    columns::{Column, table},
     model::{Model, Piece, Tensor, loader},
     remedy::{Notes, Setting},
     size,
@@ -123,6 +124,37 @@ pub struct Line {
     pub not_finite: u64,
 }
 
+/// What a line of each tensor has: where, which, of what shape, from what to what, how, how well.
+const COLUMNS: [Column; 6] = [
+    Column::figures(1),
+    Column::words(20, 9),
+    Column::words(8, 3),
+    Column::words(11, 8),
+    Column::words(6, 2),
+    Column::words(11, 5),
+];
+
+impl Line {
+    fn cells(&self) -> Vec<String> {
+        let measured = match (self.rmse, self.max_error, self.snr_db) {
+            _ if self.not_finite > 0 => format!("{} weights are infinite or NaN", self.not_finite),
+            (Some(rmse), Some(max), Some(snr)) => {
+                format!("snr {snr:.1} dB, rmse {rmse:.3e}, max {max:.3e}")
+            }
+            (Some(_), ..) => "no weight changed".to_owned(),
+            _ => String::new(),
+        };
+        vec![
+            format!("{:#x}", self.at),
+            self.name.clone(),
+            format!("{:?}", self.shape),
+            format!("{} -> {}", self.from, self.to),
+            self.how.to_owned(),
+            measured,
+        ]
+    }
+}
+
 /// An assumed value.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
@@ -231,8 +263,8 @@ impl Report {
         }
     }
 
-    /// The report for people.
-    pub fn text(&self, detail: Detail) -> String {
+    /// The report for people; its table fits into lines of `screen` characters, where that is said.
+    pub fn text(&self, detail: Detail, screen: Option<usize>) -> String {
         let mut out = String::new();
         let verb = if self.written { "wrote" } else { "would write" };
         let _ = writeln!(out, "{} ({})", self.inputs.join(" + "), self.from);
@@ -250,23 +282,8 @@ impl Report {
             let _ = writeln!(out, " {}", self.loss(group));
         }
         if detail == Detail::Tensors {
-            for line in &self.steps {
-                let _ = write!(
-                    out,
-                    "  {:#12x}  {:<40} {:?} {} -> {} {}",
-                    line.at, line.name, line.shape, line.from, line.to, line.how
-                );
-                let _ = match (line.rmse, line.max_error, line.snr_db) {
-                    _ if line.not_finite > 0 => {
-                        writeln!(out, ": {} weights are infinite or NaN", line.not_finite)
-                    }
-                    (Some(rmse), Some(max), Some(snr)) => {
-                        writeln!(out, ": rmse {rmse:.3e}, max {max:.3e}, snr {snr:.1} dB")
-                    }
-                    (Some(_), ..) => writeln!(out, ": no weight changed"),
-                    _ => writeln!(out),
-                };
-            }
+            let rows: Vec<Vec<String>> = self.steps.iter().map(Line::cells).collect();
+            out += &table(&rows, &COLUMNS, 4, screen);
         }
         if !self.assumed.is_empty() {
             let _ = writeln!(out, "assumed, for the file does not say:");
@@ -315,15 +332,14 @@ impl Report {
             ),
             "rescaled" => "rounds: f32 scales become f16 (at most 4.9e-4 relative)".to_owned(),
             _ if group.not_finite > 0 => {
-                format!("encoded anew: {} weights are infinite or NaN", group.not_finite)
+                format!("{} weights are infinite or NaN", group.not_finite)
             }
             _ => match (group.rmse, group.snr_db) {
                 (Some(rmse), Some(snr)) => {
-                    format!("encoded anew: rmse {rmse:.3e}, snr {snr:.1} dB")
+                    format!("lossy: rmse {rmse:.3e}, snr {snr:.1} dB")
                 }
-                (Some(_), None) => "encoded anew: no weight changed".to_owned(),
-                _ if now => "encoded anew: lossy".to_owned(),
-                _ => "encodes anew: lossy".to_owned(),
+                (Some(_), None) => "no weight changed".to_owned(),
+                _ => "lossy".to_owned(),
             },
         }
     }

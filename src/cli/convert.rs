@@ -126,7 +126,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         json::print(&reports)?;
     } else {
         for report in &reports {
-            print(&text::folded(&report.text(globals.detail())))?;
+            print(&text::folded(&report.text(globals.detail(), text::width())))?;
         }
     }
     Ok(ExitCode::SUCCESS)

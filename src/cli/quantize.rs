@@ -120,7 +120,7 @@ pub struct Args {
     open: super::open::OpenArgs,
 }
 
-/// `--tensor-type` and `--tensor-type-file` in the order in which they stand: the first match counts.
+/// `--tensor-type` and `--tensor-type-file` in the order in which they were typed: the first match counts.
 #[derive(Debug)]
 struct TensorTypes(Vec<TensorType>);
 
@@ -272,7 +272,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
             // Which mixture a tensor got is what a plan is looked at for.
             let detail = if args.write.dry_run() { Detail::Tensors } else { globals.detail() };
             for report in &reports {
-                print(&text::folded(&report.text(detail)))?;
+                print(&text::folded(&report.text(detail, text::width())))?;
             }
         }
     }

@@ -5,8 +5,11 @@ use std::{
     io::{self, IsTerminal},
 };
 
-use crate::error::plain;
 pub use crate::size::counted;
+use crate::{
+    columns::{self, Column},
+    error::plain,
+};
 
 /// Whether `stream` may carry colour: a terminal, and NO_COLOR is not set.
 pub fn has_colour(stream: &impl IsTerminal) -> bool {
@@ -71,14 +74,6 @@ pub fn whole_table(rows: &[Vec<String>]) -> String {
     folded(&table_within(rows, None))
 }
 
-/// Cuts `text` to `width` characters, the last of which says that it was cut.
-fn cut(text: &str, width: usize) -> String {
-    match text.char_indices().nth(width) {
-        None => text.to_owned(),
-        Some(_) => text.chars().take(width.saturating_sub(1)).chain(['…']).collect(),
-    }
-}
-
 /// Lines that are too long for a terminal are broken at spaces, and go on where their text began.
 pub fn folded(text: &str) -> String {
     folded_for(&io::stdout(), text)
@@ -94,7 +89,7 @@ fn folded_to(text: &str, width: usize) -> String {
     for line in text.split_inclusive('\n') {
         let hang = " ".repeat(beginning(line).min(width / 2));
         let mut column = 0;
-        for word in line.split_inclusive(' ') {
+        for word in words(line) {
             let len = word.trim_end().chars().count();
             if column > hang.len() && column + len > width {
                 out.truncate(out.trim_end_matches(' ').len());
@@ -107,6 +102,24 @@ fn folded_to(text: &str, width: usize) -> String {
         }
     }
     out
+}
+
+/// The words of a line, each with the space behind it; a figure and its unit are one.
+fn words(line: &str) -> impl Iterator<Item = &str> {
+    const UNITS: [&str; 7] = ["B", "KB", "MB", "GB", "TB", "s", "dB"];
+    let mut rest = line;
+    std::iter::from_fn(move || {
+        let end = |text: &str| text.find(' ').map_or(text.len(), |at| at + 1);
+        let first = end(rest);
+        let (word, behind) = rest.split_at(first);
+        let unit = behind.split_at(end(behind)).0;
+        let known = UNITS.contains(&unit.trim_end().trim_end_matches([')', ',', ';', '.', ':']));
+        let figure = word.trim_start_matches('(').starts_with(|c: char| c.is_ascii_digit());
+        let len = if figure && known { first + unit.len() } else { first };
+        let (word, behind) = rest.split_at(len);
+        rest = behind;
+        (!word.is_empty()).then_some(word)
+    })
 }
 
 /// The column where the text of a line begins: behind a label, or a little further in than the line.
@@ -134,30 +147,7 @@ fn table_within(rows: &[Vec<String>], screen: Option<usize>) -> String {
     };
     let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(shown).collect()).collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| {
-        rows.iter().filter_map(|r| r.get(column)).map(|c| c.chars().count()).max().unwrap_or(0)
-    };
-    let mut widths: Vec<usize> = (0..columns).map(width).collect();
-    if let Some(screen) = screen {
-        // The widest column gives way first.
-        let mut over =
-            (widths.iter().sum::<usize>() + 2 * columns.saturating_sub(1)).saturating_sub(screen);
-        while over > 0
-            && let Some(widest) = widths.iter_mut().max().filter(|widest| **widest > NARROW)
-        {
-            (*widest, over) = (*widest - 1, over - 1);
-        }
-    }
-    let mut out = String::new();
-    for row in &rows {
-        let mut line = String::new();
-        for (cell, width) in row.iter().zip(&widths) {
-            line += &format!("{:<width$}  ", cut(cell, *width));
-        }
-        out += line.trim_end();
-        out.push('\n');
-    }
-    out
+    columns::table(&rows, &vec![Column::words(NARROW, 0); columns], 0, screen)
 }
 
 #[cfg(test)]
@@ -182,6 +172,7 @@ mod tests {
             folded_to("  one two three four\nnote: short\n", 12),
             "  one two\n    three\n    four\nnote: short\n"
         );
+        assert_eq!(folded_to("would write a (110.7 KB)\n", 22), "would write a\n  (110.7 KB)\n");
         let labelled = "  format  one two three\n          four five\n";
         assert_eq!(
             folded_to(labelled, 20),

@@ -177,7 +177,7 @@ fn matrices_of_eight_bit_floats_are_the_numbers_of_the_formula() {
         assert!(note.is_some_and(|note| note.contains("FP8")), "{:?}", ours.notes);
         let auto = convert::Options { types: vec!["auto".to_owned()], ..Default::default() };
         let (ours, plans) = convert::plan(ours, &auto).unwrap();
-        let said = Report::new(&ours, &plans[0], None).text(Detail::Kinds);
+        let said = Report::new(&ours, &plans[0], None).text(Detail::Kinds, None);
         assert!(said.contains("14 tensors  f32                          computed"), "{said}");
     }
 }

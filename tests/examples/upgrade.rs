@@ -29,7 +29,7 @@ fn main() -> Result<()> {
     }
     let how = Writing { proof: Proof::Text, progress: Some(&Dots), ..Writing::default() };
     for report in job.write(&how)? {
-        println!("{}", report.text(Detail::Kinds));
+        println!("{}", report.text(Detail::Kinds, None));
     }
     Ok(())
 }

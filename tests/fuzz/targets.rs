@@ -113,7 +113,7 @@ fn used(model: &Model) {
     let to = ["gguf-v3", "gguf-v1", "ggjt-v3", "ggml"][model.tensors.len() % 4];
     let options = upgrade::Options { to: Some(to.to_owned()), ..Default::default() };
     if let Some((model, plan)) = taken(upgrade::plan(model.clone(), &options)) {
-        Report::new(&model, &plan, None).text(Detail::Tensors);
+        Report::new(&model, &plan, None).text(Detail::Tensors, None);
     }
 }
 

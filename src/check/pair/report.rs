@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::compare::{Comparison, TensorDifference, Verdict};
 use crate::{
     change::report::Detail,
+    columns::{Column, table},
     infer::{Outputs, Perplexity},
     quant::QuantType,
     size,
@@ -140,8 +141,8 @@ impl CompareReport {
             && self.candidates.iter().any(|c| c.comparison.differing().count() > MOST)
     }
 
-    /// The report for people; its tables fit into lines of `columns` characters, where that is said.
-    pub fn text(&self, detail: Detail, columns: Option<usize>) -> String {
+    /// The report for people; its tables fit into lines of `screen` characters, where that is said.
+    pub fn text(&self, detail: Detail, screen: Option<usize>) -> String {
         let mut out = String::new();
         for c in &self.candidates {
             let _ = writeln!(
@@ -160,7 +161,7 @@ impl CompareReport {
             c.comparison.vocab.iter().chain(&c.comparison.vocab_added).for_each(|line| {
                 let _ = writeln!(out, "  vocabulary: {line}");
             });
-            tensors(&mut out, &c.comparison, detail, columns);
+            tensors(&mut out, &c.comparison, detail, screen);
             let ppl =
                 |side: &Side| side.perplexity.map(|p| format!("{:.4} ± {:.4}", p.value, p.error));
             if let (Some(a), Some(b)) = (ppl(&self.reference), ppl(&c.side)) {
@@ -187,7 +188,7 @@ impl CompareReport {
     }
 }
 
-fn tensors(out: &mut String, comparison: &Comparison, detail: Detail, columns: Option<usize>) {
+fn tensors(out: &mut String, comparison: &Comparison, detail: Detail, screen: Option<usize>) {
     for (label, names) in [
         ("only in the first", &comparison.only_first),
         ("only in the second", &comparison.only_second),
@@ -208,11 +209,12 @@ fn tensors(out: &mut String, comparison: &Comparison, detail: Detail, columns: O
     let shown_first = shown.iter().take(most);
     // Where all differ, figures say so.
     let all = shown_first.clone().all(|t| t.verdict == Verdict::Different);
-    let mut rows =
-        vec![["tensor", "types", "", "rmse", "max", "snr dB", "cosine"].map(str::to_owned)];
+    let mut rows = vec![
+        ["tensor", "types", "", "rmse", "max", "snr dB", "cosine"].map(str::to_owned).to_vec(),
+    ];
     rows.extend(shown_first.map(|t| {
         let same = t.first == t.second;
-        [
+        vec![
             t.name.clone(),
             if same { t.first.clone() } else { format!("{} | {}", t.first, t.second) },
             if all { String::new() } else { t.verdict.words().to_owned() },
@@ -222,20 +224,7 @@ fn tensors(out: &mut String, comparison: &Comparison, detail: Detail, columns: O
             format!("{:.7}", t.cosine),
         ]
     }));
-    let widths = fitted(&rows, columns);
-    for row in &rows {
-        out.push(' ');
-        for (column, (cell, width)) in
-            row.iter().zip(&widths).enumerate().filter(|(_, (_, w))| **w > 0)
-        {
-            // Words begin at the left, figures end at the right.
-            let _ = match column < WORDS {
-                true => write!(out, " {:<width$}", cut(cell, *width)),
-                false => write!(out, " {cell:>width$}"),
-            };
-        }
-        out.push('\n');
-    }
+    out.push_str(&table(&rows, &COLUMNS, 2, screen));
     if shown.len() > most {
         let _ = writeln!(out, "  … and {} more", shown.len() - most);
     }
@@ -243,38 +232,13 @@ fn tensors(out: &mut String, comparison: &Comparison, detail: Detail, columns: O
 
 /// Tensors that a report by kinds shows.
 const MOST: usize = 24;
-/// Columns of a row that hold words; the others hold figures.
-const WORDS: usize = 3;
-/// The narrowest that a column of words is made.
-const NARROW: usize = 6;
-
-/// The widths of columns that fit into lines of `columns` characters. Words give way, the widest first; where that is
-/// not enough, columns are left out from the right.
-fn fitted(rows: &[[String; 7]], columns: Option<usize>) -> [usize; 7] {
-    let widest = |column: usize| {
-        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max()
-    };
-    let mut widths: [usize; 7] = std::array::from_fn(|column| widest(column).unwrap_or(0));
-    let Some(columns) = columns else { return widths };
-    // A space before each column that is there, and one at the start of the line.
-    let taken =
-        |widths: &[usize]| 1 + widths.iter().filter(|w| **w > 0).map(|w| w + 1).sum::<usize>();
-    while taken(&widths) > columns {
-        match widths.iter_mut().take(WORDS).max().filter(|width| **width > NARROW) {
-            Some(width) => *width -= 1,
-            None => match widths.iter_mut().skip(1).rfind(|width| **width > 0) {
-                Some(last) => *last = 0,
-                None => break,
-            },
-        }
-    }
-    widths
-}
-
-/// The first `width` characters of `text`, the last of which says that it was cut.
-fn cut(text: &str, width: usize) -> String {
-    match text.char_indices().nth(width) {
-        None => text.to_owned(),
-        Some(_) => text.chars().take(width.saturating_sub(1)).chain(['…']).collect(),
-    }
-}
+/// Names and ratios stay longest.
+const COLUMNS: [Column; 7] = [
+    Column::words(16, 9),
+    Column::words(11, 5),
+    Column::words(9, 6),
+    Column::figures(4),
+    Column::figures(1),
+    Column::figures(8),
+    Column::figures(2),
+];

@@ -1,0 +1,125 @@
+//! Rows of cells as aligned lines that fit a screen: words are cut, and what matters least is left out.
+
+/// What a column of a table holds, and what becomes of it where there is no room.
+#[derive(Clone, Copy, Debug)]
+pub struct Column {
+    /// Its cells are not cut below this many characters.
+    least: usize,
+    /// Figures end at the right, words begin at the left.
+    right: bool,
+    /// Columns of less worth are left out first.
+    worth: u8,
+}
+
+impl Column {
+    /// Words, which may be cut.
+    pub const fn words(least: usize, worth: u8) -> Column {
+        Column { least, right: false, worth }
+    }
+
+    /// Figures, which are whole or not there.
+    pub const fn figures(worth: u8) -> Column {
+        Column { least: usize::MAX, right: true, worth }
+    }
+}
+
+/// Spaces between two columns.
+const GAP: usize = 2;
+
+/// The rows as lines, each behind `indent` spaces and within `screen` characters, where that is said.
+pub fn table(
+    rows: &[Vec<String>],
+    columns: &[Column],
+    indent: usize,
+    screen: Option<usize>,
+) -> String {
+    let widths = fitted(rows, columns, screen.map(|screen| screen.saturating_sub(indent)));
+    let mut out = String::new();
+    for row in rows {
+        let mut line = " ".repeat(indent);
+        let cells = row.iter().zip(columns).zip(&widths).filter(|(_, width)| **width > 0);
+        for (i, ((cell, column), width)) in cells.enumerate() {
+            let gap = " ".repeat(if i == 0 { 0 } else { GAP });
+            let cell = cut(cell, *width);
+            line += &match column.right {
+                true => format!("{gap}{cell:>width$}"),
+                false => format!("{gap}{cell:<width$}"),
+            };
+        }
+        out += line.trim_end();
+        out.push('\n');
+    }
+    out
+}
+
+/// The width of each column, 0 for those that are left out. As few are as can be; of the others the widest words give
+/// way first.
+fn fitted(rows: &[Vec<String>], columns: &[Column], screen: Option<usize>) -> Vec<usize> {
+    let widest = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|c| c.chars().count()).max().unwrap_or(0)
+    };
+    let whole: Vec<usize> = (0..columns.len()).map(widest).collect();
+    let Some(screen) = screen else { return whole };
+    let mut by_worth: Vec<usize> = (0..columns.len()).collect();
+    by_worth.sort_by_key(|i| columns.get(*i).map(|column| column.worth));
+    let mut widths = whole.clone();
+    for out in 0..columns.len().max(1) {
+        let gone = by_worth.get(..out).unwrap_or_default();
+        widths.clone_from(&whole);
+        gone.iter().filter_map(|i| Some(*widths.get_mut(*i)? = 0)).for_each(drop);
+        let there = widths.iter().filter(|width| **width > 0).count();
+        let mut over =
+            (widths.iter().sum::<usize>() + GAP * there.saturating_sub(1)).saturating_sub(screen);
+        while over > 0 {
+            let give = widths.iter_mut().zip(columns).filter(|(width, c)| **width > c.least);
+            let Some((width, _)) = give.max_by_key(|(width, _)| **width) else { break };
+            (*width, over) = (*width - 1, over - 1);
+        }
+        if over == 0 {
+            break;
+        }
+    }
+    widths
+}
+
+/// The first `width` characters of `text`, the last of which says that it was cut.
+fn cut(text: &str, width: usize) -> String {
+    match text.char_indices().nth(width) {
+        None => text.to_owned(),
+        Some(_) => text.chars().take(width.saturating_sub(1)).chain(['…']).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COLUMNS: [Column; 3] = [Column::words(6, 9), Column::words(4, 5), Column::figures(7)];
+
+    fn rows() -> Vec<Vec<String>> {
+        let row = |cells: [&str; 3]| cells.map(str::to_owned).to_vec();
+        vec![row(["blk.0.attn_q.weight", "q4_0", "21.5"]), row(["output.weight", "f16", "-"])]
+    }
+
+    #[test]
+    fn words_give_way_before_columns_go() {
+        let all = "blk.0.attn_q.weight  q4_0  21.5\noutput.weight        f16      -\n";
+        assert_eq!(table(&rows(), &COLUMNS, 0, None), all);
+        assert_eq!(table(&rows(), &COLUMNS, 0, Some(31)), all);
+        let cut = "  blk.0.at…  q4_0  21.5\n  output.w…  f16      -\n";
+        assert_eq!(table(&rows(), &COLUMNS, 2, Some(23)), cut);
+        let without = "blk.0.a…  21.5\noutput.…     -\n";
+        assert_eq!(table(&rows(), &COLUMNS, 0, Some(14)), without);
+        assert_eq!(table(&rows(), &COLUMNS, 0, Some(6)), "blk.0…\noutpu…\n");
+        for screen in 6..40 {
+            let text = table(&rows(), &COLUMNS, 0, Some(screen));
+            assert!(text.lines().all(|line| line.chars().count() <= screen), "{screen}: {text}");
+        }
+    }
+
+    #[test]
+    fn an_empty_column_takes_no_room() {
+        let rows = vec![vec!["a".to_owned(), String::new(), "1".to_owned()]];
+        assert_eq!(table(&rows, &COLUMNS, 1, None), " a  1\n");
+    }
+}
