@@ -43,7 +43,7 @@ impl BatchPlan {
     /// Finds the models below `roots` and plans the task for each.
     ///
     /// # Errors
-    /// Where a folder cannot be listed or the settings are wrong; what is wrong with one model stands
+    /// Where a folder cannot be listed or the settings are wrong; what is wrong with one model is
     /// in its job.
     pub fn make(task: Task, settings: Settings, roots: &[PathBuf]) -> Result<Self> {
         settings.check(task)?;

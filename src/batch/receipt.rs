@@ -1,6 +1,6 @@
 //! Receipts: what makes a rerun skip only what is proved whole.
 //!
-//! Beside every output of a batch stands `<output>.receipt.json`. It is written before the work begins;
+//! Beside every output of a batch is `<output>.receipt.json`. It is written before the work begins;
 //! again with the digest of the output, before that gets its name; and when all is done. A batch owns a
 //! file that has the digest of its receipt, and that was made of the same model as now: any other is
 //! somebody else's, whatever the receipt beside it says, and is left alone.
@@ -155,7 +155,7 @@ fn stamp(path: &Path) -> Result<(u64, u64)> {
     Ok((metadata.len(), since.and_then(|d| u64::try_from(d.as_nanos()).ok()).unwrap_or(0)))
 }
 
-/// Where the receipt of an output stands.
+/// Where the receipt of an output is.
 pub fn path_of(output: &Path) -> PathBuf {
     let mut name = output.as_os_str().to_owned();
     name.push(ENDING);
@@ -173,7 +173,7 @@ pub fn is_receipt(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(ENDING))
 }
 
-/// Where a part of an output stands until the parts are joined.
+/// Where a part of an output is until the parts are joined.
 pub fn part_of(output: &Path, shard: Shard) -> PathBuf {
     let mut name = output.as_os_str().to_owned();
     name.push(format!("{PART}{}-of-{}", shard.index(), shard.count()));

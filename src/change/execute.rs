@@ -1,5 +1,11 @@
 //! Executes plans: rows are streamed once from the model through every plan into its new file.
 //!
+//! ```text
+//! input order   chunk 0    chunk 1    chunk 2 …             pulled by all threads, so the disk reads forward
+//! each chunk    read -> for each plan that wants it: copy | transform | recode -> written at its own place
+//! in the end    headers are there, sizes match, every file opened again, proved, then all get their names
+//! ```
+//!
 //! Work is cut into chunks of whole rows, pulled in file order by all threads; every chunk has its
 //! place in the output beforehand, so the bytes do not depend on the number of threads. Memory stays
 //! at a few buffers a thread. A failure or Ctrl-C leaves no output behind.
@@ -122,6 +128,7 @@ pub struct Writing<'a> {
 pub fn carry_with(model: &Model, plans: &[Plan], how: &Writing) -> Result<Vec<Outcome>> {
     let Writing { existing, progress, proof, sealed } = *how;
     let began = Instant::now();
+    // A download that began anew in the middle looks whole by its size, and its tensors are not.
     tail::check(model)?;
     let inputs: Vec<&Input> = model.files.iter().collect();
     for plan in plans {
@@ -136,6 +143,7 @@ pub fn carry_with(model: &Model, plans: &[Plan], how: &Writing) -> Result<Vec<Ou
         .iter()
         .map(|plan| {
             let out = Replace::begin(&plan.output, plan.layout.total, existing, &inputs)?;
+            // All that is no weight goes first; a file that is cut short afterwards still has no name.
             plan.layout.chunks.iter().try_for_each(|(at, bytes)| out.write_at(*at, bytes))?;
             Ok(out)
         })
@@ -156,11 +164,13 @@ pub fn carry_with(model: &Model, plans: &[Plan], how: &Writing) -> Result<Vec<Ou
         let run = |buffers: &mut Buffers, (i, chunk)| Ok((i, job.run(chunk, buffers)?));
         chunks.map_init(Buffers::default, run).collect::<Result<Vec<_>>>()
     };
+    // As many compute as were asked for (`Turns`); the others read ahead and write behind.
     let threads = rayon::current_num_threads() + WAITING;
     let mut done = match rayon::ThreadPoolBuilder::new().num_threads(threads).build() {
         Ok(pool) => pool.install(work)?,
         Err(_) => work()?,
     };
+    // Losses are summed in the order of the chunks: float sums must not depend on who was first.
     done.sort_by_key(|(i, _)| *i);
 
     let mut outcomes: Vec<Outcome> = plans
@@ -178,6 +188,7 @@ pub fn carry_with(model: &Model, plans: &[Plan], how: &Writing) -> Result<Vec<Ou
             sum.kept_odd |= part.kept_odd;
         }
     }
+    // Whether a file changed while it was read, and whether what archives state of their entries is true.
     model.files.iter().try_for_each(Input::check_read)?;
     for ((plan, out), outcome) in plans.iter().zip(&outputs).zip(&mut outcomes) {
         out.finish()?;
@@ -190,6 +201,7 @@ pub fn carry_with(model: &Model, plans: &[Plan], how: &Writing) -> Result<Vec<Ou
             outcome.verdict = proof(plan, written)?;
         }
     }
+    // Only when all are whole does any get its name.
     outputs.iter().enumerate().try_for_each(|(i, out)| sealed(i, out.temp_path()))?;
     for out in outputs {
         out.commit()?;
@@ -271,6 +283,7 @@ impl Job<'_> {
             if self.steps(source).next().is_none() || tensor.bytes() == 0 {
                 continue;
             }
+            // Decoded rows are four bytes a weight and more; copied ones are read by their size in the file.
             let recoded = self.steps(source).any(|(.., s)| matches!(s.act, Act::Recode { .. }));
             let most = if recoded {
                 CHUNK_WEIGHTS / tensor.row_len().max(1)
@@ -281,6 +294,7 @@ impl Job<'_> {
                 .steps(source)
                 .map(|(.., s)| s.quant.row_group())
                 .fold(tensor.quant.row_group(), usize::max);
+            // Rows that are coded in fours or eights stay together, on either side.
             // Sums are made of N rows at a time.
             let sums = tensor.sum.as_ref().filter(|_| group == 1);
             let group = sums.map_or(group, |_| high(self.isa)) as u64;
@@ -294,6 +308,7 @@ impl Job<'_> {
                 rows: step.min(tensor.rows() - first),
             }));
         }
+        // By place, not by the order of tensors: files are read from front to back.
         let place = |c: &Chunk| {
             let piece = self.model.tensors.get(c.source).and_then(|t| t.pieces.first());
             piece.map(|p| (p.file, p.at))
@@ -307,6 +322,7 @@ impl Job<'_> {
         if !self.model.only_forward(tensor) {
             return self.run_rows(tensor, chunk.source, chunk.first, chunk.rows, buffers);
         }
+        // Whatever is read of it, all before it is unpacked.
         let step = (CHUNK_WEIGHTS / tensor.row_len().max(1)).max(1);
         let mut parts = Parts::new();
         for first in (0..tensor.rows()).step_by(usize::try_from(step).unwrap_or(usize::MAX)) {
@@ -344,6 +360,7 @@ impl Job<'_> {
         let mut steps = self.steps(source);
         let once = steps.next().is_some_and(|(.., s)| matches!(s.act, Act::Recode { .. }));
         let passing = sums.as_ref().filter(|_| once && steps.next().is_none() && tensor.is_f32());
+        // What is read, unless it is made on the way.
         let held = if passing.is_some() { 0 } else { rows * tensor.row_bytes() };
         let raw = buffers.raw.place(place, in_memory(held)?);
         match (&sums, passing) {
@@ -362,6 +379,7 @@ impl Job<'_> {
             let swap = plan.target.big_endian();
             if matches!(step.act, Act::Copy) {
                 part.kept_odd = check_made(plan, tensor, step, first, raw, &[])?;
+                // Aligned as the file wants it: such a buffer goes to the disk without being copied first.
                 if !swap && at == place && copy.is_none() {
                     copy = Some(out);
                     parts.push((p, s, part));
@@ -369,6 +387,7 @@ impl Job<'_> {
                 }
             }
             let (raw, made) = (&*raw, buffers.made.place(at, in_memory(size)?));
+            // From here on it computes.
             let turn = self.turns.take();
             match &step.act {
                 Act::Copy => made.copy_from_slice(raw),
@@ -394,6 +413,7 @@ impl Job<'_> {
             if swap {
                 step.quant.swap_bytes(made);
             }
+            // And waits for the disk again.
             drop(turn);
             out.write(&mut buffers.made)?;
             parts.push((p, s, part));
@@ -408,6 +428,7 @@ fn in_memory(size: u64) -> Result<usize> {
         .map_err(|_| Error::unsupported("a row is larger than memory", "use a 64-bit machine"))
 }
 
+/// A float32 scale beyond 65504, or so small that f16 makes it 0 or next to it, is not rounded but lost: an error.
 fn check_scales(plan: &Plan, tensor: &Tensor, to: QuantType, scales: &ScaleLoss) -> Result<()> {
     if plan.clamp_scales || (scales.underflow == 0 && scales.overflow == 0) {
         return Ok(());

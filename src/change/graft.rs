@@ -1,5 +1,5 @@
-//! Tensors left out of a GGUF, or taken from another one: blocks that predict further tokens, the eyes of a model
-//! that are wanted in a file of their own, a tensor that was lost.
+//! Tensors left out of a GGUF, or taken from another one: blocks that predict further tokens, vision tensors that
+//! are wanted in a file of their own, a tensor that was lost.
 //!
 //! Counts and arrays of one item a block follow: they shrink with the last blocks, and grow with those of the other
 //! file, from whose metadata they then come.
@@ -56,6 +56,7 @@ impl Graft {
 }
 
 fn leave_out(model: &mut Model, pattern: &Regex, notes: &mut Notes) -> Result<()> {
+    // By one pattern at a time, so that one which finds nothing is named.
     let mut gone: Vec<Tensor> = Vec::new();
     model.tensors.retain(|tensor| {
         let found = pattern.is_match(&tensor.name);
@@ -73,13 +74,14 @@ fn leave_out(model: &mut Model, pattern: &Regex, notes: &mut Notes) -> Result<()
         return Err(Error::refused(what, names()));
     }
     notes.push(format!("left out: {}", told(&gone)));
-    let eyes = |name: &str| name.starts_with("v.") || name.starts_with("mm.");
-    let had_eyes = gone.iter().any(|t| eyes(&t.name));
-    if had_eyes && !model.tensors.iter().any(|t| eyes(&t.name)) {
+    let vision = |name: &str| name.starts_with("v.") || name.starts_with("mm.");
+    let had_vision = gone.iter().any(|t| vision(&t.name));
+    if had_vision && !model.tensors.iter().any(|t| vision(&t.name)) {
         let start = format!("{}.vision.", model.metadata.architecture());
         let keys: Vec<String> = model.metadata.iter().map(|(key, _)| key.to_owned()).collect();
-        let of_eyes = keys.iter().filter(|key| key.starts_with(&start) || key.starts_with("clip."));
-        let gone = of_eyes.filter(|key| model.metadata.remove(key).is_some()).count();
+        let of_vision =
+            keys.iter().filter(|key| key.starts_with(&start) || key.starts_with("clip."));
+        let gone = of_vision.filter(|key| model.metadata.remove(key).is_some()).count();
         if gone > 0 {
             notes.push(format!("{gone} keys that speak of vision left out too"));
         }
@@ -106,6 +108,7 @@ fn take(model: &mut Model, other: &Model, pattern: &Regex, notes: &mut Notes) ->
     }
     let before = model.files.len();
     for piece in found.iter_mut().flat_map(|tensor| &mut tensor.pieces) {
+        // Their files come behind the model's own.
         piece.file += before;
     }
     notes.push(format!("taken from {}: {}", named(from.as_ref()), told(&found)));
@@ -132,6 +135,7 @@ fn counts(model: &mut Model, others: &[Model], notes: &mut Notes) -> Result<()> 
     let present: BTreeSet<u64> =
         model.tensors.iter().filter_map(|t| mix::block_of(&t.name)).collect();
     let now = present.last().map_or(0, |last| last + 1);
+    // Readers count blocks from 0 on, without gaps.
     if let Some(gap) = (0..now).find(|n| !present.contains(n)) {
         let what = format!("block {gap} would have no tensors, and block {} would", now - 1);
         return Err(Error::refused(
@@ -145,6 +149,7 @@ fn counts(model: &mut Model, others: &[Model], notes: &mut Notes) -> Result<()> 
     }
     let Ok(count) = u32::try_from(now) else { return Ok(()) };
     if now < stated {
+        // Arrays of one item a block lose the items of those that went.
         prune::counts(&mut model.metadata, &(now..stated).collect());
         let ahead = format!("{architecture}.nextn_predict_layers");
         if model.metadata.u64(&ahead) == Some(0) {

@@ -51,6 +51,7 @@ fn say(hyper: &Hyper, plan: &mut Plan) {
 /// A model's name from its file name: `ggml-` and what describes the format are not part of it.
 pub(super) fn name_of(model: &Model) -> String {
     let path = model.files.first().map(|f| f.path().to_owned()).unwrap_or_default();
+    // `ggml-alpaca-7b-q4.bin` is `alpaca-7b-q4`.
     let stem = |p: &Path| p.file_stem().map(|s| s.to_string_lossy().into_owned());
     let own = stem(&path).unwrap_or_default();
     // `models/7B/ggml-model-q4_0.bin` says nothing; its folder does.
@@ -76,6 +77,7 @@ fn stamp(keys: &mut Metadata, model: &Model, plan: &Plan, stated: Option<i64>) {
 fn file_type(model: &Model, plan: &Plan, stated: Option<i64>) -> u32 {
     let kept =
         |s: &Step| model.tensors.get(s.source).is_some_and(|t| t.quant.name() == s.quant.name());
+    // A number says of a mixture what no single type can, so it stays as long as no tensor changes.
     let stated = stated.and_then(|f| u32::try_from(f).ok());
     if let Some(known) = stated.filter(|f| FileType::all().any(|known| known.number == *f))
         && plan.steps.iter().all(kept)
@@ -105,9 +107,11 @@ pub(super) fn modernise(
 ) -> Result<()> {
     let mut keys = model.metadata.clone();
     let arch = keys.architecture().to_owned();
+    // They are of files, not of the model.
     for key in ["split.no", "split.count", "split.tensors.count"] {
         keys.remove(key);
     }
+    // A file that is only written again in its own old version keeps its keys, whatever today's names for them are.
     let changed = plan.steps.iter().any(|s| !matches!(s.act, super::Act::Copy));
     let stays = plan.target.id() == model.format && plan.target.is_past() && !changed;
     // Of what goes beside a model nothing is assumed: the model says it.
@@ -159,7 +163,7 @@ pub(super) fn modernise(
     let byte_pairs = keys.str("tokenizer.ggml.model") == Some("gpt2");
     if byte_pairs && keys.get("tokenizer.ggml.pre").is_none() {
         let note = "tokenizer.ggml.pre is missing: llama.cpp will guess how to split words; convert the \
-                    original checkpoint again if its answers are odd";
+                    original checkpoint again if its texts are odd";
         plan.notes.push(note.to_owned());
     }
     let before = keys.clone();

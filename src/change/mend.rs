@@ -37,9 +37,9 @@ pub fn found(model: &Model, vocabulary: bool) -> Vec<Mend> {
 
 /// Learned tokens that are too few to prove how words were split.
 const FEW: usize = 8192;
-/// Of so many learned tokens one may be cut apart by what made them: expressions were corrected after training.
+/// Of N learned tokens one may be cut apart by what made them: expressions were corrected after training.
 const ODD: usize = 4096;
-/// A pre-tokenizer that cuts so many tokens more apart than another is not what made them.
+/// A pre-tokenizer that cuts N tokens more apart than another is not what made them.
 const MORE: usize = 8;
 
 /// Words split otherwise than the merges were learned: a token that the pre-tokenizer cuts apart can never be made, and

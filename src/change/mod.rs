@@ -10,7 +10,6 @@ pub mod convert;
 pub mod edit;
 pub mod execute;
 pub mod export;
-pub mod eyes;
 pub mod graft;
 mod keys;
 mod latent;
@@ -30,6 +29,7 @@ pub mod report;
 pub mod split;
 mod target;
 pub mod upgrade;
+pub mod vision;
 pub(crate) mod vocabulary;
 
 pub use crate::{bytes::Progress, model::Assumed};

@@ -40,13 +40,16 @@ impl Obstacles {
     ) {
         let row = step.shape.last().copied().unwrap_or(1);
         match source.layout().elements {
+            // Of a type that is only known by name there are no weights to encode.
             _ if source.stranger().is_some() => {
                 self.no_weights.push(format!("{} ({source}, not decoded here)", step.name));
             }
+            // Plain, but no weights: indices, say.
             1 if !matches!(source.name(), "f32" | "f16" | "bf16") => {
                 self.no_weights.push(format!("{} ({source})", step.name));
             }
             1 => {}
+            // Blocks: what they lost once they would lose again.
             _ => self.quantized.push((step.name.clone(), source)),
         }
         match to {
@@ -71,6 +74,7 @@ impl Obstacles {
     /// The first kind of obstacle as an error, with every tensor that has it; that some are quantized
     /// already is none where the person allows it.
     pub(super) fn check(&self, allow_requantize: bool) -> Result<()> {
+        // In this order: what cannot be, what should not be, what would be useless.
         let no = |list: &[String], what: &str, next: Remedy| match list {
             [] => Ok(()),
             list => Err(Error::unsupported(format!("{what}: {}", list.join(", ")), next)),

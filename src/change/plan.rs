@@ -1,4 +1,15 @@
 //! A plan: every tensor, every byte range and every loss, before anything is written.
+//!
+//! | step | what it settles |
+//! |---|---|
+//! | `prepare` | the model in the terms of its target: names, stacked experts, order of rows |
+//! | `keys` | metadata or header words, the vocabulary, what had to be assumed |
+//! | `quant::recast` | of each tensor, whether it is copied, reordered, rescaled or encoded anew |
+//! | `choose` | other types, where `convert` and `quantize` are asked for them |
+//! | [`Plan::lay_out`] | every byte that is no weight, and the place of every tensor |
+//! | `execute` | nothing: it does what is planned, and holds the finished file against it |
+//!
+//! So loss, size and place are known before the first byte is written, and a dry run is the same plan.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -144,6 +155,7 @@ impl Plan {
     /// # Errors
     /// Where the target cannot store a name, a shape, a type or a value.
     pub fn lay_out(&mut self) -> Result<()> {
+        // What a container asks of a tensor; how its rows are made is none of its business.
         let head = |s: &Step| TensorHead {
             name: s.name.clone(),
             shape: s.shape.clone(),
@@ -155,6 +167,7 @@ impl Plan {
         self.layout = match self.target.is_keyed() {
             true => keyed::layout(format, &self.header, &self.metadata, &heads)?,
             false => {
+                // GGUF says it in metadata; older files in the same word as the file type, or nowhere.
                 self.state_version();
                 stream::layout(format, &self.header, &self.metadata, &self.vocab, &heads)?
             }
@@ -194,6 +207,7 @@ impl Plan {
     pub(super) fn main_type(&self) -> &'static str {
         let mut sizes: Vec<(&str, u64)> = Vec::new();
         let kept = &self.target.container().tensors.kept;
+        // Vectors, and matrices that programs want as floats whatever the rest is, say nothing of the type.
         let counts = |step: &&Step| step.shape.len() > 1 && !kept.has(&step.name);
         for step in self.steps.iter().filter(counts) {
             match sizes.iter_mut().find(|(name, _)| *name == step.quant.name()) {
@@ -218,6 +232,8 @@ impl Plan {
         let differs = |step: &&Step| {
             step.shape.len() > 1 && !kept.has(&step.name) && step.quant.name() != main
         };
+        // chatglm.cpp and its like have one type in their code for all matrices: a file of two would be read as
+        // garbage.
         let mut others = self.steps.iter().filter(differs);
         let Some(first) = others.next() else { return Ok(()) };
         let (id, more) = (self.target.id(), others.count());
@@ -262,6 +278,7 @@ impl Plan {
     /// Pads the header of a file without tensors to where data would begin, as llama.cpp's writer does and
     /// gguf-py does not.
     pub(super) fn pad_header(&mut self) {
+        // One chunk: with tensors there is another between each two of them.
         let [(_, header)] = self.layout.chunks.as_mut_slice() else { return };
         if self.steps.is_empty() && self.target.is_keyed() {
             self.layout.total = keyed::data_start(&self.metadata, header.len() as u64);
@@ -277,6 +294,7 @@ impl Plan {
         if file.len() != self.layout.total {
             return Ok(false);
         }
+        // Header, padding, all that is between tensors; the weights would take minutes.
         for (at, bytes) in &self.layout.chunks {
             let mut there = vec![0; bytes.len()];
             file.read_at(*at, &mut there)?;
@@ -292,6 +310,7 @@ impl Plan {
         if self.is_part || self.metadata.get("split.count").is_some() {
             return None;
         }
+        // As the reader would make them: none where a type leaves sizes open.
         let tensor = |(step, at): (&Step, &u64)| {
             Tensor::whole(step.name.clone(), step.shape.clone(), step.quant, 0, *at)
         };
@@ -318,6 +337,7 @@ impl Plan {
             Some(before) => self.end(before),
             None => 0,
         };
+        // Part 0 begins with the header, the last ends with the file's padding.
         let (from, to) = (begin(index, first), begin(index + 1, last));
         let mut part = self.clone();
         part.is_part = true;
@@ -329,6 +349,7 @@ impl Plan {
             data: data.iter().map(|at| at - from).collect(),
             total: to - from,
         };
+        // Places in a part count from its own beginning.
         part.layout.chunks.iter_mut().for_each(|(at, _)| *at -= from);
         part
     }
@@ -339,6 +360,7 @@ impl Plan {
             return self.steps.len();
         }
         let all: u64 = self.steps.iter().map(Step::bytes).sum();
+        // middle / all < index / count, with whole numbers: 2 * middle * count < all * 2 * index.
         let share = u128::from(all) * 2 * index as u128;
         let mut before = 0;
         let lies_before = |step: &Step| {
@@ -378,6 +400,7 @@ impl Step {
     /// Has its rows decoded and encoded in another type.
     pub(super) fn become_type(&mut self, to: QuantType, encode: EncodeRows) {
         self.quant = to;
+        // Blocks that went on over rows are a matter of the old coding.
         self.fold = 1;
         self.act = Act::Recode { encode, weights: None };
     }
@@ -388,6 +411,7 @@ impl Step {
             Act::Copy => Loss::Exact,
             Act::Transform(t) if t.exact => Loss::Exact,
             Act::Transform(_) => Loss::Rounded,
+            // Decoding into f32 rounds nothing; any other encoder may.
             Act::Recode { .. } if is_float(self.quant) => Loss::Exact,
             Act::Recode { .. } => Loss::Recoded,
         }

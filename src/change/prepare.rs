@@ -41,6 +41,7 @@ pub(super) fn prepare(
     tail::check(&model)?;
     let to_gguf = target.is_keyed();
     let before = model.tensors.len();
+    // Meta's checkpoints have them (`rope.freqs`); the factors of LLaMA 3.1 are another thing, and stay.
     model.tensors.retain(|t| !t.name.ends_with("freqs") || t.name == "rope_freqs.weight");
     if model.tensors.len() < before {
         notes.push("rope.freqs dropped: every loader computes them".to_owned());
@@ -56,6 +57,7 @@ pub(super) fn prepare(
         }
         let naming = if to_gguf { Naming::Gguf } else { Naming::Old };
         let roles = |t: &Tensor| Role::find(family, &t.name).map(|(_, role)| role.id);
+        // Some names depend on what else there is.
         let there: Vec<&str> = model.tensors.iter().filter_map(roles).collect();
         for tensor in &mut model.tensors {
             let role = Role::find(family, &tensor.name);
@@ -126,6 +128,7 @@ fn as_stored(family: &'static Family, container: &Container, model: &mut Model) 
         has_output |= role.id == "output";
         let old = role.name(Naming::Old).unwrap_or_default();
         let repeats = container.tensors.repeated.iter().any(|end| old.ends_with(end.as_str()));
+        // Only a matrix that has one copy is repeated; one that was read from such a file has all.
         let one = |tensor: &Tensor| tensor.shape.first() == sizes.get("n_qkv").as_ref();
         let heads = [sizes.get("n_head"), sizes.get("n_head_kv"), sizes.get("head")];
         let laid = match heads {
@@ -162,6 +165,7 @@ fn as_stored(family: &'static Family, container: &Container, model: &mut Model) 
 fn place(family: &'static Family, order: &[String], name: &str) -> (usize, u64, usize, bool) {
     let Some((_, role)) = Role::find(family, name) else { return (0, 0, 0, false) };
     let at = order.iter().position(|id| id == role.id).unwrap_or(order.len());
+    // The place of a layered role is that of the first layered one, then the layer, then the role: layer by layer.
     let layered = |id: &String| family.roles.get(id).is_some_and(Names::is_layered);
     let first = match role.layer {
         Some(_) => order.iter().position(layered).unwrap_or(at),
@@ -172,6 +176,7 @@ fn place(family: &'static Family, order: &[String], name: &str) -> (usize, u64, 
 
 /// Has each of `heads` queries its own copy of the key and the value head that it shares.
 fn repeat_heads(tensor: &mut Tensor, heads: u64, kv: u64, head: u64) -> Option<()> {
+    // Query heads that share one key head.
     let shared = heads.checked_div(kv).filter(|n| n * kv == heads)?;
     let queries = heads * head;
     let copies = |first: u64| {
@@ -201,6 +206,7 @@ fn drop_tied(family: &'static Family, model: &mut Model, notes: &mut Notes) -> R
     let (Some(a), Some(b)) = (model.tensors.get(output), model.tensors.get(embedding)) else {
         return Ok(());
     };
+    // The same bytes, or it is an output of its own.
     if (a.quant, &a.shape) != (b.quant, &b.shape) || !same_bytes(model, a, b)? {
         return Ok(());
     }
@@ -236,6 +242,7 @@ fn cut_repeated(model: &mut Model, notes: &mut Notes) -> Result<()> {
     let mut cut = Vec::new();
     for tensor in model.tensors.iter().filter(repeated) {
         let rows = tensor.shape.first().copied().unwrap_or(0);
+        // Rows are queries, keys and values, a third each.
         let head = rows.checked_div(3 * heads).filter(|head| head * 3 * heads == rows);
         let Some(head) = head else { return Ok(()) };
         let mut one = tensor.clone();
@@ -254,6 +261,7 @@ fn cut_repeated(model: &mut Model, notes: &mut Notes) -> Result<()> {
                 return Ok(());
             }
         }
+        // All queries and the first key head, which follow one another, then the first value head.
         let mut short = tensor.clone();
         if short.take(&[0..third + head, 2 * third..2 * third + head]).is_none() {
             return Ok(());
@@ -282,6 +290,7 @@ fn cut_repeated(model: &mut Model, notes: &mut Notes) -> Result<()> {
 /// Whether two tensors of one type and shape hold the same bytes.
 fn same_bytes(model: &Model, a: &Tensor, b: &Tensor) -> Result<bool> {
     let group = a.quant.row_group() as u64;
+    // A megabyte of each at a time, from the front: what differs does so soon.
     let step = (CHUNK / a.row_bytes().max(1) / group * group).max(group);
     let mut first = 0;
     while first < a.rows() {
@@ -313,6 +322,7 @@ fn stack_experts(model: &mut Model, notes: &mut Notes) -> Result<()> {
         };
         joined += 1;
         match stacked.iter_mut().find(|t| t.name == name) {
+            // Experts come in their order: the first opens the stack, the next must be the one that is missing.
             None if expert == 0 => {
                 let mut first = tensor;
                 first.name = name;
@@ -327,6 +337,7 @@ fn stack_experts(model: &mut Model, notes: &mut Notes) -> Result<()> {
                     && stack.sum.is_none()
                     && tensor.sum.is_none() =>
             {
+                // Stacking is but a list of places: the rows of one expert behind those of the other.
                 stack.pieces.extend(tensor.pieces);
                 if let Some(n) = stack.shape.first_mut() {
                     *n += 1;

@@ -62,7 +62,9 @@ impl Recode<'_> {
             Origin::Stored(raw) => raw.len() / row_bytes,
             Origin::Sums(sums) => sums.count(),
         };
+        // Bytes of a row as it comes out.
         let row_made = made.len() / rows.max(1);
+        // Rows that are coded in fours or eights cannot be cut.
         let group = self.tensor.quant.row_group().max(self.step.quant.row_group());
         let most = match &self.tensor.sum {
             Some(_) => rows_at_once(row_len),
@@ -88,11 +90,13 @@ impl Recode<'_> {
                 }
             }
             let first = first + at as u64;
+            // Before a block spreads it, so that the weight is named that is wrong.
             if !self.plan.keep_nan {
                 check_numbers(self.tensor, first, row_len, before, self.step.quant)?;
             }
             self.encode(first, before, made);
             kept |= check_made(self.plan, self.tensor, self.step, first, made, before)?;
+            // Once more decoded, from the bytes as written: what is said of the loss is what a reader will see.
             if self.plan.measure {
                 after.resize(before.len(), 0.0);
                 decode_rows(self.step.quant, self.isa, made, of(self.step.row_len()), after);
@@ -109,10 +113,12 @@ impl Recode<'_> {
         let Some(importance) = self.importance.filter(|i| i.len() != row_len) else {
             return (self.encode)(self.isa, weights, row_len, self.importance, made);
         };
+        // Counted in rows of the output.
         let first = first * (self.tensor.row_len() / self.step.row_len().max(1));
         let per_matrix = rows_per_matrix(&self.step.shape);
         let pairs = weights.chunks_exact(row_len).zip(made.chunks_exact_mut(row_bytes));
         for (r, (row, made)) in (first..).zip(pairs) {
+            // Row r is of matrix r / rows: each expert has been measured by itself.
             let from = of(r / per_matrix) * row_len;
             (self.encode)(self.isa, row, row_len, importance.get(from..from + row_len), made);
         }
@@ -159,6 +165,7 @@ pub(super) fn check_made(
     if step.quant.layout().first_unsound(made, row_bytes).is_none() {
         return Ok(false);
     }
+    // The source's own, not made by a type that holds less.
     let is_source_s = || before.is_empty() || !all_finite(Isa::best(), before);
     if plan.keep_nan || plan.tells_nan && is_source_s() {
         return Ok(true);

@@ -1,5 +1,5 @@
-//! Models with their eyes in the same file, as Ollama writes them, taken apart into the model and the projector
-//! (mmproj) that llama.cpp reads: `formats/projector` says what both call it.
+//! Models with their vision tensors in the same file, as Ollama writes them, taken apart into the model and the
+//! projector (mmproj) that llama.cpp reads: `formats/projector` says what both call it.
 
 use std::path::Path;
 
@@ -16,7 +16,7 @@ use crate::{
     size::counted,
 };
 
-/// What is known of a model that has its eyes in the same file.
+/// What is known of a model that has its vision tensors in the same file.
 fn known(model: &Model) -> Option<&'static Projector> {
     let architecture = model.metadata.architecture();
     let fits = |known: &&Projector| {
@@ -25,39 +25,39 @@ fn known(model: &Model) -> Option<&'static Projector> {
     catalog::projectors().iter().find(fits)
 }
 
-/// Whether a model has its eyes in the same file, and they can be taken out.
-pub fn are_inside(model: &Model) -> bool {
+/// Whether a model has its vision tensors in the same file, and they can be taken out.
+pub fn is_joined(model: &Model) -> bool {
     known(model).is_some()
 }
 
-/// Takes the eyes out of the plan of a model. Returns the plan of the projector, to be written to `output`.
+/// Takes the vision tensors out of the plan of a model. Returns the plan of the projector, to be written to `output`.
 ///
 /// # Errors
 /// Where the model has none that are known, or lacks a key that a projector must have.
 pub fn take_out(model: &Model, plan: &mut Plan, output: &Path) -> Result<Plan> {
     let Some(known) = known(model).filter(|_| plan.target.is_keyed()) else {
-        let what = "the model has no eyes in the same file that are known here";
+        let what = "the model has no vision tensors in the same file that are known here";
         return Err(Error::refused(what, Setting::Drop.to("leave tensors out by their names")));
     };
     let architecture = model.metadata.architecture().to_owned();
-    let (eyes, rest): (Vec<Step>, Vec<Step>) =
+    let (vision, rest): (Vec<Step>, Vec<Step>) =
         std::mem::take(&mut plan.steps).into_iter().partition(|step| known.sees(&step.name));
     plan.steps = rest;
     let mut projector = Plan {
         metadata: known.metadata(&model.metadata)?,
-        steps: eyes.into_iter().map(|step| known.renamed(step)).collect(),
+        steps: vision.into_iter().map(|step| known.renamed(step)).collect(),
         keep_nan: plan.keep_nan,
         ..Plan::new(output.to_owned(), plan.target)
     };
-    let count = counted(projector.steps.len(), "tensor", "tensors");
-    projector.notes.push(format!("the eyes of {}, {count}", plan.output.display()));
-    plan.notes.push(format!("{count} of the eyes are in {}", output.display()));
-    let of_eyes = |key: &str| {
+    let count = counted(projector.steps.len(), "vision tensor", "vision tensors");
+    projector.notes.push(format!("{count} of {}", plan.output.display()));
+    plan.notes.push(format!("{count}: in {}", output.display()));
+    let of_vision = |key: &str| {
         let own = key.strip_prefix(&architecture).and_then(|rest| rest.strip_prefix('.'));
         own.is_some_and(|own| known.dropped.iter().any(|begin| own.starts_with(begin)))
     };
     let keys: Vec<String> = plan.metadata.iter().map(|(key, _)| key.to_owned()).collect();
-    for key in keys.into_iter().filter(|key| of_eyes(key)) {
+    for key in keys.into_iter().filter(|key| of_vision(key)) {
         plan.metadata.remove(&key);
     }
     for (key, value) in &known.lacking {

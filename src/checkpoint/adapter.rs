@@ -163,7 +163,7 @@ fn half(name: &str) -> Option<(&str, char, bool)> {
     let of_embeddings = [(".lora_embedding_A", 'B', true), (".lora_embedding_B", 'A', true)];
     marks.into_iter().chain(of_embeddings).find_map(|(mark, half, embedding)| {
         let (stem, rest) = name.rsplit_once(mark)?;
-        // A module has `.weight` behind it; in between stands the name of the adapter or nothing.
+        // A module has `.weight` behind it; in between is the name of the adapter or nothing.
         let own = if embedding { rest } else { rest.strip_suffix(".weight")? };
         let plain = own.is_empty() || own.strip_prefix('.').is_some_and(|own| !own.contains('.'));
         plain.then_some((stem, half, embedding))

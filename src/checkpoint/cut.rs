@@ -7,7 +7,7 @@
 //! alternating   [a b a b a b | a b a b a b] the same, of gpt-oss
 //! ```
 //!
-//! Where a role has a tensor for each group, its groups are stacked; where it has one matrix, they stand one below
+//! Where a role has a tensor for each group, its groups are stacked; where it has one matrix, they are one below
 //! the other.
 
 use super::Stored;

@@ -89,7 +89,7 @@ fn width(draft: &Draft, params: Option<&Json>, shards: &[Vec<Stored>]) -> Result
     }
 }
 
-/// Checks that a vector, which stands whole in every shard, is the same in all, and that no shard's piece
+/// Checks that a vector, which is whole in every shard, is the same in all, and that no shard's piece
 /// of a matrix is another's: then one was copied over the other.
 fn check_copies(files: &[Input], shards: &[&Stored]) -> Result<()> {
     let [first, rest @ ..] = shards else { return Ok(()) };

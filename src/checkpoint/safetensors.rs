@@ -45,7 +45,7 @@ struct Entry<'a> {
     data_offsets: (u64, u64),
 }
 
-/// The header in file order: tensors that begin so many bytes after it, and where each ends. A name that
+/// The header in file order: tensors that begin N bytes after it, and where each ends. A name that
 /// is there twice is an error, which a plain map would hide.
 #[derive(Default)]
 struct Header {

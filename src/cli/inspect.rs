@@ -181,7 +181,7 @@ fn inspect(path: &Path, args: &Args) -> Result<(Facts, Option<Model>)> {
     }
     match container::open(path, &options) {
         Ok(model) => Ok((Facts::of(path, &model)?, Some(model))),
-        // A format that is only recognised is an answer here, not an error.
+        // A format that is only recognised is a result here, not an error.
         Err(error @ (Error::Unsupported { .. } | Error::Foreign { .. })) => {
             match detected(path, &options)?.verdict {
                 Verdict::Sure(format) if format.format.skeleton == Skeleton::Checkpoint => {

@@ -27,7 +27,7 @@ pub struct StatedArgs {
     /// Fit a vocabulary to the rows of the embedding: add unused tokens, leave out those without a row
     #[arg(long)]
     pad_vocab: bool,
-    /// Of an adapter: the model that it belongs to, which says how many heads there are and, run with it, how rows stand
+    /// Of an adapter: the model that it belongs to, which says how many heads there are and, run with it, how rows are ordered
     #[arg(long, value_name = "MODEL")]
     base: Option<PathBuf>,
     /// Of an old adapter: whether rows of queries and keys are as in Hugging Face's models or in ggml's

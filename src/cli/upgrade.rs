@@ -61,7 +61,7 @@ pub struct Args {
     /// Write attn_kv_b in place of attn_k_b and attn_v_b, as llama.cpp before 15 April 2025 read it
     #[arg(long)]
     join_kv_b: bool,
-    /// Write the eyes of a model of Ollama's to a file of their own, as llama.cpp reads them
+    /// Write the vision tensors of a model of Ollama's to a file of their own, as llama.cpp reads them
     #[arg(long, value_name = "FILE", conflicts_with = "prove")]
     mmproj: Option<PathBuf>,
     /// Leave out tensors whose names this regular expression finds
@@ -113,8 +113,8 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     }
     let mut plans = vec![plan];
     if let (Some(path), Some(plan)) = (&args.mmproj, plans.first_mut()) {
-        let eyes = change::eyes::take_out(&model, plan, path)?;
-        plans.push(eyes);
+        let projector = change::vision::take_out(&model, plan, path)?;
+        plans.push(projector);
     }
     let outcomes = match args.write.dry_run() {
         true => Vec::new(),
@@ -137,7 +137,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         (true, reports) => json::print(&reports)?,
         (false, reports) => {
             for report in reports {
-                print(&text::folded(&report.text(globals.detail())))?;
+                print(&text::folded(&report.text(globals.detail(), text::width())))?;
             }
         }
     }

@@ -1,5 +1,12 @@
 //! What a file is: candidates by their first bytes, each walked by its own rules to the last byte.
 //!
+//! ```text
+//! first bytes, version       which formats can it be                        start::check
+//! walk                       each by its own rules: whole, with gaps, or refused with a place
+//! after                      a format that is tried where another left doubt
+//! against                    one of the same sizes as another: tokens, rows or weights tell, or a person
+//! ```
+//!
 //! Nothing is decided by a file's name or size. A candidate that is refused says why, at which offset;
 //! candidates of equal sizes are decided by the weights, or stay two.
 
@@ -145,6 +152,7 @@ pub fn detect(input: &Input, options: &OpenOptions) -> Result<Detected> {
         state.attempt(format, input, options)?;
     } else {
         let candidates = candidates(input)?;
+        // Those that stand for themselves; the others are tried on behalf of one of these.
         let first = |c: &&Container| {
             c.detect.after.is_none() && c.detect.against.is_none() && !c.detect.asked
         };
@@ -157,9 +165,10 @@ pub fn detect(input: &Input, options: &OpenOptions) -> Result<Detected> {
                 }
             }
         }
+        // The first dispute that is settled is the verdict.
         for rival in candidates.iter().copied() {
             if let Some(against) = &rival.detect.against
-                && let Some(verdict) = state.settle(against, rival, input, options)?
+                && let Some(verdict) = state.choose(against, rival, input, options)?
             {
                 state.verdict = verdict;
                 return Ok(state);
@@ -200,6 +209,7 @@ impl Detected {
             Err(error @ (Error::Malformed(_) | Error::Foreign { .. })) => Some(error),
             Err(other) => return Err(other),
         };
+        // Exact: to the last byte, no gaps.
         let sure = refused.is_none() && self.found.last().is_some_and(|f| f.exact);
         self.tried.push(Tried { format, refused });
         Ok(sure)
@@ -213,6 +223,7 @@ impl Detected {
         input: &Input,
         options: &OpenOptions,
     ) -> Result<()> {
+        // Both walked: the one without gaps stays; neither without, the first.
         if self.attempt(other, input, options)? {
             self.found.retain(|f| f.format != first);
         } else if self.found.iter().any(|f| f.format == first) {
@@ -223,7 +234,7 @@ impl Detected {
 
     /// Where `rival` has the same sizes as the format `against`: asks its tokens and rows, or the person,
     /// or the weights.
-    fn settle(
+    fn choose(
         &mut self,
         against: &str,
         rival: &'static Container,
@@ -240,8 +251,10 @@ impl Detected {
         if !only.is_empty() && !only.iter().any(says) {
             return Ok(None);
         }
+        // A walk of headers alone: the weights are the same bytes in both readings.
         let Ok(other) = walk(rival, input, options) else { return Ok(None) };
         let Some(two) = &other.model else { return Ok(None) };
+        // Types that differ are told by scales; orders of rows, which do not, only by a person.
         let differ = one.tensors.iter().zip(&two.tensors).any(|(a, b)| a.quant != b.quant);
         let base = base.format;
         let either = |does: String| {

@@ -1,6 +1,6 @@
 //! GGUF: counts, key-values, tensor infos, padded data.
 //!
-//! | bytes | what (version 1 has 32 bits where `N` stands, later ones 64) |
+//! | bytes | what (`N` is 32 bits in version 1, 64 in later ones) |
 //! |---|---|
 //! | 4, 4 | `GGUF`, version |
 //! | N, N | number of tensors, number of key-values |
@@ -34,7 +34,7 @@ use crate::{
 const ALIGNMENT: &str = "general.alignment";
 
 /// Other programs have longer names and more dimensions than llama.cpp's 63 bytes and 4 (stable-diffusion.cpp
-/// is built for names of 128 bytes, weights of video models have five dimensions); so long and so many are read
+/// is built for names of 128 bytes, weights of video models have five dimensions); names so long and so many dimensions are read
 /// and written.
 const LONGEST_NAME: u64 = 1024;
 const MOST_DIMS: u32 = 8;
@@ -75,6 +75,7 @@ pub(super) fn read(
     walk.at = start::check(&source, format)?;
     let n_tensors = walk.count("n_tensors", options.limits.tensors)?;
     let n_keys = walk.count("n_kv", options.limits.keys)?;
+    // Infos begin where keys end: only a walk finds them.
     let metadata = walk.metadata(n_keys)?;
     let align = metadata.u64(ALIGNMENT).unwrap_or(DEFAULT_ALIGNMENT);
     let mut infos: Vec<Info> = Vec::new();
@@ -136,7 +137,7 @@ struct Walk<'a> {
 
 struct Info {
     at: u64,
-    /// Where its sizes, its type and its offset stand.
+    /// Where its sizes, its type and its offset are.
     fields: [u64; 3],
     name: String,
     shape: Vec<u64>,
@@ -164,6 +165,7 @@ impl Walk<'_> {
     fn count(&mut self, field: impl std::fmt::Display + Copy, most: u64) -> Result<u64> {
         let at = self.at;
         let value = self.size(field)?;
+        // Before anything is allocated for it.
         if value > most {
             return Err(self.source.malformed(at, field, value, format!("at most {most}")));
         }
@@ -175,6 +177,7 @@ impl Walk<'_> {
         let mut bytes = self.source.bytes_at(self.at, len, most, field)?;
         self.at += len;
         self.spend(len, field)?;
+        // The NUL was counted in the length: it goes, and the writer puts it there again.
         if self.nul && bytes.last() == Some(&0) {
             bytes.pop();
         }
@@ -198,6 +201,7 @@ impl Walk<'_> {
             let at = self.at;
             let field = format_args!("keys[{i}]").to_string();
             let mut bytes = self.string(KEY, field.as_str())?;
+            // The first key tells: no name of a key ends in a NUL by itself.
             if i == 0 && !self.wide && bytes.last() == Some(&0) {
                 self.nul = true;
                 bytes.pop();
@@ -208,6 +212,7 @@ impl Walk<'_> {
             })?;
             let again = !seen.insert(key.clone());
             let kind = self.kind(&key)?;
+            // An array says what its items are; a value is as wide as its kind.
             let value = match kind {
                 Kind::Array => self.array(&key, 1)?.into(),
                 kind => self.value(kind, &key)?,
@@ -247,11 +252,14 @@ impl Walk<'_> {
         };
         let n = self.count(key, most)?;
         // What an item takes at least in the file, and of that beside its bytes in memory.
+        // string   u64 length, text       at least 8 bytes (4 in version 1), and a u32 beside the text in memory
+        // array    u32 kind, u64 count, … at least 12 bytes
         let (least, beside) = match kind {
             Kind::String => (if self.wide { 8 } else { 4 }, size_of::<u32>()),
             Kind::Array => (if self.wide { 12 } else { 8 }, 4 * size_of::<Array>()),
             kind => (width(kind), kind.width()),
         };
+        // A count of a billion in a file of a kilobyte ends here, and not in an allocation.
         let (left, needed) = (self.source.left(self.at), n.saturating_mul(least));
         if needed > left {
             let wanted = format!("{needed} bytes for {n} items");
@@ -282,6 +290,7 @@ impl Walk<'_> {
         if self.format.detect.big_endian {
             bytes.chunks_exact_mut(kind.width()).for_each(<[u8]>::reverse);
         }
+        // A boolean that is neither is a sign of a wrong place: everything after it would be nonsense.
         let odd = bytes.iter().zip(self.at..).find(|(byte, _)| **byte > 1);
         if let Some((byte, at)) = odd.filter(|_| kind == Kind::Bool) {
             return Err(self.source.malformed(at, key, byte, "0 or 1"));
@@ -345,6 +354,7 @@ impl Walk<'_> {
         }
         let type_at = self.at;
         let id = self.u32(field("type"))?;
+        // Kept for errors that only the data can tell: they name the field that is at fault.
         let fields = [sizes_at, type_at, self.at];
         let offset = self.source.u64_at(self.at, field("offset"))?;
         self.at += 8;
@@ -380,6 +390,7 @@ pub fn type_id(format: &Container, quant: QuantType) -> Option<u32> {
     if quant.stranger().is_some() {
         return quant.gguf_id();
     }
+    // In this order: the number that this format gave the type; today's; the one that it had before another took it.
     let replaced = format.type_id(&format!("{}/{}", quant.name(), quant.dialect()));
     let own = || quant.gguf_id().filter(|id| quant_of(format, *id) == Some(quant));
     replaced.or_else(own).or(quant.block().once)

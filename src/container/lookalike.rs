@@ -38,6 +38,7 @@ pub(super) fn wrong_extension(path: &Path, model: &Model) -> Option<String> {
 
 fn by_head(head: &[u8], len: u64) -> Note {
     let begins = |bytes: &[u8]| head.starts_with(bytes);
+    // Preallocated by a downloader that did not come this far.
     if head.iter().all(|b| *b == 0) {
         let what = if len <= HEAD { "is" } else { "begins with" };
         return format!("{what} all zeros: a download that never finished; get it again").into();
@@ -72,6 +73,7 @@ fn by_head(head: &[u8], len: u64) -> Note {
     if begins(b"\xfd7zXZ") || begins(b"7z\xbc\xaf") || begins(b"BZh") || begins(b"Rar!") {
         return "is a compressed archive: unpack it first".into();
     }
+    // safetensors: u64 length of the header, then JSON.
     let json = head.get(8) == Some(&b'{');
     let size = head.first_chunk().map(|b| u64::from_le_bytes(*b)).unwrap_or(u64::MAX);
     if json && size < len {
@@ -85,6 +87,7 @@ fn by_head(head: &[u8], len: u64) -> Note {
                 them"
             .into();
     }
+    // Magics that the descriptions know, under a version that they do not.
     if begins(b"GGUF") || begins(b"lmgg") || begins(b"fmgg") || begins(b"tjgg") || begins(b"algg") {
         let version = head.get(4..8).and_then(|b| b.first_chunk()).map(|b| u32::from_le_bytes(*b));
         let magic = String::from_utf8_lossy(head.get(..4).unwrap_or_default()).into_owned();
@@ -114,7 +117,7 @@ fn by_head(head: &[u8], len: u64) -> Note {
             ).into();
         }
         return format!(
-            "is {len} bytes of text, not a model ({text}): servers answer so where they refuse a download"
+            "is {len} bytes of text, not a model ({text}): servers send this where they refuse a download"
         ).into();
     }
     let shown: String = head.iter().take(8).map(|b| format!("{b:02x} ")).collect();
@@ -133,6 +136,7 @@ fn short_text(head: &[u8], len: u64) -> Option<String> {
 
 /// An importance matrix has no magic: a small count, then a short name that ends ".weight".
 fn imatrix(head: &[u8]) -> Option<String> {
+    // imatrix.dat: i32 entries; for each i32 length, name, …
     let word = |at: usize| Some(u32::from_le_bytes(*head.get(at..)?.first_chunk()?));
     let (count, len) = (word(0)?, usize::try_from(word(4)?).ok()?);
     let name = head.get(8..8 + len.min(128))?;

@@ -49,6 +49,7 @@ pub(super) fn explain(error: Error, format: &Container, model: &Model) -> Error 
     let (name, title) = (&malformed.file, &format.format.title);
     let n = counted(model.tensors.len(), "tensor", "tensors");
     let foreign = |what: String, next: &str| Error::foreign(format!("{name}: {what}"), next);
+    // Names tell whose tensors they are, also where the header is another family's; its own comes first.
     let mut families = named_so(model);
     families.sort_by_key(|family| family.family.name != format.format.family);
     let titles: Vec<&str> = families.iter().map(|family| family.family.title.as_str()).collect();
@@ -113,6 +114,9 @@ fn is_a_cut(family: &'static Family, model: &Model, lacks: &Absent) -> bool {
         Some((role.names.counted_by(), role.layer?))
     };
     let last = model.tensors.last().and_then(|t| layer(&t.name));
+    // A cut takes what comes after it. Layers follow one another, so every layer that is begun and lacks something
+    // must
+    // be the last one; what is missing of whole layers says nothing, for it may all have come later.
     let begun: HashSet<_> = model.tensors.iter().filter_map(|t| layer(&t.name)).collect();
     let lacking = lacks.names.iter().filter_map(|name| layer(name));
     lacking.filter(|layer| begun.contains(layer)).all(|layer| Some(layer) == last)
@@ -149,6 +153,7 @@ fn absent(family: &'static Family, model: &Model, known: &[&str]) -> Absent {
             continue;
         };
         if !there.contains(&(role.id, role.layer, role.bias)) {
+            // Of a role that no layer has, nothing is known: 0.
             let size = sizes.iter().find(|(id, _)| *id == role.id).map_or(0, |(_, bytes)| *bytes);
             out.bytes = out.bytes.saturating_add(size);
             out.names.push(name);

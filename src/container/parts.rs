@@ -1,5 +1,10 @@
 //! Sets of parts: `x.bin`, `x.bin.1`, `x.bin.2` … as one model.
 //!
+//! ```text
+//! part 0     header  vocabulary  wq rows 0..n/2     wo columns 0..n/2      norm
+//! part 1     header  vocabulary  wq rows n/2..n     wo columns n/2..n      norm
+//! ```
+//!
 //! Every part has the whole header, the whole vocabulary and every tensor's name; matrices are cut by
 //! rows or by columns as the family's table says, vectors are in every part. How many parts belong
 //! together follows from the width of the first part's token embedding.
@@ -42,7 +47,7 @@ fn part(first: &Path, n: u64) -> PathBuf {
     name.into()
 }
 
-/// Completes a model that is the first part of a set; any other model is answered as it is.
+/// Completes a model that is the first part of a set; any other model is returned as it is.
 pub(super) fn complete(mut model: Model, options: &OpenOptions) -> Result<Model> {
     let parts = catalog::container(&model.format).is_some_and(|c| c.tensors.parts);
     let Some(input) = model.files.first().cloned().filter(|_| parts) else { return Ok(model) };
@@ -89,6 +94,7 @@ pub(super) fn complete(mut model: Model, options: &OpenOptions) -> Result<Model>
 /// How many parts a set has, by the shapes of its first.
 fn expected(model: &Model, input: &Input) -> Result<Option<u64>> {
     let Some(family) = catalog::family(&model.family) else { return Ok(None) };
+    // The first matrix that is cut by columns: its rows are as long as the model is wide, divided by the parts.
     let split = model.tensors.iter().find_map(|t| {
         let role = Role::of(family, Naming::Old, &t.name)?;
         (role.split() == Split::Columns && role.names.shape.last()? == "n_embd").then_some(t)
@@ -97,6 +103,7 @@ fn expected(model: &Model, input: &Input) -> Result<Option<u64>> {
     let (Some(tensor), Some(width)) = (split, width) else { return Ok(None) };
     let here = tensor.row_len();
     let parts = width / here;
+    // No remainder: the cut is even in every set that Meta published.
     if parts * here != width || !(1..=MOST).contains(&parts) {
         let looks = format!("{} is {here} wide in a model {width} wide", tensor.name);
         return Err(incomplete(input, looks, "the header and the tensors are of different models"));
@@ -112,6 +119,7 @@ fn check_part(all: &[Model], model: &Model, input: &Input) -> Result<()> {
         let what = format!("{}: {looks}: these are parts of different models", input.name());
         Err(Error::refused(what, "put the parts of one model into one folder"))
     };
+    // From the cheapest to the dearest: header words, tokens, shapes, then bytes.
     for ((name, one), (_, two)) in first.header.iter().zip(&model.header) {
         if one != two {
             return wrong(format!("says {name} {two}, {} says {one}", of(first)));
@@ -151,6 +159,7 @@ fn differing<'a>(one: &'a Model, two: &Model) -> Result<Option<&'a str>> {
         if role.is_some_and(|r| r.split() != Split::Copies) {
             continue;
         }
+        // Vectors that every part repeats are small, and read whole: in parts of two models they differ.
         let step = (SAMPLE / a.row_bytes().max(1)).max(1);
         for first in (0..a.rows()).step_by(usize::try_from(step).unwrap_or(usize::MAX)) {
             let rows = step.min(a.rows() - first);
@@ -174,6 +183,7 @@ fn is_copy(one: &Model, two: &Model) -> Result<bool> {
         if role.is_none_or(|r| r.split() == Split::Copies) || a.row_bytes() > LONGEST {
             continue;
         }
+        // The other way round: pieces of one matrix are never alike, unless they are all of one byte.
         let rows = (SAMPLE / a.row_bytes().max(1)).clamp(1, a.rows());
         let mut first = vec![0; usize::try_from(rows * a.row_bytes()).unwrap_or(0)];
         let mut second = first.clone();
@@ -197,6 +207,7 @@ fn join(mut all: Vec<Model>) -> Result<Model> {
     for tensor in &mut whole.tensors {
         let role = family.and_then(|f| Role::of(f, Naming::Old, &tensor.name));
         let split = role.map_or(Split::Copies, |r| r.split());
+        // By rows the parts stand one below the other, by columns side by side in every row.
         let axis = match split {
             Split::Copies => continue,
             Split::Rows => 0,

@@ -32,6 +32,9 @@ pub(super) fn by_weights(one: &Model, two: &Model) -> Result<Option<bool>> {
         .iter()
         .zip(&two.tensors)
         .filter(|(a, b)| a.quant != b.quant && a.row_bytes() <= LONGEST);
+    // Eight tensors, spread over all, and eight rows of each: 64 rows are enough, for in the wrong reading nearly
+    // every
+    // scale is absurd.
     let disputed: Vec<_> = pairs.collect();
     let step = (disputed.len() as u64).div_ceil(SAMPLES).max(1);
     for (a, b) in disputed.into_iter().step_by(usize::try_from(step).unwrap_or(1)) {
@@ -44,13 +47,14 @@ pub(super) fn by_weights(one: &Model, two: &Model) -> Result<Option<bool>> {
         }
     }
     Ok(match (first.plausible(), second.plausible()) {
+        // Certain is only what nearly all scales of one reading say and many of the other deny.
         (one, two) if one >= 0.999 && two < 0.95 => Some(false),
         (one, two) if two >= 0.999 && one < 0.95 => Some(true),
         _ => None,
     })
 }
 
-/// Whether `model` has what tells `format` from the one it stands against: one of its tokens, or a
+/// Whether `model` has what tells `format` from the one it is held against: one of its tokens, or a
 /// matrix whose key and value rows are once for every head.
 pub(super) fn bears_signs(format: &Container, model: &Model) -> Result<bool> {
     let known = |token: &[u8]| format.detect.tokens.iter().any(|t| t.as_bytes() == token);
@@ -69,6 +73,7 @@ pub(super) fn bears_signs(format: &Container, model: &Model) -> Result<bool> {
 /// all the same are no proof: those of a matrix of zeros are.
 fn are_repeated(model: &Model, tensor: &Tensor, heads: u64) -> Result<bool> {
     let rows = tensor.rows();
+    // Rows are [queries | keys | values], a third each, of `heads` heads of `head` rows.
     let head = rows.checked_div(heads.saturating_mul(3)).unwrap_or(0);
     if heads < 2 || head == 0 || rows != head * heads * 3 || tensor.row_bytes() > LONGEST {
         return Ok(false);
@@ -79,6 +84,7 @@ fn are_repeated(model: &Model, tensor: &Tensor, heads: u64) -> Result<bool> {
         model.read_rows(tensor, first, head, &mut out)?;
         Ok(out)
     };
+    // One key head was stored as many times as there are heads: then each repeats the first.
     for third in [rows / 3, rows / 3 * 2] {
         let first = read(third)?;
         if first.chunks_exact(row).all(|r| Some(r) == first.get(..row)) {
@@ -126,7 +132,7 @@ pub(super) fn all_zero(model: &mut Model) -> Result<()> {
     Ok(())
 }
 
-/// Sees to it that the floats of a big-endian file are read in the order in which they stand:
+/// Sees to it that the floats of a big-endian file are read in the order in which they are:
 /// convert_hf_to_gguf.py --bigendian of 2025 swaps all but the weights.
 pub(super) fn byte_order(model: &mut Model) -> Result<()> {
     let (mut stated, mut other) = (Share::default(), Share::default());

@@ -1,5 +1,10 @@
 //! GGUF shard sets: `NAME-00001-of-00003.gguf` and its siblings as one model.
 //!
+//! ```text
+//! shard 1    split.no 0  split.count 3  split.tensors.count N    the model's keys    infos    data
+//! shard 2    split.no 1  split.count 3  split.tensors.count N                        infos    data
+//! ```
+//!
 //! Only the first shard has the model's metadata; every shard has its own infos and data. Opening any
 //! of them opens the set. The `split.*` keys describe files, not the model, so the model has none.
 
@@ -69,6 +74,7 @@ pub fn gather(paths: &[PathBuf], options: &OpenOptions) -> Result<Model> {
     let mut shards = Vec::new();
     for path in paths {
         let mut rest = Some(Input::open(path)?);
+        // A file may hold several, as `cat` leaves them: each begins where the one before ended.
         while let Some(input) = rest.take() {
             let shard = detect(&input, options)?.sure(&input)?;
             rest = next(&shard)?;
@@ -79,6 +85,7 @@ pub fn gather(paths: &[PathBuf], options: &OpenOptions) -> Result<Model> {
             shards.push(Model { tails: Vec::new(), ..shard });
         }
     }
+    // By what they say of themselves: names were not asked.
     shards.sort_by_key(|shard| shard.metadata.u64(NUMBER));
     let Some(count) = shards.first().and_then(|shard| shard.metadata.u64(COUNT)) else {
         return Err(Error::usage("name the shards".to_owned()));
@@ -104,7 +111,7 @@ fn next(model: &Model) -> Result<Option<Input>> {
     Ok(is_start(&head).then(|| input.from(tail.at)))
 }
 
-/// Completes a model that is one shard of a set; any other model is answered as it is.
+/// Completes a model that is one shard of a set; any other model is returned as it is.
 pub(super) fn complete(model: Model, options: &OpenOptions) -> Result<Model> {
     let Some(count) = model.metadata.u64(COUNT).filter(|n| *n > 1) else {
         return Ok(without_split(model));
@@ -162,6 +169,7 @@ pub(super) fn first(path: &Path) -> Option<PathBuf> {
     // A browser's second download of a shard is none by its name, and still of this set.
     let copy = |(count, _): (&str, &str)| format!("{count}.gguf");
     let rest = rest.split_once(" (").map_or(rest.to_owned(), copy);
+    // Names are those of llama-gguf-split, with five digits: nothing else is looked for.
     let later = number.len() == 5 && number.parse::<u32>().is_ok_and(|n| n > 1);
     let first = path.with_file_name(format!("{stem}-00001-of-{rest}"));
     (later && first.is_file()).then_some(first)
@@ -197,6 +205,7 @@ fn join(shards: Vec<Model>, count: u64) -> Result<Model> {
         whole.files.push(input);
         whole.tails.extend(shard.tails.into_iter().map(|tail| Tail { file: index, ..tail }));
         whole.tensors.extend(shard.tensors.into_iter().map(|mut tensor| {
+            // Alone a shard's file is number 0; in the set it is this one.
             tensor.pieces.iter_mut().for_each(|piece| piece.file = index);
             tensor
         }));

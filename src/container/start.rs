@@ -36,6 +36,7 @@ pub(super) fn check(source: &Source, format: &Container) -> Result<u64> {
         let wanted = format!("{:?}", String::from_utf8_lossy(begins));
         return Err(source.malformed(at, "magic", found, wanted));
     }
+    // The version is a number of the format's own byte order, which only some files have turned.
     let end = at + len;
     let Some(version) = format.detect.version else { return Ok(end) };
     let found = source.u32_at(end, "version")?;

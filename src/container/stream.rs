@@ -53,13 +53,14 @@ pub(super) fn read(
         files: vec![input.clone()],
         ..Model::default()
     };
+    // Each part says where it ends, which is where the next begins: there is no table of contents.
     let mut at = walk.header(&mut model)?;
     if let Some(matrix) = &format.header.matrix {
         at = walk.matrix(matrix, at, &mut model)?;
     }
     if let Some(shape) = &format.vocab {
         at = walk.vocab(shape, at, &mut model)?;
-        settle_vocab(shape, &mut model);
+        vocab_to_gguf(shape, &mut model);
     }
     walk.tensors(at, &mut model)?;
     walk.order_rows(&mut model)?;
@@ -74,6 +75,7 @@ pub(super) fn check_header(
 ) -> Result<()> {
     let source = Source::new(input, format.id()).ordered(format.detect.order());
     Walk { format, source: &source, limits }.header(&mut Model::default())?;
+    // Formats that are only recognised: nothing is walked but what their first 4 KB show.
     let texts = &format.detect.signature;
     let head = source.bytes_at(0, input.len().min(4096), 4096, "signature")?;
     let stands = |text: &String| head.windows(text.len()).any(|w| w == text.as_bytes());
@@ -95,12 +97,14 @@ impl Walk<'_> {
             self.word(word, at, model)?;
             at += 4;
         }
+        // Words that a later layout stores and this one takes for granted.
         model.header.extend(header.implied.iter().map(|(name, value)| (name.clone(), *value)));
         Ok(at)
     }
 
     /// Reads the floats at `at`; returns where they end.
     fn matrix(&self, matrix: &Matrix, at: u64, model: &mut Model) -> Result<u64> {
+        // Two header words state its size, which is bounded like that of a text before memory is asked for it.
         let size = |name: &str| model.header(name).and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
         let len = size(&matrix.rows).saturating_mul(size(&matrix.columns)).saturating_mul(4);
         let bytes = self.source.bytes_at(at, len, self.limits.string, &matrix.name)?;
@@ -111,6 +115,7 @@ impl Walk<'_> {
 
     fn word(&self, word: &Word, at: u64, model: &mut Model) -> Result<()> {
         let name = &word.name;
+        // Ranges are what tells formats apart that share a magic: a word out of range ends this walk, not the search.
         let value = match word.kind {
             WordKind::U32 => i64::from(self.source.u32_at(at, name)?),
             WordKind::I32 => i64::from(self.source.i32_at(at, name)?),
@@ -137,6 +142,7 @@ impl Walk<'_> {
             return Err(self.source.malformed(at, name, value, wanted));
         }
         match &word.split {
+            // As `ftype` of ggml's own programs: 2002 is quantization version 2 and file type 2.
             Some(split) => {
                 let (high, low) = (value / split.base, value % split.base);
                 if let Some(max) = split.max.filter(|max| low > *max) {
@@ -156,6 +162,7 @@ impl Walk<'_> {
 
     fn tensors(&self, mut at: u64, model: &mut Model) -> Result<()> {
         let mut seen = HashSet::new();
+        // No count is stored: records follow one another to the last byte.
         while self.source.left(at) > 0 {
             let index = model.tensors.len();
             if index as u64 >= self.limits.tensors {
@@ -171,6 +178,7 @@ impl Walk<'_> {
                 }
                 Err(error) => return Err(error),
             };
+            // Weights are stepped over, not read.
             let (tensor, end) = self.tensor(&head, index, model)?;
             model.tensors.push(tensor);
             at = end;
@@ -209,6 +217,7 @@ impl Walk<'_> {
 
     /// Checks that a model file holds the tensors of its family, all of them and once.
     fn check_names(&self, end: u64, model: &mut Model) -> Result<()> {
+        // A file that ends behind its vocabulary is one of a vocabulary alone, as llama.cpp's models/ had them.
         let Some(first) = model.tensors.first() else { return Ok(()) };
         let signature = &self.format.detect.signature;
         let signed = |s: &String| model.tensor(s).is_some();
@@ -223,6 +232,7 @@ impl Walk<'_> {
         }
         let Some(family) = catalog::family(&model.family) else { return Ok(()) };
         for tensor in &model.tensors {
+            // What a family's own programs wrote and never read.
             let ignored = family.family.ignored.iter().any(|end| tensor.name.ends_with(end));
             if !ignored && Role::of(family, Naming::Old, &tensor.name).is_none() {
                 model
@@ -251,6 +261,7 @@ impl Walk<'_> {
                 ));
             }
         }
+        // Every record is whole, so only what is missing can say that the file was cut between two of them.
         let stops = |wanted: String| {
             let field = format!("tensors[{}]", model.tensors.len());
             Err(self.source.malformed(end, field, "the end of the file", wanted))
@@ -284,7 +295,7 @@ pub(super) fn fill_metadata(model: &mut Model) {
 
 /// Puts the vocabulary into GGUF's terms; it stays as it is where that cannot be. Where tokens tell another
 /// family that lies in the same container, the model is of no known family.
-fn settle_vocab(shape: &VocabShape, model: &mut Model) {
+fn vocab_to_gguf(shape: &VocabShape, model: &mut Model) {
     let Some(family) = catalog::family(&model.family) else { return };
     let Some(rule) = &family.tokenizer else { return };
     let tokens = &model.vocab.tokens;
@@ -293,6 +304,7 @@ fn settle_vocab(shape: &VocabShape, model: &mut Model) {
         model.family.clear();
         return;
     }
+    // The embedding has as many rows as this says, whatever the file stores of texts: the rest are unused tokens.
     let count = model.header(&shape.count).and_then(|n| usize::try_from(n).ok());
     if shape.file {
         let of_file = model.vocab.len();

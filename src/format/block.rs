@@ -38,7 +38,7 @@ pub struct Block {
     /// Rows that a unit of coding spans.
     #[serde(default = "one")]
     pub rows: usize,
-    /// Where the fields of a row's units stand.
+    /// Where the fields of a row's units are.
     pub storage: Storage,
     /// Fields of a row that are before its units, as the scale of a whole row; of every row of a group
     /// where a unit spans several.
@@ -124,7 +124,7 @@ pub enum Activations {
     Q8K,
 }
 
-/// Where the fields of a row's units stand.
+/// Where the fields of a row's units are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]

@@ -71,7 +71,7 @@ pub fn mixtures() -> &'static [Mixture] {
     &MIXTURES
 }
 
-/// Models with their eyes in one file.
+/// Models with their vision tensors in one file.
 ///
 /// # Panics
 /// If an embedded description breaks a rule of its schema, which a test rules out.

@@ -98,7 +98,7 @@ pub struct Detect {
     /// The first bytes, as they are in the file: text, or a list of numbers.
     #[serde(deserialize_with = "bytes")]
     pub begins: Vec<u8>,
-    /// Where they stand, if not at the start.
+    /// Where they are, if not at the start.
     #[serde(default)]
     pub at: u64,
     /// The 32-bit number after them; none where no version follows.
@@ -120,7 +120,7 @@ pub struct Detect {
     /// Against the other format only where the header says one of these: word to value.
     #[serde(default)]
     pub only: Vec<BTreeMap<String, i64>>,
-    /// Tokens of which one tells this format from the one it stands against.
+    /// Tokens of which one tells this format from the one in `against`.
     #[serde(default)]
     pub tokens: Vec<String>,
     /// Tensors that must all be there, if there are any: the last that the programs wrote.
@@ -350,7 +350,7 @@ pub struct Tensors {
     #[serde(default)]
     pub kept: Kept,
     /// The roles in the order in which the programs read them and take no other; those that every layer has
-    /// stand together.
+    /// are together.
     #[serde(default)]
     pub order: Vec<String>,
     /// Tensors that tell another version of the model, which nothing here describes.

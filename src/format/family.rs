@@ -62,7 +62,7 @@ pub struct Noted {
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Cut {
-    /// Its name, with `{n}` where the layer's number stands.
+    /// Its name, with `{n}` for the layer's number.
     pub hf: String,
     /// The symbol that counts the groups that its rows are in; one where it is not said.
     pub groups: Option<String>,
@@ -425,7 +425,7 @@ pub fn parse(stem: &str, text: &str) -> Result<Family, String> {
     for (role, names) in &family.roles {
         let layered = names.is_layered();
         if names.all().next().is_none() || names.all().any(|n| n.contains("{n}") != layered) {
-            return Err(format!("roles.{role}: {{n}} must stand in all names or in none"));
+            return Err(format!("roles.{role}: {{n}} must be in all names or in none"));
         }
     }
     let known = |symbol: &str| symbol == "scaling" || family.sizes.contains_key(symbol);

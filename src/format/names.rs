@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::schema::one_or_more;
 
-/// A tensor by what it does. Names hold `{n}` where the layer's number stands; a naming without such a
+/// A tensor by what it does. Names hold `{n}` for the layer's number; a naming without such a
 /// tensor lacks the name.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -31,7 +31,7 @@ pub struct Names {
     /// How it is cut where a model is cut into parts.
     #[serde(default)]
     pub split: Split,
-    /// In which order its rows stand, where that is not GGUF's.
+    /// In which order its rows are, where that is not GGUF's.
     #[serde(default)]
     pub rows: Rows,
     /// Whether Hugging Face stores its rows in halves instead of pairs (rotary embedding).

@@ -1,4 +1,4 @@
-//! Models with their eyes in one file, and what llama.cpp calls both parts.
+//! Models with their vision tensors in one file, and what llama.cpp calls both parts.
 
 use std::collections::BTreeMap;
 
@@ -15,9 +15,9 @@ pub struct Projector {
     pub source: String,
     /// `general.architecture` of such a file.
     pub architecture: String,
-    /// How names of the tensors of the eyes begin.
+    /// How names of vision tensors begin.
     pub tensors: Vec<String>,
-    /// How keys of the eyes begin, behind the architecture.
+    /// How keys that speak of vision begin, behind the architecture.
     pub dropped: Vec<String>,
     /// How names begin, in llama.cpp's terms, of tensors that are read as float32 only.
     pub float32: Vec<String>,

@@ -43,6 +43,7 @@ impl Finder<'_> {
     pub fn tensor(&self, role: &str, layer: Option<u64>) -> Option<Tensor> {
         let role = self.role(role, layer)?;
         let mut tensor = role.tensor(self.model, self.naming)?.clone();
+        // Checkpoints keep the halves of a head apart that ggml turns as neighbours.
         if self.naming == Naming::Hf && role.names.rotary && tensor.orders.is_empty() {
             let Config { heads, kv_heads, .. } = self.config;
             let heads = if role.id == "query" { heads } else { kv_heads };
@@ -114,9 +115,11 @@ impl Finder<'_> {
             return Err(Error::unsupported(what, Call::Verify.to("check the file")));
         }
         let row_bytes = usize::try_from(tensor.row_bytes()).unwrap_or(0);
+        // W + scale * B A stays three matrices: added up it would have to be float32, and copied.
         if let Some(matrix) = self.unmerged(tensor, rows, cols)? {
             return Ok(matrix);
         }
+        // Rows that lie one behind the other can be read where they are; anything else is copied once, in order.
         let in_order = tensor.sum.is_none()
             && tensor.join == Join::Rows
             && tensor.orders.is_empty()
@@ -129,6 +132,7 @@ impl Finder<'_> {
                 let start = usize::try_from(piece.at).unwrap_or(usize::MAX);
                 let count = usize::try_from(piece.rows).unwrap_or(usize::MAX);
                 let end = count.checked_mul(row_bytes).and_then(|len| start.checked_add(len));
+                // The reader checked it when the file was opened; the file may have become shorter since.
                 let end = end.filter(|end| *end <= map.len());
                 let end = end.ok_or_else(|| missing(&format!("all bytes of {}", tensor.name)))?;
                 parts.push((count, Bytes::Mapped(map, start..end)));
@@ -149,6 +153,7 @@ impl Finder<'_> {
         let Some(sum) = tensor.sum.as_ref().filter(|_| tensor.orders.is_empty()) else {
             return Ok(None);
         };
+        // Rows that a difference adds are no product.
         if sum.terms.iter().any(|term| matches!(term, Term::Rows { .. })) {
             return Ok(None);
         }
@@ -191,6 +196,7 @@ impl Finder<'_> {
         }
         let tensor = self.found(role, layer)?;
         let head = self.config.head;
+        // Qwen3 has one norm for all heads, OLMo 2 one over all of them together.
         let len = if tensor.elements() == head as u64 { head } else { heads * head };
         let bias = self.bias(role, layer, len)?;
         Ok(Some(Norm { weight: self.vector(&tensor, len)?, bias }))

@@ -1,5 +1,12 @@
 //! One vector times rows that are decoded in registers: how text is written, one token at a time.
 //!
+//! A token needs every weight once, so memory decides: 4 bits a weight are read, 32 are not written and read again.
+//!
+//! ```text
+//! for each 4 rows:  for each block b:  w[r] = decode(row r, b)          16 lanes at a time, in registers
+//!                                      sum[r] += w[r] * x[b]            four sums, for each waits for itself
+//! ```
+//!
 //! Each kernel decodes a block of four rows at once and multiplies it on the spot, in the order of
 //! [`super::dot`]; a row's weights are read once from memory and never written anywhere. Types
 //! without a kernel here are decoded to a small buffer first, with the same result.
@@ -49,6 +56,7 @@ fn multiply<B: Block<BYTES, WEIGHTS>, const BYTES: usize, const WEIGHTS: usize>(
     let mut weights = [[0f32; WEIGHTS]; ROWS];
     for first in (0..height).step_by(ROWS) {
         // At the end rows are repeated, so that there is one way through.
+        // Such a row is computed twice, with the same result.
         let place = |r: usize| (first + r).min(height - 1);
         let mut rows: [&[[u8; BYTES]]; ROWS] = [&[]; ROWS];
         for r in 0..ROWS {
@@ -73,6 +81,7 @@ fn multiply<B: Block<BYTES, WEIGHTS>, const BYTES: usize, const WEIGHTS: usize>(
     }
 }
 
+/// The upper half of a float32, whose lower half is zero.
 #[inline(always)]
 fn bf16(_: Isa, block: &[u8; 32], out: &mut [f32; LANES]) {
     for (out, bytes) in out.iter_mut().zip(block.as_chunks().0) {
@@ -80,6 +89,7 @@ fn bf16(_: Isa, block: &[u8; 32], out: &mut [f32; LANES]) {
     }
 }
 
+/// Floats as they are; a block is a line of the cache.
 #[inline(always)]
 fn f32(_: Isa, block: &[u8; 64], out: &mut [f32; LANES]) {
     for (out, bytes) in out.iter_mut().zip(block.as_chunks().0) {

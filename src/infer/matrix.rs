@@ -70,7 +70,7 @@ struct Part {
     bytes: Bytes,
 }
 
-/// Bytes in a mapped file, or a copy where they do not stand in order there.
+/// Bytes in a mapped file, or a copy where they are not in order there.
 #[derive(Clone, Debug)]
 pub enum Bytes {
     /// A range of a mapped file.
@@ -104,6 +104,7 @@ const TILE: usize = 16;
 /// Columns from `first` on of `[rows][count]` as rows, of which `out` has `TILE` or what is left: tile by tile,
 /// for a line of the cache that is fetched for one number holds those of its neighbours.
 fn turn(from: &[f32], count: usize, first: usize, rows: usize, out: &mut [f32]) {
+    // Sixteen floats are a line: 16 by 16 numbers are read and written in whole lines.
     for low in (0..rows).step_by(TILE) {
         let high = rows.min(low + TILE);
         for (t, out) in out.chunks_exact_mut(rows).enumerate() {
@@ -155,6 +156,7 @@ impl Matrix {
 
     /// Rows `rows` as a matrix of their own. Rows that are coded together stay together.
     pub fn band(&self, rows: Range<usize>) -> Matrix {
+        // A part of a set that has none of these rows falls away.
         let cut = |part: &Part| {
             let (from, to) = (rows.start.max(part.rows.start), rows.end.min(part.rows.end));
             let count = to.checked_sub(from).filter(|count| *count > 0)?;
@@ -174,12 +176,14 @@ impl Matrix {
 
     /// Decodes row `row` into `out`.
     pub fn row(&self, row: usize, out: &mut [f32]) {
+        // Types whose rows are coded in fours or eights are decoded so.
         let group = self.quant.row_group();
         let first = row - row % group;
         let mut rows = vec![0.0; group * self.cols];
         self.decode(first..first + group, &mut rows);
         out.copy_from_slice(&rows[(row - first) * self.cols..(row - first + 1) * self.cols]);
         for Product { a, b, scale } in &self.added {
+            // (W + scale * B A) row by row: row of B times A.
             let (mut shares, mut wide) = (vec![0.0; b.cols], vec![0.0; a.rows * a.cols]);
             b.row(row, &mut shares);
             a.decode(0..a.rows, &mut wide);
@@ -211,6 +215,7 @@ impl Matrix {
             Precision::Rounded => self.multiply_rounded(xs, count, out),
         }
         for Product { a, b, scale } in &self.added {
+            // scale * B (A x): the short side first, a few numbers in place of a row.
             let (mut narrow, mut wide) = (vec![0.0; count * a.rows], vec![0.0; out.len()]);
             a.multiply(xs, &mut narrow);
             b.multiply(&narrow, &mut wide);
@@ -243,6 +248,7 @@ impl Matrix {
                 );
             });
         }
+        // Without a kernel the vectors are rounded to where eight bits put them, and multiplied as floats.
         let mut xs = xs.to_vec();
         let vectors = xs.par_chunks_mut(self.cols);
         vectors.for_each(|x| activations::round(isa, self.quant, x));
@@ -275,6 +281,7 @@ impl Matrix {
     fn products(&self, xs: &[f32], out: &mut [f32]) {
         let (isa, count) = (Isa::best(), xs.len() / self.cols);
         if count == 1 {
+            // One vector: rows are decoded in registers, in whole numbers where the type has them.
             if let Some(multiply) = whole::kernel(self.quant, self.cols) {
                 let x = whole::lay_out(isa, xs);
                 return self
@@ -285,6 +292,7 @@ impl Matrix {
                     .in_shares(out, |rows, out| multiply(isa, rows, self.row_bytes, xs, out));
             }
         }
+        // Several: rows are decoded once into a panel, for all of them.
         let xs = panel::lay_out(isa, xs, self.cols);
         let bands = out.par_chunks_mut(panel::ROWS * count).enumerate();
         bands.for_each_init(

@@ -8,6 +8,16 @@
 //! [group of R or T][pack of lanes][R or T][lane]
 //! ```
 //!
+//! A tile of 6 rows and 4 vectors with AVX-512, lanes downward into the page:
+//!
+//! ```text
+//!           x0   x1   x2   x3        each pack: load 6 + 4 registers, 24 fused multiply-adds
+//!      w0   s00  s01  s02  s03
+//!      …                             24 sums + 4 of x + 1 of w at a time: 29 of 32 registers
+//!      w5   s50  s51  s52  s53
+//! ```
+//!
+//! Lines are
 //! in lines of the cache, for a register that is loaded across two of them takes two loads. Of the rows no more than
 //! those packs are laid out at a time, and the sums wait in memory meanwhile. The order of addition is that of
 //! [`super::dot`].
@@ -22,6 +32,7 @@ use crate::{
     quant::isa::{Isa, Level},
 };
 
+/// With 16 lanes 512 columns, 2 KB of each row and vector: what a tile reads again is 20 KB.
 /// Packs of lanes taken at a time.
 const STEPS: usize = 32;
 
@@ -52,11 +63,13 @@ pub fn lay_out(isa: Isa, xs: &[f32], n: usize) -> Vec<Line> {
     out
 }
 
+/// Three where registers are fewer: 9 sums, 3 and 3 numbers of sixteen.
 /// Vectors of a group.
 fn tall(isa: Isa) -> usize {
     if isa.level() == Level::Avx512 { 4 } else { 3 }
 }
 
+/// For callers that lay out again and again, as attention does for each block of queries.
 /// As [`lay_out`], in memory that is there.
 pub fn lay_out_in(isa: Isa, xs: &[f32], n: usize, out: &mut Vec<Line>) {
     match isa.level() {
@@ -101,17 +114,20 @@ fn laid_out<const N: usize>(xs: &[f32], n: usize, first: usize, most: usize, out
     let steps = most.min(n.div_ceil(LANES) - first);
     let columns = first * LANES..n.min((first + steps) * LANES);
     let count = xs.len() / n;
+    // Places that no number is copied to must be zero, whatever an earlier call left there.
     if columns.len() < steps * LANES || !count.is_multiple_of(N) {
         out.clear();
     }
     out.resize(count.div_ceil(N) * steps * N, Line([0.0; LANES]));
     for (i, x) in xs.chunks_exact(n).enumerate() {
+        // Vector i is place i % N of group i / N; its packs are N lines apart.
         let group = &mut out[i / N * steps * N..][..steps * N];
         let (packs, rest) = x[columns.clone()].as_chunks();
         for (line, pack) in group.iter_mut().skip(i % N).step_by(N).zip(packs) {
             line.0 = *pack;
         }
         if !rest.is_empty() {
+            // The last pack of a row whose length is no multiple of the lanes; the zeros behind it add nothing.
             group[packs.len() * N + i % N].0[..rest.len()].copy_from_slice(rest);
         }
     }
@@ -129,6 +145,7 @@ fn products<const L: usize, const R: usize, const T: usize>(
     room: &mut Room,
 ) {
     let (steps, height) = (n.div_ceil(LANES), rows.len() / n);
+    // Sums start at zero once and grow over all columns: a tile takes up where the last step left it.
     room.sums.clear();
     room.sums.resize(count.div_ceil(T) * height.div_ceil(R) * R * T, Line([0.0; LANES]));
     for first in (0..steps).step_by(STEPS) {
@@ -138,6 +155,7 @@ fn products<const L: usize, const R: usize, const T: usize>(
         for x in xs.chunks_exact(T * steps) {
             let x = &x[first * T..(first + some) * T];
             for (w, sums) in room.rows.chunks_exact(R * some).zip(&mut sums) {
+                // A set with 8 or 4 lanes to a register takes a line in 2 or 4 parts, each a tile of its own.
                 for part in 0..LANES / L {
                     add_products::<L, R, T>(isa, part, w, x, sums);
                 }
@@ -148,6 +166,7 @@ fn products<const L: usize, const R: usize, const T: usize>(
     for t in (0..count).step_by(T) {
         let some = T.min(count - t);
         for r in (0..height).step_by(R) {
+            // Tiles follow as they were made: all rows for the first vectors, then for the next.
             let Some(sums) = sums.next() else { return };
             for (sums, out) in sums.iter().zip(out[r * count..].chunks_exact_mut(count)) {
                 let totals = totals(isa, &sums.map(|line| line.0));
@@ -181,6 +200,8 @@ fn add_products<const L: usize, const R: usize, const T: usize>(
     x: &[Line],
     sums: &mut [[Line; T]; R],
 ) {
+    // An array that lives in registers from here to the stores: loops over R, T and L have known ends, so the
+    // compiler unrolls them.
     let mut all = [[[0f32; L]; T]; R];
     for r in 0..R {
         for t in 0..T {

@@ -2,7 +2,7 @@
 //!
 //! The tokens are cut into windows of `context`; each is read alone with the beginning-of-text token
 //! in its first place, and the predictions of its second half are scored, all but the last, whose
-//! answer lies in the next window. `perplexity = exp(mean of -ln p(token))`.
+//! next token lies in the next window. `perplexity = exp(mean of -ln p(token))`.
 
 use rayon::prelude::*;
 

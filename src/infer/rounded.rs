@@ -10,7 +10,7 @@
 //! ```
 //!
 //! One vector meets rows along their numbers, four in each of sixteen lanes; block `b` of 32 has lanes `8 * (b % 2)`
-//! and on. Several vectors share rows that are decoded once: [`STRIP`] rows stand side by side, each in a lane, and
+//! and on. Several vectors share rows that are decoded once: [`STRIP`] rows are side by side, each in a lane, and
 //! so do the vectors of a [`Group`], four numbers at a time, so that what is loaded of either is used many times:
 //!
 //! ```text
@@ -97,15 +97,18 @@ pub struct Group {
 }
 
 impl Group {
+    /// Lays vectors side by side, for rows of which `sub` numbers have one scale.
     fn of(xs: &[Codes], sub: usize) -> Group {
         let all: [&Codes; GROUP] = std::array::from_fn(|t| &xs[t.min(xs.len() - 1)]);
         let [x, ..] = all;
         let fours = sub / 4;
+        // sum((v - bias) * q) = sum(v * q) - bias * sum(q): the second part is known before any row is.
         let offset = |x: &Codes, i: usize| x.fours[i * fours..][..fours].iter().sum();
         let sums = |b: usize, i: usize| {
             all.map(|x| {
                 let sums = &x.sums[b];
                 [2 * i, 2 * i + 1].map(|s| match sub {
+                    // Sums are of 16 numbers, those of even blocks first; of 32, two of them.
                     16 => sums[even_first(s)],
                     _ => sums[s % 8] + sums[s % 8 + 8],
                 })
@@ -133,6 +136,7 @@ struct Heads {
 }
 
 impl Heads {
+    /// For rows that a last strip lacks: a scale of zero makes sums of zero.
     const ZERO: Heads = Heads {
         d: [0.0; STRIP],
         dmin: [0.0; STRIP],
@@ -146,11 +150,13 @@ impl Heads {
         row: usize,
         head: &Head,
     ) {
+        // The minimum is taken off: its sign is turned once here, and it is added everywhere.
         (self.d[row], self.dmin[row]) = (head.d, -head.dmin);
         if N < SUPER {
             return;
         }
         for s in 0..SUPER / W::SUB {
+            // A byte for each 16 numbers, so that of 32 every second one.
             self.scales[s][row] = i32::from((head.scales >> (8 * s * W::SUB / 16)) as i8);
         }
         if W::MINIMA {
@@ -259,6 +265,7 @@ fn dots_of_blocks<W: Whole<BYTES, N>, const BYTES: usize, const N: usize, const 
     x: &Codes,
 ) -> [f32; R] {
     let (mut lanes, mut minima) = ([[0.0; LANES]; R], [0.0; R]);
+    // Two blocks of 32 fill the sixteen lanes, eight each, four numbers to a lane.
     // Beside the last of an odd number of blocks there is an empty one, whose activations are zero.
     let empty = [0; BYTES];
     let parts = x.q.as_chunks::<64>().0.iter().zip(x.fours.as_chunks::<LANES>().0);
@@ -271,6 +278,7 @@ fn dots_of_blocks<W: Whole<BYTES, N>, const BYTES: usize, const N: usize, const 
             let w = bytes_of(two.map(|block| W::pair::<0>(isa, block)));
             let sums = isa.quads(&w, q, fours, W::BIAS, W::MOST);
             let mut d = [heads[0].d * scales[0]; LANES];
+            // Lanes 0 to 7 are the first block's, 8 to 15 the second's.
             d[LANES / 2..].fill(heads[1].d * scales[1]);
             isa.add_product(&mut lanes[i], &d, &sums.map(|sum| sum as f32));
             if W::MINIMA {
@@ -294,6 +302,7 @@ fn many<W: Whole<BYTES, N>, const BYTES: usize, const N: usize>(
 ) {
     let strips = rows.len().div_ceil(STRIP);
     let blocks = rows.first().map_or(0, |row| row.len() / BYTES);
+    // 256 numbers of 48 rows, a byte each: 12 KB.
     // As many as a super-block has weights: what is decoded stays in the nearest cache.
     let most = SUPER / N;
     room.quads.resize(strips * most * N / 4, Quads([[0; 4]; STRIP]));
@@ -322,6 +331,7 @@ fn many<W: Whole<BYTES, N>, const BYTES: usize, const N: usize>(
                     blocks.add::<W, _, BYTES, N, GROUP>(set, x, sums);
                     continue;
                 }
+                // Half of the rows and four of the eight vectors at a time: four quarters of the same work.
                 for (half, first) in [(0, 0), (0, 4), (1, 0), (1, 4)] {
                     #[cfg(target_arch = "x86_64")]
                     if let Some(set) = isa.by_eight(half, first) {
@@ -349,6 +359,7 @@ fn lay_out<W: Whole<BYTES, N>, const BYTES: usize, const N: usize>(
     row: usize,
     quads: &mut [Quads],
 ) {
+    // Eight bytes are two fours of numbers, one after the other in the row, one below the other in the strip.
     let put = |quads: &mut [Quads], pair: Bytes| {
         for (two, word) in quads.as_chunks_mut::<2>().0.iter_mut().zip(pair) {
             two[0].0[row] = (word as u32).to_le_bytes();
@@ -386,6 +397,7 @@ impl Blocks<'_> {
         let mut subs = subs.zip(&x.offsets[self.first * N / W::SUB..]);
         for (b, heads) in (self.first..).zip(self.heads) {
             let (d, scales) = (set.floats(&heads.d), &x.scales[b][from..from + T]);
+            // The whole numbers of a block, exact in 32 bits; see `quant::decode::whole` for how large they get.
             let mut whole = [set.same(0); T];
             if N < SUPER {
                 let Some(((quads, q), offsets)) = subs.next() else { break };
@@ -413,6 +425,7 @@ impl Blocks<'_> {
                 }
                 continue;
             }
+            // Minima in super-blocks: sum(min * sum(q)), two at a time.
             let mut least = [set.same(0); T];
             for (mins, x) in heads.mins[..SUPER / W::SUB / 2].iter().zip(&x.sums[b]) {
                 for t in 0..T {

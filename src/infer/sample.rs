@@ -55,6 +55,7 @@ impl Sampler {
     /// Starts from `sampling.seed`.
     pub fn new(sampling: Sampling) -> Sampler {
         let mut sampler = Sampler { sampling, state: 0, recent: Vec::new() };
+        // PCG's own way of seeding: a step, the seed, a step.
         sampler.next();
         sampler.state = sampler.state.wrapping_add(sampling.seed);
         sampler.next();
@@ -75,6 +76,7 @@ impl Sampler {
             let better = |a: (u32, f32), b: (u32, f32)| if b.1 > a.1 { b } else { a };
             return all.into_iter().reduce(better).map_or(0, |(token, _)| token);
         }
+        // Of equal logits the smaller token is first, so that a seed gives one text.
         all.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
         if top_k > 0 {
             all.truncate(top_k);
@@ -90,6 +92,7 @@ impl Sampler {
         }
         all.truncate(keep);
         let shares = self::shares(&all, temperature);
+        // A point between 0 and 1, and the token in whose share it falls.
         let mut left = f64::from(self.next()) / f64::from(u32::MAX);
         for ((token, _), share) in all.iter().zip(&shares) {
             left -= f64::from(*share);
@@ -120,6 +123,7 @@ impl Sampler {
         let old = self.state;
         self.state =
             old.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(0x5851_f42d_4c95_7f2d);
+        // Xorshift, high bits; then rotated by the top five, which the generator changes most.
         let mixed = (((old >> 18) ^ old) >> 27) as u32;
         mixed.rotate_right((old >> 59) as u32)
     }
@@ -127,6 +131,7 @@ impl Sampler {
 
 /// Logits, the largest first, as shares of one.
 fn shares(all: &[(u32, f32)], temperature: f32) -> Vec<f32> {
+    // Less the largest, so that no exponential overflows.
     let most = all.first().map_or(0.0, |(_, logit)| *logit);
     let mut shares: Vec<f32> = all.iter().map(|(_, l)| (l - most) / temperature).collect();
     softmax(&mut shares);

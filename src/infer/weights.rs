@@ -152,11 +152,13 @@ impl Weights {
         };
         let config = Config::new(model, family, rows)?;
         let Config { width, vocab, layers, .. } = config;
+        // A file is mapped when the first matrix in it is asked for.
         let maps = vec![None; model.files.len()];
         let mut finder = Finder { model, maps, family, naming, config, precision };
         let recurrent = finder.config.position == Position::Recurrent;
         let layer = |n| if recurrent { finder.recurrent_layer(n) } else { finder.layer(n) };
         let layers = (0..layers).map(layer).collect::<Result<_>>()?;
+        // Every shape is held against the sizes as it is taken: what runs needs no further check.
         let embedding = finder.matrix("token_embedding", None, vocab, width)?;
         let positions = match finder.has("position_embedding", None) {
             true => {
@@ -175,11 +177,13 @@ impl Weights {
             false => Some(finder.head(&embedding)?),
         };
         let embedding_norm = finder.some_norm("embedding_norm", None)?;
+        // LLaMA 3.1 and later: what each pair's turn is divided by, worked out by the converter.
         if let Some(tensor) = model.tensor("rope_freqs.weight") {
             let factors = finder.numbers(tensor)?;
             finder.config.position = finder.config.position.divided(&factors)?;
         }
         let [short, long] = ["short", "long"].map(|kind| format!("rope_factors_{kind}.weight"));
+        // Phi-3: two sets of such numbers, of which the length of the context chooses.
         if let (Some(short), Some(long)) = (model.tensor(&short), model.tensor(&long)) {
             let (short, long) = (finder.numbers(short)?, finder.numbers(long)?);
             let trained = Numbers::of(family, &model.metadata);
@@ -274,7 +278,11 @@ impl Finder<'_> {
                 "matrices of fitting shapes in the attention of layer {n}"
             )));
         }
+        // head is the row of `short`: the short vector and, behind it, the part of the key that turns, one for all
+        // heads.
+        // A head's key is then `still` numbers of its own and those.
         let whole = heads * (still + head - short);
+        // Larger models make their queries of a short vector too.
         let (query_short, query) = match self.tensor("query_short", at) {
             Some(tensor) => {
                 let rows = count(tensor.rows());
@@ -311,6 +319,7 @@ impl Finder<'_> {
         let [rows, cols] =
             [tensor.rows(), tensor.row_len()].map(|n| usize::try_from(n).unwrap_or(0));
         let all = self.linear(role, at, rows, cols)?;
+        // Stacked as `[heads][rows of one][columns]`: a head's matrix is a band of rows.
         let each = rows / heads.max(1);
         let part = |h: usize| {
             let one = band(&all, all.name.clone(), h * each..(h + 1) * each)?;
@@ -348,6 +357,7 @@ impl Finder<'_> {
     fn recurrent_layer(&mut self, n: usize) -> Result<Layer> {
         let (width, at) = (self.config.width, Some(n as u64));
         let rows = |role: &Tensor| usize::try_from(role.rows()).unwrap_or(0);
+        // Of RWKV no header says how wide the parts are inside: the matrices do.
         let (inner, between) = (rows(&self.found("key", at)?), rows(&self.found("up", at)?));
         let share = |role, len| self.vector(&self.found(role, at)?, len);
         let [mix_key, mix_value, mix_receptance, mix_up, mix_gate] =
@@ -462,6 +472,7 @@ impl Finder<'_> {
                 matrix,
                 bias: Vec::new(),
             };
+            // [experts][rows][columns]
             let stacked = self.tensor(&format!("{kind}_experts"), Some(n as u64));
             if let Some(tensor) = stacked {
                 let cols = usize::try_from(tensor.row_len()).unwrap_or(0);
@@ -494,6 +505,7 @@ impl Finder<'_> {
         let [gates, ups, downs] = parts;
         let mut experts = Vec::with_capacity(count);
         for ((gate, up), down) in gates.into_iter().zip(ups).zip(downs) {
+            // gate and up: [inner][width]; down: [width][inner].
             let [g, u, d] = [&gate, &up, &down].map(|l| (l.matrix.rows, l.matrix.cols));
             if (g, u, d) != ((g.0, width), (g.0, width), (width, g.0)) {
                 return Err(missing(&format!("experts of fitting shapes in layer {n}")));

@@ -161,7 +161,7 @@ impl Adapter {
     }
 }
 
-/// Where each tensor of `base` stands, by its GGUF name.
+/// Where each tensor of `base` is, by its GGUF name.
 pub(super) fn names(base: &Model) -> BTreeMap<String, usize> {
     let family: Option<&'static Family> = catalog::family(&base.family);
     let name = |tensor: &Tensor| match family.and_then(|f| Role::find(f, &tensor.name)) {

@@ -39,7 +39,7 @@ pub struct Stated {
     pub pad_vocab: bool,
     /// The model that an adapter belongs to.
     pub base: Option<PathBuf>,
-    /// How the rows of an adapter stand.
+    /// How the rows of an adapter are ordered.
     pub rows: Option<Standing>,
 }
 

@@ -321,7 +321,7 @@ impl<'a> Architecture<'a> {
     /// A block that lacks what its likes have and has nothing in exchange.
     ///
     /// Blocks may differ by design: dense ones lead, attention and recurrence take turns, keys are
-    /// shared at the end. Then a kind of block stands more than once, or has tensors of its own, or a key
+    /// shared at the end. Then a kind of block is there more than once, or has tensors of its own, or a key
     /// says that it differs. The first and the last are special in many models; there only what every
     /// block has by itself counts.
     fn lone(&self, found: &BTreeMap<u64, BTreeSet<&str>>) -> Vec<Breach> {

@@ -1,7 +1,7 @@
 //! What every format means: a model as metadata, a vocabulary and tensors, wherever its bytes lie.
 //!
 //! A [`Model`] owns its small parts and only points at its weights: each [`Tensor`] says in which
-//! file, at which offset and in which order its rows stand, so that a multi-part set, a sharded
+//! file, at which offset and in which order its rows are, so that a multi-part set, a sharded
 //! checkpoint and a single file are read by the same lines.
 
 pub mod adapter;
@@ -252,7 +252,7 @@ impl Model {
         let row = usize::try_from(piece.row_bytes).unwrap_or(usize::MAX);
         match piece.element {
             Some((width, step)) if piece.row_stride == u64::from(width) => {
-                // Transposed: a column stands together.
+                // Transposed: the numbers of a column are together.
                 let width = usize::from(width);
                 let mut column = vec![0; out.len() / row * width];
                 for (c, left) in (0u64..).zip((0..row).step_by(width)) {

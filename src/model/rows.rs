@@ -1,6 +1,6 @@
 //! Orders of the rows of queries, keys and values: whole rows move, so quantized ones move as they are.
 //!
-//! GGUF has all queries, all keys, all values. Elsewhere the rows of a head, or of a group of heads, stand
+//! GGUF has all queries, all keys, all values. Elsewhere the rows of a head, or of a group of heads, are
 //! together:
 //!
 //! ```text

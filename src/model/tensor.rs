@@ -1,4 +1,4 @@
-//! A tensor: its name, shape and type, and where its rows stand. No weights are held.
+//! A tensor: its name, shape and type, and where its rows are. No weights are held.
 
 use std::sync::Arc;
 

@@ -66,6 +66,9 @@ fn iq1_s(samples: &[(usize, Vec<u8>)]) -> Era {
     let (mut high, mut all) = (0usize, 0usize);
     let blocks = samples.iter().flat_map(|(_, bytes)| bytes.as_chunks::<50>().0);
     for word in blocks.flat_map(|block| block[34..].as_chunks::<2>().0) {
+        // v1   16 nibbles of {index bit, three bits of scale}       every nibble's top bit is a coin
+        // v2   scale:4 | high bits of four indices:3 each           the top bit is set, for the scale is mostly large
+        // v3   shift:1 | scale:3 | the same                         the top bit is a coin
         let word = u16::from_le_bytes(*word);
         for (nibble, counts) in counts.iter_mut().enumerate() {
             counts[usize::from(word >> (4 * nibble) & 7)] += 1;
@@ -78,6 +81,7 @@ fn iq1_s(samples: &[(usize, Vec<u8>)]) -> Era {
     }
     let share = |n: usize| n as f64 / all as f64;
     let bits = |n: &usize| if *n == 0 { 0.0 } else { -share(*n) * share(*n).log2() };
+    // Index bits of a code book are near evenly spread, 3 bits; scales are not.
     let entropies = counts.map(|counts| counts.iter().map(bits).sum::<f64>());
     let (low, top) = (entropies.iter().all(|e| *e < 2.7), share(high));
     match (low, entropies.iter().all(|e| *e > 2.85)) {
@@ -103,6 +107,7 @@ fn trellis(samples: &[(usize, Vec<u8>)], bytes: usize) -> Option<&'static str> {
             }
         }
         let mut any = Spread::default();
+        // Not random in earnest: any indices do, and the same ones every time.
         let mut x = 1u32;
         for _ in 0..ANY {
             let words = std::array::from_fn::<u16, 4, _>(|_| {
@@ -114,6 +119,7 @@ fn trellis(samples: &[(usize, Vec<u8>)], bytes: usize) -> Option<&'static str> {
         found.distance(&any)
     };
     let (first, since) = (read(true)?, read(false)?);
+    // In standard errors: chosen levels are far from average, unchosen ones are not.
     let right = |this: f64, other: f64| this > 8.0 && this > 2.5 * other;
     match (right(first, since), right(since, first)) {
         (true, false) => Some("v1"),
@@ -186,6 +192,7 @@ fn scales(types: &[QuantType], samples: &[(usize, Vec<u8>)]) -> Told {
         let mut known: Vec<f32> = sizes.iter().copied().filter(|d| d.is_finite()).collect();
         known.sort_by(f32::total_cmp);
         let median = known.get(known.len() / 2).copied().unwrap_or(0.0);
+        // Scales of one tensor are within some powers of two of each other; levels read as halves are all over.
         let near = |d: &&f32| (median / 64.0..=median * 64.0).contains(*d);
         (sizes.len(), sizes.iter().filter(near).count() as f64 / sizes.len().max(1) as f64)
     };

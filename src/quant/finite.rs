@@ -15,6 +15,7 @@ impl BlockLayout {
             return self.first_unsound_group(rows, row_bytes);
         }
         let floats = || self.fields.iter().filter(|(_, field)| is_float(field.kind));
+        // The one float that is no field: it is spread over nibbles.
         if self.kernel == "iq1_m" {
             return rows.chunks_exact(self.bytes).position(|unit| is_odd_f16(top_nibbles(unit)));
         }
@@ -35,6 +36,7 @@ impl BlockLayout {
                 floats().filter_map(|(at, field)| odd((*at, field.kind, field.bytes()))).min()
             }
             Storage::Planar => {
+                // Fields of all units of a row lie together: the n-th number is of unit n / count.
                 let units = row_bytes / self.bytes;
                 let in_row = |(r, row): (usize, &[u8])| {
                     let odd = |(at, field): &(usize, Field)| {
@@ -88,6 +90,7 @@ fn top_nibbles(unit: &[u8]) -> u16 {
         .fold(0, |all, (i, word)| all | (u16::from_le_bytes(*word) >> 12) << (4 * i))
 }
 
+/// All bits of the exponent are set: infinite, or no number.
 #[inline(always)]
 fn is_odd_f16(half: u16) -> bool {
     half & 0x7c00 == 0x7c00
@@ -103,6 +106,7 @@ fn any_odd(kind: Kind, bytes: &[u8]) -> bool {
         Kind::Bf16 => halves().fold(false, |odd, x| odd | (x & 0x7f80 == 0x7f80)),
         Kind::F32 => words().fold(false, |odd, x| odd | (x & 0x7f80_0000 == 0x7f80_0000)),
         Kind::F64 => bytes.as_chunks().0.iter().any(|b| !f64::from_le_bytes(*b).is_finite()),
+        // An exponent alone; 255 means NaN. Every other byte is a power of two.
         Kind::E8m0 => bytes.contains(&0xff),
         _ => false,
     }

@@ -34,6 +34,7 @@ pub enum Level {
 }
 
 static BEST: LazyLock<Isa> = LazyLock::new(|| {
+    // Narrowest first, so the last is the best.
     let all = Isa::available();
     let wanted = std::env::var("REGGUF_ISA").unwrap_or_default();
     let best = all[all.len() - 1];

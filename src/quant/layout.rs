@@ -2,7 +2,7 @@
 
 use crate::format::block::{Block, Field, Kind, Storage};
 
-/// How many bytes a unit of coding has and where its fields stand.
+/// How many bytes a unit of coding has and where its fields are.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct BlockLayout {
@@ -41,7 +41,7 @@ impl BlockLayout {
         }
     }
 
-    /// How many units a group of rows has, of which each takes so many bytes.
+    /// How many units a group of rows has, of which each takes as many bytes.
     pub fn units(&self, row_bytes: usize) -> usize {
         row_bytes.saturating_sub(self.front) * self.rows / self.bytes
     }
@@ -57,7 +57,7 @@ impl BlockLayout {
     }
 
     /// Joins pieces of one row: the columns of the first, then those of the second. `out` is as long
-    /// as all of them. Units stand one after another; where the storage is planar, each field does.
+    /// as all of them. Units are one after another; where the storage is planar, each field does.
     pub fn put_side_by_side(&self, pieces: &[&[u8]], out: &mut [u8]) {
         let mut to = 0;
         let mut put = |bytes: &[u8]| {

@@ -120,6 +120,7 @@ pub fn transform(from: QuantType, to: QuantType) -> Option<Transform> {
     }
     let wide = |q: QuantType| q.layout().fields.iter().any(|(_, field)| field.kind.bytes() == 4);
     let dialects = (from.dialect(), to.dialect());
+    // A dialect of the same type; another type by the ways of `packed` and `recast`.
     let run = match (from.name(), to.name()) {
         ("q4_0", "q4_0") => four_bits!(false, dialects),
         ("q4_1", "q4_1") => four_bits!(true, dialects),
@@ -129,6 +130,7 @@ pub fn transform(from: QuantType, to: QuantType) -> Option<Transform> {
         _ => packed(from, to),
     };
     if let Some(run) = run {
+        // An f32 that becomes an f16 is the only number that can change.
         let exact = !wide(from) || wide(to);
         return Some(Transform { exact, from, to, relay: None, run: Some(run) });
     }
@@ -153,6 +155,7 @@ fn eight_bits(dialects: (&str, &str)) -> Option<Run> {
 
 /// The ways between plain blocks and those of several rows.
 fn packed(from: QuantType, to: QuantType) -> Option<Run> {
+    // Of Q4_0 only today's dialect lies in rows of several.
     let plain = |q: QuantType| q.is_today() && matches!(q.name(), "q4_0" | "iq4_nl");
     match (from.name(), to.name()) {
         ("q4_0_4_4", "q4_0") if plain(to) => run!(unpack::<4, 4, 0x88>),
@@ -215,6 +218,7 @@ fn places<F: Form>(min: bool, rest: usize, n: usize, i: usize) -> [usize; 3] {
     let scales = if min { 2 * scale } else { scale };
     if F::PLANAR {
         // The minima are before the scales.
+        // row of n blocks: m[n], d[n], 16 bytes of each
         let first = scale * i;
         let d = if min { first + scale * n } else { first };
         [d, first, scales * n + rest * i]
@@ -234,6 +238,7 @@ fn nibbles<const MIN: bool, const MORE: usize, F: Form, T: Form>(
     let mut loss = ScaleLoss::default();
     let rest = MORE + 16;
     let block = |wide: bool| rest + if wide { 4 } else { 2 } * (1 + usize::from(MIN));
+    // Planar rows must be known as rows; others are a stream of blocks.
     let n = if F::PLANAR || T::PLANAR { row_len / 32 } else { input.len() / block(F::WIDE) };
     let rows = input.chunks_exact((n * block(F::WIDE)).max(1));
     for (input, out) in rows.zip(out.chunks_exact_mut((n * block(T::WIDE)).max(1))) {
@@ -254,6 +259,7 @@ fn nibbles<const MIN: bool, const MORE: usize, F: Form, T: Form>(
             out[qs_out..qs_out + MORE].copy_from_slice(&input[qs..qs + MORE]);
             let (qs, qs_out) = (qs + MORE, qs_out + MORE);
             let qs: &[u8; 16] = input[qs..].first_chunk().expect("whole blocks");
+            // Codes are only moved; the picture above says where to.
             let turned = match (F::PAIRS, T::PAIRS) {
                 (true, false) => halves_from_pairs(qs),
                 (false, true) => pairs_from_halves(qs),
@@ -261,6 +267,7 @@ fn nibbles<const MIN: bool, const MORE: usize, F: Form, T: Form>(
             };
             out[qs_out..qs_out + 16].copy_from_slice(&turned);
         }
+        // Blocks that lost nothing are counted all the same, for the report's share.
         if !F::WIDE || T::WIDE {
             loss.blocks += n as u64;
         }
@@ -295,6 +302,7 @@ fn write<T: Form>(scale: f32, out: &mut [u8], at: usize) -> f32 {
 #[inline(always)]
 fn halves_from_pairs(qs: &[u8; 16]) -> [u8; 16] {
     std::array::from_fn(|k| {
+        // Byte k of halves: w[k] and w[16 + k], which are nibble k % 2 of bytes k / 2 and 8 + k / 2 of pairs.
         let (low, high) = (qs[k / 2], qs[8 + k / 2]);
         if k % 2 == 0 { low & 15 | high << 4 } else { low >> 4 | high & 0xf0 }
     })
@@ -303,6 +311,7 @@ fn halves_from_pairs(qs: &[u8; 16]) -> [u8; 16] {
 #[inline(always)]
 fn pairs_from_halves(qs: &[u8; 16]) -> [u8; 16] {
     std::array::from_fn(|k| {
+        // Byte k of pairs: w[2k] and w[2k + 1], both low nibbles in the first eight bytes, high ones in the others.
         let (even, odd) = (qs[2 * (k % 8)], qs[2 * (k % 8) + 1]);
         if k < 8 { even & 15 | odd << 4 } else { even >> 4 | odd & 0xf0 }
     })
@@ -322,6 +331,7 @@ fn scaled<const FROM: usize, const TO: usize, const WIDE: bool, const TO_WIDE: b
             true => write::<HalvesF32>(old, out, 0),
             false => write::<HalvesF16>(old, out, 0),
         };
+        // What lies between the scale and the numbers are sums for products: left out.
         loss.count([old, 0.0], [new, 0.0]);
         out[TO..].copy_from_slice(&input[FROM..]);
     }
@@ -346,6 +356,7 @@ fn unpack<const ROWS: usize, const RUN: usize, const MASK: u8>(
     for (group, out) in groups.zip(out.chunks_exact_mut(row_bytes * ROWS)) {
         for (i, unit) in group.chunks_exact(18 * ROWS).enumerate() {
             for row in 0..ROWS {
+                // Unit i of a group is block i of each row: all scales, then runs of the rows in turn.
                 let at = row * row_bytes + 18 * i;
                 let block = &mut out[at..at + 18];
                 block[..2].copy_from_slice(&unit[2 * row..2 * row + 2]);

@@ -46,6 +46,8 @@ fn q4_1_from_q4_k(_: Isa, _: usize, input: &[u8], out: &mut [u8]) -> ScaleLoss {
     let mut loss = ScaleLoss::default();
     for (b, out) in input.as_chunks::<38>().0.iter().zip(out.as_chunks_mut::<40>().0) {
         for (h, out) in out.as_chunks_mut::<20>().0.iter_mut().enumerate() {
+            // f16 d, f16 dmin, two bytes of scale and minimum, 32 bytes of nibbles; a minimum is taken off there,
+            // added here.
             let scales = b[4 + h];
             let d = half_at(b, 0) * f32::from(scales & 15);
             let m = -(half_at(b, 2) * f32::from(scales >> 4));
@@ -69,6 +71,7 @@ fn weights_at<const N: usize, const WEIGHTS: usize>(
 ) -> [i8; WEIGHTS] {
     let q = QuantType::find(name, dialect).expect("the type that the caller was chosen for");
     let mut block = *block;
+    // The decoder is asked, not written again: under a scale of 1 it gives whole numbers.
     put_half(&mut block, 0, d);
     let mut weights = [0.0; WEIGHTS];
     decode_rows(q, Isa::PORTABLE, &block, WEIGHTS, &mut weights);
@@ -79,13 +82,16 @@ fn q5_k_from_iq1_s(_: Isa, _: usize, input: &[u8], out: &mut [u8]) -> ScaleLoss 
     // Scale 1 and minimum 15 for all eight blocks, as six-bit pairs.
     const SCALES: [u8; 12] = [1, 1, 1, 1, 15, 15, 15, 15, 0xf1, 0xf1, 0xf1, 0xf1];
     for (b, out) in input.as_chunks::<50>().0.iter().zip(out.as_chunks_mut::<176>().0) {
+        // (2s + 1) * {-1, 0, 1} is -15 to 15; with 15 added it is 0 to 30, in five bits.
         let w: [_; 256] = weights_at("iq1_s", "v1", b, 1.0).map(|w| (w + 15) as u8);
         out.fill(0);
+        // d and dmin alike: d * 1 * w - d * 15.
         for at in [0, 2] {
             out[at..at + 2].copy_from_slice(&b[..2]);
         }
         out[4..16].copy_from_slice(&SCALES);
         for (e, w) in w.into_iter().enumerate() {
+            // Bit 4 of block b is bit b of qh[l]; nibbles of two blocks share 32 bytes.
             let (block, l) = (e / 32, e % 32);
             out[16 + l] |= (w >> 4) << block;
             out[48 + 32 * (block / 2) + l] |= (w & 15) << (4 * (block % 2));
@@ -96,16 +102,19 @@ fn q5_k_from_iq1_s(_: Isa, _: usize, input: &[u8], out: &mut [u8]) -> ScaleLoss 
 
 fn q3_k_from_iq1_s(_: Isa, _: usize, input: &[u8], out: &mut [u8]) -> ScaleLoss {
     for (b, out) in input.as_chunks::<50>().0.iter().zip(out.as_chunks_mut::<110>().0) {
+        // Its scale is taken along as such, so of the weight only the sign counts: 3, 4 or 5, four too high.
         let w: [_; 256] = weights_at("iq1_s", "v2", b, 1.0).map(|w| (w.signum() + 4) as u8);
         out.fill(0);
         out[108..110].copy_from_slice(&b[..2]);
         for i in 0..16 {
+            // The top four bits of word i / 2, for 32 weights: twice in Q3_K, whose scales are of 16.
             let s = 32 + 2 * (b[35 + 2 * (i / 2)] >> 4) + 1;
             out[96 + i % 8] |= (s & 15) << (4 * (i / 8));
             out[104 + i % 4] |= (s >> 4) << (2 * (i / 4));
         }
         for (e, w) in w.into_iter().enumerate() {
             let l = e % 32;
+            // hmask, then pairs of bits, as `decode::kquant` draws them.
             out[l] |= (w >> 2) << (e / 32);
             out[32 + 32 * (e / 128) + l] |= (w & 3) << (2 * (e % 128 / 32));
         }
@@ -125,6 +134,7 @@ fn q6_k_from_iq3_s(_: Isa, _: usize, input: &[u8], out: &mut [u8]) -> ScaleLoss 
         let new = put_half(out, 208, d);
         loss.count([d, 0.0], [new, 0.0]);
         for i in 0..16 {
+            // Nibble i / 2 is of 32 weights; a scale of Q6_K of 16.
             out[192 + i] = 2 * (b[106 + i / 4] >> (4 * (i / 2 % 2)) & 15) + 1;
         }
         put_q6_k(w, out);
@@ -157,6 +167,7 @@ fn q6_k_from_iq2_k(_: Isa, _: usize, input: &[u8], out: &mut [u8]) -> ScaleLoss 
     ScaleLoss { blocks: input.len() as u64 / 76, ..ScaleLoss::default() }
 }
 
+/// Six bits in eight, under the same f16.
 fn q8_0_from_q6_0(_: Isa, _: usize, input: &[u8], out: &mut [u8]) -> ScaleLoss {
     for (b, out) in input.as_chunks::<26>().0.iter().zip(out.as_chunks_mut::<34>().0) {
         let w: [i8; 32] = weights_at("q6_0", "ik", b, 1.0);
@@ -215,6 +226,7 @@ fn iq1_s_from_r4(_: Isa, row_len: usize, input: &[u8], out: &mut [u8]) -> ScaleL
             out[..2].copy_from_slice(d);
             for (ib, unit) in units.iter().enumerate() {
                 for i in 0..4 {
+                    // Row k's bytes are every fourth; its word follows those of the rows before it.
                     out[2 + 4 * ib + i] = unit[4 * i + k];
                 }
                 out[34 + 2 * ib..36 + 2 * ib].copy_from_slice(&unit[16 + 2 * k..18 + 2 * k]);
@@ -230,6 +242,7 @@ fn q6_k_from_iq1_m_r4(_: Isa, row_len: usize, input: &[u8], out: &mut [u8]) -> S
     four_rows::<28>(row_len, row_len / 256 * 210, input, out, |d, k, units, out| {
         for (units, out) in units.chunks_exact(8).zip(out.as_chunks_mut::<210>().0) {
             out.fill(0);
+            // A point and its delta of an eighth: eight times both is whole.
             let eighth = half_at(d, 0) / 8.0;
             let new = put_half(out, 208, eighth);
             loss.count([eighth, 0.0], [new, 0.0]);
@@ -255,6 +268,7 @@ fn q6_k_from_iq1_m_r4(_: Isa, row_len: usize, input: &[u8], out: &mut [u8]) -> S
     loss
 }
 
+/// The row's scale, f32 in front, becomes that of every block; the sum behind it is for products.
 fn q8_0_from_q8_kv(_: Isa, row_len: usize, input: &[u8], out: &mut [u8]) -> ScaleLoss {
     let mut loss = ScaleLoss::default();
     let rows = input.chunks_exact(8 + row_len).zip(out.chunks_exact_mut(row_len / 32 * 34));

@@ -1,4 +1,4 @@
-//! Types that are another type in another order of bits: rows that stand together, as ik_llama.cpp interleaves
+//! Types that are another type in another order of bits: rows that are together, as ik_llama.cpp interleaves
 //! them for its kernels.
 //!
 //! A description's `relaid` says where each number of a unit is here and there. All orders are such that

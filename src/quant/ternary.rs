@@ -48,6 +48,7 @@ fn recast<const FRONT: usize>(
     let bytes = |q: QuantType| q.row_bytes(row_len as u64).map_or(1, |n| n as usize).max(1);
     let layout = to.layout();
     let scale = layout.fields.iter().find(|(_, field)| field.name == "d").map_or(0, |(at, _)| *at);
+    // 1.0 as f16 and as f32.
     let one: &[u8] = if FRONT == 2 { &[0, 0x3c] } else { &[0, 0, 0x80, 0x3f] };
     let mut loss = ScaleLoss::default();
     let (mut ones, mut digits) = (vec![0; bytes(from)], vec![0.0; row_len]);
@@ -64,6 +65,7 @@ fn recast<const FRONT: usize>(
                 encode(isa, &digits, row_len, None, out);
             }
         }
+        // The row's scale becomes that of each of its blocks.
         let d = match FRONT {
             2 => half_at(row, 0),
             4 => f32::from_le_bytes([row[0], row[1], row[2], row[3]]),

@@ -1,5 +1,5 @@
 //! Layouts that llama.cpp left behind, and back to them: latent attention before 15 April 2025, experts one by one; and
-//! models with their eyes in the same file, as Ollama writes them. The models are those of [`super::checkpoints`], whose
+//! models with their vision tensors in the same file, as Ollama writes them. The models are those of [`super::checkpoints`], whose
 //! tensors are the converter's, byte by byte.
 
 use std::{path::Path, process::Command};
@@ -118,9 +118,9 @@ fn regguf(folder: &Path, words: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Names and shapes of the eyes of a Gemma 3 as Ollama writes them (convert/convert_gemma3.go of 02725d3d), and
+/// Names and shapes of the vision tensors of a Gemma 3 as Ollama writes them (convert/convert_gemma3.go of 02725d3d), and
 /// llama.cpp's names for them (conversion/gemma.py of llama-cpp-python 0.3.36).
-const EYES: [(&str, &str, &[usize]); 12] = [
+const VISION: [(&str, &str, &[usize]); 12] = [
     ("v.patch_embedding.weight", "v.patch_embd.weight", &[8, 3, 14, 14]),
     ("v.position_embedding.weight", "v.position_embd.weight", &[4, 8]),
     ("v.blk.0.layer_norm1.weight", "v.blk.0.ln1.weight", &[8]),
@@ -135,9 +135,9 @@ const EYES: [(&str, &str, &[usize]); 12] = [
     ("mm.mm_soft_emb_norm.weight", "mm.soft_emb_norm.weight", &[8]),
 ];
 
-/// The model is the converter's, the eyes are laid beside it: no file of Ollama's is small enough to be kept here.
+/// The model is the converter's, those are laid beside it: no file of Ollama's is small enough to be kept here.
 #[test]
-fn models_with_their_eyes_in_the_same_file_are_taken_apart() {
+fn vision_tensors_in_the_same_file_are_taken_out() {
     let (name, known) = known().into_iter().find(|(name, _)| name == "gemma3-vision").unwrap();
     let above = tempfile::tempdir().unwrap();
     // The converter takes names from the folder.
@@ -162,25 +162,25 @@ fn models_with_their_eyes_in_the_same_file_are_taken_apart() {
     }
     let epsilon = "gemma3.vision.attention.layer_norm_epsilon";
     keys.push((epsilon.to_owned(), Value::Number(1e-6)));
-    let eyes = EYES.map(|(name, _, shape)| {
+    let vision = VISION.map(|(name, _, shape)| {
         (name.to_owned(), shape.to_vec(), numbers(name, shape.iter().product(), 0.0))
     });
-    std::fs::write(here.join("eyes.gguf"), gguf::bytes(&keys, &eyes)).unwrap();
+    std::fs::write(here.join("vision.gguf"), gguf::bytes(&keys, &vision)).unwrap();
     let model = model.to_str().unwrap();
-    regguf(here, &["upgrade", model, "--take-from", "eyes.gguf", ".", "-o", "both.gguf"]);
-    let copy = ["metadata", "both.gguf", "copy-from", "eyes.gguf", "gemma3.*"];
+    regguf(here, &["upgrade", model, "--take-from", "vision.gguf", ".", "-o", "both.gguf"]);
+    let copy = ["metadata", "both.gguf", "copy-from", "vision.gguf", "gemma3.*"];
     regguf(here, &[&copy[..], &["-o", "ollama.gguf", "--anyway"]].concat());
     assert!(regguf(here, &["inspect", "ollama.gguf"]).contains("--mmproj mmproj.gguf"));
     let words = ["upgrade", "ollama.gguf", "-o", "text.gguf", "--mmproj", "mmproj.gguf"];
     let said = regguf(here, &words);
-    assert!(said.contains("12 tensors of the eyes are in mmproj.gguf"), "{said}");
+    assert!(said.contains("12 vision tensors: in mmproj.gguf"), "{said}");
     let open = |name: &str| container::open(&here.join(name), &Default::default()).unwrap();
     let mut wrong = Vec::new();
     compare(&name, &known, &open("text.gguf"), &mut wrong);
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     let projector = open("mmproj.gguf");
-    assert_eq!(projector.tensors.len(), EYES.len());
-    for ((_, name, shape), (_, _, numbers)) in EYES.iter().zip(&eyes) {
+    assert_eq!(projector.tensors.len(), VISION.len());
+    for ((_, name, shape), (_, _, numbers)) in VISION.iter().zip(&vision) {
         let stored: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
         assert!(bytes(&projector, name) == stored, "{name}");
         assert_eq!(projector.tensor(name).unwrap().shape.len(), shape.len());

@@ -146,7 +146,7 @@ fn something_else_under_its_name() {
     let cases = [
         ("<!DOCTYPE html><html><body>Log in</body></html>", "html-page", "an HTML page: "),
         (pointer, "lfs-pointer", "a Git LFS pointer to a file of 13016334699 bytes: "),
-        (denied, "server-refusal", "an XML answer of a server (AccessDenied): "),
+        (denied, "server-refusal", "an XML response of a server (AccessDenied): "),
         ("Entry not found", "server-refusal", "a server's refusal (Entry not found): "),
         ("", "empty", "an empty file: "),
     ];

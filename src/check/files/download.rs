@@ -1,6 +1,6 @@
 //! What a download turned out to be, and what its surroundings say that it should be.
 //!
-//! Three things go wrong again and again: the server answered with a page instead of the file, the
+//! Three things go wrong again and again: the server sent a page instead of the file, the
 //! repository gave its Git LFS pointer, or the transfer stopped early. All three are told without
 //! the network: by the first bytes ([`Nature`]), by the size that the file's own header or end
 //! record implies ([`implied_size`]), and by what download programs leave behind ([`claims`]):
@@ -35,9 +35,9 @@ pub enum Nature {
     Empty,
     /// A web page.
     Html,
-    /// An XML answer of a storage service, with its code, `AccessDenied` mostly.
+    /// An XML response of a storage service, with its code, `AccessDenied` mostly.
     XmlError(String),
-    /// A JSON or one-line answer of a server that refused.
+    /// A JSON or one-line response of a server that refused.
     Refusal(String),
     /// A Git LFS pointer: the digest and size of the real file.
     Pointer(Pointer),
@@ -101,7 +101,7 @@ impl Nature {
         match self {
             Self::Empty => "an empty file".to_owned(),
             Self::Html => "an HTML page".to_owned(),
-            Self::XmlError(code) => format!("an XML answer of a server ({code})"),
+            Self::XmlError(code) => format!("an XML response of a server ({code})"),
             Self::Refusal(line) => format!("a server's refusal ({line})"),
             Self::Pointer(pointer) => {
                 format!("a Git LFS pointer to a file of {} bytes", pointer.size)

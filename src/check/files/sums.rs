@@ -348,7 +348,7 @@ impl NotAList {
                 nature.noun(),
                 match nature {
                     Nature::Empty => "download it again",
-                    _ => "the server answered with that instead of the list: download it again",
+                    _ => "the server sent that instead of the list: download it again",
                 }
             ),
             Self::NoLines => {

@@ -1,4 +1,4 @@
-//! "Is my download good?", answered without the network.
+//! "Is my download good?" without the network.
 //!
 //! Everything that could know is asked: lists of digests, Hugging Face caches and `--local-dir`
 //! records, Ollama and Git LFS stores, pointers beside files, the public digests of the LLaMA-1 files,

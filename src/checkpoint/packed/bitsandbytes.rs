@@ -92,7 +92,7 @@ pub fn four_bits(parts: &Parts, stored: &Stored) -> Result<Option<Matrix>> {
     Ok(Some(Matrix { name, shape, parts: used, rows: rows_of }))
 }
 
-/// A part whose numbers stand one behind the other, whatever its shape.
+/// A part whose numbers are one behind the other, whatever its shape.
 fn read_flat(parts: &Parts, name: &str, types: &[&str]) -> Result<Part> {
     let mut part = parts.part(name, name, types)?;
     (part.rows, part.columns) = (1, part.len());

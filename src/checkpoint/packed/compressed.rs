@@ -172,7 +172,7 @@ impl Scales {
         Ok(part)
     }
 
-    /// Where the numbers of rows stand, and how many a row takes.
+    /// Where the numbers of rows are, and how many a row takes.
     fn rows(&self, first: u64, n: u64) -> (std::ops::Range<u64>, usize) {
         if self.one {
             (0..1, 0)

@@ -81,7 +81,7 @@ fn byte_level(vocab: &Vocab, pre: &PreTokenizer) -> Json {
         if kind == TokenKind::Unused {
             continue;
         }
-        // What stands only among those added gets the next free id, whatever id it says.
+        // What is only among those added gets the next free id, whatever id it says.
         ids.insert(text(token), id.into());
         if kind != TokenKind::Normal {
             added.push(json!({
@@ -254,7 +254,7 @@ mod tests {
         assert!(notes.is_empty() && read.notes.is_empty(), "{notes:?} {:?}", read.notes);
     }
 
-    /// transformers gives a token that stands only among those added the next free id: StarCoder's are first.
+    /// transformers gives a token that is only among those added the next free id: StarCoder's are first.
     #[test]
     fn special_tokens_keep_their_ids() {
         let vocab = Vocab {

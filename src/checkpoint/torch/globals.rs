@@ -40,7 +40,7 @@ pub const ALLOWED: [&str; 31] = [
 ];
 
 /// Where torch's modules are defined. Of such an object, and of [`NAMESPACE`], the state is kept: there
-/// stand its parameters.
+/// are its parameters.
 pub const MODULES: &str = "torch.nn.modules.";
 /// Settings by name.
 pub const NAMESPACE: &str = "argparse.Namespace";

@@ -1,4 +1,4 @@
-//! Files of `torch.save`: which tensors they hold and where the numbers of each stand.
+//! Files of `torch.save`: which tensors they hold and where the numbers of each are.
 //!
 //! Three layouts, told apart by their first bytes:
 //!

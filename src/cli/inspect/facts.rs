@@ -368,7 +368,7 @@ fn next(path: &Path, format: &'static Container, model: &Model, refused: &[Findi
             let reader = format.format.source.split([' ', ',']).next().unwrap_or_default();
             format!("nothing to do: it is the present layout of {reader}")
         }
-        _ if change::eyes::are_inside(model) => {
+        _ if change::vision::is_joined(model) => {
             format!("regguf upgrade {word} --mmproj mmproj.gguf")
         }
         _ if foreign => "nothing: it is known, and regguf does not convert it".to_owned(),

@@ -213,7 +213,7 @@ fn arranged<'a>(
     (single, tables)
 }
 
-/// What stands before a layer's number in a name, the number, and what follows: the first part that is a
+/// What is before a layer's number in a name, the number, and what follows: the first part that is a
 /// number, or that ends in that of the `layer` where the family knows it.
 fn parts(name: &str, layer: Option<u64>) -> Option<(&str, u64, &str)> {
     let mut at = 0;

@@ -1,4 +1,12 @@
 //! Where the tensors of a GGUF lie: types and sizes against the places that the infos give.
+//!
+//! ```text
+//! header, infos | padding | tensor | padding | tensor | padding | …      offsets count from the first tensor's place
+//! ```
+//!
+//! An info states type, sizes and place. The first two say how many bytes a tensor should have; the next place, or the
+//! end of the file, how many it can have: its room. Where the two disagree something is wrong, and where a type's number
+//! had several meanings, that one is right whose sizes fill the rooms.
 
 use super::{Info, Walk};
 use crate::{
@@ -30,6 +38,7 @@ impl Walk<'_> {
         if infos.is_empty() || !floats || self.fill(infos, align).is_some() {
             return None;
         }
+        // A float32 of rows four times as long fills the room: bytes had been counted.
         let widen = |info: &Info| {
             let mut shape = info.shape.clone();
             let last = shape.last_mut()?;
@@ -46,6 +55,7 @@ impl Walk<'_> {
         for info in infos {
             let whole =
                 Tensor::whole(String::new(), info.shape.clone(), self.quant(info.id)?, 0, 0)?;
+            // Offsets are relative, so this needs no place of the data.
             (info.offset == next).then_some(())?;
             next = next.checked_add(whole.bytes())?.checked_next_multiple_of(align)?;
         }
@@ -56,9 +66,11 @@ impl Walk<'_> {
     /// Turns infos into tensors; returns whether they fill the data section without gaps, in
     /// order, to the end of the file.
     pub(super) fn place(&self, infos: Vec<Info>, align: u64, model: &mut Model) -> Result<bool> {
+        // A file of metadata alone ends behind it, without padding.
         let data = if infos.is_empty() { self.at } else { self.at.next_multiple_of(align) };
         let (types, told) = self.types(&infos, data, align);
         model.notes.extend(told);
+        // next is where a writer without gaps puts the tensor.
         let (mut in_order, mut next) = (true, data);
         let mut ends = Vec::new();
         for (index, (info, (quant, room))) in infos.into_iter().zip(types).enumerate() {
@@ -77,6 +89,7 @@ impl Walk<'_> {
                 let wanted = format!("a multiple of {align} below 2^64");
                 return wrong(offset_at, "offset", info.offset.to_string(), wanted);
             };
+            // A type of another program, whose blocks are not described: bytes to be copied, sized by their room.
             if quant.stranger().is_some() {
                 let tensor = opaque(info, quant, place, room, align);
                 in_order &= place == next;
@@ -100,6 +113,7 @@ impl Walk<'_> {
                 let wanted = format!("a multiple of {} for {quant}", quant.row_group());
                 return wrong(sizes_at, "ne[1]", tensor.rows().to_string(), wanted);
             }
+            // Blocks are stored so too, not only the header.
             tensor.big_endian = self.format.detect.big_endian;
             if tensor.big_endian && quant.layout().front > 0 {
                 let wanted = format!("a little-endian file, for {quant}");
@@ -128,6 +142,7 @@ impl Walk<'_> {
         if len <= padded {
             return Ok(None);
         }
+        // Zeros up to the alignment are padding; anything else is what follows.
         let padding = self.source.bytes_at(end, padded - end, align, "padding")?;
         let at = if padding.iter().all(|byte| *byte == 0) { padded } else { end };
         Ok(Some(Tail { file: 0, at, bytes: len - at }))
@@ -135,6 +150,7 @@ impl Walk<'_> {
 
     /// Checks that no tensor reaches into another or beyond the end; returns where the last one ends.
     fn check_ends(&self, ends: &mut [(u64, u64, usize)], model: &Model) -> Result<Option<u64>> {
+        // By place: each must begin where the one before has ended, or later.
         ends.sort_unstable();
         let name = |index: usize| model.tensors.get(index).map_or("", |t| t.name.as_str());
         for pair in ends.windows(2) {
@@ -177,20 +193,23 @@ impl Walk<'_> {
     ) -> (Vec<(Option<QuantType>, u64)>, Notes) {
         let mut places: Vec<u64> = infos.iter().map(|i| data.saturating_add(i.offset)).collect();
         places.sort_unstable();
+        // The last one's room ends with the file.
         places.push(self.source.len());
         let room = |info: &Info| {
             let at = data.saturating_add(info.offset);
+            // The first place beyond its own.
             let next = places.partition_point(|place| *place <= at);
             places.get(next).map_or(0, |next| next - at)
         };
         let rooms: Vec<u64> = infos.iter().map(room).collect();
+        // All tensors of a number are of one type, so that each number is settled once.
         let mut known: std::collections::HashMap<u32, Option<QuantType>> = Default::default();
         let mut notes = Notes::default();
         let mut quant = |id: u32| {
             *known.entry(id).or_insert_with(|| {
                 let of = infos.iter().zip(&rooms).filter(|(info, _)| info.id == id);
                 let of: Vec<(&Info, u64)> = of.map(|(info, room)| (info, *room)).collect();
-                self.settle(id, &of, (data, align), &mut notes)
+                self.type_of(id, &of, (data, align), &mut notes)
             })
         };
         let types = infos.iter().zip(&rooms).map(|(info, room)| (quant(info.id), *room)).collect();
@@ -198,13 +217,17 @@ impl Walk<'_> {
     }
 
     /// The type that the number `id` means, for tensors that have so much room each.
-    fn settle(
+    fn type_of(
         &self,
         id: u32,
         tensors: &[(&Info, u64)],
         (data, align): (u64, u64),
         notes: &mut Notes,
     ) -> Option<QuantType> {
+        // Candidates, in this order:
+        //     those whose size is exactly the room of all     (several: the bytes decide, see `era`)
+        //     one that is no larger than the room, or whose last tensor is cut by the end of the file
+        //     types of other programs, exactly, then any, then those of unknown size
         let own = self.quant(id);
         let to_end = |info: &Info, room: u64| {
             data.saturating_add(info.offset).saturating_add(room) == self.source.len()
@@ -262,6 +285,7 @@ impl Walk<'_> {
         if let Some(asked) = types.iter().find(|q| self.read_as.contains(q)) {
             return *asked;
         }
+        // Some rows of some tensors, spread over all.
         let step = tensors.len().div_ceil(era::TENSORS).max(1);
         let mut samples = Vec::new();
         for (info, _) in tensors.iter().step_by(step) {

@@ -24,6 +24,7 @@ pub fn layout(
 ) -> Result<Layout> {
     let align = metadata.u64(ALIGNMENT).filter(|n| is_alignment(*n));
     let align = align.unwrap_or(DEFAULT_ALIGNMENT);
+    // Version 1: counts and lengths of 32 bits, and from quantize of its day strings that end in a NUL.
     let wide = format.detect.version != Some(1);
     let nul = !wide && header.iter().any(|(name, value)| name == NUL && *value == 1);
     let mut out = Out {
@@ -40,6 +41,7 @@ pub fn layout(
         out.u32(value.kind() as u32);
         out.value(value)?;
     }
+    // Offsets count from the start of the data, whose place is known when all infos are.
     let mut offset = 0;
     let mut offsets = Vec::new();
     for head in heads {
@@ -67,6 +69,7 @@ pub fn layout(
     if heads.is_empty() {
         return Ok(Layout { chunks: vec![(0, out.bytes)], data: Vec::new(), total: end });
     }
+    // Where there are tensors, the header is padded, and so is the last of them.
     let base = end.next_multiple_of(align);
     out.bytes.resize(usize::try_from(base).unwrap_or(usize::MAX), 0);
     let mut layout =
@@ -92,6 +95,7 @@ struct Out<'a> {
 }
 
 impl Out<'_> {
+    /// A number, its bytes in the order of the format.
     fn put<const N: usize>(&mut self, mut little: [u8; N]) {
         if self.big_endian {
             little.reverse();
@@ -107,6 +111,7 @@ impl Out<'_> {
         self.put(value.to_le_bytes());
     }
 
+    /// A count or length: 64 bits, but 32 in version 1.
     fn size(&mut self, value: u64) -> Result<()> {
         if self.wide {
             self.u64(value);
@@ -117,6 +122,7 @@ impl Out<'_> {
         Ok(())
     }
 
+    /// Length, then bytes; the NUL counts.
     fn string(&mut self, bytes: &[u8]) -> Result<()> {
         self.size(bytes.len() as u64 + u64::from(self.nul))?;
         self.bytes.extend(bytes);
@@ -124,6 +130,7 @@ impl Out<'_> {
         Ok(())
     }
 
+    /// A value without its kind, which is before it.
     fn value(&mut self, value: &Value) -> Result<()> {
         self.allow(value.kind())?;
         match value {
@@ -144,6 +151,7 @@ impl Out<'_> {
         Ok(())
     }
 
+    /// Kind, count, items: what makes an item of an array of arrays, too.
     fn array(&mut self, array: &Array) -> Result<()> {
         self.allow(array.kind())?;
         self.u32(array.kind() as u32);

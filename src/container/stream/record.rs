@@ -1,4 +1,12 @@
-//! One tensor record: what it says about itself, and where its rows stand.
+//! One tensor record: what it says about itself, and where its rows are.
+//!
+//! ```text
+//! ShapeFirst   u32 n_dims, u32 name_len, u32 type, u32 ne[n_dims], name, zeros up to the alignment, data
+//! NameFirst    u32 name_len, name, u32 n_dims, u32 ne[n_dims], u32 type, the same
+//! ```
+//!
+//! No size of the data is stored: it follows from type and sizes. So nothing tells where the next record begins but the
+//! numbers of this one, and a wrong one makes nonsense of all that follow: each is held against what it may be at once.
 
 use super::walk::Walk;
 use crate::{
@@ -9,6 +17,8 @@ use crate::{
     quant::QuantType,
 };
 
+/// Those of 2023 have 48 bytes at most; a length beyond this is no length, but the middle of something else.
+///
 /// The longest tensor name that a record may state.
 const NAME: u32 = 256;
 /// The longest head of a record that is looked at.
@@ -19,7 +29,7 @@ pub(super) struct Head {
     /// Where it begins.
     pub at: u64,
     pub name: String,
-    /// The stored type number and where it stands.
+    /// The stored type number and where it is.
     pub id: (u32, u64),
     /// As stored, outermost dimension first.
     pub shape: Vec<u64>,
@@ -47,8 +57,10 @@ impl Walk<'_> {
             Record::ShapeFirst => {
                 let dims = self.dims(at, index)?;
                 let len = self.name_len(at + 4, index)?;
+                // at: dims, + 4: length of the name, + 8: type, + 12: sizes, then the name.
                 id = (self.source.u32_at(at + 8, Field { index, name: "type" })?, at + 8);
                 let mut sizes = self.sizes(at + 12, dims, index)?;
+                // ggml counts ne[0] first, the length of a row; shapes here begin with the rows.
                 sizes.reverse();
                 shape = sizes;
                 name = self.name(at + 12 + 4 * dims, len, index)?;
@@ -58,6 +70,7 @@ impl Walk<'_> {
                 let len = self.name_len(at, index)?;
                 name = self.name(at + 4, len, index)?;
                 let dims = self.dims(at + 4 + len, index)?;
+                // Sizes are stored outermost first here.
                 shape = self.sizes(at + 8 + len, dims, index)?;
                 let type_at = at + 8 + len + 4 * dims;
                 id = (self.source.u32_at(type_at, Field { index, name: "type" })?, type_at);
@@ -72,6 +85,7 @@ impl Walk<'_> {
         let tensors = &self.format.tensors;
         let head = self.source.bytes_at(at, self.source.left(at).min(HEAD), HEAD, "tail");
         let (Ok(head), Record::ShapeFirst) = (head, tensors.record) else { return false };
+        // A word that the end of the file cuts is as good as any that begins so.
         // As much of a word as there is; none where it is no such number.
         let word = |n: usize, most: u32| {
             let there: Vec<u8> = head.iter().skip(4 * n).take(4).copied().collect();
@@ -89,6 +103,7 @@ impl Walk<'_> {
         }
         let name = 12 + 4 * u64::from(dims);
         let text = head.iter().zip(0..).filter(|(_, at)| *at >= name);
+        // The file ends before the name does, and what there is of it is text.
         (head.len() as u64) < name + u64::from(len)
             && text.map(|(byte, _)| byte).all(u8::is_ascii_graphic)
     }
@@ -143,6 +158,8 @@ impl Walk<'_> {
             let wanted = format!("one of {known:?}");
             self.source.malformed(*id_at, field("type"), id, wanted)
         })?;
+        // Some programs cut a tensor into blocks as one long row, whatever its shape: a block then goes on in the next
+        // row, and only several rows together are whole.
         let whole = Tensor::whole(name.clone(), shape.clone(), quant, 0, *data);
         let folded = || Tensor::folded(name.clone(), shape.clone(), quant, 0, *data);
         let mut tensor = whole.or_else(folded).ok_or_else(|| {
@@ -150,6 +167,7 @@ impl Walk<'_> {
             let found = shape.last().copied().unwrap_or(0);
             self.source.malformed(at + 12, field("ne[0]"), found, wanted)
         })?;
+        // The only record that may reach beyond the end is one that was cut: the error says by how much.
         let (left, bytes) = (self.source.left(*data), tensor.bytes());
         if bytes > left {
             let wanted = format!("{bytes} bytes");
@@ -157,6 +175,7 @@ impl Walk<'_> {
                 self.source.malformed(*data, field("data"), format!("{left} bytes"), wanted);
             return Err(missing::advise(error, model, &tensor, left));
         }
+        // What some programs stored otherwise is put right where it is read: no copy of the weights is made for it.
         let ends = |list: &[String]| list.iter().any(|end| name.ends_with(end));
         if ends(&self.format.tensors.transposed) {
             tensor = tensor.transposed().ok_or_else(|| {
@@ -178,6 +197,7 @@ impl Walk<'_> {
 /// Reads rows that are in groups as all queries, all keys, all values; none where they are no whole heads.
 fn regroup(tensor: &mut Tensor, heads: (Option<i64>, Option<i64>)) -> Option<()> {
     let heads_of = |n: Option<i64>| n.and_then(|n| u64::try_from(n).ok());
+    // A group is some queries, their key and their value; GGUF has all queries, then all keys, then all values.
     let (queries, groups) = (heads_of(heads.0)?, heads_of(heads.1)?);
     tensor.take(&gathered(*tensor.shape.first()?, queries, groups)?)
 }

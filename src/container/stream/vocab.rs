@@ -17,6 +17,9 @@ impl Walk<'_> {
         if shape.file {
             return self.tokenizer(at, model);
         }
+        // Plain:  (u32 length, text[length], f32 score where there is one) for each token
+        // repeat: the count of the header once more in front, which must agree
+        // stored: a count of its own in front, of the tokens that are there; the header counts rows
         let stated = model.header(&shape.count).and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
         let mut count = stated;
         if shape.repeat {
@@ -63,6 +66,7 @@ impl Walk<'_> {
         if shape.special_bit {
             let special = len & SPECIAL != 0;
             vocab.kinds.push(if special { TokenKind::Control } else { TokenKind::Normal });
+            // What is left is the length.
             len &= !SPECIAL;
         }
         vocab.tokens.push(self.text(at + 4, len, format_args!("vocab[{i}].text"))?);
@@ -88,6 +92,7 @@ impl Walk<'_> {
         }
         at += 4;
         for i in 0..count {
+            // As GGUF has them: both sides with a space between.
             let mut merge = Vec::new();
             for side in ["left", "right"] {
                 let len = self.source.u32_at(at, format_args!("merges[{i}].{side}.len"))?;
@@ -108,6 +113,7 @@ impl Walk<'_> {
         let len = self.source.u32_at(at, "tokenizer.len")?;
         let bytes = self.text(at + 4, len, "tokenizer")?;
         let name = self.source.input().name();
+        // The bytes are kept as they are, too: written again, they must be the same file.
         let read = match tiktoken::is_tiktoken(&bytes) {
             true => tiktoken::byte_pairs(&name, &bytes, &self.limits),
             false => SentencePiece::parse(&name, &bytes, &self.limits).map(|pieces| pieces.vocab()),
@@ -124,6 +130,8 @@ impl Walk<'_> {
 
     /// Whether tensor records begin at `at`, where token `i` of `count` was expected.
     fn vocab_ends(&self, shape: &VocabShape, i: u64, count: u64, at: u64) -> bool {
+        // Where a token was expected, the head of the first tensor reads as one, by its name: then the vocabulary is
+        // over.
         if shape.may_lack_one && i + 1 == count {
             let family = catalog::family(&self.format.format.family);
             let role = |name: &str| Role::of(family?, Naming::Old, name);

@@ -32,6 +32,9 @@ pub fn layout(
     if let Some(why) = format.read_only() {
         return Err(cannot(format, why));
     }
+    // Chunks are all that is not weights; between two of them is the data of one tensor:
+    //
+    //     [magic … vocabulary, head 0] data 0 [head 1] data 1 … [head n] data n
     let mut layout = Layout::default();
     let mut out = start::bytes(format);
     let word = |name: &str| -> Result<i64> {
@@ -41,6 +44,8 @@ pub fn layout(
     for field in &format.header.fields {
         let value = match &field.split {
             Some(split) => {
+                // Where blocks depend on the version, it must be known; elsewhere a model without one is of version
+                // 0.
                 let high = match format.format.blocks {
                     Blocks::By(_) => word(&split.high)?,
                     Blocks::One(_) => word(&split.high).unwrap_or(0),
@@ -72,6 +77,7 @@ pub fn layout(
         if shape.stored.is_some() {
             out.extend(number(format, vocab.len() as u64)?);
         }
+        // In the order in which the walk reads them.
         for (i, token) in vocab.tokens.iter().enumerate() {
             out.extend(number(format, token.len() as u64)?);
             out.extend(token);
@@ -94,6 +100,7 @@ pub fn layout(
             let what = format!("{} is {}; it has {}", head.name, head.quant, names.join(", "));
             cannot(format, &what)
         })?;
+        // All pieces of a head, put together as its record orders them.
         let dims = number(format, head.shape.len() as u64)?;
         let name = [&number(format, head.name.len() as u64)?[..], head.name.as_bytes()];
         let sizes = head.shape.iter().map(|size| number(format, *size));
@@ -110,6 +117,7 @@ pub fn layout(
                 out.extend([&name.concat()[..], &dims, sizes.as_flattened(), &id].concat());
             }
         }
+        // Padding is counted from the start of the file, and belongs to the head.
         let at = (base + out.len() as u64).next_multiple_of(format.tensors.align);
         out.resize(usize::try_from(at - base).unwrap_or(usize::MAX), 0);
         layout.chunks.push((base, std::mem::take(&mut out)));
@@ -137,6 +145,7 @@ fn merges(format: &Container, vocab: &Vocab, out: &mut Vec<u8>) -> Result<()> {
     Ok(())
 }
 
+/// A number of 32 bits. The programs read most of them as signed, so none is beyond 2^31 - 1.
 fn number(format: &Container, value: u64) -> Result<[u8; 4]> {
     let fits = i32::try_from(value).ok().and_then(|v| u32::try_from(v).ok());
     fits.map(u32::to_le_bytes)

@@ -41,6 +41,7 @@ impl Attention {
         let mut queries = self.query.of(x, tap); // [T][heads * head]
         let mut keys = self.key.of(x, tap); // [T][kv_heads * head]
         let mut values = self.value.of(x, tap); // [T][kv_heads * head]
+        // MPT bounds what comes out of its matrices.
         if clamp < f32::INFINITY {
             for vectors in [&mut queries, &mut keys, &mut values] {
                 vectors.iter_mut().for_each(|v| *v = v.clamp(-clamp, clamp));
@@ -51,9 +52,11 @@ impl Attention {
                 *vectors = norm.of(config.norm, config.epsilon, vectors);
             }
         }
+        // SmolLM3 and Command R7B leave every fourth layer without positions.
         let turns = config.unturned == 0 || !(n + 1).is_multiple_of(config.unturned);
         if let (Position::Rotary { rope, near, far, pairs }, true) = (&config.position, turns) {
             let past = cache.len();
+            // Long factors where the context reaches beyond that of training; other steps in layers with windows.
             let far = far.as_ref().filter(|(trained, _)| cache.context() > *trained);
             let rope = far.map_or(rope, |(_, far)| far);
             let rope = near.as_ref().filter(|_| config.windows.covers(n)).unwrap_or(rope);
@@ -65,6 +68,7 @@ impl Attention {
             turn(&mut queries, heads * head);
             turn(&mut keys, kv_heads * head);
         }
+        // Turned keys are kept: a position never changes.
         cache.extend(n, &keys, &values);
         let mixed = mix(config, &self.sinks, &queries, cache, n); // [T][heads * head]
         self.out.of(&mixed, tap) // [T][width]

@@ -40,6 +40,7 @@ impl Mlp {
         let Some(router) = &self.router else {
             return self.parts[0].of(activation, x, tap); // [T][width]
         };
+        // A number for each expert and token.
         let mut scores = router.of(x, tap); // [T][experts]
         match config.routing.sigmoid || !self.shift.is_empty() {
             true => sigmoid(&mut scores),
@@ -47,6 +48,7 @@ impl Mlp {
         }
         let chosen: Vec<Vec<(usize, f32)>> =
             scores.chunks_exact(count).map(|scores| self.best(scores, config)).collect();
+        // Expert by expert, not token by token: its matrices are read once for all tokens that were sent to it.
         let mut out = vec![0.0; x.len()]; // [T][width]
         for (e, expert) in self.parts.iter().enumerate() {
             let share = |t: &Vec<(usize, f32)>| t.iter().find(|(i, _)| *i == e).map(|(_, s)| *s);
@@ -86,6 +88,7 @@ impl Mlp {
         let shift = |i: usize| self.shift.get(i).copied().unwrap_or(0.0);
         let mut order: Vec<(usize, f32)> =
             all.iter().enumerate().map(|(i, score)| (i, score + shift(i))).collect();
+        // DeepSeek: first the best groups, by their best one or two experts, then the best experts of those.
         let per_group = all.len() / routing.groups.max(1);
         if routing.groups > 1 && per_group > 0 {
             let score = |group: &[(usize, f32)]| {
@@ -102,9 +105,11 @@ impl Mlp {
         }
         sort(&mut order);
         order.truncate(*experts_used);
+        // The shift decides who is chosen, not how much it counts.
         for (i, share) in &mut order {
             *share = all.get(*i).copied().unwrap_or(0.0);
         }
+        // Shares of the chosen alone add up to one.
         if *shares == Shares::OfChosen || routing.norm {
             let sum: f32 = order.iter().map(|(_, share)| share).sum();
             order.iter_mut().for_each(|(_, share)| *share /= sum);

@@ -32,6 +32,8 @@ use crate::{
 /// Queries of one head that go together.
 const TOKENS: usize = 24;
 
+/// What each head of each token sees, mixed.
+///
 /// `[T][heads * head]` in and out; `sinks` has a number for each head, or none.
 pub fn mix(config: &Config, sinks: &[f32], queries: &[f32], cache: &Cache, n: usize) -> Vec<f32> {
     let Config { heads, head, .. } = *config;
@@ -39,11 +41,13 @@ pub fn mix(config: &Config, sinks: &[f32], queries: &[f32], cache: &Cache, n: us
     let mut by_head = vec![0.0; queries.len()]; // [heads][T][head]
     let texts = by_head.par_chunks_exact_mut(count * head).enumerate();
     texts.for_each(|(h, out)| {
+        // One piece of work is one head and up to 24 tokens: with a token at a time, a head.
         let some = out.par_chunks_mut(TOKENS * head).enumerate();
         some.for_each_init(Room::default, |room, (i, out)| {
             let first = i * TOKENS;
             let tokens = first..first + out.len() / head;
             let of_token = |t: usize| &queries[(t * heads + h) * head..][..head];
+            // Queries of one head are apart by all heads; side by side they are a matrix of the panel.
             room.queries.clear();
             tokens.clone().for_each(|t| room.queries.extend(of_token(t)));
             let sink = sinks.get(h).copied();
@@ -91,6 +95,7 @@ impl View<'_> {
     fn seen(&self, t: usize) -> Range<usize> {
         let Config { whole_text, window, windows, .. } = self.config;
         let end = self.cache.len() + if *whole_text { self.all } else { t + 1 };
+        // A layer with a window sees the last positions only, the token's own among them.
         let first = if windows.covers(self.n) { end.saturating_sub(*window) } else { 0 };
         first..end
     }
@@ -107,6 +112,8 @@ impl View<'_> {
         let base = first.start / BLOCK * BLOCK;
         let width = last.end - base;
         let Room { queries, laid, panel, products, scores } = room;
+        // Rounded down to a block of the cache, for blocks are what is read; what is before `first` is never looked
+        // at.
         scores.resize(count * width, 0.0); // [tokens][positions from base on]
         if count > 1 {
             panel::lay_out_in(isa, queries, head, laid);
@@ -114,6 +121,7 @@ impl View<'_> {
         let keys = self.cache.keys(self.n, shared).skip(base / BLOCK);
         for (keys, at) in keys.zip((0..width).step_by(BLOCK)) {
             let some = BLOCK.min(width - at);
+            // [positions][head], and the last block is not full.
             let keys = &keys[..some * head];
             if count == 1 {
                 fit(isa, queries, keys, scale, &mut scores[at..at + some]);
@@ -131,6 +139,8 @@ impl View<'_> {
         for (t, scores) in self.tokens.clone().zip(scores.chunks_exact_mut(width)) {
             let seen = self.seen(t);
             let looked = &mut scores[seen.start - base..seen.end - base];
+            // score += slope * position, where the original subtracts slope * distance: softmax does not see a
+            // constant.
             if let Position::Alibi(slopes) = &self.config.position {
                 for (position, score) in seen.zip(looked.iter_mut()) {
                     *score += slopes[self.h] * position as f32;
@@ -142,6 +152,12 @@ impl View<'_> {
                 None => softmax(looked),
             }
         }
+        // Token t + 1 sees one position more than token t, and with a window one fewer at the other end:
+        //
+        //     t0    [first ........ end)
+        //     t1     [first ........ end)
+        //     t2      [first ........ end)
+        //             |<- common ->|
         // What every one of the tokens sees, between what only some do.
         let common = last.start..first.end.max(last.start);
         let values = self.cache.values(self.n, shared).skip(base / BLOCK);
@@ -151,6 +167,7 @@ impl View<'_> {
                 let seen = seen.start.max(block.start)..seen.end.min(block.end);
                 if !seen.is_empty() {
                     let values = &values[(seen.start - block.start) * head..][..seen.len() * head];
+                    // Row by row of [tokens][width], from this block's first position on.
                     let shares = &scores[tokens.start * width + seen.start - base..];
                     let out = &mut out[tokens.start * head..tokens.end * head];
                     mix_in(isa, shares, width, values, head, out);
@@ -200,6 +217,7 @@ fn fits(isa: Isa, query: &[f32], keys: &[f32], scale: f32, scores: &mut [f32]) {
         }
         return;
     }
+    // A head of 64 or 128 numbers is 4 or 8 packs.
     let packs = head / LANES;
     let (query, keys) = (query.as_chunks::<LANES>().0, keys.as_chunks::<LANES>().0);
     let last = scores.len().saturating_sub(1);
@@ -218,6 +236,8 @@ fn fits(isa: Isa, query: &[f32], keys: &[f32], scale: f32, scores: &mut [f32]) {
     }
 }
 
+/// Tiles of the output, which stay in registers while all positions pass: 6 by 4 of sixteen lanes with AVX-512.
+///
 /// `Q` tokens and `C` registers of `L` numbers at a time, then what is left of either one by one.
 #[inline(always)]
 fn blended<const L: usize, const Q: usize, const C: usize>(
@@ -240,6 +260,7 @@ fn blended<const L: usize, const Q: usize, const C: usize>(
     }
 }
 
+/// All columns of some tokens: as many registers as there are, then one, then single numbers.
 #[inline(always)]
 fn tile<const L: usize, const Q: usize, const C: usize>(
     isa: Isa,
@@ -288,6 +309,7 @@ fn columns<const L: usize, const Q: usize, const C: usize>(
         let value = value[from..from + L * C].as_chunks::<L>().0;
         for q in 0..Q {
             for c in 0..C {
+                // One share meets a register of values; the order of positions is the order of the sum.
                 sums[q][c] = add(isa, sums[q][c], &[shares[q][p]; L], &value[c]);
             }
         }

@@ -18,6 +18,7 @@ impl Norm {
     pub fn of(&self, kind: arithmetic::Norm, epsilon: f32, xs: &[f32]) -> Vec<f32> {
         let mut out = vec![0.0; xs.len()];
         let width = self.weight.len();
+        // As long as its weights: the width of the stream, or of one head.
         let vectors = out.par_chunks_exact_mut(width).zip(xs.par_chunks_exact(width));
         vectors.for_each(|(out, x)| {
             match kind {

@@ -48,6 +48,7 @@ impl Bpe {
         for (rank, (left, right)) in (0u32..).zip(merges) {
             let whole = [left.as_slice(), right.as_slice()].concat();
             let id = |text: &[u8]| ids.get(text).copied();
+            // A merge whose parts or whole are no tokens can never apply.
             if let (Some(a), Some(b), Some(c)) = (id(&left), id(&right), id(&whole)) {
                 by_pair.insert((a, b), (rank, c));
             }
@@ -76,6 +77,7 @@ impl Bpe {
             let next = if i + 1 < singles.len() { i + 1 } else { NONE };
             symbols.push(Symbol { id, prev: i.checked_sub(1).unwrap_or(NONE), next, live: true });
         }
+        // The merge that is first in the list, and of equal ones the leftmost, comes out first.
         let mut queue = BinaryHeap::new();
         for left in 0..symbols.len() {
             self.offer(&symbols, left, &mut queue);
@@ -88,6 +90,7 @@ impl Bpe {
                 continue;
             }
             let b = symbols[a.next];
+            // The left symbol becomes the whole; its neighbours are asked anew.
             symbols[a.next].live = false;
             symbols[left].id = whole;
             symbols[left].next = b.next;

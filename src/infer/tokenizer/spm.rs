@@ -72,6 +72,7 @@ impl Spm {
         let mut user = Vec::new();
         for (id, (text, _, kind)) in (0u32..).zip(tokens) {
             let mergeable = matches!(kind, TokenKind::Normal | TokenKind::Unused);
+            // Of tokens with one text the first counts, but one that a user added counts before all.
             if *kind == TokenKind::UserDefined {
                 ids.insert(text.clone().into_boxed_slice(), id);
                 user.push((text.clone(), id));
@@ -96,16 +97,19 @@ impl Spm {
         let text = text.as_bytes();
         let mut queue = BinaryHeap::new();
         let mut split: HashMap<&[u8], usize> = HashMap::new();
+        // Every pair of neighbours that is a token; later only those that a merge made.
         for left in 0..symbols.len() {
             self.offer(text, &symbols, left, &mut queue, &mut split);
         }
         while let Some(Pair { left, right, len, .. }) = queue.pop() {
             let (a, b) = (symbols[left], symbols[right]);
+            // One of them has merged meanwhile: this pair is no more.
             if a.len == 0 || b.len == 0 || a.len + b.len != len {
                 continue;
             }
             symbols[left].len = len;
             symbols[left].next = b.next;
+            // The left one takes the place of both, and the right one's neighbour is now its own.
             symbols[right].len = 0;
             if b.next != NONE {
                 symbols[b.next].prev = left;
@@ -128,6 +132,7 @@ impl Spm {
         let mut symbols: Vec<Symbol> = Vec::with_capacity(text.len());
         let mut start = 0;
         while start < text.len() {
+            // At each place the longest token that a user added, else one character.
             let user = self.user.longest_at(text.as_bytes(), start);
             let one = text[start..].chars().next().map_or(1, char::len_utf8);
             let len = user.map_or(one, |(len, _)| len);
@@ -157,6 +162,7 @@ impl Spm {
         let piece = &text[a.start..a.start + len];
         if let Some(&id) = self.ids.get(piece) {
             queue.push(Pair { score: self.scores[id as usize], left, right: a.next, len });
+            // Taken apart again at the end, where it was put together.
             if self.unused[id as usize] {
                 split.insert(piece, a.len);
             }

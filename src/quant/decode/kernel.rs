@@ -5,7 +5,7 @@ use crate::quant::isa::Isa;
 /// Decodes whole rows of `row_len` weights.
 pub(crate) type DecodeRows = fn(isa: Isa, rows: &[u8], row_len: usize, out: &mut [f32]);
 
-/// Makes the table `KERNELS` of rows decoders from kernels of one block. Where a number stands before a kernel, rows
+/// Makes the table `KERNELS` of rows decoders from kernels of one block. Where a number is before a kernel, rows
 /// begin with as many bytes of their own, which it gets beside each block.
 ///
 /// The kernel is called by its name: handed on as an `impl Fn` it would be called through a shim that has no

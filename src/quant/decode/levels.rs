@@ -196,7 +196,7 @@ fn grouped<const ROWS: usize, const RUN: usize>(
                 let mut block = [0; 18];
                 block[..2].copy_from_slice(&d[2 * row..2 * row + 2]);
                 for (run, to) in block[2..].chunks_exact_mut(RUN).enumerate() {
-                    // Run r of row k stands behind run r of the k rows before it.
+                    // Run r of row k is behind run r of the k rows before it.
                     let at = (run * ROWS + row) * RUN;
                     to.copy_from_slice(&qs[at..at + RUN]);
                 }

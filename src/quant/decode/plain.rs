@@ -35,6 +35,7 @@ fn bf16(_: Isa, x: &[u8; 2], out: &mut [f32; 1]) {
     out[0] = f32::from_bits(u32::from(u16::from_le_bytes(*x)) << 16);
 }
 
+/// Rounded to float32, as everything here is: the one plain type that may lose digits, with wide integers.
 #[inline(always)]
 fn f64(_: Isa, x: &[u8; 8], out: &mut [f32; 1]) {
     out[0] = f64::from_le_bytes(*x) as f32;
@@ -50,6 +51,7 @@ fn i16(_: Isa, x: &[u8; 2], out: &mut [f32; 1]) {
     out[0] = i16::from_le_bytes(*x).into();
 }
 
+/// Exact up to 2^24.
 #[inline(always)]
 fn i32(_: Isa, x: &[u8; 4], out: &mut [f32; 1]) {
     out[0] = i32::from_le_bytes(*x) as f32;

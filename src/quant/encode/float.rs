@@ -7,7 +7,9 @@ use crate::quant::{half::half_from_f32, isa::Isa};
 #[inline(always)]
 pub fn bf16_from_f32(x: f32) -> u16 {
     let bits = x.to_bits();
+    // Half a unit of the upper half less one, and one if that is odd: ties go to even.
     let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
+    // A NaN must not lose its last bit and become infinite.
     let quiet = bits >> 16 | 64;
     (if bits & 0x7fff_ffff > 0x7f80_0000 { quiet } else { rounded }) as u16
 }

@@ -69,6 +69,7 @@ fn scale(x: &[f32; SUB], importance: Option<&[f32]>, variance: f32) -> f32 {
     }
     let mut max = 0.0f32;
     for &x in x {
+        // Its sign counts: -127 is the level that reaches furthest.
         max = if x.abs() > max.abs() { x } else { max };
     }
     if max.abs() < 1e-15 {
@@ -107,6 +108,7 @@ fn put_nibbles(x: &[f32; SUB], id: f32, out: &mut [u8; SUB / 2]) {
     }
 }
 
+/// 0 for 0: every quotient is then 0, and the level nearest to it 1.
 #[inline(always)]
 fn one_over(scale: f32) -> f32 {
     if scale != 0.0 { 1.0 / scale } else { 0.0 }
@@ -135,14 +137,17 @@ fn xs_body(x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 136]) {
         scales[b] = scale(x, importance.map(|all| &all[b * SUB..][..SUB]), variance);
         largest = if scales[b].abs() > largest.abs() { scales[b] } else { largest };
     }
+    // The largest scale in magnitude becomes -32, the end of six bits that reaches further.
     let d = -largest / 32.0;
     let id = one_over(d);
     let (head, nibbles) = out.split_at_mut(8);
     let (mut low, mut high) = (0u32, 0u16);
     for (b, x) in subs.iter().enumerate() {
         let l = nearest_int(id * scales[b]).clamp(-32, 31);
+        // With the scale as it is stored, not as it was found.
         put_nibbles(x, one_over(d * l as f32), &mut nibbles.as_chunks_mut::<16>().0[b]);
         let six = (l + 32) as u32;
+        // Six bits in two places: four in a nibble, two in a word of sixteen bits.
         low |= (six & 15) << (4 * b);
         high |= ((six >> 4) as u16) << (2 * b);
     }

@@ -4,7 +4,7 @@
 
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
-/// How many blocks stand side by side.
+/// How many blocks are side by side.
 pub const LANES: usize = 16;
 
 /// One number a lane.

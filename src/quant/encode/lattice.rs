@@ -1,7 +1,7 @@
 //! Groups of weights on the points of a code book: which points are near, and which is nearest.
 //!
 //! The i-quants round every weight to a digit; if the digits spell a point of the book, that is the
-//! answer. If not, the points in the first few shells around the digits are tried in a fixed order and
+//! result. If not, the points in the first few shells around the digits are tried in a fixed order and
 //! the first with the smallest weighted squared distance wins (ggml `iq2_find_best_neighbour`,
 //! `iq3_find_best_neighbour`, `iq1_find_best_neighbour2`). The shells depend on the digits alone, so
 //! they are listed once per book (ggml `iq2xs_init_impl`, `iq3xs_init_impl`).

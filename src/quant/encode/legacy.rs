@@ -52,6 +52,13 @@ fn largest(blocks: &Blocks) -> Lanes {
     let mut out = Lanes::ZERO;
     for (out, block) in out.0.iter_mut().zip(blocks) {
         // The order of magnitudes; of equals one search prefers minus, the other plus.
+        // A float's bits, its sign turned round to the lowest place, are in the order of magnitudes:
+        //
+        //     s eeeeeeee mmm…m   ->   eeeeeeee mmm…m s        so 3.0 < -3.0 < 3.5
+        //
+        // With the sign flipped -3.0 < 3.0. If both searches find what they prefer, both signs of the largest
+        // magnitude are
+        // there, and the first must be looked for.
         let most = highest(block, |bits| bits.rotate_left(1));
         let turned = highest(block, |bits| bits.rotate_left(1) ^ 1);
         let unclear = most & turned & 1 == 1 || most < 2;
@@ -68,6 +75,7 @@ fn largest(blocks: &Blocks) -> Lanes {
 fn magnitudes(blocks: &Blocks) -> Lanes {
     let mut out = Lanes::ZERO;
     for (out, block) in out.0.iter_mut().zip(blocks) {
+        // Without its sign a float's bits are in order; NaN lies above infinity.
         *out = f32::from_bits(highest(block, |bits| bits & 0x7fff_ffff));
         if out.is_nan() {
             *out = scanned(block, 0.0, |x, most| x.abs() > most.abs()).abs();
@@ -85,10 +93,12 @@ fn extremes(blocks: &Blocks) -> (Lanes, Lanes) {
     let turn = |bits: u32| (bits as i32) ^ ((bits as i32) >> 31) & i32::MAX;
     let (mut min, mut max) = (Lanes::ZERO, Lanes::ZERO);
     for (i, block) in blocks.iter().enumerate() {
+        // The least is the greatest of complements.
         let least = !highest(block, |bits| !turn(bits));
         let most = highest(block, turn);
         min.0[i] = f32::from_bits(turn(least as u32) as u32);
         max.0[i] = f32::from_bits(turn(most as u32) as u32);
+        // A minimum of zero may be of either sign, and which was first shows in the stored byte.
         if !(min.0[i] < 0.0 && max.0[i].is_finite()) {
             min.0[i] = scanned(block, f32::MAX, |x, least| x < least);
             max.0[i] = scanned(block, f32::MIN, |x, most| x > most);
@@ -104,6 +114,7 @@ fn extremes(blocks: &Blocks) -> (Lanes, Lanes) {
 #[inline(always)]
 fn quantum_makers(d: Lanes, bias: f32) -> (Lanes, Lanes) {
     let inverse = Lanes::splat(1.0) / d;
+    // d below about 3e-39: 1 / d leaves the range of f32.
     let endless = inverse.magnitude().equal(Lanes::splat(f32::INFINITY));
     let zero = d.equal(Lanes::ZERO);
     let bias = Lanes::splat(bias);
@@ -116,6 +127,7 @@ fn quantum_makers(d: Lanes, bias: f32) -> (Lanes, Lanes) {
 #[inline(always)]
 fn whole_part(x: f32) -> u32 {
     let x = if x > 0.0 { x } else { 0.0 };
+    // 8388608 is 2^23; the whole part is then the low bits of the sum.
     let rounded = x + 8_388_608.0;
     (rounded.to_bits() - u32::from(rounded - 8_388_608.0 > x)) & 255
 }
@@ -124,6 +136,7 @@ fn whole_part(x: f32) -> u32 {
 #[inline(always)]
 fn rounded(x: f32) -> u8 {
     let magnitude = if x.abs() > 0.0 { x.abs() } else { 0.0 };
+    // The sum rounds halves to even; those that it put down to even are a half below, and go up.
     let even = magnitude + 8_388_608.0;
     let away = even.to_bits() + u32::from(magnitude - (even - 8_388_608.0) == 0.5);
     let sign = (x.to_bits() as i32 >> 31) as u32;
@@ -137,6 +150,7 @@ fn sixteens<const BYTES: usize>(
     out: &mut [u8],
     encode: impl Fn(&Blocks, &mut [[u8; BYTES]]),
 ) {
+    // The last few blocks are filled up to sixteen, and what is made of the filling is not written.
     let (full, rest) = rows.as_chunks::<BLOCK>().0.as_chunks::<LANES>();
     let (full_out, rest_out) = out.as_chunks_mut::<BYTES>().0.split_at_mut(full.len() * LANES);
     let mut last = [[0.0; BLOCK]; LANES];
@@ -158,6 +172,7 @@ fn fifth_bits(quanta: &[u32; BLOCK]) -> [u8; 4] {
     std::hint::black_box(&mut bits);
     let mut out = [0; 4];
     for (out, eight) in out.iter_mut().zip(bits.as_chunks::<8>().0) {
+        // Eight bytes of 0 or 1 become the eight bits of one.
         // The product moves bit 8j to bit 56 + j, and nothing else to the top byte.
         let product = u64::from_le_bytes(*eight).wrapping_mul(0x0102_0408_1020_4080);
         *out = (product >> 56) as u8;
@@ -189,12 +204,14 @@ fn centred_body<const FIVE: bool, const BYTES: usize>(rows: &[f32], out: &mut [u
         out,
         #[inline(always)]
         |blocks, out| {
+            // The number of largest magnitude becomes 0, which is -n: the side with one more step.
             let d = largest(blocks) / Lanes::splat(-n);
             let (factor, bias) = quantum_makers(d, n + 0.5);
             let halves = half_scales(d);
             for (i, bytes) in out.iter_mut().enumerate() {
                 let mut quanta = [0; BLOCK];
                 for (quantum, x) in quanta.iter_mut().zip(&blocks[i]) {
+                    // + n makes it positive, + 1/2 makes cutting rounding; of the other sign some would become 2n.
                     let q = x * factor.0[i] + bias.0[i];
                     *quantum = whole_part(smaller(q, 2.0 * n - 0.5));
                 }
@@ -221,6 +238,7 @@ fn affine_body<const FIVE: bool, const BYTES: usize>(rows: &[f32], out: &mut [u8
             for (i, bytes) in out.iter_mut().enumerate() {
                 let mut quanta = [0; BLOCK];
                 for (quantum, x) in quanta.iter_mut().zip(&blocks[i]) {
+                    // Not above top but for a rounded d, so a plain bound does.
                     let q = (x - min.0[i]) * factor.0[i] + bias.0[i];
                     *quantum = whole_part(smaller(q, top + 0.5));
                 }
@@ -232,6 +250,7 @@ fn affine_body<const FIVE: bool, const BYTES: usize>(rows: &[f32], out: &mut [u8
     );
 }
 
+/// Q8_0: `d = max|x| / 127`, `q = round(x / d)`, halves away from zero.
 #[inline(always)]
 fn q8_0_body(rows: &[f32], out: &mut [u8]) {
     sixteens::<34>(
@@ -273,6 +292,7 @@ fn weighted<const BYTES: usize>(
         group.take(first, blocks, weights);
         let mut mean = Lanes::ZERO;
         for (j, mean) in mean.0.iter_mut().enumerate().take(blocks.len()) {
+            // weights.len() blocks are a row.
             *mean = energies[(first + j) / weights.len()] / row_len as f32;
         }
         let xs = transposed(&group.x);
@@ -299,6 +319,7 @@ fn weighted_centred_body<const FIVE: bool, const BYTES: usize>(
         out,
         #[inline(always)]
         |group, xs, ws, out| {
+            // The search gives scales; quanta are made once more of the one that won.
             let found = centred(n as f32, xs, ws);
             for (i, bytes) in out.iter_mut().enumerate() {
                 let mut quanta = [0; BLOCK];
@@ -318,6 +339,7 @@ fn weighted_affine_body<const FIVE: bool, const BYTES: usize>(
     out: &mut [u8],
 ) {
     let top = if FIVE { 31 } else { 15 };
+    // As llama.cpp calls `make_qkx3_quants` for Q4_1 and Q5_1.
     let walk = Walk { n: top as f32, first: -0.9, delta: 0.05, steps: 36, magnitudes: false };
     weighted::<BYTES>(
         rows,

@@ -39,6 +39,7 @@ fn trits<const N: usize>(x: &[f32; N]) -> (f32, [u8; N]) {
     let id = if d != 0.0 { 1.0 / d } else { 0.0 };
     let trits = x.map(|x| {
         let y = x * id;
+        // y is at most 1 in magnitude, but for the rounding of 1 / d.
         1 + u8::from((0.5..2.0).contains(&y)) - u8::from((0.5..2.0).contains(&-y))
     });
     (d, trits)
@@ -56,10 +57,12 @@ fn trits_beside_nan<const N: usize>(x: &[f32; N]) -> (f32, [u8; N]) {
 /// Five base-3 digits as the byte from which `byte * 3^n mod 256 * 3 / 256` gives back digit `n`.
 #[inline(always)]
 fn five(trits: [u8; 5]) -> u8 {
+    // 0 to 242, as a fraction of 243; of 256 it is rounded up, so that no digit is lost when it is cut off again.
     let number = trits.iter().fold(0u8, |sum, &trit| sum.wrapping_mul(3).wrapping_add(trit));
     (u16::from(number) * 256).div_ceil(243) as u8
 }
 
+/// Digits `n` of bytes `m` are weights `32n + m`, then `160 + 16n + m`, then `240 + 4n + m`.
 #[inline(always)]
 fn tq1_0_body(rows: &[f32], out: &mut [u8]) {
     for (x, bytes) in rows.as_chunks::<256>().0.iter().zip(out.as_chunks_mut::<54>().0) {
@@ -78,6 +81,7 @@ fn tq1_0_body(rows: &[f32], out: &mut [u8]) {
     }
 }
 
+/// Pair `n` of byte `m` of a half is its weight `32n + m`.
 #[inline(always)]
 fn tq2_0_body(rows: &[f32], out: &mut [u8]) {
     for (x, bytes) in rows.as_chunks::<256>().0.iter().zip(out.as_chunks_mut::<66>().0) {

@@ -51,6 +51,8 @@ impl Isa {
         u128::from_le_bytes(std::array::from_fn(|i| bytes.to_le_bytes()[i / 2]))
     }
 
+    /// Byte `i` is `0x10` where bit `i` is set, else 0: what is missing in 32 nibbles of five bits.
+    ///
     /// Each of 32 bits as bit 4 of a byte.
     #[inline(always)]
     pub fn fifth_bits(self, bits: u32) -> [u64; 4] {
@@ -63,6 +65,7 @@ impl Isa {
                 let places = _mm256_loadu_si256((&raw const places).cast());
                 let each = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
                 let all = _mm256_shuffle_epi8(_mm256_set1_epi32(bits as i32), places);
+                // 0xff where the bit is set; of that bit 4.
                 let set = _mm256_cmpeq_epi8(_mm256_and_si256(all, each), each);
                 let set = _mm256_and_si256(set, _mm256_set1_epi8(16));
                 std::mem::transmute::<__m256i, [u64; 4]>(set)
@@ -82,6 +85,7 @@ impl Isa {
         bias: u8,
         most: u8,
     ) -> [i32; 16] {
+        // VNNI: u8 times i8, four products and a sum in one instruction.
         let mut out = if bias > 0 { *fours } else { [0; 16] };
         #[cfg(target_arch = "x86_64")]
         if self.level != Level::Portable {
@@ -107,6 +111,7 @@ impl Isa {
                         let sums = _mm256_loadu_si256(out.as_ptr().cast());
                         _mm256_add_epi32(sums, neighbours(_mm256_maddubs_epi16(a, b)))
                     } else {
+                        // 255 * 127 twice does not fit 16 bits: |a - 128| and, on the other factor, its sign.
                         let [size, signs] = parted(a);
                         neighbours(_mm256_maddubs_epi16(size, _mm256_sign_epi8(b, signs)))
                     };
@@ -145,6 +150,9 @@ const fn many(most: u8) -> usize {
     i16::MAX as usize / (2 * 127 * most as usize)
 }
 
+/// The loop of `infer::rounded` is written once over this; what differs is the width of a register, and how many
+/// sums fit.
+///
 /// Some of sixteen rows times `T` of [`GROUP`] vectors, in the registers of a set.
 pub(crate) trait Set<const T: usize>: Copy {
     /// Whole numbers, one for each row.
@@ -154,9 +162,13 @@ pub(crate) trait Set<const T: usize>: Copy {
 
     /// The first of the vectors.
     fn first(self) -> usize;
+    /// `x` for each row.
     fn same(self, x: i32) -> Self::Whole;
+    /// Those of the rows that it has.
     fn wholes(self, from: &[i32; 16]) -> Self::Whole;
+    /// The same of floats.
     fn floats(self, from: &[f32; 16]) -> Self::Float;
+    /// Puts them back where `floats` took them.
     fn store(self, x: Self::Float, to: &mut [f32; 16]);
     /// The sums of the products of fours, `(a - bias) * b`, over all of `rows`, with numbers up to `most`; `offsets`
     /// are the sums of `-bias * b`.
@@ -225,6 +237,8 @@ impl Set<GROUP> for Vnni {
     ) -> [__m512i; GROUP] {
         let mut sums = offsets.map(|offset| self.same(if bias > 0 { offset } else { 0 }));
         for (row, x) in rows.iter().zip(xs) {
+            // Four bytes of each of sixteen rows meet the four of one vector, which every lane has: 64 products a
+            // step.
             let w = step!(_mm512_load_si512(row.0.as_ptr().cast()));
             for t in 0..GROUP {
                 sums[t] = step!(_mm512_dpbusd_epi32(sums[t], w, self.same(four(x[t]))));
@@ -323,6 +337,7 @@ impl Set<4> for Avx2 {
         for t in 0..4 {
             sums[t] = self.same(if bias > 0 { offsets[self.first + t] } else { 0 });
         }
+        // As many pairs of products as 16 bits hold are added before they are widened.
         for (rows, xs) in rows.chunks(many(most)).zip(xs.chunks(many(most))) {
             let mut twos = [self.same(0); 4];
             for (row, xs) in rows.iter().zip(xs) {
@@ -415,6 +430,7 @@ impl Set<4> for Plain {
             sums[t] = self.same(if bias > 0 { offsets[self.first + t] } else { 0 });
         }
         for (row, xs) in rows.iter().zip(xs) {
+            // Two numbers to a word of 32 bits: such pairs the compiler multiplies and adds in one step (pmaddwd).
             let words: [u32; 8] = row.0.as_chunks::<8>().0[self.half].map(u32::from_le_bytes);
             // Numbers 0 and 2, then 1 and 3.
             let pair = |word: u32| [word as i16 & 255, (word >> 16) as i16 & 255];
@@ -471,12 +487,14 @@ fn plus_pair(sum: [i32; 8], a: &[[i16; 2]; 8], b: [i16; 2]) -> [i32; 8] {
     out
 }
 
+/// Four bytes as the 32 bits that a broadcast takes.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 fn four(x: [i8; 4]) -> i32 {
     i32::from_le_bytes(x.map(|x| x as u8))
 }
 
+/// The same of two words.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 fn two(x: [i16; 2]) -> i32 {

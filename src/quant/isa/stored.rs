@@ -156,6 +156,7 @@ impl Isa {
                 let words =
                     [(low, high as u16), (_mm512_srli_epi32::<4>(bytes), (high >> 16) as u16)];
                 for (out, (w, fifth)) in out.iter_mut().zip(words) {
+                    // A mask register has a bit for each lane, so sixteen fifth bits are one as they stand.
                     let w = _mm512_mask_or_epi32(w, fifth, w, _mm512_set1_epi32(16));
                     let w = _mm512_cvtepi32_ps(_mm512_sub_epi32(w, _mm512_set1_epi32(bias.into())));
                     let w = _mm512_mul_ps(w, _mm512_set1_ps(d));
@@ -187,6 +188,7 @@ impl Isa {
                         let w = _mm512_cvtepu8_epi16(_mm256_loadu_si256(from.cast()));
                         let w = _mm512_sub_epi16(w, _mm512_set1_epi16(bias));
                         let all = std::mem::transmute::<u128, __m128i>(scales);
+                        // Sixteen scales as words; a permutation gives each half of the numbers its own.
                         let all = _mm512_castsi256_si512(_mm256_cvtepi8_epi16(all));
                         let first = _mm512_set1_epi16(2 * pair as i16);
                         let one = _mm512_set1_epi16(1);
@@ -200,6 +202,7 @@ impl Isa {
                             let w =
                                 _mm256_cvtepu8_epi16(_mm_loadu_si128(from.add(2 * half).cast()));
                             let w = _mm256_sub_epi16(w, _mm256_set1_epi16(bias));
+                            // Byte 2 * pair of the scales, and the one above it.
                             let scale = (scales >> (16 * pair + 8 * half)) as i8;
                             let w = _mm256_mullo_epi16(w, _mm256_set1_epi16(scale.into()));
                             _mm256_storeu_si256(out.as_mut_ptr().add(16 * half).cast(), w);
@@ -228,6 +231,7 @@ impl Isa {
             // SAFETY: AVX2 and AVX-512 are behind their levels; sixteen numbers are written.
             unsafe {
                 let bytes = std::mem::transmute::<u128, __m128i>(bytes);
+                // In eight bits, as they are still: a number and its bias are apart by less than 128.
                 let bytes = _mm_sub_epi8(bytes, _mm_set1_epi8(bias));
                 match self.level {
                     Level::Avx512 => {
@@ -244,6 +248,8 @@ impl Isa {
                     Level::Portable => {
                         let words =
                             [_mm_unpacklo_epi8(bytes, bytes), _mm_unpackhi_epi8(bytes, bytes)];
+                        // SSE2 does not widen with a sign: a byte is put into the upper half of a word, and that
+                        // shifted down.
                         let words = words.map(|words| _mm_srai_epi16::<8>(words));
                         for (out, words) in out.as_chunks_mut::<8>().0.iter_mut().zip(words) {
                             let low = _mm_srai_epi32::<16>(_mm_unpacklo_epi16(words, words));

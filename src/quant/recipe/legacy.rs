@@ -20,10 +20,12 @@ use crate::quant::{QuantType, permute};
 
 /// The recipes of a type, its last the one that was in use when the dialect ended.
 pub(super) fn recipes(name: &str, dialect: &str) -> Vec<Recipe> {
+    // Dates are those of the commits that brought a recipe and the one that took its place.
     let recipe = |name, from, to, source, encode: EncodeRows| {
         let lived = (from, Some(to));
         Recipe { name, lived, source, encode }
     };
+    // The first day; blocks in place of planar rows; Q4_1's maximum mended; all sixteen codes used; ggjt v2; v3.
     let (day_1, blocks, ties) = ("2023-03-10", "2023-03-11", "2023-03-22");
     let (full, ggjt_2, ggjt_3) = ("2023-04-25", "2023-05-12", "2023-05-19");
     let utils = "llama.cpp 26c084662, utils.cpp: ggml_quantize_q4_0";
@@ -150,6 +152,7 @@ fn largest_magnitude(x: &[f32]) -> f32 {
 /// `d = max|x| / 7`.
 #[inline(always)]
 fn amax<const N: usize, const TRUNCATED: bool>(x: &[f32; N]) -> Coded<N> {
+    // -8 is never used: sixteen codes, fifteen of them.
     let d = largest_magnitude(x) / 7.0;
     let id = reciprocal(d);
     let code = |x: f32| match TRUNCATED {
@@ -163,6 +166,7 @@ fn amax<const N: usize, const TRUNCATED: bool>(x: &[f32; N]) -> Coded<N> {
 #[inline(always)]
 fn full_range<const N: usize, const TRUNCATED: bool>(x: &[f32; N]) -> Coded<N> {
     let amax = largest_magnitude(x);
+    // Of equal magnitudes the first decides the sign.
     let first = x.iter().copied().find(|x| x.abs() == amax && amax > 0.0);
     let d = first.unwrap_or(0.0) / -8.0;
     let id = reciprocal(d);
@@ -177,6 +181,7 @@ fn full_range<const N: usize, const TRUNCATED: bool>(x: &[f32; N]) -> Coded<N> {
 #[inline(always)]
 fn affine<const N: usize, const TRUNCATED: bool>(x: &[f32; N], floor: f32) -> Coded<N> {
     let min = x.iter().fold(f32::MAX, |a, x| if *x < a { *x } else { a });
+    // With a floor of the smallest positive number a block below zero gets the range up to 0.
     let max = x.iter().fold(floor, |a, x| if *x > a { *x } else { a });
     let d = (max - min) / 15.0;
     let id = reciprocal(d);
@@ -203,6 +208,7 @@ fn rmse(x: &[f32; 16]) -> Coded<16> {
         let (mut plus, mut minus) = ((0.0f32, 0), (0.0f32, 0));
         for x in x {
             let l = nearest(scale * x);
+            // Both signs of the scale at once: -8 is the end that reaches further, on either side.
             for (l, (sum, squares)) in [(l, &mut plus), (-l, &mut minus)] {
                 let l = l.clamp(-8, 7);
                 *sum += x * l as f32;
@@ -211,6 +217,7 @@ fn rmse(x: &[f32; 16]) -> Coded<16> {
         }
         let square = |(sum, squares): (f32, i32)| (sum * sum, squares as f32);
         let (plus, minus) = (square(plus), square(minus));
+        // sum^2 / squares is what a scale explains of a block, compared without dividing.
         let better = plus.0 * minus.1 > minus.0 * plus.1;
         let ((sum, squares), scale) = if better { (plus, scale) } else { (minus, -scale) };
         if sum > best * squares {
@@ -302,6 +309,7 @@ fn narrow<const MIN: bool>(rows: &[f32], out: &mut [u8], code: impl Fn(&[f32; 16
     }
 }
 
+/// Q8_0 with a scale in f32, as of 25 April 2023.
 #[inline(always)]
 fn q8_0_body(rows: &[f32], _: usize, out: &mut [u8]) {
     for (x, out) in rows.as_chunks::<32>().0.iter().zip(out.as_chunks_mut::<36>().0) {
