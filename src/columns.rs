@@ -5,21 +5,32 @@
 pub struct Column {
     /// Its cells are not cut below this many characters.
     least: usize,
-    /// Figures end at the right, words begin at the left.
-    right: bool,
+    kind: Kind,
     /// Columns of less worth are left out first.
     worth: u8,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Kind {
+    Words,
+    Names,
+    Figures,
+}
+
 impl Column {
-    /// Words, which may be cut.
+    /// Words, which may lose their end.
     pub const fn words(least: usize, worth: u8) -> Column {
-        Column { least, right: false, worth }
+        Column { least, kind: Kind::Words, worth }
     }
 
-    /// Figures, which are whole or not there.
+    /// Names, which may lose their middle: many begin alike.
+    pub const fn names(least: usize, worth: u8) -> Column {
+        Column { least, kind: Kind::Names, worth }
+    }
+
+    /// Figures, which are whole or not there, and end at the right.
     pub const fn figures(worth: u8) -> Column {
-        Column { least: usize::MAX, right: true, worth }
+        Column { least: usize::MAX, kind: Kind::Figures, worth }
     }
 }
 
@@ -40,10 +51,11 @@ pub fn table(
         let cells = row.iter().zip(columns).zip(&widths).filter(|(_, width)| **width > 0);
         for (i, ((cell, column), width)) in cells.enumerate() {
             let gap = " ".repeat(if i == 0 { 0 } else { GAP });
-            let cell = cut(cell, *width);
-            line += &match column.right {
-                true => format!("{gap}{cell:>width$}"),
-                false => format!("{gap}{cell:<width$}"),
+            let behind = if column.kind == Kind::Names { *width / 2 } else { 0 };
+            let cell = cut(cell, *width, behind);
+            line += &match column.kind {
+                Kind::Figures => format!("{gap}{cell:>width$}"),
+                _ => format!("{gap}{cell:<width$}"),
             };
         }
         out += line.trim_end();
@@ -82,19 +94,22 @@ fn fitted(rows: &[Vec<String>], columns: &[Column], screen: Option<usize>) -> Ve
     widths
 }
 
-/// The first `width` characters of `text`, the last of which says that it was cut.
-fn cut(text: &str, width: usize) -> String {
-    match text.char_indices().nth(width) {
-        None => text.to_owned(),
-        Some(_) => text.chars().take(width.saturating_sub(1)).chain(['…']).collect(),
+/// At most `width` characters of `text`: what is left out leaves a mark, and `behind` characters after it.
+fn cut(text: &str, width: usize, behind: usize) -> String {
+    let len = text.chars().count();
+    if len <= width {
+        return text.to_owned();
     }
+    let before = width.saturating_sub(behind + 1);
+    let end = text.chars().skip(len - behind.min(len));
+    text.chars().take(before).chain(['…']).chain(end).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const COLUMNS: [Column; 3] = [Column::words(6, 9), Column::words(4, 5), Column::figures(7)];
+    const COLUMNS: [Column; 3] = [Column::names(6, 9), Column::words(4, 5), Column::figures(7)];
 
     fn rows() -> Vec<Vec<String>> {
         let row = |cells: [&str; 3]| cells.map(str::to_owned).to_vec();
@@ -106,11 +121,13 @@ mod tests {
         let all = "blk.0.attn_q.weight  q4_0  21.5\noutput.weight        f16      -\n";
         assert_eq!(table(&rows(), &COLUMNS, 0, None), all);
         assert_eq!(table(&rows(), &COLUMNS, 0, Some(31)), all);
-        let cut = "  blk.0.at…  q4_0  21.5\n  output.w…  f16      -\n";
+        let cut = "  blk.…ight  q4_0  21.5\n  outp…ight  f16      -\n";
         assert_eq!(table(&rows(), &COLUMNS, 2, Some(23)), cut);
-        let without = "blk.0.a…  21.5\noutput.…     -\n";
+        let without = "blk…ight  21.5\nout…ight     -\n";
         assert_eq!(table(&rows(), &COLUMNS, 0, Some(14)), without);
-        assert_eq!(table(&rows(), &COLUMNS, 0, Some(6)), "blk.0…\noutpu…\n");
+        assert_eq!(table(&rows(), &COLUMNS, 0, Some(6)), "bl…ght\nou…ght\n");
+        let words = table(&rows(), &[Column::words(6, 9)], 0, Some(9));
+        assert_eq!(words, "blk.0.at…\noutput.w…\n");
         for screen in 6..40 {
             let text = table(&rows(), &COLUMNS, 0, Some(screen));
             assert!(text.lines().all(|line| line.chars().count() <= screen), "{screen}: {text}");

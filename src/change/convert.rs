@@ -62,6 +62,9 @@ pub fn plan(model: Model, options: &Options) -> Result<(Model, Vec<Plan>)> {
     base.tells_nan = false;
     let mut plans = Vec::new();
     for word in &options.types {
+        // auto       every tensor as it is
+        // uniform    f32, f16, bf16, q8_0: the same for all matrices, as converters do
+        // else       a mixture by the rules of llama-quantize
         let mut plan = if word.eq_ignore_ascii_case("auto") {
             as_stored(&model, &base)
         } else {
@@ -119,6 +122,7 @@ fn as_stored(model: &Model, base: &Plan) -> Plan {
         let name = sum.stored().name();
         let whole = |to: &QuantType| step.shape.last().is_some_and(|n| to.row_bytes(*n).is_some());
         let writes = |to: &QuantType| plan.target.holds(*to) && whole(to);
+        // A sum is float32; it goes back into the type of what it was added to, where that can be made.
         let own = QuantType::today(name).filter(|to| writes(to) && !needs_importance(name));
         let to = own.zip(encoder(name)).or(QuantType::today("f16").zip(encoder("f16")));
         if let Some((to, encode)) = to.filter(|(to, _)| *to != sum.quant) {
@@ -146,6 +150,7 @@ fn alike(
     let target = plan.target;
     for step in plan.steps.iter_mut().filter(|s| !is_vector(target, s)) {
         let Some(source) = model.tensors.get(step.source) else { continue };
+        // Rows that are no whole blocks stay floats.
         let fits = step.shape.last().is_some_and(|n| to.row_bytes(*n).is_some());
         let (to, encode) = match f16 {
             Some(f16) if !fits => {

@@ -80,6 +80,7 @@ pub fn plan(model: Model, folder: PathBuf, dtype: &str, stated: &Stated) -> Resu
         let name = model.files.first().map(Input::name).unwrap_or_default();
         return Err(Error::foreign(format!("{name}: holds {what}, no model to convert"), next));
     }
+    // By way of an upgrade, which names tensors, orders rows and says what is assumed: a checkpoint is that, renamed.
     let keyed = Target::of(None, &model)?.is_keyed();
     let (naming, vocab) = match keyed {
         true => (Naming::Gguf, stated.vocab.clone()),
@@ -119,11 +120,13 @@ pub fn plan(model: Model, folder: PathBuf, dtype: &str, stated: &Stated) -> Resu
     let head = hyper.sizes.get("head").unwrap_or(0);
     let mut weights = Vec::new();
     let mut entries = Map::new();
+    // Which transformers wants to see before it loads a file.
     entries.insert("__metadata__".to_owned(), json!({"format": "pt"}));
     let mut at = 0;
     let mut joined: BTreeMap<String, (&Cut, Vec<Joint>)> = BTreeMap::new();
     for step in &plan.steps {
         let Some(tensor) = model.tensors.get_mut(step.source) else { continue };
+        // config.json says it, in `rope_scaling`.
         if step.name == "rope_freqs.weight" {
             continue;
         }
@@ -138,8 +141,12 @@ pub fn plan(model: Model, folder: PathBuf, dtype: &str, stated: &Stated) -> Resu
             let what = format!("{}: {what}", step.name);
             Error::unsupported(what, "the file's metadata does not fit its tensors")
         };
+        // Groups of heads back where transformers has them.
         rows::from_gguf(&role, Naming::Hf, &hyper.sizes, tensor)
             .ok_or_else(|| misfit("its rows are no whole heads"))?;
+        // ggml turns neighbours (0, 1), (2, 3), …, transformers numbers half a head apart (0, h/2), (1, h/2 + 1), …:
+        // the rows
+        // of queries and keys are put in that order, and every product stays the same.
         if role.names.rotary {
             let rows = tensor.rows();
             if head == 0 || head % 2 != 0 || !rows.is_multiple_of(head) {
@@ -163,6 +170,7 @@ pub fn plan(model: Model, folder: PathBuf, dtype: &str, stated: &Stated) -> Resu
         if turned {
             shape.reverse();
         }
+        // Convolutions have dimensions of 1 there that GGUF does not count.
         if let Some(dims) = role.names.hf_dims {
             shape.retain(|n| *n != 1);
             while shape.len() < dims {
@@ -179,6 +187,7 @@ pub fn plan(model: Model, folder: PathBuf, dtype: &str, stated: &Stated) -> Resu
             numbers,
         };
         let all = tensor.rows();
+        // One of the tensors that GGUF has in place of one: they are laid out when all are known.
         if let Some((cut, part)) = cut::of_role(family, &role) {
             let whole = cut.hf.replace("{n}", &role.layer.unwrap_or(0).to_string());
             let (_, parts) = joined.entry(whole).or_insert((cut, Vec::new()));
@@ -225,10 +234,12 @@ pub fn plan(model: Model, folder: PathBuf, dtype: &str, stated: &Stated) -> Resu
     }
     let tensors = entries.len() - 1;
     let mut header = serde_json::to_vec(&entries).unwrap_or_default();
+    // Data begins at a multiple of eight, as the safetensors library has it.
     header.resize(header.len().next_multiple_of(8), b' ');
     let total = 8 + header.len() as u64 + at;
     let dtype = weights.iter().max_by_key(|w| w.to.layout().bytes).map_or("f16", |w| w.to.name());
     let mut config = config(&model, &hyper, dtype, &mut notes);
+    // What GGUF says by having a tensor or not, config.json says in words.
     config.insert("tie_word_embeddings".to_owned(), (!has("output")).into());
     for (id, names) in &family.roles {
         let Some(flag) = &names.flag else { continue };
@@ -262,6 +273,7 @@ fn join(
     at: &mut u64,
     weights: &mut Vec<Weight>,
 ) -> Option<Json> {
+    // Groups outside, parts inside: rows of the first part of group 0, of the second, …, then of group 1.
     parts.sort_by_key(|(part, ..)| *part);
     let groups = cut.groups.as_ref().map_or(Some(1), |symbol| hyper.sizes.get(symbol))?;
     let (_, dimensions, shape, Weight { to, encode, .. }) = parts.first()?;
@@ -375,12 +387,14 @@ impl Export {
         let mut raw = vec![0; size(rows * tensor.row_bytes())?];
         self.model.read_rows(tensor, first, rows, &mut raw)?;
         let row_len = size(tensor.row_len())?;
+        // Only plain types are written, so a place is a count of weights times their width.
         let width = weight.to.layout().bytes as u64;
         let at = 8
             + self.header.len() as u64
             + weight.at
             + (first - weight.rows.start) * tensor.row_len() * width;
         progress.advance(rows * tensor.row_len() * width);
+        // As they are; else by way of float32.
         if tensor.quant == weight.to && !weight.turned && weight.numbers == Numbers::Same {
             self.check(weight, first, &raw, &[])?;
             return out.write_at(at, &raw);
@@ -435,6 +449,7 @@ fn stored_scaling(model: &Model, hyper: &Hyper, notes: &mut Notes) -> Json {
     };
     let base = hyper.sizes.f32("rope_base").unwrap_or(10_000.0);
     let head = hyper.sizes.get("head").and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
+    // LLaMA 3.1's and 3.2's; from the factor all divisors follow, so they tell which it was.
     for factor in [8.0, 32.0] {
         let scaling = Scaling::Llama3 { factor, low: 1.0, high: 4.0, original: 8192.0 };
         let made = scaling.divisors(base, head).unwrap_or_default();

@@ -143,6 +143,7 @@ pub(super) fn modernise(
         plan.assumed.extend(mended.canonical_scores.then(vocabulary::assumed_scores));
         mended.vocab.to_metadata(&mut keys);
     }
+    // Merges are only rebuilt where no other vocabulary takes their place.
     let own = || given.is_none() && keys.get("tokenizer.ggml.merges").is_none();
     if own()
         && let Some(merges) = spelling::lost_merges(&model.vocab)
@@ -166,6 +167,7 @@ pub(super) fn modernise(
                     original checkpoint again if its texts are odd";
         plan.notes.push(note.to_owned());
     }
+    // Where no tensor is written there is no type to state.
     let before = keys.clone();
     let stated = keys.u64("general.file_type").and_then(|v| i64::try_from(v).ok());
     stamp(&mut keys, model, plan, stated);
@@ -190,12 +192,14 @@ pub(super) fn to_header(
 ) -> Result<()> {
     let target = plan.target;
     let from_gguf = are_gguf(model);
+    // Records are made of a vocabulary in GGUF's terms; else the file's own are taken along.
     let source = given.or_else(|| from_gguf.then_some(&model.vocab));
     let rule = Family::of(model)?.and_then(|family| family.tokenizer.as_ref());
     let spelled = |format: &Container| {
         format.vocab.as_ref().map(|vocab| (vocab.spelling.first().copied(), vocab.file))
     };
     let source_format = catalog::container(&model.format);
+    // Both containers spell tokens alike: then records go over byte for byte.
     let as_stored = source_format.and_then(spelled) == spelled(target.container());
     plan.vocab = match (source, rule) {
         _ if target.container().vocab.is_none() => {
@@ -244,6 +248,7 @@ pub(super) fn to_header(
     {
         plan.metadata.set(matrix.name.clone(), floats.clone());
     }
+    // Containers with file types of their own state one of those; LLaMA's state llama.cpp's.
     if let Some(main) = own_type(model, plan) {
         plan.state_type(main, 0);
         plan.widen_kept(main);
@@ -282,6 +287,7 @@ fn words(
         _ => plan.vocab.len(),
     };
     let ftype = model.metadata.u64("general.file_type").and_then(|v| i64::try_from(v).ok());
+    // 1, mostly F16, where nothing says it.
     let ftype = model.header("ftype").or(ftype).unwrap_or(1);
     let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
     let mut counts = vec![("n_vocab", count(tokens)), ("ftype", ftype)];
@@ -296,6 +302,7 @@ fn words(
         && model.header(&some.word).is_none()
     {
         let has = |text: &String| model.vocab.tokens.iter().any(|t| t == text.as_bytes());
+        // A word that says which tokens there are: the vocabulary tells.
         let is = if some.tokens.iter().all(has) { some.is } else { some.otherwise };
         counts.push((&some.word, is));
     }

@@ -41,6 +41,7 @@ impl Latent {
             true => ("attention.key_length", "attention.value_length"),
             false => ("attention.key_length_mla", "attention.value_length_mla"),
         };
+        // A key is what stays still and, behind it, what turns.
         let turns = word("rope.dimension_count")?;
         Some(Latent {
             heads: word("attention.head_count")?,
@@ -53,6 +54,9 @@ impl Latent {
 
     /// What the metadata of either layout say.
     fn stamp(&self, model: &mut Model, whole: bool) -> Option<()> {
+        // one matrix     key_length = still + turns       value_length = value     head_count_kv = heads
+        // two            key_length = latent + turns      value_length = latent    head_count_kv = 1
+        //                key_length_mla, value_length_mla: those of the first
         let key = self.still + self.turns;
         let short = self.latent + self.turns;
         let (own, heads) = match whole {
@@ -167,6 +171,7 @@ pub(super) fn join(model: &mut Model, notes: &mut Notes) -> Result<()> {
         joined.push((keys.name.clone(), Tensor { name, ..whole }));
     }
     let count = joined.len();
+    // The one takes the place of the keys, so that the order of the file stays.
     let values: Vec<String> = pairs.1.iter().map(|t| t.name.clone()).collect();
     model.tensors.retain(|tensor| !values.contains(&tensor.name));
     for tensor in &mut model.tensors {
@@ -199,11 +204,13 @@ impl Latent {
         for head in 0..self.heads {
             let mut keys = whole.clone();
             keys.take(from_ref(&(head * rows..head * rows + self.still)))?;
+            // A transposed piece reads columns where rows were: nothing is computed, and nothing copied.
             pieces.extend(keys.transposed()?.pieces);
         }
         let shape = vec![self.heads, self.latent, self.still];
         let keys = Tensor { shape, pieces, ..whole.clone() };
         let mut values = whole.clone();
+        // Of each head what is behind its key.
         let bands = (0..self.heads).map(|head| head * rows + self.still..(head + 1) * rows);
         values.take(&bands.collect::<Vec<_>>())?;
         values.shape = vec![self.heads, self.value, self.latent];
@@ -224,6 +231,7 @@ impl Latent {
                 part.shape = vec![rows, *tensor.shape.last()?];
                 Some(part)
             };
+            // Back: a head's key turned again, then its value.
             pieces.extend(part(keys, self.latent)?.transposed()?.pieces);
             pieces.extend(part(values, self.value)?.pieces);
         }

@@ -64,6 +64,7 @@ fn pre_tokenizer(vocab: &Vocab, architecture: &str) -> Option<Mend> {
     if learned.len() < FEW {
         return None;
     }
+    // Each way of cutting once, however many names it has; counted no further than is needed to rule it out.
     let mut all: Vec<(usize, &PreTokenizer)> = Vec::new();
     for pre in pretokenizer::ALL {
         if !all.iter().any(|(_, other)| other.stages == pre.stages) {
@@ -71,10 +72,12 @@ fn pre_tokenizer(vocab: &Vocab, architecture: &str) -> Option<Mend> {
         }
     }
     let least = all.iter().map(|(cut, _)| *cut).min()?;
+    // The least must be next to nothing, and clearly less than what the others cut.
     let (fit, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|(cut, _)| *cut == least);
     if least > learned.len() / ODD || others.iter().any(|(cut, _)| *cut < least + MORE) {
         return None;
     }
+    // Of equals the finest: see above.
     let pieces = |pre: &PreTokenizer| Some(Splitter::new(pre).ok()?.split(SAMPLE).len());
     let finest = fit.iter().filter_map(|(_, pre)| pieces(pre)).max()?;
     let (_, right) = fit.into_iter().find(|(_, pre)| pieces(pre) == Some(finest))?;
@@ -150,6 +153,7 @@ fn repeated_texts(model: &Model) -> Option<Mend> {
         .filter(|(key, _)| key.starts_with("tokenizer.ggml.") && key.ends_with("_token_id"))
         .filter_map(|(_, id)| id.as_u64())
         .collect();
+    // Who keeps the text: the smallest rank, of equal ones the first.
     let rank = |id: usize| match vocab.kind(id) {
         _ if named.contains(&(id as u64)) => 0,
         TokenKind::Control | TokenKind::UserDefined => 1,
@@ -214,6 +218,7 @@ fn arrays(model: &Model) -> Vec<Mend> {
     let own = |name: &str| format!("{}.{name}", model.metadata.architecture());
     let Some(blocks) = model.metadata.u64(&own("block_count")) else { return Vec::new() };
     let ahead = model.metadata.u64(&own("nextn_predict_layers")).unwrap_or(0);
+    // Only of a model whose blocks are all there: else nobody knows which items are those of the missing ones.
     let known: HashSet<u64> = model.tensors.iter().filter_map(|t| block_of(&t.name)).collect();
     if blocks == 0 || (0..blocks).any(|n| !known.contains(&n)) {
         return Vec::new();
@@ -223,6 +228,7 @@ fn arrays(model: &Model) -> Vec<Mend> {
         let key = own(word);
         let Some(items) = model.metadata.get(&key).and_then(Value::as_array) else { continue };
         let there = items.len() as u64;
+        // With or without the blocks that guess further tokens, as programs differ.
         if there == blocks || there == blocks.saturating_sub(ahead) || there == 0 {
             continue;
         }
@@ -251,6 +257,7 @@ fn measured(model: &Model, word: &str, block: u64) -> Option<u64> {
     let shape = |name: &str| Some(&model.tensor(&format!("blk.{block}.{name}.weight"))?.shape);
     let heads = |name: &str| {
         let head = model.metadata.own("attention.key_length")?.as_u64()?;
+        // A block without such a matrix, as hybrid models have them, has no heads.
         let rows = shape(name).map_or(Some(0), |shape| shape.first().copied())?;
         rows.checked_div(head).filter(|heads| heads * head == rows)
     };

@@ -26,6 +26,7 @@ pub(super) fn prune(plan: &mut Plan, prune: &BTreeSet<u64>) -> Result<(Vec<Strin
     }
     for step in steps {
         let Some(n) = mix::block_of(&step.name) else { continue };
+        // Its number is how many of those that are left come before it.
         let now = left.partition_point(|m| *m < n);
         step.name = step.name.replacen(&format!("blk.{n}."), &format!("blk.{now}."), 1);
     }
@@ -54,6 +55,7 @@ pub(super) fn counts(metadata: &mut Metadata, prune: &BTreeSet<u64>) {
     let blocks = metadata.u64(&word("block_count")).unwrap_or(0);
     for key in catalog::loader().per_block.iter().map(|key| word(key)) {
         let Some(items) = metadata.get(&key).and_then(Value::as_array) else { continue };
+        // An array that did not fit before is left to whoever mends it.
         if items.len() as u64 != blocks {
             continue;
         }

@@ -127,7 +127,7 @@ pub struct Line {
 /// What a line of each tensor has: where, which, of what shape, from what to what, how, how well.
 const COLUMNS: [Column; 6] = [
     Column::figures(1),
-    Column::words(20, 9),
+    Column::names(20, 9),
     Column::words(8, 3),
     Column::words(11, 8),
     Column::words(6, 2),

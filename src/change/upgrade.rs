@@ -67,6 +67,7 @@ pub struct Options {
 /// carried.
 pub fn plan(model: Model, options: &Options) -> Result<(Model, Plan)> {
     let target = Target::of(options.to.as_deref(), &model)?;
+    // An adapter is no model: it has no vocabulary and no sizes of its own.
     if lora::is_foreign(&model) {
         let output = output(&model, target, options.output.as_deref());
         let plan = Plan { keep_nan: options.keep_nan, ..Plan::new(output, target) };
@@ -82,6 +83,7 @@ pub fn plan(model: Model, options: &Options) -> Result<(Model, Plan)> {
     let from_gguf = keys::are_gguf(&model);
     let mut notes = model.notes.clone();
     let mut model = model;
+    // First what is asked of the tensors themselves, so that all that follows sees the model as it will be.
     options.graft.apply(&mut model, &mut notes)?;
     let model = if options.as_stored { model } else { model.readable() };
     let asked = prepare::Asked {
@@ -109,6 +111,10 @@ pub fn plan(model: Model, options: &Options) -> Result<(Model, Plan)> {
     };
     let given = options.stated.vocab.as_deref();
     let given = given.map(|path| given::read(path, &model.limits)).transpose()?;
+    // from       to
+    // GGUF       GGUF      keys are kept and brought to today's names
+    // header     GGUF      keys are made of header words, tokens of records
+    // either     header    words are found for what the target's header states
     match (from_gguf, target.is_keyed()) {
         (true, true) => keys::modernise(&model, &mut plan, &options.stated, given.as_ref())?,
         (false, true) => {
@@ -184,6 +190,7 @@ fn fit_vocab(model: &Model, plan: &mut Plan, options: &Options) -> Result<()> {
     }
     let mut vocab = if keyed { Vocab::from_metadata(&plan.metadata) } else { plan.vocab.clone() };
     // The last record of some old files is not there (GPT4All); its row is.
+    // Then the file is as it was, and its program reads it.
     let lacks_one = !keyed && n_vocab(model) == rows && vocab.len() + 1 == rows;
     if vocab.is_empty() || vocab.len() == rows || lacks_one {
         return Ok(());
@@ -227,6 +234,9 @@ fn step(
         span: tensor.span,
         act,
     };
+    // The least first: the same bytes; the same type in another dialect; another type that holds its numbers; and
+    // only
+    // where nothing else is asked for, floats.
     let from = tensor.quant;
     // Super-blocks that cross rows: only the builds that wrote them read them.
     let crosses = tensor.fold > 1 && target.is_keyed();
@@ -237,12 +247,14 @@ fn step(
         .same_name(from)
         .filter(|_| tensor.fold == 1)
         .and_then(|to| Some((to, transform(from, to)?)))
+        // With `exact` scales may not be rounded, so that floats are what is left.
         .filter(|(_, t)| t.exact || !options.exact)
     {
         return Ok(made(to, Act::Transform(transform)));
     }
     let row_len = tensor.shape.last().copied().unwrap_or(1);
     let fits = |to: &QuantType| target.holds(*to) && to.row_bytes(row_len).is_some();
+    // Of types that are gone, those that took their place, the exact ones among them first.
     let known = if crosses { wider() } else { successors(from) };
     let next = known
         .into_iter()
@@ -329,6 +341,7 @@ fn output(model: &Model, target: Target, named: Option<&Path>) -> PathBuf {
     let ending = if target.is_keyed() { "gguf" } else { "bin" };
     let folder = input.parent().unwrap_or(Path::new(""));
     let at = |name: String| place(named, 1, folder, &name);
+    // A GGUF that is upgraded would else be its own output.
     let plain = at(format!("{stem}.{ending}"));
     match model.files.iter().any(|file| file.path() == plain) {
         true => at(format!("{stem}-upgraded.{ending}")),

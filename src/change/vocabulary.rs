@@ -45,6 +45,7 @@ pub fn to_gguf(old: &Vocab, n_vocab: usize) -> Rebuilt {
     let mut notes = Notes::default();
     let scored = !old.scores.is_empty() && old.scores.iter().any(|s| *s != 0.0);
     let lossy = lost_bytes(old);
+    // The 256 byte tokens are where LLaMA has them, each of one byte; then ids tell bytes from pieces.
     let bytes = lossy
         || (FIRST_BYTE..FIRST_PIECE).all(|id| old.tokens.get(id).is_some_and(|t| t.len() == 1));
     if lossy {
@@ -65,6 +66,7 @@ pub fn to_gguf(old: &Vocab, n_vocab: usize) -> Rebuilt {
     let first_added = first_added(old, scored);
     for (id, text) in old.tokens.iter().enumerate() {
         let score = if scored { old.score(id) } else { canonical_score(id) };
+        // The first three were stored as ` ⁇ `, nothing and nothing.
         let (token, kind, score) = match id {
             0 => (b"<unk>".to_vec(), TokenKind::Unknown, score),
             1 => (b"<s>".to_vec(), TokenKind::Control, score),
@@ -87,6 +89,7 @@ pub fn to_gguf(old: &Vocab, n_vocab: usize) -> Rebuilt {
         ));
     }
     for n in vocab.len()..n_vocab {
+        // Called so where it is the only one, as in the model that lacks it.
         let text = if n == vocab.len() && n + 1 == n_vocab {
             "<pad>".to_owned()
         } else {
@@ -162,6 +165,7 @@ fn first_added(old: &Vocab, scored: bool) -> usize {
     if !scored {
         return LLAMA_PIECES;
     }
+    // From the end backwards, as long as scores are none that training gives.
     let added = |id: &usize| {
         let score = old.score(*id);
         *id > FIRST_PIECE && (score == ADDED_SCORE || score == 0.0) && score != canonical_score(*id)
@@ -189,6 +193,7 @@ pub fn from_gguf(vocab: &Vocab) -> Option<Vocab> {
         return None;
     }
     let text = |id: usize, token: &[u8]| match vocab.kind(id) {
+        // What SentencePiece decodes it to, which is what those converters asked it for.
         TokenKind::Unknown => " \u{2047} ".as_bytes().to_vec(),
         TokenKind::Control => Vec::new(),
         TokenKind::Byte => byte_of(token).map_or_else(|| token.to_vec(), |b| vec![b]),
@@ -271,6 +276,7 @@ pub fn of_family(
     spelling::name_special(&mut vocab, rule, |wanted| tokens.iter().position(|t| t == wanted));
     (vocab.bos, vocab.eos) = (vocab.bos.or(stated.0), vocab.eos.or(stated.1));
     vocab.unknown = vocab.unknown.or(stated.2);
+    // Of settings the file's count: a tokenizer's own file says nothing of them, or something else.
     vocab.add_bos = own.add_bos;
     vocab.add_eos = own.add_eos;
     vocab.add_space_prefix = own.add_space_prefix;

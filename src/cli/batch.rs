@@ -15,7 +15,7 @@ use super::{
     json::{self, VERSION},
     may_draw, print,
     progress::BYTES,
-    text,
+    text::{self, Column},
 };
 use crate::batch::events::{Event, Observer};
 use crate::batch::plan::BatchPlan;
@@ -234,6 +234,16 @@ fn saved(plan: &BatchPlan) -> Result<String> {
     text.map(|t| t + "\n").map_err(|e| Error::io("the plan", "write", e.into()))
 }
 
+/// Which model, and what is in its way, stay longest.
+const COLUMNS: [Column; 6] = [
+    Column::names(12, 9),
+    Column::names(6, 2),
+    Column::names(8, 5),
+    Column::figures(7),
+    Column::figures(1),
+    Column::words(12, 8),
+];
+
 /// The plan for people: what, from, to, size, time, risk. Why something cannot be done is told there, or
 /// where it fails.
 fn table(plan: &BatchPlan, takes: &[bool], whole: bool) -> String {
@@ -267,7 +277,7 @@ fn table(plan: &BatchPlan, takes: &[bool], whole: bool) -> String {
     } else {
         format!("{head}, about {:.0} s\n", seconds.ceil())
     };
-    text::table(&rows) + &tail
+    text::table_of(&rows, &COLUMNS) + &tail
 }
 
 /// The last words for people; what failed, where that was not `told` before.
@@ -336,7 +346,7 @@ impl<'a> Telling<'a> {
 
     /// A line for people, above the bars.
     fn say(&self, line: &str) {
-        let line = &plain(line);
+        let line = text::folded_for(&std::io::stderr(), &plain(line));
         match &self.bars {
             Some(bars) => {
                 let bars = bars.lock().unwrap_or_else(PoisonError::into_inner);

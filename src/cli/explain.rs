@@ -60,9 +60,7 @@ fn lay_out(sections: &[Section]) -> String {
         if !section.title.is_empty() {
             out += &format!("{}\n", section.title);
         }
-        for line in text::whole_table(&section.rows).lines() {
-            out += &format!("  {line}\n");
-        }
+        out += &text::whole_table(&section.rows);
     }
     out
 }

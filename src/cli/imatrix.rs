@@ -10,7 +10,7 @@ use super::{
     progress::Tokens,
     remark,
     runner::{WindowArgs, with_threads},
-    text,
+    text::{self, Column},
 };
 use crate::{
     bytes::{
@@ -165,14 +165,14 @@ fn show(args: &Args, measured: &Measured) -> Result<ExitCode> {
         "layer",
         "tensor",
         "sum",
-        "least",
-        "most",
+        "min",
+        "max",
         "mean",
         "deviation",
         "active",
         "columns",
         "entropy",
-        "of most",
+        "of max",
         "ZD",
         "cosine",
     ])];
@@ -193,15 +193,33 @@ fn show(args: &Args, measured: &Measured) -> Result<ExitCode> {
             one.cosine.map_or_else(none, |cosine| format!("{cosine:.4}")),
         ]
     }));
-    print(&text::table(&rows))?;
+    print(&text::table_of(&rows, &COLUMNS))?;
     let mut rows = vec![cells(&["layer", "sum", "ZD", "cosine"])];
     rows.extend(layers.iter().map(|one| {
         let cosine = format!("{:.4}", one.cosine);
         vec![one.layer.to_string(), format!("{:.2}", one.sum), percent(one.zd), cosine]
     }));
-    print(&format!("\n{}", text::table(&rows)))?;
+    let columns = [Column::figures(0); 4];
+    print(&format!("\n{}", text::table_of(&rows, &columns)))?;
     Ok(ExitCode::SUCCESS)
 }
+
+/// What tells a layer from another stays longest.
+const COLUMNS: [Column; 13] = [
+    Column::figures(11),
+    Column::names(8, 12),
+    Column::figures(10),
+    Column::figures(2),
+    Column::figures(3),
+    Column::figures(7),
+    Column::figures(4),
+    Column::figures(1),
+    Column::figures(0),
+    Column::figures(5),
+    Column::figures(6),
+    Column::figures(9),
+    Column::figures(8),
+];
 
 fn percent(part: f64) -> String {
     format!("{:.2}%", 100.0 * part)

@@ -18,7 +18,8 @@ use super::{
     open::{OpenArgs, input},
     print,
     progress::Bar,
-    remark, text,
+    remark,
+    text::{self, Column},
 };
 use crate::{
     bytes::replace::{check_target, write_small},
@@ -309,7 +310,8 @@ fn metadata(model: &Model, args: &Args) -> String {
     }
     let words = model.header.iter().map(|(k, v)| vec![format!("  {k}"), v.to_string()]);
     let keys = model.metadata.iter().map(|(k, v)| vec![format!("  {k}"), v.to_string()]);
-    format!("metadata\n{}", text::table(&words.chain(keys).collect::<Vec<_>>()))
+    let rows: Vec<_> = words.chain(keys).collect();
+    format!("metadata\n{}", text::table_of(&rows, &text::KEYS))
 }
 
 /// Tensors of which a table is made at once: their lines would take more memory than they do.
@@ -322,8 +324,20 @@ fn tensors<T>(all: &[T], row: impl Fn(&T) -> Vec<String>, args: &Args) -> Result
     }
     print("tensors\n")?;
     let mut parts = all.chunks(ROWS);
-    parts.try_for_each(|part| print(&text::table(&part.iter().map(&row).collect::<Vec<_>>())))
+    parts.try_for_each(|part| {
+        let rows: Vec<_> = part.iter().map(&row).collect();
+        print(&text::table_of(&rows, &COLUMNS))
+    })
 }
+
+/// Which tensor, of what shape and type, how large and where.
+const COLUMNS: [Column; 5] = [
+    Column::names(20, 9),
+    Column::words(8, 7),
+    Column::words(6, 8),
+    Column::figures(5),
+    Column::figures(1),
+];
 
 fn row(tensor: &Tensor) -> Vec<String> {
     let shape: Vec<String> = tensor.shape.iter().map(u64::to_string).collect();

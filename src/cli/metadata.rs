@@ -279,7 +279,7 @@ fn list(args: &Args, model: &Model, wanted: &[String]) -> Result<ExitCode> {
         [(_, value)] if !wanted.is_empty() => print(&raw(value))?,
         keys => {
             let row = |(key, value): &(&str, &Value)| vec![(*key).to_owned(), edit::line(value)];
-            print(&text::table(&keys.iter().map(row).collect::<Vec<_>>()))?;
+            print(&text::table_of(&keys.iter().map(row).collect::<Vec<_>>(), &text::KEYS))?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -10,7 +10,7 @@ use super::{
     open::input,
     print,
     progress::Bar,
-    text,
+    text::{self, Column},
 };
 use crate::{
     change::npy,
@@ -145,18 +145,33 @@ fn print_statistics(
         }))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let heads = ["tensor", "type", "shape", "bits", "least", "most", "mean", "deviation", "", ""];
+    let heads = ["tensor", "type", "shape", "bits", "min", "max", "mean", "deviation", "", ""];
     let mut rows = vec![heads.map(str::to_owned).to_vec()];
     rows.extend(told.iter().map(row));
-    print(&text::table(&rows))?;
+    print(&text::table_of(&rows, &COLUMNS))?;
     Ok(ExitCode::SUCCESS)
 }
+
+/// The name, the range and what is odd stay longest.
+const COLUMNS: [Column; 10] = [
+    Column::names(16, 9),
+    Column::words(4, 5),
+    Column::words(4, 4),
+    Column::figures(1),
+    Column::figures(6),
+    Column::figures(7),
+    Column::figures(2),
+    Column::figures(3),
+    Column::words(16, 3),
+    Column::words(8, 8),
+];
 
 /// A line of the table.
 fn row(told: &Told) -> Vec<String> {
     let shape = told.shape.iter().map(u64::to_string).collect::<Vec<_>>().join("x");
     let mut row = vec![told.name.to_owned(), told.quant.to_owned(), shape];
     let Some(s) = &told.statistics else {
+        row.resize(COLUMNS.len() - 1, String::new());
         row.push("not decoded here".to_owned());
         return row;
     };

@@ -5,11 +5,9 @@ use std::{
     io::{self, IsTerminal},
 };
 
+pub use crate::columns::Column;
 pub use crate::size::counted;
-use crate::{
-    columns::{self, Column},
-    error::plain,
-};
+use crate::{columns, error::plain};
 
 /// Whether `stream` may carry colour: a terminal, and NO_COLOR is not set.
 pub fn has_colour(stream: &impl IsTerminal) -> bool {
@@ -36,6 +34,9 @@ const CELL: usize = 4096;
 
 /// The narrowest that a column is made to fit a screen.
 const NARROW: usize = 6;
+
+/// Keys and values of metadata.
+pub const KEYS: [Column; 2] = [Column::names(24, 9), Column::words(10, 5)];
 
 /// A stream that may be a terminal, whose size the system tells.
 #[cfg(unix)]
@@ -69,9 +70,16 @@ pub fn table(rows: &[Vec<String>]) -> String {
     table_within(rows, width())
 }
 
-/// As [`table`], but what is too long for a terminal is broken: for rows of which no word may be missing.
+/// As [`table`], of figures and words that matter more or less.
+pub fn table_of(rows: &[Vec<String>], columns: &[Column]) -> String {
+    columns::table(&shown(rows), columns, 0, width())
+}
+
+/// As [`table`], but what is too long for a terminal is broken: for rows of which no word may be missing, each behind
+/// two spaces.
 pub fn whole_table(rows: &[Vec<String>]) -> String {
-    folded(&table_within(rows, None))
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    folded(&columns::table(&shown(rows), &vec![Column::words(NARROW, 0); columns], 2, None))
 }
 
 /// Lines that are too long for a terminal are broken at spaces, and go on where their text began.
@@ -138,6 +146,12 @@ fn beginning(line: &str) -> usize {
 }
 
 fn table_within(rows: &[Vec<String>], screen: Option<usize>) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    columns::table(&shown(rows), &vec![Column::words(NARROW, 0); columns], 0, screen)
+}
+
+/// Cells as they may be shown: on one line, and of a length that some screen has.
+fn shown(rows: &[Vec<String>]) -> Vec<Vec<String>> {
     let shown = |cell: &String| {
         let cell = plain(cell);
         match cell.char_indices().nth(CELL) {
@@ -145,9 +159,7 @@ fn table_within(rows: &[Vec<String>], screen: Option<usize>) -> String {
             None => cell,
         }
     };
-    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(shown).collect()).collect();
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    columns::table(&rows, &vec![Column::words(NARROW, 0); columns], 0, screen)
+    rows.iter().map(|row| row.iter().map(shown).collect()).collect()
 }
 
 #[cfg(test)]

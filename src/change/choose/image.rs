@@ -60,6 +60,7 @@ fn of_image(
         let what = format!("{file}: is not made of image models ({architecture})");
         return Err(Error::refused(what, "Q2_K to Q6_K, Q4_0 to Q8_0 and floats are"));
     }
+    // How many tensors of each role came before: some rules are for the first few.
     let mut seen = vec![0; mixture.roles.len()];
     let mut choose = |t: &Weight| {
         let mut choice = Choice { becomes: t.present, instead_of: None, needs_importance: false };
@@ -77,6 +78,7 @@ fn of_image(
             first.map(|first| &first.becomes).or_else(|| role.becomes.get(file))
         });
         let favoured = favoured.and_then(|name| QuantType::today(name)).map(QuantType::name);
+        // A person's word first, then one type for all, then what the mixture favours, then the type of the file.
         let wanted = match named {
             Some(named) => named,
             None if rules.pure || !is_quantized(base) => base,

@@ -106,10 +106,12 @@ pub fn fit(
         clippy::cast_sign_loss,
         reason = "bits are positive; what is too much for 64 bits is enough for anything"
     )]
+    // A goal in bytes is of the file, one in bits of the tensors.
     let room = match goal {
         Goal::Bytes(bytes) => bytes.saturating_sub(about + ALIGN * steps.len() as u64),
         Goal::Bits(bits) => (bits * weights as f64 / 8.0) as u64,
     };
+    // Of each tensor the types that are worth their bytes, smallest first; of a fixed one that alone.
     let ways: Vec<Vec<Way>> = steps
         .par_iter()
         .zip(fixed)
@@ -135,12 +137,14 @@ pub fn fit(
     let mut at = vec![0; ways.len()];
     let mut left = room - least;
     loop {
+        // What the next better type of tensor i takes away, for each byte that it costs.
         let gain = |i: usize, n: usize| {
             let (a, b) = (ways.get(i)?.get(n)?, ways.get(i)?.get(n + 1)?);
             let cost = b.bytes - a.bytes;
             (cost <= left).then_some((i, cost, (a.damage - b.damage) / cost as f64))
         };
         let steps = at.iter().enumerate().filter_map(|(i, n)| gain(i, *n));
+        // Of equals the first, so that the same call makes the same file.
         let best = steps.reduce(|best, next| if next.2 > best.2 { next } else { best });
         let Some((i, cost, _)) = best else { break };
         left -= cost;
@@ -188,6 +192,7 @@ fn hull(mut ways: Vec<Way>) -> Vec<Way> {
             continue;
         }
         let slope = |a: &Way, b: &Way| (a.damage - b.damage) / (b.bytes - a.bytes) as f64;
+        // Above the line from a to this way b is passed over: its bytes buy less than those of the longer step.
         while let [.., a, b] = hull.as_slice()
             && slope(a, b) <= slope(b, &way)
         {
@@ -216,6 +221,7 @@ impl Sample {
         let mut raw = vec![0; usize::try_from(tensor.row_bytes() * group).unwrap_or(0)];
         let mut columns = Vec::new();
         for (n, out) in (0..wanted).zip(rows.chunks_exact_mut(row_len * tensor.quant.row_group())) {
+            // Evenly spread over all rows, whatever their number.
             let first = (n * groups / wanted) * group;
             model.read_rows(tensor, first, group, &mut raw)?;
             decode_rows(tensor.quant, Isa::best(), &raw, row_len, out);

@@ -234,7 +234,7 @@ fn tensors(out: &mut String, comparison: &Comparison, detail: Detail, screen: Op
 const MOST: usize = 24;
 /// Names and ratios stay longest.
 const COLUMNS: [Column; 7] = [
-    Column::words(16, 9),
+    Column::names(16, 9),
     Column::words(11, 5),
     Column::words(9, 6),
     Column::figures(4),
