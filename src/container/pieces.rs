@@ -38,6 +38,7 @@ impl Set {
         let own = path.file_name().and_then(|n| n.to_str()).and_then(parse)?;
         let found = siblings(path, &own)?;
         let last = found.last().map_or(0, |(number, _)| *number);
+        // `split` counts from aa or 000, others from 1: the first that is there tells.
         let zero = own.letters || found.first().is_some_and(|(number, _)| *number == 0);
         let first = u32::from(!zero);
         let total = own.total.unwrap_or(last + 1 - first);
@@ -100,6 +101,7 @@ pub fn later(path: &Path) -> Option<String> {
 /// # Errors
 /// `error`, where it is no piece; which pieces are missing; what is wrong with the whole.
 pub(super) fn read(path: &Path, error: Error, options: &OpenOptions) -> Result<Model> {
+    // A file that is a model by itself is none of this, whatever its name.
     if !matches!(error, Error::Malformed(_) | Error::Unknown { .. }) {
         return Err(error);
     }
@@ -112,6 +114,7 @@ pub(super) fn read(path: &Path, error: Error, options: &OpenOptions) -> Result<M
     }
     let open = |(_, name): &(u32, String)| Input::open(path.with_file_name(name));
     let pieces = set.found.iter().map(open).collect::<Result<Vec<_>>>()?;
+    // One input over all of them: nothing is copied to read it.
     let whole = Input::joined(path.with_file_name(&set.own.whole), &pieces);
     let mut model = detect(&whole, options)?.sure(&whole)?;
     model.notes.push(Note::new(
@@ -154,6 +157,7 @@ fn parse(name: &str) -> Option<Named> {
     }
     let (whole, ending) = name.rsplit_once('.')?;
     let cut = ENDINGS.iter().any(|known| whole.to_ascii_lowercase().ends_with(known));
+    // Short endings are many things: only behind the name of a model, and of the length that `split` gives them.
     let long = ending.len() == 3 || ending.len() == 2 && ending.starts_with(['a', 'b']);
     let (number, letters) =
         count(ending).filter(|(_, letters)| cut && long && (*letters == (ending.len() == 2)))?;

@@ -121,9 +121,11 @@ impl<'w> Session<'w> {
         let config = &self.weights.config;
         let head = self.weights.head()?;
         for (n, batch) in tokens.chunks(BATCH).enumerate() {
+            // A batch at a time: matrices are read once for all of its tokens.
             let stream = awake(|| self.layers(batch)); // [T][width]
             let first = match want {
                 Want::All => 0,
+                // The head is the largest matrix of a small model: only the last token of all needs it.
                 Want::Last if n * BATCH + batch.len() < tokens.len() => continue,
                 Want::Last => batch.len() - 1,
             };
@@ -138,6 +140,7 @@ impl<'w> Session<'w> {
                     capped(&mut logits, config.logit_cap);
                     logits
                 });
+                // A mapped file that was written to meanwhile gives numbers of neither version: none are handed out.
                 self.weights.check_unchanged()?;
                 self.check_finite(&logits)?;
                 take(n * BATCH + first + m * many, &logits);
@@ -155,6 +158,7 @@ impl<'w> Session<'w> {
     pub fn vectors(&mut self, tokens: &[u32]) -> Result<Vec<f32>> {
         self.check(tokens)?;
         let all = match self.weights.config.whole_text {
+            // Every token sees those behind it: no part of the text can be read before the rest.
             true => awake(|| self.layers(tokens)),
             false => tokens.chunks(BATCH).flat_map(|batch| awake(|| self.layers(batch))).collect(),
         };
@@ -178,6 +182,7 @@ impl<'w> Session<'w> {
     fn check(&self, tokens: &[u32]) -> Result<()> {
         let config = &self.weights.config;
         let learned = self.weights.positions.as_ref();
+        // Learned positions end; computed ones do not.
         let known = learned.map_or(usize::MAX, |all| all.rows.saturating_sub(self.cache.len()));
         if tokens.len() > known {
             let what = format!("the model has learned {} positions", self.cache.len() + known);
@@ -202,6 +207,12 @@ impl<'w> Session<'w> {
     /// Tokens through all layers: `[T][width]` out.
     fn layers(&mut self, tokens: &[u32]) -> Vec<f32> {
         let Weights { config, layers, .. } = self.weights;
+        // x = embedding; then for each layer, with what a family leaves out left out:
+        //
+        //     x = norm_after(x + scale * post(mixing(norm(x))))
+        //     x = norm_after(x + scale * post(after(norm(x))))
+        //
+        // Where both parts are parallel they see the same x.
         let Config { norm, epsilon, parallel, norm_after, residual_scale, .. } = *config;
         let (cache, tap) = (&mut self.cache, &mut self.tap);
         let mut stream = embed(self.weights, tokens, cache.len()); // [T][width]

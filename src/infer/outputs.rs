@@ -140,6 +140,7 @@ impl Sums {
             |(a, b): &(&[f32], &[f32])| a.iter().zip(*b).all(|(x, y)| x.to_bits() == y.to_bits());
         self.positions = pairs.len();
         self.identical = pairs.filter(alike).count();
+        // Of the sum instead of the mean: a cosine does not see the difference.
         let sum = |all: &[f32]| {
             let mut sum = vec![0.0; width];
             for vector in all.chunks_exact(width) {
@@ -156,6 +157,8 @@ impl Sums {
         self.positions += 1;
         self.identical += usize::from(a.iter().zip(b).all(|(x, y)| x.to_bits() == y.to_bits()));
         self.same_top += usize::from(top(a) == top(b));
+        // p = softmax(a), q = softmax(b):  KL(p | q) = sum p (ln p - ln q), in nats
+        // ln p[i] = a[i] - ln sum e^a
         let (la, lb) = (log_sum(a), log_sum(b));
         let kl = a.iter().zip(b).map(|(x, y)| {
             let p = f64::from(*x) - la;
@@ -164,6 +167,7 @@ impl Sums {
         // Rounding can bring a divergence of nothing a little below nothing.
         self.kl.push(kl.sum::<f64>().max(0.0));
         if let Some(next) = next.and_then(|t| usize::try_from(t).ok()) {
+            // -ln p(next): what the token costs each model, for its perplexity.
             let cost = |l: &[f32], sum: f64| l.get(next).map(|v| sum - f64::from(*v));
             self.first.extend(cost(a, la));
             self.second.extend(cost(b, lb));
@@ -174,6 +178,7 @@ impl Sums {
         let positions = self.positions;
         let mut sorted = self.kl.clone();
         sorted.sort_by(f64::total_cmp);
+        // The value below which this share of all is.
         let rank = |share: f64| {
             let at = (share * positions.saturating_sub(1) as f64).round() as usize;
             sorted.get(at).copied().unwrap_or(0.0)
@@ -224,6 +229,7 @@ fn top(logits: &[f32]) -> usize {
 }
 
 fn log_sum(logits: &[f32]) -> f64 {
+    // The largest is taken out before the exponentials, and put back behind the logarithm.
     let max = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
     max + logits.iter().map(|v| (f64::from(*v) - max).exp()).sum::<f64>().ln()
 }

@@ -94,6 +94,12 @@ impl Measured {
         }
     }
 
+    /// Reads the old kind:
+    ///
+    /// ```text
+    /// i32 entries; for each: i32 length, name, i32 calls, i32 columns, f32 sums[columns]
+    /// i32 chunks, i32 length, text                                   where the program was new enough
+    /// ```
     /// Reads the old kind.
     fn from_dat(input: &Input, limits: &Limits) -> Result<Measured> {
         let source = Source::new(input, OLD);
@@ -125,6 +131,7 @@ impl Measured {
             let len = 4 * count(&mut at, &field, limits.array)?;
             let bytes = source.bytes_at(at, len, len, &field)?;
             let sums: Vec<f32> = floats(&bytes).collect();
+            // One such sum would make every weight of its column count for nothing, or alone.
             if let Some(bad) = sums.iter().position(|sum| !sum.is_finite()) {
                 let place = at + 4 * bad as u64;
                 let field = format!("{field}[{bad}]");
@@ -164,6 +171,7 @@ impl Measured {
         let by_name: HashMap<&str, &Tensor> =
             model.tensors.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
         for sums in &model.tensors {
+            // NAME.in_sum2 [experts][columns] and NAME.counts [experts][1].
             let Some(name) = sums.name.strip_suffix(".in_sum2") else { continue };
             let counts = by_name.get(format!("{name}.counts").as_str());
             let counts = counts.ok_or_else(|| wrong(format!("{name} has sums and no counts")))?;
@@ -192,6 +200,7 @@ impl Measured {
         let entry = self.entries.entry(name.to_owned()).or_default();
         entry.counts.resize(experts, 0);
         entry.sums.resize(experts * cols, 0.0);
+        // Of experts only the one that the token was sent to.
         let own = entry.sums.chunks_exact_mut(cols).zip(&mut entry.counts).nth(expert);
         let Some((sums, count)) = own else { return };
         *count += xs.chunks_exact(cols).map(|_| 1).sum::<i64>();
@@ -218,6 +227,7 @@ impl Measured {
                 self.entries.insert(name, seen);
                 continue;
             };
+            // An old file has one count for all experts, a new one a count for each.
             own.spread(seen.counts.len());
             seen.spread(own.counts.len());
             if own.sums.len() != seen.sums.len() || own.counts.len() != seen.counts.len() {
@@ -242,6 +252,7 @@ impl Measured {
     fn count_vectors(&mut self, chunk_size: u32) {
         if self.chunk_size.is_none() {
             for seen in self.entries.values_mut() {
+                // A call was a chunk, and its sums were means over the tokens of one.
                 seen.sums.iter_mut().for_each(|sum| *sum *= chunk_size as f32);
                 seen.counts.iter_mut().for_each(|count| *count *= i64::from(chunk_size));
             }
@@ -320,6 +331,7 @@ impl Measured {
             out.extend(word(name.len())?);
             out.extend(name.as_bytes());
             let most = seen.counts.iter().copied().max().unwrap_or(0);
+            // Rounded up: a part of a chunk was a call too.
             let calls = most.div_euclid(chunk) + i64::from(most % chunk > 0);
             out.extend(i32::try_from(calls).map_err(beyond)?.to_le_bytes());
             out.extend(word(seen.sums.len())?);
