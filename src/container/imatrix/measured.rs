@@ -252,7 +252,7 @@ impl Measured {
     fn count_vectors(&mut self, chunk_size: u32) {
         if self.chunk_size.is_none() {
             for seen in self.entries.values_mut() {
-                // A call was a chunk, and its sums were means over the tokens of one.
+                // A call was a chunk, and what is stored the mean of a token's squares times the calls.
                 seen.sums.iter_mut().for_each(|sum| *sum *= chunk_size as f32);
                 seen.counts.iter_mut().for_each(|count| *count *= i64::from(chunk_size));
             }
