@@ -59,10 +59,10 @@ pub fn formats() -> &'static [String] {
     &ALL
 }
 
-/// The types of a whole file, as `--type` takes them.
+/// The types of a whole file, as `--type` takes them; in the case in which people type them, for shells compare it.
 pub fn types() -> &'static [String] {
     static ALL: LazyLock<Vec<String>> = LazyLock::new(|| {
-        let named = FileType::all().map(|kind| kind.name.to_owned());
+        let named = FileType::all().map(|kind| kind.name.to_lowercase());
         ["auto".to_owned()].into_iter().chain(named).collect()
     });
     &ALL
