@@ -21,9 +21,29 @@ pub struct Args {
 }
 
 /// Prints the script.
-pub fn run(args: &Args, mut command: clap::Command) -> Result<ExitCode> {
-    let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut command, "regguf", &mut script);
-    print_raw(&String::from_utf8_lossy(&script))?;
+pub fn run(args: &Args, command: clap::Command) -> Result<ExitCode> {
+    print_raw(&script(args.shell, command))?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn script(shell: Shell, mut command: clap::Command) -> String {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut command, "regguf", &mut script);
+    String::from_utf8_lossy(&script).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn shells_complete_formats_types_and_tasks() {
+        for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+            let script = script(shell, crate::cli::Cli::command());
+            for word in ["ggjt-v1-llama", "gguf-v3", "safetensors", "q4_k_m", "iq2_xxs", "merge"] {
+                assert!(script.contains(word), "{shell}: {word}");
+            }
+        }
+    }
 }

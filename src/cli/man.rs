@@ -98,3 +98,21 @@ fn page(command: &clap::Command) -> Result<Vec<u8>> {
     page.extend_from_slice(ENDS.as_bytes());
     Ok(page)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn every_page_says_what_an_exit_status_means() {
+        let mut command = crate::cli::Cli::command();
+        command.build();
+        for command in std::iter::once(&command).chain(command.get_subcommands()) {
+            let page = String::from_utf8(page(command).unwrap()).unwrap();
+            for heading in ["NAME", "SYNOPSIS", "EXIT STATUS", "FILES", "ENVIRONMENT"] {
+                assert!(page.contains(heading), "{}: {heading}", command.get_name());
+            }
+        }
+    }
+}
