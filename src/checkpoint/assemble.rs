@@ -10,10 +10,7 @@ use crate::{
     bytes::Input,
     error::{Error, Result},
     format::catalog,
-    model::{
-        FeedForward, Hyper, Join, Metadata, Model, Naming, Order, Piece, Role, Scaling, Tensor,
-        Value,
-    },
+    model::{Hyper, Join, Metadata, Model, Naming, Order, Piece, Role, Scaling, Tensor, Value},
     quant::QuantType,
     remedy::{Notes, Setting},
 };
@@ -175,7 +172,7 @@ impl Draft {
     fn check(&mut self, parts: &[Part], hyper: &Hyper, naming: Naming) -> Result<()> {
         let layers = hyper.sizes.get("n_layer").unwrap_or(0);
         let counted = |symbol: &str| hyper.sizes.get(symbol).unwrap_or(0);
-        for role in Role::counted(hyper.family, counted, FeedForward::of(&hyper.sizes)) {
+        for role in Role::counted(hyper.family, counted, hyper.sizes.feed_forward()) {
             let wanted = role.shape(&hyper.sizes).unwrap_or_default();
             let whole = || cut::whole_of(hyper.family, &role).filter(|_| naming == Naming::Hf);
             let name = || whole().or_else(|| role.name(naming)).unwrap_or_default();

@@ -10,7 +10,7 @@ use std::{
     hash::{BuildHasher, RandomState},
 };
 
-use super::{Array, FeedForward, Kind, Model, Role, Sizes, Tensor, Texts, Value, role::expert_of};
+use super::{Array, Kind, Model, Role, Sizes, Tensor, Texts, Value, role::expert_of};
 use crate::format::catalog;
 
 /// Layers whose tensors are looked for; no model has as many, and metadata may claim any number.
@@ -195,8 +195,7 @@ pub fn tensors(model: &Model) -> Vec<Breach> {
         out.push(Breach::damage("shape", &tensor.name, what));
     }
     let layers = |symbol: &str| sizes.get(symbol).unwrap_or(0).min(MOST_LAYERS);
-    let wanted =
-        Role::counted(family, layers, FeedForward::of(&sizes)).filter(|r| !r.is_optional());
+    let wanted = Role::counted(family, layers, sizes.feed_forward()).filter(|r| !r.is_optional());
     let missing: Vec<Role> =
         wanted.filter(|r| !present.contains(&(r.id, r.layer, r.bias))).collect();
     let partial = unknown > model.tensors.len() / 2;

@@ -2,7 +2,7 @@
 //!
 //! The table is in `formats/family/*.toml`; here is only the pattern of names.
 
-use super::{Model, Sizes, Tensor};
+use super::{Model, Tensor};
 use crate::format::family::{Bias, Family, Names, Split};
 
 /// What the layers of a model feed forward through.
@@ -12,16 +12,6 @@ pub enum FeedForward {
     Dense,
     /// Several, of which each token is sent to a few.
     Experts,
-}
-
-impl FeedForward {
-    /// That of a model of these sizes.
-    pub fn of(sizes: &Sizes) -> FeedForward {
-        match sizes.get("n_expert") {
-            None | Some(0) => FeedForward::Dense,
-            Some(_) => FeedForward::Experts,
-        }
-    }
 }
 
 /// Whose names tensors bear.
@@ -219,7 +209,7 @@ fn fit(pattern: &str, name: &str) -> Option<Option<u64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::catalog;
+    use crate::{format::catalog, model::Sizes};
     use FeedForward::{Dense, Experts};
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Model, Naming, Role, Value};
+use super::{FeedForward, Model, Naming, Role, Value};
 use crate::format::{
     catalog,
     family::{Family, Kind, Names, Origin, Size, Term},
@@ -38,6 +38,14 @@ impl Sizes {
     pub fn of(model: &Model) -> Sizes {
         catalog::family(&model.family)
             .map_or_else(Sizes::default, |family| Sizes::within(family, model))
+    }
+
+    /// What the layers of a model of these sizes feed forward through.
+    pub fn feed_forward(&self) -> FeedForward {
+        match self.get("n_expert") {
+            None | Some(0) => FeedForward::Dense,
+            Some(_) => FeedForward::Experts,
+        }
     }
 
     /// The sizes of `model`, which is of `family`.
