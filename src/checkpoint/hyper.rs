@@ -93,7 +93,7 @@ pub fn of_config(
     let facts = OfConfig { family, config, rope, shape };
     check(&path, &facts)?;
     let sizes = Sizes::from(family, &facts);
-    carried(&path, family, config, sizes.get("window").is_some())?;
+    carried(&path, family, config, &sizes)?;
     if let (Some(width), Some(heads)) = (sizes.get("n_embd"), sizes.get("n_head"))
         && !sizes.is_stated("head")
         && !family.arithmetic.as_ref().is_some_and(|a| a.attention.latent)
@@ -141,33 +141,59 @@ fn check(path: &Path, facts: &OfConfig) -> Result<()> {
 }
 
 /// Whether settings that no key of GGUF holds are what every model of the family has.
-fn carried(path: &Path, family: &Family, config: &Json, windows: bool) -> Result<()> {
+fn carried(path: &Path, family: &Family, config: &Json, sizes: &Sizes) -> Result<()> {
     let title = &family.family.title;
     for (name, wanted) in &family.family.fixed {
         let Some(found) = inside(config, name) else { continue };
         let wanted = serde_json::to_value(wanted).unwrap_or_default();
-        let same = found == &wanted || found.as_f64().is_some_and(|v| wanted.as_f64() == Some(v));
+        let same = found == &wanted
+            || found.as_f64().is_some_and(|v| wanted.as_f64() == Some(v))
+            // Python takes any number but 0 for true.
+            || wanted == true && found.as_f64().is_some_and(|v| v != 0.0);
         if !same {
-            let what =
-                format!("{}: {name} is {found}; a GGUF of {title} cannot say so", path.display());
-            return Err(Error::unsupported(what, format!("only {wanted} is carried")));
+            return Err(untold(path, title, name, found, &format!("only {wanted} is carried")));
         }
     }
-    let pattern = family.arithmetic.as_ref().map(|arithmetic| arithmetic.windows);
-    let pattern = pattern.filter(|pattern| windows && *pattern != Windows::None);
-    let layers = inside(config, "layer_types").and_then(Json::as_array);
-    let (Some(pattern), Some(layers)) = (pattern, layers) else { return Ok(()) };
-    let near = |kind: &Json| kind.as_str() == Some("sliding_attention");
-    match layers.iter().enumerate().find(|(n, kind)| pattern.covers(*n) != near(kind)) {
-        Some((n, kind)) => {
-            let what = format!(
-                "{}: layer_types[{n}] is {kind}; readers of GGUF take {title}'s own order",
-                path.display()
-            );
-            Err(Error::unsupported(what, "no file can be written that says so"))
+    let Some(choices) = &family.arithmetic else { return Ok(()) };
+    let even = choices.attention.even_unless_experts.zip(sizes.get("n_expert"));
+    let even = even.map(|(without, experts)| Json::Bool(experts != without));
+    if let (Some(wanted), Some(found)) = (even, inside(config, "use_qk_norm"))
+        && *found != wanted
+    {
+        let next = format!("of as many experts only {wanted} is carried");
+        return Err(untold(path, title, "use_qk_norm", found, &next));
+    }
+    let windows = Some(choices.windows).filter(|pattern| {
+        let always = matches!(pattern, Windows::Chunks { .. });
+        always || *pattern != Windows::None && sizes.get("window").is_some()
+    });
+    let near = |kind: &Json| {
+        kind.as_str().is_some_and(|kind| ["sliding_attention", "chunked_attention"].contains(&kind))
+    };
+    let turns = |flag: &Json| flag.as_u64() != Some(0) && flag.as_bool() != Some(false);
+    let layers = |name: &str| inside(config, name).and_then(Json::as_array).into_iter().flatten();
+    let kinds = windows.into_iter().flat_map(|windows| {
+        let odd = move |(n, kind): &(usize, &Json)| windows.covers(*n) != near(kind);
+        layers("layer_types").enumerate().find(odd).map(|(n, kind)| (format!("layer_types[{n}]"), kind))
+    });
+    let turned = (choices.unturned > 0).then(|| {
+        let odd = |(n, flag): &(usize, &Json)| (n + 1).is_multiple_of(choices.unturned) == turns(flag);
+        layers("no_rope_layers").enumerate().find(odd)
+    });
+    let turned = turned.flatten().map(|(n, flag)| (format!("no_rope_layers[{n}]"), flag));
+    match kinds.chain(turned).next() {
+        Some((name, found)) => {
+            let next = format!("readers of GGUF take {title}'s own order of layers");
+            Err(untold(path, title, &name, found, &next))
         }
         None => Ok(()),
     }
+}
+
+/// The refusal of a setting that a GGUF has no place for.
+fn untold(path: &Path, title: &str, name: &str, found: &Json, next: &str) -> Error {
+    let what = format!("{}: {name} is {found}; a GGUF of {title} cannot say so", path.display());
+    Error::unsupported(what, next.to_owned())
 }
 
 /// The factors of positions within texts of training and beyond.

@@ -33,6 +33,9 @@ pub struct Arithmetic {
     /// Of N layers the last does not turn queries and keys; 0 where all do.
     #[serde(default)]
     pub unturned: usize,
+    /// What queries of layers that do not turn are multiplied with far from the beginning.
+    #[serde(default)]
+    pub growth: Option<Growth>,
     /// Which layers look back over a window only.
     #[serde(default)]
     pub windows: Windows,
@@ -40,6 +43,24 @@ pub struct Arithmetic {
     /// whole pairs where not.
     #[serde(default)]
     pub yarn_between: bool,
+}
+
+/// By how much queries grow, a step after each so many tokens: `1 + by * ln(1 + floor((position + 1) / every))`.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Growth {
+    /// Tokens of a step.
+    pub every: usize,
+    /// What the logarithm is multiplied with.
+    pub by: f32,
+}
+
+impl Growth {
+    /// What the query at `position` is multiplied with.
+    pub fn at(self, position: usize) -> f32 {
+        let steps = (position + 1) / self.every.max(1);
+        1.0 + self.by * libm::log1p(steps as f64) as f32
+    }
 }
 
 /// Which layers look back over the last tokens only, as many as the key `attention.sliding_window` says, a
@@ -54,6 +75,13 @@ pub enum Windows {
     /// All but the last of N. Where the key `rope.freq_base_swa` is, they turn by that base, and by
     /// no stretched angles.
     AllButLastOf(usize),
+    /// The same layers see what is in one chunk of so many tokens with a token, whatever keys say.
+    Chunks {
+        /// N.
+        but_last_of: usize,
+        /// Tokens of a chunk.
+        tokens: usize,
+    },
 }
 
 impl Windows {
@@ -61,7 +89,9 @@ impl Windows {
     pub fn covers(self, n: usize) -> bool {
         match self {
             Windows::None => false,
-            Windows::AllButLastOf(layers) => !(n + 1).is_multiple_of(layers),
+            Windows::AllButLastOf(layers) | Windows::Chunks { but_last_of: layers, .. } => {
+                !(n + 1).is_multiple_of(layers)
+            }
         }
     }
 }
@@ -144,6 +174,10 @@ pub struct Attention {
     /// the length of a head.
     #[serde(default)]
     pub scale_of_width: Option<usize>,
+    /// Whether queries and keys are brought to one size by themselves after they turned, in models of another number of
+    /// experts than this.
+    #[serde(default)]
+    pub even_unless_experts: Option<u64>,
     /// Whether keys and values of all heads are made of one short vector of each token, which is what is kept.
     #[serde(default)]
     pub latent: bool,
@@ -231,6 +265,8 @@ pub enum Shares {
     OfChosen,
     /// The softmax over the scores of all experts.
     OfAll,
+    /// Of each `1 / (1 + e^-score)`, with which not the results are multiplied but what the expert sees.
+    Before,
 }
 
 /// With a gate or without.

@@ -433,8 +433,8 @@ pub fn parse(stem: &str, text: &str) -> Result<Family, String> {
     let orders = family.order.old.iter().chain(&family.order.hf);
     let assumed = family.assumed.iter().flat_map(|a| a.when.keys().chain([&a.symbol]));
     let layers = family.roles.values().flat_map(|names| {
-        let Names { layers, after, sized_by, unless, .. } = names;
-        [layers, after, sized_by, unless].into_iter().flatten()
+        let Names { layers, after, last_of, but_last_of, sized_by, unless, .. } = names;
+        [layers, after, last_of, but_last_of, sized_by, unless].into_iter().flatten()
     });
     let parts = family.cuts.iter().flat_map(|cut| &cut.into);
     if let Some(part) = parts.clone().find(|part| !family.roles.contains_key(&part.role)) {

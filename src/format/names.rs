@@ -62,6 +62,10 @@ pub struct Names {
     pub layers: Option<String>,
     /// The symbol that counts the first layers, which have none.
     pub after: Option<String>,
+    /// The symbol that says of how many layers only the last has one.
+    pub last_of: Option<String>,
+    /// The symbol that says of how many layers all but the last have one.
+    pub but_last_of: Option<String>,
     /// The symbol without which no model has it; every model of which the symbol is known must.
     pub sized_by: Option<String>,
     /// The symbol with which no model has it.

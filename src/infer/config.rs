@@ -5,8 +5,8 @@ use crate::{
     error::{Error, Result},
     format::{
         arithmetic::{
-            self, Activation, Arithmetic, Embedding, Logits, MlpKind, Norm, Pairs, Qkv, Residual,
-            Shares, Windows,
+            self, Activation, Arithmetic, Embedding, Growth, Logits, MlpKind, Norm, Pairs, Qkv,
+            Residual, Shares, Windows,
         },
         family::Family,
     },
@@ -50,6 +50,10 @@ pub struct Config {
     pub logit_cap: f32,
     /// Of N layers the last does not turn queries and keys; 0 where all do.
     pub unturned: usize,
+    /// What queries of those layers are multiplied with far from the beginning.
+    pub growth: Option<Growth>,
+    /// Whether queries and keys are brought to one size after they turned.
+    pub even: bool,
     /// Which layers look back over `window` tokens only.
     pub windows: Windows,
     /// Tokens in a window, the looking one counted; at least one.
@@ -208,7 +212,10 @@ impl Config {
             return Err(Error::unsupported(what, Call::Verify.to("check the file")));
         }
         let vocab = rows("token_embedding").and_then(|rows| rows.try_into().ok()).unwrap_or(0);
-        let window = numbers.u64("attention.sliding_window").filter(|window| *window > 0);
+        let window = match choices.windows {
+            Windows::Chunks { tokens, .. } => Some(tokens as u64),
+            _ => numbers.u64("attention.sliding_window").filter(|window| *window > 0),
+        };
         if let (Windows::None, Some(window)) = (choices.windows, window) {
             notes.push(format!(
                 "attention reaches over the whole context; the model was made for the last {window} \
@@ -255,6 +262,11 @@ impl Config {
             attention_cap: numbers.factor("attn_logit_softcapping").unwrap_or(f32::INFINITY),
             logit_cap: numbers.factor("final_logit_softcapping").unwrap_or(f32::INFINITY),
             unturned: choices.unturned,
+            growth: choices.growth,
+            even: choices
+                .attention
+                .even_unless_experts
+                .is_some_and(|experts| numbers.u64("expert_count") != Some(experts)),
             windows: if window.is_some() { choices.windows } else { Windows::None },
             window: window.and_then(|window| window.try_into().ok()).unwrap_or(usize::MAX),
             parallel: match &choices.residual {

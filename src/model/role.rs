@@ -92,8 +92,14 @@ impl Role {
                 false => 1,
             };
             let layer = move |n| names.is_layered().then_some(n);
+            let [last_of, but_last_of] = [&names.last_of, &names.but_last_of]
+                .map(|symbol| symbol.as_ref().map(|symbol| layers(symbol)));
+            let has = move |n: &u64| {
+                let is_last = |of: u64| (n + 1).is_multiple_of(of);
+                last_of.is_none_or(is_last) && !but_last_of.is_some_and(is_last)
+            };
             let biases = [false, true].into_iter().take(1 + usize::from(names.bias != Bias::None));
-            (first..count).flat_map(move |n| {
+            (first..count).filter(has).flat_map(move |n| {
                 biases.clone().map(move |bias| Role { id, names, layer: layer(n), bias })
             })
         })

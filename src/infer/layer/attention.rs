@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::{Linear, Tapped, heads::mix, norm::Norm, position::rotate};
+use super::{Linear, Tapped, heads::mix, norm::Norm, position::rotate, scaled};
 use crate::infer::{
     cache::Cache,
     config::{Config, Position},
@@ -67,6 +67,15 @@ impl Attention {
             };
             turn(&mut queries, heads * head);
             turn(&mut keys, kv_heads * head);
+            if config.even {
+                let even = Norm { weight: vec![1.0; head], bias: Vec::new() };
+                queries = even.of(config.norm, config.epsilon, &queries);
+                keys = even.of(config.norm, config.epsilon, &keys);
+            }
+        } else if let Some(growth) = config.growth {
+            for (t, query) in (cache.len()..).zip(queries.chunks_exact_mut(heads * head)) {
+                scaled(query, growth.at(t));
+            }
         }
         // Turned keys are kept: a position never changes.
         cache.extend(n, &keys, &values);

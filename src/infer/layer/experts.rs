@@ -1,5 +1,7 @@
 //! What follows attention: one feed-forward part, or experts, of which each token is sent to the best few.
 
+use std::slice;
+
 use super::{Linear, Tapped, add, mlp::FeedForward, scaled};
 use crate::{
     format::arithmetic::Shares,
@@ -42,7 +44,10 @@ impl Mlp {
         };
         // A number for each expert and token.
         let mut scores = router.of(x, tap); // [T][experts]
+        let before = config.shares == Shares::Before;
         match config.routing.sigmoid || !self.shift.is_empty() {
+            // Chosen by the scores themselves: of large ones the shares are one.
+            _ if before => {}
             true => sigmoid(&mut scores),
             false => scores.chunks_exact_mut(count).for_each(softmax),
         }
@@ -57,10 +62,16 @@ impl Mlp {
             if sent.is_empty() {
                 continue;
             }
-            let gathered: Vec<f32> =
+            let mut gathered: Vec<f32> =
                 sent.iter().flat_map(|(t, _)| &x[t * width..(t + 1) * width]).copied().collect();
+            if before {
+                for ((_, share), x) in sent.iter().zip(gathered.chunks_exact_mut(width)) {
+                    scaled(x, *share);
+                }
+            }
             let said = expert.of(activation, &gathered, tap); // [sent][width]
             for ((t, share), said) in sent.iter().zip(said.chunks_exact(width)) {
+                let share = if before { 1.0 } else { *share };
                 for (out, said) in out[t * width..].iter_mut().zip(said) {
                     *out += share * said;
                 }
@@ -109,8 +120,11 @@ impl Mlp {
         for (i, share) in &mut order {
             *share = all.get(*i).copied().unwrap_or(0.0);
         }
-        // Shares of the chosen alone add up to one.
-        if *shares == Shares::OfChosen || routing.norm {
+        if *shares == Shares::Before {
+            for (_, share) in &mut order {
+                sigmoid(slice::from_mut(share));
+            }
+        } else if *shares == Shares::OfChosen || routing.norm {
             let sum: f32 = order.iter().map(|(_, share)| share).sum();
             order.iter_mut().for_each(|(_, share)| *share /= sum);
         }

@@ -18,6 +18,7 @@ use rayon::prelude::*;
 
 use super::capped;
 use crate::{
+    format::arithmetic::Windows,
     infer::{
         cache::{BLOCK, Cache},
         config::{Config, Position},
@@ -96,7 +97,11 @@ impl View<'_> {
         let Config { whole_text, window, windows, .. } = self.config;
         let end = self.cache.len() + if *whole_text { self.all } else { t + 1 };
         // A layer with a window sees the last positions only, the token's own among them.
-        let first = if windows.covers(self.n) { end.saturating_sub(*window) } else { 0 };
+        let first = match windows {
+            windows if !windows.covers(self.n) => 0,
+            Windows::Chunks { .. } => end.saturating_sub(1) / window * window,
+            _ => end.saturating_sub(*window),
+        };
         first..end
     }
 
