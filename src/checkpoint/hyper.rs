@@ -11,7 +11,7 @@ use super::{assemble::Draft, json};
 use crate::{
     error::{Error, Result},
     format::arithmetic::Windows,
-    format::family::{Family, Kind, Names, Size},
+    format::family::{Family, Kind, LongFactors, Names, Size},
     model::{Hyper, Naming, Role, Scaling, Sizes, Value, sizes::Facts},
 };
 
@@ -174,10 +174,14 @@ fn carried(path: &Path, family: &Family, config: &Json, sizes: &Sizes) -> Result
     let layers = |name: &str| inside(config, name).and_then(Json::as_array).into_iter().flatten();
     let kinds = windows.into_iter().flat_map(|windows| {
         let odd = move |(n, kind): &(usize, &Json)| windows.covers(*n) != near(kind);
-        layers("layer_types").enumerate().find(odd).map(|(n, kind)| (format!("layer_types[{n}]"), kind))
+        layers("layer_types")
+            .enumerate()
+            .find(odd)
+            .map(|(n, kind)| (format!("layer_types[{n}]"), kind))
     });
     let turned = (choices.unturned > 0).then(|| {
-        let odd = |(n, flag): &(usize, &Json)| (n + 1).is_multiple_of(choices.unturned) == turns(flag);
+        let odd =
+            |(n, flag): &(usize, &Json)| (n + 1).is_multiple_of(choices.unturned) == turns(flag);
         layers("no_rope_layers").enumerate().find(odd)
     });
     let turned = turned.flatten().map(|(n, flag)| (format!("no_rope_layers[{n}]"), flag));
@@ -197,7 +201,13 @@ fn untold(path: &Path, title: &str, name: &str, found: &Json, next: &str) -> Err
 }
 
 /// The factors of positions within texts of training and beyond.
-fn long_factors(path: &Path, config: &Json, rope: &Json, original: Option<f64>) -> Result<Scaling> {
+fn long_factors(
+    path: &Path,
+    config: &Json,
+    rope: &Json,
+    original: Option<f64>,
+    said: LongFactors,
+) -> Result<Scaling> {
     let list = |name: &str| -> Result<Vec<f32>> {
         let found = rope.get(name).and_then(Json::as_array);
         let numbers = found.map(|all| all.iter().filter_map(json::float).collect::<Vec<f32>>());
@@ -230,7 +240,7 @@ fn long_factors(path: &Path, config: &Json, rope: &Json, original: Option<f64>) 
     }
     #[expect(clippy::cast_possible_truncation, reason = "rounded, as the converter does")]
     let attention = attention as f32;
-    Ok(Scaling::Long { long, short, attention })
+    Ok(Scaling::Long { long, short, attention, said })
 }
 
 /// How `rope`, which is in `config`, says that rotary frequencies are stretched.
@@ -285,16 +295,16 @@ fn scaling(draft: &mut Draft, family: &Family, config: &Json, rope: &Json) -> Re
             high: float("high_freq_factor").unwrap_or(4.0),
             original: original.unwrap_or(8192.0),
         },
-        (Some("longrope" | "su"), _) if family.family.long_factors => {
-            long_factors(&draft.folder.join("config.json"), config, rope, original)?
-        }
-        // Its factors are a part of the model, for which this version has no place.
         (Some(long @ ("longrope" | "su")), _) => {
             let path = draft.folder.join("config.json");
-            let what = format!("{}: rope_scaling of type {long:?}: not yet", path.display());
-            let next =
-                "use llama.cpp's convert_hf_to_gguf.py, or the model with the shorter context";
-            return Err(Error::unsupported(what, next));
+            // Its factors are a part of the model, for which some families have no place.
+            let Some(said) = family.family.long_factors else {
+                let what = format!("{}: rope_scaling of type {long:?}: not yet", path.display());
+                let next =
+                    "use llama.cpp's convert_hf_to_gguf.py, or the model with the shorter context";
+                return Err(Error::unsupported(what, next));
+            };
+            long_factors(&path, config, rope, original, said)?
         }
         (Some(other), _) => {
             draft.notes.push(format!(

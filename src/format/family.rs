@@ -161,9 +161,9 @@ pub struct Identity {
     /// More of them, of some of the classes in `hf`.
     #[serde(default)]
     pub class_defaults: BTreeMap<String, BTreeMap<String, toml::Value>>,
-    /// Whether llama.cpp has a place for the long and short factors of its rotary positions.
-    #[serde(default)]
-    pub long_factors: bool,
+    /// What llama.cpp's converter says of long and short factors of rotary positions; none where it has no place for
+    /// them.
+    pub long_factors: Option<LongFactors>,
     /// Whether checkpoints have further layers behind the last, which guess more tokens and are left out.
     #[serde(default)]
     pub beyond: bool,
@@ -174,6 +174,16 @@ pub struct Identity {
     /// What else that converter makes of its SentencePiece vocabularies.
     #[serde(default)]
     pub pieces: Pieces,
+}
+
+/// What llama.cpp's converter says of long and short factors of rotary positions, beside the factors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LongFactors {
+    /// What queries and keys are multiplied with.
+    Attention,
+    /// That there are such factors.
+    Type,
 }
 
 /// What llama.cpp's converter makes of the SentencePiece vocabularies of some families.

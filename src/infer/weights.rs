@@ -186,8 +186,11 @@ impl Weights {
         // Phi-3: two sets of such numbers, of which the length of the context chooses.
         if let (Some(short), Some(long)) = (model.tensor(&short), model.tensor(&long)) {
             let (short, long) = (finder.numbers(short)?, finder.numbers(long)?);
-            let trained = Numbers::of(family, &model.metadata);
-            let trained = trained.size("rope.scaling.original_context_length", 1 << 32)?;
+            let numbers = Numbers::of(family, &model.metadata);
+            let trained = match numbers.u64("rope.scaling.original_context_length") {
+                Some(_) => numbers.size("rope.scaling.original_context_length", 1 << 32)?,
+                None => finder.config.context,
+            };
             finder.config.position = finder.config.position.reaching(&short, &long, trained)?;
         }
         let mapped = model.files.iter().zip(&finder.maps).filter(|(_, map)| map.is_some());

@@ -16,7 +16,7 @@ use crate::{
     format::{
         catalog,
         container::{Container, Skeleton, Word},
-        family::{self, Family, Kind},
+        family::{self, Family, Kind, LongFactors},
     },
     remedy::{Means, Note, Notes, Setting},
 };
@@ -99,6 +99,8 @@ pub enum Scaling {
         short: Vec<f32>,
         /// What queries and keys are multiplied with in either case.
         attention: f32,
+        /// What keys say of it.
+        said: LongFactors,
     },
     /// LLaMA 3.1's rule, stored as a tensor of divisors.
     Llama3 {
@@ -464,7 +466,14 @@ impl Scaling {
         };
         match self {
             Scaling::None | Scaling::Llama3 { .. } => {}
-            Scaling::Long { attention, .. } => set("attn_factor", (*attention).into()),
+            Scaling::Long { attention, said, .. } => {
+                if *said == LongFactors::Type {
+                    set("type", "longrope".into());
+                }
+                if *said == LongFactors::Attention || *attention != 1.0 {
+                    set("attn_factor", (*attention).into());
+                }
+            }
             Scaling::Linear(factor) => {
                 set("type", "linear".into());
                 set("factor", (*factor).into());
@@ -488,7 +497,7 @@ impl Scaling {
         let whole = |v: f64| format!("{v}").parse::<u64>().map_or_else(|_| v.into(), Json::from);
         match self {
             Scaling::None => Json::Null,
-            Scaling::Long { long, short, attention } => json!({
+            Scaling::Long { long, short, attention, .. } => json!({
                 "type": "longrope", "long_factor": long, "short_factor": short,
                 "attention_factor": attention
             }),

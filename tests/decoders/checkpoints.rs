@@ -132,6 +132,8 @@ const STAMPED: &str = "every file says its type, which some of the converter's c
 const BASE: &str = "readers would take 10000, which the converter leaves them to";
 const ROWS: &str = "the rows of the matrix; the converter takes four times the width";
 const TRAINED: &str = "config.json says none; the converter takes the width of the model";
+const REACH: &str = "readers would take the whole context for that of training and one for the factor, which the \
+                     converter leaves them to";
 const NO_TOKEN: &str = "the vocabulary of the test has no such token";
 const SAME_CUT: &str =
     "names of one pre-tokenizer; the converter knows registered vocabularies only";
@@ -143,6 +145,9 @@ fn is_allowed(name: &str, key: &str) -> Option<&'static str> {
         "gemma.rope.freq_base" | "gemma2.rope.freq_base" | "phi2.rope.freq_base" => Some(BASE),
         "phi2.feed_forward_length" => Some(ROWS),
         "bloom.context_length" => Some(TRAINED),
+        "minicpm.rope.scaling.attn_factor" | "minicpm.rope.scaling.original_context_length" => {
+            Some(REACH)
+        }
         "tokenizer.ggml.eot_token_id" => Some(NO_TOKEN),
         "tokenizer.ggml.pre" => Some(SAME_CUT),
         _ => None,
@@ -266,8 +271,17 @@ pub fn tensors_of(bytes: &[u8]) -> std::collections::BTreeMap<String, (Json, Vec
 }
 
 /// Families that do not go back.
-const ONE_WAY: [&str; 8] =
-    ["phi3-long", "deepseek2", "gpt-oss", "gemma2", "gemma3", "glm4", "cohere2", "llama4"];
+const ONE_WAY: [&str; 9] = [
+    "phi3-long",
+    "minicpm-long",
+    "deepseek2",
+    "gpt-oss",
+    "gemma2",
+    "gemma3",
+    "glm4",
+    "cohere2",
+    "llama4",
+];
 
 /// There and back: the names, shapes and numbers of transformers' file, a config.json that says the same, and from
 /// it the same GGUF again.
