@@ -121,7 +121,10 @@ impl Settings {
     /// Plans a conversion as `regguf convert` does.
     fn convert(&self, found: &Found) -> Result<(Model, Vec<Plan>)> {
         let model = match found.kind {
-            Kind::Checkpoint => self.checkpoint(&found.path)?,
+            Kind::Checkpoint => {
+                let blocks = convert::keeps_blocks(&self.types, self.to.as_deref());
+                self.checkpoint(&found.path, blocks)?
+            }
             _ => self.model(Task::Convert, found)?,
         };
         self.converted(model, found)
@@ -142,14 +145,16 @@ impl Settings {
     pub fn base(&self) -> Result<Model> {
         let path = self.stated.base.as_deref().unwrap_or(Path::new(""));
         match checkpoint::is_checkpoint(path)? {
-            true => self.checkpoint(path),
+            true => self.checkpoint(path, false),
             false => adapter::base(path, &self.limits),
         }
     }
 
-    fn checkpoint(&self, path: &Path) -> Result<Model> {
+    /// A checkpoint, whose `blocks` of NVFP4 stay such or become floats.
+    fn checkpoint(&self, path: &Path, blocks: bool) -> Result<Model> {
         let limits = self.limits;
-        let options = checkpoint::Options { limits, ..checkpoint::Options::of(&self.stated) };
+        let options =
+            checkpoint::Options { limits, blocks, ..checkpoint::Options::of(&self.stated) };
         let model = checkpoint::open(path, &options)?;
         if model.vocab.is_empty() && self.stated.vocab.is_none() {
             let what = format!("{}: no tokenizer.model or tokenizer.json", path.display());

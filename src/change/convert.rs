@@ -102,6 +102,14 @@ pub fn encoding(plan: &Plan) -> &'static str {
     known.map_or("", |known| known.rule_name())
 }
 
+/// Whether blocks that a checkpoint holds stay such where these types are asked for, in the format `to`.
+pub fn keeps_blocks(types: &[String], to: Option<&str>) -> bool {
+    let floats = |word: &String| {
+        ["auto", "f32", "f16", "bf16"].iter().any(|known| word.eq_ignore_ascii_case(known))
+    };
+    to.is_none_or(|to| to.starts_with("gguf")) && types.iter().all(floats)
+}
+
 /// The type that every matrix gets alike, with its encoder; none for mixtures.
 fn uniform(file_type: FileType, base: &Plan) -> Option<(QuantType, EncodeRows)> {
     let floats = ["f32", "f16", "bf16"];

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::Value as Json;
 
-use super::{Options, card, cut, tokenizer::vocabulary};
+use super::{Options, beside, card, cut, tokenizer::vocabulary};
 use crate::{
     bytes::Input,
     error::{Error, Result},
@@ -30,6 +30,8 @@ pub struct Draft {
     pub notes: Notes,
     /// The model's settings, where they are beside its tensors.
     pub params: Option<Json>,
+    /// Numbers beside matrices: the name of the matrix in the checkpoint, what the number is, the number.
+    pub beside: Vec<(String, &'static str, f32)>,
 }
 
 /// A tensor with its role.
@@ -134,6 +136,7 @@ impl Draft {
             tensors.extend(f32.and_then(whole));
         }
         tensors.extend(parts.iter().map(Part::tensor));
+        tensors.extend(beside::tensors(&mut self, hyper.family));
         let elements = tensors.iter().map(Tensor::elements).sum();
         // Biases of experts count as shared, so does the converter.
         let of_experts = |t: &&Tensor| t.name.contains("_exps.") && t.shape.len() > 2;
@@ -226,8 +229,8 @@ fn experts_of(hyper: &Hyper) -> Option<u64> {
     hyper.sizes.get("n_expert").filter(|n| *n > 0)
 }
 
-/// `general.file_type` of models whose experts are blocks of MXFP4.
-const MXFP4_MOE: u32 = 38;
+/// `general.file_type` of models with blocks of these types.
+const OF_BLOCKS: [(&str, u32); 2] = [("mxfp4", 38), ("nvfp4", 39)];
 
 /// `general.file_type` of weights as they are stored: by the type of most matrices' elements.
 fn file_type(tensors: &[Tensor]) -> u32 {
@@ -235,8 +238,8 @@ fn file_type(tensors: &[Tensor]) -> u32 {
         let of_type = tensors.iter().filter(|t| t.quant.name() == name && t.shape.len() > 1);
         of_type.map(Tensor::elements).sum()
     };
-    if elements("mxfp4") > 0 {
-        return MXFP4_MOE;
+    if let Some((_, number)) = OF_BLOCKS.iter().find(|(name, _)| elements(name) > 0) {
+        return *number;
     }
     let types = [("f32", 0), ("f16", 1), ("bf16", 32)];
     types.into_iter().max_by_key(|(name, _)| elements(name)).map_or(0, |(_, number)| number)

@@ -28,6 +28,8 @@ const fn dtype(
 
 /// Blocks of GGUF's MXFP4, which packed parts of checkpoints become bit for bit.
 pub static MXFP4: Dtype = dtype("mxfp4", 4, "", "", "");
+/// The same of its NVFP4.
+pub static NVFP4: Dtype = dtype("nvfp4", 4, "", "", "");
 
 /// Every type. Source: torch/storage.py: _dtype_to_storage_type_map; safetensors/src/tensor.rs: Dtype.
 pub static ALL: [Dtype; 22] = [
@@ -86,7 +88,7 @@ impl Dtype {
 
     /// Whether it is blocks of GGUF's.
     pub fn is_blocks(&self) -> bool {
-        self.name == MXFP4.name
+        [MXFP4.name, NVFP4.name].contains(&self.name)
     }
 
     /// Whether it is one of the floats that models are made of.

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use super::{
     Options, Stored,
     assemble::{Draft, Part},
+    beside::expert_of,
     cut,
     family::{architecture, family, family_of, is_constant},
     hyper, json, larger, safetensors,
@@ -221,11 +222,4 @@ fn part_of(family: &'static Family, name: &str) -> Option<(String, u64)> {
     let role = Role::of(family, Naming::Hf, name).filter(|role| !role.names.parts.is_empty())?;
     let part = (0..).zip(role.all_names(Naming::Hf)).find(|(_, known)| known == name)?.0;
     Some((role.name(Naming::Hf)?, part))
-}
-
-/// `….experts.3.w1.weight` -> (`….experts.w1.weight`, 3).
-fn expert_of(name: &str) -> Option<(String, u64)> {
-    let (before, rest) = name.split_once(".experts.")?;
-    let (expert, matrix) = rest.split_once('.')?;
-    Some((format!("{before}.experts.{matrix}"), expert.parse().ok()?))
 }

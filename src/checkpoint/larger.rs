@@ -28,13 +28,8 @@ pub fn take_out(draft: &mut Draft, family: &Family, config: &mut Json, all: &mut
                 count - all.len()
             ));
         }
-        for stored in all {
-            if let Some(name) = stored.name.strip_prefix("model.language_model.") {
-                stored.name = format!("model.{name}");
-            } else if let Some(name) = stored.name.strip_prefix("language_model.") {
-                stored.name = name.to_owned();
-            }
-        }
+        let beside = draft.beside.iter_mut().map(|(name, ..)| name);
+        all.iter_mut().map(|stored| &mut stored.name).chain(beside).for_each(alone);
     }
     let mut taken = Vec::new();
     let own = class.and_then(|class| about.class_defaults.get(&class));
@@ -52,6 +47,15 @@ pub fn take_out(draft: &mut Draft, family: &Family, config: &mut Json, all: &mut
         draft
             .notes
             .push(format!("config.json leaves to transformers, and is taken from there: {taken}"));
+    }
+}
+
+/// Makes of the name of a tensor of the part that which it has alone.
+pub fn alone(name: &mut String) {
+    if let Some(rest) = name.strip_prefix("model.language_model.") {
+        *name = format!("model.{rest}");
+    } else if let Some(rest) = name.strip_prefix("language_model.") {
+        *name = rest.to_owned();
     }
 }
 

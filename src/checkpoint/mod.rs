@@ -13,6 +13,7 @@
 
 pub mod adapter;
 pub(crate) mod assemble;
+mod beside;
 pub(crate) mod card;
 pub mod cut;
 pub(crate) mod dtype;
@@ -87,7 +88,7 @@ pub fn open(path: &Path, options: &Options) -> Result<Model> {
         return Err(Error::unsupported(what, Call::Upgrade.to("make an adapter of GGUF of it")));
     }
     if let Some(scheme) = quantized::scheme(&draft.folder, &shards.iter().flatten())? {
-        quantized::decode(&mut draft, &mut shards, &scheme)?;
+        quantized::decode(&mut draft, &mut shards, &scheme, options.blocks)?;
     }
     let names = || shards.iter().flatten().map(|t| t.name.as_str());
     let is_meta = names().any(|n| role(n).is_some_and(|r| r.layer.is_some()));

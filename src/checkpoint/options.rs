@@ -13,6 +13,8 @@ pub struct Options {
     pub eps: Option<f32>,
     /// The context length in tokens, where no file states one.
     pub context: Option<u32>,
+    /// Whether matrices of NVFP4 become GGUF's blocks of that, each with its factor beside it, and not floats.
+    pub blocks: bool,
     /// What the files may ask for.
     pub limits: Limits,
 }

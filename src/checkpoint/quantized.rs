@@ -20,6 +20,7 @@ use serde_json::Value as Json;
 use super::{
     Stored,
     assemble::Draft,
+    beside,
     family::{architecture, family_of},
     json, packed,
 };
@@ -93,11 +94,17 @@ fn stated(folder: &Path) -> Result<Option<Json>> {
 const METHODS: [&str; 8] =
     ["fp8", "fbgemm_fp8", "compressed-tensors", "gptq", "awq", "bitsandbytes", "modelopt", "mxfp4"];
 
-/// Decodes what `scheme` quantized, where it is one that is read and the architecture too.
+/// Decodes what `scheme` quantized, where it is one that is read and the architecture too; with `blocks` NVFP4 becomes
+/// GGUF's blocks of it.
 ///
 /// # Errors
 /// The refusal of the scheme; where parts are missing or do not fit.
-pub fn decode(draft: &mut Draft, shards: &mut [Vec<Stored>], scheme: &Scheme) -> Result<()> {
+pub fn decode(
+    draft: &mut Draft,
+    shards: &mut [Vec<Stored>],
+    scheme: &Scheme,
+    blocks: bool,
+) -> Result<()> {
     let refused = scheme.refused(&draft.name());
     let config = json::read(&draft.folder.join("config.json"))?.unwrap_or_default();
     let stated = stated(&draft.folder)?;
@@ -112,22 +119,22 @@ pub fn decode(draft: &mut Draft, shards: &mut [Vec<Stored>], scheme: &Scheme) ->
         && sparse.is_none_or(|format| format == "dense");
     // A matrix that transformers has the other way round may have been turned, or not, when it was packed.
     let upright = |family: &Family| !family.roles.values().any(|role| role.transposed);
-    let read = architecture(&config).and_then(family_of).is_some_and(upright);
-    if !(known && plain && read) {
-        return Err(refused);
-    }
-    let matrices = packed::decode(draft, shards, stated.as_ref())?;
+    let family = architecture(&config).and_then(family_of).filter(|family| upright(family));
+    let Some(family) = family.filter(|_| known && plain) else { return Err(refused) };
+    let stays = |name: &str| blocks && beside::fits(family, name);
+    let matrices = packed::decode(draft, shards, stated.as_ref(), &stays)?;
     if matrices == 0 || of_tensors(&shards.iter().flatten()).is_some() {
         return Err(refused);
     }
-    let blocks = shards.iter().flatten().filter(|t| t.dtype.is_blocks()).count() as u64;
-    if matrices > blocks {
-        let decoded = matrices - blocks;
+    let all = shards.iter().flatten();
+    let in_blocks: Vec<&Stored> = all.filter(|t| t.dtype.is_blocks()).collect();
+    if let Some(decoded) = matrices.checked_sub(in_blocks.len() as u64).filter(|n| *n > 0) {
         draft.notes.push(format!("{decoded} matrices quantized by {scheme} are decoded to f32"));
     }
-    if blocks > 0 {
+    if let Some(first) = in_blocks.first() {
+        let (count, kind) = (in_blocks.len(), first.dtype.name.to_uppercase());
         draft.notes.push(format!(
-            "{blocks} tensors of {scheme} become blocks of GGUF's MXFP4, bit for bit"
+            "{count} tensors of {scheme} become blocks of GGUF's {kind}, bit for bit"
         ));
     }
     if scheme.name.starts_with("GPTQ") && said("checkpoint_format").is_none() {

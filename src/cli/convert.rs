@@ -78,6 +78,8 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let model = if raw {
         let drop = args.drop.clone();
         let mut options = checkpoint::Options { drop, ..checkpoint::Options::of(&stated) };
+        let added = args.lora.is_any() || args.delta.delta.is_some();
+        options.blocks = !added && convert::keeps_blocks(&types, args.write.to.as_deref());
         if args.delta.has_tokens()? {
             // Its own tokens are not asked for.
             options.misfit = checkpoint::Misfit::Leave;

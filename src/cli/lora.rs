@@ -22,6 +22,11 @@ pub struct LoraArgs {
 }
 
 impl LoraArgs {
+    /// Whether there are any.
+    pub fn is_any(&self) -> bool {
+        !self.adapters.is_empty()
+    }
+
     /// Adds them to `model`, of which a person says what is `stated`.
     pub fn add_to(&self, model: &mut Model, stated: &Stated) -> Result<()> {
         for word in &self.adapters {

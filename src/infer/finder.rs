@@ -106,8 +106,27 @@ impl Finder<'_> {
         }
     }
 
-    /// `tensor` as a matrix: in the mapped files where its rows are in order there, else copied.
+    /// What the numbers of a tensor are multiplied with, where a tensor beside it says that: `count` numbers, or none.
+    pub fn scales(&self, tensor: &Tensor, count: usize) -> Result<Vec<f32>> {
+        let stem = tensor.name.strip_suffix("weight");
+        match stem.and_then(|stem| self.model.tensor(&format!("{stem}scale"))) {
+            Some(scale) => self.vector(scale, count),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// `tensor` as a matrix: in the mapped files where its rows are in order there, else copied; times its number,
+    /// where it has one that is not for experts.
     pub fn load(&mut self, tensor: &Tensor, rows: usize, cols: usize) -> Result<Matrix> {
+        let matrix = self.stored(tensor, rows, cols)?;
+        let scale = match tensor.shape.len() {
+            2 => self.scales(tensor, 1)?.first().copied(),
+            _ => None,
+        };
+        Ok(matrix.times(scale.unwrap_or(1.0)))
+    }
+
+    fn stored(&mut self, tensor: &Tensor, rows: usize, cols: usize) -> Result<Matrix> {
         if tensor.rows() != rows as u64 || tensor.row_len() != cols as u64 || rows == 0 || cols == 0
         {
             let (name, shape) = (&tensor.name, &tensor.shape);

@@ -23,6 +23,8 @@ pub struct Matrix {
     quant: QuantType,
     row_bytes: usize,
     precision: Precision,
+    /// What every stored number is multiplied with.
+    scale: f32,
     /// The parts one below the other: more than one in a multi-part model.
     parts: Vec<Part>,
     /// What adapters add to it.
@@ -133,7 +135,13 @@ impl Matrix {
             assert_eq!(part.bytes.get().len(), part.rows.len() * row_bytes, "whole rows");
         }
         let precision = Precision::default();
-        Matrix { rows, cols, quant, row_bytes, precision, parts, added: Vec::new() }
+        Matrix { rows, cols, quant, row_bytes, precision, scale: 1.0, parts, added: Vec::new() }
+    }
+
+    /// The same with every stored number multiplied with this one.
+    #[must_use]
+    pub fn times(self, scale: f32) -> Matrix {
+        Matrix { scale: self.scale * scale, ..self }
     }
 
     /// The same, multiplied with numbers of that kind.
@@ -171,7 +179,7 @@ impl Matrix {
         };
         let added = self.added.iter().map(band).collect();
         let band = Matrix::new(self.quant, self.cols, self.row_bytes, parts);
-        Matrix { added, ..band.with(self.precision) }
+        Matrix { added, ..band.with(self.precision).times(self.scale) }
     }
 
     /// Decodes row `row` into `out`.
@@ -182,12 +190,20 @@ impl Matrix {
         let mut rows = vec![0.0; group * self.cols];
         self.decode(first..first + group, &mut rows);
         out.copy_from_slice(&rows[(row - first) * self.cols..(row - first + 1) * self.cols]);
+        self.scale(out);
         for Product { a, b, scale } in &self.added {
             // (W + scale * B A) row by row: row of B times A.
             let (mut shares, mut wide) = (vec![0.0; b.cols], vec![0.0; a.rows * a.cols]);
             b.row(row, &mut shares);
             a.decode(0..a.rows, &mut wide);
             add_product(Isa::best(), out, &shares, &Packed::of(&wide, self.cols), *scale);
+        }
+    }
+
+    /// What stored numbers made, as the matrix means them.
+    fn scale(&self, made: &mut [f32]) {
+        if self.scale != 1.0 {
+            made.iter_mut().for_each(|made| *made *= self.scale);
         }
     }
 
@@ -214,6 +230,7 @@ impl Matrix {
             Precision::Exact => self.multiply_stored(xs, count, out),
             Precision::Rounded => self.multiply_rounded(xs, count, out),
         }
+        self.scale(out);
         for Product { a, b, scale } in &self.added {
             // scale * B (A x): the short side first, a few numbers in place of a row.
             let (mut narrow, mut wide) = (vec![0.0; count * a.rows], vec![0.0; out.len()]);

@@ -22,7 +22,7 @@ use crate::{
     format::{arithmetic::MlpKind, catalog, family::Family},
     model::{
         Model, Tensor,
-        role::{Naming, Role, expert_of},
+        role::{Naming, Role, expert_of, scaled_by},
     },
 };
 
@@ -134,7 +134,8 @@ impl Weights {
         // What has a part in a model's arithmetic that is not known here must not be left out in silence.
         let known = |t: &&Tensor| {
             let ignored = |end: &String| t.name.ends_with(end.as_str());
-            Role::find(family, &t.name).is_some()
+            let scaled = scaled_by(&t.name);
+            Role::find(family, scaled.as_ref().unwrap_or(&t.name)).is_some()
                 || expert_of(&t.name).is_some()
                 || family.family.ignored.iter().any(ignored)
         };
@@ -482,6 +483,7 @@ impl Finder<'_> {
                 let rows = usize::try_from(tensor.rows()).unwrap_or(0);
                 let all = self.load(&tensor, rows, cols)?;
                 let each = rows / count.max(1);
+                let scales = self.scales(&tensor, count)?;
                 let biases = match self.tensor(&format!("{kind}_experts_bias"), Some(n as u64)) {
                     Some(tensor) => self.vector(&tensor, rows)?,
                     None if self.family.roles.contains_key(&format!("{kind}_experts_bias")) => {
@@ -492,7 +494,8 @@ impl Finder<'_> {
                 out.extend((0..count).map(|e| {
                     let rows = e * each..(e + 1) * each;
                     let bias = biases.get(rows.clone()).unwrap_or_default().to_vec();
-                    Linear { bias, ..linear(e, all.band(rows)) }
+                    let scale = scales.get(e).copied().unwrap_or(1.0);
+                    Linear { bias, ..linear(e, all.band(rows).times(scale)) }
                 }));
             } else {
                 for e in 0..count {

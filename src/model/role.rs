@@ -170,6 +170,12 @@ pub fn expert_of(name: &str) -> Option<(String, u64)> {
     Some((format!("{stem}_exps.weight"), expert.parse().ok()?))
 }
 
+/// The matrix that a tensor of GGUF scales: `blk.3.attn_q.scale`, or `.input_scale` -> `blk.3.attn_q.weight`.
+pub fn scaled_by(name: &str) -> Option<String> {
+    let stem = [".input_scale", ".scale"].into_iter().find_map(|end| name.strip_suffix(end))?;
+    Some(format!("{stem}.weight"))
+}
+
 /// The name of one expert of such a stack; none where it is no stack.
 pub fn expert_in(stack: &str, expert: u64) -> Option<String> {
     let name = format!("{}.{expert}.weight", stack.strip_suffix("_exps.weight")?);

@@ -52,6 +52,15 @@ fn file(tensors: &Tensors) -> Vec<u8> {
 
 /// The published folder with other tensors, and a config.json that is changed.
 pub fn opened_with(tensors: &Tensors, change: impl Fn(&mut Json)) -> Result<Model> {
+    opened_as(&Options::default(), tensors, change)
+}
+
+/// The same, read in a certain way.
+pub fn opened_as(
+    options: &Options,
+    tensors: &Tensors,
+    change: impl Fn(&mut Json),
+) -> Result<Model> {
     let folder = tempfile::tempdir().unwrap();
     for entry in fs::read_dir(original()).unwrap() {
         let path = entry.unwrap().path();
@@ -63,7 +72,7 @@ pub fn opened_with(tensors: &Tensors, change: impl Fn(&mut Json)) -> Result<Mode
     fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
     fs::remove_file(folder.path().join("model.safetensors")).unwrap();
     fs::write(folder.path().join("model.safetensors"), file(tensors)).unwrap();
-    checkpoint::open(folder.path(), &Options::default())
+    checkpoint::open(folder.path(), options)
 }
 
 /// The published folder with other tensors and settings of quantization.

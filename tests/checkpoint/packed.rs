@@ -4,13 +4,18 @@
 use std::{fs, path::Path};
 
 use regguf::{
+    Existing,
+    change::{self, convert},
+    checkpoint::Options,
+    container,
     error::{Error, Result},
+    infer::{Session, Want, Weights},
     model::Model,
 };
 use serde_json::{Value as Json, json};
 use sha2::{Digest, Sha256};
 
-use super::fp8::{Tensors, opened_with, rows, tensors};
+use super::fp8::{Tensors, opened_as, opened_with, rows, tensors};
 
 /// Words from a generator that the name seeds: the upper halves of splitmix64.
 fn words(name: &str, count: u64) -> Vec<u32> {
@@ -132,6 +137,67 @@ fn packed_matrices_are_the_numbers_of_the_original_libraries() {
         assert!(model.notes.iter().any(|note| note.contains("1 matrices")), "{:?}", model.notes);
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// What is written as float32 and run says this after each of some tokens.
+fn said(model: Model) -> Vec<Vec<f32>> {
+    let folder = tempfile::tempdir().unwrap();
+    let options = convert::Options {
+        types: vec!["f32".to_owned()],
+        output: Some(folder.path().join("a.gguf")),
+        ..convert::Options::default()
+    };
+    let (model, plans) = convert::plan(model, &options).unwrap();
+    change::carry(&model, &plans, Existing::Keep, &()).unwrap();
+    let model = container::open(&plans[0].output, &Default::default()).unwrap();
+    assert!(regguf::model::loader::tensors(&model).is_empty());
+    let weights = Weights::new(&model).unwrap();
+    let mut all = Vec::new();
+    let tokens = [1, 5, 9, 300, 7, 11, 2, 5];
+    let take = |_: usize, logits: &[f32]| all.push(logits.to_vec());
+    Session::new(&weights, tokens.len()).read(&tokens, Want::All, take).unwrap();
+    all
+}
+
+#[test]
+fn nvfp4_becomes_the_blocks_of_the_converter_and_says_what_its_floats_say() {
+    let mut seen = 0;
+    for case in known().into_iter().filter(|case| case["blocks"].is_string()) {
+        let tensors = packed(&case);
+        let settings = |config: &mut Json| config["quantization_config"] = case["settings"].clone();
+        let options = Options { blocks: true, ..Options::default() };
+        let model = opened_as(&options, &tensors, settings).unwrap();
+        let (_, name) = place(&case["shape"]);
+        assert_eq!(model.tensor(name).unwrap().quant.name(), "nvfp4");
+        for step in [1, 7, 1024] {
+            let sum = Sha256::digest(rows(&model, name, step));
+            let sum: String = sum.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(case["blocks"], sum, "{name}, {step} rows at a time");
+        }
+        let stem = name.strip_suffix("weight").unwrap();
+        let scales: Vec<f32> = serde_json::from_value(case["scales"].clone()).unwrap();
+        for (kind, scale) in ["scale", "input_scale"].iter().zip(&scales) {
+            assert_eq!(rows(&model, &format!("{stem}{kind}"), 1), scale.to_le_bytes());
+        }
+        assert_eq!(model.tensors.len(), 21 + scales.len());
+        assert_eq!(model.metadata.u64("general.file_type"), Some(39));
+        let of_floats = said(opened_with(&tensors, settings).unwrap());
+        let largest = of_floats.iter().flatten().fold(0f32, |most, v| most.max(v.abs()));
+        for (a, b) in said(model).iter().flatten().zip(of_floats.iter().flatten()) {
+            assert!((a - b).abs() < 1e-5 * largest, "{a} {b}, largest {largest}");
+        }
+        // A scale that is no number is one of the download's faults.
+        let mut broken = tensors.clone();
+        let (_, _, bytes) = broken.get_mut(&format!("{DOWN}.weight_scale")).unwrap();
+        bytes[5] = 0x7f;
+        let model = opened_as(&options, &broken, settings).unwrap();
+        let tensor = model.tensor(name).unwrap();
+        let mut bytes = vec![0; tensor.bytes() as usize];
+        let error = model.read_rows(tensor, 0, tensor.rows(), &mut bytes).unwrap_err().to_string();
+        assert!(error.contains("weight_scale: a scale of NaN"), "{error}");
+        seen += 1;
+    }
+    assert_eq!(seen, 2);
 }
 
 /// The case of this name.

@@ -59,19 +59,28 @@ const WAYS: [Make; 9] = [
     fp8::matrix,
 ];
 
-/// Puts in place of every packed matrix one of f32 that is decoded when it is read, and takes its parts away. How
-/// many there were.
+/// Puts in place of every packed matrix one of f32 that is decoded when it is read, and takes its parts away; of
+/// NVFP4 GGUF's blocks where `stays` holds of its name. How many there were.
 ///
 /// # Errors
 /// Where parts are missing, do not fit each other or what is stated.
-pub fn decode(draft: &mut Draft, shards: &mut [Vec<Stored>], stated: Option<&Json>) -> Result<u64> {
+pub fn decode(
+    draft: &mut Draft,
+    shards: &mut [Vec<Stored>],
+    stated: Option<&Json>,
+    stays: &dyn Fn(&str) -> bool,
+) -> Result<u64> {
     let mut made: Vec<Vec<(usize, Matrix)>> = Vec::new();
     let mut in_blocks: Vec<Vec<(usize, Blocks)>> = Vec::new();
     let parts = Parts::new(draft, shards, stated);
     for shard in &*shards {
         let (mut of_shard, mut blocks) = (Vec::new(), Vec::new());
         for (place, stored) in shard.iter().enumerate() {
-            if let Some(found) = mxfp4::blocks(&parts, stored)? {
+            let found = match mxfp4::blocks(&parts, stored)? {
+                None => fp4::blocks(&parts, stored, stays)?,
+                found => found,
+            };
+            if let Some(found) = found {
                 blocks.push((place, found));
                 continue;
             }
@@ -108,8 +117,9 @@ pub fn decode(draft: &mut Draft, shards: &mut [Vec<Stored>], stated: Option<&Jso
         }
     }
     for (shard, made) in shards.iter_mut().zip(in_blocks) {
-        for (place, Blocks { name, dtype, shape, stride, parts, len, fill }) in made {
+        for (place, Blocks { name, dtype, shape, stride, parts, beside, len, fill }) in made {
             let Some(stored) = shard.get_mut(place) else { continue };
+            draft.beside.extend(beside.into_iter().map(|(kind, v)| (name.clone(), kind, v)));
             let input = Input::made(&name, len, fill);
             spent.extend(parts.into_iter().filter(|part| *part != name));
             let (file, at, big_endian) = (draft.files.len(), 0, false);

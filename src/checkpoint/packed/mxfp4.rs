@@ -74,15 +74,17 @@ pub fn blocks(parts: &Parts, stored: &Stored) -> Result<Option<Blocks>> {
         shape: vec![experts, columns, rows],
         stride: vec![per_expert, 1, columns],
         parts: vec![stored.name.clone(), beside],
+        beside: Vec::new(),
         len,
         fill: Box::new(fill),
     }))
 }
 
 /// Codes of neighbours in a byte become codes of halves.
-fn apart(codes: &[u8; CODES], halves: &mut [u8]) {
+pub fn apart(codes: &[u8], halves: &mut [u8]) {
     let code = |i: usize| codes.get(i / 2).map_or(0, |byte| byte >> (4 * (i % 2)) & 15);
+    let half = halves.len();
     for (j, byte) in halves.iter_mut().enumerate() {
-        *byte = code(j) | code(j + CODES) << 4;
+        *byte = code(j) | code(j + half) << 4;
     }
 }

@@ -50,6 +50,8 @@ pub struct Blocks {
     pub stride: Vec<u64>,
     /// The parts that it is made of, by name.
     pub parts: Vec<String>,
+    /// The numbers that it has beside it in GGUF, by what they are called there.
+    pub beside: Vec<(&'static str, f32)>,
     /// Bytes of its blocks.
     pub len: u64,
     /// What computes whole blocks, from the byte on.

@@ -1,0 +1,53 @@
+//! Numbers beside matrices: what GGUF multiplies the blocks of a matrix with, and what rounds what meets it.
+//!
+//! `NAME.weight` of blocks has one number in `NAME.scale`, or one for each expert; `NAME.input_scale` is there for
+//! programs that round activations. Source: llama.cpp, conversion/base.py: _generate_nvfp4_tensors.
+
+use std::collections::BTreeMap;
+
+use super::{assemble::Draft, cut, larger};
+use crate::{
+    bytes::Input,
+    format::family::{Family, Numbers},
+    model::{Naming, Role, Tensor},
+    quant::QuantType,
+};
+
+/// Whether a matrix of this name, as it is in a checkpoint, becomes one of GGUF's as it stands.
+pub fn fits(family: &'static Family, name: &str) -> bool {
+    let mut name = name.to_owned();
+    larger::alone(&mut name);
+    let name = expert_of(&name).map_or(name, |(stack, _)| stack);
+    let stands = |role: Role| {
+        let names = role.names;
+        names.numbers == Numbers::Same && names.parts.is_empty() && role.id != "token_embedding"
+    };
+    cut::of(family, &name).is_none() && Role::of(family, Naming::Hf, &name).is_some_and(stands)
+}
+
+/// The tensors of the numbers of `draft`; those that are all one say nothing.
+pub fn tensors(draft: &mut Draft, family: &'static Family) -> Vec<Tensor> {
+    let mut all: BTreeMap<String, BTreeMap<u64, f32>> = BTreeMap::new();
+    for (name, kind, number) in std::mem::take(&mut draft.beside) {
+        let (stack, expert) = expert_of(&name).unwrap_or((name, 0));
+        let Some(role) = Role::of(family, Naming::Hf, &stack) else { continue };
+        let title = role.title();
+        let stem = title.strip_suffix("weight").unwrap_or(&title);
+        all.entry(format!("{stem}{kind}")).or_default().insert(expert, number);
+    }
+    all.retain(|_, numbers| numbers.values().any(|number| *number != 1.0));
+    let tensor = |(name, numbers): (String, BTreeMap<u64, f32>)| {
+        let bytes = numbers.values().flat_map(|number| number.to_le_bytes()).collect();
+        draft.files.push(Input::memory(&name, bytes));
+        let (shape, file) = (vec![numbers.len() as u64], draft.files.len() - 1);
+        Tensor::whole(name, shape, QuantType::today("f32")?, file, 0)
+    };
+    all.into_iter().filter_map(tensor).collect()
+}
+
+/// `….experts.3.w1.weight` -> (`….experts.w1.weight`, 3).
+pub fn expert_of(name: &str) -> Option<(String, u64)> {
+    let (before, rest) = name.split_once(".experts.")?;
+    let (expert, matrix) = rest.split_once('.')?;
+    Some((format!("{before}.experts.{matrix}"), expert.parse().ok()?))
+}
