@@ -13,7 +13,7 @@ use std::{
 use rayon::prelude::*;
 use serde_json::{Map, Value as Json, json};
 
-use super::{Progress, Target, recode::check_rows, upgrade};
+use super::{Progress, Target, recode::check_rows, upgrade, weave::Weave};
 use crate::{
     bytes::replace::Existing,
     bytes::{
@@ -25,7 +25,7 @@ use crate::{
         tokenizer::{self, given},
     },
     error::{Error, Result},
-    format::family::{Bias, Cut, Numbers},
+    format::family::{Bias, Cut, LongFactors, Numbers},
     model::{Hyper, Model, Naming, Order, Role, Scaling, Stated, Vocab, loader::Content, rows},
     quant::{
         QuantType, decode_rows,
@@ -48,6 +48,7 @@ pub struct Export {
     pub keep_nan: bool,
     model: Model,
     weights: Vec<Weight>,
+    weaves: Vec<Weave>,
     header: Vec<u8>,
     tensors: usize,
     total: u64,
@@ -126,12 +127,11 @@ pub fn plan(model: Model, folder: PathBuf, dtype: &str, stated: &Stated) -> Resu
     let mut joined: BTreeMap<String, (&Cut, Vec<Joint>)> = BTreeMap::new();
     for step in &plan.steps {
         let Some(tensor) = model.tensors.get_mut(step.source) else { continue };
-        // config.json says it, in `rope_scaling`.
-        if step.name == "rope_freqs.weight" {
+        // Factors of rotary positions go into config.json.
+        if step.name.starts_with("rope_f") {
             continue;
         }
-        let plain = |role: &Role| cut::of_role(family, role).is_none_or(|(cut, _)| cut.is_plain());
-        let role = of(&step.name).filter(|role| role.names.experts != Some(true) && plain(role));
+        let role = of(&step.name);
         let named = role.and_then(|role| Some((role, role.written(Naming::Hf, has)?)));
         let Some((role, name)) = named else {
             let what = format!("{}: transformers' {class} has no place for it", step.name);
@@ -225,8 +225,14 @@ pub fn plan(model: Model, folder: PathBuf, dtype: &str, stated: &Stated) -> Resu
             }
         }
     }
-    for (name, (cut, parts)) in joined {
-        let entry = join(cut, &hyper, parts, &mut at, &mut weights).ok_or_else(|| {
+    let mut weaves = Vec::new();
+    for (name, (cut, mut parts)) in joined {
+        parts.sort_by_key(|(part, ..)| *part);
+        let made = match cut.is_plain() {
+            true => join(cut, &hyper, parts, &mut at, &mut weights),
+            false => weave(cut, &hyper, &model, &parts, &mut at, &mut weaves),
+        };
+        let entry = made.ok_or_else(|| {
             let what = format!("{name}: the tensors that it is made of do not fit each other");
             Error::unsupported(what, Call::Verify.to("check the file"))
         })?;
@@ -247,10 +253,11 @@ pub fn plan(model: Model, folder: PathBuf, dtype: &str, stated: &Stated) -> Resu
         let found = roles.iter().any(|role| role.id == id && role.bias == bias);
         config.insert(flag.clone(), found.into());
     }
-    for (role, said) in &family.family.with_role {
-        for (name, value) in said.iter().filter(|_| has(role)) {
-            config.insert(name.clone(), json!(value));
-        }
+    let said = family.family.with_role.iter().filter(|(role, _)| has(role));
+    let known = family.family.with_symbol.iter();
+    let known = known.filter(|(symbol, _)| hyper.sizes.value(symbol).is_some());
+    for (name, value) in known.chain(said).flat_map(|(_, said)| said) {
+        config.insert(name.clone(), json!(value));
     }
     // As transformers writes it.
     config.sort_keys();
@@ -258,7 +265,28 @@ pub fn plan(model: Model, folder: PathBuf, dtype: &str, stated: &Stated) -> Resu
     let mut files = vec![("config.json", pretty(&config))];
     files.extend(tokenizer::files::files(&model.vocab, &mut notes));
     let keep_nan = false;
-    Ok(Export { folder, files, notes, keep_nan, model, weights, header, tensors, total })
+    Ok(Export { folder, files, notes, keep_nan, model, weights, weaves, header, tensors, total })
+}
+
+/// Lays out a tensor whose parts are woven; as [`join`].
+fn weave(
+    cut: &Cut,
+    hyper: &Hyper,
+    model: &Model,
+    parts: &[Joint],
+    at: &mut u64,
+    weaves: &mut Vec<Weave>,
+) -> Option<Json> {
+    let (.., Weight { to, encode, .. }) = parts.first()?;
+    let fits = parts.iter().enumerate().all(|(i, (part, ..))| *part == i);
+    let tensors: Vec<usize> = parts.iter().map(|(.., weight)| weight.tensor).collect();
+    let weave = Weave::new(cut, &hyper.sizes, model, &tensors, (*to, *encode), *at);
+    let weave = weave.filter(|_| fits)?;
+    let start = *at;
+    *at += weave.groups * weave.group_bytes();
+    let (dtype, shape) = (to.name().to_uppercase(), weave.shape.clone());
+    weaves.push(weave);
+    Some(json!({"dtype": dtype, "shape": shape, "data_offsets": [start, *at]}))
 }
 
 /// A part of a tensor that GGUF has cut: which, its dimensions there, its shape, all of its rows.
@@ -269,12 +297,10 @@ type Joint = (usize, usize, Vec<u64>, Weight);
 fn join(
     cut: &Cut,
     hyper: &Hyper,
-    mut parts: Vec<Joint>,
+    parts: Vec<Joint>,
     at: &mut u64,
     weights: &mut Vec<Weight>,
 ) -> Option<Json> {
-    // Groups outside, parts inside: rows of the first part of group 0, of the second, …, then of group 1.
-    parts.sort_by_key(|(part, ..)| *part);
     let groups = cut.groups.as_ref().map_or(Some(1), |symbol| hyper.sizes.get(symbol))?;
     let (_, dimensions, shape, Weight { to, encode, .. }) = parts.first()?;
     let (dimensions, columns, to, encode) = (*dimensions, *shape.last()?, *to, *encode);
@@ -330,6 +356,15 @@ impl Export {
         self.chunks().into_iter().par_bridge().try_for_each(|(weight, first, rows)| {
             check_interrupt()?;
             self.carry(weight, first, rows, &out, progress)
+        })?;
+        self.weaves.par_iter().try_for_each(|weave| {
+            let begin = 8 + self.header.len() as u64 + weave.at;
+            (0..weave.groups).try_for_each(|group| {
+                check_interrupt()?;
+                let made = weave.group(&self.model, group, self.keep_nan)?;
+                progress.advance(made.len() as u64);
+                out.write_at(begin + group * weave.group_bytes(), &made)
+            })
         })?;
         self.model.files.iter().try_for_each(Input::check_read)?;
         let written = checkpoint::weights(out.temp_path(), &self.model.limits)?;
@@ -436,22 +471,45 @@ fn config(model: &Model, hyper: &Hyper, dtype: &str, notes: &mut Notes) -> Map<S
     if scales && hyper.scaling == Scaling::None {
         config.insert("rope_scaling".to_owned(), stored_scaling(model, hyper, notes));
     }
+    let Some(choices) = &hyper.family.arithmetic else { return config };
+    if let (true, Some(Json::Object(yarn))) = (choices.yarn_between, config.get_mut("rope_scaling"))
+    {
+        yarn.insert("truncate".to_owned(), false.into());
+    }
+    if let Some(without) = choices.attention.even_unless_experts {
+        let even = hyper.sizes.get("n_expert") != Some(without);
+        config.insert("use_qk_norm".to_owned(), even.into());
+    }
     config
 }
 
-/// Rope scaling from the tensor of divisors, if one of LLaMA 3's factors gives it.
+/// The numbers of a small tensor of float32.
+fn stored_numbers(model: &Model, name: &str) -> Option<Vec<f32>> {
+    let tensor = model.tensor(name)?;
+    let mut bytes = vec![0; usize::try_from(tensor.bytes().min(1 << 20)).ok()?];
+    model.read_rows(tensor, 0, tensor.rows(), &mut bytes).ok()?;
+    Some(bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
+}
+
+/// Rope scaling from the tensors of long and short factors, or from that of divisors, if a known rule gives it.
 fn stored_scaling(model: &Model, hyper: &Hyper, notes: &mut Notes) -> Json {
-    let Some(tensor) = model.tensor("rope_freqs.weight") else { return Json::Null };
-    let mut bytes = vec![0; usize::try_from(tensor.bytes().min(1 << 20)).unwrap_or(0)];
-    let stored: Vec<f32> = match model.read_rows(tensor, 0, tensor.rows(), &mut bytes) {
-        Ok(()) => bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
-        Err(_) => Vec::new(),
-    };
+    let factors = |kind: &str| stored_numbers(model, &format!("rope_factors_{kind}.weight"));
+    if let (Some(long), Some(short), Some(said)) =
+        (factors("long"), factors("short"), hyper.family.family.long_factors)
+    {
+        let mut scaling = Scaling::Long { long, short, attention: 1.0, said }.config_json();
+        if let (LongFactors::Type, Some(object)) = (said, scaling.as_object_mut()) {
+            let trained = hyper.sizes.get("n_trained").or(hyper.sizes.get("n_ctx"));
+            object.insert("original_max_position_embeddings".to_owned(), trained.into());
+        }
+        return scaling;
+    }
+    let Some(stored) = stored_numbers(model, "rope_freqs.weight") else { return Json::Null };
     let base = hyper.sizes.f32("rope_base").unwrap_or(10_000.0);
     let head = hyper.sizes.get("head").and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
-    // LLaMA 3.1's and 3.2's; from the factor all divisors follow, so they tell which it was.
-    for factor in [8.0, 32.0] {
-        let scaling = Scaling::Llama3 { factor, low: 1.0, high: 4.0, original: 8192.0 };
+    // LLaMA 3's, and LLaMA 4's.
+    for (factor, high) in [(8.0, 4.0), (32.0, 4.0), (16.0, 1.0), (8.0, 1.0)] {
+        let scaling = Scaling::Llama3 { factor, low: 1.0, high, original: 8192.0 };
         let made = scaling.divisors(base, head).unwrap_or_default();
         let near = |(a, b): (&f32, &f32)| (a - b).abs() <= b.abs() * 1e-4;
         if made.len() == stored.len() && made.iter().zip(&stored).all(near) {

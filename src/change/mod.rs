@@ -31,6 +31,7 @@ mod target;
 pub mod upgrade;
 pub mod vision;
 pub(crate) mod vocabulary;
+mod weave;
 
 pub use crate::{bytes::Progress, model::Assumed};
 pub use execute::{Outcome, StepOutcome, Writing, carry, carry_proved, carry_with};

@@ -5,7 +5,12 @@ use std::path::PathBuf;
 
 use serde_json::Value as Json;
 
-use super::{Options, beside, card, cut, tokenizer::vocabulary};
+use super::{
+    Options,
+    beside::{self, Beside},
+    card, cut,
+    tokenizer::vocabulary,
+};
 use crate::{
     bytes::Input,
     error::{Error, Result},
@@ -30,8 +35,8 @@ pub struct Draft {
     pub notes: Notes,
     /// The model's settings, where they are beside its tensors.
     pub params: Option<Json>,
-    /// Numbers beside matrices: the name of the matrix in the checkpoint, what the number is, the number.
-    pub beside: Vec<(String, &'static str, f32)>,
+    /// Numbers beside matrices.
+    pub beside: Vec<Beside>,
 }
 
 /// A tensor with its role.
@@ -136,7 +141,7 @@ impl Draft {
             tensors.extend(f32.and_then(whole));
         }
         tensors.extend(parts.iter().map(Part::tensor));
-        tensors.extend(beside::tensors(&mut self, hyper.family));
+        tensors.extend(beside::tensors(self.beside, hyper.family, &mut self.files));
         let elements = tensors.iter().map(Tensor::elements).sum();
         // Biases of experts count as shared, so does the converter.
         let of_experts = |t: &&Tensor| t.name.contains("_exps.") && t.shape.len() > 2;

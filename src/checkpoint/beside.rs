@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{assemble::Draft, cut, larger};
+use super::cut;
 use crate::{
     bytes::Input,
     format::family::{Family, Numbers},
@@ -16,7 +16,7 @@ use crate::{
 /// Whether a matrix of this name, as it is in a checkpoint, becomes one of GGUF's as it stands.
 pub fn fits(family: &'static Family, name: &str) -> bool {
     let mut name = name.to_owned();
-    larger::alone(&mut name);
+    alone(&mut name);
     let name = expert_of(&name).map_or(name, |(stack, _)| stack);
     let stands = |role: Role| {
         let names = role.names;
@@ -25,10 +25,17 @@ pub fn fits(family: &'static Family, name: &str) -> bool {
     cut::of(family, &name).is_none() && Role::of(family, Naming::Hf, &name).is_some_and(stands)
 }
 
-/// The tensors of the numbers of `draft`; those that are all one say nothing.
-pub fn tensors(draft: &mut Draft, family: &'static Family) -> Vec<Tensor> {
+/// The name of a matrix in a checkpoint, what a number beside it is called in GGUF, the number.
+pub type Beside = (String, &'static str, f32);
+
+/// The tensors of such numbers, whose bytes become inputs; those that are all one say nothing.
+pub fn tensors(
+    numbers: Vec<Beside>,
+    family: &'static Family,
+    files: &mut Vec<Input>,
+) -> Vec<Tensor> {
     let mut all: BTreeMap<String, BTreeMap<u64, f32>> = BTreeMap::new();
-    for (name, kind, number) in std::mem::take(&mut draft.beside) {
+    for (name, kind, number) in numbers {
         let (stack, expert) = expert_of(&name).unwrap_or((name, 0));
         let Some(role) = Role::of(family, Naming::Hf, &stack) else { continue };
         let title = role.title();
@@ -38,11 +45,20 @@ pub fn tensors(draft: &mut Draft, family: &'static Family) -> Vec<Tensor> {
     all.retain(|_, numbers| numbers.values().any(|number| *number != 1.0));
     let tensor = |(name, numbers): (String, BTreeMap<u64, f32>)| {
         let bytes = numbers.values().flat_map(|number| number.to_le_bytes()).collect();
-        draft.files.push(Input::memory(&name, bytes));
-        let (shape, file) = (vec![numbers.len() as u64], draft.files.len() - 1);
+        files.push(Input::memory(&name, bytes));
+        let (shape, file) = (vec![numbers.len() as u64], files.len() - 1);
         Tensor::whole(name, shape, QuantType::today("f32")?, file, 0)
     };
     all.into_iter().filter_map(tensor).collect()
+}
+
+/// Makes of the name of a tensor in a larger model that which it has in its part of it.
+pub fn alone(name: &mut String) {
+    if let Some(rest) = name.strip_prefix("model.language_model.") {
+        *name = format!("model.{rest}");
+    } else if let Some(rest) = name.strip_prefix("language_model.") {
+        *name = rest.to_owned();
+    }
 }
 
 /// `….experts.3.w1.weight` -> (`….experts.w1.weight`, 3).

@@ -12,7 +12,11 @@ use crate::{
     error::{Error, Result},
     format::arithmetic::Windows,
     format::family::{Family, Kind, LongFactors, Names, Size},
-    model::{Hyper, Naming, Role, Scaling, Sizes, Value, sizes::Facts},
+    model::{
+        Hyper, Naming, Role, Scaling, Sizes, Value,
+        scaling::{YARN, YARN_LOG},
+        sizes::Facts,
+    },
 };
 
 /// What a `config.json` and the tensors beside it say.
@@ -259,13 +263,7 @@ fn scaling(draft: &mut Draft, family: &Family, config: &Json, rope: &Json) -> Re
                 let field = "rope_scaling.original_max_position_embeddings";
                 return Err(json::malformed(&path, field, "nothing", "a context length"));
             };
-            let more = [
-                ("yarn_ext_factor", "extrapolation_factor"),
-                ("yarn_attn_factor", "attention_factor"),
-                ("yarn_beta_fast", "beta_fast"),
-                ("yarn_beta_slow", "beta_slow"),
-            ];
-            let more = more.into_iter().filter_map(|(gguf, key)| Some((gguf, single(key)?)));
+            let more = YARN.into_iter().filter_map(|(gguf, key)| Some((gguf, single(key)?)));
             let latent = family.arithmetic.as_ref().is_some_and(|a| a.attention.latent);
             let all = float("mscale_all_dim").filter(|_| latent);
             if let (Some(all), one) = (all, float("mscale"))
@@ -280,7 +278,7 @@ fn scaling(draft: &mut Draft, family: &Family, config: &Json, rope: &Json) -> Re
                 return Err(Error::unsupported(what, "only equal ones are carried"));
             }
             #[expect(clippy::cast_possible_truncation, reason = "rounded, as the converter does")]
-            let all = all.map(|all| ("yarn_log_multiplier", (0.1 * all) as f32));
+            let all = all.map(|all| (YARN_LOG, (0.1 * all) as f32));
             let more = more.chain(all);
             #[expect(
                 clippy::cast_possible_truncation,

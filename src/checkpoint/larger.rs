@@ -2,7 +2,7 @@
 
 use serde_json::Value as Json;
 
-use super::{Stored, assemble::Draft, family::architecture};
+use super::{Stored, assemble::Draft, beside::alone, family::architecture};
 use crate::format::family::Family;
 
 /// Makes of the settings and tensors of a checkpoint those of its part of `family`, under the names that they have
@@ -47,15 +47,6 @@ pub fn take_out(draft: &mut Draft, family: &Family, config: &mut Json, all: &mut
         draft
             .notes
             .push(format!("config.json leaves to transformers, and is taken from there: {taken}"));
-    }
-}
-
-/// Makes of the name of a tensor of the part that which it has alone.
-pub fn alone(name: &mut String) {
-    if let Some(rest) = name.strip_prefix("model.language_model.") {
-        *name = format!("model.{rest}");
-    } else if let Some(rest) = name.strip_prefix("language_model.") {
-        *name = rest.to_owned();
     }
 }
 

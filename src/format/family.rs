@@ -77,12 +77,16 @@ pub struct Cut {
     /// Whether each group is a vector, and its numbers count as rows.
     #[serde(default)]
     pub vectors: bool,
+    /// Whether the groups stand one below the other in two dimensions.
+    #[serde(default)]
+    pub flat: bool,
 }
 
 impl Cut {
     /// Whether its parts are bands of whole rows, as GGUF has them.
     pub fn is_plain(&self) -> bool {
-        !(self.alternate || self.turned || self.vectors || self.into.iter().any(|part| part.turned))
+        let stands = self.into.iter().all(|part| !part.turned);
+        stands && !(self.alternate || self.turned || self.vectors)
     }
 }
 
@@ -124,6 +128,9 @@ pub struct Identity {
     /// What it says instead of models that have a tensor of this role.
     #[serde(default)]
     pub with_role: BTreeMap<String, BTreeMap<String, toml::Value>>,
+    /// What it says instead of models of which this symbol is known.
+    #[serde(default)]
+    pub with_symbol: BTreeMap<String, BTreeMap<String, toml::Value>>,
     /// Settings of `config.json` that no key of GGUF holds: what they must be where they are there.
     #[serde(default)]
     pub fixed: BTreeMap<String, toml::Value>,
@@ -275,6 +282,9 @@ pub struct Size {
     /// Whether 0 or false says that there is none.
     #[serde(default)]
     pub nonzero: bool,
+    /// Whether `config.json` says null where there is none.
+    #[serde(default)]
+    pub null: bool,
     /// Whether it may be 0, where other whole numbers may not; `config.json` then lacks it.
     #[serde(default)]
     pub zero: bool,

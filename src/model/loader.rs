@@ -10,7 +10,10 @@ use std::{
     hash::{BuildHasher, RandomState},
 };
 
-use super::{Array, Kind, Model, Role, Sizes, Tensor, Texts, Value, role::{expert_of, scaled_by}};
+use super::{
+    Array, Kind, Model, Role, Sizes, Tensor, Texts, Value,
+    role::{expert_of, scaled_by},
+};
 use crate::format::catalog;
 
 /// Layers whose tensors are looked for; no model has as many, and metadata may claim any number.
@@ -175,7 +178,8 @@ pub fn tensors(model: &Model) -> Vec<Breach> {
     for tensor in &model.tensors {
         let stack = expert_of(&tensor.name).map(|(name, _)| name);
         let Some((_, role)) = Role::find(family, stack.as_ref().unwrap_or(&tensor.name)) else {
-            let scales = scaled_by(&tensor.name).is_some_and(|name| Role::find(family, &name).is_some());
+            let scales =
+                scaled_by(&tensor.name).is_some_and(|name| Role::find(family, &name).is_some());
             unknown += usize::from(!scales);
             continue;
         };

@@ -271,17 +271,7 @@ pub fn tensors_of(bytes: &[u8]) -> std::collections::BTreeMap<String, (Json, Vec
 }
 
 /// Families that do not go back.
-const ONE_WAY: [&str; 9] = [
-    "phi3-long",
-    "minicpm-long",
-    "deepseek2",
-    "gpt-oss",
-    "gemma2",
-    "gemma3",
-    "glm4",
-    "cohere2",
-    "llama4",
-];
+const ONE_WAY: [&str; 4] = ["gemma2", "gemma3", "glm4", "cohere2"];
 
 /// There and back: the names, shapes and numbers of transformers' file, a config.json that says the same, and from
 /// it the same GGUF again.

@@ -84,7 +84,8 @@ pub fn blocks(
             out.chunks_exact_mut(in_memory(BYTES)?).zip(of_blocks.skip(skip))
         {
             if let Some(byte) = scales_of.iter().find(|byte| **byte >= 0x7f) {
-                let bad = eight_bits("float8_e4m3fn").and_then(|all| all.get(usize::from(*byte)).copied());
+                let bad = eight_bits("float8_e4m3fn")
+                    .and_then(|all| all.get(usize::from(*byte)).copied());
                 return Err(scales.bad(bad.unwrap_or(f32::NAN)));
             }
             let (head, halves) = block.split_at_mut(scales_of.len());
