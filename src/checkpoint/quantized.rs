@@ -263,7 +263,8 @@ fn of_tensors<'a>(tensors: &(impl Iterator<Item = &'a Stored> + Clone)) -> Optio
         };
         return named(&format!("FP8 ({})", float.dtype.name), Some(8), groups);
     }
-    let packed = weights().find(|t| t.shape.len() == 2 && !t.dtype.is_float());
+    let is_number = |t: &Stored| t.dtype.is_float() || t.dtype.is_blocks();
+    let packed = weights().find(|t| t.shape.len() == 2 && !is_number(t));
     if packed.is_some_and(|t| t.dtype.name == "i8" && beside(t, "", "_scale").is_some()) {
         return named("int8", Some(8), None);
     }
