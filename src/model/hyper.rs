@@ -339,7 +339,7 @@ impl Hyper {
                 continue;
             };
             let none = size.zero && value.as_u64() == Some(0);
-            if none || size.only_stated && !self.sizes.is_own(symbol) {
+            if none || size.only_stated && !self.sizes.is_stated(symbol) {
                 continue;
             }
             let json: Json = match *value {

@@ -17,8 +17,6 @@ pub struct Sizes(BTreeMap<&'static str, Known>);
 struct Known {
     value: Value,
     stated: bool,
-    /// Whether it is stated and would follow all the same.
-    follows: bool,
 }
 
 /// What is known of a model before its sizes are.
@@ -91,11 +89,6 @@ impl Sizes {
         self.0.get(symbol).is_some_and(|known| known.stated)
     }
 
-    /// Whether a number is stated and another one than would follow.
-    pub fn is_own(&self, symbol: &str) -> bool {
-        self.0.get(symbol).is_some_and(|known| known.stated && !known.follows)
-    }
-
     /// The symbols that are known.
     pub fn symbols(&self) -> impl Iterator<Item = &'static str> {
         self.0.keys().copied()
@@ -103,7 +96,7 @@ impl Sizes {
 
     /// States a number; what follows from it does not change.
     pub fn set(&mut self, symbol: &'static str, value: impl Into<Value>) {
-        self.0.insert(symbol, Known { value: value.into(), stated: true, follows: false });
+        self.0.insert(symbol, Known { value: value.into(), stated: true });
     }
 }
 
@@ -204,16 +197,14 @@ impl Search<'_> {
         if size.measured
             && let Some(value) = follows()
         {
-            return Some(Known { value, stated: false, follows: true });
+            return Some(Known { value, stated: false });
         }
         let stated = self.facts.stated(symbol, size);
-        match stated.filter(|value| !size.nonzero || !is_none(value)) {
-            Some(value) => {
-                let follows = size.only_stated && follows().as_ref() == Some(&value);
-                Some(Known { value, stated: true, follows })
-            }
-            None => Some(Known { value: follows()?, stated: false, follows: true }),
-        }
+        let stated = stated.filter(|value| !size.nonzero || !is_none(value));
+        Some(match stated {
+            Some(value) => Known { value, stated: true },
+            None => Known { value: follows()?, stated: false },
+        })
     }
 
     /// What is stated for a symbol.

@@ -234,6 +234,8 @@ fn speaks(name: &str, known: &Json, model: &Model, wrong: &mut Vec<String>) {
     let argmax: Vec<u32> = serde_json::from_value(known["argmax"].clone()).unwrap();
     let first = tokens.len() - argmax.len();
     let expected: [Vec<f32>; 2] = serde_json::from_value(known["logits"].clone()).unwrap();
+    // Transformers turns by angles in float32, which far from the beginning are off by as much.
+    let bound = if known["tokens"].is_u64() { 1e-4 } else { 1e-5 };
     let mut compared = 0;
     let compare = |i: usize, found: &[f32]| {
         if i >= first && Sampler::new(Sampling::GREEDY).choose(found) != argmax[i - first] {
@@ -249,7 +251,7 @@ fn speaks(name: &str, known: &Json, model: &Model, wrong: &mut Vec<String>) {
         let largest = expected.iter().fold(0f32, |most, v| most.max(v.abs()));
         let apart = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
         println!("{name}: {:.1e} of the largest logit", apart / largest);
-        if apart.is_nan() || apart > 1e-5 * largest {
+        if apart.is_nan() || apart > bound * largest {
             wrong.push(format!("{name}: {apart} apart, largest {largest}"));
         }
     };
