@@ -218,14 +218,21 @@ fn mixture(model: Model, file_type: FileType, options: &Options) -> Result<Plan>
     plans.into_iter().next().ok_or_else(none)
 }
 
-/// Norms and other vectors, whatever their shape says, and the router of experts, which takes little
-/// room and decides much.
+/// Norms and other vectors, whatever their shape says, and what llama.cpp's converter leaves in float32 beside them: the
+/// routers of experts, which take little room and decide much, and vectors of positions and kinds of text.
 fn is_vector(target: Target, step: &Step) -> bool {
     let never = &target.container().tensors.kept.f32;
     if never.iter().any(|end| step.name.ends_with(end.as_str())) {
         return true;
     }
-    let small = ["_norm.weight", "ffn_gate_inp.weight", "_exps.bias"];
+    let small = [
+        "_norm.weight",
+        "ffn_gate_inp.weight",
+        "ffn_gate_inp_shexp.weight",
+        "position_embd.weight",
+        "token_types.weight",
+        "_exps.bias",
+    ];
     step.shape.len() < 2 || small.iter().any(|end| step.name.ends_with(end))
 }
 

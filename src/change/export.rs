@@ -21,7 +21,7 @@ use crate::{
         replace::{check_interrupt, check_target, make_folder, write_small},
     },
     checkpoint::{
-        self, cut,
+        self, beside, cut,
         tokenizer::{self, given},
     },
     error::{Error, Result},
@@ -195,13 +195,13 @@ pub fn plan(model: Model, folder: PathBuf, dtype: &str, stated: &Stated) -> Resu
             continue;
         }
         let entry = |shape: &[u64], at: u64, bytes: u64| json!({"dtype": to.name().to_uppercase(), "shape": shape, "data_offsets": [at, at + bytes]});
-        match name.split_once(".experts.").zip(shape.split_first()) {
+        let stack = beside::STACKED.iter().find_map(|of| Some((of, name.split_once(of)?)));
+        match stack.zip(shape.split_first()) {
             // Stacked in GGUF, one by one here.
-            Some(((before, after), (count, inner))) if shape.len() == 3 && *count > 0 => {
+            Some(((of, (before, after)), (count, inner))) if !inner.is_empty() && *count > 0 => {
                 let (rows, bytes) = (all / count, bytes / count);
                 for e in 0..*count {
-                    entries
-                        .insert(format!("{before}.experts.{e}.{after}"), entry(inner, at, bytes));
+                    entries.insert(format!("{before}{of}{e}.{after}"), entry(inner, at, bytes));
                     weights.push(weight(e * rows..(e + 1) * rows, at));
                     at += bytes;
                 }

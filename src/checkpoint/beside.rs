@@ -61,9 +61,15 @@ pub fn alone(name: &mut String) {
     }
 }
 
+/// What tensors are counted behind, in checkpoints, that GGUF stacks: experts, and norms of one head each.
+pub const STACKED: [&str; 2] = [".experts.", ".norms."];
+
 /// `….experts.3.w1.weight` -> (`….experts.w1.weight`, 3).
 pub fn expert_of(name: &str) -> Option<(String, u64)> {
-    let (before, rest) = name.split_once(".experts.")?;
-    let (expert, matrix) = rest.split_once('.')?;
-    Some((format!("{before}.experts.{matrix}"), expert.parse().ok()?))
+    let of = |of: &str| {
+        let (before, rest) = name.split_once(of)?;
+        let (number, matrix) = rest.split_once('.')?;
+        Some((format!("{before}{of}{matrix}"), number.parse().ok()?))
+    };
+    STACKED.into_iter().find_map(of)
 }

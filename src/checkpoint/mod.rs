@@ -13,7 +13,7 @@
 
 pub mod adapter;
 pub(crate) mod assemble;
-mod beside;
+pub(crate) mod beside;
 pub(crate) mod card;
 pub mod cut;
 pub(crate) mod dtype;

@@ -208,17 +208,22 @@ impl Finder<'_> {
         self.has(role, layer).then(|| self.norm(role, layer)).transpose()
     }
 
-    /// A norm of queries or keys, as long as one head or as all of them.
-    pub fn head_norm(&self, role: &str, layer: Option<u64>, heads: usize) -> Result<Option<Norm>> {
+    /// Norms of queries or keys: one as long as a head or as all of them, or one for each head; none where there is none.
+    pub fn head_norm(&self, role: &str, layer: Option<u64>, heads: usize) -> Result<Vec<Norm>> {
         if !self.has(role, layer) {
-            return Ok(None);
+            return Ok(Vec::new());
         }
         let tensor = self.found(role, layer)?;
         let head = self.config.head;
         // Qwen3 has one norm for all heads, OLMo 2 one over all of them together.
         let len = if tensor.elements() == head as u64 { head } else { heads * head };
         let bias = self.bias(role, layer, len)?;
-        Ok(Some(Norm { weight: self.vector(&tensor, len)?, bias }))
+        let weight = self.vector(&tensor, len)?;
+        if tensor.shape.len() == 1 {
+            return Ok(vec![Norm { weight, bias }]);
+        }
+        let own = |weight: &[f32]| Norm { weight: weight.to_vec(), bias: Vec::new() };
+        Ok(weight.chunks_exact(head).map(own).collect())
     }
 
     /// Whether the tensor of a role must be there: where the family or any layer says so.

@@ -17,10 +17,10 @@ pub struct Attention {
     pub key: Linear,
     /// To values.
     pub value: Linear,
-    /// Norm of each head's query, or of all of them as one vector.
-    pub query_norm: Option<Norm>,
+    /// Norms of queries: one of each head's or of all of them as one vector, or one for each head; empty for none.
+    pub query_norm: Vec<Norm>,
     /// The same of keys.
-    pub key_norm: Option<Norm>,
+    pub key_norm: Vec<Norm>,
     /// The score of each head beside those of positions, whose share is lost; empty where all counts.
     pub sinks: Vec<f32>,
     /// From heads back to the stream.
@@ -48,8 +48,14 @@ impl Attention {
             }
         }
         for (norm, vectors) in [(&self.query_norm, &mut queries), (&self.key_norm, &mut keys)] {
-            if let Some(norm) = norm {
-                *vectors = norm.of(config.norm, config.epsilon, vectors);
+            match norm.as_slice() {
+                [] => {}
+                [norm] => *vectors = norm.of(config.norm, config.epsilon, vectors),
+                norms => {
+                    for (vector, norm) in vectors.chunks_exact_mut(head).zip(norms.iter().cycle()) {
+                        vector.copy_from_slice(&norm.of(config.norm, config.epsilon, vector));
+                    }
+                }
             }
         }
         // SmolLM3 and Command R7B leave every fourth layer without positions.
