@@ -202,28 +202,30 @@ fn sizes(model: &Model, content: Content) -> Vec<(&'static str, u64)> {
     let rank = pair.and_then(|t| t.shape.first().copied());
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small number")]
     let alpha = model.metadata.f32("adapter.lora.alpha").map(|alpha| alpha as u64);
-    let known = if content == Content::Adapter {
-        [None; 5]
-    } else {
-        [
-            of("n_layer", "block_count"),
-            of("n_embd", "embedding_length"),
-            heads,
-            kv_heads.filter(|n| Some(*n) != heads),
-            of("n_ff", "feed_forward_length"),
-        ]
-    };
-    let [layers, width, heads, kv_heads, feed_forward] = known;
-    let all = [
-        ("layers", layers),
-        ("width", width),
+    let some = |symbol: &str, name: &str| of(symbol, name).filter(|n| *n > 0);
+    let experts = some("n_expert", "expert_count");
+    let with_experts = |value: Option<u64>| value.filter(|_| experts.is_some());
+    let feed_forward = of("n_ff", "feed_forward_length");
+    let of_model = [
+        ("layers", of("n_layer", "block_count")),
+        ("width", of("n_embd", "embedding_length")),
         ("heads", heads),
-        ("key-value heads", kv_heads),
+        ("key-value heads", kv_heads.filter(|n| Some(*n) != heads)),
         ("feed-forward width", feed_forward),
-        ("rank", word(model, "r").or(rank)),
-        ("alpha", word(model, "lora_alpha").or(alpha)),
+        ("experts", experts),
+        ("experts for a token", with_experts(some("n_expert_used", "expert_used_count"))),
+        (
+            "width of an expert",
+            with_experts(some("n_ff_exp", "expert_feed_forward_length"))
+                .filter(|n| Some(*n) != feed_forward),
+        ),
+        ("window", some("window", "attention.sliding_window")),
     ];
-    all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+    let of_adapter =
+        [("rank", word(model, "r").or(rank)), ("alpha", word(model, "lora_alpha").or(alpha))];
+    let of_model = of_model.into_iter().filter(|_| content != Content::Adapter);
+    let all = of_model.chain(of_adapter);
+    all.filter_map(|(name, value)| Some((name, value?))).collect()
 }
 
 /// A header word of the file.
