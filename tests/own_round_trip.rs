@@ -23,7 +23,8 @@ fn written() -> Vec<(&'static Family, &'static Container)> {
     let of = |c: &'static Container| {
         let family = catalog::family(&c.format.family)?;
         let written = c.format.skeleton == Skeleton::Stream && Target::find(c.id()).is_ok();
-        (written && family.tokenizer.is_some()).then_some((family, c))
+        (written && family.tokenizer.is_some() && !family.family.gguf.is_empty())
+            .then_some((family, c))
     };
     catalog::containers().iter().filter_map(of).collect()
 }

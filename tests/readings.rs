@@ -32,12 +32,12 @@ fn falcons_weights_bear_out_the_order_in_which_their_program_wrote_them() {
         ("falcon/2023-06-14_jploski_regrouped/gqa-q4_0.bin", "ggml-falcon"),
         ("falcon/2023-06-14_jploski_regrouped/gqa-q4_1.bin", "ggml-falcon"),
     ] {
-        let said = readings::told(&golden(name), &OpenOptions::default()).unwrap().unwrap();
+        let said = readings::of_file(&golden(name), &OpenOptions::default()).unwrap().unwrap();
         assert!(said.ends_with(&format!("bear out {right}")), "{name}: {said}");
     }
     // Of what is sure nothing is asked.
     let sure = golden("falcon/2023-07-03_ggllm_ggcc10/gqa-q4_0.bin");
-    assert_eq!(readings::told(&sure, &OpenOptions::default()).unwrap(), None);
+    assert_eq!(readings::of_file(&sure, &OpenOptions::default()).unwrap(), None);
 }
 
 /// Compared with each other, both are what `--format` says; without it what the weights bear out is told.

@@ -10,6 +10,7 @@ use crate::change::choose::{
     mix::{self, TypeName},
 };
 use crate::change::{Plan, adapter, convert, quantize, upgrade};
+use crate::check::pair::readings;
 use crate::checkpoint;
 use crate::container::{OpenOptions, imatrix::Importance};
 use crate::error::{Error, Result};
@@ -155,12 +156,7 @@ impl Settings {
         let limits = self.limits;
         let options =
             checkpoint::Options { limits, blocks, ..checkpoint::Options::of(&self.stated) };
-        let model = checkpoint::open(path, &options)?;
-        if model.vocab.is_empty() && self.stated.vocab.is_none() {
-            let what = format!("{}: no tokenizer.model or tokenizer.json", path.display());
-            return Err(Error::refused(what, "put the model's tokenizer beside its weights"));
-        }
-        Ok(model)
+        checkpoint::open(path, &options)
     }
 
     fn converted(&self, model: Model, found: &Found) -> Result<(Model, Vec<Plan>)> {
@@ -209,7 +205,9 @@ fn open_model(task: Task, found: &Found, limits: Limits) -> Result<Model> {
     if found.kind == Kind::Adapter && !takes_adapters {
         return passed_over(adapter());
     }
-    let model = adapter::open(&found.path, &OpenOptions { limits, ..OpenOptions::default() })?;
+    let options = OpenOptions { limits, ..OpenOptions::default() };
+    let told = |error| readings::told(&found.path, &options, error);
+    let model = adapter::open(&found.path, &options).map_err(told)?;
     passed_over(match Content::of(&model) {
         _ if lora::is_foreign(&model) && takes_adapters => return Ok(model),
         Content::Adapter if task == Task::Merge => return Ok(model),

@@ -15,15 +15,17 @@ use super::{
     quantize, upgrade,
 };
 use crate::{
+    bytes::Input,
     checkpoint::card,
     container::imatrix::Importance,
     error::{Error, Result},
     format::{catalog, container::Skeleton},
-    model::Model,
+    model::{Model, Naming, Role},
     quant::{
         QuantType,
         encode::{EncodeRows, encoder, needs_importance},
     },
+    remedy::{Remedy, Setting},
     size::counted,
 };
 
@@ -52,6 +54,7 @@ pub struct Options {
 /// # Errors
 /// Where a type or container does not exist or cannot hold the model.
 pub fn plan(model: Model, options: &Options) -> Result<(Model, Vec<Plan>)> {
+    check_vocab(&model, &options.upgrade)?;
     let source = model.clone();
     // As convert.py named it; so chain the commands that were written down in 2023.
     let as_in_2023 = model.format.starts_with("pth") && is_meta_folder(&options.folder);
@@ -91,6 +94,22 @@ pub fn plan(model: Model, options: &Options) -> Result<(Model, Vec<Plan>)> {
         return Err(Error::usage("each type once, please"));
     }
     Ok((model, plans))
+}
+
+/// Refuses raw weights without a vocabulary, where the target has a place for one.
+fn check_vocab(model: &Model, options: &upgrade::Options) -> Result<()> {
+    let is_raw = catalog::container(&model.format)
+        .is_none_or(|container| container.format.skeleton == Skeleton::Checkpoint);
+    let bare = is_raw && model.vocab.is_empty() && options.stated.vocab.is_none();
+    if !bare || !Target::of(options.to.as_deref(), model)?.holds_vocab() {
+        return Ok(());
+    }
+    let name = model.files.first().map(Input::name).unwrap_or_default();
+    Err(Error::refused(
+        format!("{name}: no tokenizer.model or tokenizer.json beside it"),
+        Remedy::from("put the model's tokenizer beside its weights")
+            .or(Setting::Vocabulary.to("name it")),
+    ))
 }
 
 /// What a plan's file type is called in file names; empty where it states none.
@@ -156,7 +175,7 @@ fn alike(
     let checkpoint = catalog::container(&model.format)
         .is_some_and(|container| container.format.skeleton == Skeleton::Checkpoint);
     let target = plan.target;
-    for step in plan.steps.iter_mut().filter(|s| !is_vector(target, s)) {
+    for step in plan.steps.iter_mut().filter(|s| !is_vector(model, target, s)) {
         let Some(source) = model.tensors.get(step.source) else { continue };
         // Rows that are no whole blocks stay floats.
         let fits = step.shape.last().is_some_and(|n| to.row_bytes(*n).is_some());
@@ -218,9 +237,14 @@ fn mixture(model: Model, file_type: FileType, options: &Options) -> Result<Plan>
     plans.into_iter().next().ok_or_else(none)
 }
 
-/// Norms and other vectors, whatever their shape says, and what llama.cpp's converter leaves in float32 beside them: the
-/// routers of experts, which take little room and decide much, and vectors of positions and kinds of text.
-fn is_vector(target: Target, step: &Step) -> bool {
+/// Norms and other vectors, whatever their shape says, the routers of experts, which take little room and decide
+/// much, and what readers of GGUF take no other way.
+fn is_vector(model: &Model, target: Target, step: &Step) -> bool {
+    let family = catalog::family(&model.family).filter(|_| target.is_keyed());
+    let role = family.and_then(|family| Role::of(family, Naming::Gguf, &step.name));
+    if role.is_some_and(|role| role.names.float32) {
+        return true;
+    }
     let never = &target.container().tensors.kept.f32;
     if never.iter().any(|end| step.name.ends_with(end.as_str())) {
         return true;
@@ -229,8 +253,6 @@ fn is_vector(target: Target, step: &Step) -> bool {
         "_norm.weight",
         "ffn_gate_inp.weight",
         "ffn_gate_inp_shexp.weight",
-        "position_embd.weight",
-        "token_types.weight",
         "_exps.bias",
     ];
     step.shape.len() < 2 || small.iter().any(|end| step.name.ends_with(end))
@@ -239,7 +261,7 @@ fn is_vector(target: Target, step: &Step) -> bool {
 fn vectors_to_f32(model: &Model, plan: &mut Plan) {
     let Some((f32, encode)) = QuantType::today("f32").zip(encoder("f32")) else { return };
     let target = plan.target;
-    for step in plan.steps.iter_mut().filter(|s| is_vector(target, s)) {
+    for step in plan.steps.iter_mut().filter(|s| is_vector(model, target, s)) {
         if model.tensors.get(step.source).is_some_and(|t| t.quant != f32) {
             step.become_type(f32, encode);
         }

@@ -18,10 +18,10 @@ use crate::{
     bytes::replace::Existing,
     bytes::{
         Input, Replace,
-        replace::{check_interrupt, check_target, make_folder, write_small},
+        replace::{check_interrupt, check_target, folder_of, make_folder, write_small},
     },
     checkpoint::{
-        self, beside, cut,
+        self, beside, cut, pooling,
         tokenizer::{self, given},
     },
     error::{Error, Result},
@@ -132,7 +132,11 @@ pub fn plan(model: Model, folder: PathBuf, dtype: &str, stated: &Stated) -> Resu
             continue;
         }
         let role = of(&step.name);
-        let named = role.and_then(|role| Some((role, role.written(Naming::Hf, has)?)));
+        let parts = role.and_then(|role| rows::parts(family, &role)).unwrap_or_default();
+        let named = role.and_then(|role| match parts.is_empty() {
+            true => Some((role, role.written(Naming::Hf, has)?)),
+            false => Some((role, String::new())),
+        });
         let Some((role, name)) = named else {
             let what = format!("{}: transformers' {class} has no place for it", step.name);
             return Err(Error::unsupported(what, "not yet: keep it as GGUF"));
@@ -206,10 +210,11 @@ pub fn plan(model: Model, folder: PathBuf, dtype: &str, stated: &Stated) -> Resu
                     at += bytes;
                 }
             }
-            _ if !role.names.parts.is_empty() => {
-                let parts = rows::apart(&role, &hyper.sizes, tensor)
+            _ if !parts.is_empty() => {
+                let bands = rows::apart(&role, &hyper.sizes, tensor)
                     .ok_or_else(|| misfit("its rows are not those of its parts"))?;
-                for (name, part) in parts {
+                for (part, name) in bands.into_iter().zip(&parts) {
+                    let Some(name) = name.name(Naming::Hf) else { continue };
                     let bytes = part.elements() * to.layout().bytes as u64;
                     entries.insert(name, entry(&part.shape, at, bytes));
                     let source = model.tensors.len();
@@ -259,10 +264,14 @@ pub fn plan(model: Model, folder: PathBuf, dtype: &str, stated: &Stated) -> Resu
     for (name, value) in known.chain(said).flat_map(|(_, said)| said) {
         config.insert(name.clone(), json!(value));
     }
+    let mut files = Vec::new();
+    if let Some(way) = config.remove(pooling::FIELD) {
+        let made = pooling::files(way.as_str().unwrap_or_default(), hyper.sizes.get("n_embd"));
+        files.extend(made.into_iter().map(|(name, json)| (name, pretty(&json))));
+    }
     // As transformers writes it.
     config.sort_keys();
-    let config = Json::Object(config);
-    let mut files = vec![("config.json", pretty(&config))];
+    files.push(("config.json", pretty(&Json::Object(config))));
     files.extend(tokenizer::files::files(&model.vocab, &mut notes));
     let keep_nan = false;
     Ok(Export { folder, files, notes, keep_nan, model, weights, weaves, header, tensors, total })
@@ -350,6 +359,8 @@ impl Export {
             check_target(&path(name), existing, &inputs)?;
         }
         let _made = make_folder(&self.folder)?;
+        let folders = self.files.iter().map(|(name, _)| make_folder(folder_of(&path(name))));
+        let _within = folders.collect::<Result<Vec<_>>>()?;
         let out = Replace::begin(&self.target(), self.total, existing, &inputs)?;
         out.write_at(0, &(self.header.len() as u64).to_le_bytes())?;
         out.write_at(8, &self.header)?;

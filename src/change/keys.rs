@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Plan, Step, choose::ftype::FileType, mend, vocabulary};
+use super::{Plan, Step, choose::ftype::FileType, floats, mend, vocabulary};
 use crate::{
     checkpoint::tokenizer::{files, given},
     error::{Error, Result},
@@ -243,10 +243,13 @@ pub(super) fn to_header(
             target.title()
         ));
     }
-    if let Some(matrix) = &target.container().header.matrix
-        && let Some(floats) = model.metadata.get(&matrix.name)
-    {
-        plan.metadata.set(matrix.name.clone(), floats.clone());
+    if let Some(matrix) = &target.container().header.matrix {
+        let word =
+            |name: &str| plan.header.iter().find(|(known, _)| known == name).map(|(_, n)| *n);
+        let made = || floats::made(matrix.rule?, word(&matrix.rows)?, word(&matrix.columns)?);
+        if let Some(floats) = model.metadata.get(&matrix.name).cloned().or_else(made) {
+            plan.metadata.set(matrix.name.clone(), floats);
+        }
     }
     // Containers with file types of their own state one of those; LLaMA's state llama.cpp's.
     if let Some(main) = own_type(model, plan) {
@@ -283,8 +286,8 @@ fn words(
     let shape = container.vocab.as_ref();
     let rows = || hyper.sizes.get("n_vocab").and_then(|rows| usize::try_from(rows).ok());
     let tokens = match shape {
-        Some(shape) if shape.file => rows().unwrap_or(model.vocab.len()),
-        _ => plan.vocab.len(),
+        Some(shape) if !shape.file && shape.stored.is_none() => plan.vocab.len(),
+        _ => rows().unwrap_or(model.vocab.len()),
     };
     let ftype = model.metadata.u64("general.file_type").and_then(|v| i64::try_from(v).ok());
     // 1, mostly F16, where nothing says it.
@@ -308,7 +311,9 @@ fn words(
     }
     let words = hyper.words(container, model, &counts)?;
     match container.tensors_of(&words) {
-        Some(wanted) if rule.is_some() && wanted > plan.steps.len() as u64 => {
+        Some(wanted)
+            if rule.is_some() && wanted > plan.steps.len() as u64 && !plan.steps.is_empty() =>
+        {
             let (title, there) = (plan.target.title(), plan.steps.len());
             let what =
                 format!("{title} has {wanted} tensors of such a model, this one has {there}");
@@ -362,7 +367,12 @@ fn records(
         return Ok(Vocab { tokens: [file].into_iter().collect(), ..Vocab::default() });
     }
     let spelling = shape.and_then(|shape| shape.spelling.first());
-    let records = vocabulary::records(&vocab, spelling.copied().unwrap_or(Spelling::Bytes));
+    let mut records = vocabulary::records(&vocab, spelling.copied().unwrap_or(Spelling::Bytes));
+    if shape.is_some_and(|shape| shape.stored.is_some()) {
+        // Programs make up what is behind the texts.
+        let text = |id: &usize| !matches!(vocab.kind(*id), TokenKind::Control | TokenKind::Unused);
+        records.tokens.truncate((0..vocab.len()).rev().find(text).map_or(0, |last| last + 1));
+    }
     let empty = records.tokens.iter().filter(|token| token.is_empty()).count();
     if empty > 0 {
         plan.notes.push(format!("{empty} tokens have no text: their records are empty"));

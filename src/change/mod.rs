@@ -10,6 +10,7 @@ pub mod convert;
 pub mod edit;
 pub mod execute;
 pub mod export;
+mod floats;
 pub mod graft;
 mod keys;
 mod latent;

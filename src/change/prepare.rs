@@ -2,14 +2,14 @@
 
 use std::{ops::Range, slice::from_ref};
 
-use super::{Target, latent};
+use super::{Target, keys, latent};
 use crate::{
     container::tail,
     error::{Error, Result},
     format::{
         catalog,
         container::Container,
-        family::{Family, Names},
+        family::{Bias, Family, Names},
     },
     model::{
         Join, Model, Order, Sizes, Tensor,
@@ -52,8 +52,16 @@ pub(super) fn prepare(
             check_shapes(family, &model)?;
             drop_tied(family, &mut model, notes)?;
         }
-        if family.tokenizer.is_some() && !to_gguf {
+        let rowed = family.tokenizer.is_some();
+        if !to_gguf {
+            join_parts(family, &mut model)?;
+        }
+        if rowed && !to_gguf {
             as_stored(family, target.container(), &mut model)?;
+        }
+        let order = &target.container().tensors.order;
+        if !order.is_empty() && (rowed || keys::are_gguf(&model)) {
+            model.tensors.sort_by_key(|tensor| place(family, order, &tensor.name));
         }
         let naming = if to_gguf { Naming::Gguf } else { Naming::Old };
         let roles = |t: &Tensor| Role::find(family, &t.name).map(|(_, role)| role.id);
@@ -153,9 +161,34 @@ fn as_stored(family: &'static Family, container: &Container, model: &mut Model) 
         again.name = name;
         model.tensors.push(again);
     }
-    let order = &container.tensors.order;
-    if !order.is_empty() {
-        model.tensors.sort_by_key(|tensor| place(family, order, &tensor.name));
+    Ok(())
+}
+
+/// Joins what is one tensor in files from before GGUF.
+fn join_parts(family: &'static Family, model: &mut Model) -> Result<()> {
+    let wholes = family.roles.iter().filter(|(_, names)| !names.parts.is_empty());
+    let layers = Sizes::of(model).get("n_layer").unwrap_or(0);
+    for (id, names) in wholes {
+        let biases = [false, true].into_iter().take(1 + usize::from(names.bias != Bias::None));
+        for (layer, bias) in (0..layers).flat_map(|n| biases.clone().map(move |bias| (n, bias))) {
+            let whole = Role { id, names, layer: Some(layer), bias };
+            let parts = rows::parts(family, &whole).unwrap_or_default();
+            let of = |role: &Role| Naming::ALL.into_iter().find_map(|n| role.tensor(model, n));
+            let there: Vec<&Tensor> = parts.iter().filter_map(of).collect();
+            let Some(first) = there.first() else { continue };
+            let joined = rows::together(&there).filter(|_| there.len() == parts.len());
+            let Some(joined) = joined else {
+                let what =
+                    format!("{}: and the tensors beside it are of several types", first.name);
+                let next = "convert it to one type, or keep it as GGUF";
+                return Err(Error::unsupported(what, next));
+            };
+            let names: Vec<String> = there.iter().map(|t| t.name.clone()).collect();
+            let place = model.tensors.iter().position(|t| t.name == names[0]).unwrap_or(0);
+            model.tensors.retain(|t| !names.contains(&t.name));
+            let joined = Tensor { name: whole.title(), ..joined };
+            model.tensors.insert(place.min(model.tensors.len()), joined);
+        }
     }
     Ok(())
 }
@@ -168,7 +201,8 @@ fn place(family: &'static Family, order: &[String], name: &str) -> (usize, u64, 
     // The place of a layered role is that of the first layered one, then the layer, then the role: layer by layer.
     let layered = |id: &String| family.roles.get(id).is_some_and(Names::is_layered);
     let first = match role.layer {
-        Some(_) => order.iter().position(layered).unwrap_or(at),
+        // Of the layered roles side by side in the list.
+        Some(_) => order.iter().take(at).rposition(|id| !layered(id)).map_or(0, |n| n + 1),
         None => at,
     };
     (first, role.layer.unwrap_or(0), at, role.bias)

@@ -174,6 +174,11 @@ impl Target {
         self.0.format.skeleton == Skeleton::Keyed
     }
 
+    /// Whether a vocabulary has a place in it.
+    pub fn holds_vocab(self) -> bool {
+        self.is_keyed() || self.0.vocab.is_some()
+    }
+
     /// Whether it has been replaced by a later version.
     pub fn is_past(self) -> bool {
         self.0.format.lived.to.is_some()

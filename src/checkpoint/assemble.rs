@@ -148,13 +148,16 @@ impl Draft {
         let experts = tensors.iter().filter(of_experts).map(Tensor::elements).sum();
         let size = card::Size { elements, experts, of: experts_of(hyper).unwrap_or(1) };
         let mut metadata = Metadata::new();
-        metadata.set("general.architecture", hyper.family.family.gguf.as_str());
+        metadata.set("general.architecture", hyper.family.architecture());
         metadata.set("general.type", "model");
         card::write(&mut metadata, &self.folder, config, size, naming)?;
         let mut hyper = hyper.clone();
         hyper.sizes.set("ftype", Value::U32(file_type(&tensors)));
         let keys = hyper.keys(Naming::Hf)?;
         keys.iter().for_each(|(key, value)| metadata.set(key, value.clone()));
+        if hyper.family.family.gguf.is_empty() {
+            self.header.extend(hyper.all_words());
+        }
         let hyper = &hyper;
         let read = vocabulary::read(&self.folder, config, hyper, options)?;
         self.notes.extend(read.notes);
@@ -178,7 +181,6 @@ impl Draft {
 
     /// Every tensor of every layer once, each of the right shape.
     fn check(&mut self, parts: &[Part], hyper: &Hyper, naming: Naming) -> Result<()> {
-        let layers = hyper.sizes.get("n_layer").unwrap_or(0);
         let counted = |symbol: &str| hyper.sizes.get(symbol).unwrap_or(0);
         for role in Role::counted(hyper.family, counted, hyper.sizes.feed_forward()) {
             let wanted = role.shape(&hyper.sizes).unwrap_or_default();
@@ -213,8 +215,10 @@ impl Draft {
                 (Some(_), None) => {}
             }
         }
-        let beyond = |p: &&Part| p.role.layer.is_some_and(|l| l >= layers);
+        let layers = |p: &Part| counted(p.role.names.counted_by());
+        let beyond = |p: &&Part| p.role.layer.is_some_and(|l| l >= layers(p));
         if let Some(part) = parts.iter().find(beyond) {
+            let layers = layers(part);
             let tensor = part.role.name(naming).unwrap_or_default();
             let what = format!("{}: {tensor}, but {layers} layers", self.name());
             return Err(Error::refused(

@@ -11,12 +11,12 @@ use super::{
     beside::expert_of,
     cut,
     family::{architecture, family, family_of, is_constant},
-    hyper, json, larger, safetensors,
+    hyper, json, larger, pooling, safetensors,
 };
 use crate::{
     bytes::Input,
     error::{Error, Result},
-    format::family::{Family, Numbers},
+    format::family::{Family, Numbers, Size},
     model::{Hyper, Join, Model, Naming, Order, Piece, Role, rows},
     quant::{QuantType, decode_rows, isa::Isa},
 };
@@ -40,13 +40,24 @@ pub fn open(mut draft: Draft, mut shards: Vec<Vec<Stored>>, options: &Options) -
     let mut all: Vec<Stored> = shards.into_iter().flatten().collect();
     if let (Some(config), true) = (&mut config, known.is_some()) {
         larger::take_out(&mut draft, family, config, &mut all);
+        let pools = |size: &Size| size.config.iter().any(|name| name == pooling::FIELD);
+        if family.sizes.values().any(pools)
+            && let (Some(way), Some(fields)) =
+                (pooling::read(&draft.folder)?, config.as_object_mut())
+        {
+            fields.insert(pooling::FIELD.to_owned(), way.into());
+        }
     }
     let role = |name: &str| Role::of(family, Naming::Hf, name);
     all.retain(|stored| !is_constant(family, &stored.name));
     for stored in &mut all {
-        if role(&stored.name).is_some_and(|role| role.names.transposed && !role.bias) {
+        let Some(role) = role(&stored.name) else { continue };
+        if role.names.transposed && !role.bias {
             stored.shape.reverse();
             stored.stride.reverse();
+        }
+        if role.names.hf_dims.is_some() {
+            stored.fold_ones(role.names.shape.len());
         }
     }
     let known_name = |stored: &Stored| {
@@ -89,27 +100,14 @@ pub fn open(mut draft: Draft, mut shards: Vec<Vec<Stored>>, options: &Options) -
             let what = format!("{}: {name} with heads of {head} rows", draft.name());
             return Err(Error::refused(what, "check that config.json is of this model"));
         }
-        let mut names = role.all_names(Naming::Hf).take(role.names.parts.len());
-        let has = |name: &String| stack.iter().any(|(_, stored)| stored.name == *name);
-        if let Some(missing) = names.find(|name| !has(name)) {
-            let what = format!("{}: no {missing}", draft.name());
-            return Err(Error::refused(what, "check that the download is complete"));
-        }
-        let rows = |i: usize| match role.names.parts.get(i) {
-            Some(symbol) => hyper.sizes.get(symbol),
-            None => stored.shape.first().copied(),
-        };
         let odd = |(i, (number, other)): (usize, &(u64, Stored))| {
             let inner = other.shape.get(1..) != stored.shape.get(1..);
-            let rows = other.shape.first().copied() != rows(i);
+            let rows = other.shape.first() != stored.shape.first();
             inner || rows || *number != i as u64 || other.dtype != stored.dtype
         };
         if let Some((_, (_, other))) = stack.iter().enumerate().find(|pair| odd(*pair)) {
-            let what = match role.names.parts.as_slice() {
-                [] => "does not follow the experts before it",
-                _ => "does not fit the tensors beside it",
-            };
-            let what = format!("{}: {} {what}", draft.name(), other.name);
+            let what =
+                format!("{}: {} does not follow the experts before it", draft.name(), other.name);
             return Err(Error::refused(what, "check that the download is complete"));
         }
         let mut shape = stored.shape.clone();
@@ -123,7 +121,6 @@ pub fn open(mut draft: Draft, mut shards: Vec<Vec<Stored>>, options: &Options) -
             Some(rows) => *rows = all_rows,
             None => {}
         }
-        let in_a_row = role.bias && !role.names.parts.is_empty();
         let orders = heads.map(|n| Order::PairsFromHalves { rows_per_head: n });
         let mut part = Part {
             role,
@@ -131,7 +128,7 @@ pub fn open(mut draft: Draft, mut shards: Vec<Vec<Stored>>, options: &Options) -
             quant: stored.quant()?,
             big_endian: stored.big_endian,
             pieces: stack.iter().map(|(_, stored)| stored.piece()).collect::<Result<_>>()?,
-            join: if in_a_row { Join::Columns } else { Join::Rows },
+            join: Join::Rows,
             orders: orders.into_iter().collect(),
         };
         if role.names.numbers != Numbers::Same && !role.bias {
@@ -192,8 +189,6 @@ fn stacked(
             pieces.extend(cut::apart(&draft.name(), family, found, &stored, &hyper.sizes)?);
         } else if let Some((name, expert)) = expert_of(&stored.name) {
             pieces.push((name, Some(expert), stored));
-        } else if let Some((name, part)) = part_of(family, &stored.name) {
-            pieces.push((name, Some(part), stored));
         } else {
             pieces.push((stored.name.clone(), None, stored));
         }
@@ -217,9 +212,4 @@ fn stacked(
     Ok(places.into_iter().map(|(_, tensor)| tensor).collect())
 }
 
-/// The first of the names of the tensors that are one with that of this name, and which of them it is.
-fn part_of(family: &'static Family, name: &str) -> Option<(String, u64)> {
-    let role = Role::of(family, Naming::Hf, name).filter(|role| !role.names.parts.is_empty())?;
-    let part = (0..).zip(role.all_names(Naming::Hf)).find(|(_, known)| known == name)?.0;
-    Some((role.name(Naming::Hf)?, part))
 }

@@ -28,6 +28,7 @@ pub(crate) mod meta;
 pub(crate) mod names;
 mod options;
 mod packed;
+pub(crate) mod pooling;
 pub(crate) mod quantized;
 pub mod safetensors;
 mod stored;

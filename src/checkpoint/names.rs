@@ -14,13 +14,14 @@ const WRAPPERS: [&str; 4] =
 /// As many parts are before the names of a model at most: `module.base_model.model.`
 const DEEPEST: usize = 4;
 
-/// A name without the parts that wrappers put in.
-fn plain(name: &str) -> Cow<'_, str> {
-    let mut name = Cow::Borrowed(name);
-    for wrapper in WRAPPERS.iter().filter(|w| name.contains(**w)).collect::<Vec<_>>() {
-        name = name.replace(wrapper, "").into();
-    }
-    name
+/// A name without the parts that wrappers put in, spelled as the usual checkpoints of `families` have it.
+fn plain<'n>(name: &'n str, families: &[&'static Family]) -> Cow<'n, str> {
+    let wrappers = WRAPPERS.iter().map(|wrapper| (*wrapper, ""));
+    let spellings = families.iter().flat_map(|family| &family.family.respelled);
+    let spellings = spellings.map(|(other, usual)| (other.as_str(), usual.as_str()));
+    wrappers.chain(spellings).fold(Cow::Borrowed(name), |name, (other, usual)| {
+        if name.contains(other) { name.replace(other, usual).into() } else { name }
+    })
 }
 
 /// Whether a tensor of one of `families` has this name.
@@ -37,7 +38,7 @@ fn is_known(families: &[&'static Family], name: &str) -> bool {
 /// names of a model of one of `families` are what is left; and with the part that a model saved without
 /// its output matrix lacks.
 pub fn unwrapped(names: &[&str], families: &[&'static Family]) -> Vec<String> {
-    let names: Vec<Cow<str>> = names.iter().map(|name| plain(name)).collect();
+    let names: Vec<Cow<str>> = names.iter().map(|name| plain(name, families)).collect();
     let count = |skip: usize| {
         let ends = names.iter().filter_map(|name| name.get(skip..));
         ends.filter(|name| is_known(families, name)).count()

@@ -68,6 +68,14 @@ impl Stored {
         whole.then(|| (numbers / elements).checked_mul(bytes)).flatten()
     }
 
+    /// Takes out dimensions of one, and puts as many behind the others as `dimensions` want.
+    pub fn fold_ones(&mut self, dimensions: usize) {
+        let both = self.shape.iter().copied().zip(self.stride.iter().copied());
+        let mut kept: Vec<(u64, u64)> = both.filter(|(n, _)| *n != 1).collect();
+        kept.resize(kept.len().max(dimensions), (1, 1));
+        (self.shape, self.stride) = kept.into_iter().unzip();
+    }
+
     /// Its rows as one piece of a tensor.
     pub fn piece(&self) -> Result<Piece> {
         let width = self.dtype.width();

@@ -93,12 +93,6 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     if args.write.to.as_deref() == Some("safetensors") {
         return export(args, model, &stated, globals);
     }
-    if raw && model.vocab.is_empty() && stated.vocab.is_none() {
-        return Err(Error::refused(
-            format!("{}: no tokenizer.model or tokenizer.json", args.input.display()),
-            "put the model's tokenizer beside its weights, or name it with --vocab",
-        ));
-    }
     let options = Options {
         types,
         upgrade: args.write.options(),

@@ -116,7 +116,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
                 if globals.verbose > 0 {
                     print(&tried(path, args)?)?;
                 }
-                return Err(error);
+                return Err(args.hints.told(path, error));
             }
             Err(error) => {
                 print(&format!("error: {}\n", advice::error(&error)))?;
@@ -164,7 +164,7 @@ fn print_data(
         Ok((facts, model)) => out(&Data::new(&facts, model.as_ref(), &args.lists)),
         Err(error) => {
             failed.get_or_insert(error.exit_code());
-            out(&Data::failed(path, &error))
+            out(&Data::failed(path, &args.hints.told(path, error)))
         }
     }
 }

@@ -105,7 +105,7 @@ impl OpenArgs {
     /// # Errors
     /// Where it cannot be opened; where it may be of two formats, with what the runner says of either.
     pub fn open(&self, path: &Path) -> Result<Model> {
-        self.told(path, container::open(path, &self.options()))
+        container::open(path, &self.options()).map_err(|error| self.told(path, error))
     }
 
     /// The model at `path`, which may be a checkpoint or an adapter too.
@@ -114,16 +114,12 @@ impl OpenArgs {
     /// As [`OpenArgs::open`].
     pub fn open_any(&self, path: &Path, stated: &Stated) -> Result<Model> {
         let hints = Hints { file: self.options(), stated: stated.clone() };
-        self.told(path, open_with(path, &hints))
+        open_with(path, &hints).map_err(|error| self.told(path, error))
     }
 
-    /// What was opened; an error that leaves two formats open says what the runner says of either.
-    pub fn told(&self, path: &Path, opened: Result<Model>) -> Result<Model> {
-        let Err(Error::Unknown { file, mut looks, next }) = opened else { return opened };
-        if let Ok(Some(said)) = readings::told(path, &self.options()) {
-            looks = format!("{looks}; {said}");
-        }
-        Err(Error::Unknown { file, looks, next })
+    /// An error of opening; where it leaves two formats open, with what the runner says of either.
+    pub fn told(&self, path: &Path, error: Error) -> Error {
+        readings::told(path, &self.options(), error)
     }
 }
 

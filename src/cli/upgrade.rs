@@ -79,8 +79,8 @@ pub struct Args {
 /// Runs it.
 pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     one_file(&args.input, &args.rest)?;
-    let model = change::adapter::open(&args.input, &args.open.options());
-    let model = args.open.told(&args.input, model)?;
+    let model = change::adapter::open(&args.input, &args.open.options())
+        .map_err(|error| args.open.told(&args.input, error))?;
     let mut options = Options {
         exact: args.exact,
         clamp_scales: args.clamp_scales,

@@ -193,6 +193,16 @@ pub struct Matrix {
     pub rows: String,
     /// The header word that counts the floats of a row.
     pub columns: String,
+    /// What they are computed by for models that do not hold them.
+    pub rule: Option<MatrixRule>,
+}
+
+/// What floats behind header words are computed by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MatrixRule {
+    /// A row for each band of a spectrum, spaced as pitches are heard.
+    MelBands,
 }
 
 /// One header word.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-pub use super::names::{Bias, Names, Numbers, RowOrder, Rows, Split};
+pub use super::names::{Band, Bias, Names, Numbers, RowOrder, Rows, Split};
 use super::{
     arithmetic::Arithmetic,
     schema::{self, one_or_more},
@@ -152,6 +152,9 @@ pub struct Identity {
     /// Tensors that no reader needs: names that end so.
     #[serde(default)]
     pub ignored: Vec<String>,
+    /// What some of its checkpoints write into names, and what it is here.
+    #[serde(default)]
+    pub respelled: BTreeMap<String, String>,
     /// Keys of GGUF that llama.cpp's converter writes alike for every checkpoint of it.
     #[serde(default)]
     pub keys: BTreeMap<String, toml::Value>,
@@ -449,7 +452,12 @@ pub fn parse(stem: &str, text: &str) -> Result<Family, String> {
         }
     }
     let known = |symbol: &str| symbol == "scaling" || family.sizes.contains_key(symbol);
-    let shapes = family.roles.values().flat_map(|names| names.shape.iter().chain(&names.parts));
+    let bands = family.roles.values().flat_map(|names| &names.parts);
+    if let Some(band) = bands.clone().find(|band| !family.roles.contains_key(&band.role)) {
+        return Err(format!("parts: {}: no such role", band.role));
+    }
+    let shapes = family.roles.values().flat_map(|names| &names.shape);
+    let shapes = shapes.chain(bands.map(|band| &band.rows));
     let orders = family.order.old.iter().chain(&family.order.hf);
     let assumed = family.assumed.iter().flat_map(|a| a.when.keys().chain([&a.symbol]));
     let layers = family.roles.values().flat_map(|names| {

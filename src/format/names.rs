@@ -15,12 +15,12 @@ pub struct Names {
     pub old: Vec<String>,
     /// Its name in GGUF.
     pub gguf: Option<String>,
-    /// Its names in Hugging Face checkpoints, the first of which is written; or those of its `parts`.
+    /// Its names in Hugging Face checkpoints, the first of which is written; it has none where its `parts` have.
     #[serde(default, deserialize_with = "one_or_more")]
     pub hf: Vec<String>,
-    /// The symbols that count the rows of each of several tensors that it is there, one below the other.
+    /// The roles that have its rows in checkpoints and files where each is a tensor, one below the other.
     #[serde(default)]
-    pub parts: Vec<String>,
+    pub parts: Vec<Band>,
     /// The second of these is written where a model has this other role.
     pub second_with: Option<String>,
     /// Its shape in symbols, outermost dimension first.
@@ -75,6 +75,16 @@ pub struct Names {
     pub experts: Option<bool>,
 }
 
+/// Rows of a tensor that another role has elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Band {
+    /// The role.
+    pub role: String,
+    /// The symbol that counts them.
+    pub rows: String,
+}
+
 /// In which order the rows of queries, keys and values are in a naming; all queries, all keys, all values
 /// where it is not said, as in GGUF.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -118,7 +128,7 @@ impl Numbers {
         match self {
             Numbers::Same => number,
             Numbers::OneLess => number - 1.0,
-            Numbers::LogOfNegative => (-number).ln(),
+            Numbers::LogOfNegative => single((-f64::from(number)).ln()),
         }
     }
 
@@ -127,9 +137,15 @@ impl Numbers {
         match self {
             Numbers::Same => number,
             Numbers::OneLess => number + 1.0,
-            Numbers::LogOfNegative => -number.exp(),
+            Numbers::LogOfNegative => single(-f64::from(number).exp()),
         }
     }
+}
+
+/// The nearest float: what is computed with twice the bits is the same on every machine.
+#[expect(clippy::cast_possible_truncation, reason = "rounded")]
+fn single(number: f64) -> f32 {
+    number as f32
 }
 
 /// Whether a tensor has a bias.

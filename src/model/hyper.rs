@@ -299,6 +299,14 @@ impl Hyper {
         words.collect()
     }
 
+    /// The numbers as header words of any container, under each of their names there.
+    pub fn all_words(&self) -> impl Iterator<Item = (String, i64)> {
+        self.family.sizes.iter().flat_map(|(symbol, size)| {
+            let value = self.sizes.value(symbol).and_then(as_word);
+            size.word.iter().filter_map(move |word| Some((word.clone(), value?)))
+        })
+    }
+
     /// What programs of a container without a word for it take otherwise, as sentences.
     pub fn unknown_to(&self, format: &Container) -> Vec<String> {
         let mut notes = Vec::new();
@@ -342,7 +350,9 @@ impl Hyper {
             if none || size.only_stated && !self.sizes.is_stated(symbol) {
                 continue;
             }
+            let word = size.words.iter().find(|(_, number)| Some(**number) == value.as_u64());
             let json: Json = match *value {
+                _ if word.is_some() => word.map(|(word, _)| word.as_str()).into(),
                 Value::Bool(flag) => flag.into(),
                 ref other if !size.words.is_empty() => {
                     let word = size.words.iter().find(|(_, n)| other.as_u64() == Some(**n));

@@ -14,7 +14,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use super::{Join, Naming, Piece, Role, Sizes, Tensor};
-use crate::format::family::RowOrder;
+use crate::format::family::{Band, Family, RowOrder};
 
 /// How the rows of queries, keys and values are in an adapter, which bears the names of either.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,18 +87,45 @@ pub fn scattered(rows: u64, heads: u64, groups: u64) -> Option<Vec<Range<u64>>> 
     Some(bands.collect())
 }
 
-/// The tensors that one is in Hugging Face's checkpoints, by name; none where their rows are not all of its rows.
-pub fn apart(role: &Role, sizes: &Sizes, tensor: &Tensor) -> Option<Vec<(String, Tensor)>> {
+/// The roles that have the rows of one where each is a tensor.
+pub fn parts(family: &'static Family, whole: &Role) -> Option<Vec<Role>> {
+    let part = |band: &Band| {
+        let (id, names) = family.roles.get_key_value(&band.role)?;
+        Some(Role { id, names, ..*whole })
+    };
+    whole.names.parts.iter().map(part).collect()
+}
+
+/// The tensors that one is where each part is one, in their order; none where their rows are not all of its rows.
+pub fn apart(role: &Role, sizes: &Sizes, tensor: &Tensor) -> Option<Vec<Tensor>> {
     let mut first = 0;
     let mut parts = Vec::new();
-    for (name, rows) in role.all_names(Naming::Hf).zip(&role.names.parts) {
-        let end = first + sizes.get(rows)?;
+    for band in &role.names.parts {
+        let end = first + sizes.get(&band.rows)?;
         let mut part = tensor.clone();
         part.take(&[Range { start: first, end }])?;
-        parts.push((name, part));
+        parts.push(part);
         first = end;
     }
     (tensor.shape.first() == Some(&first)).then_some(parts)
+}
+
+/// One tensor of its parts, one below the other; none where they do not fit each other.
+pub fn together(parts: &[&Tensor]) -> Option<Tensor> {
+    let mut whole = (*parts.first()?).clone();
+    let vector = whole.shape.len() == 1;
+    let plain = |t: &&Tensor| t.sum.is_none() && t.orders.is_empty() && t.fold == 1;
+    let fits = |t: &&Tensor| {
+        let rows = t.join == Join::Rows || vector || t.pieces.len() == 1;
+        t.quant == whole.quant && t.shape.get(1..) == whole.shape.get(1..) && plain(t) && rows
+    };
+    if !parts.iter().all(fits) {
+        return None;
+    }
+    *whole.shape.first_mut()? = parts.iter().filter_map(|t| t.shape.first()).sum();
+    whole.pieces = parts.iter().flat_map(|t| t.pieces.clone()).collect();
+    whole.join = if vector { Join::Columns } else { Join::Rows };
+    Some(whole)
 }
 
 /// The rows of a head and of a group.

@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::{
     bytes::Input,
     container::{self, OpenOptions, detect::Verdict},
-    error::Result,
+    error::{Error, Result},
     infer::{Precision, Tokenizer, outputs},
     model::Model,
 };
@@ -23,11 +23,20 @@ const TOKENS: usize = 128;
 /// How many times as much a text has to cost in the other reading for the weights to speak.
 const CLEARLY: f64 = 1.5;
 
+/// Why the file at `path` could not be opened; where it may be of two formats, with what the runner says of either.
+pub fn told(path: &Path, options: &OpenOptions, error: Error) -> Error {
+    let Error::Unknown { file, mut looks, next } = error else { return error };
+    if let Ok(Some(said)) = of_file(path, options) {
+        looks = format!("{looks}; {said}");
+    }
+    Error::Unknown { file, looks, next }
+}
+
 /// What the runner says of the file at `path` where it may be of two formats; none where there are not two.
 ///
 /// # Errors
 /// Where it cannot be read, or not be run.
-pub fn told(path: &Path, options: &OpenOptions) -> Result<Option<String>> {
+pub fn of_file(path: &Path, options: &OpenOptions) -> Result<Option<String>> {
     let detected = container::detect(&Input::open(path)?, options)?;
     let Verdict::Either(formats, _) = detected.verdict else { return Ok(None) };
     let [one, two] = formats.as_slice() else { return Ok(None) };

@@ -43,6 +43,14 @@ pub fn files(vocab: &Vocab, notes: &mut Notes) -> Vec<(&'static str, Vec<u8>)> {
     });
     if let Some(config) = config.as_object_mut().filter(|_| vocab.model == "bert") {
         config.insert("do_lower_case".to_owned(), vocab.lowercase.unwrap_or(true).into());
+        for (part, id) in [
+            ("cls_token", vocab.bos),
+            ("sep_token", vocab.separator),
+            ("pad_token", vocab.padding),
+            ("mask_token", vocab.mask),
+        ] {
+            config.insert(part.to_owned(), text(id).into());
+        }
     }
     let config = serde_json::to_string_pretty(&config).unwrap_or_default().into_bytes();
     vec![("tokenizer_config.json", config), (name, bytes)]
@@ -90,11 +98,7 @@ fn byte_level(vocab: &Vocab, pre: &PreTokenizer) -> Json {
             }));
         }
     }
-    let cut = |stage: &&str| json!({"type": "Split", "pattern": {"Regex": stage}, "behavior": "Isolated", "invert": false});
-    let bytes = json!({
-        "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false
-    });
-    let stages: Vec<Json> = pre.stages.iter().map(cut).chain([bytes.clone()]).collect();
+    let bytes = letters();
     let bos = vocab.bos.filter(|_| vocab.add_bos.unwrap_or(pre.adds_bos));
     let name = bos.and_then(|id| Some(text(vocab.tokens.get(usize::try_from(id).ok()?)?)));
     let around = name.map_or_else(
@@ -115,7 +119,7 @@ fn byte_level(vocab: &Vocab, pre: &PreTokenizer) -> Json {
         "version": "1.0",
         "added_tokens": added,
         "normalizer": null,
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": stages},
+        "pre_tokenizer": steps(pre),
         "post_processor": {"type": "Sequence", "processors": [bytes, around]},
         "decoder": {
             "type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true
@@ -126,6 +130,20 @@ fn byte_level(vocab: &Vocab, pre: &PreTokenizer) -> Json {
             "vocab": ids, "merges": merges
         }
     })
+}
+
+/// The step that writes bytes as letters.
+fn letters() -> Json {
+    json!({
+        "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false
+    })
+}
+
+/// The steps by which `pre` cuts words apart.
+pub(super) fn steps(pre: &PreTokenizer) -> Json {
+    let cut = |stage: &&str| json!({"type": "Split", "pattern": {"Regex": stage}, "behavior": "Isolated", "invert": false});
+    let stages: Vec<Json> = pre.stages.iter().map(cut).chain([letters()]).collect();
+    json!({"type": "Sequence", "pretokenizers": stages})
 }
 
 /// The `tokenizer.json` of pieces of which the likeliest are taken, whatever words they cross.

@@ -8,9 +8,10 @@ use std::{
     path::Path,
 };
 
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 
 use super::{
+    files, given,
     json::TokenizerJson,
     sentencepiece::SentencePiece,
     tiktoken::{self, Specials},
@@ -18,9 +19,9 @@ use super::{
 use crate::{
     checkpoint::{Misfit, Options, family, find, json},
     error::{Error, Result},
-    format::family::Pieces,
+    format::family::{Family, Pieces},
     limits::Limits,
-    model::{Hyper, Scaling, TokenKind, Value, Vocab},
+    model::{Hyper, Scaling, TokenKind, Value, Vocab, pretokenizer::PreTokenizer, spelling},
     remedy::{Notes, Remedy, Setting},
 };
 
@@ -56,7 +57,7 @@ pub fn read(
 ) -> Result<Read> {
     let rows = hyper.sizes.get("n_vocab").and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
     let mut read = Read::default();
-    let from_json = tokenizer_json(folder, &options.limits)?;
+    let from_json = tokenizer_json(folder, hyper.family, &options.limits)?;
     let settings = json::read(&folder.join("tokenizer_config.json"))?;
     let model = tokenizer_model(folder, config.is_none())?;
     let ranks = model.as_ref().is_some_and(|(_, bytes)| tiktoken::is_tiktoken(bytes));
@@ -102,6 +103,12 @@ pub fn read(
             }
             read.vocab.unknown = None;
             special_tokens(settings.as_ref(), config, &added, &mut read.vocab);
+            as_of_family(hyper.family, &mut read.vocab);
+        }
+        (_, None) if folder.join("vocab.txt").is_file() => {
+            read.vocab = given::read(&folder.join("vocab.txt"), &options.limits)?;
+            let lowers = settings.as_ref().and_then(|s| s.get("do_lower_case")?.as_bool());
+            read.vocab.lowercase = lowers.or(read.vocab.lowercase);
         }
         (_, None) if folder.join("tekken.json").is_file() => {
             let what = format!("{}: not yet: tekken.json as a tokenizer", folder.display());
@@ -129,7 +136,9 @@ pub fn read(
     let flag = settings.as_ref().and_then(|s| s.get("add_prefix_space")?.as_bool());
     read.vocab.add_space_prefix = flag.or(read.vocab.add_space_prefix);
     chat_template(folder, settings.as_ref(), &mut read)?;
-    fit(rows, options, &mut read)?;
+    if !hyper.family.family.gguf.is_empty() {
+        fit(rows, options, &mut read)?;
+    }
     read.more.extend(hyper.more_keys(rows));
     let llamas = hyper.family == family();
     if llamas && rows == WITHOUT_BOS {
@@ -162,11 +171,56 @@ fn tokenizer_model(folder: &Path, above: bool) -> Result<Option<(String, Vec<u8>
     Ok(None)
 }
 
-/// `tokenizer.json`; the inner result is of what is in it.
-fn tokenizer_json(folder: &Path, limits: &Limits) -> Result<Option<Result<TokenizerJson>>> {
+/// `tokenizer.json`, or what it would be of the files that were before it; the inner result is of what is in it.
+fn tokenizer_json(
+    folder: &Path,
+    family: &Family,
+    limits: &Limits,
+) -> Result<Option<Result<TokenizerJson>>> {
     let path = folder.join("tokenizer.json");
-    let bytes = json::bytes(&path)?;
+    let mut bytes = json::bytes(&path)?;
+    let rule = family.tokenizer.as_ref().filter(|rule| rule.model == "gpt2");
+    if let (None, Some(pre)) = (&bytes, rule.and_then(|rule| PreTokenizer::named(&rule.pre))) {
+        bytes = byte_pairs(folder, pre)?;
+    }
     Ok(bytes.map(|bytes| TokenizerJson::parse(&path.display().to_string(), &bytes, limits)))
+}
+
+/// The `tokenizer.json` that `vocab.json`, `merges.txt` and `added_tokens.json` say together.
+fn byte_pairs(folder: &Path, pre: &PreTokenizer) -> Result<Option<Vec<u8>>> {
+    let beside = |name: &str| json::read(&folder.join(name));
+    let merges = json::bytes(&folder.join("merges.txt"))?;
+    let (Some(vocab), Some(merges)) = (beside("vocab.json")?, merges) else { return Ok(None) };
+    let merges = String::from_utf8_lossy(&merges).into_owned();
+    let merges = merges.lines().filter(|line| !line.is_empty() && !line.starts_with("#version"));
+    let added = beside("added_tokens.json")?;
+    let added = added.iter().filter_map(Json::as_object).flatten();
+    let added = added.map(|(text, id)| json!({"id": id, "content": text}));
+    let whole = json!({
+        "added_tokens": added.collect::<Vec<Json>>(),
+        "pre_tokenizer": files::steps(pre),
+        "model": {"type": "BPE", "vocab": vocab, "merges": merges.collect::<Vec<&str>>()}
+    });
+    Ok(serde_json::to_vec(&whole).ok())
+}
+
+/// What the files beside a vocabulary of words leave out: parts of tokens whose texts every one of the family has.
+fn as_of_family(family: &Family, vocab: &mut Vocab) {
+    let Some(rule) = family.tokenizer.as_ref().filter(|_| vocab.model == "bert") else { return };
+    let mut named = Vocab::default();
+    let tokens = &vocab.tokens;
+    spelling::name_special(&mut named, rule, |text| tokens.iter().position(|t| t == text));
+    vocab.pre.clone_from(&rule.pre);
+    for (part, usual) in [
+        (&mut vocab.bos, named.bos),
+        (&mut vocab.eos, named.eos),
+        (&mut vocab.unknown, named.unknown),
+        (&mut vocab.padding, named.padding),
+        (&mut vocab.separator, named.separator),
+        (&mut vocab.mask, named.mask),
+    ] {
+        *part = part.or(usual);
+    }
 }
 
 /// Marks and replaces tokens as the converter does it in this family.
@@ -252,9 +306,17 @@ fn special_tokens(
     vocab: &mut Vocab,
 ) {
     let count = vocab.len();
-    let id = |name: &str| {
+    let text = |name: &str| {
         let entry = settings.and_then(|s| s.get(format!("{name}_token")));
-        let text = entry.and_then(|e| e.as_str().or_else(|| e.get("content")?.as_str()));
+        entry.and_then(|e| e.as_str().or_else(|| e.get("content")?.as_str()))
+    };
+    let id = |name: &str| {
+        let text = text(name).or_else(|| match name {
+            // Where a text is not begun or ended, it is classified or separated.
+            "bos" => text("cls"),
+            "eos" => text("sep"),
+            _ => None,
+        });
         let by_text = text.and_then(|t| added.iter().find(|(a, _)| a == t)).map(|(_, id)| *id);
         let by_id = || config?.get(format!("{name}_token_id"))?.as_u64()?.try_into().ok();
         by_text.or_else(by_id).filter(|id| usize::try_from(*id).is_ok_and(|id| id < count))
@@ -263,6 +325,8 @@ fn special_tokens(
     vocab.eos = id("eos").or(vocab.eos);
     vocab.unknown = id("unk").or(vocab.unknown);
     vocab.padding = id("pad").or(vocab.padding);
+    vocab.separator = id("sep").or(vocab.separator);
+    vocab.mask = id("mask").or(vocab.mask);
     let flag = |name: &str| settings.and_then(|s| s.get(format!("add_{name}_token"))?.as_bool());
     vocab.add_bos = vocab.add_bos.or_else(|| flag("bos"));
     vocab.add_eos = vocab.add_eos.or_else(|| flag("eos"));
