@@ -78,7 +78,11 @@ fn fitted(rows: &[Vec<String>], columns: &[Column], screen: Option<usize>) -> Ve
     for out in 0..columns.len().max(1) {
         let gone = by_worth.get(..out).unwrap_or_default();
         widths.clone_from(&whole);
-        gone.iter().filter_map(|i| Some(*widths.get_mut(*i)? = 0)).for_each(drop);
+        for i in gone {
+            if let Some(width) = widths.get_mut(*i) {
+                *width = 0;
+            }
+        }
         let there = widths.iter().filter(|width| **width > 0).count();
         let mut over =
             (widths.iter().sum::<usize>() + GAP * there.saturating_sub(1)).saturating_sub(screen);

@@ -249,12 +249,7 @@ fn is_vector(model: &Model, target: Target, step: &Step) -> bool {
     if never.iter().any(|end| step.name.ends_with(end.as_str())) {
         return true;
     }
-    let small = [
-        "_norm.weight",
-        "ffn_gate_inp.weight",
-        "ffn_gate_inp_shexp.weight",
-        "_exps.bias",
-    ];
+    let small = ["_norm.weight", "ffn_gate_inp.weight", "ffn_gate_inp_shexp.weight", "_exps.bias"];
     step.shape.len() < 2 || small.iter().any(|end| step.name.ends_with(end))
 }
 

@@ -234,7 +234,7 @@ pub fn plan(model: Model, folder: PathBuf, dtype: &str, stated: &Stated) -> Resu
     for (name, (cut, mut parts)) in joined {
         parts.sort_by_key(|(part, ..)| *part);
         let made = match cut.is_plain() {
-            true => join(cut, &hyper, parts, &mut at, &mut weights),
+            true => join(cut, &hyper, &parts, &mut at, &mut weights),
             false => weave(cut, &hyper, &model, &parts, &mut at, &mut weaves),
         };
         let entry = made.ok_or_else(|| {
@@ -306,7 +306,7 @@ type Joint = (usize, usize, Vec<u64>, Weight);
 fn join(
     cut: &Cut,
     hyper: &Hyper,
-    parts: Vec<Joint>,
+    parts: &[Joint],
     at: &mut u64,
     weights: &mut Vec<Weight>,
 ) -> Option<Json> {

@@ -184,7 +184,7 @@ fn join_parts(family: &'static Family, model: &mut Model) -> Result<()> {
                 return Err(Error::unsupported(what, next));
             };
             let names: Vec<String> = there.iter().map(|t| t.name.clone()).collect();
-            let place = model.tensors.iter().position(|t| t.name == names[0]).unwrap_or(0);
+            let place = model.tensors.iter().position(|t| names.contains(&t.name)).unwrap_or(0);
             model.tensors.retain(|t| !names.contains(&t.name));
             let joined = Tensor { name: whole.title(), ..joined };
             model.tensors.insert(place.min(model.tensors.len()), joined);

@@ -211,5 +211,3 @@ fn stacked(
     places.sort_unstable_by_key(|(place, _)| *place);
     Ok(places.into_iter().map(|(_, tensor)| tensor).collect())
 }
-
-}

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use serde_json::{Value as Json, json};
+use serde_json::{Map, Value as Json, json};
 
 use super::json;
 use crate::error::{Error, Result};
@@ -46,10 +46,9 @@ pub fn files(way: &str, width: Option<u64>) -> Vec<(&'static str, Json)> {
         let kind = format!("sentence_transformers.models.{kind}");
         json!({"idx": n, "name": n.to_string(), "path": path, "type": kind})
     };
-    let mut pooling = json!({"word_embedding_dimension": width});
-    for (field, known) in WAYS {
-        pooling[field] = (way == known).into();
-    }
+    let mut pooling = Map::new();
+    pooling.insert("word_embedding_dimension".to_owned(), width.into());
+    pooling.extend(WAYS.iter().map(|(field, known)| ((*field).to_owned(), (way == *known).into())));
     let modules = json!([module(0, "", "Transformer"), module(1, "1_Pooling", "Pooling")]);
-    vec![("modules.json", modules), ("1_Pooling/config.json", pooling)]
+    vec![("modules.json", modules), ("1_Pooling/config.json", pooling.into())]
 }

@@ -57,6 +57,7 @@ pub struct Growth {
 
 impl Growth {
     /// What the query at `position` is multiplied with.
+    #[expect(clippy::cast_possible_truncation, reason = "rounded, as llama.cpp has it")]
     pub fn at(self, position: usize) -> f32 {
         let steps = (position + 1) / self.every.max(1);
         1.0 + self.by * libm::log1p(steps as f64) as f32

@@ -1,6 +1,6 @@
 //! How rotary positions are stretched over longer texts, as keys of GGUF and fields of `config.json` say it.
 
-use serde_json::{Value as Json, json};
+use serde_json::{Map, Value as Json, json};
 
 use super::{Metadata, Value};
 use crate::format::family::LongFactors;
@@ -122,21 +122,21 @@ impl Scaling {
             }
             Scaling::Linear(factor) => json!({"type": "linear", "factor": factor}),
             Scaling::Yarn { factor, original, more } => {
-                let mut json = json!({
-                    "type": "yarn", "factor": factor, "original_max_position_embeddings": original
-                });
+                let mut said = Map::new();
+                said.insert("type".to_owned(), "yarn".into());
+                said.insert("factor".to_owned(), json!(factor));
+                said.insert("original_max_position_embeddings".to_owned(), json!(original));
                 for (name, value) in more {
-                    let known = YARN.iter().find(|(gguf, _)| gguf == name);
-                    match known {
-                        Some((_, key)) => json[*key] = decimal(*value),
+                    match YARN.iter().find(|(gguf, _)| gguf == name) {
+                        Some((_, key)) => drop(said.insert((*key).to_owned(), decimal(*value))),
                         None => {
                             let all = decimal((f64::from(*value) / 0.1) as f32);
-                            json["mscale"] = all.clone();
-                            json["mscale_all_dim"] = all;
+                            said.insert("mscale".to_owned(), all.clone());
+                            said.insert("mscale_all_dim".to_owned(), all);
                         }
                     }
                 }
-                json
+                Json::Object(said)
             }
             Scaling::Llama3 { factor, low, high, original } => json!({
                 "rope_type": "llama3", "factor": factor, "low_freq_factor": low,
