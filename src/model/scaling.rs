@@ -116,9 +116,10 @@ impl Scaling {
         let whole = |v: f64| format!("{v}").parse::<u64>().map_or_else(|_| v.into(), Json::from);
         match self {
             Scaling::None => Json::Null,
-            Scaling::Long { long, short, .. } => {
+            Scaling::Long { long, short, said, .. } => {
                 let all = |list: &[f32]| list.iter().map(|v| decimal(*v)).collect::<Vec<_>>();
-                json!({"type": "longrope", "long_factor": all(long), "short_factor": all(short)})
+                let kind = if *said == LongFactors::Type { "rope_type" } else { "type" };
+                json!({kind: "longrope", "long_factor": all(long), "short_factor": all(short)})
             }
             Scaling::Linear(factor) => json!({"type": "linear", "factor": factor}),
             Scaling::Yarn { factor, original, more } => {

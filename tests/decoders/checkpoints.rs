@@ -146,7 +146,10 @@ fn is_allowed(name: &str, key: &str) -> Option<&'static str> {
     match key {
         "general.name" => Some(FOLDER),
         "general.file_type" if ["gptneox", "mpt"].contains(&name) => Some(STAMPED),
-        "gemma.rope.freq_base" | "gemma2.rope.freq_base" | "phi2.rope.freq_base" => Some(BASE),
+        "gemma.rope.freq_base"
+        | "gemma2.rope.freq_base"
+        | "phi2.rope.freq_base"
+        | "stablelm.rope.freq_base" => Some(BASE),
         "phi2.feed_forward_length" => Some(ROWS),
         "bloom.context_length" => Some(TRAINED),
         "minicpm.rope.scaling.attn_factor" | "minicpm.rope.scaling.original_context_length" => {
