@@ -122,6 +122,13 @@ pub const ALL: &[PreTokenizer] = &[
     plain(&["default"], &[r"[\p{P}\$\+<=>\^~\|]+", GPT2, DIGITS, THREE_DIGITS]),
 ];
 
+/// Stages of published files, and the name that stands for them: they cut in more places or are spelled otherwise, where
+/// merges, which were learned from what they cut, never join.
+const SPELLED: [(&[&str], &str); 2] = [
+    (&[PUNCTUATION, GPT2, DIGITS, THREE_DIGITS], "falcon"),
+    (&[r" ?[^(\s|[.,!?…。，、।۔،])]+"], "bloom"),
+];
+
 impl PreTokenizer {
     /// The first of its names.
     pub fn name(&self) -> &'static str {
@@ -141,7 +148,9 @@ impl PreTokenizer {
             pre.stages.len() == stages.len()
                 && pre.stages.iter().zip(stages).all(|(a, b)| alike(a, b))
         };
-        ALL.iter().filter(same)
+        let spelled = SPELLED.iter().find(|(known, _)| *known == stages);
+        let spelled = spelled.and_then(|(_, name)| PreTokenizer::named(name));
+        ALL.iter().filter(same).chain(spelled)
     }
 }
 

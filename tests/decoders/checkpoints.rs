@@ -177,6 +177,31 @@ fn same(ours: Option<&Value>, theirs: &Json) -> bool {
     }
 }
 
+/// The steps that Falcon's and BLOOM's published tokenizers cut text by.
+#[test]
+fn steps_of_published_tokenizers_have_the_name_of_their_family() {
+    let step =
+        |regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "use_regex": regex});
+    let split =
+        |regex: &str| json!({"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated"});
+    let falcon = json!([
+        {"type": "Punctuation", "behavior": "Contiguous"}, step(true),
+        {"type": "Digits", "individual_digits": false}, split("[0-9][0-9][0-9]")
+    ]);
+    let bloom = json!([split(r" ?[^(\s|[.,!?…。，、।۔،])]+"), step(false)]);
+    for (family, steps) in [("falcon", falcon), ("bloom", bloom)] {
+        let (_, known) = known().into_iter().find(|(name, _)| name == family).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        write(&known, folder.path());
+        let path = folder.path().join("tokenizer.json");
+        let mut tokenizer: Json = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        tokenizer["pre_tokenizer"] = json!({"type": "Sequence", "pretokenizers": steps});
+        fs::write(&path, tokenizer.to_string()).unwrap();
+        let model = checkpoint::open(folder.path(), &checkpoint::Options::default()).unwrap();
+        assert_eq!(model.metadata.str("tokenizer.ggml.pre"), Some(family));
+    }
+}
+
 /// What that converter leaves in float32 is left so, whatever type is asked for (conversion/base.py: prepare_tensors).
 #[test]
 fn some_matrices_are_float32_in_every_file_of_floats() {
