@@ -149,8 +149,7 @@ pub fn plan(model: Model, folder: PathBuf, dtype: &str, stated: &Stated) -> Resu
         rows::from_gguf(&role, Naming::Hf, &hyper.sizes, tensor)
             .ok_or_else(|| misfit("its rows are no whole heads"))?;
         // ggml turns neighbours (0, 1), (2, 3), …, transformers numbers half a head apart (0, h/2), (1, h/2 + 1), …:
-        // the rows
-        // of queries and keys are put in that order, and every product stays the same.
+        // the rows of queries and keys are put in that order, and every product stays the same.
         if role.names.rotary {
             let rows = tensor.rows();
             if head == 0 || head % 2 != 0 || !rows.is_multiple_of(head) {
@@ -243,10 +242,13 @@ pub fn plan(model: Model, folder: PathBuf, dtype: &str, stated: &Stated) -> Resu
         })?;
         entries.insert(name, entry);
     }
+    // `__metadata__` is an entry too, and no tensor.
     let tensors = entries.len() - 1;
     let mut header = serde_json::to_vec(&entries).unwrap_or_default();
     // Data begins at a multiple of eight, as the safetensors library has it.
     header.resize(header.len().next_multiple_of(8), b' ');
+    // byte 0             8            8 + length      total
+    //      length (u64)  header JSON  data, each tensor at its `data_offsets`
     let total = 8 + header.len() as u64 + at;
     let dtype = weights.iter().max_by_key(|w| w.to.layout().bytes).map_or("f16", |w| w.to.name());
     let mut config = config(&model, &hyper, dtype, &mut notes);
@@ -315,6 +317,7 @@ fn join(
     let (dimensions, columns, to, encode) = (*dimensions, *shape.last()?, *to, *encode);
     let counts: Vec<u64> =
         parts.iter().map(|(.., weight)| weight.rows.end / groups.max(1)).collect();
+    // Every part is there once, in its turn, with as many columns as the first and whole groups of rows.
     let fits = |(i, (part, rank, shape, weight)): (usize, &Joint)| {
         let whole = weight.rows.end.is_multiple_of(groups);
         *part == i && *rank == dimensions && shape.last() == Some(&columns) && whole
@@ -355,6 +358,7 @@ impl Export {
     pub fn write(&self, existing: Existing, progress: &dyn Progress) -> Result<()> {
         let inputs: Vec<&Input> = self.model.files.iter().collect();
         let path = |name: &str| self.folder.join(name);
+        // Of the small files too, before the large one is written: work of an hour should not end at config.json.
         for (name, _) in &self.files {
             check_target(&path(name), existing, &inputs)?;
         }
@@ -378,6 +382,7 @@ impl Export {
             })
         })?;
         self.model.files.iter().try_for_each(Input::check_read)?;
+        // What was written is opened as anybody would, before it takes its name.
         let written = checkpoint::weights(out.temp_path(), &self.model.limits)?;
         if written.tensors.len() != self.tensors {
             let what = format!("{}: does not hold what was written", self.target().display());
@@ -451,6 +456,7 @@ impl Export {
         numbers.iter_mut().for_each(|number| *number = weight.numbers.to_hf(*number));
         let mut row_len = row_len;
         if weight.turned {
+            // [rows][row_len] becomes [row_len][rows].
             let column = |n: usize| numbers.iter().skip(n).step_by(row_len);
             numbers = (0..row_len).flat_map(column).copied().collect();
             row_len = size(rows)?;
@@ -516,6 +522,7 @@ fn stored_scaling(model: &Model, hyper: &Hyper, notes: &mut Notes) -> Json {
         return scaling;
     }
     let Some(stored) = stored_numbers(model, "rope_freqs.weight") else { return Json::Null };
+    // The base of every model before files stated one.
     let base = hyper.sizes.f32("rope_base").unwrap_or(10_000.0);
     let head = hyper.sizes.get("head").and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
     // LLaMA 3's, and LLaMA 4's.

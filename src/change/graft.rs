@@ -44,6 +44,7 @@ impl Graft {
         for pattern in &self.drop {
             leave_out(model, pattern, notes)?;
         }
+        // Each file is opened once and kept: counts of blocks may have to come from it.
         let mut others = Vec::new();
         for (path, pattern) in &self.take {
             let limits = model.limits;
@@ -74,6 +75,7 @@ fn leave_out(model: &mut Model, pattern: &Regex, notes: &mut Notes) -> Result<()
         return Err(Error::refused(what, names()));
     }
     notes.push(format!("left out: {}", told(&gone)));
+    // llama.cpp's names of a vision tower (`v.`) and of what leads from it into the text model (`mm.`).
     let vision = |name: &str| name.starts_with("v.") || name.starts_with("mm.");
     let had_vision = gone.iter().any(|t| vision(&t.name));
     if had_vision && !model.tensors.iter().any(|t| vision(&t.name)) {
@@ -132,6 +134,7 @@ fn counts(model: &mut Model, others: &[Model], notes: &mut Notes) -> Result<()> 
     let architecture = model.metadata.architecture().to_owned();
     let key = format!("{architecture}.block_count");
     let Some(stated) = model.metadata.u64(&key) else { return Ok(()) };
+    // The blocks that have tensors, `blk.N.…`, after all that was left out and taken.
     let present: BTreeSet<u64> =
         model.tensors.iter().filter_map(|t| mix::block_of(&t.name)).collect();
     let now = present.last().map_or(0, |last| last + 1);
@@ -151,11 +154,13 @@ fn counts(model: &mut Model, others: &[Model], notes: &mut Notes) -> Result<()> 
     if now < stated {
         // Arrays of one item a block lose the items of those that went.
         prune::counts(&mut model.metadata, &(now..stated).collect());
+        // A count of 0 says no more than no key, which files without such blocks have.
         let ahead = format!("{architecture}.nextn_predict_layers");
         if model.metadata.u64(&ahead) == Some(0) {
             model.metadata.remove(&ahead);
         }
     } else {
+        // Only a file whose own count is the new one knows what each block has.
         let fits = |other: &&Model| {
             other.metadata.architecture() == architecture && other.metadata.u64(&key) == Some(now)
         };

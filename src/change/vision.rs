@@ -40,6 +40,7 @@ pub fn take_out(model: &Model, plan: &mut Plan, output: &Path) -> Result<Plan> {
         return Err(Error::refused(what, Setting::Drop.to("leave tensors out by their names")));
     };
     let architecture = model.metadata.architecture().to_owned();
+    // Two plans of the same source: every step goes into one of them, and none is done twice.
     let (vision, rest): (Vec<Step>, Vec<Step>) =
         std::mem::take(&mut plan.steps).into_iter().partition(|step| known.sees(&step.name));
     plan.steps = rest;
@@ -52,6 +53,7 @@ pub fn take_out(model: &Model, plan: &mut Plan, output: &Path) -> Result<Plan> {
     let count = counted(projector.steps.len(), "vision tensor", "vision tensors");
     projector.notes.push(format!("{count} of {}", plan.output.display()));
     plan.notes.push(format!("{count}: in {}", output.display()));
+    // Keys of the model that speak of its vision tensors go with them: `ARCHITECTURE.vision.…` and such.
     let of_vision = |key: &str| {
         let own = key.strip_prefix(&architecture).and_then(|rest| rest.strip_prefix('.'));
         own.is_some_and(|own| known.dropped.iter().any(|begin| own.starts_with(begin)))
@@ -122,6 +124,8 @@ impl Projector {
         for (key, theirs) in &self.keys {
             keys.set(key.clone(), own(theirs)?);
         }
+        // Patches along a side are image / patch, tokens along a side sqrt(tokens); the projector merges as many
+        // patches of a side into one token as the quotient of the two says.
         let size = |name: &str| own(name).ok().and_then(|value| value.as_u64());
         let sides = [&self.side.image, &self.side.patch, &self.side.tokens].map(|name| size(name));
         if let [Some(image), Some(patch), Some(tokens)] = sides

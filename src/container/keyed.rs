@@ -123,18 +123,23 @@ pub(super) fn read(
     Ok(Read { model, exact })
 }
 
+/// A walk along the header, from its first byte to the last tensor info.
 struct Walk<'a> {
     format: &'static Container,
     source: &'a Source<'a>,
     limits: Limits,
     read_as: &'a [QuantType],
+    /// Counts and lengths have 64 bits: since version 2.
     wide: bool,
+    /// Strings end in a NUL that their lengths count.
     nul: bool,
     at: u64,
+    /// What metadata has taken so far, in bytes of memory.
     spent: u64,
     notes: Notes,
 }
 
+/// A tensor info as it is stored, before anybody knows whether its type and its place make sense.
 struct Info {
     at: u64,
     /// Where its sizes, its type and its offset are.
@@ -142,6 +147,7 @@ struct Info {
     name: String,
     shape: Vec<u64>,
     id: u32,
+    /// From the start of the data.
     offset: u64,
 }
 
@@ -287,6 +293,7 @@ impl Walk<'_> {
         let too_many = || self.source.malformed(self.at, key, len, "a size that fits in memory");
         let mut bytes = vec![0; usize::try_from(len).map_err(|_| too_many())?];
         self.source.input().read_at(self.at, &mut bytes)?;
+        // From here on as on a little-endian machine.
         if self.format.detect.big_endian {
             bytes.chunks_exact_mut(kind.width()).for_each(<[u8]>::reverse);
         }
@@ -346,6 +353,7 @@ impl Walk<'_> {
                 let wanted = format!("1 to {}", i64::MAX);
                 return Err(self.source.malformed(at, field("ne"), size, wanted));
             }
+            // The innermost size comes first in the file, the outermost first here.
             shape.insert(0, size);
         }
         if shape.is_empty() {
@@ -381,6 +389,7 @@ fn repeated(key: &str, first: Option<&Value>, again: &Value) -> String {
 fn quant_of(format: &Container, id: u32) -> Option<QuantType> {
     match format.type_name(id, &[]) {
         Some(name) => name.split_once('/').and_then(|(name, d)| QuantType::find(name, d)),
+        // What the format says nothing of is numbered as today.
         None => QuantType::from_gguf(id),
     }
 }

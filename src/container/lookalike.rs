@@ -46,6 +46,7 @@ fn by_head(head: &[u8], len: u64) -> Note {
     if len < 4 {
         return format!("is only {len} bytes long: download or copy it again").into();
     }
+    // Texts in place of a file: what git, a server or a proxy gave instead of it.
     let text = String::from_utf8_lossy(head).trim_start().to_ascii_lowercase();
     if text.starts_with("version https://git-lfs.github.com") {
         let size = text.lines().find_map(|line| line.strip_prefix("size ")).unwrap_or("unknown");
@@ -58,9 +59,11 @@ fn by_head(head: &[u8], len: u64) -> Note {
     if text.starts_with("<!doctype") || text.starts_with("<html") || text.starts_with("<?xml") {
         return "is a web page, not a model: the download needs a login or another address".into();
     }
+    // The files `._NAME` that tar and zip of macOS put beside NAME.
     if begins(b"\x00\x05\x16\x07") {
         return "is no model: macOS keeps in it what it knows of another file (AppleDouble)".into();
     }
+    // Archives by their magic. PyTorch's zip files were tried, and taken, before anything comes here.
     if begins(b"PK\x03\x04") {
         return "is a zip archive, but not a PyTorch checkpoint: unpack it first".into();
     }
@@ -79,9 +82,11 @@ fn by_head(head: &[u8], len: u64) -> Note {
     if json && size < len {
         return "looks like safetensors with a broken header".into();
     }
+    // Opcode PROTO, then the protocol: 2 is what torch.save has always written.
     if begins(b"\x80\x02") {
         return "is a Python pickle, but not a PyTorch checkpoint".into();
     }
+    // ggml's magics are written as numbers, so that little-endian files begin "lmgg"; these are written as text.
     if begins(b"ggml") || begins(b"ggmf") || begins(b"ggjt") || begins(b"ggla") {
         return "has its first four bytes reversed, as chatglm.cpp's files do: only that program reads \
                 them"
@@ -120,6 +125,7 @@ fn by_head(head: &[u8], len: u64) -> Note {
             "is {len} bytes of text, not a model ({text}): servers send this where they refuse a download"
         ).into();
     }
+    // Of what nobody knows the first bytes help whoever is asked.
     let shown: String = head.iter().take(8).map(|b| format!("{b:02x} ")).collect();
     Note::new(
         format!("is no known format (it begins {})", shown.trim_end()),

@@ -96,6 +96,7 @@ impl Transform {
         match (self.relay, self.run) {
             (Some(relay), None) => relay.run(row_len, input, out),
             (Some(relay), Some(run)) => {
+                // Rows that lie together become rows one by one, which the second step then reads as any others.
                 let mut plain = vec![0; relay.bytes(row_len) * from as usize];
                 relay.run(row_len, input, &mut plain);
                 run(isa, row_len, &plain, out)
@@ -176,8 +177,11 @@ fn packed(from: QuantType, to: QuantType) -> Option<Run> {
 
 /// A dialect of blocks of nibbles.
 trait Form {
+    /// All scales of a row before all of its nibbles.
     const PLANAR: bool = false;
+    /// Weights `2i` and `2i + 1` share a byte; else `i` and `i + 16` do.
     const PAIRS: bool = false;
+    /// Scales are f32, not f16.
     const WIDE: bool;
 }
 
@@ -237,6 +241,7 @@ fn nibbles<const MIN: bool, const MORE: usize, F: Form, T: Form>(
 ) -> ScaleLoss {
     let mut loss = ScaleLoss::default();
     let rest = MORE + 16;
+    // [scale] [minimum, if MIN] [MORE bytes] [16 bytes of nibbles]
     let block = |wide: bool| rest + if wide { 4 } else { 2 } * (1 + usize::from(MIN));
     // Planar rows must be known as rows; others are a stream of blocks.
     let n = if F::PLANAR || T::PLANAR { row_len / 32 } else { input.len() / block(F::WIDE) };

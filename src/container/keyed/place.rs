@@ -35,6 +35,7 @@ impl Walk<'_> {
     pub(super) fn widened(&self, infos: &[Info], align: u64) -> Option<Vec<Info>> {
         let floats =
             infos.iter().all(|i| self.quant(i.id).is_some_and(|q| q.layout().elements == 1));
+        // Only where the shapes as stated do not fill the file: else they are right, whatever else may fit.
         if infos.is_empty() || !floats || self.fill(infos, align).is_some() {
             return None;
         }
@@ -115,6 +116,7 @@ impl Walk<'_> {
             }
             // Blocks are stored so too, not only the header.
             tensor.big_endian = self.format.detect.big_endian;
+            // Scales in front of a row: no program is known that wrote them in this order of bytes.
             if tensor.big_endian && quant.layout().front > 0 {
                 let wanted = format!("a little-endian file, for {quant}");
                 return wrong(type_at, "type", "one in a big-endian file".to_owned(), wanted);
@@ -229,6 +231,7 @@ impl Walk<'_> {
         //     one that is no larger than the room, or whose last tensor is cut by the end of the file
         //     types of other programs, exactly, then any, then those of unknown size
         let own = self.quant(id);
+        // A tensor that ends with the file may have lost its end: too little room then says nothing of its type.
         let to_end = |info: &Info, room: u64| {
             data.saturating_add(info.offset).saturating_add(room) == self.source.len()
         };

@@ -40,6 +40,7 @@ impl Walk<'_> {
             model.header.push((word.clone(), stored.into()));
             at += 4;
         }
+        // Some programs counted more tokens than they stored: where a token is due, the first tensor may begin.
         for i in 0..count {
             if self.vocab_ends(shape, i, count, at) {
                 let less = match count - i {

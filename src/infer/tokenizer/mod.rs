@@ -47,10 +47,12 @@ pub struct Tokenizer {
     user: Matcher,
     /// Whether a space goes before a text.
     add_space: bool,
+    /// What begins and what ends a text, and whether each goes around every text by itself.
     bos: Option<u32>,
     eos: Option<u32>,
     add_bos: bool,
     add_eos: bool,
+    /// Tokens after which a model has nothing more to say, its own end and those of turns.
     ends: Vec<u32>,
     notes: Notes,
 }
@@ -158,6 +160,7 @@ impl Tokenizer {
 
     fn sentencepiece(vocab: &Vocab) -> Tokenizer {
         let mut notes = Notes::default();
+        // Without kinds the order of every LLaMA vocabulary says them: 0 <unk>, 1 <s>, 2 </s>, 3 to 258 the bytes.
         let old = vocab.kinds.is_empty() && bytes_at_three(vocab);
         let kind = |id: usize| match id {
             0 if old => TokenKind::Unknown,
@@ -180,6 +183,7 @@ impl Tokenizer {
             let text = with_spaces(stored);
             let piece = match kind {
                 TokenKind::Byte => {
+                    // Early files lost the text of bytes above 127; the place of a token still says which byte it is.
                     let by_place = old.then(|| u8::try_from(id.wrapping_sub(3)).ok()).flatten();
                     match by_place.or_else(|| byte_of(stored)) {
                         Some(byte) => {
@@ -202,6 +206,7 @@ impl Tokenizer {
         let unknown = vocab.unknown.or(unknown).unwrap_or(0);
         // Early GGUF files leave out ids that every SentencePiece model of LLaMA has.
         let (bos, eos) = (vocab.bos.unwrap_or(1), vocab.eos.unwrap_or(2));
+        // User-defined tokens are found by the algorithm itself, behind the space that goes before a text.
         let control = by_kind(&pieces, &[TokenKind::Control]);
         Tokenizer {
             special: Matcher::new(control),

@@ -122,14 +122,18 @@ pub(super) fn recipes(name: &str, dialect: &str) -> Vec<Recipe> {
 
 /// What a block becomes before it is stored.
 struct Coded<const N: usize> {
+    /// The step between codes.
     d: f32,
+    /// The minimum, which code 0 stands for; unused where a code means `w - 8`.
     m: f32,
+    /// The codes, of four bits each.
     w: [u8; N],
 }
 
 /// The low byte of the integer part, which is 0 where no `i32` holds it.
 #[inline(always)]
 fn low_byte(x: f32) -> u8 {
+    // x86 makes 0x8000_0000 of NaN and of what no i32 holds, a low byte of 0. Rust does so below the range only.
     (if x < 2_147_483_648.0 { x as i32 } else { 0 }) as u8
 }
 
@@ -141,6 +145,7 @@ fn rounded(x: f32) -> f32 {
 
 #[inline(always)]
 fn reciprocal(d: f32) -> f32 {
+    // A block of zeros has no step; its quotients are 0 then, as they are with any other.
     if d != 0.0 { 1.0 / d } else { 0.0 }
 }
 
@@ -180,6 +185,7 @@ fn full_range<const N: usize, const TRUNCATED: bool>(x: &[f32; N]) -> Coded<N> {
 /// `d = (max - min) / 15`, the maximum not below `floor`.
 #[inline(always)]
 fn affine<const N: usize, const TRUNCATED: bool>(x: &[f32; N], floor: f32) -> Coded<N> {
+    // x is about min + d w, so that the minimum has code 0 and the maximum code 15.
     let min = x.iter().fold(f32::MAX, |a, x| if *x < a { *x } else { a });
     // With a floor of the smallest positive number a block below zero gets the range up to 0.
     let max = x.iter().fold(floor, |a, x| if *x > a { *x } else { a });
@@ -198,6 +204,11 @@ fn rmse(x: &[f32; 16]) -> Coded<16> {
     const CANDIDATES: [f32; 8] = [8.7, 8.3, 8.1, 7.8, 7.3, 7.0, 6.3, 5.7];
     // Adding 1.5 * 2^23 leaves the nearest integer, ties to even, in the low bits.
     let nearest = |x: f32| ((x + 12_582_912.0).to_bits() & 0x007f_ffff) as i32 - 0x0040_0000;
+    // With quants l, and the best d = sum(x l) / sum(l^2) for them, the squared error is
+    //
+    //   sum (x - d l)^2 = sum x^2 - (sum x l)^2 / sum l^2
+    //
+    // of which only the quotient differs between candidates: the largest wins.
     let amax = largest_magnitude(x);
     if amax == 0.0 {
         return Coded { d: 1.0, m: 0.0, w: [8; 16] };
@@ -224,6 +235,8 @@ fn rmse(x: &[f32; 16]) -> Coded<16> {
             (best, best_scale) = (sum / squares, scale);
         }
     }
+    // The winner's quants once more, and from them the d that is written: the best for them, as above, and not
+    // the candidate that they were found with.
     let (mut sum, mut squares) = (0.0f32, 0);
     let w = x.map(|x| {
         let l = nearest(best_scale * x).clamp(-8, 7);
@@ -259,6 +272,8 @@ fn wide<const MIN: bool>(
     code: impl Fn(&[f32; 32]) -> Coded<32>,
     order: impl Fn(&[u8], &mut [u8]),
 ) {
+    // byte 0         4              at
+    //      d (f32)   m (f32, MIN)   16 of nibbles
     let at = if MIN { 8 } else { 4 };
     for (x, out) in rows.as_chunks().0.iter().zip(out.chunks_exact_mut(at + 16)) {
         let Coded { d, m, w } = code(x);
@@ -278,6 +293,8 @@ fn planar<const MIN: bool>(
     out: &mut [u8],
     code: impl Fn(&[f32; 32]) -> Coded<32>,
 ) {
+    // byte 0              4n, or 0    8n, or 4n
+    //      m[n] (if MIN)  d[n] (f32)  16 of nibbles for each of n blocks
     let n = row_len / 32;
     let head = if MIN { 8 } else { 4 };
     let rows = rows.chunks_exact(row_len).zip(out.chunks_exact_mut(n * (head + 16)));
@@ -298,6 +315,8 @@ fn planar<const MIN: bool>(
 /// Blocks of sixteen: an f16 scale, an f16 minimum if `MIN`, nibbles in pairs.
 #[inline(always)]
 fn narrow<const MIN: bool>(rows: &[f32], out: &mut [u8], code: impl Fn(&[f32; 16]) -> Coded<16>) {
+    // byte 0         2              at
+    //      d (f16)   m (f16, MIN)   8 of nibbles
     let at = if MIN { 4 } else { 2 };
     for (x, out) in rows.as_chunks().0.iter().zip(out.chunks_exact_mut(at + 8)) {
         let Coded { d, m, w } = code(x);
@@ -313,6 +332,7 @@ fn narrow<const MIN: bool>(rows: &[f32], out: &mut [u8], code: impl Fn(&[f32; 16
 #[inline(always)]
 fn q8_0_body(rows: &[f32], _: usize, out: &mut [u8]) {
     for (x, out) in rows.as_chunks::<32>().0.iter().zip(out.as_chunks_mut::<36>().0) {
+        // byte 0: d (f32), byte 4: 32 signed codes from -127 to 127
         let d = largest_magnitude(x) / 127.0;
         let id = reciprocal(d);
         out[..4].copy_from_slice(&d.to_le_bytes());
