@@ -102,7 +102,7 @@ pub const ALL: &[PreTokenizer] = &[
     plain(&["falcon"], &[PUNCTUATION, GPT2, THREE_DIGITS]),
     PreTokenizer { names: &["tekken"], stages: &[TEKKEN], ignore_merges: true, adds_bos: true },
     plain(&["gpt-4o", "llama4", "kanana2", "minimax-m2"], &[GPT4O]),
-    plain(&["poro-chat", "bloom", "gpt3-finnish"], &[r" ?[^(\s|.,!?…。，、।۔،)]+"]),
+    plain(&["bloom", "poro-chat", "gpt3-finnish"], &[r" ?[^(\s|.,!?…。，、।۔،)]+"]),
     plain(&["viking"], &[r" ?[^(\s|.,!?…。，、।۔،)]+", DIGIT]),
     plain(
         &["seed-coder"],
