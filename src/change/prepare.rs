@@ -52,15 +52,14 @@ pub(super) fn prepare(
             check_shapes(family, &model)?;
             drop_tied(family, &mut model, notes)?;
         }
-        let rowed = family.tokenizer.is_some();
         if !to_gguf {
             join_parts(family, &mut model)?;
         }
-        if rowed && !to_gguf {
+        if family.tokenizer.is_some() && !to_gguf {
             as_stored(family, target.container(), &mut model)?;
         }
         let order = &target.container().tensors.order;
-        if !order.is_empty() && (rowed || keys::are_gguf(&model)) {
+        if !order.is_empty() && keys::are_gguf(&model) {
             model.tensors.sort_by_key(|tensor| place(family, order, &tensor.name));
         }
         let naming = if to_gguf { Naming::Gguf } else { Naming::Old };
