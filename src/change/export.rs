@@ -198,10 +198,11 @@ pub fn plan(model: Model, folder: PathBuf, dtype: &str, stated: &Stated) -> Resu
             continue;
         }
         let entry = |shape: &[u64], at: u64, bytes: u64| json!({"dtype": to.name().to_uppercase(), "shape": shape, "data_offsets": [at, at + bytes]});
-        let stack = beside::STACKED.iter().find_map(|of| Some((of, name.split_once(of)?)));
+        let mut counted = beside::STACKED.iter().filter(|(_, inner)| shape.len() == inner + 1);
+        let stack = counted.find_map(|(of, _)| Some((of, name.split_once(of)?)));
         match stack.zip(shape.split_first()) {
             // Stacked in GGUF, one by one here.
-            Some(((of, (before, after)), (count, inner))) if !inner.is_empty() && *count > 0 => {
+            Some(((of, (before, after)), (count, inner))) if *count > 0 => {
                 let (rows, bytes) = (all / count, bytes / count);
                 for e in 0..*count {
                     entries.insert(format!("{before}{of}{e}.{after}"), entry(inner, at, bytes));

@@ -61,8 +61,9 @@ pub fn alone(name: &mut String) {
     }
 }
 
-/// What tensors are counted behind, in checkpoints, that GGUF stacks: experts, and norms of one head each.
-pub const STACKED: [&str; 2] = [".experts.", ".norms."];
+/// What tensors are counted behind, in checkpoints, that GGUF stacks: experts, and norms of one head each; and the
+/// dimensions of one of them.
+pub const STACKED: [(&str, usize); 2] = [(".experts.", 2), (".norms.", 1)];
 
 /// `….experts.3.w1.weight` -> (`….experts.w1.weight`, 3).
 pub fn expert_of(name: &str) -> Option<(String, u64)> {
@@ -71,5 +72,5 @@ pub fn expert_of(name: &str) -> Option<(String, u64)> {
         let (number, matrix) = rest.split_once('.')?;
         Some((format!("{before}{of}{matrix}"), number.parse().ok()?))
     };
-    STACKED.into_iter().find_map(of)
+    STACKED.into_iter().find_map(|(behind, _)| of(behind))
 }
