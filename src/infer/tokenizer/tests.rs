@@ -211,7 +211,9 @@ fn byte_level_references() {
         let parsed =
             TokenizerJson::parse("tokenizer.json", &bpe_file(&golden, name), &Limits::DEFAULT)
                 .unwrap();
-        assert_eq!(&parsed.vocab.pre, name);
+        // Several names may stand for one pre-tokenizer.
+        let names = |name: &str| PreTokenizer::named(name).map(|pre| pre.names);
+        assert_eq!(names(&parsed.vocab.pre), names(name));
         assert_eq!(parsed.vocab.bos, Some(1100));
         assert_eq!(parsed.vocab.add_bos, Some(true));
         let tokenizer = Tokenizer::new(&parsed.vocab).unwrap();
