@@ -92,6 +92,6 @@ pub mod model;
 )]
 pub mod quant;
 pub mod remedy;
-pub mod size;
+pub(crate) mod size;
 
 pub use api::{Existing, Hints, Job, Proof, Writing, open, open_with, verify};

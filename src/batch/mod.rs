@@ -84,7 +84,7 @@ pub mod events;
 pub mod find;
 pub mod job;
 pub mod join;
-pub mod lock;
+pub(crate) mod lock;
 mod matrices;
 pub mod plan;
 pub mod receipt;

@@ -4,16 +4,16 @@
 //! ([`crate::error::Error::Changed`]) and not a signal, and resident memory stays at the buffers' size.
 //! Only the reference runner maps weights ([`map`]).
 
-pub mod input;
-pub mod inputs;
-pub mod journal;
+pub(crate) mod input;
+pub(crate) mod inputs;
+pub(crate) mod journal;
 pub mod map;
-pub mod paged;
-pub mod partial;
-pub mod progress;
+pub(crate) mod paged;
+pub(crate) mod partial;
+pub(crate) mod progress;
 pub mod replace;
-pub mod source;
-pub mod sums;
+pub(crate) mod source;
+pub(crate) mod sums;
 
 pub use input::{Input, open_regular, read_stdin, read_text};
 pub use paged::Paged;

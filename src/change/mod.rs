@@ -15,13 +15,11 @@ pub mod graft;
 mod keys;
 mod latent;
 mod mend;
-#[doc(hidden)]
-pub mod npy;
+pub(crate) mod npy;
 mod obstacles;
 pub(crate) mod output;
-#[doc(hidden)]
-pub mod pieces;
-pub mod plan;
+pub(crate) mod pieces;
+pub(crate) mod plan;
 mod prepare;
 mod prune;
 pub mod quantize;

@@ -52,11 +52,6 @@ impl Pieces {
         self.whole.len()
     }
 
-    /// Whether they have no bytes.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// What they are together: a model, whole to its last byte.
     ///
     /// # Errors

@@ -8,16 +8,16 @@
 //! | publisher | weights | beside them |
 //! |---|---|---|
 //! | Meta | `consolidated.NN.pth` ([`torch`]) | `params.json` (`meta`), `tokenizer.model` |
-//! | EasyLM | one file of msgpack ([`easylm`]): Koala's differences | |
+//! | EasyLM | one file of msgpack (`easylm`): Koala's differences | |
 //! | Hugging Face | `*.safetensors` ([`safetensors`]), `pytorch_model*.bin` ([`torch`]) | `config.json` (`huggingface`), `tokenizer*` |
 
 pub mod adapter;
 pub(crate) mod assemble;
 pub(crate) mod beside;
 pub(crate) mod card;
-pub mod cut;
+pub(crate) mod cut;
 pub(crate) mod dtype;
-pub mod easylm;
+pub(crate) mod easylm;
 mod family;
 pub(crate) mod find;
 pub(crate) mod huggingface;

@@ -16,8 +16,7 @@ mod parts;
 pub(crate) mod pieces;
 mod plausible;
 mod set;
-#[doc(hidden)]
-pub mod shards;
+pub(crate) mod shards;
 mod start;
 #[doc(hidden)]
 pub mod stream;

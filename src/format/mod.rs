@@ -1,15 +1,15 @@
 //! Descriptions of every format that ever lived, embedded from `formats/` and parsed once.
 
-pub mod arithmetic;
+pub(crate) mod arithmetic;
 pub mod block;
 pub mod catalog;
 pub mod container;
-pub mod explain;
+pub(crate) mod explain;
 pub mod family;
-pub mod foreign;
+pub(crate) mod foreign;
 pub mod loader;
-pub mod mixture;
+pub(crate) mod mixture;
 mod names;
-pub mod projector;
-pub mod schema;
+pub(crate) mod projector;
+pub(crate) mod schema;
 pub mod vocabulary;

@@ -8,11 +8,11 @@
 
 pub(crate) mod awake;
 pub(crate) mod cache;
-pub mod config;
+pub(crate) mod config;
 #[doc(hidden)]
 pub mod dot;
 mod finder;
-pub mod forward;
+pub(crate) mod forward;
 pub(crate) mod functions;
 #[doc(hidden)]
 pub mod fused;
@@ -20,17 +20,17 @@ mod imatrix;
 pub(crate) mod layer;
 pub(crate) mod matrix;
 pub(crate) mod numbers;
-pub mod outputs;
+pub(crate) mod outputs;
 #[doc(hidden)]
 pub mod panel;
 pub mod perplexity;
 pub(crate) mod rope;
 mod rounded;
-pub mod sample;
-pub mod template;
+pub(crate) mod sample;
+pub(crate) mod template;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::cast_sign_loss))]
 pub mod tokenizer;
-pub mod weights;
+pub(crate) mod weights;
 #[doc(hidden)]
 pub mod whole;
 

@@ -4,28 +4,28 @@
 //! file, at which offset and in which order its rows are, so that a multi-part set, a sharded
 //! checkpoint and a single file are read by the same lines.
 
-pub mod adapter;
-pub mod difference;
-pub mod family;
-pub mod glob;
-pub mod hyper;
-pub mod kept;
+pub(crate) mod adapter;
+pub(crate) mod difference;
+pub(crate) mod family;
+pub(crate) mod glob;
+pub(crate) mod hyper;
+pub(crate) mod kept;
 pub mod loader;
-pub mod lora;
-pub mod metadata;
+pub(crate) mod lora;
+pub(crate) mod metadata;
 pub mod pretokenizer;
 pub mod printable;
-pub mod role;
-pub mod rows;
-pub mod scaling;
-pub mod sizes;
+pub(crate) mod role;
+pub(crate) mod rows;
+pub(crate) mod scaling;
+pub(crate) mod sizes;
 pub mod spelling;
 pub mod sum;
-pub mod tensor;
-pub mod texts;
-pub mod value;
-pub mod vocab;
-pub mod weights;
+pub(crate) mod tensor;
+pub(crate) mod texts;
+pub(crate) mod value;
+pub(crate) mod vocab;
+pub(crate) mod weights;
 
 pub use adapter::Adapter;
 pub use hyper::{Assumed, Hyper, Stated};

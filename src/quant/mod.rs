@@ -1,7 +1,7 @@
 //! Numbers in rows: what the bytes of every quantized row mean, and how to make them.
 
-pub mod activations;
-pub mod decode;
+pub(crate) mod activations;
+pub(crate) mod decode;
 pub mod encode;
 pub mod era;
 mod finite;

@@ -36,7 +36,7 @@ pub enum Goal {
 }
 
 impl Goal {
-    /// Reads a size, as [`size::read`].
+    /// Reads a size: a number of bytes, or one with a unit (`4.5GB`).
     ///
     /// # Errors
     /// [`Error::Usage`] where it is none, or no byte at all.

@@ -4,7 +4,7 @@ pub mod digest;
 pub mod download;
 pub mod known;
 pub mod lists;
-pub mod search;
+pub(crate) mod search;
 pub mod sums;
 pub mod tensors;
 pub mod verify;

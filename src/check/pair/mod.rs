@@ -1,8 +1,8 @@
 //! Two models held against each other: weights, metadata and vocabularies, and what they say of a text.
 
 pub mod compare;
-pub mod orders;
-pub mod page;
+pub(crate) mod orders;
+pub(crate) mod page;
 pub mod prove;
 pub mod readings;
 pub mod report;

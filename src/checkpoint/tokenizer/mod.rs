@@ -1,8 +1,8 @@
 //! Vocabularies as they were published beside weights, and as they are written there.
 
-pub mod files;
+pub(crate) mod files;
 pub mod given;
 pub mod json;
 pub mod sentencepiece;
 pub mod tiktoken;
-pub mod vocabulary;
+pub(crate) mod vocabulary;

@@ -5,16 +5,16 @@
 //! | layout | written by | what is where |
 //! |---|---|---|
 //! | zip | torch 1.6 and later | `NAME/data.pkl`, `NAME/data/KEY` for each storage |
-//! | legacy | torch 0.1.11 to 1.5 | five pickles one after the other, then the storages ([`legacy`]) |
-//! | tar | torch before 0.1.11 | `storages`, `tensors` and `pickle` ([`tar`]) |
+//! | legacy | torch 0.1.11 to 1.5 | five pickles one after the other, then the storages (`legacy`) |
+//! | tar | torch before 0.1.11 | `storages`, `tensors` and `pickle` (`tar`) |
 
-pub mod globals;
-pub mod legacy;
+pub(crate) mod globals;
+pub(crate) mod legacy;
 pub mod node;
 mod open;
 pub mod pickle;
 pub mod storage;
-pub mod tar;
-pub mod zip;
+pub(crate) mod tar;
+pub(crate) mod zip;
 
 pub use open::{is_torch, open};

@@ -8,7 +8,7 @@
 //!
 //! | in the file | in the normalised pickle |
 //! |---|---|
-//! | a global `m n` of [`globals::ALLOWED`] | the text `m.n` |
+//! | a global `m n` of `globals::ALLOWED` | the text `m.n` |
 //! | any other global | an error with its name and offset |
 //! | a call `f(args)` | the tuple `(f, args)` |
 //! | `collections.OrderedDict()`, `collections.defaultdict(…)` | an empty dict |
@@ -87,7 +87,7 @@ struct Machine<'a> {
 /// Reads the pickle at `at`, which must end before `end`; returns its value and where it ended.
 ///
 /// # Errors
-/// [`Error::Malformed`] naming the opcode's offset; a global beyond [`globals::ALLOWED`] is named.
+/// [`Error::Malformed`] naming the opcode's offset; a global beyond `globals::ALLOWED` is named.
 pub fn read(source: &Source, at: u64, end: u64) -> Result<(Node, u64)> {
     let mut machine = Machine {
         source,

@@ -4,7 +4,7 @@
 //! encoder repeats its arithmetic operation by operation, so the bytes are the same; the speed comes
 //! from working on sixteen blocks (or sub-blocks) side by side, one a lane, each in its own order.
 
-pub mod float;
+pub(crate) mod float;
 mod fp4;
 mod group;
 mod iq1;
@@ -14,7 +14,7 @@ mod iq4;
 mod kquant;
 mod lanes;
 mod lattice;
-pub mod legacy;
+pub(crate) mod legacy;
 mod magnitude;
 mod search;
 mod superblock;
