@@ -1,6 +1,6 @@
 //! Models in a tree: files, multi-part sets, shard sets and checkpoint folders, each counted once.
 //!
-//! A file is a model by its first bytes ([`search`]); one whose name promises a model and that begins as
+//! A file is a model by its first bytes (`search`); one whose name promises a model and that begins as
 //! none is counted too, so that its job fails and nobody misses it. Outputs of earlier batches are known by
 //! their receipts and are no inputs again where what they were made from is found in the same tree.
 

@@ -19,5 +19,5 @@ pub use input::{Input, open_regular, read_stdin, read_text};
 pub use paged::Paged;
 pub use progress::Progress;
 pub use replace::Replace;
-pub use source::Source;
+pub use source::{ByteOrder, Source};
 pub use sums::Sum;

@@ -1,15 +1,15 @@
 //! Descriptions of every format that ever lived, embedded from `formats/` and parsed once.
 
-pub(crate) mod arithmetic;
+pub mod arithmetic;
 pub mod block;
 pub mod catalog;
 pub mod container;
 pub(crate) mod explain;
 pub mod family;
-pub(crate) mod foreign;
+pub mod foreign;
 pub mod loader;
-pub(crate) mod mixture;
+pub mod mixture;
 mod names;
-pub(crate) mod projector;
-pub(crate) mod schema;
+pub mod projector;
+pub mod schema;
 pub mod vocabulary;

@@ -39,7 +39,7 @@ pub enum Precision {
     #[default]
     #[serde(rename = "exact")]
     Exact,
-    /// Rounded as ggml's programs round them for the type of each matrix ([`activations`]).
+    /// Rounded as ggml's programs round them for the type of each matrix (`activations`).
     #[serde(rename = "q8")]
     #[cfg_attr(feature = "command", value(name = "q8"))]
     Rounded,

@@ -34,7 +34,7 @@ pub(crate) mod weights;
 #[doc(hidden)]
 pub mod whole;
 
-pub use config::Config;
+pub use config::{Config, Position, Routing};
 pub use forward::{Session, Want};
 pub use matrix::Precision;
 pub use outputs::{Outputs, Perplexity};

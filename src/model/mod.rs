@@ -25,15 +25,15 @@ pub(crate) mod tensor;
 pub(crate) mod texts;
 pub(crate) mod value;
 pub(crate) mod vocab;
-pub(crate) mod weights;
+pub mod weights;
 
-pub use adapter::Adapter;
+pub use adapter::{Adapter, Pair};
 pub use hyper::{Assumed, Hyper, Stated};
 pub use metadata::Metadata;
 pub use role::{FeedForward, Naming, Role};
 pub use scaling::Scaling;
 pub use sizes::Sizes;
-pub use tensor::{Join, Order, Piece, Tensor};
+pub use tensor::{Join, Order, Piece, Sum, Tensor, Term};
 pub use texts::Texts;
 pub use value::{Array, Kind, Value};
 pub use vocab::{TokenKind, Vocab};
