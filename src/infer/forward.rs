@@ -11,7 +11,7 @@ use super::{
     weights::{After, Head, Mixing},
 };
 use crate::{
-    bytes::Progress,
+    bytes::{Progress, replace::check_interrupt},
     error::{Error, Result},
     remedy::{Call, Setting},
 };
@@ -122,7 +122,7 @@ impl<'w> Session<'w> {
         let head = self.weights.head()?;
         for (n, batch) in tokens.chunks(BATCH).enumerate() {
             // A batch at a time: matrices are read once for all of its tokens.
-            let stream = awake(|| self.layers(batch)); // [T][width]
+            let stream = awake(|| self.layers(batch))?; // [T][width]
             let first = match want {
                 Want::All => 0,
                 // The head is the largest matrix of a small model: only the last token of all needs it.
@@ -159,8 +159,14 @@ impl<'w> Session<'w> {
         self.check(tokens)?;
         let all = match self.weights.config.whole_text {
             // Every token sees those behind it: no part of the text can be read before the rest.
-            true => awake(|| self.layers(tokens)),
-            false => tokens.chunks(BATCH).flat_map(|batch| awake(|| self.layers(batch))).collect(),
+            true => awake(|| self.layers(tokens))?,
+            false => {
+                let mut all = Vec::new();
+                for batch in tokens.chunks(BATCH) {
+                    all.extend(awake(|| self.layers(batch))?);
+                }
+                all
+            }
         };
         self.weights.check_unchanged()?;
         self.check_finite(&all)?;
@@ -205,7 +211,7 @@ impl<'w> Session<'w> {
     }
 
     /// Tokens through all layers: `[T][width]` out.
-    fn layers(&mut self, tokens: &[u32]) -> Vec<f32> {
+    fn layers(&mut self, tokens: &[u32]) -> Result<Vec<f32>> {
         let Weights { config, layers, .. } = self.weights;
         // x = embedding; then for each layer, with what a family leaves out left out:
         //
@@ -217,6 +223,7 @@ impl<'w> Session<'w> {
         let (cache, tap) = (&mut self.cache, &mut self.tap);
         let mut stream = embed(self.weights, tokens, cache.len()); // [T][width]
         for (n, layer) in layers.iter().enumerate() {
+            check_interrupt()?;
             // What a part sees of the stream; families differ in whether norms are before it or behind.
             let seen = |before: Option<&Norm>, stream: &[f32]| match before.filter(|_| !norm_after)
             {
@@ -265,7 +272,7 @@ impl<'w> Session<'w> {
             self.progress.advance(self.weights.step_bytes());
         }
         cache.advance(tokens.len());
-        stream
+        Ok(stream)
     }
 }
 
