@@ -197,7 +197,7 @@ pub fn plan(model: Model, folder: PathBuf, dtype: &str, stated: &Stated) -> Resu
             parts.push((part, role.names.shape.len(), shape, weight(0..all, 0)));
             continue;
         }
-        let entry = |shape: &[u64], at: u64, bytes: u64| json!({"dtype": to.name().to_uppercase(), "shape": shape, "data_offsets": [at, at + bytes]});
+        let entry = |shape: &[u64], at: u64, bytes: u64| entry(to, shape, at, bytes);
         let mut counted = beside::STACKED.iter().filter(|(_, inner)| shape.len() == inner + 1);
         let stack = counted.find_map(|(of, _)| Some((of, name.split_once(of)?)));
         match stack.zip(shape.split_first()) {
@@ -233,7 +233,10 @@ pub fn plan(model: Model, folder: PathBuf, dtype: &str, stated: &Stated) -> Resu
     let mut weaves = Vec::new();
     for (name, (cut, mut parts)) in joined {
         parts.sort_by_key(|(part, ..)| *part);
+        // Every part is there once, in its turn.
+        let whole = parts.iter().enumerate().all(|(i, (part, ..))| *part == i);
         let made = match cut.is_plain() {
+            _ if !whole => None,
             true => join(cut, &hyper, &parts, &mut at, &mut weights),
             false => weave(cut, &hyper, &model, &parts, &mut at, &mut weaves),
         };
@@ -280,6 +283,11 @@ pub fn plan(model: Model, folder: PathBuf, dtype: &str, stated: &Stated) -> Resu
     Ok(Export { folder, files, notes, keep_nan, model, weights, weaves, header, tensors, total })
 }
 
+/// A tensor of `bytes` bytes from `at` on in the header of a safetensors file.
+fn entry(to: QuantType, shape: &[u64], at: u64, bytes: u64) -> Json {
+    json!({"dtype": to.name().to_uppercase(), "shape": shape, "data_offsets": [at, at + bytes]})
+}
+
 /// Lays out a tensor whose parts are woven; as [`join`].
 fn weave(
     cut: &Cut,
@@ -290,15 +298,13 @@ fn weave(
     weaves: &mut Vec<Weave>,
 ) -> Option<Json> {
     let (.., Weight { to, encode, .. }) = parts.first()?;
-    let fits = parts.iter().enumerate().all(|(i, (part, ..))| *part == i);
     let tensors: Vec<usize> = parts.iter().map(|(.., weight)| weight.tensor).collect();
-    let weave = Weave::new(cut, &hyper.sizes, model, &tensors, (*to, *encode), *at);
-    let weave = weave.filter(|_| fits)?;
-    let start = *at;
-    *at += weave.groups * weave.group_bytes();
-    let (dtype, shape) = (to.name().to_uppercase(), weave.shape.clone());
+    let weave = Weave::new(cut, &hyper.sizes, model, &tensors, (*to, *encode), *at)?;
+    let bytes = weave.groups * weave.group_bytes();
+    let entry = entry(*to, &weave.shape, *at, bytes);
+    *at += bytes;
     weaves.push(weave);
-    Some(json!({"dtype": dtype, "shape": shape, "data_offsets": [start, *at]}))
+    Some(entry)
 }
 
 /// A part of a tensor that GGUF has cut: which, its dimensions there, its shape, all of its rows.
@@ -318,12 +324,12 @@ fn join(
     let (dimensions, columns, to, encode) = (*dimensions, *shape.last()?, *to, *encode);
     let counts: Vec<u64> =
         parts.iter().map(|(.., weight)| weight.rows.end / groups.max(1)).collect();
-    // Every part is there once, in its turn, with as many columns as the first and whole groups of rows.
-    let fits = |(i, (part, rank, shape, weight)): (usize, &Joint)| {
+    // Each has as many columns as the first, and whole groups of rows.
+    let fits = |(_, rank, shape, weight): &Joint| {
         let whole = weight.rows.end.is_multiple_of(groups);
-        *part == i && *rank == dimensions && shape.last() == Some(&columns) && whole
+        *rank == dimensions && shape.last() == Some(&columns) && whole
     };
-    if groups == 0 || parts.len() != cut.into.len() || !parts.iter().enumerate().all(fits) {
+    if groups == 0 || parts.len() != cut.into.len() || !parts.iter().all(fits) {
         return None;
     }
     let (start, rows): (u64, u64) = (*at, counts.iter().sum());
@@ -337,7 +343,7 @@ fn join(
     }
     let shape =
         if dimensions == 3 { vec![groups, rows, columns] } else { vec![groups * rows, columns] };
-    Some(json!({"dtype": to.name().to_uppercase(), "shape": shape, "data_offsets": [start, *at]}))
+    Some(entry(to, &shape, start, *at - start))
 }
 
 fn pretty(value: &Json) -> Vec<u8> {
