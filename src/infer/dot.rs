@@ -56,6 +56,13 @@ pub fn total(lanes: [f32; LANES]) -> f32 {
     lanes[0]
 }
 
+/// `x *= factor`.
+pub(crate) fn scaled(xs: &mut [f32], factor: f32) {
+    if factor != 1.0 {
+        xs.iter_mut().for_each(|x| *x *= factor);
+    }
+}
+
 per_isa! {
     /// The sum of the products of two vectors of one length.
     pub fn dot_of(a: &[f32], b: &[f32]) -> f32 = dot[isa];

@@ -7,7 +7,8 @@ use super::{
     Config, Weights,
     awake::awake,
     cache::Cache,
-    layer::{Tap, Tapped, add, capped, norm::Norm, scaled},
+    dot::scaled,
+    layer::{Tap, Tapped, add, capped, norm::Norm},
     weights::{After, Head, Mixing},
 };
 use crate::{

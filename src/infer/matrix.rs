@@ -6,7 +6,7 @@ use memmap2::Mmap;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::{fused, panel, rounded, whole};
+use super::{dot::scaled, fused, panel, rounded, whole};
 use crate::quant::{
     QuantType, activations, decode_rows,
     isa::{Isa, bytes::GROUP},
@@ -190,20 +190,13 @@ impl Matrix {
         let mut rows = vec![0.0; group * self.cols];
         self.decode(first..first + group, &mut rows);
         out.copy_from_slice(&rows[(row - first) * self.cols..(row - first + 1) * self.cols]);
-        self.scale(out);
+        scaled(out, self.scale);
         for Product { a, b, scale } in &self.added {
             // (W + scale * B A) row by row: row of B times A.
             let (mut shares, mut wide) = (vec![0.0; b.cols], vec![0.0; a.rows * a.cols]);
             b.row(row, &mut shares);
             a.decode(0..a.rows, &mut wide);
             add_product(Isa::best(), out, &shares, &Packed::of(&wide, self.cols), *scale);
-        }
-    }
-
-    /// What stored numbers made, as the matrix means them.
-    fn scale(&self, made: &mut [f32]) {
-        if self.scale != 1.0 {
-            made.iter_mut().for_each(|made| *made *= self.scale);
         }
     }
 
@@ -230,7 +223,7 @@ impl Matrix {
             Precision::Exact => self.multiply_stored(xs, count, out),
             Precision::Rounded => self.multiply_rounded(xs, count, out),
         }
-        self.scale(out);
+        scaled(out, self.scale);
         for Product { a, b, scale } in &self.added {
             // scale * B (A x): the short side first, a few numbers in place of a row.
             let (mut narrow, mut wide) = (vec![0.0; count * a.rows], vec![0.0; out.len()]);

@@ -2,10 +2,11 @@
 
 use rayon::prelude::*;
 
-use super::{Linear, Tapped, heads::mix, norm::Norm, position::rotate, scaled};
+use super::{Linear, Tapped, heads::mix, norm::Norm, position::rotate};
 use crate::infer::{
     cache::Cache,
     config::{Config, Position},
+    dot::scaled,
 };
 
 /// The matrices of one layer's attention.

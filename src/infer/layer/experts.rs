@@ -2,11 +2,12 @@
 
 use std::slice;
 
-use super::{Linear, Tapped, add, mlp::FeedForward, scaled};
+use super::{Linear, Tapped, add, mlp::FeedForward};
 use crate::{
     format::arithmetic::Shares,
     infer::{
         config::Config,
+        dot::scaled,
         functions::{sigmoid, softmax},
     },
 };

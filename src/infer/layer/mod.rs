@@ -59,13 +59,6 @@ pub fn capped(xs: &mut [f32], cap: f32) {
     }
 }
 
-/// `x *= factor`.
-pub fn scaled(xs: &mut [f32], factor: f32) {
-    if factor != 1.0 {
-        xs.iter_mut().for_each(|x| *x *= factor);
-    }
-}
-
 /// `x += y`.
 pub fn add(x: &mut [f32], y: &[f32]) {
     for (x, y) in x.iter_mut().zip(y) {
