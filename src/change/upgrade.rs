@@ -235,8 +235,7 @@ fn step(
         act,
     };
     // The least first: the same bytes; the same type in another dialect; another type that holds its numbers; and
-    // only
-    // where nothing else is asked for, floats.
+    // only where nothing else is asked for, floats.
     let from = tensor.quant;
     // Super-blocks that cross rows: only the builds that wrote them read them.
     let crosses = tensor.fold > 1 && target.is_keyed();

@@ -115,8 +115,7 @@ fn is_a_cut(family: &'static Family, model: &Model, lacks: &Absent) -> bool {
     };
     let last = model.tensors.last().and_then(|t| layer(&t.name));
     // A cut takes what comes after it. Layers follow one another, so every layer that is begun and lacks something
-    // must
-    // be the last one; what is missing of whole layers says nothing, for it may all have come later.
+    // must be the last one; what is missing of whole layers says nothing, for it may all have come later.
     let begun: HashSet<_> = model.tensors.iter().filter_map(|t| layer(&t.name)).collect();
     let lacking = lacks.names.iter().filter_map(|name| layer(name));
     lacking.filter(|layer| begun.contains(layer)).all(|layer| Some(layer) == last)

@@ -33,8 +33,7 @@ pub(super) fn by_weights(one: &Model, two: &Model) -> Result<Option<bool>> {
         .zip(&two.tensors)
         .filter(|(a, b)| a.quant != b.quant && a.row_bytes() <= LONGEST);
     // Eight tensors, spread over all, and eight rows of each: 64 rows are enough, for in the wrong reading nearly
-    // every
-    // scale is absurd.
+    // every scale is absurd.
     let disputed: Vec<_> = pairs.collect();
     let step = (disputed.len() as u64).div_ceil(SAMPLES).max(1);
     for (a, b) in disputed.into_iter().step_by(usize::try_from(step).unwrap_or(1)) {
