@@ -81,29 +81,10 @@ pub(crate) type Bytes = [u64; 4];
 /// A byte in every place of a word.
 const EACH: u64 = u64::MAX / 255;
 
+/// The bits under `mask` of each of 32 bytes from `at` on, after a shift to the right.
 #[inline(always)]
-fn cut(bytes: &[u8], at: usize) -> Bytes {
-    let mut out = [0; 4];
-    for (out, bytes) in out.iter_mut().zip(bytes[at..at + 32].as_chunks().0) {
-        *out = u64::from_le_bytes(*bytes);
-    }
-    out
-}
-
-/// The bits under `mask` of each byte, after a shift to the right.
-#[inline(always)]
-fn bits(bytes: Bytes, shift: usize, mask: u64) -> Bytes {
-    bytes.map(|word| (word >> shift) & (EACH * mask))
-}
-
-/// `low | high << shift` in each byte.
-#[inline(always)]
-fn joined(low: Bytes, high: Bytes, shift: usize) -> Bytes {
-    let mut out = low;
-    for i in 0..4 {
-        out[i] |= high[i] << shift;
-    }
-    out
+fn bits(isa: Isa, b: &[u8], at: usize, shift: usize, mask: u8) -> Bytes {
+    isa.bits(b[at..].first_chunk().unwrap_or(&[0; 32]), shift, mask)
 }
 
 /// Sixteen bytes in two words.
@@ -138,18 +119,18 @@ impl Whole<84, SUPER> for Q2K {
     fn head(isa: Isa, b: &[u8; 84]) -> Head {
         let word = |at: usize| u64::from_le_bytes(*b[at..].first_chunk().unwrap_or(&[0; 8]));
         let heads = [word(0), word(8)];
-        let [scales, mins] = [0, 4].map(|shift| heads.map(|head| (head >> shift) & (EACH * 15)));
+        const LOW: u64 = EACH * 15;
         Head {
             d: half_at(isa, b, 80),
             dmin: half_at(isa, b, 82),
-            scales: both(scales),
-            mins: even_then_odd(mins),
+            scales: both([heads[0] & LOW, heads[1] & LOW]),
+            mins: even_then_odd([heads[0] >> 4 & LOW, heads[1] >> 4 & LOW]),
         }
     }
 
     #[inline(always)]
-    fn pair<const PAIR: usize>(_: Isa, b: &[u8; 84]) -> Bytes {
-        bits(cut(b, 16 + 32 * (PAIR / 4)), 2 * (PAIR % 4), 3)
+    fn pair<const PAIR: usize>(isa: Isa, b: &[u8; 84]) -> Bytes {
+        bits(isa, b, 16 + 32 * (PAIR / 4), 2 * (PAIR % 4), 3)
     }
 }
 
@@ -171,17 +152,15 @@ impl Whole<110, SUPER> for Q3K {
         let first = (low & (EACH * 15)) | high(0) | (high(1) << 32);
         let second = ((low >> 4) & (EACH * 15)) | high(2) | (high(3) << 32);
         // Less 32, as signed bytes: the sixth bit, turned round, is the sign.
-        let scales = both([first, second].map(|s| {
-            let sign = !s & (EACH * 32);
-            (s & (EACH * 31)) | (sign * 7)
-        }));
+        let signed = |s: u64| (s & (EACH * 31)) | (!s & (EACH * 32)) * 7;
+        let scales = both([signed(first), signed(second)]);
         Head { scales, ..plain(half_at(isa, b, 108)) }
     }
 
     #[inline(always)]
-    fn pair<const PAIR: usize>(_: Isa, b: &[u8; 110]) -> Bytes {
-        let low = bits(cut(b, 32 + 32 * (PAIR / 4)), 2 * (PAIR % 4), 3);
-        joined(low, bits(cut(b, 0), PAIR, 1), 2)
+    fn pair<const PAIR: usize>(isa: Isa, b: &[u8; 110]) -> Bytes {
+        let low = bits(isa, b, 32 + 32 * (PAIR / 4), 2 * (PAIR % 4), 3);
+        isa.joined(low, bits(isa, b, 0, PAIR, 1), 2)
     }
 }
 
@@ -200,8 +179,8 @@ impl Whole<144, SUPER> for Q4K {
     }
 
     #[inline(always)]
-    fn pair<const PAIR: usize>(_: Isa, b: &[u8; 144]) -> Bytes {
-        bits(cut(b, 16 + 32 * (PAIR / 2)), 4 * (PAIR % 2), 15)
+    fn pair<const PAIR: usize>(isa: Isa, b: &[u8; 144]) -> Bytes {
+        bits(isa, b, 16 + 32 * (PAIR / 2), 4 * (PAIR % 2), 15)
     }
 
     #[inline(always)]
@@ -225,9 +204,9 @@ impl Whole<176, SUPER> for Q5K {
     }
 
     #[inline(always)]
-    fn pair<const PAIR: usize>(_: Isa, b: &[u8; 176]) -> Bytes {
-        let low = bits(cut(b, 48 + 32 * (PAIR / 2)), 4 * (PAIR % 2), 15);
-        joined(low, bits(cut(b, 16), PAIR, 1), 4)
+    fn pair<const PAIR: usize>(isa: Isa, b: &[u8; 176]) -> Bytes {
+        let low = bits(isa, b, 48 + 32 * (PAIR / 2), 4 * (PAIR % 2), 15);
+        isa.joined(low, bits(isa, b, 16, PAIR, 1), 4)
     }
 
     #[inline(always)]
@@ -242,7 +221,8 @@ impl Whole<176, SUPER> for Q5K {
 fn words_by_two(qs: &[u8], qh: &[u8; 32], scales: u128, v: &mut [i16; SUPER]) {
     let halves = v.as_chunks_mut::<64>().0.iter_mut().zip(qs.as_chunks::<32>().0);
     for (two, (v, qs)) in halves.enumerate() {
-        let [low, high] = [0, 16].map(|at| (scales >> (32 * two + at)) as i16 & 63);
+        let (low, high) = (scales >> (32 * two), scales >> (32 * two + 16));
+        let (low, high) = (low as i16 & 63, high as i16 & 63);
         for j in 0..32 {
             let above = qh[j] >> (2 * two);
             v[j] = i16::from(qs[j] & 15 | (above & 1) << 4) * low;
@@ -285,10 +265,10 @@ impl Whole<210, SUPER> for Q6K {
     }
 
     #[inline(always)]
-    fn pair<const PAIR: usize>(_: Isa, b: &[u8; 210]) -> Bytes {
+    fn pair<const PAIR: usize>(isa: Isa, b: &[u8; 210]) -> Bytes {
         let (half, n) = (PAIR / 4, PAIR % 4);
-        let low = bits(cut(b, 64 * half + 32 * (n % 2)), n / 2 * 4, 15);
-        joined(low, bits(cut(b, 128 + 32 * half), 2 * n, 3), 4)
+        let low = bits(isa, b, 64 * half + 32 * (n % 2), n / 2 * 4, 15);
+        isa.joined(low, bits(isa, b, 128 + 32 * half, 2 * n, 3), 4)
     }
 }
 
@@ -303,8 +283,8 @@ fn plain(d: f32) -> Head {
 fn nibbles(bytes: &[u8; 16]) -> Bytes {
     let bytes = bytes.as_chunks().0;
     let [first, second] = [u64::from_le_bytes(bytes[0]), u64::from_le_bytes(bytes[1])];
-    let [low, high] = [0, 4].map(|shift| [first, second].map(|word| (word >> shift) & (EACH * 15)));
-    [low[0], low[1], high[0], high[1]]
+    const LOW: u64 = EACH * 15;
+    [first & LOW, second & LOW, first >> 4 & LOW, second >> 4 & LOW]
 }
 
 /// Blocks of 32: one scale, perhaps a minimum, perhaps the fifth bits of all, then nibbles.
@@ -330,7 +310,7 @@ macro_rules! nibble_blocks {
                 let high: Option<usize> = $high;
                 let Some(at) = high else { return low };
                 let fifth = u32::from_le_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]]);
-                joined(low, isa.fifth_bits(fifth), 0)
+                isa.joined(low, isa.fifth_bits(fifth), 0)
             }
         }
     )+};
@@ -349,7 +329,9 @@ pub(crate) struct Q8;
 /// The sign of each byte turned round, which adds 128 to it.
 #[inline(always)]
 fn unsigned(bytes: Bytes) -> Bytes {
-    bytes.map(|word| word ^ (EACH * 128))
+    const SIGNS: u64 = EACH * 128;
+    let [a, b, c, d] = bytes;
+    [a ^ SIGNS, b ^ SIGNS, c ^ SIGNS, d ^ SIGNS]
 }
 
 impl Whole<34, 32> for Q8 {
@@ -364,8 +346,8 @@ impl Whole<34, 32> for Q8 {
     }
 
     #[inline(always)]
-    fn pair<const PAIR: usize>(_: Isa, b: &[u8; 34]) -> Bytes {
-        unsigned(cut(b, 2))
+    fn pair<const PAIR: usize>(isa: Isa, b: &[u8; 34]) -> Bytes {
+        unsigned(bits(isa, b, 2, 0, 255))
     }
 }
 

@@ -235,7 +235,10 @@ impl Set<GROUP> for Vnni {
         bias: u8,
         _: u8,
     ) -> [__m512i; GROUP] {
-        let mut sums = offsets.map(|offset| self.same(if bias > 0 { offset } else { 0 }));
+        let mut sums = [self.same(0); GROUP];
+        for t in 0..GROUP {
+            sums[t] = self.same(if bias > 0 { offsets[t] } else { 0 });
+        }
         for (row, x) in rows.iter().zip(xs) {
             // Four bytes of each of sixteen rows meet the four of one vector, which every lane has: 64 products a
             // step.
@@ -491,7 +494,7 @@ fn plus_pair(sum: [i32; 8], a: &[[i16; 2]; 8], b: [i16; 2]) -> [i32; 8] {
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 fn four(x: [i8; 4]) -> i32 {
-    i32::from_le_bytes(x.map(|x| x as u8))
+    i32::from_le_bytes([x[0] as u8, x[1] as u8, x[2] as u8, x[3] as u8])
 }
 
 /// The same of two words.
