@@ -9,8 +9,17 @@
 //! e^x = 2^n (1 + r + r²/2! + … + r⁷/7!)       what is left out is below a tenth of the last bit
 //! ```
 
+use std::sync::LazyLock;
+
 use super::dot::{LANES, total};
-use crate::{format::arithmetic::Activation, per_isa, quant::isa::Isa};
+use crate::{
+    format::arithmetic::Activation,
+    per_isa,
+    quant::{
+        half::{f32_from_half, half_from_f32},
+        isa::Isa,
+    },
+};
 
 /// `e^x`, at most one unit of the last place from the exact value.
 #[inline(always)]
@@ -53,6 +62,33 @@ fn gelu_tanh(isa: Isa, x: f32) -> f32 {
 fn gelu_erf(x: f32) -> f32 {
     let x = f64::from(x);
     (0.5 * x * (1.0 + libm::erf(x * std::f64::consts::FRAC_1_SQRT_2))) as f32
+}
+
+/// [`Activation::GeluTanh`] as ggml's programs have it: a table from halves to halves, within 10 of zero.
+///
+/// ```text
+/// y = half(h / 2 (1 + tanh(sqrt(2 / π) h (1 + 0.044715 h²)))),  h = half(x)
+/// ```
+///
+/// In the order of its operations, for below -3 most of what `1 + tanh` leaves is rounding. Source: ggml, vec.h:
+/// `ggml_gelu_f32`, `ggml_vec_gelu_f32`, `ggml_vec_geglu_f32`; ggml-cpu.c: `ggml_cpu_init`.
+pub fn gelu_of_halves(xs: &mut [f32]) {
+    static TABLE: LazyLock<Vec<f32>> = LazyLock::new(|| {
+        const ROOT_2_OVER_PI: f32 = 0.797_884_6;
+        let gelu = |x: f32| {
+            let inner = ROOT_2_OVER_PI * x * (1.0 + 0.044_715 * x * x);
+            0.5 * x * (1.0 + libm::tanhf(inner))
+        };
+        (0..=u16::MAX).map(|x| f32_from_half(half_from_f32(gelu(f32_from_half(x))))).collect()
+    });
+    let table = &*TABLE;
+    for x in xs {
+        *x = match *x {
+            far if far <= -10.0 => 0.0,
+            far if far >= 10.0 => far,
+            near => table[usize::from(half_from_f32(near))],
+        };
+    }
 }
 
 /// Up to which [`Activation::SiluBounded`] lets numbers grow.
@@ -207,6 +243,40 @@ mod tests {
                 assert!((of(activation, far) - f32::max(far, 0.0)).abs() < 1e-15);
             }
         }
+    }
+
+    const TABLE_OF_GGML: [(u16, u16); 16] = [
+        (0x3c00, 0x3abb),
+        (0xbc00, 0xb115),
+        (0x4000, 0x3fd2),
+        (0xc000, 0xa9d0),
+        (0xc200, 0x9b73),
+        (0xc400, 0x849a),
+        (0xc4c0, 0x8013),
+        (0x3555, 0x32b9),
+        (0xb555, 0xafe1),
+        (0x2e66, 0x2ae8),
+        (0x0001, 0x0000),
+        (0x8400, 0x8200),
+        (0x48ff, 0x48ff),
+        (0xc8ff, 0x8000),
+        (0x41c3, 0x41c0),
+        (0xc35a, 0x8cef),
+    ];
+
+    /// Entries of the table that ggml makes, by its formula with the C library's `tanhf`: half in, half out.
+    #[test]
+    fn gelu_of_halves_has_the_entries_of_ggml() {
+        for (x, expected) in TABLE_OF_GGML {
+            let mut xs = [f32_from_half(x)];
+            gelu_of_halves(&mut xs);
+            assert_eq!(half_from_f32(xs[0]), expected, "{x:#06x}");
+        }
+        // Beyond the table numbers stay as they are, not as halves.
+        let mut xs = [-10.5, 10.123_456, f32::INFINITY, 0.000_1];
+        gelu_of_halves(&mut xs);
+        assert_eq!(xs[..3], [0.0, 10.123_456, f32::INFINITY]);
+        assert_ne!(xs[3], of(Activation::GeluTanh, 0.000_1));
     }
 
     #[test]

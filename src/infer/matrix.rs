@@ -1,6 +1,6 @@
 //! A weight matrix where it lies: in mapped files, decoded a few rows at a time.
 
-use std::{ops::Range, sync::Arc};
+use std::{cell::Cell, ops::Range, sync::Arc};
 
 use memmap2::Mmap;
 use rayon::prelude::*;
@@ -98,6 +98,11 @@ impl Bytes {
     }
 }
 
+thread_local! {
+    /// Room for products row by row: megabytes, which the system would have to give and clear for every matrix.
+    static BY_ROW: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+}
+
 /// Rows that a thread multiplies before it asks for more.
 const SHARE: usize = 64;
 /// Numbers that fill a line of the cache.
@@ -155,6 +160,11 @@ impl Matrix {
         let Product { a, b, .. } = &product;
         assert_eq!((b.rows, b.cols, a.cols), (self.rows, a.rows, self.cols), "fitting matrices");
         self.added.push(product);
+    }
+
+    /// What the numbers are that it is multiplied with.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// The type of its rows.
@@ -280,11 +290,14 @@ impl Matrix {
 
     /// Threads own rows, so `fill` is given room for products row by row, which are turned round at the end.
     fn turned(&self, count: usize, out: &mut [f32], fill: impl FnOnce(&mut [f32])) {
-        let mut by_row = vec![0.0; out.len()];
+        // What an earlier matrix left there is overwritten.
+        let mut by_row = BY_ROW.take();
+        by_row.resize(out.len(), 0.0);
         fill(&mut by_row);
         out.par_chunks_mut(TILE * self.rows).enumerate().for_each(|(tile, out)| {
             turn(&by_row, count, tile * TILE, self.rows, out);
         });
+        BY_ROW.set(by_row);
     }
 
     /// `[rows][count]` out.

@@ -63,14 +63,13 @@ pub fn lay_out(isa: Isa, xs: &[f32], n: usize) -> Vec<Line> {
     out
 }
 
-/// Three where registers are fewer: 9 sums, 3 and 3 numbers of sixteen.
-/// Vectors of a group.
+/// Vectors of a group; three where registers are fewer: 9 sums, 3 and 3 numbers of sixteen.
 fn tall(isa: Isa) -> usize {
     if isa.level() == Level::Avx512 { 4 } else { 3 }
 }
 
-/// For callers that lay out again and again, as attention does for each block of queries.
-/// As [`lay_out`], in memory that is there.
+/// As [`lay_out`], in memory that is there: for callers that lay out again and again, as attention does for each
+/// block of queries.
 pub fn lay_out_in(isa: Isa, xs: &[f32], n: usize, out: &mut Vec<Line>) {
     match isa.level() {
         Level::Avx512 => laid_out::<4>(xs, n, 0, n.div_ceil(LANES), out),

@@ -99,28 +99,33 @@ pub struct Group {
 impl Group {
     /// Lays vectors side by side, for rows of which `sub` numbers have one scale.
     fn of(xs: &[Codes], sub: usize) -> Group {
-        let all: [&Codes; GROUP] = std::array::from_fn(|t| &xs[t.min(xs.len() - 1)]);
-        let [x, ..] = all;
-        let fours = sub / 4;
         // sum((v - bias) * q) = sum(v * q) - bias * sum(q): the second part is known before any row is.
-        let offset = |x: &Codes, i: usize| x.fours[i * fours..][..fours].iter().sum();
-        let sums = |b: usize, i: usize| {
-            all.map(|x| {
-                let sums = &x.sums[b];
-                [2 * i, 2 * i + 1].map(|s| match sub {
-                    // Sums are of 16 numbers, those of even blocks first; of 32, two of them.
-                    16 => sums[even_first(s)],
-                    _ => sums[s % 8] + sums[s % 8 + 8],
-                })
-            })
+        let (x, fours) = (&xs[0], sub / 4);
+        let mut group = Group {
+            q: vec![[[0; 4]; GROUP]; x.q.len() / 4],
+            offsets: vec![[0; GROUP]; x.fours.len() / fours],
+            scales: vec![[0.0; GROUP]; x.scales.len()],
+            stated: vec![[0.0; GROUP]; x.stated.len()],
+            sums: vec![[[[0; 2]; GROUP]; 8]; x.sums.len()],
         };
-        Group {
-            q: (0..x.q.len() / 4).map(|i| all.map(|x| x.q.as_chunks().0[i])).collect(),
-            offsets: (0..x.fours.len() / fours).map(|i| all.map(|x| offset(x, i))).collect(),
-            scales: (0..x.scales.len()).map(|i| all.map(|x| x.scales[i])).collect(),
-            stated: (0..x.stated.len()).map(|i| all.map(|x| x.stated[i])).collect(),
-            sums: (0..x.sums.len()).map(|b| std::array::from_fn(|i| sums(b, i))).collect(),
+        for t in 0..GROUP {
+            let x = &xs[t.min(xs.len() - 1)];
+            group.q.iter_mut().zip(x.q.as_chunks().0).for_each(|(to, q)| to[t] = *q);
+            let offsets = group.offsets.iter_mut().zip(x.fours.chunks_exact(fours));
+            offsets.for_each(|(to, fours)| to[t] = fours.iter().sum());
+            group.scales.iter_mut().zip(&x.scales).for_each(|(to, scale)| to[t] = *scale);
+            group.stated.iter_mut().zip(&x.stated).for_each(|(to, stated)| to[t] = *stated);
+            for (to, sums) in group.sums.iter_mut().zip(&x.sums) {
+                for (i, to) in to.iter_mut().enumerate() {
+                    to[t] = match sub {
+                        // Sums are of 16 numbers, those of even blocks first; of 32, two of them.
+                        16 => [sums[even_first(2 * i)], sums[even_first(2 * i + 1)]],
+                        _ => [2 * i, 2 * i + 1].map(|s| sums[s % 8] + sums[s % 8 + 8]),
+                    };
+                }
+            }
         }
+        group
     }
 }
 
@@ -316,8 +321,8 @@ fn many<W: Whole<BYTES, N>, const BYTES: usize, const N: usize>(
 ) {
     let strips = rows.len().div_ceil(STRIP);
     let blocks = rows.first().map_or(0, |row| row.len() / BYTES);
-    // 256 numbers of 48 rows, a byte each: 12 KB.
-    // As many as a super-block has weights: what is decoded stays in the nearest cache.
+    // As many as a super-block has weights: what is decoded stays in the nearest cache, 256 numbers of 48 rows, a
+    // byte each, in 12 KB.
     let most = SUPER / N;
     room.quads.resize(strips * most * N / 4, Quads([[0; 4]; STRIP]));
     room.heads.resize(strips * most, Heads::ZERO);

@@ -142,12 +142,20 @@ fn bias_sums_body(bias: u8, codes: &mut Codes) {
     codes.fours = codes.q.as_chunks().0.iter().map(sum).collect();
 }
 
+/// Whole numbers of 8 bits and a sign, as bytes; what is not finite becomes any.
+#[inline(always)]
+fn bytes(x: &[f32], q: &mut [i8]) {
+    for (q, x) in q.iter_mut().zip(x) {
+        *q = *x as i32 as i8;
+    }
+}
+
 #[inline(always)]
 fn block_codes_body(x: &[f32], half: bool, codes: &mut Codes) {
     for (x, q) in x.as_chunks().0.iter().zip(codes.q.as_chunks_mut::<BLOCK>().0) {
         let mut x = *x;
         let d = whole_block(&mut x);
-        *q = x.map(|x| x as i32 as i8);
+        bytes(&x, q);
         let sum: i32 = q.iter().map(|q| i32::from(*q)).sum();
         codes.scales.push(scale_of(d, half));
         codes.stated.push(scale_of(d * sum as f32, true));
@@ -162,7 +170,7 @@ fn super_codes_body(x: &[f32], codes: &mut Codes) {
     for (x, q) in x.as_chunks().0.iter().zip(codes.q.as_chunks_mut::<SUPER>().0) {
         let mut x: [f32; SUPER] = *x;
         codes.scales.push(whole_super(&mut x));
-        *q = x.map(|x| x as i32 as i8);
+        bytes(&x, q);
         let mut sums = [0; 16];
         for (i, q) in q.as_chunks::<16>().0.iter().enumerate() {
             sums[even_first(i)] = q.iter().map(|q| i16::from(*q)).sum();

@@ -2,6 +2,8 @@
 
 use std::slice;
 
+use rayon::prelude::*;
+
 use super::{Linear, Tapped, add, mlp::FeedForward};
 use crate::{
     format::arithmetic::Shares,
@@ -55,14 +57,13 @@ impl Mlp {
         let chosen: Vec<Vec<(usize, f32)>> =
             scores.chunks_exact(count).map(|scores| self.best(scores, config)).collect();
         // Expert by expert, not token by token: its matrices are read once for all tokens that were sent to it.
-        let mut out = vec![0.0; x.len()]; // [T][width]
-        for (e, expert) in self.parts.iter().enumerate() {
+        let sent = |e: usize| -> Vec<(usize, f32)> {
             let share = |t: &Vec<(usize, f32)>| t.iter().find(|(i, _)| *i == e).map(|(_, s)| *s);
-            let sent: Vec<(usize, f32)> =
-                (0..).zip(&chosen).filter_map(|(t, to)| Some((t, share(to)?))).collect();
-            if sent.is_empty() {
-                continue;
-            }
+            (0..).zip(&chosen).filter_map(|(t, to)| Some((t, share(to)?))).collect()
+        };
+        let work: Vec<_> = self.parts.iter().enumerate().map(|(e, part)| (part, sent(e))).collect();
+        let work: Vec<_> = work.into_iter().filter(|(_, sent)| !sent.is_empty()).collect();
+        let said = |(part, sent): &(&FeedForward, Vec<(usize, f32)>), tap: &mut Tapped| {
             let mut gathered: Vec<f32> =
                 sent.iter().flat_map(|(t, _)| &x[t * width..(t + 1) * width]).copied().collect();
             if before {
@@ -70,7 +71,15 @@ impl Mlp {
                     scaled(x, *share);
                 }
             }
-            let said = expert.of(activation, &gathered, tap); // [sent][width]
+            part.of(activation, &gathered, tap) // [sent][width]
+        };
+        // A tap hears of one expert after the other; else several are at work, and results are added in their order.
+        let all: Vec<Vec<f32>> = match tap {
+            Some(_) => work.iter().map(|work| said(work, tap)).collect(),
+            None => work.par_iter().map(|work| said(work, &mut None)).collect(),
+        };
+        let mut out = vec![0.0; x.len()]; // [T][width]
+        for ((_, sent), said) in work.iter().zip(all) {
             for ((t, share), said) in sent.iter().zip(said.chunks_exact(width)) {
                 let share = if before { 1.0 } else { *share };
                 for (out, said) in out[t * width..].iter_mut().zip(said) {

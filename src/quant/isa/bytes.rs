@@ -51,9 +51,7 @@ impl Isa {
         u128::from_le_bytes(std::array::from_fn(|i| bytes.to_le_bytes()[i / 2]))
     }
 
-    /// Byte `i` is `0x10` where bit `i` is set, else 0: what is missing in 32 nibbles of five bits.
-    ///
-    /// Each of 32 bits as bit 4 of a byte.
+    /// Each of 32 bits as bit 4 of a byte: what is missing in 32 nibbles of five bits.
     #[inline(always)]
     pub fn fifth_bits(self, bits: u32) -> [u64; 4] {
         #[cfg(target_arch = "x86_64")]
@@ -150,10 +148,10 @@ const fn many(most: u8) -> usize {
     i16::MAX as usize / (2 * 127 * most as usize)
 }
 
+/// Some of sixteen rows times `T` of [`GROUP`] vectors, in the registers of a set.
+///
 /// The loop of `infer::rounded` is written once over this; what differs is the width of a register, and how many
 /// sums fit.
-///
-/// Some of sixteen rows times `T` of [`GROUP`] vectors, in the registers of a set.
 pub(crate) trait Set<const T: usize>: Copy {
     /// Whole numbers, one for each row.
     type Whole: Copy;
