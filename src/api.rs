@@ -6,8 +6,12 @@
 
 use std::path::{Path, PathBuf};
 
+pub use crate::{
+    bytes::replace::{Durability, Existing},
+    check::pair::prove::Proof,
+};
 use crate::{
-    bytes::Progress,
+    bytes::{Progress, replace::Commit},
     change::{self, Plan, convert, quantize, report::Report, upgrade},
     check::{files, pair::prove::proof},
     checkpoint::{self, adapter},
@@ -15,7 +19,6 @@ use crate::{
     error::Result,
     model::{Model, Stated},
 };
-pub use crate::{bytes::replace::Existing, check::pair::prove::Proof};
 
 /// What is known of a file before it is opened.
 #[derive(Clone, Debug, Default)]
@@ -59,6 +62,8 @@ pub fn open_with(path: impl AsRef<Path>, hints: &Hints) -> Result<Model> {
 pub struct Writing<'a> {
     /// What becomes of outputs that exist.
     pub existing: Existing,
+    /// Whether they are on the disk when they get their names.
+    pub durability: Durability,
     /// What is asked of new files.
     pub proof: Proof,
     /// Hears how far it is.
@@ -119,7 +124,8 @@ impl Job {
     pub fn write(&self, how: &Writing) -> Result<Vec<Report>> {
         let progress = how.progress.unwrap_or(&());
         let proof = proof(&self.model, how.proof, progress);
-        let done = change::carry_proved(&self.model, &self.plans, how.existing, progress, &proof)?;
+        let commit = Commit { existing: how.existing, durability: how.durability };
+        let done = change::carry_proved(&self.model, &self.plans, commit, progress, &proof)?;
         let report = |(plan, done)| Report::new(&self.model, plan, Some(done));
         Ok(self.plans.iter().zip(&done).map(report).collect())
     }

@@ -94,4 +94,4 @@ pub mod quant;
 pub mod remedy;
 pub(crate) mod size;
 
-pub use api::{Existing, Hints, Job, Proof, Writing, open, open_with, verify};
+pub use api::{Durability, Existing, Hints, Job, Proof, Writing, open, open_with, verify};

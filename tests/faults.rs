@@ -3,7 +3,7 @@
 
 #![cfg(unix)]
 
-use regguf::Existing;
+use regguf::{Durability, Existing};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
@@ -11,7 +11,10 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use regguf::bytes::{Input, replace::free_space};
+use regguf::bytes::{
+    Input,
+    replace::{Commit, free_space},
+};
 use regguf::change::{self, Plan, choose::ftype::FileType, convert, quantize, upgrade};
 use regguf::container::{OpenOptions, open};
 use regguf::error::Error;
@@ -368,7 +371,8 @@ fn a_name_that_cannot_be_had_leaves_nothing() {
         Ok(())
     };
     let proof: change::execute::Proof = &|_, _| Ok(None);
-    let how = change::Writing { existing: Existing::Replace, progress: &(), proof, sealed: &taken };
+    let how =
+        change::Writing { commit: Existing::Replace.into(), progress: &(), proof, sealed: &taken };
     let error = change::carry_with(&model, &plans, &how).expect_err("it is a folder");
     assert!(matches!(error.exit_code(), 4 | 5), "{error}");
     assert_eq!(error.to_string().lines().count(), 1, "{error}");
@@ -443,5 +447,43 @@ fn a_disk_that_fails_in_between_is_told() {
         let read = regguf::container::open_alone(&poor(fails), &OpenOptions::default());
         let kinds = read.map(|_| ()).map_err(|e| e.exit_code());
         assert!(matches!(kinds, Err(5) | Ok(())), "{fails}: {kinds:?}");
+    }
+}
+
+/// Whether outputs are flushed changes none of their bytes, and what was written says that they were not.
+#[test]
+fn flushing_can_be_left_to_the_system() {
+    let note = "note: flushing it is left to the system";
+    let run = |words: &[&str]| {
+        let folder = inputs();
+        let output = shell(folder.path(), &[], "mkdir disk; exec \"$0\" \"$@\"", words);
+        assert!(output.status.success(), "{words:?}: {}", text(&output));
+        // Receipts hold times.
+        let written = files(&folder.path().join("disk")).into_iter();
+        let models = written.filter(|(path, _)| path.extension().is_none_or(|e| e != "json"));
+        let name = |path: PathBuf| path.strip_prefix(folder.path()).expect("in it").to_owned();
+        let models: Vec<_> = models.map(|(path, bytes)| (name(path), bytes)).collect();
+        assert!(!models.is_empty(), "{words:?}");
+        (models, text(&output).contains(note))
+    };
+    let more: [&[&str]; 2] = [
+        &["split", "models/f16.gguf", "disk/out", "--max-size", "100K"],
+        &["metadata", "models/f16.gguf", "set", "general.name", "x", "-o", "disk/out"],
+    ];
+    for words in WRITING[..6].iter().chain(&more) {
+        let (flushed, told) = run(words);
+        assert!(!told, "{words:?}");
+        let (cached, told) = run(&[words, &["--no-sync"][..]].concat());
+        assert!(flushed == cached, "{words:?}");
+        let reports = ["upgrade", "convert", "quantize"].contains(&words[0]);
+        assert_eq!(told, reports && !words.contains(&"safetensors"), "{words:?}");
+    }
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let (model, plans) = upgrade_to(folder.path());
+    for durability in [Durability::Flushed, Durability::Cached] {
+        let commit = Commit { existing: Existing::Replace, durability };
+        let outcomes = change::carry(&model, &plans, commit, &()).expect("written");
+        assert!(outcomes.iter().all(|outcome| outcome.durability == durability));
     }
 }

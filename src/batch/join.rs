@@ -7,7 +7,7 @@
 //! end, opens the result as what it should be, and only then gives it its name and the receipt that an
 //! undivided batch would have left. The parts go last: a join that is killed is simply run again.
 
-use crate::bytes::replace::Existing;
+use crate::bytes::replace::Commit;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -139,12 +139,12 @@ pub fn lay(
     parts: &[PathBuf],
     states: &[FileState],
     options: &Value,
-    existing: Existing,
+    commit: Commit,
     progress: &dyn Progress,
 ) -> Result<Replace> {
     let inputs: Vec<Input> = parts.iter().map(Input::open).collect::<Result<_>>()?;
     let total = inputs.iter().map(Input::len).sum();
-    let out = Replace::begin(output, total, existing, &inputs.iter().collect::<Vec<_>>())?;
+    let out = Replace::begin(output, total, commit, &inputs.iter().collect::<Vec<_>>())?;
     let mut buffer = vec![0; PIECE];
     let mut to = 0;
     for (input, state) in inputs.iter().zip(states) {

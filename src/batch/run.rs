@@ -1,6 +1,6 @@
 //! Works through a plan: jobs side by side, each output locked, written whole, and given a receipt.
 
-use crate::bytes::replace::Existing;
+use crate::bytes::replace::{Commit, Durability, Existing};
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -46,6 +46,8 @@ pub struct Limits {
     pub keep_going: bool,
     /// What becomes of outputs that no receipt claims.
     pub existing: Existing,
+    /// Whether outputs are on the disk when they get their names.
+    pub durability: Durability,
     /// Threads for reading files to digest them.
     pub threads: usize,
 }
@@ -53,8 +55,15 @@ pub struct Limits {
 impl Default for Limits {
     /// One job at a time in 2 GB, which stops at the first failure and replaces nothing.
     fn default() -> Self {
-        let (memory, existing) = (2_000_000_000, Existing::Keep);
-        Limits { jobs: 1, memory, min_free: 0, keep_going: false, existing, threads: 1 }
+        Limits {
+            jobs: 1,
+            memory: 2_000_000_000,
+            min_free: 0,
+            keep_going: false,
+            existing: Existing::Keep,
+            durability: Durability::Flushed,
+            threads: 1,
+        }
     }
 }
 
@@ -369,9 +378,8 @@ impl Run<'_> {
         };
         // What appeared meanwhile is nobody's to replace.
         let ours = due.iter().any(|(_, replaces)| replaces.is_some());
-        let existing = if ours { Existing::Replace } else { self.limits.existing };
-        let how =
-            Writing { existing, progress: &telling, proof: &|_, _| Ok(None), sealed: &sealed };
+        let commit = self.commit(ours);
+        let how = Writing { commit, progress: &telling, proof: &|_, _| Ok(None), sealed: &sealed };
         let outcomes = change::carry_with(&model, &plans, &how)?;
         let receipts = receipts.into_inner().into_iter().zip(outcomes);
         let made = receipts.map(|((output, receipt), outcome)| {
@@ -391,6 +399,12 @@ impl Run<'_> {
     ) -> Result<()> {
         let name = relative(output, self.plan.settings.out.as_ref().unwrap_or(&job.model.root));
         receipt.seal(place, output, &name, self.limits.threads, telling)
+    }
+
+    /// How outputs take their places: those that a receipt claims may be replaced.
+    fn commit(&self, ours: bool) -> Commit {
+        let existing = if ours { Existing::Replace } else { self.limits.existing };
+        Commit { existing, durability: self.limits.durability }
     }
 
     fn telling(&self, job: usize, total: u64) -> Telling<'_> {
@@ -424,15 +438,15 @@ impl Run<'_> {
             return Err(Error::unsupported(format!("{}: {problem}", output.display()), ""));
         }
         let (mut receipt, states) = agreed?;
-        let existing = if replaces.is_some() { Existing::Replace } else { self.limits.existing };
-        check_target(output, existing, &[])?;
+        let commit = self.commit(replaces.is_some());
+        check_target(output, commit.existing, &[])?;
         let (input, bytes) = (job.model.name.as_str(), job.model.bytes);
         self.observer.hear(&Event::Started { job: i, input, bytes, why: "all parts are there" });
         let _reserved = self.reserve(Some(output), bytes)?;
         receipt.replaces = replaces;
         receipt.write(output)?;
         let telling = self.telling(i, 2 * bytes);
-        let out = join::lay(output, parts, &states, &receipt.options, existing, &telling)?;
+        let out = join::lay(output, parts, &states, &receipt.options, commit, &telling)?;
         self.seal(job, &mut receipt, out.temp_path(), output, &telling)?;
         out.commit()?;
         let made = made(receipt, output)?;

@@ -5,7 +5,8 @@
 //!
 //! Since every byte has to reach the disk before the rename, whole pages of large files go there at once,
 //! past the page cache: that saves the system a copy of every byte, the memory for it and the wait at
-//! the end. Where system or file system do not know this way, all take the usual one.
+//! the end. Where system or file system do not know this way, all take the usual one; and so they do where
+//! the flush is left to the system ([`Durability::Cached`]).
 
 use std::{
     collections::BTreeMap,
@@ -46,6 +47,32 @@ pub enum Existing {
     Replace,
 }
 
+/// Whether a new file is on the disk when it gets its name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Durability {
+    /// It is: after a power cut the file is there whole, or not at all.
+    #[default]
+    Flushed,
+    /// The system writes it when it sees fit: a power cut soon afterwards may leave a file that is not whole.
+    Cached,
+}
+
+/// How a new file takes its place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Commit {
+    /// What becomes of an output that exists.
+    pub existing: Existing,
+    /// Whether the file is on the disk by then.
+    pub durability: Durability,
+}
+
+impl From<Existing> for Commit {
+    fn from(existing: Existing) -> Commit {
+        Commit { existing, ..Commit::default() }
+    }
+}
+
 /// A file being written under a temporary name.
 #[derive(Debug)]
 pub struct Replace {
@@ -55,7 +82,7 @@ pub struct Replace {
     /// Bytes by their place, of pages that are not whole yet.
     edges: Mutex<BTreeMap<u64, Vec<u8>>>,
     target: PathBuf,
-    existing: Existing,
+    commit: Commit,
 }
 
 impl Replace {
@@ -70,10 +97,11 @@ impl Replace {
     pub fn begin(
         target: &Path,
         size: u64,
-        existing: Existing,
+        commit: impl Into<Commit>,
         inputs: &[&Input],
     ) -> Result<Replace> {
-        check_target(target, existing, inputs)?;
+        let commit = commit.into();
+        check_target(target, commit.existing, inputs)?;
         let folder = folder_of(target);
         partial::remove_dead(folder);
         check_space(folder, size, target)?;
@@ -84,9 +112,10 @@ impl Replace {
             access::keep(temp.as_file(), &replaced, readers)
                 .map_err(|e| Error::io(target, "create", e))?;
         }
-        let direct = if size < LARGE { None } else { open_direct(temp.path()) };
+        let cached = size < LARGE || commit.durability == Durability::Cached;
+        let direct = if cached { None } else { open_direct(temp.path()) };
         let (edges, target) = (Mutex::default(), target.to_owned());
-        let replace = Replace { temp, direct, edges, target, existing };
+        let replace = Replace { temp, direct, edges, target, commit };
         reserve(replace.temp.as_file(), size).map_err(|e| replace.failed(e))?;
         Ok(replace)
     }
@@ -161,12 +190,15 @@ impl Replace {
         }
     }
 
-    /// Flushes the file to disk and gives it its name.
-    pub fn commit(self) -> Result<()> {
+    /// Flushes the file to disk, unless that is left to the system, and gives it its name. Returns which.
+    pub fn commit(self) -> Result<Durability> {
         self.finish()?;
-        self.temp.as_file().sync_all().map_err(|e| self.failed(e))?;
+        let flushed = self.commit.durability == Durability::Flushed;
+        if flushed {
+            self.temp.as_file().sync_all().map_err(|e| self.failed(e))?;
+        }
         check_interrupt()?;
-        let done = if self.existing == Existing::Replace {
+        let done = if self.commit.existing == Existing::Replace {
             // What it is now counts, not what it was when the work began.
             check_target(&self.target, Existing::Replace, &[])?;
             self.temp.persist(&self.target)
@@ -177,8 +209,10 @@ impl Replace {
             io::ErrorKind::AlreadyExists => exists(&self.target),
             _ => Error::io(&self.target, "rename", e.error),
         })?;
-        sync(folder_of(&self.target));
-        Ok(())
+        if flushed {
+            sync(folder_of(&self.target));
+        }
+        Ok(self.commit.durability)
     }
 }
 
@@ -228,10 +262,10 @@ pub fn make_folder(folder: &Path) -> Result<Made> {
 }
 
 /// Writes a small file whole or not at all.
-pub fn write_small(target: &Path, bytes: &[u8], existing: Existing) -> Result<()> {
-    let replace = Replace::begin(target, bytes.len() as u64, existing, &[])?;
+pub fn write_small(target: &Path, bytes: &[u8], commit: impl Into<Commit>) -> Result<()> {
+    let replace = Replace::begin(target, bytes.len() as u64, commit, &[])?;
     replace.write_at(0, bytes)?;
-    replace.commit()
+    replace.commit().map(drop)
 }
 
 /// Refuses a target that is an input, of this call or named in `inputs`, or no file on a disk; and one

@@ -24,10 +24,9 @@ use super::{
     recode::{Distance, Origin, Recode, Weights, check_made},
 };
 use crate::{
-    bytes::replace::Existing,
     bytes::{
         Input, Paged, Progress, Replace,
-        replace::{check_interrupt, check_target},
+        replace::{Commit, Durability, check_interrupt, check_target},
     },
     container::{self, OpenOptions, Verdict, tail},
     error::{Error, Result},
@@ -49,6 +48,8 @@ pub struct Outcome {
     pub steps: Vec<StepOutcome>,
     /// What the proof said, if there was one.
     pub verdict: Option<String>,
+    /// Whether the file was on the disk when it got its name.
+    pub durability: Durability,
     /// Why today's llama.cpp refuses what was written, where it does.
     pub refused: Vec<String>,
 }
@@ -87,10 +88,10 @@ const WAITING: usize = 2;
 pub fn carry(
     model: &Model,
     plans: &[Plan],
-    existing: Existing,
+    commit: impl Into<Commit>,
     progress: &dyn Progress,
 ) -> Result<Vec<Outcome>> {
-    carry_proved(model, plans, existing, progress, &|_, _| Ok(None))
+    carry_proved(model, plans, commit, progress, &|_, _| Ok(None))
 }
 
 /// What looks at a finished file before it gets its name: the plan, and the file as it was opened again.
@@ -101,18 +102,19 @@ pub type Proof<'a> = &'a dyn Fn(&Plan, Model) -> Result<Option<String>>;
 pub fn carry_proved(
     model: &Model,
     plans: &[Plan],
-    existing: Existing,
+    commit: impl Into<Commit>,
     progress: &dyn Progress,
     proof: Proof,
 ) -> Result<Vec<Outcome>> {
-    carry_with(model, plans, &Writing { existing, progress, proof, sealed: &|_, _| Ok(()) })
+    let commit = commit.into();
+    carry_with(model, plans, &Writing { commit, progress, proof, sealed: &|_, _| Ok(()) })
 }
 
 /// How the files of plans are written.
 #[derive(Clone, Copy)]
 pub struct Writing<'a> {
-    /// What becomes of outputs that exist.
-    pub existing: Existing,
+    /// How outputs take their places.
+    pub commit: Commit,
     /// Hears how far it is.
     pub progress: &'a dyn Progress,
     /// Looks at each file.
@@ -126,13 +128,13 @@ pub struct Writing<'a> {
 /// # Errors
 /// As [`carry`], and those of the caller.
 pub fn carry_with(model: &Model, plans: &[Plan], how: &Writing) -> Result<Vec<Outcome>> {
-    let Writing { existing, progress, proof, sealed } = *how;
+    let Writing { commit, progress, proof, sealed } = *how;
     let began = Instant::now();
     // A download that began anew in the middle looks whole by its size, and its tensors are not.
     tail::check(model)?;
     let inputs: Vec<&Input> = model.files.iter().collect();
     for plan in plans {
-        check_target(&plan.output, existing, &inputs)?;
+        check_target(&plan.output, commit.existing, &inputs)?;
         // No tensor may be written where another thing stands.
         if plan.layout.data.len() != plan.steps.len() {
             let what = format!("{}: not every tensor has a place", plan.output.display());
@@ -142,7 +144,7 @@ pub fn carry_with(model: &Model, plans: &[Plan], how: &Writing) -> Result<Vec<Ou
     let outputs: Vec<Replace> = plans
         .iter()
         .map(|plan| {
-            let out = Replace::begin(&plan.output, plan.layout.total, existing, &inputs)?;
+            let out = Replace::begin(&plan.output, plan.layout.total, commit, &inputs)?;
             // All that is no weight goes first; a file that is cut short afterwards still has no name.
             plan.layout.chunks.iter().try_for_each(|(at, bytes)| out.write_at(*at, bytes))?;
             Ok(out)
@@ -203,8 +205,8 @@ pub fn carry_with(model: &Model, plans: &[Plan], how: &Writing) -> Result<Vec<Ou
     }
     // Only when all are whole does any get its name.
     outputs.iter().enumerate().try_for_each(|(i, out)| sealed(i, out.temp_path()))?;
-    for out in outputs {
-        out.commit()?;
+    for (out, outcome) in outputs.into_iter().zip(&mut outcomes) {
+        outcome.durability = out.commit()?;
     }
     let seconds = began.elapsed().as_secs_f64();
     outcomes.iter_mut().for_each(|o| o.seconds = seconds);

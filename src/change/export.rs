@@ -15,10 +15,9 @@ use serde_json::{Map, Value as Json, json};
 
 use super::{Progress, Target, recode::check_rows, upgrade, weave::Weave};
 use crate::{
-    bytes::replace::Existing,
     bytes::{
         Input, Replace,
-        replace::{check_interrupt, check_target, folder_of, make_folder, write_small},
+        replace::{Commit, check_interrupt, check_target, folder_of, make_folder, write_small},
     },
     checkpoint::{
         self, beside, cut, pooling,
@@ -362,17 +361,18 @@ impl Export {
     }
 
     /// Writes the folder.
-    pub fn write(&self, existing: Existing, progress: &dyn Progress) -> Result<()> {
+    pub fn write(&self, commit: impl Into<Commit>, progress: &dyn Progress) -> Result<()> {
+        let commit = commit.into();
         let inputs: Vec<&Input> = self.model.files.iter().collect();
         let path = |name: &str| self.folder.join(name);
         // Of the small files too, before the large one is written: work of an hour should not end at config.json.
         for (name, _) in &self.files {
-            check_target(&path(name), existing, &inputs)?;
+            check_target(&path(name), commit.existing, &inputs)?;
         }
         let _made = make_folder(&self.folder)?;
         let folders = self.files.iter().map(|(name, _)| make_folder(folder_of(&path(name))));
         let _within = folders.collect::<Result<Vec<_>>>()?;
-        let out = Replace::begin(&self.target(), self.total, existing, &inputs)?;
+        let out = Replace::begin(&self.target(), self.total, commit, &inputs)?;
         out.write_at(0, &(self.header.len() as u64).to_le_bytes())?;
         out.write_at(8, &self.header)?;
         self.chunks().into_iter().par_bridge().try_for_each(|(weight, first, rows)| {
@@ -396,7 +396,7 @@ impl Export {
             return Err(Error::unsupported(what, "it was not kept"));
         }
         out.commit()?;
-        self.files.iter().try_for_each(|(name, bytes)| write_small(&path(name), bytes, existing))
+        self.files.iter().try_for_each(|(name, bytes)| write_small(&path(name), bytes, commit))
     }
 
     fn chunks(&self) -> Vec<(&Weight, u64, u64)> {

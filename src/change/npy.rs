@@ -99,7 +99,7 @@ fn begin(model: &Model, output: &Path, total: u64, existing: Existing) -> Result
 
 fn finish(model: &Model, out: Replace) -> Result<()> {
     model.files.iter().try_for_each(Input::check_read)?;
-    out.commit()
+    out.commit().map(drop)
 }
 
 /// Decodes a tensor to `at`; returns the sum of its bytes.

@@ -5,10 +5,9 @@ use std::path::{Path, PathBuf};
 
 use super::output::place;
 use crate::{
-    bytes::replace::Existing,
     bytes::{
         Input, Progress, Replace,
-        replace::{check_interrupt, check_target},
+        replace::{Commit, check_interrupt},
     },
     container::{self, OpenOptions},
     error::{Error, Result},
@@ -67,11 +66,10 @@ impl Pieces {
     ///
     /// # Errors
     /// Where they are no model, or reading or writing fails.
-    pub fn join(&self, existing: Existing, progress: &dyn Progress) -> Result<()> {
+    pub fn join(&self, commit: impl Into<Commit>, progress: &dyn Progress) -> Result<()> {
         self.check()?;
         let inputs: Vec<&Input> = self.inputs.iter().collect();
-        check_target(&self.output, existing, &inputs)?;
-        let out = Replace::begin(&self.output, self.len(), existing, &inputs)?;
+        let out = Replace::begin(&self.output, self.len(), commit, &inputs)?;
         let mut buffer = Vec::new();
         for at in (0..self.len()).step_by(usize::try_from(STEP).unwrap_or(usize::MAX)) {
             check_interrupt()?;
@@ -83,6 +81,6 @@ impl Pieces {
         }
         self.inputs.iter().try_for_each(Input::check_unchanged)?;
         container::open_alone(&Input::look(out.temp_path())?, &self.options)?;
-        out.commit()
+        out.commit().map(drop)
     }
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{Loss, Outcome, Plan, Step, StepOutcome};
 use crate::{
-    bytes::Input,
+    bytes::{Input, replace::Durability},
     columns::{Column, table},
     model::{Model, Piece, Tensor, loader},
     remedy::{Notes, Setting},
@@ -236,6 +236,11 @@ impl Report {
                 plan.described(&model.family).as_ref().map(loader::objections).unwrap_or_default()
             }
         });
+        if outcome.is_some_and(|outcome| outcome.durability == Durability::Cached) {
+            notes.push(
+                "flushing it is left to the system: a power cut within the next minute may damage it".to_owned(),
+            );
+        }
         if !odd.is_empty() {
             notes.push(format!("infinite or NaN weights were written: {}", odd.join(", ")));
         }

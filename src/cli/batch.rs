@@ -112,7 +112,7 @@ pub struct Args {
     #[arg(short, long)]
     keep_going: bool,
     #[command(flatten)]
-    force: super::common::ForceArg,
+    commit: super::common::CommitArgs,
 }
 
 /// Plans, and unless told otherwise runs.
@@ -129,7 +129,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         _ => vec![true; items.len()],
     };
     if let Some(path) = &args.plan {
-        write_small(path, saved(&plan)?.as_bytes(), args.force.existing())?;
+        write_small(path, saved(&plan)?.as_bytes(), args.commit.commit())?;
     }
     if args.dry_run.dry_run || args.plan.is_some() {
         match args.json.json {
@@ -147,13 +147,15 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         };
         return Err(Error::unsupported(what, next));
     }
+    let commit = args.commit.commit();
     let limits = Limits {
         jobs: args.jobs.map_or(2, usize::from),
         memory: args.memory,
         min_free: args.min_free,
         // Nothing is written by a check, so there is nothing to stop for.
         keep_going: args.keep_going || plan.task == Task::Verify,
-        existing: args.force.existing(),
+        existing: commit.existing,
+        durability: commit.durability,
         threads: globals.threads(),
     };
     let people = !args.events && !args.json.json;

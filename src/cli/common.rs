@@ -1,6 +1,9 @@
 //! Flags that several verbs have: one name, one sentence and one place in the help for each.
 
-use crate::{bytes::replace::Existing, change::report::Detail};
+use crate::{
+    bytes::replace::{Commit, Durability, Existing},
+    change::report::Detail,
+};
 use clap::ArgAction;
 
 /// The heading of what every verb has, after its own flags.
@@ -53,6 +56,29 @@ impl ForceArg {
     /// What becomes of outputs that exist.
     pub fn existing(self) -> Existing {
         existing(self.force)
+    }
+}
+
+/// `--force` and `--no-sync`, of verbs that write a model.
+#[derive(Clone, Copy, Debug, Default, clap::Args)]
+#[command(next_help_heading = OUTPUT)]
+pub struct CommitArgs {
+    #[command(flatten)]
+    force: ForceArg,
+    /// Leave flushing to the system: sooner done, but a power cut may damage the new file
+    ///
+    /// By default every byte is on the disk before a file gets its name, so that it is there whole or not at
+    /// all. With this flag a file that has its name may still be in memory for a minute; after a power cut,
+    /// `regguf verify` tells whether it is whole.
+    #[arg(long)]
+    no_sync: bool,
+}
+
+impl CommitArgs {
+    /// How outputs take their places.
+    pub fn commit(self) -> Commit {
+        let durability = if self.no_sync { Durability::Cached } else { Durability::Flushed };
+        Commit { existing: self.force.existing(), durability }
     }
 }
 

@@ -110,7 +110,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         change::carry_proved(
             &model,
             &plans,
-            args.write.existing(),
+            args.write.commit(),
             &bar,
             &proof(&model, args.write.proof(), &bar),
         )?
@@ -159,7 +159,7 @@ fn export(args: &Args, model: Model, stated: &Stated, globals: &Globals) -> Resu
     advice::word(export.notes.iter_mut());
     export.notes.iter().for_each(|note| remark(globals, note));
     if !args.write.dry_run() {
-        export.write(args.write.existing(), &Bar::new(globals, export.total()))?;
+        export.write(args.write.commit(), &Bar::new(globals, export.total()))?;
     }
     let mut names: Vec<&str> = export.files.iter().map(|(name, _)| *name).collect();
     names.push("model.safetensors");

@@ -42,7 +42,7 @@ pub struct Args {
     #[command(flatten)]
     dry_run: super::common::DryRunArg,
     #[command(flatten)]
-    force: super::common::ForceArg,
+    commit: super::common::CommitArgs,
     #[command(flatten)]
     json: super::common::JsonArg,
     #[command(flatten)]
@@ -65,7 +65,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     if !args.dry_run.dry_run {
         let _made = make_output_folder(output, 1)?;
         let bar = Bar::new(globals, plan.layout.total);
-        change::carry(&model, std::slice::from_ref(&plan), args.force.existing(), &bar)?;
+        change::carry(&model, std::slice::from_ref(&plan), args.commit.commit(), &bar)?;
     }
     tell(&model, &[plan], !args.dry_run.dry_run, args.json.json)
 }
@@ -75,7 +75,7 @@ fn join_pieces(args: &Args, globals: &Globals, pieces: &Pieces) -> Result<ExitCo
         true => pieces.check()?,
         false => {
             let _made = make_output_folder(args.output.as_deref(), 1)?;
-            pieces.join(args.force.existing(), &Bar::new(globals, pieces.len()))?;
+            pieces.join(args.commit.commit(), &Bar::new(globals, pieces.len()))?;
         }
     }
     let (output, bytes) = (pieces.output.display().to_string(), pieces.len());

@@ -70,7 +70,7 @@ pub struct Args {
     output: Option<PathBuf>,
     /// Write into the file itself, where no tensor has to move: no byte of a tensor is touched. If the
     /// process is killed meanwhile, the next `regguf metadata FILE` completes it
-    #[arg(long, conflicts_with = "output")]
+    #[arg(long, conflicts_with_all = ["output", "no_sync"])]
     in_place: bool,
     #[command(flatten)]
     dry_run: super::common::DryRunArg,
@@ -78,7 +78,7 @@ pub struct Args {
     #[arg(long)]
     anyway: bool,
     #[command(flatten)]
-    force: super::common::ForceArg,
+    commit: super::common::CommitArgs,
     #[command(flatten)]
     json: super::common::JsonArg,
     #[command(flatten)]
@@ -345,7 +345,7 @@ fn change(args: &Args, globals: &Globals, model: &Model, edits: &[Edit]) -> Resu
         (false, false) => {
             let _made = make_output_folder(args.output.as_deref(), 1)?;
             let bar = Bar::new(globals, plans.iter().map(|plan| plan.layout.total).sum());
-            let outcomes = change::carry(model, &plans, args.force.existing(), &bar)?;
+            let outcomes = change::carry(model, &plans, args.commit.commit(), &bar)?;
             refused.extend(outcomes.into_iter().flat_map(|outcome| outcome.refused));
             format!("wrote {}", outputs.join(", "))
         }

@@ -259,7 +259,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
             let bar = Bar::new(globals, total);
             with_threads(call.threads, || {
                 let proof = proof(&model, args.write.proof(), &bar);
-                change::carry_proved(&model, &plans, args.write.existing(), &bar, &proof)
+                change::carry_proved(&model, &plans, args.write.commit(), &bar, &proof)
             })?
         }
     };

@@ -51,7 +51,7 @@ pub struct Args {
     #[command(flatten)]
     dry_run: super::common::DryRunArg,
     #[command(flatten)]
-    force: super::common::ForceArg,
+    commit: super::common::CommitArgs,
     #[command(flatten)]
     json: super::common::JsonArg,
     #[command(flatten)]
@@ -71,7 +71,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     if !args.dry_run.dry_run {
         let _made = make_output_folder(args.output.as_deref(), 1)?;
         let bar = Bar::new(globals, plans.iter().map(|plan| plan.layout.total).sum());
-        change::carry(&model, &plans, args.force.existing(), &bar)?;
+        change::carry(&model, &plans, args.commit.commit(), &bar)?;
     }
     tell(&model, &plans, !args.dry_run.dry_run, args.json.json)
 }

@@ -119,14 +119,14 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let outcomes = match args.write.dry_run() {
         true => Vec::new(),
         false => {
-            if args.write.output.is_none() && args.write.existing() == Existing::Keep {
+            if args.write.output.is_none() && args.write.commit().existing == Existing::Keep {
                 plans.iter().try_for_each(|plan| check_not_made(plan, &args.input))?;
             }
             let _made = make_output_folder(args.write.output.as_deref(), 1)?;
             let bar = Bar::new(globals, plans.iter().map(|plan| plan.layout.total).sum());
             let asked = if is_adapter { Proof::Header } else { args.write.proof() };
             let proof = proof(&model, asked, &bar);
-            change::carry_proved(&model, &plans, args.write.existing(), &bar, &proof)?
+            change::carry_proved(&model, &plans, args.write.commit(), &bar, &proof)?
         }
     };
     let report =

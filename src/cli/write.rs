@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use super::common::{DryRunArg, ForceArg, JsonArg, OUTPUT};
+use super::common::{CommitArgs, DryRunArg, JsonArg, OUTPUT};
 use crate::{
     bytes::{
         Input,
-        replace::{Existing, Made, make_folder},
+        replace::{Commit, Made, make_folder},
     },
     change::{Plan, output::is_written_as_folder, upgrade::Options},
     check::pair::prove::Proof,
@@ -35,7 +35,7 @@ pub struct WriteArgs {
     #[arg(long)]
     pub keep_nan: bool,
     #[command(flatten)]
-    force: ForceArg,
+    commit: CommitArgs,
     #[command(flatten)]
     pub stated: super::stated::StatedArgs,
     #[command(flatten)]
@@ -48,9 +48,9 @@ impl WriteArgs {
         self.dry_run.dry_run
     }
 
-    /// What becomes of outputs that exist.
-    pub fn existing(&self) -> Existing {
-        self.force.existing()
+    /// How outputs take their places.
+    pub fn commit(&self) -> Commit {
+        self.commit.commit()
     }
 
     /// What is asked of new files.
