@@ -7,14 +7,14 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 
 use clap::ValueEnum;
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar};
 
 use super::{
     Globals,
     common::OUTPUT,
     json::{self, VERSION},
     may_draw, print,
-    progress::BYTES,
+    progress::{BYTES, style},
     text::{self, Column},
 };
 use crate::batch::events::{Event, Observer};
@@ -238,20 +238,20 @@ fn saved(plan: &BatchPlan) -> Result<String> {
 
 /// Which model, and what is in its way, stay longest.
 const COLUMNS: [Column; 6] = [
-    Column::names(12, 9),
+    Column::names(20, 9),
     Column::names(6, 2),
-    Column::names(8, 5),
+    Column::names(16, 5),
     Column::figures(7),
     Column::figures(1),
     Column::words(12, 8),
 ];
 
-/// The plan for people: what, from, to, size, time, risk. Why something cannot be done is told there, or
-/// where it fails.
+/// The plan for people: what, from, to, size, time, risk. Why something cannot be done is told below where the
+/// `whole` is wanted, else where it fails.
 fn table(plan: &BatchPlan, takes: &[bool], whole: bool) -> String {
     let mut rows =
         vec![["MODEL", "FROM", "TO", "SIZE", "TIME", "RISK"].map(str::to_owned).to_vec()];
-    let (mut seconds, mut bytes) = (0.0, 0);
+    let (mut seconds, mut bytes, mut reasons) = (0.0, 0, String::new());
     for (job, _) in plan.jobs.iter().zip(takes).filter(|(_, take)| **take) {
         let why_not = job.problem.as_ref().or(job.skip.as_ref());
         let name =
@@ -265,10 +265,13 @@ fn table(plan: &BatchPlan, takes: &[bool], whole: bool) -> String {
             size::text(if size == 0 { job.model.bytes } else { size }),
             format!("{:.0} s", job.seconds.ceil()),
             match &job.problem {
-                Some(_) if !whole => "cannot be done".to_owned(),
-                _ => why_not.map_or_else(|| job.risk.clone(), ToString::to_string),
+                Some(_) => "cannot be done".to_owned(),
+                None => job.skip.as_ref().map_or_else(|| job.risk.clone(), ToString::to_string),
             },
         ]);
+        if let Some(problem) = job.problem.as_ref().filter(|_| whole) {
+            reasons += &format!("cannot be done: {}: {problem}\n", plain(&job.model.name));
+        }
         seconds += job.seconds;
         bytes += size;
     }
@@ -279,7 +282,13 @@ fn table(plan: &BatchPlan, takes: &[bool], whole: bool) -> String {
     } else {
         format!("{head}, about {:.0} s\n", seconds.ceil())
     };
-    text::table_of(&rows, &COLUMNS) + &tail
+    // Of what is only read there is nothing to say under FROM and TO.
+    for column in 1..COLUMNS.len() {
+        if rows.iter().skip(1).all(|row| row.get(column).is_none_or(String::is_empty)) {
+            rows.iter_mut().take(1).filter_map(|row| row.get_mut(column)).for_each(String::clear);
+        }
+    }
+    text::table_of(&rows, &COLUMNS) + &text::folded(&reasons) + &tail
 }
 
 /// The last words for people; what failed, where that was not `told` before.
@@ -333,10 +342,7 @@ impl<'a> Telling<'a> {
         let bars = (lines && draw).then(|| {
             let all = MultiProgress::new();
             let overall = all.add(ProgressBar::no_length());
-            let style = BYTES;
-            overall.set_style(
-                ProgressStyle::with_template(style).unwrap_or(ProgressStyle::default_bar()),
-            );
+            overall.set_style(style(BYTES));
             Mutex::new(Bars { all, overall, ended: 0, jobs: Vec::new() })
         });
         Self { plan, events, lines, bars }
@@ -362,15 +368,12 @@ impl<'a> Telling<'a> {
     fn draw(&self, event: &Event) {
         let Some(bars) = &self.bars else { return };
         let mut bars = bars.lock().unwrap_or_else(PoisonError::into_inner);
-        let style = "  {percent:>3}% {wide_msg}";
         let input = |job: usize| self.plan.jobs.get(job).map_or(0, |job| job.model.bytes);
         match event {
             Event::Planned { bytes, .. } => bars.overall.set_length(*bytes),
             Event::Started { job, input, .. } => {
                 let bar = bars.all.add(ProgressBar::no_length());
-                bar.set_style(
-                    ProgressStyle::with_template(style).unwrap_or(ProgressStyle::default_bar()),
-                );
+                bar.set_style(style("  {percent:>3}% {wide_msg}"));
                 bar.set_message(plain(input));
                 bars.jobs.push((*job, bar));
             }

@@ -171,11 +171,8 @@ fn export(args: &Args, model: Model, stated: &Stated, globals: &Globals) -> Resu
         return json::print(&report).map(|()| ExitCode::SUCCESS);
     }
     let verb = if args.write.dry_run() { "would write" } else { "wrote" };
-    print(&format!(
-        "{verb} {} ({}): {}\n",
-        export.target().display(),
-        crate::size::text(export.total()),
-        names.join(", ")
-    ))?;
+    let (target, bytes) = (export.target(), crate::size::text(export.total()));
+    let said = format!("{verb} {} ({bytes}): {}\n", target.display(), names.join(", "));
+    print(&text::folded(&said))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -119,7 +119,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
                 return Err(args.hints.told(path, error));
             }
             Err(error) => {
-                print(&format!("error: {}\n", advice::error(&error)))?;
+                print(&text::folded(&format!("error: {}\n", advice::error(&error))))?;
                 failed.get_or_insert(error.exit_code());
             }
         }

@@ -91,6 +91,7 @@ fn join_pieces(args: &Args, globals: &Globals, pieces: &Pieces) -> Result<ExitCo
     }
     let verb = if args.dry_run.dry_run { "would write" } else { "wrote" };
     let (count, bytes) = (inputs.len(), size::text(bytes));
-    print(&format!("{verb} {output}  {bytes}  of {count} pieces, byte for byte\n"))?;
+    let said = format!("{verb} {output}  {bytes}  of {count} pieces, byte for byte\n");
+    print(&text::folded(&said))?;
     Ok(ExitCode::SUCCESS)
 }

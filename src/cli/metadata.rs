@@ -366,7 +366,7 @@ fn change(args: &Args, globals: &Globals, model: &Model, edits: &[Edit]) -> Resu
     }
     print(&shown(&changed))?;
     notes.iter().for_each(|note| remark(globals, &format!("note: {note}")));
-    print(&format!("{said}\n"))?;
+    print(&text::folded(&format!("{said}\n")))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -161,8 +161,8 @@ pub fn main() -> ExitCode {
     if std::env::args_os().len() < 2 {
         // Whoever does not know what to type gets one screen, not every option.
         let head = "regguf brings any old ggml model file to today's GGUF.";
-        let tail = "regguf --help lists all commands, regguf COMMAND --help what each can do. No input is\n\
-                    written to without --in-place, and no output appears before it is whole.";
+        let tail = "regguf --help lists all commands, regguf COMMAND --help what each can do.\n\
+                    No input is written to without --in-place, and no output appears before it is whole.";
         let said = format!("{head}\n\n{EXAMPLES}\n{tail}\n");
         let _ = write!(io::stderr(), "{}", text::folded_for(&io::stderr(), &said));
         return ExitCode::from(2);

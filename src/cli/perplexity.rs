@@ -9,6 +9,7 @@ use super::{
     progress::Tokens,
     remark,
     runner::{WindowArgs, with_threads},
+    text,
 };
 use crate::{
     error::{Error, Result},
@@ -38,7 +39,8 @@ fn score(args: &WindowArgs, json: bool, globals: &Globals) -> Result<ExitCode> {
     let (loaded, tokens) = args.open(globals)?;
     let bos = loaded.tokenizer.leading_bos();
     remark(globals, &format!("arithmetic {}", args.precision.activations.words()));
-    let mut n = 0;
+    let (mut n, mut column) = (0, 0);
+    let screen = text::width().unwrap_or(usize::MAX);
     let all = tokens.len().min(args.most().saturating_mul(args.window()));
     let mut bar = Some(Tokens::new(globals, all));
     let after_each = |estimate: Perplexity| {
@@ -49,7 +51,11 @@ fn score(args: &WindowArgs, json: bool, globals: &Globals) -> Result<ExitCode> {
         }
         // From the first on, the running estimates tell people how far it is.
         bar = None;
-        print(&format!("[{n}]{:.4},", estimate.value))?;
+        let shown = format!("[{n}]{:.4},", estimate.value);
+        // One line for programs, as llama-perplexity prints it; on a terminal no figure is broken.
+        let broken = column > 0 && column + shown.len() > screen;
+        column = if broken { shown.len() } else { column + shown.len() };
+        print(&format!("{}{shown}", if broken { "\n" } else { "" }))?;
         io::stdout().flush().map_err(|e| Error::io("<stdout>", "write", e))
     };
     let window = args.window();

@@ -3,33 +3,48 @@
 
 use std::{fmt::Write, time::Duration};
 
-use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use super::{Globals, may_draw};
 use crate::change::Progress;
 
 /// How far bytes are: the bar takes what the figures leave.
-pub const BYTES: &str = "{wide_bar} {decimal_bytes}/{decimal_total_bytes} {eta} left";
+pub const BYTES: &str = "{wide_bar} {decimal_bytes}/{decimal_total_bytes}{left}";
 /// How far tokens are.
 const TOKENS: &str = "{wide_bar} {pos}/{len} tokens{left}";
 
 /// How long it takes yet; nothing where nothing is done to tell it by.
 fn left(state: &ProgressState, out: &mut dyn Write) {
     if state.pos() > 0 {
-        let _ = write!(out, " {:#} left", HumanDuration(state.eta()));
+        let _ = write!(out, " {} left", time(state.eta()));
     }
 }
 
+/// A time in the units of reports.
+fn time(of: Duration) -> String {
+    match of.as_secs() {
+        seconds @ 0..120 => format!("{seconds} s"),
+        seconds @ 120..7200 => format!("{} min", seconds / 60),
+        seconds => format!("{} h", seconds / 3600),
+    }
+}
+
+/// A style of this module.
+pub fn style(template: &str) -> ProgressStyle {
+    let style = ProgressStyle::with_template(template).unwrap_or(ProgressStyle::default_bar());
+    style.with_key("left", left).with_key("so_far", |state: &ProgressState, out: &mut dyn Write| {
+        let _ = out.write_str(&time(state.elapsed()));
+    })
+}
+
 /// A bar in a style of this module, drawn where a person watches.
-pub fn drawn(wanted: bool, total: Option<u64>, style: &str) -> ProgressBar {
+pub fn drawn(wanted: bool, total: Option<u64>, template: &str) -> ProgressBar {
     let target = match wanted {
         true => ProgressDrawTarget::stderr_with_hz(4),
         false => ProgressDrawTarget::hidden(),
     };
     let bar = ProgressBar::with_draw_target(total, target);
-    if let Ok(style) = ProgressStyle::with_template(style) {
-        bar.set_style(style.with_key("left", left));
-    }
+    bar.set_style(style(template));
     bar
 }
 
@@ -75,12 +90,6 @@ impl Bar {
     pub fn only(wanted: bool, total: u64) -> Bar {
         Bar { bar: drawn(false, Some(total), BYTES), wanted }
     }
-
-    fn style(&self, template: &str) {
-        self.bar.set_style(
-            ProgressStyle::with_template(template).unwrap_or(ProgressStyle::default_bar()),
-        );
-    }
 }
 
 impl Progress for Bar {
@@ -88,7 +97,7 @@ impl Progress for Bar {
         self.bar.inc_length(bytes);
         self.bar.disable_steady_tick();
         self.bar.reset_eta();
-        self.style(BYTES);
+        self.bar.set_style(style(BYTES));
     }
 
     fn advance(&self, bytes: u64) {
@@ -99,7 +108,7 @@ impl Progress for Bar {
         self.bar.inc(bytes);
         if self.bar.length().is_some_and(|total| total > 0 && self.bar.position() >= total) {
             // All is read or written; what follows looks at it, or announces more.
-            self.style("{spinner} checking {elapsed}");
+            self.bar.set_style(style("{spinner} checking {so_far}"));
             self.bar.enable_steady_tick(Duration::from_millis(250));
         }
     }

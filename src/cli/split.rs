@@ -117,6 +117,6 @@ pub(super) fn tell(model: &Model, plans: &[Plan], written: bool, json: bool) -> 
         vec![verb.to_owned(), file.file.clone(), size::text(file.bytes), tensors]
     };
     print(&text::table(&made.outputs.iter().map(row).collect::<Vec<_>>()))?;
-    made.notes.iter().try_for_each(|note| print(&format!("note: {note}\n")))?;
+    made.notes.iter().try_for_each(|note| print(&text::folded(&format!("note: {note}\n"))))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -89,10 +89,8 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         }))?,
         false => {
             let count = text::counted(tensors.len(), "tensor", "tensors");
-            print(&format!(
-                "wrote {path}: {count}, {} of f32\n",
-                size::text(npy::bytes(&tensors))
-            ))?;
+            let bytes = size::text(npy::bytes(&tensors));
+            print(&text::folded(&format!("wrote {path}: {count}, {bytes} of f32\n")))?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -154,15 +152,15 @@ fn print_statistics(
 
 /// The name, the range and what is odd stay longest.
 const COLUMNS: [Column; 10] = [
-    Column::names(16, 9),
-    Column::words(4, 5),
+    Column::names(20, 9),
     Column::words(4, 4),
+    Column::words(9, 3),
     Column::figures(1),
     Column::figures(6),
     Column::figures(7),
     Column::figures(2),
-    Column::figures(3),
-    Column::words(16, 3),
+    Column::figures(2),
+    Column::words(16, 5),
     Column::words(8, 8),
 ];
 

@@ -36,7 +36,7 @@ const CELL: usize = 4096;
 const NARROW: usize = 6;
 
 /// Keys and values of metadata.
-pub const KEYS: [Column; 2] = [Column::names(24, 9), Column::words(10, 5)];
+pub const KEYS: [Column; 2] = [Column::names(30, 9), Column::words(10, 5)];
 
 /// A stream that may be a terminal, whose size the system tells.
 #[cfg(unix)]

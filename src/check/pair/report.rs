@@ -232,13 +232,13 @@ fn tensors(out: &mut String, comparison: &Comparison, detail: Detail, screen: Op
 
 /// Tensors that a report by kinds shows.
 const MOST: usize = 24;
-/// Names and ratios stay longest.
+/// Names, types and verdicts stay longest.
 const COLUMNS: [Column; 7] = [
-    Column::names(16, 9),
-    Column::words(11, 5),
-    Column::words(9, 6),
+    Column::names(22, 9),
+    Column::words(10, 6),
+    Column::words(9, 7),
     Column::figures(4),
     Column::figures(1),
-    Column::figures(8),
+    Column::figures(5),
     Column::figures(2),
 ];
