@@ -62,7 +62,7 @@
     )
 )]
 
-pub mod api;
+pub(crate) mod api;
 pub mod batch;
 pub mod bytes;
 pub mod change;

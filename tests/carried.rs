@@ -116,7 +116,7 @@ fn old_files_become_what_todays_converter_makes() {
                     let step = plan.steps.iter().find(|step| step.name == *name).unwrap();
                     let was = model.tensors[step.source].quant;
                     if was.layout().elements > 1 {
-                        // Quantized: no row stands in the place of another.
+                        // Quantized: no row is in the place of another.
                         let square = |v: f32| f64::from(v) * f64::from(v);
                         let apart: f64 =
                             found.iter().zip(&wanted).map(|(a, b)| square(a - b)).sum();
@@ -179,7 +179,7 @@ fn same_vocabulary(path: &Path, new: &Model, today: &Model) {
         // GPT4All's converter wrote bytes as they are, and no kinds.
         if today.kinds.is_empty() {
             assert_eq!(spelling::record(new, id), today.tokens.get(id).unwrap(), "{at}: {id}");
-        // No text of it was stored: it stands behind the tokens that the converter asked for.
+        // No text of it was stored: it is behind the tokens that the converter asked for.
         } else if text(id) == "<|padding|>" && new.kind(id) == TokenKind::Unused {
             assert_eq!(new.tokens.get(id).unwrap(), format!("[PAD{id}]").as_bytes(), "{at}");
         } else {

@@ -35,7 +35,7 @@ fn rows(model: &Model, tensor: &Tensor) -> Vec<u8> {
     bytes
 }
 
-/// Converts and answers the paths of the outputs.
+/// Converts and returns the paths of the outputs.
 fn converted(model: Model, folder: &Path, types: &[&str], to: &str) -> Vec<PathBuf> {
     let options = Options {
         types: types.iter().map(|t| (*t).to_owned()).collect(),

@@ -281,7 +281,7 @@ fn models_that_change_while_they_run() {
     }
 }
 
-/// A Q4_0 file of ggjt v1 of about so many megabytes, all holes but for what describes it.
+/// A Q4_0 file of ggjt v1 of about N megabytes, all holes but for what describes it.
 fn large(path: &Path, megabytes: u64) -> u64 {
     let file = File::create(path).expect("creatable");
     let mut at = 0;
@@ -391,7 +391,7 @@ fn a_late_write_that_fails_leaves_nothing() {
     assert_eq!(files(folder.path()).len(), 0);
 }
 
-/// A disk that answers with a few bytes at a time, is interrupted in between, and fails at an offset.
+/// A disk that gives a few bytes at a time, is interrupted in between, and fails at an offset.
 struct Poor {
     bytes: std::io::Cursor<Vec<u8>>,
     calls: usize,

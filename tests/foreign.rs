@@ -61,7 +61,7 @@ fn weights(model: &Model, tensor: &Tensor) -> Vec<f32> {
     out
 }
 
-/// The weights in the order in which they stand: GPT-NeoX's queries, keys and values are read as GGUF has them,
+/// The weights in the order in which they are: GPT-NeoX's queries, keys and values are read as GGUF has them,
 /// and so are the matrices of adapters that ggla has transposed.
 fn as_stored(model: &Model, tensor: &Tensor) -> Vec<f32> {
     let read = weights(model, tensor);

@@ -173,7 +173,7 @@ fn types_of_other_programs_are_decoded_and_upgraded() {
     );
 }
 
-/// The scale of a whole tensor, which stands behind its rows.
+/// The scale of a whole tensor, which is behind its rows.
 #[test]
 fn one_scale_for_a_tensor_is_read_before_each_row() {
     let rows = golden();
@@ -261,7 +261,7 @@ fn generators_of_trellis_types_are_told_by_their_levels() {
     }
 }
 
-/// Rows that stand by four, beside the reading by eight.
+/// Rows that are by four, beside the reading by eight.
 #[test]
 fn groups_of_four_rows_are_told_from_groups_of_eight() {
     let rows = golden();
@@ -383,7 +383,7 @@ fn a_file_of_any_type_opens_and_is_carried_or_refused() {
     }
 }
 
-/// A GGUF with a tensor of the type `id` that takes so many bytes, and a float after it.
+/// A GGUF with a tensor of the type `id` that takes N bytes, and a float after it.
 fn of_type(id: u32, sizes: &[u64], bytes: usize) -> Vec<u8> {
     let mut out = b"GGUF\x03\0\0\0\x02\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0".to_vec();
     let room = bytes.next_multiple_of(32) as u64;

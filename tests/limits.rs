@@ -35,7 +35,7 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-/// A GGUF of so many tokens and nothing else.
+/// A GGUF of N tokens and nothing else.
 fn tokens(n: u64) -> Vec<u8> {
     let text = |s: &str| [&(s.len() as u64).to_le_bytes(), s.as_bytes()].concat();
     let mut out = [&b"GGUF\x03\0\0\0"[..], &[0; 8], &3u64.to_le_bytes()].concat();

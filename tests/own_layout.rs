@@ -21,7 +21,7 @@ fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/families").join(name)
 }
 
-/// Falcon's files of June 2023 leave it open in which order rows stand.
+/// Falcon's files of June 2023 leave it open in which order rows are.
 fn open(path: &Path) -> Model {
     let regrouped = OpenOptions { format: Some("ggml-falcon".to_owned()), ..Default::default() };
     container::open(path, &OpenOptions::default())

@@ -13,7 +13,7 @@ use regguf::{
     quant::{QuantType, encode::encoder, isa::Isa, permute::transform},
 };
 
-/// A model in bytes of one layout: what stands before the tensors, and each with its rows.
+/// A model in bytes of one layout: what is before the tensors, and each with its rows.
 struct Made {
     header: Vec<(String, i64)>,
     metadata: Metadata,
@@ -112,7 +112,7 @@ fn made(container: &Container, size: Size, name: &str, dialect: &str, version: i
                     draw()
                 }
             }
-            // Which weight stands by itself, and what it is.
+            // Which weight is by itself, and what it is.
             ("q4_1_o", 4) => draw() & 31,
             ("q4_1_o", 5) => 0,
             (_, n) if n < scales || block == 24 && n < 8 => {

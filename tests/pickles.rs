@@ -141,7 +141,7 @@ fn hostile_files_are_refused() {
         let peak: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
         assert!(peak < 256 << 10, "peak memory {peak} kB");
     }
-    // Last, for it stands in memory while it is made.
+    // Last, for it is in memory while it is made.
     let bomb = torch::archive(&vec![b'N'; 200 << 20], &[], Deflated);
     let error = refusal("a pickle of 200 MB packed in little", &bomb);
     assert!(error.contains("at most"), "{error}");

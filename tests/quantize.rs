@@ -41,7 +41,7 @@ fn importance() -> Importance {
     Importance::read(&golden("T/E10/imatrix.dat"), &Limits::DEFAULT).unwrap()
 }
 
-/// Plans and writes; answers what was written.
+/// Plans and writes; returns what was written.
 fn made(model: Model, options: &Options) -> Result<Model> {
     let (model, plans) = plan(model, options)?;
     carry(&model, &plans, Existing::Replace, &())?;

@@ -116,7 +116,7 @@ fn types(id: &str) -> Vec<QuantType> {
         _ if q.block().once.is_some() => {
             format.type_id(&format!("{}/{}", q.name(), q.dialect())).is_some()
         }
-        // Other programs' types stand in little-endian files only.
+        // Other programs' types are in little-endian files only.
         _ if q.program().is_some() && format.detect.big_endian => false,
         _ => keyed::type_id(format, *q).is_some(),
     };

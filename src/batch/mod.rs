@@ -80,14 +80,22 @@
 //! and sound, `join` writes nothing, names the shard that is missing and ends with a non-zero exit.
 //! Parts and output need room for twice the output while they are joined.
 
-pub mod events;
-pub mod find;
-pub mod job;
-pub mod join;
+pub(crate) mod events;
+pub(crate) mod find;
+pub(crate) mod job;
+pub(crate) mod join;
 pub(crate) mod lock;
 mod matrices;
-pub mod plan;
-pub mod receipt;
-pub mod run;
-pub mod shard;
-pub mod task;
+pub(crate) mod plan;
+pub(crate) mod receipt;
+pub(crate) mod run;
+pub(crate) mod shard;
+pub(crate) mod task;
+
+pub use events::{Event, Made, Observer};
+pub use find::{Found, Kind};
+pub use job::{Job, Output};
+pub use plan::BatchPlan;
+pub use run::{Limits, Summary, run};
+pub use shard::Shard;
+pub use task::{Settings, Task};

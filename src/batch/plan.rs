@@ -81,11 +81,6 @@ impl BatchPlan {
         }
         Ok(Self { schema_version: 1, tool: TOOL.to_owned(), task, settings, jobs })
     }
-
-    /// Bytes that the jobs read.
-    pub fn bytes(&self) -> u64 {
-        self.jobs.iter().map(|job| job.model.bytes).sum()
-    }
 }
 
 fn plan_job(task: Task, settings: &Settings, model: Found) -> Job {

@@ -121,7 +121,7 @@ fn open(path: &Path) -> Result<File> {
     }
 }
 
-/// What stands now where a change goes; nothing where the file has another length.
+/// What is there now, where a change goes; nothing where the file has another length.
 fn read(file: &File, path: &Path, change: &Change) -> Result<Vec<u8>> {
     let failed = |e: io::Error| Error::io(path, "read", e);
     if file.metadata().map_err(failed)?.len() != change.len {

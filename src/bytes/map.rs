@@ -48,7 +48,7 @@ pub fn survive_lost_pages() {
 pub fn check(input: &Input) -> Result<()> {
     input.check_unchanged()?;
     match LOST.load(Ordering::Relaxed) {
-        true => Err(Error::io(input.path(), "read", io::Error::other("the disk does not answer"))),
+        true => Err(Error::io(input.path(), "read", io::Error::other("the disk does not respond"))),
         false => Ok(()),
     }
 }

@@ -34,7 +34,7 @@ impl Paged {
         self.bytes_mut()
     }
 
-    /// Where its bytes will stand.
+    /// Where its bytes will be.
     pub fn at(&self) -> u64 {
         self.at
     }
@@ -55,13 +55,13 @@ impl Paged {
         (self.skip, end.next_multiple_of(PAGE) - end)
     }
 
-    /// Adds bytes that stand directly before them.
+    /// Adds bytes that are directly before them.
     pub(super) fn prepend(&mut self, bytes: &[u8]) {
         self.room[self.base..self.base + self.skip].copy_from_slice(bytes);
         (self.at, self.len, self.skip) = (self.at - self.skip as u64, self.len + self.skip, 0);
     }
 
-    /// Adds bytes that stand directly after them.
+    /// Adds bytes that are directly after them.
     pub(super) fn append(&mut self, bytes: &[u8]) {
         let end = self.base + self.skip + self.len;
         self.room[end..end + bytes.len()].copy_from_slice(bytes);

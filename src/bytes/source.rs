@@ -67,7 +67,7 @@ impl<'a> Source<'a> {
         self.input.is_empty()
     }
 
-    /// How many bytes stand from `at` to the end.
+    /// How many bytes there are from `at` to the end.
     pub fn left(&self, at: u64) -> u64 {
         self.len().saturating_sub(at)
     }

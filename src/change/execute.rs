@@ -135,7 +135,7 @@ pub fn carry_with(model: &Model, plans: &[Plan], how: &Writing) -> Result<Vec<Ou
     let inputs: Vec<&Input> = model.files.iter().collect();
     for plan in plans {
         check_target(&plan.output, commit.existing, &inputs)?;
-        // No tensor may be written where another thing stands.
+        // No tensor may be written where something else is.
         if plan.layout.data.len() != plan.steps.len() {
             let what = format!("{}: not every tensor has a place", plan.output.display());
             return Err(Error::unsupported(what, "lay the plan out again"));

@@ -3,7 +3,7 @@
 //! [`upgrade`] and its sisters turn a [`crate::model::Model`] into a [`Plan`]; [`carry()`] streams the
 //! rows through it into one or several new files and checks them.
 
-pub mod adapter;
+pub(crate) mod adapter;
 #[doc(hidden)]
 pub mod choose;
 pub mod convert;

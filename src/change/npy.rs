@@ -16,7 +16,7 @@ use crate::{
     model::{Model, Tensor, weights},
 };
 
-/// Where the numbers of a tensor go in an archive, and all that stands around them.
+/// Where the numbers of a tensor go in an archive, and all that is around them.
 struct Entry<'a> {
     tensor: &'a Tensor,
     name: String,

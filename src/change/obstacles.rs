@@ -1,4 +1,4 @@
-//! What stands against a quantization, gathered for all tensors before anything is written.
+//! What is in the way of a quantization, gathered for all tensors before anything is written.
 
 use super::Step;
 use crate::{
@@ -8,7 +8,7 @@ use crate::{
     size::counted,
 };
 
-/// What stands against a quantization, for all tensors at once.
+/// What is in the way of a quantization, for all tensors at once.
 #[derive(Default)]
 pub(super) struct Obstacles {
     no_weights: Vec<String>,

@@ -1,6 +1,6 @@
 //! A plan: every tensor, every byte range and every loss, before anything is written.
 //!
-//! | step | what it settles |
+//! | step | what it decides |
 //! |---|---|
 //! | `prepare` | the model in the terms of its target: names, stacked experts, order of rows |
 //! | `keys` | metadata or header words, the vocabulary, what had to be assumed |
@@ -47,7 +47,7 @@ use crate::{
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Plan {
-    /// Where it will stand.
+    /// Where it will be.
     pub output: PathBuf,
     /// The container it is written in.
     pub target: Target,

@@ -1,4 +1,4 @@
-//! Tensors of Hugging Face whose parts GGUF has apart, with rows that alternate or stand the other way round: woven
+//! Tensors of Hugging Face whose parts GGUF has apart, with rows that alternate or are the other way round: woven
 //! together again, a group at a time.
 //!
 //! ```text
@@ -63,13 +63,13 @@ impl Weave {
             let rows = sizes.get(&part.rows).filter(|rows| *rows > 0)?;
             let columns = tensor.elements().checked_div(groups)?.checked_div(rows)?;
             let (first, last) = (tensor.rows().checked_div(groups)?, tensor.row_len());
-            let stands = match part.turned {
+            let upright = match part.turned {
                 true => (first, last) == (columns, rows),
                 false => cut.vectors && last == rows || (first, last) == (rows, columns),
             };
             let grouped = first.is_multiple_of(tensor.quant.row_group() as u64);
             let whole = tensor.elements() == groups.checked_mul(rows)?.checked_mul(columns)?;
-            if !(stands && grouped && whole) || wide.is_some_and(|wide| wide != columns) {
+            if !(upright && grouped && whole) || wide.is_some_and(|wide| wide != columns) {
                 return None;
             }
             wide = Some(columns);
@@ -139,7 +139,7 @@ impl Weave {
         Ok(woven)
     }
 
-    /// The numbers of a part of a group, as they stand in the model, in the type that is written.
+    /// The numbers of a part of a group, as they are in the model, in the type that is written.
     fn strand(&self, strand: Strand, model: &Model, group: u64, keep_nan: bool) -> Result<Vec<u8>> {
         let large =
             |_| Error::unsupported("a matrix is larger than memory", "use a 64-bit machine");

@@ -1,7 +1,7 @@
 //! What pages have in common: one self-contained file, no script, nothing fetched, light or dark as the
 //! reader's screen is, legible from 420 pixels of width on.
 //!
-//! Text never stands in a drawing that is scaled: lines are SVG, stretched to the room that there is; words
+//! Text is never in a drawing that is scaled: lines are SVG, stretched to the room that there is; words
 //! are HTML over them, placed in percent.
 
 use std::fmt::Write;

@@ -13,16 +13,16 @@ use crate::{
     quant::QuantType,
 };
 
-/// Whether a matrix of this name, as it is in a checkpoint, becomes one of GGUF's as it stands.
+/// Whether a matrix of this name, as it is in a checkpoint, becomes one of GGUF's unchanged.
 pub fn fits(family: &'static Family, name: &str) -> bool {
     let mut name = name.to_owned();
     alone(&mut name);
     let name = expert_of(&name).map_or(name, |(stack, _)| stack);
-    let stands = |role: Role| {
+    let is_kept = |role: Role| {
         let names = role.names;
         names.numbers == Numbers::Same && names.parts.is_empty() && role.id != "token_embedding"
     };
-    cut::of(family, &name).is_none() && Role::of(family, Naming::Hf, &name).is_some_and(stands)
+    cut::of(family, &name).is_none() && Role::of(family, Naming::Hf, &name).is_some_and(is_kept)
 }
 
 /// The name of a matrix in a checkpoint, what a number beside it is called in GGUF, the number.

@@ -11,7 +11,7 @@
 //! | EasyLM | one file of msgpack (`easylm`): Koala's differences | |
 //! | Hugging Face | `*.safetensors` ([`safetensors`]), `pytorch_model*.bin` ([`torch`]) | `config.json` (`huggingface`), `tokenizer*` |
 
-pub mod adapter;
+pub(crate) mod adapter;
 pub(crate) mod assemble;
 pub(crate) mod beside;
 pub(crate) mod card;
@@ -40,6 +40,7 @@ pub(crate) mod yaml;
 use std::path::Path;
 
 use assemble::Draft;
+pub use dtype::Dtype;
 use family::role;
 pub use family::{family, family_of};
 pub use options::{Misfit, Options};

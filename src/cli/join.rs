@@ -11,6 +11,7 @@ use super::{
     print,
     progress::Bar,
     split::tell,
+    text,
     write::make_output_folder,
 };
 use crate::{

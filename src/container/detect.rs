@@ -165,7 +165,7 @@ pub fn detect(input: &Input, options: &OpenOptions) -> Result<Detected> {
                 }
             }
         }
-        // The first dispute that is settled is the verdict.
+        // The first dispute that is decided is the verdict.
         for rival in candidates.iter().copied() {
             if let Some(against) = &rival.detect.against
                 && let Some(verdict) = state.choose(against, rival, input, options)?

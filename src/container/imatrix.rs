@@ -5,11 +5,11 @@
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
-pub use self::measured::Measured;
+pub use self::{measured::Measured, statistics::Statistics};
 use crate::{bytes::Input, error::Result, limits::Limits};
 
 mod measured;
-pub mod statistics;
+pub(crate) mod statistics;
 
 /// The imatrix data of a model's matrices.
 #[derive(Clone, Debug, Default)]

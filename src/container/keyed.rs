@@ -34,7 +34,7 @@ use crate::{
 const ALIGNMENT: &str = "general.alignment";
 
 /// Other programs have longer names and more dimensions than llama.cpp's 63 bytes and 4 (stable-diffusion.cpp
-/// is built for names of 128 bytes, weights of video models have five dimensions); names so long and so many dimensions are read
+/// is built for names of 128 bytes, weights of video models have five dimensions); such names and dimensions are read
 /// and written.
 const LONGEST_NAME: u64 = 1024;
 const MOST_DIMS: u32 = 8;

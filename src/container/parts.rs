@@ -207,7 +207,7 @@ fn join(mut all: Vec<Model>) -> Result<Model> {
     for tensor in &mut whole.tensors {
         let role = family.and_then(|f| Role::of(f, Naming::Old, &tensor.name));
         let split = role.map_or(Split::Copies, |r| r.split());
-        // By rows the parts stand one below the other, by columns side by side in every row.
+        // By rows the parts are one below the other, by columns side by side in every row.
         let axis = match split {
             Split::Copies => continue,
             Split::Rows => 0,

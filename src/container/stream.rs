@@ -78,9 +78,9 @@ pub(super) fn check_header(
     // Formats that are only recognised: nothing is walked but what their first 4 KB show.
     let texts = &format.detect.signature;
     let head = source.bytes_at(0, input.len().min(4096), 4096, "signature")?;
-    let stands = |text: &String| head.windows(text.len()).any(|w| w == text.as_bytes());
+    let is_there = |text: &String| head.windows(text.len()).any(|w| w == text.as_bytes());
     match texts.first() {
-        Some(first) if !texts.iter().any(stands) => {
+        Some(first) if !texts.iter().any(is_there) => {
             let wanted = format!("{first:?} in the first 4 KB");
             Err(source.malformed(0, "signature", "none", wanted))
         }

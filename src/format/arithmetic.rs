@@ -45,7 +45,7 @@ pub struct Arithmetic {
     pub yarn_between: bool,
 }
 
-/// By how much queries grow, a step after each so many tokens: `1 + by * ln(1 + floor((position + 1) / every))`.
+/// By how much queries grow, a step after every N tokens: `1 + by * ln(1 + floor((position + 1) / every))`.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Growth {
@@ -76,7 +76,7 @@ pub enum Windows {
     /// All but the last of N. Where the key `rope.freq_base_swa` is, they turn by that base, and by
     /// no stretched angles.
     AllButLastOf(usize),
-    /// The same layers see what is in one chunk of so many tokens with a token, whatever keys say.
+    /// The same layers see what is in one chunk of N tokens with a token, whatever keys say.
     Chunks {
         /// N.
         but_last_of: usize,

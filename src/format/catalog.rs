@@ -51,7 +51,7 @@ static VOCABULARIES: LazyLock<Vec<Published>> = LazyLock::new(|| {
 ///
 /// # Panics
 /// If an embedded description breaks a rule of its schema, which a test rules out.
-pub fn vocabularies() -> &'static [Published] {
+pub(crate) fn vocabularies() -> &'static [Published] {
     &VOCABULARIES
 }
 
@@ -59,7 +59,7 @@ pub fn vocabularies() -> &'static [Published] {
 ///
 /// # Panics
 /// If the embedded description breaks a rule of its schema, which a test rules out.
-pub fn loader() -> &'static Loader {
+pub(crate) fn loader() -> &'static Loader {
     LOADERS.first().unwrap_or_else(|| panic!("formats/loader holds a description"))
 }
 
@@ -67,7 +67,7 @@ pub fn loader() -> &'static Loader {
 ///
 /// # Panics
 /// If an embedded description breaks a rule of its schema, which a test rules out.
-pub fn mixtures() -> &'static [Mixture] {
+pub(crate) fn mixtures() -> &'static [Mixture] {
     &MIXTURES
 }
 
@@ -75,7 +75,7 @@ pub fn mixtures() -> &'static [Mixture] {
 ///
 /// # Panics
 /// If an embedded description breaks a rule of its schema, which a test rules out.
-pub fn projectors() -> &'static [Projector] {
+pub(crate) fn projectors() -> &'static [Projector] {
     &PROJECTORS
 }
 
@@ -83,7 +83,7 @@ pub fn projectors() -> &'static [Projector] {
 ///
 /// # Panics
 /// If an embedded description breaks a rule of its schema, which a test rules out.
-pub fn foreign() -> &'static [Foreign] {
+pub(crate) fn foreign() -> &'static [Foreign] {
     &FOREIGN
 }
 
@@ -117,7 +117,7 @@ pub fn family(id: &str) -> Option<&'static Family> {
 ///
 /// # Panics
 /// If an embedded description breaks a rule of its schema, which a test rules out.
-pub fn blocks() -> &'static [Block] {
+pub(crate) fn blocks() -> &'static [Block] {
     &BLOCKS
 }
 

@@ -77,7 +77,7 @@ pub struct Cut {
     /// Whether each group is a vector, and its numbers count as rows.
     #[serde(default)]
     pub vectors: bool,
-    /// Whether the groups stand one below the other in two dimensions.
+    /// Whether the groups are one below the other in two dimensions.
     #[serde(default)]
     pub flat: bool,
 }
@@ -85,8 +85,8 @@ pub struct Cut {
 impl Cut {
     /// Whether its parts are bands of whole rows, as GGUF has them.
     pub fn is_plain(&self) -> bool {
-        let stands = self.into.iter().all(|part| !part.turned);
-        stands && !(self.alternate || self.turned || self.vectors)
+        let upright = self.into.iter().all(|part| !part.turned);
+        upright && !(self.alternate || self.turned || self.vectors)
     }
 }
 

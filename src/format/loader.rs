@@ -12,6 +12,7 @@ use super::schema;
 #[non_exhaustive]
 pub struct Loader {
     /// The project, version and files that say so.
+    #[expect(dead_code, reason = "for whoever reads the description")]
     pub source: String,
     /// Keys behind the architecture that every model must have.
     pub always: Vec<String>,

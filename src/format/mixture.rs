@@ -12,6 +12,7 @@ use super::schema;
 #[non_exhaustive]
 pub struct Mixture {
     /// The program, commit and functions that have them.
+    #[expect(dead_code, reason = "for whoever reads the description")]
     pub source: String,
     /// File types that it refuses.
     pub refused: Vec<String>,

@@ -7,9 +7,11 @@ pub mod container;
 pub(crate) mod explain;
 pub mod family;
 pub mod foreign;
-pub mod loader;
-pub mod mixture;
+pub(crate) mod loader;
+pub(crate) mod mixture;
 mod names;
-pub mod projector;
-pub mod schema;
-pub mod vocabulary;
+pub(crate) mod projector;
+pub(crate) mod schema;
+pub(crate) mod vocabulary;
+
+pub use schema::Lived;

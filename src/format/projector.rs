@@ -12,6 +12,7 @@ use super::schema;
 #[non_exhaustive]
 pub struct Projector {
     /// The programs and files that say so.
+    #[expect(dead_code, reason = "for whoever reads the description")]
     pub source: String,
     /// `general.architecture` of such a file.
     pub architecture: String,

@@ -240,11 +240,11 @@ impl<'w> Session<'w> {
                 made
             };
             // The stream with that.
-            let settled =
-                |after: Option<&Norm>, stream: Vec<f32>| match after.filter(|_| norm_after) {
-                    Some(after) => after.of(norm, epsilon, &stream),
-                    None => stream,
-                };
+            let normed = |after: Option<&Norm>, stream: Vec<f32>| match after.filter(|_| norm_after)
+            {
+                Some(after) => after.of(norm, epsilon, &stream),
+                None => stream,
+            };
             let x = seen(layer.attention_norm.as_ref(), &stream); // [T][width]
             let attended = match &layer.mixing {
                 Mixing::Attention(attention) => attention.of(config, n, &x, cache, tap),
@@ -254,7 +254,7 @@ impl<'w> Session<'w> {
             let attended = made(&layer.attention_post_norm, attended);
             if !parallel {
                 add(&mut stream, &attended);
-                stream = settled(layer.attention_norm.as_ref(), stream);
+                stream = normed(layer.attention_norm.as_ref(), stream);
             }
             let x = match &layer.mlp_norm {
                 None if parallel => x,
@@ -269,7 +269,7 @@ impl<'w> Session<'w> {
                 add(&mut stream, &attended);
             }
             add(&mut stream, &said);
-            stream = settled(layer.mlp_norm.as_ref(), stream);
+            stream = normed(layer.mlp_norm.as_ref(), stream);
             self.progress.advance(self.weights.step_bytes());
         }
         cache.advance(tokens.len());

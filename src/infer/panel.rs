@@ -17,10 +17,9 @@
 //!      w5   s50  s51  s52  s53
 //! ```
 //!
-//! Lines are
-//! in lines of the cache, for a register that is loaded across two of them takes two loads. Of the rows no more than
-//! those packs are laid out at a time, and the sums wait in memory meanwhile. The order of addition is that of
-//! [`super::dot`].
+//! A pack of lanes fills one line of the cache, for a register that is loaded across two of them takes two loads. Of
+//! the rows no more than `STEPS` packs are laid out at a time, and the sums wait in memory meanwhile. The order of
+//! addition is that of [`super::dot`], so that a prompt read at once gives the bits of one read token by token.
 
 #![allow(clippy::needless_range_loop, reason = "indices are what the compiler makes vectors of")]
 
@@ -32,8 +31,8 @@ use crate::{
     quant::isa::{Isa, Level},
 };
 
-/// With 16 lanes 512 columns, 2 KB of each row and vector: what a tile reads again is 20 KB.
-/// Packs of lanes taken at a time.
+/// Packs of lanes taken at a time: with 16 lanes 512 columns, 2 KB of each row and vector, so that what a tile reads
+/// again is 20 KB.
 const STEPS: usize = 32;
 
 /// Rows to hand to [`multiply`] together: enough to use each vector often.
@@ -63,7 +62,7 @@ pub fn lay_out(isa: Isa, xs: &[f32], n: usize) -> Vec<Line> {
     out
 }
 
-/// Vectors of a group; three where registers are fewer: 9 sums, 3 and 3 numbers of sixteen.
+/// Vectors of a group: four, or three where registers are fewer (9 sums and 3 + 3 numbers in 16 of them).
 fn tall(isa: Isa) -> usize {
     if isa.level() == Level::Avx512 { 4 } else { 3 }
 }

@@ -460,14 +460,14 @@ fn speaks_against(model: &Model, entry: &family::Assumed) -> Option<Note> {
     let path = model.files.first().map(Input::path)?;
     let name = path.file_name()?.to_string_lossy().to_lowercase();
     // `superhot`, `-16k` and `8k.`, but not the 8k of 128k.
-    let stands = |word: &&String| {
+    let holds = |word: &&String| {
         name.match_indices(word.as_str()).any(|(at, _)| {
             let (before, after) = (name.get(..at), name.get(at + word.len()..));
             !before.is_some_and(|text| text.ends_with(|c: char| c.is_ascii_digit()))
                 && !after.is_some_and(|text| text.starts_with(|c: char| c.is_alphabetic()))
         })
     };
-    let word = entry.unless_named.iter().find(stands)?;
+    let word = entry.unless_named.iter().find(holds)?;
     Some(Note::new(
         format!(
             "the file's name says {word}: such models were trained with scaled positions, by a factor that its \

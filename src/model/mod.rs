@@ -13,7 +13,7 @@ pub(crate) mod kept;
 pub mod loader;
 pub(crate) mod lora;
 pub(crate) mod metadata;
-pub mod pretokenizer;
+pub(crate) mod pretokenizer;
 pub mod printable;
 pub(crate) mod role;
 pub(crate) mod rows;
@@ -25,7 +25,7 @@ pub(crate) mod tensor;
 pub(crate) mod texts;
 pub(crate) mod value;
 pub(crate) mod vocab;
-pub mod weights;
+pub(crate) mod weights;
 
 pub use adapter::{Adapter, Pair};
 pub use hyper::{Assumed, Hyper, Stated};

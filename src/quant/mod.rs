@@ -26,4 +26,5 @@ mod types;
 
 pub use decode::decode_rows;
 pub use layout::BlockLayout;
+pub use loss::ScaleLoss;
 pub use types::QuantType;

@@ -1,7 +1,7 @@
 //! The same weights in other bytes: re-orderings between the dialects of one type.
 //!
 //! Three things changed in the life of Q4_0 and Q4_1, and each can be changed back: where the scales
-//! stand (planar rows or blocks), the order of nibbles, and the width of scales. The first two lose
+//! are (planar rows or blocks), the order of nibbles, and the width of scales. The first two lose
 //! nothing; narrowing a scale from f32 to f16 rounds it, and the `ScaleLoss` says by how much.
 //!
 //! ```text

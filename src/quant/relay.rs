@@ -27,7 +27,7 @@ pub(crate) struct Relay {
     pub(crate) plain_zero: bool,
 }
 
-/// Bits of a byte of a unit: turned round until they stand right, then those under the mask.
+/// Bits of a byte of a unit: turned round until they are in place, then those under the mask.
 #[derive(Clone, Copy, Debug)]
 struct Move {
     /// The byte in a unit.

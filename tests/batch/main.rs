@@ -336,7 +336,7 @@ fn killed_at_two_hundred_moments() {
     });
 }
 
-/// Starts a batch and kills it at a random moment of `whole` microseconds; answers whether it lived.
+/// Starts a batch and kills it at a random moment of `whole` microseconds; returns whether it lived.
 fn kill_once(command: &mut Command, random: &mut Random, whole: u32) -> bool {
     let mut child = command.spawn().expect("the program runs");
     let moment = random.next() % (whole + whole / 8);
@@ -347,7 +347,7 @@ fn kill_once(command: &mut Command, random: &mut Random, whole: u32) -> bool {
     alive
 }
 
-/// Kills batches of one tree until so many have died, looking at what is left every time.
+/// Kills batches of one tree until N have died, looking at what is left every time.
 fn kill_often(times: u32, mut random: Random, made: &BTreeMap<String, Vec<u8>>) {
     let folder = tree();
     let inputs = files(&folder.path().join("models"));

@@ -25,7 +25,7 @@ fn grow(golden: &Path, folder: &Path, bytes: u64) -> PathBuf {
     let whole = fs::read(golden).unwrap();
     let head = usize::try_from(model.tensors.first().unwrap().contiguous().unwrap().1).unwrap();
     let data = &whole[usize::try_from(at).unwrap()..][..usize::try_from(tensor.bytes()).unwrap()];
-    // Of the first record, 12 bytes of counts and 8 of sizes stand before the name.
+    // Of the first record, 12 bytes of counts and 8 of sizes are before the name.
     let name = &model.tensors.first().unwrap().name;
     let named = whole[..head].windows(name.len()).rposition(|w| w == name.as_bytes()).unwrap();
     let start = named - 20;

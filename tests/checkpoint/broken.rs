@@ -5,7 +5,7 @@ use std::fs;
 use regguf::checkpoint::{self, Options};
 use regguf::limits::Limits;
 
-/// What opening a file with this header and so many bytes of data says.
+/// What opening a file with this header and N bytes of data says.
 fn refusal(header: &str, data: usize) -> String {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.safetensors");

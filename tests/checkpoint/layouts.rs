@@ -114,7 +114,7 @@ fn views_of_one_storage_are_read_by_offset_and_stride() {
         view.offset = all.len() / 4;
         let numbers = numbers(i, &view.shape);
         if let (true, &[rows, columns]) = (i % 2 == 0, view.shape.as_slice()) {
-            // Transposed: element (r, c) stands at c * rows + r.
+            // Transposed: element (r, c) is at c * rows + r.
             view.stride = vec![1, rows];
             let turned = (0..columns).flat_map(|c| (0..rows).map(move |r| (r, c)));
             let turned: Vec<f32> = turned.map(|(r, c)| numbers[r * columns + c]).collect();

@@ -116,7 +116,7 @@ const IN_MODEL: &str = "tokenizer.model states its special tokens; without a con
 const LATER: &str = "convert.py of 2023 did not write it yet; convert_hf_to_gguf does";
 
 /// Every difference in metadata to the files of the original converters, with its reason; the keys
-/// that both have stand in one order where the converter is convert_hf_to_gguf.
+/// that both have are in one order where the converter is convert_hf_to_gguf.
 #[test]
 fn metadata_is_what_the_original_converters_write_but_for_these_keys() {
     let e9 = "T/E9/ggml-model-f16.gguf";

@@ -62,7 +62,7 @@ fn a_damaged_entry_of_an_archive_is_named_however_it_is_read() {
         model.files.iter().try_for_each(Input::check_read).unwrap();
     }
     let good = torch::archive(&pickle, &borrowed(&storages), Stored);
-    // The numbers of storage 9: where they stand in the file.
+    // The numbers of storage 9: where they are in the file.
     let numbers = storages[9].1.as_slice();
     let at = good.windows(numbers.len()).position(|w| w == numbers).unwrap();
     for flipped in [at, at + 7, at + numbers.len() - 1] {

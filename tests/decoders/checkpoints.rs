@@ -47,7 +47,7 @@ pub fn safetensors(known: &Json) -> Vec<u8> {
                 data.extend(numbers.iter().flat_map(|number| number.to_le_bytes()));
                 "F32"
             }
-            // So many bytes from the first on.
+            // This many bytes from the first on.
             None => {
                 let [low, count] = sizes(&entry[2])[..] else { panic!("{entry}") };
                 let numbers = numbers(name, shape.iter().product(), 0.0);
@@ -239,7 +239,7 @@ fn checkpoints_become_the_files_of_the_converter_and_say_what_transformers_says(
 /// Whether tensors and keys are those of the converter's file.
 pub fn compare(name: &str, known: &Json, model: &Model, wrong: &mut Vec<String>) {
     // The converter has no class for GPT-J, fails on norms of single heads, and writes StarCoder's rows of many key heads
-    // as they stand, head by head, under one key head.
+    // as they are, head by head, under one key head.
     let Some(sums) = known["sums"].as_object() else {
         assert!(
             ["gptj", "starcoder-heads", "stablelm-heads"].contains(&name),

@@ -175,7 +175,7 @@ fn block(path: &Path, bytes: &[u8]) {
     }
 }
 
-/// The beginning and the end of a `tokenizer.model`, between which its pieces stand.
+/// The beginning and the end of a `tokenizer.model`, between which its pieces are.
 fn pieces(bytes: &[u8]) -> Vec<u8> {
     let mut at = 0;
     // A piece is the byte 0x0a, a length below 128 and as many bytes.
@@ -353,7 +353,7 @@ fn small_json(mut json: serde_json::Value) -> Vec<u8> {
     json.to_string().into_bytes()
 }
 
-/// What stands beside models, and what downloads turn out to be.
+/// What is beside models, and what downloads turn out to be.
 fn texts() {
     for (name, text) in [
         ("html", "<!DOCTYPE html><html><head>"),

@@ -59,7 +59,7 @@ pub fn named(name: &str) -> Target {
     ALL.iter().find(|(known, _)| *known == name).expect("a target of this name").1
 }
 
-/// What stands between the files of a target that takes several.
+/// What is put between the files of a target that takes several.
 pub const BETWEEN: &[u8] = b"\n#FILE ";
 
 /// The longest message that a person is asked to read.

@@ -105,7 +105,7 @@ fn merges_come_back_from_the_order_of_the_tokens() {
     assert!(!wanted.vocab.merges.is_empty());
     assert!(found.vocab.merges == wanted.vocab.merges);
 
-    // A token that stands behind what it is merged into is in no order of merges: nothing is made up.
+    // A token that is behind what it is merged into is in no order of merges: nothing is made up.
     let bytes = fs::read(&bare).unwrap();
     let string = |text: &str| [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat();
     let merges = wanted.vocab.merges.iter().map(|merge| std::str::from_utf8(merge).unwrap());

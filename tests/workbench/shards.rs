@@ -218,7 +218,7 @@ fn pieces_are_read_as_the_file_that_they_are() {
     failed("missing: piece 1");
 }
 
-/// A GGUF of so many tensors of eight numbers.
+/// A GGUF of N tensors of eight numbers.
 #[cfg(unix)]
 fn of_many(tensors: u64) -> Vec<u8> {
     let mut out = b"GGUF\x03\0\0\0".to_vec();

@@ -197,7 +197,7 @@ fn safetensors_size(file: &mut File, header: u64) -> Option<Implied> {
 }
 
 /// Zip: the end record is the last thing in the file, up to a comment of 65535 bytes, and says
-/// where the directory before it stands.
+/// where the directory before it is.
 fn zip_size(file: &mut File, size: u64) -> Option<Implied> {
     const END_BYTES: usize = 22;
     let tail = size.min(END_BYTES as u64 + 65_535);

@@ -4,7 +4,6 @@
 //! Meta's `checklist.chk`; the table is `formats/known-weights.csv`. The dates say between which
 //! commits the list carried a digest, so a quantized file is dated by recognising it.
 
-use std::path::Path;
 use std::sync::LazyLock;
 
 use super::digest::{Algorithm, Digest};
@@ -49,19 +48,6 @@ pub fn find(digest: &Digest) -> Option<&'static Known> {
         Algorithm::Sha256 => known.sha256 == hex,
         Algorithm::Md5 => known.md5 == Some(hex),
         _ => false,
-    })
-}
-
-/// The known files that a file could be by its name: `7B/consolidated.00.pth` fits
-/// `models/7B/consolidated.00.pth` but not `models/13B/consolidated.00.pth`.
-pub fn named(path: &Path) -> impl Iterator<Item = &'static Known> {
-    let own = path.file_name().and_then(|n| n.to_str()).map(str::to_owned);
-    let folder =
-        path.parent().and_then(Path::file_name).and_then(|n| n.to_str()).map(str::to_owned);
-    all().iter().filter(move |known| {
-        let mut parts = known.path.rsplit('/');
-        let (name, size) = (parts.next(), parts.next());
-        name == own.as_deref() && (size == folder.as_deref() || size == Some("models"))
     })
 }
 
@@ -115,13 +101,5 @@ mod tests {
         let sha256 = Digest::parse(known.sha256).expect("a digest");
         assert_eq!(find(&sha256), Some(known));
         assert!(known.describe().contains("original LLaMA-1"));
-    }
-
-    #[test]
-    fn names_need_their_folder() {
-        assert_eq!(named(Path::new("x/7B/consolidated.00.pth")).count(), 1);
-        assert_eq!(named(Path::new("x/7B/ggml-model-q4_0.bin")).count(), 4);
-        assert_eq!(named(Path::new("consolidated.00.pth")).count(), 0);
-        assert_eq!(named(Path::new("any/tokenizer.model")).count(), 1);
     }
 }

@@ -2,7 +2,7 @@
 
 pub mod digest;
 pub mod download;
-pub mod known;
+pub(crate) mod known;
 pub mod lists;
 pub(crate) mod search;
 pub mod sums;

@@ -161,12 +161,12 @@ fn compare(
         let digest = tensors::digest(model?, None, claim.digest.algorithm).ok()?;
         Some(digest == claim.digest)
     };
-    let stands = |claim: &&Claim| {
+    let holds = |claim: &&Claim| {
         found.contains(&claim.digest) || claim.data && of_data(claim) == Some(true)
     };
-    let wrong = subject.claims.iter().find(|claim| !stands(claim));
+    let wrong = subject.claims.iter().find(|claim| !holds(claim));
     // What a person gave by hand is what they want the file to be, whatever a list says.
-    let vouched = subject.claims.iter().any(|claim| claim.by == GIVEN && stands(&claim));
+    let vouched = subject.claims.iter().any(|claim| claim.by == GIVEN && holds(&claim));
     let as_claimed = !subject.claims.is_empty() && (wrong.is_none() || vouched);
     if let Held::Model(model) | Held::Later(model) = &held {
         // What the weights say already, where all were decoded, is said once.

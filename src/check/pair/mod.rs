@@ -5,4 +5,4 @@ pub(crate) mod orders;
 pub(crate) mod page;
 pub mod prove;
 pub mod readings;
-pub mod report;
+pub(crate) mod report;

@@ -48,7 +48,7 @@ impl Orders {
         if self.ggml < self.hf { Standing::Ggml } else { Standing::Hf }
     }
 
-    /// What was found, and what follows for an adapter that a person says is `taken` to stand so.
+    /// What was found, and what follows for an adapter that a person says is `taken` to be so.
     pub fn told(&self, taken: Option<Standing>) -> Note {
         let Orders { hf, ggml } = self;
         let name = |rows| if rows == Standing::Hf { "hf" } else { "ggml" };

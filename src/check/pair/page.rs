@@ -160,7 +160,7 @@ fn scatter(out: &mut String, report: &CompareReport) {
         names.push((left, bottom, format!("<b style=\"color:{colour}\">{name}</b>")));
     }
     for (left, bottom, name) in apart(names) {
-        // At the right edge a name stands before its point.
+        // At the right edge a name is before its point.
         let place = match left > 50.0 {
             true => format!("right:{:.2}%;max-width:{left:.2}%;padding:0 10px 0 0", 100.0 - left),
             false => format!("left:{left:.2}%;max-width:{:.2}%", 100.0 - left),
@@ -178,7 +178,7 @@ fn scatter(out: &mut String, report: &CompareReport) {
     plot.draw(out, "Size against perplexity (lower is better)", bytes, mark);
 }
 
-/// Names with their places in percent, moved up as far as none stands over another or over another's point.
+/// Names with their places in percent, moved up as far as none is over another or over another's point.
 fn apart(mut names: Vec<(f64, f64, String)>) -> Vec<(f64, f64, String)> {
     const LINE: f64 = 15.0 / HEIGHT * 100.0;
     names.sort_by(|a, b| a.1.total_cmp(&b.1));

@@ -1,7 +1,7 @@
 //! Vocabularies as they were published beside weights, and as they are written there.
 
 pub(crate) mod files;
-pub mod given;
+pub(crate) mod given;
 pub mod json;
 pub mod sentencepiece;
 pub mod tiktoken;

@@ -10,11 +10,12 @@
 
 pub(crate) mod globals;
 pub(crate) mod legacy;
-pub mod node;
+pub(crate) mod node;
 mod open;
 pub mod pickle;
 pub mod storage;
 pub(crate) mod tar;
 pub(crate) mod zip;
 
+pub use node::Node;
 pub use open::{is_torch, open};

@@ -204,7 +204,7 @@ impl Walk<'_> {
             places.get(next).map_or(0, |next| next - at)
         };
         let rooms: Vec<u64> = infos.iter().map(room).collect();
-        // All tensors of a number are of one type, so that each number is settled once.
+        // All tensors of a number are of one type, so that each number is decided once.
         let mut known: std::collections::HashMap<u32, Option<QuantType>> = Default::default();
         let mut notes = Notes::default();
         let mut quant = |id: u32| {

@@ -17,9 +17,8 @@ use crate::{
     quant::QuantType,
 };
 
-/// Those of 2023 have 48 bytes at most; a length beyond this is no length, but the middle of something else.
-///
-/// The longest tensor name that a record may state.
+/// The longest tensor name that a record may state, in bytes. Those of 2023 have 48 at most; a length beyond this is
+/// no length, but the middle of something else.
 const NAME: u32 = 256;
 /// The longest head of a record that is looked at.
 const HEAD: u64 = 12 + 4 * 4 + NAME as u64;
@@ -85,8 +84,8 @@ impl Walk<'_> {
         let tensors = &self.format.tensors;
         let head = self.source.bytes_at(at, self.source.left(at).min(HEAD), HEAD, "tail");
         let (Ok(head), Record::ShapeFirst) = (head, tensors.record) else { return false };
-        // A word that the end of the file cuts is as good as any that begins so.
-        // As much of a word as there is; none where it is no such number.
+        // As much of a word as there is; none where it is no such number. One that the end of the file cuts is as good
+        // as any that begins so.
         let word = |n: usize, most: u32| {
             let there: Vec<u8> = head.iter().skip(4 * n).take(4).copied().collect();
             let bytes = there.iter().enumerate().map(|(i, byte)| u32::from(*byte) << (8 * i));

@@ -392,7 +392,7 @@ pub fn from_alphabet(text: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// The record of a token where a container spells them so. Text that [`Spelling::Decoded`] loses is written as its
-/// bytes, which programs print as they stand.
+/// bytes, which programs print as they are.
 pub fn spelled(vocab: &Vocab, id: usize, spelling: Spelling) -> Vec<u8> {
     let bytes = record(vocab, id);
     match spelling {

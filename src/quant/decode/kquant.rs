@@ -78,9 +78,9 @@ fn sixteen(bytes: &[u8], at: usize) -> &[u8; 16] {
     bytes[at..].first_chunk().unwrap_or(&[0; 16])
 }
 
-/// Bit `k` of `hmask[j]` belongs to weight `32k + j`: one array of 32 bytes serves all eight runs of 32.
-///
 /// `d * (s - 32) * w`, `w` of two bits, less four unless the bit in `hmask` is set.
+///
+/// Bit `k` of `hmask[j]` belongs to weight `32k + j`: one array of 32 bytes serves all eight runs of 32.
 #[inline(always)]
 fn q3_k_256(isa: Isa, b: &[u8; 110], out: &mut [f32; 256]) {
     let (hmask, qs, scales) = (&b[..32], &b[32..96], &b[96..108]);
@@ -95,9 +95,8 @@ fn q3_k_256(isa: Isa, b: &[u8; 110], out: &mut [f32; 256]) {
     }
 }
 
-/// What decoding multiplies with is worked out once for a super-block, in float32, as the original does: `d * s` is
-/// rounded before it meets a weight.
-/// The scales and minima of the eight blocks.
+/// The scales and minima of the eight blocks, as decoding multiplies with them: worked out once for a super-block, in
+/// float32, for in the original too `d * s` is rounded before it meets a weight.
 #[inline(always)]
 fn scales_mins(isa: Isa, b: &[u8], at: usize) -> ([f32; 8], [f32; 8]) {
     let (d, dmin) = (half_at(isa, b, at), half_at(isa, b, at + 2));

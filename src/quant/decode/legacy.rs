@@ -43,8 +43,8 @@ decoders!(
     q8_1_sum_f16,
 );
 
-/// A planar row has the scales of all its blocks in front, so its first nibble is as far in as it has blocks.
-/// The kernels that need to know the length of a row.
+/// The kernels that need to know the length of a row: a planar row has the scales of all its blocks in front, so its
+/// first nibble is as far in as it has blocks.
 pub(super) const PLANAR: &[(&str, DecodeRows)] =
     &[("q4_0_planar_f32", q4_0_planar_f32), ("q4_1_planar_f32", q4_1_planar_f32)];
 
@@ -216,7 +216,7 @@ pub(crate) fn q8_0_f16(isa: Isa, b: &[u8; 34], out: &mut [f32; 32]) {
     bytes(isa, &b[2..], half_at(isa, b, 0), out);
 }
 
-/// Sums of the two halves stand before the numbers, for products with Q4_1; a weight does not need them.
+/// Sums of the two halves are before the numbers, for products with Q4_1; a weight does not need them.
 #[inline(always)]
 fn q8_1_two_sums(isa: Isa, b: &[u8; 44], out: &mut [f32; 32]) {
     bytes(isa, &b[12..], f32_at(b, 0), out);

@@ -22,7 +22,7 @@ use crate::quant::isa::Isa;
 /// Numbers in a super-block.
 pub const SUPER: usize = 256;
 
-/// Which groups are rounded once more when the scale of a sub-block is settled.
+/// Which groups are rounded once more when the scale of a sub-block is final.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Again {
     /// Every group.
@@ -256,7 +256,7 @@ fn search<K: Kind, const N: usize>(isa: Isa, sub: &Sub<N>, max: f32) -> Option<(
     Some((best.scale, best.point))
 }
 
-/// Rounds the groups that need it with the settled scale, and settles the scale for their new points.
+/// Rounds the groups that need it with the final scale, and fits the scale to their new points.
 #[inline(always)]
 fn round_again<K: Kind, const N: usize>(isa: Isa, sub: &Sub<N>, best: &mut Choice) {
     let bits = const { if N == 8 { 2 } else { 3 } };

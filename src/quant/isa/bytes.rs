@@ -51,7 +51,8 @@ impl Isa {
         u128::from_le_bytes(std::array::from_fn(|i| bytes.to_le_bytes()[i / 2]))
     }
 
-    /// Each of 32 bits as bit 4 of a byte: what is missing in 32 nibbles of five bits.
+    /// Each of 32 bits as bit 4 of a byte: byte `i` is `0x10` where bit `i` is set, else 0, which is what the nibbles
+    /// of 32 five-bit numbers lack.
     #[inline(always)]
     pub fn fifth_bits(self, bits: u32) -> [u64; 4] {
         #[cfg(target_arch = "x86_64")]

@@ -191,7 +191,7 @@ impl Isa {
                 let words =
                     [(low, high as u16), (_mm512_srli_epi32::<4>(bytes), (high >> 16) as u16)];
                 for (out, (w, fifth)) in out.iter_mut().zip(words) {
-                    // A mask register has a bit for each lane, so sixteen fifth bits are one as they stand.
+                    // A mask register has a bit for each lane, so sixteen fifth bits are one as they are.
                     let w = _mm512_mask_or_epi32(w, fifth, w, _mm512_set1_epi32(16));
                     let w = _mm512_cvtepi32_ps(_mm512_sub_epi32(w, _mm512_set1_epi32(bias.into())));
                     let w = _mm512_mul_ps(w, _mm512_set1_ps(d));

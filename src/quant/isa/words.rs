@@ -10,10 +10,10 @@ use super::Isa;
 use super::Level;
 
 impl Isa {
-    /// Two products to a lane. Weights of 12 bits and a sign times activations of 7 (`quant::decode::whole`) take 20
-    /// of its 31 bits: room for two thousand pairs.
-    ///
     /// Adds the products of neighbours, `a[2l] * b[2l] + a[2l + 1] * b[2l + 1]`, to every lane.
+    ///
+    /// Weights of 12 bits and a sign times activations of 7 (`quant::decode::whole`) take 20 of its 31 bits: room for
+    /// two thousand pairs.
     #[inline(always)]
     pub fn add_pairs(self, sum: &mut [i32; 16], a: &[i16; 32], b: &[i16; 32]) {
         #[cfg(target_arch = "x86_64")]

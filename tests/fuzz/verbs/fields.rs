@@ -129,7 +129,7 @@ impl Walk<'_> {
                 self.bytes[self.at..].windows(name.len()).position(|w| w == name.as_bytes());
             let (begin, edge) = (self.at + found?, i < EACH || i + EACH >= names.len());
             self.at = begin + name.len();
-            // Dimensions, lengths and types stand before the name, in ChatGLM's records also after it.
+            // Dimensions, lengths and types are before the name, in ChatGLM's records also after it.
             let before = (1..=6).map(|n| begin - 4 * n);
             let after = (0..4).map(|n| self.at + 4 * n);
             let words = before.chain(after).filter(|at| edge && at + 4 <= self.bytes.len());

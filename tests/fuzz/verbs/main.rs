@@ -101,7 +101,7 @@ fn seeds() -> Vec<Seed> {
     seeds
 }
 
-/// What a field is set to: what stands there, a little more or less, and what no count should be.
+/// What a field is set to: what is there, a little more or less, and what no count should be.
 fn bound(random: &mut Random, old: u64, len: usize) -> u64 {
     let near = [old.wrapping_add(1), old.wrapping_sub(1), old.wrapping_mul(2), old / 2, !old];
     let small = [0, 1, 2, 3, 7, 8, 31, 32, 33, 127, 255, 256, 0x7fff, 0xffff];
