@@ -44,7 +44,7 @@ pub trait Stream: IsTerminal + std::os::fd::AsFd {}
 #[cfg(unix)]
 impl<S: IsTerminal + std::os::fd::AsFd> Stream for S {}
 #[cfg(not(unix))]
-pub use IsTerminal as Stream;
+pub use std::io::IsTerminal as Stream;
 
 /// The columns of the terminal that stdout is; none where it is none, for what is read by programs is never cut.
 pub fn width() -> Option<usize> {

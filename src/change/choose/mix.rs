@@ -4,10 +4,21 @@
 //! `llama_tensor_get_type`, `tensor_type_fallback`, `tensor_requires_imatrix`) of July 2026. They
 //! count tensors as they come, so the order of the tensors is part of them: [`file_order`] is the
 //! one in which llama-quantize goes through a file, and the order of its output.
-
-use std::cmp::Ordering;
+//!
+//! The first line that holds decides:
+//!
+//! ```text
+//! kept: by name, one row only, --leave-output-tensor      its present type
+//! --output-tensor-type, --token-embedding-type            that type, whatever the rows are
+//! the base type is a plain float                          the base type
+//! --tensor-type PATTERN=TYPE, the first that matches      that type  |
+//! --pure                                                  the base   |  or what its rows allow ([`fallback`])
+//! the mixture, by role, layer and counters ([`Mix`])      …          |
+//! ```
 
 use super::ftype::FileType;
+use super::names::{Role, is_kept, role};
+pub use super::names::{block_of, file_order};
 use crate::{
     error::{Error, Result},
     model::{Array, Metadata},
@@ -124,35 +135,6 @@ pub struct Choice {
     pub needs_importance: bool,
 }
 
-/// The role of a tensor, by its name alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Role {
-    Embedding,
-    Query,
-    Key,
-    /// The values, also where they are stored together with queries and keys or compressed.
-    Value,
-    AttentionOut,
-    Up,
-    Gate,
-    Down,
-    Output,
-    Other,
-}
-
-/// The order in which llama-quantize visits tensors: those outside blocks by name, then block by
-/// block, each by name (llama.cpp `weight_name_comparer`).
-pub fn file_order(a: &str, b: &str) -> Ordering {
-    block_of(a).cmp(&block_of(b)).then_with(|| a.as_bytes().cmp(b.as_bytes()))
-}
-
-/// The block number of `blk.N.…`; none for tensors outside blocks.
-pub fn block_of(name: &str) -> Option<u64> {
-    let rest = name.strip_prefix("blk.")?;
-    let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-    rest.get(..digits)?.parse().ok()
-}
-
 /// Weights of one block of a type; 1 for plain numbers.
 pub fn block_len(name: &str) -> u64 {
     QuantType::today(name).map_or(1, |q| q.layout().elements as u64)
@@ -186,88 +168,10 @@ pub fn choose(shape: &Shape, tensors: &[Weight], rules: &Rules) -> Result<Vec<Ch
 /// Whether a tensor is quantized at all: matrices are, but for the small and the delicate ones.
 pub fn may_quantize(shape: &Shape, t: &Weight, rules: &Rules) -> bool {
     let rows: u64 = t.shape.iter().rev().skip(1).product();
-    let has = |part: &&str| t.name.contains(*part);
-    let kept = matches!(t.name, "position_embd.weight" | "token_types.weight")
-        || t.name == "output.weight" && rules.leave_output
-        || KEPT.iter().any(has)
-        || shape.architecture == "glm5-next" && KEPT_GLM5.iter().any(has);
+    let kept =
+        is_kept(t.name, &shape.architecture) || t.name == "output.weight" && rules.leave_output;
     rows > 1 && t.name.ends_with("weight") && !rules.file_type.copy && !kept
 }
-
-fn role(name: &str) -> Role {
-    let has = |part: &str| name.contains(part);
-    match name {
-        "output.weight" => Role::Output,
-        "token_embd.weight" | "per_layer_token_embd.weight" => Role::Embedding,
-        _ if has("attn_qkv.weight") || has("attn_kv_b.weight") || has("attn_v.weight") => {
-            Role::Value
-        }
-        _ if has("attn_k.weight") => Role::Key,
-        _ if has("attn_q.weight") => Role::Query,
-        _ if has("attn_output.weight") => Role::AttentionOut,
-        _ if has("ffn_up") => Role::Up,
-        _ if has("ffn_gate") => Role::Gate,
-        _ if has("ffn_down") => Role::Down,
-        _ => Role::Other,
-    }
-}
-
-/// Parts of names of tensors that are too small or too delicate to be quantized.
-const KEPT: &[&str] = &[
-    "_norm.weight",
-    "ffn_gate_inp.weight",
-    "ffn_gate_tid2eid.weight",
-    "altup",
-    "laurel",
-    "per_layer_model_proj",
-    "ssm_conv1d",
-    "shortconv.conv.weight",
-    "indexer.k_proj.weight",
-    "indexer.q_proj.weight",
-    "time_mix_first.weight",
-    "time_mix_w0.weight",
-    "time_mix_w1.weight",
-    "time_mix_w2.weight",
-    "time_mix_v0.weight",
-    "time_mix_v1.weight",
-    "time_mix_v2.weight",
-    "time_mix_a0.weight",
-    "time_mix_a1.weight",
-    "time_mix_a2.weight",
-    "time_mix_g1.weight",
-    "time_mix_g2.weight",
-    "time_mix_decay_w1.weight",
-    "time_mix_decay_w2.weight",
-    "time_mix_lerp_fused.weight",
-    "attn_rel_b.weight",
-    ".position_embd",
-    "sam.pos_embd",
-    "sam.neck.",
-    "sam.net_",
-    ".rel_pos",
-    ".patch_embd",
-    ".patch_merger",
-    "a.rvq.codebook",
-    "mm.a.code_embd",
-];
-
-/// The same for the architecture `glm5-next` alone.
-const KEPT_GLM5: &[&str] = &[
-    "hc_",
-    "indexer.attn_q_b",
-    "indexer.attn_k",
-    "indexer.proj",
-    "indexer_compressor_gate",
-    "indexer_compressor_ape",
-    "ssm_f_a.weight",
-    "ssm_f_b.weight",
-    "ssm_g_a.weight",
-    "ssm_g_b.weight",
-    "ssm_beta.weight",
-    "attn_kv_a_mqa.weight",
-    "attn_k_b.weight",
-    "attn_v_b.weight",
-];
 
 struct Mix<'a> {
     shape: &'a Shape,
@@ -289,6 +193,7 @@ fn use_more_bits(layer: u64, layers: u64) -> bool {
 }
 
 impl Mix<'_> {
+    /// The type of the next tensor; counters go up where the mixture is asked.
     fn choose(&mut self, t: &Weight) -> Result<Choice> {
         if !may_quantize(self.shape, t, self.rules) {
             return Ok(self.choice(t, t.present, None));
@@ -321,6 +226,8 @@ impl Mix<'_> {
         Ok(self.choice(t, becomes, (becomes != wanted).then_some(wanted)))
     }
 
+    /// A type as a decision. The embedding and the output are made without imatrix data too: llama-imatrix gathers none
+    /// of either by default.
     fn choice(&self, t: &Weight, becomes: TypeName, instead_of: Option<TypeName>) -> Choice {
         let spared = matches!(role(t.name), Role::Embedding | Role::Output);
         let needs = needs_importance(becomes) || becomes == "q2_k" && self.file == "Q2_K_S";
@@ -360,6 +267,7 @@ impl Mix<'_> {
         }
     }
 
+    /// What the mixture gives a tensor, by what it does.
     fn mixed(&mut self, t: &Weight, role: Role, base: TypeName) -> Result<TypeName> {
         let glm5_kept = ["attn_q_a", "attn_q_b", "nextn.eh_proj"];
         if self.shape.architecture == "glm5-next" && glm5_kept.iter().any(|p| t.name.contains(p)) {
@@ -394,6 +302,7 @@ impl Mix<'_> {
         }
     }
 
+    /// The output matrix, or the embedding that serves as one. Q8_0's blocks of 32 fit rows that those of 256 do not.
     fn output(&self, t: &Weight, base: TypeName) -> TypeName {
         let fits = t.shape.last().is_some_and(|n| n.is_multiple_of(block_len(base)));
         match self.file {
@@ -414,6 +323,7 @@ impl Mix<'_> {
         if stacked && expert { "mxfp4" } else { "q8_0" }
     }
 
+    /// The token embedding where the output is a matrix of its own: never less than two bits.
     fn embedding(&self, base: TypeName) -> TypeName {
         match self.file {
             "IQ2_XXS" | "IQ2_XS" | "IQ1_S" | "IQ1_M" => "q2_k",
@@ -445,6 +355,7 @@ impl Mix<'_> {
         }
     }
 
+    /// Values, counted as they come: by the original's counter, not by their layer.
     fn value(&mut self, base: TypeName) -> TypeName {
         let (i, shared) = (self.value, self.sharing() >= 4);
         self.value += 1;
@@ -486,6 +397,7 @@ impl Mix<'_> {
         }
     }
 
+    /// The way out of the feed-forward part: in most mixtures the first layers get more bits.
     fn down(&mut self, name: &str, base: TypeName) -> Result<TypeName> {
         let (i, n) = (self.layer(self.down, name)?, self.shape.layers);
         self.down += 1;
@@ -536,6 +448,7 @@ impl Mix<'_> {
         })
     }
 
+    /// The way out of attention.
     fn attention_out(&self, base: TypeName) -> TypeName {
         match self.file {
             "Q3_K_L" if self.shape.architecture == "falcon" => "q4_k",

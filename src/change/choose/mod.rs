@@ -4,4 +4,5 @@
 pub mod ftype;
 pub(crate) mod image;
 pub mod mix;
+mod names;
 pub mod target_size;
