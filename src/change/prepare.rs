@@ -1,4 +1,15 @@
 //! The model as its new file names it: tensors renamed, experts stacked, leftovers dropped.
+//!
+//! | what | to GGUF | to a container before it |
+//! |---|---|---|
+//! | `rope.freqs` | dropped: every loader computes them | the same |
+//! | key and value heads, once for every query head | one of each is left ([`cut_repeated`]) | repeated where its programs want them ([`as_stored`]) |
+//! | an output that is the embedding again | dropped ([`drop_tied`]) | added where it is wanted |
+//! | queries, keys, values apart | as they are | joined ([`join_parts`]) |
+//! | experts one by one | stacked ([`stack_experts`]) | as they are |
+//!
+//! No weight is moved for it: a tensor is a list of places in files, which are cut, put behind one another and put in
+//! order. What is read is what has to be compared.
 
 use std::{ops::Range, slice::from_ref};
 

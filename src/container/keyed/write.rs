@@ -1,4 +1,9 @@
 //! The way back: GGUF's bytes for keys, values and tensor infos.
+//!
+//! ```text
+//! magic version n n  key kind value …  name dims sizes type offset …  zeros  data 0 zeros  data 1 zeros  …
+//!                                                                            ^ offset 0, at a multiple of the alignment
+//! ```
 
 use super::{ALIGNMENT, DEFAULT_ALIGNMENT, LONGEST_NAME, MOST_DIMS, NUL, is_alignment, type_id};
 use crate::{
