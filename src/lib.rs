@@ -61,6 +61,8 @@
         clippy::cast_sign_loss
     )
 )]
+// Some functions serve the command alone; which those are changes with it.
+#![cfg_attr(not(feature = "command"), allow(dead_code, reason = "what only the command calls"))]
 
 pub(crate) mod api;
 pub mod batch;
