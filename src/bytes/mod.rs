@@ -7,7 +7,7 @@
 pub(crate) mod input;
 pub(crate) mod inputs;
 pub(crate) mod journal;
-pub(crate) mod map;
+pub mod map;
 pub(crate) mod paged;
 pub(crate) mod partial;
 pub(crate) mod progress;

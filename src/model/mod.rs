@@ -25,7 +25,7 @@ pub(crate) mod tensor;
 pub(crate) mod texts;
 pub(crate) mod value;
 pub(crate) mod vocab;
-pub(crate) mod weights;
+pub mod weights;
 
 pub use adapter::{Adapter, Pair};
 pub use hyper::{Assumed, Hyper, Stated};

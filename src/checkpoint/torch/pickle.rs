@@ -2,7 +2,7 @@
 //!
 //! A pickle is a program for a small stack machine. The pass here runs it without its dangerous half:
 //! it keeps the *bytes* of each value and writes a second pickle, free of memo, globals and calls,
-//! which `serde_pickle` then turns into values ([`super::node`]). The first pass bounds depth, bytes,
+//! which `serde_pickle` then turns into values ([`super::Node`]). The first pass bounds depth, bytes,
 //! values and steps, which `serde_pickle` alone does not, and knows where the pickle ends, which the
 //! storages of torch's old layout depend on.
 //!
