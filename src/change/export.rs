@@ -24,7 +24,10 @@ use crate::{
         tokenizer::{self, given},
     },
     error::{Error, Result},
-    format::family::{Bias, Cut, LongFactors, Numbers},
+    format::{
+        arithmetic::Windows,
+        family::{Bias, Cut, LongFactors, Numbers},
+    },
     model::{Hyper, Model, Naming, Order, Role, Scaling, Stated, Vocab, loader::Content, rows},
     quant::{
         QuantType, decode_rows,
@@ -105,10 +108,8 @@ pub fn plan(model: Model, folder: PathBuf, dtype: &str, stated: &Stated) -> Resu
     let assumed = if keyed { &plan.assumed } else { hyper.assumed() };
     notes.extend(assumed.iter().map(ToString::to_string));
     let family = hyper.family;
-    let (title, one_way) = (&family.family.title, &family.family.one_way);
-    let Some(class) = family.family.hf.first().filter(|_| one_way.is_empty()) else {
-        let why = if one_way.is_empty() { "" } else { ": GGUF does not say " };
-        let what = format!("not yet: {title} as safetensors{why}{one_way}");
+    let Some(class) = family.family.hf.first() else {
+        let what = format!("not yet: {} as safetensors", family.family.title);
         return Err(Error::unsupported(what, "keep it as GGUF"));
     };
     let of = |name: &str| Role::of(family, naming, name);
@@ -299,7 +300,7 @@ fn weave(
     let (.., Weight { to, encode, .. }) = parts.first()?;
     let tensors: Vec<usize> = parts.iter().map(|(.., weight)| weight.tensor).collect();
     let weave = Weave::new(cut, &hyper.sizes, model, &tensors, (*to, *encode), *at)?;
-    let bytes = weave.groups * weave.group_bytes();
+    let bytes = weave.bytes();
     let entry = entry(*to, &weave.shape, *at, bytes);
     *at += bytes;
     weaves.push(weave);
@@ -379,13 +380,16 @@ impl Export {
             check_interrupt()?;
             self.carry(weight, first, rows, &out, progress)
         })?;
-        self.weaves.par_iter().try_for_each(|weave| {
-            let begin = 8 + self.header.len() as u64 + weave.at;
-            (0..weave.groups).try_for_each(|group| {
-                check_interrupt()?;
-                let made = weave.group(&self.model, group, self.keep_nan)?;
-                progress.advance(made.len() as u64);
-                out.write_at(begin + group * weave.group_bytes(), &made)
+        let begin = 8 + self.header.len() as u64;
+        let pieces = self
+            .weaves
+            .iter()
+            .flat_map(|weave| weave.pieces().into_iter().map(move |piece| (weave, piece)));
+        pieces.par_bridge().try_for_each(|(weave, piece)| {
+            check_interrupt()?;
+            weave.piece(&self.model, &piece, self.keep_nan, |at, run| {
+                progress.advance(run.len() as u64);
+                out.write_at(begin + weave.at + at, run)
             })
         })?;
         self.model.files.iter().try_for_each(Input::check_read)?;
@@ -499,6 +503,16 @@ fn config(model: &Model, hyper: &Hyper, dtype: &str, notes: &mut Notes) -> Map<S
     if let (true, Some(Json::Object(yarn))) = (choices.yarn_between, config.get_mut("rope_scaling"))
     {
         yarn.insert("truncate".to_owned(), false.into());
+    }
+    if let Some(divisor) = hyper.sizes.score_divisor(&choices.attention) {
+        config.insert("query_pre_attn_scalar".to_owned(), divisor.into());
+    }
+    // Which layers see a window is the family's own order; transformers has another where nothing is said.
+    let layers = hyper.sizes.get("n_layer").and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
+    if let (Windows::AllButLastOf(_), Some(_)) = (choices.windows, hyper.sizes.get("window")) {
+        let kind =
+            |n| if choices.windows.covers(n) { "sliding_attention" } else { "full_attention" };
+        config.insert("layer_types".to_owned(), (0..layers).map(kind).collect());
     }
     if let Some(without) = choices.attention.even_unless_experts {
         let even = hyper.sizes.get("n_expert") != Some(without);

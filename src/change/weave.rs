@@ -1,11 +1,13 @@
-//! Tensors of Hugging Face whose parts GGUF has apart, with rows that alternate or are the other way round: woven
-//! together again, a group at a time.
+//! Tensors of Hugging Face whose parts GGUF has apart, with rows that alternate or stand the other way round: woven
+//! together again, some rows of a group at a time.
 //!
 //! ```text
 //! parts of a group   a: rows of GGUF's first tensor, b: rows of its second
 //! in bands           [a a a b b]          alternating   [a b a b a b]
 //! turned             the columns of that are the rows
 //! ```
+
+use std::ops::Range;
 
 use super::recode::check_rows;
 use crate::{
@@ -31,7 +33,22 @@ pub struct Weave {
     columns: usize,
     alternate: bool,
     turned: bool,
+    /// Whether rows of a part cannot be read without the others.
+    whole: bool,
+    /// How many rows are stored together.
+    row_group: usize,
 }
+
+/// Rows of one part of a group, or of all that alternate.
+#[derive(Debug)]
+pub struct Piece {
+    group: u64,
+    strands: Range<usize>,
+    rows: Range<usize>,
+}
+
+/// Numbers of a piece, about.
+const PIECE: usize = 1 << 20;
 
 /// A part of each group.
 #[derive(Clone, Copy, Debug)]
@@ -56,7 +73,7 @@ impl Weave {
         at: u64,
     ) -> Option<Weave> {
         let groups = cut.groups.as_ref().map_or(Some(1), |symbol| sizes.get(symbol))?;
-        let mut wide = None;
+        let (mut wide, mut row_group) = (None, 1);
         let mut strands = Vec::new();
         for (part, number) in cut.into.iter().zip(tensors) {
             let tensor = model.tensors.get(*number)?;
@@ -73,6 +90,7 @@ impl Weave {
                 return None;
             }
             wide = Some(columns);
+            row_group = row_group.max(tensor.quant.row_group());
             let rows = usize::try_from(rows).ok()?;
             strands.push(Strand { tensor: *number, rows, turned: part.turned });
         }
@@ -88,8 +106,9 @@ impl Weave {
         let even = !cut.alternate || strands.iter().all(|strand| strand.rows == each);
         let columns = usize::try_from(columns).ok()?;
         let (alternate, turned) = (cut.alternate, cut.turned);
-        let whole = strands.len() == cut.into.len() && even;
-        whole.then_some(Weave {
+        let whole = cut.vectors || strands.iter().any(|strand| strand.turned);
+        let fits = strands.len() == cut.into.len() && even;
+        fits.then_some(Weave {
             groups,
             shape,
             to,
@@ -99,62 +118,114 @@ impl Weave {
             columns,
             alternate,
             turned,
+            whole,
+            row_group,
         })
     }
 
-    /// Bytes of a group.
-    pub fn group_bytes(&self) -> u64 {
-        let numbers = self.shape.iter().product::<u64>() / self.groups.max(1);
-        numbers * self.to.layout().bytes as u64
+    /// Its bytes.
+    pub fn bytes(&self) -> u64 {
+        self.shape.iter().product::<u64>() * self.to.layout().bytes as u64
     }
 
-    /// The bytes of a group; numbers that are none are refused unless they are kept.
+    /// What is made and written at a time: a few megabytes of numbers, whatever a group holds.
+    pub fn pieces(&self) -> Vec<Piece> {
+        let together = if self.alternate { self.strands.len() } else { 1 };
+        let most =
+            (PIECE / (self.columns * together).max(1)).max(1).next_multiple_of(self.row_group);
+        let mut pieces = Vec::new();
+        for group in 0..self.groups {
+            for first in (0..self.strands.len()).step_by(together) {
+                let rows = self.strands.get(first).map_or(0, |strand| strand.rows);
+                let step = if self.whole { rows.max(1) } else { most };
+                let ranges = (0..rows).step_by(step).map(|from| from..rows.min(from + step));
+                let strands = first..first + together;
+                pieces.extend(ranges.map(|rows| Piece { group, strands: strands.clone(), rows }));
+            }
+        }
+        pieces
+    }
+
+    /// Makes a piece and gives its bytes, each run of them with its place in the tensor; numbers that are none are refused
+    /// unless they are kept.
     ///
     /// # Errors
-    /// Where the model cannot be read, or a number is infinite or none.
-    pub fn group(&self, model: &Model, group: u64, keep_nan: bool) -> Result<Vec<u8>> {
+    /// Where the model cannot be read, a number is infinite or none, or `write` fails.
+    pub fn piece(
+        &self,
+        model: &Model,
+        piece: &Piece,
+        keep_nan: bool,
+        mut write: impl FnMut(u64, &[u8]) -> Result<()>,
+    ) -> Result<()> {
         let width = self.to.layout().bytes;
-        let all: usize = self.strands.iter().map(|strand| strand.rows).sum();
-        let mut woven = vec![0; all * self.columns * width];
-        let mut first = 0;
-        for strand in &self.strands {
-            let made = self.strand(*strand, model, group, keep_nan)?;
-            let step = if self.alternate { self.strands.len() } else { 1 };
-            let place = |row: usize, column: usize| match self.turned {
-                true => column * all + first + row * step,
-                false => (first + row * step) * self.columns + column,
-            };
+        let step = piece.strands.len();
+        // Of the rows of a group, those that stand before the piece.
+        let before: usize = match self.alternate {
+            true => step * piece.rows.start,
+            false => {
+                let earlier = self.strands.iter().take(piece.strands.start);
+                earlier.map(|strand| strand.rows).sum::<usize>() + piece.rows.start
+            }
+        };
+        let rows = step * piece.rows.len();
+        let mut woven = vec![0; rows * self.columns * width];
+        for (first, number) in piece.strands.clone().enumerate() {
+            let Some(strand) = self.strands.get(number) else { continue };
+            let made = self.strand(*strand, model, piece, keep_nan)?;
             for (i, number) in made.chunks_exact(width).enumerate() {
                 let (row, column) = match strand.turned {
                     true => (i % strand.rows, i / strand.rows),
                     false => (i / self.columns, i % self.columns),
                 };
-                let at = place(row, column) * width;
+                let row = first + row * step;
+                let at = match self.turned {
+                    true => column * rows + row,
+                    false => row * self.columns + column,
+                } * width;
                 if let Some(out) = woven.get_mut(at..at + width) {
                     out.copy_from_slice(number);
                 }
             }
-            first += if self.alternate { 1 } else { strand.rows };
         }
-        Ok(woven)
+        let all: usize = self.strands.iter().map(|strand| strand.rows).sum();
+        let group = piece.group * (all * self.columns * width) as u64;
+        if !self.turned {
+            return write(group + (before * self.columns * width) as u64, &woven);
+        }
+        // Of each column the rows of the piece.
+        woven.chunks_exact((rows * width).max(1)).enumerate().try_for_each(|(column, run)| {
+            write(group + ((column * all + before) * width) as u64, run)
+        })
     }
 
-    /// The numbers of a part of a group, as they are in the model, in the type that is written.
-    fn strand(&self, strand: Strand, model: &Model, group: u64, keep_nan: bool) -> Result<Vec<u8>> {
+    /// The numbers of a part of a piece, as they stand in the model, in the type that is written.
+    fn strand(
+        &self,
+        strand: Strand,
+        model: &Model,
+        piece: &Piece,
+        keep_nan: bool,
+    ) -> Result<Vec<u8>> {
         let large =
             |_| Error::unsupported("a matrix is larger than memory", "use a 64-bit machine");
         let size = |n: u64| usize::try_from(n).map_err(large);
         let Some(tensor) = model.tensors.get(strand.tensor) else { return Ok(Vec::new()) };
-        let rows = tensor.rows() / self.groups.max(1);
+        let all = tensor.rows() / self.groups.max(1);
+        let (from, rows) = match self.whole {
+            true => (0, all),
+            false => (piece.rows.start as u64, piece.rows.len() as u64),
+        };
+        let first = piece.group * all + from;
         let mut raw = vec![0; size(rows * tensor.row_bytes())?];
-        model.read_rows(tensor, group * rows, rows, &mut raw)?;
+        model.read_rows(tensor, first, rows, &mut raw)?;
         let row_len = size(tensor.row_len())?;
         let mut numbers = vec![0.0; size(rows)? * row_len];
         decode_rows(tensor.quant, Isa::best(), &raw, row_len, &mut numbers);
         let mut made = vec![0; numbers.len() * self.to.layout().bytes];
         (self.encode)(Isa::best(), &numbers, row_len, None, &mut made);
         if !keep_nan {
-            check_rows(tensor, (self.to, row_len), group * rows, &made, &numbers)?;
+            check_rows(tensor, (self.to, row_len), first, &made, &numbers)?;
         }
         Ok(made)
     }

@@ -167,6 +167,13 @@ fn carried(path: &Path, family: &Family, config: &Json, sizes: &Sizes) -> Result
         let next = format!("of as many experts only {wanted} is carried");
         return Err(untold(path, title, "use_qk_norm", found, &next));
     }
+    if let (Some(divisor), Some(found)) =
+        (sizes.score_divisor(&choices.attention), inside(config, "query_pre_attn_scalar"))
+        && found.as_f64() != Some(divisor as f64)
+    {
+        let next = format!("readers of GGUF take {divisor}");
+        return Err(untold(path, title, "query_pre_attn_scalar", found, &next));
+    }
     let windows = Some(choices.windows).filter(|pattern| {
         let always = matches!(pattern, Windows::Chunks { .. });
         always || *pattern != Windows::None && sizes.get("window").is_some()

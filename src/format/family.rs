@@ -134,9 +134,6 @@ pub struct Identity {
     /// Settings of `config.json` that no key of GGUF holds: what they must be where they are there.
     #[serde(default)]
     pub fixed: BTreeMap<String, toml::Value>,
-    /// What transformers wants of it and GGUF does not say, so that nothing goes back to it.
-    #[serde(default)]
-    pub one_way: String,
     /// The project, commit and file that defined it.
     #[serde(default)]
     pub source: String,
@@ -181,6 +178,9 @@ pub struct Identity {
     /// checkpoint says: the part as in GGUF's `tokenizer.ggml.PART_token_id`.
     #[serde(default)]
     pub tokens: BTreeMap<String, String>,
+    /// Its name for what cuts its texts, of several that stand for the same; `[tokenizer]` has those of older families.
+    #[serde(default)]
+    pub pre: String,
     /// What else that converter makes of its SentencePiece vocabularies.
     #[serde(default)]
     pub pieces: Pieces,
@@ -426,6 +426,11 @@ impl Family {
     pub fn architecture(&self) -> &str {
         let Identity { gguf, name, .. } = &self.family;
         if gguf.is_empty() { name } else { gguf }
+    }
+
+    /// Its `tokenizer.ggml.pre`; empty where its vocabularies differ in that.
+    pub fn pre(&self) -> &str {
+        self.tokenizer.as_ref().map_or(&self.family.pre, |rule| &rule.pre)
     }
 
     /// Whether its checkpoints are read: it is known in which order converters write their keys.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{FeedForward, Model, Naming, Role, Value};
 use crate::format::{
+    arithmetic::Attention,
     catalog,
     family::{Family, Kind, Names, Origin, Size, Term},
 };
@@ -87,6 +88,15 @@ impl Sizes {
     /// Whether a number is stated, and does not only follow from others.
     pub fn is_stated(&self, symbol: &str) -> bool {
         self.0.get(symbol).is_some_and(|known| known.stated)
+    }
+
+    /// The number whose root scores are divided by, in families where it is not always the length of a head.
+    pub fn score_divisor(&self, attention: &Attention) -> Option<u64> {
+        let layers = u64::try_from(attention.scale_of_width?).ok();
+        match self.get("n_layer") == layers {
+            true => self.get("n_embd")?.checked_div(self.get("n_head")?),
+            false => self.get("head"),
+        }
     }
 
     /// The symbols that are known.

@@ -58,6 +58,8 @@ pub fn read(
     let rows = hyper.sizes.get("n_vocab").and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
     let mut read = Read::default();
     let from_json = tokenizer_json(folder, hyper.family, &options.limits)?;
+    // No file that would name further tokens is missing.
+    let whole = from_json.is_some() || folder.join("added_tokens.json").is_file();
     let settings = json::read(&folder.join("tokenizer_config.json"))?;
     let model = tokenizer_model(folder, config.is_none())?;
     let ranks = model.as_ref().is_some_and(|(_, bytes)| tiktoken::is_tiktoken(bytes));
@@ -104,6 +106,7 @@ pub fn read(
             read.vocab.unknown = None;
             special_tokens(settings.as_ref(), config, &added, &mut read.vocab);
             as_of_family(hyper.family, &mut read.vocab);
+            name_cut(hyper.family, &mut read.vocab);
         }
         (_, None) if folder.join("vocab.txt").is_file() => {
             read.vocab = given::read(&folder.join("vocab.txt"), &options.limits)?;
@@ -137,7 +140,12 @@ pub fn read(
     read.vocab.add_space_prefix = flag.or(read.vocab.add_space_prefix);
     chat_template(folder, settings.as_ref(), &mut read)?;
     if !hyper.family.family.gguf.is_empty() {
-        fit(rows, options, &mut read)?;
+        // Many matrices are wider than their vocabulary, for speed, and config.json gives their width.
+        let said = config.and_then(|config| {
+            Some(config.get("text_config").unwrap_or(config).get("vocab_size")?.as_u64())
+        });
+        let wider = whole && said.flatten() == Some(rows.into());
+        fit(rows, wider, options, &mut read)?;
     }
     read.more.extend(hyper.more_keys(rows));
     let llamas = hyper.family == family();
@@ -220,6 +228,16 @@ fn as_of_family(family: &Family, vocab: &mut Vocab) {
         (&mut vocab.mask, named.mask),
     ] {
         *part = part.or(usual);
+    }
+}
+
+/// Of names that stand for the same cuts, the family's own: readers take it to mean more, such as which spaces they drop
+/// or whether a text has a beginning.
+fn name_cut(family: &Family, vocab: &mut Vocab) {
+    let of = |name: &str| PreTokenizer::named(name).map(|pre| (pre.stages, pre.ignore_merges));
+    let own = family.pre();
+    if vocab.model == "gpt2" && !own.is_empty() && of(&vocab.pre) == of(own) {
+        own.clone_into(&mut vocab.pre);
     }
 }
 
@@ -399,15 +417,16 @@ fn chat_template(folder: &Path, settings: Option<&Json>, read: &mut Read) -> Res
     Ok(())
 }
 
-/// As many tokens as the embedding has rows: readers look up any id below that.
-fn fit(rows: u32, options: &Options, read: &mut Read) -> Result<()> {
+/// As many tokens as the embedding has rows: readers look up any id below that. Where the matrix is `wider` on purpose,
+/// the rest is filled as the converter fills it.
+fn fit(rows: u32, wider: bool, options: &Options, read: &mut Read) -> Result<()> {
     let rows = usize::try_from(rows).unwrap_or(usize::MAX);
     let vocab = &mut read.vocab;
     let tokens = vocab.len();
     if tokens == rows || options.misfit == Misfit::Leave {
         return Ok(());
     }
-    if options.misfit == Misfit::Refuse {
+    if options.misfit == Misfit::Refuse && !(wider && tokens < rows) {
         return Err(Error::refused(
             vocab.misfit(rows, "would be"),
             Remedy::from("look for an added_tokens.json that is missing")
