@@ -18,7 +18,11 @@ use crate::{
     error::{Error, Result},
     format::family::{Family, Numbers, Size},
     model::{Hyper, Join, Model, Naming, Order, Piece, Role, rows},
-    quant::{QuantType, decode_rows, isa::Isa},
+    quant::{
+        QuantType, decode_rows,
+        half::{f32_from_half, half_from_f32},
+        isa::Isa,
+    },
 };
 
 /// Reads a checkpoint in Hugging Face's layout.
@@ -69,7 +73,10 @@ pub fn open(mut draft: Draft, mut shards: Vec<Vec<Stored>>, options: &Options) -
         .filter(|stored| !known_name(stored))
         .map(|stored| stored.name.as_str())
         .collect();
-    if !unknown.is_empty() || all.is_empty() || (config.is_some() && known.is_none()) {
+    // Without config.json no name is known for certain, but those of an adapter are.
+    let adapter = unknown.iter().any(|name| name.contains(".lora_"));
+    let strange = config.is_some() && (known.is_none() || !unknown.is_empty());
+    if strange || adapter || all.is_empty() {
         return Err(draft.unknown_tensors(&unknown, &architecture));
     }
     let Some(config) = config else {
@@ -159,7 +166,12 @@ fn renumber(draft: &mut Draft, name: &str, part: &mut Part) -> Result<()> {
     let mut numbers = vec![0.0; size(tensor.elements()).ok_or_else(too_long)?];
     decode_rows(tensor.quant, Isa::best(), &bytes, row_len, &mut numbers);
     let f32 = QuantType::today("f32").ok_or_else(too_long)?;
-    let own = |number: &f32| part.role.names.numbers.from_hf(*number).to_le_bytes();
+    // The converter adds in the type that it reads.
+    let halves = tensor.quant.name() == "f16" && part.role.names.numbers == Numbers::OneLess;
+    let own = |number: &f32| {
+        let own = part.role.names.numbers.from_hf(*number);
+        if halves { f32_from_half(half_from_f32(own)) } else { own }.to_le_bytes()
+    };
     let made: Vec<u8> = numbers.iter().flat_map(own).collect();
     let row_bytes = tensor.row_len() * 4;
     let (file, at, rows) = (draft.files.len(), 0, tensor.rows());
