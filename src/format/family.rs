@@ -174,10 +174,12 @@ pub struct Identity {
     /// Whether checkpoints have further layers behind the last, which guess more tokens and are left out.
     #[serde(default)]
     pub beyond: bool,
-    /// Texts of the tokens that llama.cpp's converter gives a part in every checkpoint of it, whatever the
-    /// checkpoint says: the part as in GGUF's `tokenizer.ggml.PART_token_id`.
+    /// Texts of the tokens that llama.cpp's converter gives a part in every checkpoint of it that gives the part to none:
+    /// the part as in GGUF's `tokenizer.ggml.PART_token_id`.
     #[serde(default)]
     pub tokens: BTreeMap<String, String>,
+    /// The text of the token that ends texts wherever there is one, whatever the checkpoint says.
+    pub end: Option<String>,
     /// Its name for what cuts its texts, of several that stand for the same; `[tokenizer]` has those of older families.
     #[serde(default)]
     pub pre: String,

@@ -126,13 +126,20 @@ pub fn read(
             return Ok(read);
         }
     }
-    for (part, text) in &hyper.family.family.tokens {
-        let mut known = (0..).zip(read.vocab.tokens.iter());
-        let Some((id, _)) = known.find(|(_, token)| *token == text.as_bytes()) else { continue };
+    let named = |vocab: &Vocab, text: &str| {
+        let mut known = (0..).zip(vocab.tokens.iter());
+        known.find(|(_, token)| *token == text.as_bytes()).map(|(id, _)| id)
+    };
+    let identity = &hyper.family.family;
+    let end = identity.end.as_ref().and_then(|text| named(&read.vocab, text));
+    read.vocab.eos = end.or(read.vocab.eos);
+    for (part, text) in &identity.tokens {
+        let Some(id) = named(&read.vocab, text) else { continue };
+        let vocab = &mut read.vocab;
         match part.as_str() {
-            "bos" => read.vocab.bos = Some(id),
-            "eos" => read.vocab.eos = Some(id),
-            "unknown" => read.vocab.unknown = Some(id),
+            "bos" => vocab.bos = vocab.bos.or(Some(id)),
+            "eos" => vocab.eos = vocab.eos.or(Some(id)),
+            "unknown" => vocab.unknown = vocab.unknown.or(Some(id)),
             _ => read.more.push((format!("tokenizer.ggml.{part}_token_id"), id.into())),
         }
     }
