@@ -500,9 +500,18 @@ fn config(model: &Model, hyper: &Hyper, dtype: &str, notes: &mut Notes) -> Map<S
         config.insert("rope_scaling".to_owned(), stored_scaling(model, hyper, notes));
     }
     let Some(choices) = &hyper.family.arithmetic else { return config };
-    if let (true, Some(Json::Object(yarn))) = (choices.yarn_between, config.get_mut("rope_scaling"))
-    {
-        yarn.insert("truncate".to_owned(), false.into());
+    match config.get_mut("rope_scaling") {
+        Some(Json::Object(yarn)) if choices.yarn_between => {
+            yarn.insert("truncate".to_owned(), false.into());
+        }
+        // Where nothing is said, transformers stretches the positions of this family.
+        Some(none) if choices.yarn_between => *none = json!({"rope_type": "default"}),
+        // Where windows turn by a base of their own, it asks for the kind by its newer name.
+        Some(Json::Object(scaling)) if hyper.sizes.is_stated("rope_base_near") => {
+            let kind = scaling.remove("type");
+            scaling.extend(kind.map(|kind| ("rope_type".to_owned(), kind)));
+        }
+        _ => {}
     }
     if let Some(divisor) = hyper.sizes.score_divisor(&choices.attention) {
         config.insert("query_pre_attn_scalar".to_owned(), divisor.into());

@@ -365,6 +365,10 @@ fn gguf_goes_back_to_the_checkpoint_that_it_was_made_of() {
         }
         let config: Json =
             serde_json::from_slice(&fs::read(back.join("config.json")).unwrap()).unwrap();
+        let far = &known["config"]["rope_parameters"]["full_attention"];
+        for field in ["rope_type", "factor"].iter().filter(|_| !far["factor"].is_null()) {
+            assert_eq!(config["rope_scaling"][field], far[field], "{name}: {field}");
+        }
         for (field, said) in config.as_object().unwrap() {
             let Some(wanted) = known["config"].get(field).filter(|wanted| !wanted.is_null()) else {
                 continue;
