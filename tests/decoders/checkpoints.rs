@@ -177,7 +177,7 @@ fn same(ours: Option<&Value>, theirs: &Json) -> bool {
     }
 }
 
-/// The steps that Falcon's and BLOOM's published tokenizers cut text by.
+/// The steps that published tokenizers cut text by, for some of which there are several names.
 #[test]
 fn steps_of_published_tokenizers_have_the_name_of_their_family() {
     let step =
@@ -189,7 +189,16 @@ fn steps_of_published_tokenizers_have_the_name_of_their_family() {
         {"type": "Digits", "individual_digits": false}, split("[0-9][0-9][0-9]")
     ]);
     let bloom = json!([split(r" ?[^(\s|[.,!?…。，、।۔،])]+"), step(false)]);
-    for (family, steps) in [("falcon", falcon), ("bloom", bloom)] {
+    let digits = json!([{"type": "Digits", "individual_digits": true}, step(true)]);
+    for (family, steps, name) in [
+        ("falcon", falcon, "falcon"),
+        ("bloom", bloom, "bloom"),
+        ("command-r", digits.clone(), "command-r"),
+        ("cohere2", digits.clone(), "command-r"),
+        ("granite", digits.clone(), "refact"),
+        ("starcoder2", digits, "starcoder"),
+        ("mpt", json!([step(true)]), "mpt"),
+    ] {
         let (_, known) = known().into_iter().find(|(name, _)| name == family).unwrap();
         let folder = tempfile::tempdir().unwrap();
         write(&known, folder.path());
@@ -198,7 +207,62 @@ fn steps_of_published_tokenizers_have_the_name_of_their_family() {
         tokenizer["pre_tokenizer"] = json!({"type": "Sequence", "pretokenizers": steps});
         fs::write(&path, tokenizer.to_string()).unwrap();
         let model = checkpoint::open(folder.path(), &checkpoint::Options::default()).unwrap();
-        assert_eq!(model.metadata.str("tokenizer.ggml.pre"), Some(family));
+        assert_eq!(model.metadata.str("tokenizer.ggml.pre"), Some(name), "{family}");
+    }
+}
+
+/// Qwen's matrices, and others', are wider than their vocabularies; what the converter calls the rest.
+#[test]
+fn a_matrix_that_is_wider_than_its_vocabulary_is_filled() {
+    let (_, known) = known().into_iter().find(|(name, _)| name == "qwen2").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    write(&known, folder.path());
+    let path = folder.path().join("tokenizer.json");
+    fs::write(&path, tokenizer(37, &["<|endoftext|>"]).to_string()).unwrap();
+    let open = || checkpoint::open(folder.path(), &checkpoint::Options::default());
+    let vocab = open().unwrap().vocab;
+    let last: Vec<_> = vocab.tokens.iter().skip(36).collect();
+    assert_eq!(last, [&b"<|endoftext|>"[..], b"[PAD37]", b"[PAD38]", b"[PAD39]"]);
+    // More tokens than rows are another model's.
+    fs::write(&path, tokenizer(43, &["<|endoftext|>"]).to_string()).unwrap();
+    assert!(open().unwrap_err().to_string().contains("3 tokens have no row"));
+}
+
+/// What divides its scores follows from its shape where a GGUF is read.
+#[test]
+fn a_gemma_with_scores_of_another_scale_is_refused() {
+    let (_, mut known) = known().into_iter().find(|(name, _)| name == "gemma3").unwrap();
+    known["config"]["query_pre_attn_scalar"] = json!(7);
+    let folder = tempfile::tempdir().unwrap();
+    write(&known, folder.path());
+    let error = checkpoint::open(folder.path(), &checkpoint::Options::default()).unwrap_err();
+    assert!(error.to_string().contains("query_pre_attn_scalar is 7"), "{error}");
+}
+
+/// Gemma's norms in halves: the converter adds its one to halves. The digests are those of its file of the same numbers.
+#[test]
+fn one_is_added_in_the_type_that_is_read() {
+    let (_, known) = known().into_iter().find(|(name, _)| name == "gemma").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    write(&known, folder.path());
+    let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
+    for (name, (shape, bytes)) in tensors_of(&safetensors(&known)) {
+        let first = data.len();
+        let floats = bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
+        data.extend(floats.flat_map(|number| half::f16::from_f32(number).to_le_bytes()));
+        let ends = [first, data.len()];
+        header.insert(name, json!({"dtype": "F16", "shape": shape, "data_offsets": ends}));
+    }
+    let header = serde_json::to_vec(&header).unwrap();
+    let file = [(header.len() as u64).to_le_bytes().to_vec(), header, data].concat();
+    fs::write(folder.path().join("model.safetensors"), file).unwrap();
+    let model = container::open(&converted(folder.path()), &Default::default()).unwrap();
+    for (name, theirs) in [
+        ("blk.0.attn_norm.weight", "61ff9686e8992640"),
+        ("blk.1.ffn_norm.weight", "be02b8af0b88fbe9"),
+        ("output_norm.weight", "3656b25062ae67a2"),
+    ] {
+        assert_eq!(digest(&model, model.tensor(name).unwrap()), theirs, "{name}");
     }
 }
 
