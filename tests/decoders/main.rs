@@ -7,6 +7,7 @@ mod mended;
 mod model;
 mod slow;
 mod today;
+mod woven;
 
 use model::{Choices, Made};
 use regguf::infer::{Session, Want, Weights};
