@@ -16,7 +16,8 @@ use crate::{
     error::{Error, Result},
     format::{catalog, family::Family},
     model::{Model, Naming, Role, Tensor},
-    remedy::Notes,
+    remedy::{Note, Notes},
+    size::counted,
 };
 
 /// The sizes that either layout follows from.
@@ -99,13 +100,40 @@ fn name(family: &'static Family, id: &str, layer: u64) -> Option<String> {
 
 /// Whether a model has keys and values in one matrix, of plain numbers.
 pub fn is_whole(model: &Model) -> bool {
-    let Some(family) = family(model) else { return false };
-    let whole = |t: &&Tensor| role(family, t).is_some_and(|(id, _)| id == WHOLE);
-    let mut all = model.tensors.iter().filter(whole).peekable();
-    all.peek().is_some()
-        && all.all(|t| t.quant.layout().elements == 1)
-        && Latent::of(model, true).is_some()
-        && model.metadata.own("attention.key_length_mla").is_none()
+    let all = wholes(model);
+    !all.is_empty() && !all.into_iter().any(is_coded)
+}
+
+/// The matrices that hold keys and values, of a model whose metadata are of that layout.
+fn wholes(model: &Model) -> Vec<&Tensor> {
+    let known = family(model).filter(|_| {
+        Latent::of(model, true).is_some()
+            && model.metadata.own("attention.key_length_mla").is_none()
+    });
+    let whole =
+        |t: &&Tensor| known.and_then(|family| role(family, t)).is_some_and(|(id, _)| id == WHOLE);
+    model.tensors.iter().filter(whole).collect()
+}
+
+fn is_coded(tensor: &Tensor) -> bool {
+    tensor.quant.layout().elements > 1
+}
+
+/// Says of quantized ones why they stay.
+pub(super) fn note_coded(model: &Model, notes: &mut Notes) {
+    let all = wholes(model);
+    if let Some(first) = all.iter().find(|tensor| is_coded(tensor)) {
+        notes.push(Note::new(
+            format!(
+                "attn_kv_b of {} stays one matrix: {} is {}, and to store its keys transposed, as llama.cpp computes \
+                 latent attention since 15 April 2025, would round them again; today's reads it too, with a larger cache",
+                counted(all.len(), "layer", "layers"),
+                first.name,
+                first.quant
+            ),
+            "for the other layout upgrade the F16 or BF16 model and quantize the outcome",
+        ));
+    }
 }
 
 /// Puts each such matrix into two.
@@ -154,7 +182,7 @@ pub(super) fn join(model: &mut Model, notes: &mut Notes) -> Result<()> {
         let what = "the model has no attn_k_b and attn_v_b that could be joined";
         return Err(Error::refused(what, "write it as it is"));
     };
-    if let Some(coded) = pairs.0.iter().chain(&pairs.1).find(|t| t.quant.layout().elements > 1) {
+    if let Some(coded) = pairs.0.iter().chain(&pairs.1).find(|t| is_coded(t)) {
         let what = format!("{} is {}: to join it would round it again", coded.name, coded.quant);
         return Err(Error::refused(
             what,

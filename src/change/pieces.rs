@@ -58,7 +58,12 @@ impl Pieces {
     pub fn check(&self) -> Result<()> {
         container::open_alone(&self.whole, &self.options).map(drop).map_err(|error| {
             let what = format!("the pieces together are no whole model: {error}");
-            Error::refused(what, "get the piece that is wrong once more")
+            // How many there should be, no name says.
+            let last = self.inputs.last().map(Input::name).unwrap_or_default();
+            let next = format!(
+                "get the pieces behind {last}, if it is not the last, or the wrong one again"
+            );
+            Error::refused(what, next)
         })
     }
 

@@ -102,6 +102,7 @@ pub(super) fn prepare(
             false if !target.is_past() && latent::is_whole(&model) => {
                 latent::split(&mut model, notes)?;
             }
+            false if !target.is_past() => latent::note_coded(&model, notes),
             false => {}
         }
     }

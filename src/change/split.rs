@@ -11,7 +11,7 @@ use super::{
     output::{is_written_as_folder, place},
 };
 use crate::{
-    container::{keyed::DEFAULT_ALIGNMENT, shards},
+    container::{keyed::DEFAULT_ALIGNMENT, notes_of_new, shards},
     error::{Error, Result},
     model::Model,
 };
@@ -126,7 +126,7 @@ pub fn join(model: &Model, output: Option<&Path>) -> Result<Plan> {
         metadata: model.metadata.clone(),
         header: model.header.clone(),
         steps: Step::all(model).collect(),
-        notes: model.notes.clone(),
+        notes: notes_of_new(model, true),
         keep_nan: true,
         ..Plan::new(place(output, 1, folder(&first), &name), target)
     };

@@ -18,6 +18,7 @@ use super::{
 use crate::{
     bytes::Input,
     checkpoint::tokenizer::given,
+    container,
     error::{Error, Result},
     format::family::Family,
     model::{Model, Naming, Role, Sizes, Stated, Tensor, Vocab, loader::Content, lora},
@@ -81,7 +82,7 @@ pub fn plan(model: Model, options: &Options) -> Result<(Model, Plan)> {
     }
     let family = Family::of(&model)?;
     let from_gguf = keys::are_gguf(&model);
-    let mut notes = model.notes.clone();
+    let mut notes = container::notes_of_new(&model, options.as_stored);
     let mut model = model;
     // First what is asked of the tensors themselves, so that all that follows sees the model as it will be.
     options.graft.apply(&mut model, &mut notes)?;

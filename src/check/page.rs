@@ -42,7 +42,8 @@ font-size:13px}\
 .bars .ticks{position:relative;height:1.6em;color:var(--soft)}\
 .bars .ticks span{position:absolute;transform:translateX(-50%);white-space:nowrap}\
 .bars .ticks span:first-child{transform:none}.bars .ticks span:last-child{transform:translateX(-100%)}\
-@media(max-width:640px){.bars li{grid-template-columns:1fr 5em}.bars .label{grid-column:1/-1}}\
+@media(max-width:640px){.bars li{grid-template-columns:1fr 5em}.bars .label{grid-column:1/-1}\
+.area .x:nth-child(even of .x){display:none}}\
 ";
 
 /// The beginning of a page, its heading and `style`, what only it needs.

@@ -39,6 +39,15 @@ pub struct Args {
     input: PathBuf,
     /// The beginning of the shards' names, or a folder for them [default: the input's own name]
     output: Option<PathBuf>,
+    /// The same, as most verbs have it
+    #[arg(
+        short = 'o',
+        long = "output",
+        value_name = "OUT",
+        hide = true,
+        conflicts_with = "output"
+    )]
+    named: Option<PathBuf>,
     /// Tensors that a shard holds at most
     #[arg(long, alias = "split-max-tensors", value_name = "N", default_value = "128")]
     max_tensors: NonZero<u64>,
@@ -65,11 +74,11 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         None => Most::Tensors(args.max_tensors.get()),
     };
     let model = container::open(&args.input, &args.open.options())?;
-    let output = args.output.clone();
-    let options = Options { output, most, bare_first: args.bare_first };
+    let output = args.output.as_ref().or(args.named.as_ref());
+    let options = Options { output: output.cloned(), most, bare_first: args.bare_first };
     let plans = split::split(&model, &options)?;
     if !args.dry_run.dry_run {
-        let _made = make_output_folder(args.output.as_deref(), 1)?;
+        let _made = make_output_folder(output.map(PathBuf::as_path), 1)?;
         let bar = Bar::new(globals, plans.iter().map(|plan| plan.layout.total).sum());
         change::carry(&model, &plans, args.commit.commit(), &bar)?;
     }
@@ -105,7 +114,11 @@ pub(super) fn tell(model: &Model, plans: &[Plan], written: bool, json: bool) -> 
         inputs: model.files.iter().map(Input::name).collect(),
         written,
         outputs: plans.iter().map(file).collect(),
-        notes: model.notes.iter().map(advice::note).chain(loader::objections(model)).collect(),
+        notes: container::notes_of_new(model, true)
+            .iter()
+            .map(advice::note)
+            .chain(loader::objections(model))
+            .collect(),
     };
     if json {
         json::print(&made)?;

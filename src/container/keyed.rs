@@ -19,7 +19,7 @@ mod write;
 
 pub use write::layout;
 
-use super::{OpenOptions, start};
+use super::{OpenOptions, mended::FORM_MENDED, start};
 use crate::{
     bytes::{Input, Source},
     error::Result,
@@ -114,9 +114,8 @@ pub(super) fn read(
     if let Some(widened) = walk.widened(&infos, align) {
         infos = widened;
         model.notes.push(
-            "shapes were stored as if bytes were weights (convert_llama_ggml_to_gguf.py of 2024 and 2025 \
-             does that): no llama.cpp reads it; read as the places of the data say, an upgrade mends it"
-                .to_owned(),
+            format!("shapes were stored as if bytes were weights (convert_llama_ggml_to_gguf.py of 2024 and 2025 \
+             does that): no llama.cpp reads it; read as the places of the data say, {FORM_MENDED}"),
         );
     }
     let exact = walk.place(infos, align, &mut model)?;
@@ -380,9 +379,7 @@ fn repeated(key: &str, first: Option<&Value>, again: &Value) -> String {
         Some(first) if first != again => format!(" ({first}, then {again}): the first counts"),
         _ => String::new(),
     };
-    format!(
-        "{key} is there twice{says}; today's llama.cpp refuses such a file, an upgrade mends it"
-    )
+    format!("{key} is there twice{says}; today's llama.cpp refuses such a file, {FORM_MENDED}")
 }
 
 /// What a stored type number means in `format`.

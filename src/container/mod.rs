@@ -10,6 +10,7 @@ pub mod imatrix;
 pub mod keyed;
 mod layout;
 mod lookalike;
+mod mended;
 mod missing;
 mod options;
 mod parts;
@@ -27,6 +28,8 @@ use std::path::{Path, PathBuf};
 
 pub use detect::{Detected, Verdict, detect};
 pub use layout::{Layout, TensorHead};
+pub(crate) use mended::notes_of_new;
+pub use mended::upgrade_mends;
 pub use options::{OpenOptions, RowStorage};
 pub use set::browser_copy;
 pub use start::has_magic;
@@ -78,9 +81,4 @@ pub fn is_later_part(path: &Path) -> bool {
 pub fn first_of_set(path: &Path) -> Option<PathBuf> {
     let first = parts::first(path);
     if first != path { Some(first) } else { shards::first(path) }
-}
-
-/// Whether an upgrade mends what a reader found wrong with the form of a file.
-pub fn upgrade_mends(model: &Model) -> bool {
-    model.notes.iter().any(|note| note.contains("an upgrade mends it"))
 }

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{OpenOptions, detect};
+use super::{OpenOptions, detect, mended::FORM_MENDED};
 use crate::{
     bytes::Input,
     error::{Error, Result},
@@ -118,7 +118,7 @@ pub(super) fn read(path: &Path, error: Error, options: &OpenOptions) -> Result<M
     let whole = Input::joined(path.with_file_name(&set.own.whole), &pieces);
     let mut model = detect(&whole, options)?.sure(&whole)?;
     model.notes.push(Note::new(
-        format!("{looks}; all are there and read as one; an upgrade mends it"),
+        format!("{looks}; all are there and read as one; {FORM_MENDED}"),
         Call::Join.on(file).to("make it whole"),
     ));
     Ok(model)

@@ -4,6 +4,7 @@
 //! finite float; in the wrong one most "scales" are nibbles, and eight nibbles of quantized weights
 //! read as a float give absurd magnitudes. So do the bytes of a float in the wrong order.
 
+use super::mended::FORM_MENDED;
 use crate::{
     error::Result,
     format::{
@@ -150,9 +151,8 @@ pub(super) fn byte_order(model: &mut Model) -> Result<()> {
     if stated.plausible() < 0.9 && other.plausible() >= 0.999 {
         model.tensors.iter_mut().for_each(|tensor| tensor.big_endian = false);
         model.notes.push(
-            "the header is big-endian, the weights are little-endian (convert_hf_to_gguf.py --bigendian \
-             of 2025 forgot them): read as they are, an upgrade mends it"
-                .to_owned(),
+            format!("the header is big-endian, the weights are little-endian (convert_hf_to_gguf.py --bigendian \
+             of 2025 forgot them): read as they are, {FORM_MENDED}"),
         );
     }
     Ok(())

@@ -15,6 +15,7 @@ use std::{
 
 use super::{
     OpenOptions, detect,
+    mended::FORM_MENDED,
     set::{browser_copy, incomplete},
     start::is_start,
 };
@@ -122,9 +123,18 @@ pub(super) fn complete(model: Model, options: &OpenOptions) -> Result<Model> {
         let mut whole = gather(&[input.path().to_owned()], options)?;
         whole.notes.push(format!(
             "holds {} shards, one behind the other, as cat leaves them: today's llama.cpp refuses such a \
-             file, an upgrade mends it",
+             file, {FORM_MENDED}",
             whole.files.len()
         ));
+        return Ok(whole);
+    }
+    if is_all(&model) {
+        let note = format!(
+            "{COUNT} is {count}, and all tensors of the set are here (llama-quantize of early 2024 left such keys): \
+             today's llama.cpp looks for the other files, {FORM_MENDED}"
+        );
+        let mut whole = without_split(model);
+        whole.notes.push(note);
         return Ok(whole);
     }
     let Some(paths) = siblings(input.path(), number, count) else {
@@ -152,6 +162,15 @@ pub(super) fn complete(model: Model, options: &OpenOptions) -> Result<Model> {
         shards.push(shard);
     }
     join(shards, count)
+}
+
+/// Whether a first shard has every tensor of its set: a file that was made of all shards and kept their keys. No program
+/// makes later shards without tensors.
+fn is_all(model: &Model) -> bool {
+    let tensors = model.tensors.len() as u64;
+    tensors > 0
+        && model.metadata.u64(NUMBER) == Some(0)
+        && model.metadata.u64(TENSORS) == Some(tensors)
 }
 
 /// The paths of all shards of a set, if `path` is named as shard `number` of `count`.

@@ -247,6 +247,11 @@ impl Config {
                     1.0 / ((width / heads) as f32).sqrt()
                 }
                 None if choices.attention.latent => {
+                    if numbers.u64("attention.key_length_mla").is_none() {
+                        let what =
+                            "keys and values are one matrix, as files had them until 15 April 2025";
+                        return Err(Error::unsupported(what, Call::Upgrade.to("take them apart")));
+                    }
                     let whole = numbers.size("attention.key_length_mla", 1 << 16)?;
                     let stretch = numbers.stretch_of_scores();
                     (stretch * stretch / (whole as f64).sqrt()) as f32

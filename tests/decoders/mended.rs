@@ -9,6 +9,7 @@ use regguf::{
     change::{self, upgrade},
     container,
     model::Model,
+    quant::QuantType,
 };
 
 use super::checkpoints::{compare, converted, known, safetensors, tensors_of, write};
@@ -64,6 +65,15 @@ fn latent_keys_and_values_go_into_one_matrix_and_back() {
         assert_eq!(key("value_length"), Some(of("v_head_dim")));
         assert_eq!(key("head_count_kv"), Some(of("num_attention_heads")));
         assert_eq!((key("key_length_mla"), key("value_length_mla")), (None, None));
+        // Blocks would be rounded to be transposed: such a matrix stays, and is spoken of.
+        let mut coded = container::open(&at("old.gguf"), &Default::default()).unwrap();
+        for tensor in coded.tensors.iter_mut().filter(|t| t.name.contains("attn_kv_b")) {
+            tensor.quant = QuantType::today("q8_0").unwrap();
+        }
+        let options = upgrade::Options { output: Some(at("coded.gguf")), ..Default::default() };
+        let (_, plan) = upgrade::plan(coded, &options).unwrap();
+        assert!(plan.steps.iter().any(|step| step.name.contains("attn_kv_b")));
+        assert!(plan.notes.iter().any(|note| note.contains("stays one matrix")), "{name}");
         // And today's again.
         let again = upgraded(&at("old.gguf"), &at("again.gguf"), upgrade::Options::default());
         let mut wrong = Vec::new();

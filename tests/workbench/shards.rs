@@ -128,6 +128,43 @@ fn joined_they_are_the_file_that_was_split() {
     assert!(code == 3 && text.contains("shard"), "{text}");
 }
 
+/// A file that was made of all shards and still says that it is the first of them.
+#[test]
+fn keys_of_shards_that_are_no_more_go() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    // What llama-gguf-split writes into a first shard, and a key that makes them a multiple of the alignment.
+    let stale = |tensors: u8| {
+        let key = |name: &str, kind: u32, value: &[u8]| {
+            let length = (name.len() as u64).to_le_bytes();
+            [&length, name.as_bytes(), &kind.to_le_bytes(), value].concat()
+        };
+        let keys = [
+            key("split.no", 2, &[0, 0]),
+            key("split.tensors.count", 5, &[tensors, 0, 0, 0]),
+            key("split.count", 2, &[3, 0]),
+            key("x", 0, &[0]),
+        ];
+        let mut bytes = fs::read(golden(WHOLE)).unwrap();
+        bytes[16] += 4;
+        let keys = keys.concat();
+        assert_eq!(keys.len() % 32, 0);
+        bytes.splice(24..24, keys);
+        bytes
+    };
+    fs::write(folder.join("stale"), stale(21)).unwrap();
+    let text = said(folder, &["inspect", "stale"]);
+    assert!(text.contains("split.count is 3") && text.contains("regguf upgrade stale"), "{text}");
+    let text = said(folder, &["upgrade", "stale", "-o", "mended"]);
+    assert!(text.contains("the new one is mended"), "{text}");
+    said(folder, &["metadata", "mended", "remove", "x", "-o", "bare"]);
+    same(folder, "bare", WHOLE);
+    // With fewer tensors than the set has it is a shard, whose others are missing.
+    fs::write(folder.join("shard"), stale(22)).unwrap();
+    let (code, text) = refused(folder, &["upgrade", "shard"]);
+    assert!(code == 3 && text.contains("shard 1 of 3"), "{text}");
+}
+
 #[test]
 fn pieces_cut_by_bytes_become_the_file() {
     let original = fs::read(golden(WHOLE)).unwrap();
@@ -151,6 +188,7 @@ fn pieces_cut_by_bytes_become_the_file() {
         fs::write(folder.join(name(2)), b"cut").unwrap();
         let (code, text) = refused(folder, &["join", &name(0), "--force"]);
         assert!(code == 4 && text.contains("no whole model"), "{text}");
+        assert!(text.contains(&format!("behind {}", name(2))), "{text}");
         fs::remove_file(folder.join(name(1))).unwrap();
         let (code, text) = refused(folder, &["join", &name(2), "--force"]);
         assert!(code == 3 && text.contains("missing: piece 2"), "{text}");

@@ -10,6 +10,7 @@
 
 use super::{Info, Walk};
 use crate::{
+    container::mended::{FORM_MENDED, WEIGHTS_MENDED},
     error::Result,
     model::{Model, Tail, Tensor},
     quant::{
@@ -130,9 +131,8 @@ impl Walk<'_> {
         model.tails.extend(self.tail(end, align)?);
         if !in_order {
             model.notes.push(
-                "tensor data has gaps or another order than the infos: today's llama.cpp refuses such a \
-                 file, an upgrade mends it"
-                    .to_owned(),
+                format!("tensor data has gaps or another order than the infos: today's llama.cpp refuses such a \
+                 file, {FORM_MENDED}"),
             );
         }
         Ok(in_order && model.tails.is_empty())
@@ -307,7 +307,7 @@ impl Walk<'_> {
                 let until = lived.to.as_deref().unwrap_or_default();
                 notes.push(format!(
                     "its {} are of the form of {} to {until}, as the weights say: a program of another time \
-                     reads garbage, and an upgrade mends it",
+                     reads garbage, and {WEIGHTS_MENDED}",
                     quant.name(),
                     lived.from
                 ));
