@@ -4,13 +4,14 @@ use super::Step;
 use crate::{
     error::{Error, Result},
     quant::{QuantType, encode::EncodeRows},
-    remedy::{Notes, Remedy, Setting},
+    remedy::{Call, Notes, Remedy, Setting},
     size::counted,
 };
 
 /// What is in the way of a quantization, for all tensors at once.
 #[derive(Default)]
 pub(super) struct Obstacles {
+    unknown: Vec<String>,
     no_weights: Vec<String>,
     quantized: Vec<(String, QuantType)>,
     unwritable: Vec<String>,
@@ -40,9 +41,8 @@ impl Obstacles {
     ) {
         let row = step.shape.last().copied().unwrap_or(1);
         match source.layout().elements {
-            // Of a type that is only known by name there are no weights to encode.
             _ if source.stranger().is_some() => {
-                self.no_weights.push(format!("{} ({source}, not decoded here)", step.name));
+                self.unknown.push(format!("{} ({source})", step.name));
             }
             // Plain, but no weights: indices, say.
             1 if !matches!(source.name(), "f32" | "f16" | "bf16") => {
@@ -80,6 +80,12 @@ impl Obstacles {
             list => Err(Error::unsupported(format!("{what}: {}", list.join(", ")), next)),
         };
         let types = Setting::TensorType.to("choose other types for them");
+        let copy = Call::Quantize.on("IN OUT COPY").to("keep them");
+        no(
+            &self.unknown,
+            "these tensors are of types that are not decoded here",
+            copy.or("convert them with their program"),
+        )?;
         no(
             &self.no_weights,
             "these tensors hold no weights",

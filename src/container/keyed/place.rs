@@ -228,8 +228,9 @@ impl Walk<'_> {
     ) -> Option<QuantType> {
         // Candidates, in this order:
         //     those whose size is exactly the room of all     (several: the bytes decide, see `era`)
+        //     types of other programs that are not decoded, exactly
         //     one that is no larger than the room, or whose last tensor is cut by the end of the file
-        //     types of other programs, exactly, then any, then those of unknown size
+        //     any of the other programs', then those of unknown size
         let own = self.quant(id);
         // A tensor that ends with the file may have lost its end: too little room then says nothing of its type.
         let to_end = |info: &Info, room: u64| {
@@ -253,7 +254,10 @@ impl Walk<'_> {
             own.into_iter().chain(once)
         };
         let sized: Vec<QuantType> = match known().filter(exact).collect::<Vec<_>>() {
-            exact if exact.is_empty() => known().find(|q| fits(*q)).into_iter().collect(),
+            none if none.is_empty() => match QuantType::foreign(id).find(exact) {
+                Some(other) => return Some(other),
+                None => known().find(|q| fits(*q)).into_iter().collect(),
+            },
             exact => exact,
         };
         match *sized.as_slice() {
@@ -273,7 +277,7 @@ impl Walk<'_> {
         let any = || if own.is_none() { others().next() } else { others().find(mended) };
         // Of some the size is not known.
         let nameless = || others().find(|quant| quant.layout().bytes == 1);
-        others().find(exact).or_else(any).or_else(nameless).or(own)
+        any().or_else(nameless).or(own)
     }
 
     /// Which of types with the same sizes the bytes bear out; the first where they do not tell.
