@@ -270,7 +270,7 @@ fn measured(model: &Model, word: &str, block: u64) -> Option<u64> {
 }
 
 /// The number as the items of an array are stored.
-fn of_kind(items: &Array, n: u64) -> Option<Value> {
+pub(super) fn of_kind(items: &Array, n: u64) -> Option<Value> {
     Some(match items.first()? {
         Value::U32(_) => Value::U32(n.try_into().ok()?),
         Value::I32(_) => Value::I32(n.try_into().ok()?),

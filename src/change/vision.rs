@@ -3,14 +3,14 @@
 
 use std::path::Path;
 
-use super::{Plan, Step};
+use super::{Plan, Step, mend::of_kind};
 use crate::{
     error::{Error, Result},
     format::{
         catalog,
-        projector::{Fixed, Projector},
+        projector::{Derived, Fixed, Projector, Side},
     },
-    model::{Array, Kind, Metadata, Model, Value},
+    model::{Array, Kind, Metadata, Model, Tensor, Value},
     quant::{QuantType, encode::encoder},
     remedy::Setting,
     size::counted,
@@ -45,7 +45,7 @@ pub fn take_out(model: &Model, plan: &mut Plan, output: &Path) -> Result<Plan> {
         std::mem::take(&mut plan.steps).into_iter().partition(|step| known.sees(&step.name));
     plan.steps = rest;
     let mut projector = Plan {
-        metadata: known.metadata(&model.metadata)?,
+        metadata: known.metadata(model)?,
         steps: vision.into_iter().map(|step| known.renamed(step)).collect(),
         keep_nan: plan.keep_nan,
         ..Plan::new(output.to_owned(), plan.target)
@@ -62,16 +62,23 @@ pub fn take_out(model: &Model, plan: &mut Plan, output: &Path) -> Result<Plan> {
     for key in keys.into_iter().filter(|key| of_vision(key)) {
         plan.metadata.remove(&key);
     }
-    for (key, value) in &known.lacking {
-        let key = format!("{architecture}.{key}");
-        if plan.metadata.get(&key).is_none() {
-            plan.metadata.set(key.clone(), *value);
-            plan.notes.push(format!("{key} is {value}, which Ollama has in its program"));
-        }
-    }
+    known.complete(plan);
     plan.lay_out()?;
     projector.lay_out()?;
     Ok(projector)
+}
+
+/// A value of a description as a file has it.
+fn stored(value: &Fixed) -> Value {
+    match value {
+        Fixed::Flag(flag) => (*flag).into(),
+        Fixed::Size(size) => (*size).into(),
+        Fixed::Number(number) => (*number).into(),
+        Fixed::Word(word) => word.as_str().into(),
+        Fixed::Numbers(numbers) => {
+            Array::of(Kind::F32, numbers.iter().map(|number| Value::F32(*number))).into()
+        }
+    }
 }
 
 impl Projector {
@@ -94,16 +101,54 @@ impl Projector {
         step
     }
 
+    /// Gives the keys of the model llama.cpp's names, and those that it lacks.
+    fn complete(&self, plan: &mut Plan) {
+        let own = |name: &str| format!("{}.{name}", self.architecture);
+        for (theirs, name) in &self.renamed {
+            let (theirs, name) = (own(theirs), own(name));
+            if plan.metadata.get(&name).is_none() && plan.metadata.rename(&theirs, &name) {
+                plan.notes.push(format!("{theirs} became {name}"));
+            }
+        }
+        for (name, length) in &self.padded {
+            let items = plan.metadata.get(&own(name)).and_then(Value::as_array);
+            let Some(items) = items.filter(|items| items.len() < *length) else { continue };
+            let zeros = of_kind(items, 0).into_iter().cycle();
+            let all = Array::of(items.kind(), items.iter().chain(zeros).take(*length));
+            plan.metadata.set(own(name), all);
+        }
+        let context = plan.metadata.u64(&own("context_length")).unwrap_or(0);
+        let long = self.long.iter().filter(|long| context >= long.context);
+        for (key, value) in self.lacking.iter().chain(long.flat_map(|long| &long.lacking)) {
+            let key = own(key);
+            if plan.metadata.get(&key).is_none() {
+                let value = stored(value);
+                plan.notes.push(format!("{key} is {value}, which Ollama has in its program"));
+                plan.metadata.set(key, value);
+            }
+        }
+        let Some(model) = &self.model else { return };
+        let keys: Vec<String> = plan.metadata.iter().map(|(key, _)| key.to_owned()).collect();
+        for key in keys {
+            let own = key.strip_prefix(&self.architecture).filter(|own| own.starts_with('.'));
+            if let Some(own) = own {
+                plan.metadata.rename(&key, &format!("{model}{own}"));
+            }
+        }
+        plan.metadata.set("general.architecture", model.as_str());
+        plan.notes.push(format!("{} is {model} in llama.cpp", self.architecture));
+    }
+
     /// What the projector's file says.
-    fn metadata(&self, model: &Metadata) -> Result<Metadata> {
+    fn metadata(&self, whole: &Model) -> Result<Metadata> {
+        let model = &whole.metadata;
+        let missing = |what: String| {
+            let what = format!("{what} is missing: a projector needs it");
+            Error::unsupported(what, "get a fresh copy of the file")
+        };
         let own = |name: &str| {
             let key = format!("{}.{name}", self.architecture);
-            model.get(&key).cloned().ok_or_else(|| {
-                Error::unsupported(
-                    format!("{key} is missing: a projector needs it"),
-                    "get a fresh copy of the file",
-                )
-            })
+            model.get(&key).cloned().ok_or_else(|| missing(key))
         };
         let mut keys = Metadata::new();
         keys.set("general.architecture", "clip");
@@ -112,26 +157,33 @@ impl Projector {
             keys.set("general.name", name.clone());
         }
         for (key, value) in &self.fixed {
-            let floats = |numbers: &[f32]| {
-                Array::of(Kind::F32, numbers.iter().map(|number| Value::F32(*number)))
-            };
-            match value {
-                Fixed::Flag(flag) => keys.set(key.clone(), *flag),
-                Fixed::Word(word) => keys.set(key.clone(), word.as_str()),
-                Fixed::Numbers(numbers) => keys.set(key.clone(), floats(numbers)),
-            }
+            keys.set(key.clone(), stored(value));
         }
         for (key, theirs) in &self.keys {
             keys.set(key.clone(), own(theirs)?);
         }
+        for (key, from) in &self.derived {
+            let number = match from {
+                Derived::Rows(name) => whole.tensor(name).map(Tensor::rows),
+                Derived::First(name) => {
+                    let first = own(name)?.as_array().and_then(Array::first);
+                    first.and_then(|first| first.as_u64()).map(|first| first + 1)
+                }
+                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small")]
+                Derived::Inverse(name) => own(name)?.as_f64().map(|n| (1.0 / n).round() as u64),
+            };
+            let number = number.and_then(|number| u32::try_from(number).ok());
+            keys.set(key.clone(), number.ok_or_else(|| missing(format!("what {key} follows from")))?);
+        }
         // Patches along a side are image / patch, tokens along a side sqrt(tokens); the projector merges as many
         // patches of a side into one token as the quotient of the two says.
         let size = |name: &str| own(name).ok().and_then(|value| value.as_u64());
-        let sides = [&self.side.image, &self.side.patch, &self.side.tokens].map(|name| size(name));
-        if let [Some(image), Some(patch), Some(tokens)] = sides
+        let sides = |side: &Side| [&side.image, &side.patch, &side.tokens].map(|name| size(name));
+        if let Some(side) = &self.side
+            && let [Some(image), Some(patch), Some(tokens)] = sides(side)
             && let Some(fewer) =
                 image.checked_div(patch).and_then(|n| n.checked_div(tokens.isqrt()))
-            && fewer != self.side.usual
+            && fewer != side.usual
             && let Ok(fewer) = u32::try_from(fewer)
         {
             keys.set("clip.vision.projector.scale_factor", fewer);

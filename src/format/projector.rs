@@ -16,6 +16,8 @@ pub struct Projector {
     pub source: String,
     /// `general.architecture` of such a file.
     pub architecture: String,
+    /// That of the model alone, where llama.cpp calls it otherwise.
+    pub model: Option<String>,
     /// How names of vision tensors begin.
     pub tensors: Vec<String>,
     /// How keys that speak of vision begin, behind the architecture.
@@ -23,15 +25,51 @@ pub struct Projector {
     /// How names begin, in llama.cpp's terms, of tensors that are read as float32 only.
     pub float32: Vec<String>,
     /// By how much fewer the tokens of an image are than its patches, along a side.
-    pub side: Side,
-    /// Parts of names and what llama.cpp calls them.
+    pub side: Option<Side>,
+    /// Parts of names and what llama.cpp calls them; they are looked for in alphabetical order.
     pub names: BTreeMap<String, String>,
     /// Keys of the projector, and keys behind the architecture that have their values.
     pub keys: BTreeMap<String, String>,
+    /// Keys of the projector whose values follow from something.
+    #[serde(default)]
+    pub derived: BTreeMap<String, Derived>,
     /// Keys of the projector whose values are always the same.
     pub fixed: BTreeMap<String, Fixed>,
+    /// Keys of the model that llama.cpp calls otherwise, both behind the architecture.
+    #[serde(default)]
+    pub renamed: BTreeMap<String, String>,
+    /// Lists among them that llama.cpp reads with zeros behind, up to so many items.
+    #[serde(default)]
+    pub padded: BTreeMap<String, usize>,
     /// Keys behind the architecture that the model lacks, and their values.
-    pub lacking: BTreeMap<String, f32>,
+    #[serde(default)]
+    pub lacking: BTreeMap<String, Fixed>,
+    /// Those that only models of a long context lack.
+    pub long: Option<Long>,
+}
+
+/// What a key of the projector follows from.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Derived {
+    /// The rows of the tensor of that name.
+    Rows(String),
+    /// The first item of a list behind the architecture, counted from one.
+    First(String),
+    /// One divided by a number behind the architecture.
+    Inverse(String),
+}
+
+/// What models lack whose context is long.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Long {
+    /// The shortest such context.
+    pub context: u64,
+    /// Keys behind the architecture, and their values.
+    pub lacking: BTreeMap<String, Fixed>,
 }
 
 /// Keys behind the architecture of the sizes of an image.
@@ -56,6 +94,10 @@ pub struct Side {
 pub enum Fixed {
     /// Yes or no.
     Flag(bool),
+    /// A size.
+    Size(u32),
+    /// A number.
+    Number(f32),
     /// A word.
     Word(String),
     /// Some numbers.

@@ -207,3 +207,83 @@ fn vision_tensors_in_the_same_file_are_taken_out() {
     assert!(said.contains("layer_norm_rms_epsilon is 0.000001, which Ollama has"), "{said}");
     assert_eq!(open("t2.gguf").metadata.f32("gemma3.attention.layer_norm_rms_epsilon"), Some(1e-6));
 }
+
+/// What Ollama calls a tensor, what llama.cpp does, and its shape.
+type Renamed = (&'static str, &'static str, &'static [usize]);
+
+#[test]
+fn names_and_keys_of_other_vision_models_follow() {
+    let llama4: &[Renamed] = &[
+        ("v.blk.0.attn_norm.weight", "v.blk.0.ln1.weight", &[8]),
+        ("v.blk.0.attn_output.weight", "v.blk.0.attn_out.weight", &[8, 8]),
+        ("v.blk.0.ffn_norm.bias", "v.blk.0.ln2.bias", &[8]),
+        ("v.blk.0.mlp.fc1.weight", "v.blk.0.ffn_up.weight", &[16, 8]),
+        ("v.class_embedding", "v.class_embd", &[8]),
+        ("v.layernorm_pre.weight", "v.pre_ln.weight", &[8]),
+        ("v.patch_embedding.weight", "v.patch_embd.weight", &[8, 12]),
+        ("v.positional_embedding_vlm", "v.position_embd.weight", &[5, 8]),
+        ("v.vision_adapter.mlp.fc1.weight", "mm.model.mlp.1.weight", &[16, 8]),
+        ("v.vision_adapter.mlp.fc2.weight", "mm.model.mlp.2.weight", &[16, 16]),
+        ("mm.linear_1.weight", "mm.model.fc.weight", &[4, 16]),
+    ];
+    let qwen: &[Renamed] = &[
+        ("v.blk.0.ffn_up.weight", "v.blk.0.ffn_up.weight", &[24, 8]),
+        ("v.merger.ln_q.weight", "v.post_ln.weight", &[8]),
+        ("v.merger.mlp.0.bias", "mm.0.bias", &[32]),
+        ("v.merger.mlp.2.weight", "mm.2.weight", &[4, 32]),
+        ("v.patch_embd_0.weight", "v.patch_embd.weight", &[8, 3, 2, 2]),
+        ("v.patch_embd_1.weight", "v.patch_embd.weight.1", &[8, 3, 2, 2]),
+    ];
+    let lists = ["vision.fullatt_block_indexes", "[i32]:7,15", "rope.mrope_section", "[i32]:2,3,3"];
+    for (architecture, model, names, lists, expected) in [
+        ("llama4", "llama4", llama4, &[][..], ("llama4", "projector.scale_factor", 2)),
+        ("qwen25vl", "qwen2vl", qwen, &lists, ("qwen2.5vl_merger", "n_wa_pattern", 8)),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let here = folder.path();
+        let text = |text: &str| Value::Text(text.to_owned());
+        let mut keys = vec![("general.architecture".to_owned(), text(architecture))];
+        let sizes = [
+            "embedding_length", "vision.block_count", "vision.embedding_length", "vision.image_size",
+            "vision.feed_forward_length", "vision.patch_size", "vision.attention.head_count",
+            "vision.spatial_merge_size", "vision.window_size",
+        ];
+        keys.extend(sizes.map(|key| (format!("{architecture}.{key}"), Value::Size(4))));
+        for (key, value) in [
+            ("vision.layer_norm_epsilon", 1e-5),
+            ("vision.attention.layer_norm_epsilon", 1e-6),
+            ("vision.pixel_shuffle_ratio", 0.5),
+        ] {
+            keys.push((format!("{architecture}.{key}"), Value::Number(value)));
+        }
+        let tensor = |name: &str, shape: &[usize]| {
+            (name.to_owned(), shape.to_vec(), numbers(name, shape.iter().product(), 0.0))
+        };
+        let mut tensors = vec![tensor("token_embd.weight", &[6, 4])];
+        tensors.extend(names.iter().map(|(name, _, shape)| tensor(name, shape)));
+        std::fs::write(here.join("whole.gguf"), gguf::bytes(&keys, &tensors)).unwrap();
+        for pair in lists.chunks(2) {
+            let key = format!("{architecture}.{}", pair[0]);
+            regguf(here, &["metadata", "whole.gguf", "set", &key, pair[1], "--in-place", "--anyway"]);
+        }
+        regguf(here, &["upgrade", "whole.gguf", "-o", "text.gguf", "--mmproj", "mmproj.gguf"]);
+        let open = |name: &str| container::open(&here.join(name), &Default::default()).unwrap();
+        let (text, projector) = (open("text.gguf"), open("mmproj.gguf"));
+        assert_eq!(text.metadata.architecture(), model);
+        assert_eq!(text.tensors.len(), 1);
+        assert!(text.metadata.iter().all(|(key, _)| !key.contains("vision")));
+        assert_eq!(projector.tensors.len(), names.len());
+        for ((_, name, _), (_, _, numbers)) in names.iter().zip(&tensors[1..]) {
+            let stored: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+            assert!(bytes(&projector, name) == stored, "{name}");
+        }
+        let (kind, key, value) = expected;
+        assert_eq!(projector.metadata.str("clip.projector_type"), Some(kind));
+        assert_eq!(projector.metadata.u64(&format!("clip.vision.{key}")), Some(value));
+        if let Some(sections) = text.metadata.get("qwen2vl.rope.dimension_sections") {
+            let sections = sections.as_array().unwrap().iter().map(|n| n.as_u64().unwrap());
+            assert_eq!(sections.collect::<Vec<_>>(), [2, 3, 3, 0]);
+        }
+        assert_eq!(text.metadata.get("qwen2vl.rope.dimension_sections").is_some(), model == "qwen2vl");
+    }
+}
