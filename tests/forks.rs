@@ -323,7 +323,7 @@ fn types_of_other_programs_are_named_sized_and_kept() {
         (38, "tl1 of BitNet (bitnet.cpp)", &[128, 4], 160, false),
         (39, "tl2 of BitNet (bitnet.cpp)", &[128, 4], 96, false),
         (143, "iq1_tn of ik_llama.cpp", &[512, 4], 432, false),
-        (143, "ptq1_0 of the fork of PrismML", &[512, 4], 448, false),
+        (143, "ptq1_0 of the fork of PrismML", &[512, 16], 1792, false),
         (142, "iq2_tn of ik_llama.cpp", &[256, 16], 1056, true),
         (142, "pq2_0 of the fork of PrismML", &[256, 16], 1088, false),
         (42, "q2_0 of the fork of PrismML", &[256, 16], 1088, false),

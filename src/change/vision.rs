@@ -8,9 +8,9 @@ use crate::{
     error::{Error, Result},
     format::{
         catalog,
-        projector::{Derived, Fixed, Projector, Side},
+        projector::{Derived, Fixed, Projector, Side, Taken},
     },
-    model::{Array, Kind, Metadata, Model, Tensor, Value},
+    model::{Array, Kind, Metadata, Model, Order, Tensor, Value},
     quant::{QuantType, encode::encoder},
     remedy::Setting,
     size::counted,
@@ -34,7 +34,7 @@ pub fn is_joined(model: &Model) -> bool {
 ///
 /// # Errors
 /// Where the model has none that are known, or lacks a key that a projector must have.
-pub fn take_out(model: &Model, plan: &mut Plan, output: &Path) -> Result<Plan> {
+pub fn take_out(model: &mut Model, plan: &mut Plan, output: &Path) -> Result<Plan> {
     let Some(known) = known(model).filter(|_| plan.target.is_keyed()) else {
         let what = "the model has no vision tensors in the same file that are known here";
         return Err(Error::refused(what, Setting::Drop.to("leave tensors out by their names")));
@@ -44,9 +44,12 @@ pub fn take_out(model: &Model, plan: &mut Plan, output: &Path) -> Result<Plan> {
     let (vision, rest): (Vec<Step>, Vec<Step>) =
         std::mem::take(&mut plan.steps).into_iter().partition(|step| known.sees(&step.name));
     plan.steps = rest;
+    let mut steps: Vec<Step> = vision.into_iter().map(|step| known.renamed(step)).collect();
+    known.put_in_pairs(model, &steps)?;
+    known.take_rows(model, &mut steps)?;
     let mut projector = Plan {
         metadata: known.metadata(model)?,
-        steps: vision.into_iter().map(|step| known.renamed(step)).collect(),
+        steps,
         keep_nan: plan.keep_nan,
         ..Plan::new(output.to_owned(), plan.target)
     };
@@ -66,6 +69,15 @@ pub fn take_out(model: &Model, plan: &mut Plan, output: &Path) -> Result<Plan> {
     plan.lay_out()?;
     projector.lay_out()?;
     Ok(projector)
+}
+
+/// Has the weights of a step written as float32.
+fn as_float32(step: &mut Step) {
+    if let Some((f32, encode)) = QuantType::today("f32").zip(encoder("f32"))
+        && step.quant != f32
+    {
+        step.become_type(f32, encode);
+    }
 }
 
 /// A value of a description as a file has it.
@@ -91,14 +103,49 @@ impl Projector {
         for (theirs, name) in &self.names {
             step.name = step.name.replace(theirs, name);
         }
-        let float = self.float32.iter().any(|begin| step.name.starts_with(begin));
-        if let Some((f32, encode)) = QuantType::today("f32").zip(encoder("f32"))
-            && float
-            && step.quant != f32
-        {
-            step.become_type(f32, encode);
+        if self.float32.iter().any(|begin| step.name.starts_with(begin)) {
+            as_float32(&mut step);
         }
         step
+    }
+
+    /// Orders the rows of queries and keys as llama.cpp turns them; Ollama leaves those of vision as they were.
+    fn put_in_pairs(&self, model: &mut Model, steps: &[Step]) -> Result<()> {
+        let key = format!("{}.vision.attention.head_count", self.architecture);
+        for step in steps.iter().filter(|step| self.halves.iter().any(|e| step.name.ends_with(e))) {
+            let heads = model.metadata.u64(&key).filter(|heads| *heads > 0);
+            let rows = step.shape.first().copied().unwrap_or(0);
+            let head =
+                heads.filter(|heads| rows.is_multiple_of(2 * heads)).map(|heads| rows / heads);
+            let (Some(rows_per_head), Some(tensor)) = (head, model.tensors.get_mut(step.source))
+            else {
+                let what = format!("{key}: its heads do not divide the rows of {}", step.name);
+                return Err(Error::unsupported(what, "get a fresh copy of the file"));
+            };
+            tensor.orders.push(Order::PairsFromHalves { rows_per_head });
+        }
+        Ok(())
+    }
+
+    /// Adds the vectors that are rows of the model's own matrices.
+    fn take_rows(&self, model: &mut Model, steps: &mut Vec<Step>) -> Result<()> {
+        for (name, Taken { of, row }) in &self.taken {
+            let row = model.tensor(of).and_then(|whole| {
+                let mut row_of = whole.clone();
+                row_of.take(std::slice::from_ref(&(*row..row + 1)))?;
+                row_of.shape.remove(0);
+                Some(Tensor { name: name.clone(), ..row_of })
+            });
+            let Some(row) = row else {
+                let what = format!("{of} has no row that could be {name}");
+                return Err(Error::unsupported(what, "get a fresh copy of the file"));
+            };
+            let mut step = Step::copy(model.tensors.len(), &row);
+            as_float32(&mut step);
+            model.tensors.push(row);
+            steps.push(step);
+        }
+        Ok(())
     }
 
     /// Gives the keys of the model llama.cpp's names, and those that it lacks.
@@ -169,11 +216,18 @@ impl Projector {
                     let first = own(name)?.as_array().and_then(Array::first);
                     first.and_then(|first| first.as_u64()).map(|first| first + 1)
                 }
-                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small")]
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss,
+                    reason = "small"
+                )]
                 Derived::Inverse(name) => own(name)?.as_f64().map(|n| (1.0 / n).round() as u64),
             };
             let number = number.and_then(|number| u32::try_from(number).ok());
-            keys.set(key.clone(), number.ok_or_else(|| missing(format!("what {key} follows from")))?);
+            keys.set(
+                key.clone(),
+                number.ok_or_else(|| missing(format!("what {key} follows from")))?,
+            );
         }
         // Patches along a side are image / patch, tokens along a side sqrt(tokens); the projector merges as many
         // patches of a side into one token as the quotient of the two says.

@@ -106,14 +106,14 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         options.stated.rows = options.stated.rows.or(Some(orders.better()));
     }
     let is_adapter = lora::is_foreign(&model);
-    let (model, mut plan) = change::upgrade::plan(model, &options)?;
+    let (mut model, mut plan) = change::upgrade::plan(model, &options)?;
     plan.notes.extend(orders.map(|orders| orders.told(options.stated.rows)).or(unproved));
     if args.repair_key_rows {
         plan.notes.push(evidence(&model, &plan)?);
     }
     let mut plans = vec![plan];
     if let (Some(path), Some(plan)) = (&args.mmproj, plans.first_mut()) {
-        let projector = change::vision::take_out(&model, plan, path)?;
+        let projector = change::vision::take_out(&mut model, plan, path)?;
         plans.push(projector);
     }
     let outcomes = match args.write.dry_run() {

@@ -24,6 +24,12 @@ pub struct Projector {
     pub dropped: Vec<String>,
     /// How names begin, in llama.cpp's terms, of tensors that are read as float32 only.
     pub float32: Vec<String>,
+    /// How names end, in llama.cpp's terms, of matrices whose rows are in halves of each head, and in pairs there.
+    #[serde(default)]
+    pub halves: Vec<String>,
+    /// Vectors of the projector that are rows of the model's matrices.
+    #[serde(default)]
+    pub taken: BTreeMap<String, Taken>,
     /// By how much fewer the tokens of an image are than its patches, along a side.
     pub side: Option<Side>,
     /// Parts of names and what llama.cpp calls them; they are looked for in alphabetical order.
@@ -59,6 +65,17 @@ pub enum Derived {
     First(String),
     /// One divided by a number behind the architecture.
     Inverse(String),
+}
+
+/// A row of a matrix.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Taken {
+    /// The matrix.
+    pub of: String,
+    /// The row, from 0 on.
+    pub row: u64,
 }
 
 /// What models lack whose context is long.

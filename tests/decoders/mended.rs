@@ -234,9 +234,19 @@ fn names_and_keys_of_other_vision_models_follow() {
         ("v.patch_embd_0.weight", "v.patch_embd.weight", &[8, 3, 2, 2]),
         ("v.patch_embd_1.weight", "v.patch_embd.weight.1", &[8, 3, 2, 2]),
     ];
+    let mistral: &[Renamed] = &[
+        ("v.blk.0.attn_q.weight", "v.blk.0.attn_q.weight", &[16, 8]),
+        ("v.blk.0.attn_v.weight", "v.blk.0.attn_v.weight", &[16, 8]),
+        ("v.encoder_norm.weight", "v.pre_ln.weight", &[8]),
+        ("v.patch_conv.weight", "v.patch_embd.weight", &[8, 3, 2, 2]),
+        ("mm.linear_1.weight", "mm.1.weight", &[4, 8]),
+        ("mm.norm.weight", "mm.input_norm.weight", &[8]),
+        ("mm.patch_merger.merging_layer.weight", "mm.patch_merger.weight", &[8, 32]),
+    ];
     let lists = ["vision.fullatt_block_indexes", "[i32]:7,15", "rope.mrope_section", "[i32]:2,3,3"];
     for (architecture, model, names, lists, expected) in [
         ("llama4", "llama4", llama4, &[][..], ("llama4", "projector.scale_factor", 2)),
+        ("mistral3", "mistral3", mistral, &[], ("pixtral", "spatial_merge_size", 4)),
         ("qwen25vl", "qwen2vl", qwen, &lists, ("qwen2.5vl_merger", "n_wa_pattern", 8)),
     ] {
         let folder = tempfile::tempdir().unwrap();
@@ -244,9 +254,16 @@ fn names_and_keys_of_other_vision_models_follow() {
         let text = |text: &str| Value::Text(text.to_owned());
         let mut keys = vec![("general.architecture".to_owned(), text(architecture))];
         let sizes = [
-            "embedding_length", "vision.block_count", "vision.embedding_length", "vision.image_size",
-            "vision.feed_forward_length", "vision.patch_size", "vision.attention.head_count",
-            "vision.spatial_merge_size", "vision.window_size",
+            "embedding_length",
+            "vision.block_count",
+            "vision.embedding_length",
+            "vision.image_size",
+            "vision.feed_forward_length",
+            "vision.patch_size",
+            "vision.attention.head_count",
+            "vision.spatial_merge_size",
+            "spatial_merge_size",
+            "vision.window_size",
         ];
         keys.extend(sizes.map(|key| (format!("{architecture}.{key}"), Value::Size(4))));
         for (key, value) in [
@@ -259,23 +276,39 @@ fn names_and_keys_of_other_vision_models_follow() {
         let tensor = |name: &str, shape: &[usize]| {
             (name.to_owned(), shape.to_vec(), numbers(name, shape.iter().product(), 0.0))
         };
-        let mut tensors = vec![tensor("token_embd.weight", &[6, 4])];
+        let mut tensors = vec![tensor("token_embd.weight", &[16, 4])];
         tensors.extend(names.iter().map(|(name, _, shape)| tensor(name, shape)));
         std::fs::write(here.join("whole.gguf"), gguf::bytes(&keys, &tensors)).unwrap();
-        for pair in lists.chunks(2) {
-            let key = format!("{architecture}.{}", pair[0]);
-            regguf(here, &["metadata", "whole.gguf", "set", &key, pair[1], "--in-place", "--anyway"]);
-        }
-        regguf(here, &["upgrade", "whole.gguf", "-o", "text.gguf", "--mmproj", "mmproj.gguf"]);
+        let lists = lists.chunks(2).flat_map(|pair| {
+            ["set".to_owned(), format!("{architecture}.{}", pair[0]), pair[1].to_owned()]
+        });
+        let name = ["set", "general.name", architecture].map(str::to_owned);
+        let edits: Vec<String> = name.into_iter().chain(lists).collect();
+        let words = ["metadata", "whole.gguf", "-o", "listed.gguf", "--anyway"].into_iter();
+        regguf(here, &words.chain(edits.iter().map(String::as_str)).collect::<Vec<_>>());
+        regguf(here, &["upgrade", "listed.gguf", "-o", "text.gguf", "--mmproj", "mmproj.gguf"]);
         let open = |name: &str| container::open(&here.join(name), &Default::default()).unwrap();
         let (text, projector) = (open("text.gguf"), open("mmproj.gguf"));
         assert_eq!(text.metadata.architecture(), model);
         assert_eq!(text.tensors.len(), 1);
         assert!(text.metadata.iter().all(|(key, _)| !key.contains("vision")));
-        assert_eq!(projector.tensors.len(), names.len());
+        let taken = usize::from(model == "mistral3");
+        assert_eq!(projector.tensors.len(), names.len() + taken);
+        let raw =
+            |numbers: &[f32]| numbers.iter().flat_map(|n| n.to_le_bytes()).collect::<Vec<u8>>();
         for ((_, name, _), (_, _, numbers)) in names.iter().zip(&tensors[1..]) {
-            let stored: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
-            assert!(bytes(&projector, name) == stored, "{name}");
+            let mut numbers = numbers.clone();
+            if taken > 0 && name.ends_with("attn_q.weight") {
+                // Four heads of four rows: halves become pairs.
+                let rows: Vec<&[f32]> = numbers.chunks(8).collect();
+                let heads = rows.chunks(4).flat_map(|head| [head[0], head[2], head[1], head[3]]);
+                numbers = heads.collect::<Vec<_>>().concat();
+            }
+            assert!(bytes(&projector, name) == raw(&numbers), "{name}");
+        }
+        if taken > 0 {
+            let row = raw(&tensors[0].2[12 * 4..13 * 4]);
+            assert!(bytes(&projector, "v.token_embd.img_break") == row);
         }
         let (kind, key, value) = expected;
         assert_eq!(projector.metadata.str("clip.projector_type"), Some(kind));
@@ -284,6 +317,9 @@ fn names_and_keys_of_other_vision_models_follow() {
             let sections = sections.as_array().unwrap().iter().map(|n| n.as_u64().unwrap());
             assert_eq!(sections.collect::<Vec<_>>(), [2, 3, 3, 0]);
         }
-        assert_eq!(text.metadata.get("qwen2vl.rope.dimension_sections").is_some(), model == "qwen2vl");
+        assert_eq!(
+            text.metadata.get("qwen2vl.rope.dimension_sections").is_some(),
+            model == "qwen2vl"
+        );
     }
 }
