@@ -1,4 +1,4 @@
-//! Tensors of Hugging Face whose parts GGUF has apart, with rows that alternate or stand the other way round: woven
+//! Tensors of Hugging Face whose parts GGUF has apart, with rows that alternate or are the other way round: woven
 //! together again, some rows of a group at a time.
 //!
 //! ```text
@@ -199,7 +199,7 @@ impl Weave {
         })
     }
 
-    /// The numbers of a part of a piece, as they stand in the model, in the type that is written.
+    /// The numbers of a part of a piece, as they are in the model, in the type that is written.
     fn strand(
         &self,
         strand: Strand,

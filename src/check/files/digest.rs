@@ -507,7 +507,7 @@ mod tests {
     /// plain implementation.
     #[test]
     fn md5_at_every_length_and_cut() {
-        let bytes: Vec<u8> = (0..320_u32).map(|i| (i * 37 >> 2) as u8).collect();
+        let bytes: Vec<u8> = (0..320_u32).map(|i| ((i * 37) >> 2) as u8).collect();
         for length in 0..=bytes.len() {
             let bytes = &bytes[..length];
             let expected = hex(&md5::Md5::digest(bytes));

@@ -152,7 +152,7 @@ impl Whole<110, SUPER> for Q3K {
         let first = (low & (EACH * 15)) | high(0) | (high(1) << 32);
         let second = ((low >> 4) & (EACH * 15)) | high(2) | (high(3) << 32);
         // Less 32, as signed bytes: the sixth bit, turned round, is the sign.
-        let signed = |s: u64| (s & (EACH * 31)) | (!s & (EACH * 32)) * 7;
+        let signed = |s: u64| (s & (EACH * 31)) | ((!s & (EACH * 32)) * 7);
         let scales = both([signed(first), signed(second)]);
         Head { scales, ..plain(half_at(isa, b, 108)) }
     }
