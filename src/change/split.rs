@@ -71,6 +71,7 @@ pub fn split(model: &Model, options: &Options) -> Result<Vec<Plan>> {
         let mut plan = Plan { keep_nan: true, ..Plan::new(path, target) };
         if number == 0 {
             (plan.metadata, plan.header) = (model.metadata.clone(), model.header.clone());
+            plan.notes = notes_of_new(model, true);
         }
         for (key, value) in shards::keys(number, tensors, count) {
             plan.metadata.push(key.to_owned(), value);

@@ -3,7 +3,8 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use super::{
-    Globals, json, open::input, print, progress::Bar, remark, text, write::make_output_folder,
+    Globals, json, open::input, print_folded, progress::Bar, remark, text,
+    write::make_output_folder,
 };
 use crate::{
     change::{
@@ -122,7 +123,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         json::print(&reports)?;
     } else {
         for report in &reports {
-            print(&text::folded(&report.text(globals.detail(), text::width())))?;
+            print_folded(&report.text(globals.detail(), text::width()))?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -173,6 +174,6 @@ fn export(args: &Args, model: Model, stated: &Stated, globals: &Globals) -> Resu
     let verb = if args.write.dry_run() { "would write" } else { "wrote" };
     let (target, bytes) = (export.target(), crate::size::text(export.total()));
     let said = format!("{verb} {} ({bytes}): {}\n", target.display(), names.join(", "));
-    print(&text::folded(&said))?;
+    print_folded(&said)?;
     Ok(ExitCode::SUCCESS)
 }

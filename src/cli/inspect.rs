@@ -16,7 +16,7 @@ use std::{
 use super::{
     Globals, json,
     open::{OpenArgs, input},
-    print,
+    print, print_folded,
     progress::Bar,
     remark,
     text::{self, Column},
@@ -103,7 +103,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
                     out += &model.as_ref().map(doubts).unwrap_or_default();
                     out += &tried(path, args)?;
                 }
-                print(&text::folded(&out))?;
+                print_folded(&out)?;
                 if let Some(model) = &model {
                     print(&metadata(model, args))?;
                     tensors(&model.tensors, row, args)?;
@@ -119,7 +119,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
                 return Err(args.hints.told(path, error));
             }
             Err(error) => {
-                print(&text::folded(&format!("error: {}\n", advice::error(&error))))?;
+                print_folded(&format!("error: {}\n", advice::error(&error)))?;
                 failed.get_or_insert(error.exit_code());
             }
         }

@@ -8,10 +8,9 @@ use std::{
 use super::{
     Globals,
     json::{self, VERSION},
-    print,
+    print_folded,
     progress::Bar,
     split::tell,
-    text,
     write::make_output_folder,
 };
 use crate::{
@@ -93,6 +92,6 @@ fn join_pieces(args: &Args, globals: &Globals, pieces: &Pieces) -> Result<ExitCo
     let verb = if args.dry_run.dry_run { "would write" } else { "wrote" };
     let (count, bytes) = (inputs.len(), size::text(bytes));
     let said = format!("{verb} {output}  {bytes}  of {count} pieces, byte for byte\n");
-    print(&text::folded(&said))?;
+    print_folded(&said)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::{
     Globals,
     json::{self, Shown, VERSION},
-    print,
+    print, print_folded,
     progress::Bar,
     remark, text,
     write::make_output_folder,
@@ -366,7 +366,7 @@ fn change(args: &Args, globals: &Globals, model: &Model, edits: &[Edit]) -> Resu
     }
     print(&shown(&changed))?;
     notes.iter().for_each(|note| remark(globals, &format!("note: {note}")));
-    print(&text::folded(&format!("{said}\n")))?;
+    print_folded(&format!("{said}\n"))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -57,7 +57,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use common::Globals;
 use output::{
-    escaped, failed, flush, may_draw, print, print_raw, print_said, remark, stdout_failed,
+    escaped, failed, flush, may_draw, print, print_folded, print_raw, print_said, remark,
+    stdout_failed,
 };
 use threads::{start_threads, within_processors};
 

@@ -28,6 +28,11 @@ pub fn print(text: &str) -> Result<()> {
     print_raw(&escaped(text))
 }
 
+/// The same of text whose lines fit the terminal.
+pub fn print_folded(text: &str) -> Result<()> {
+    print(&text::folded(text))
+}
+
 /// `text` with its control characters as escapes, but for line breaks and tabs.
 pub fn escaped(text: &str) -> String {
     let odd = |c: char| c.is_control() && !matches!(c, '\n' | '\t');

@@ -9,7 +9,8 @@ use std::{
 use clap::{Arg, ArgAction, ArgMatches};
 
 use super::{
-    Globals, json, open::input, print, progress::Bar, remark, text, write::make_output_folder,
+    Globals, json, open::input, print_folded, progress::Bar, remark, text,
+    write::make_output_folder,
 };
 use crate::{
     bytes::read_text,
@@ -272,7 +273,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
             // Which mixture a tensor got is what a plan is looked at for.
             let detail = if args.write.dry_run() { Detail::Tensors } else { globals.detail() };
             for report in &reports {
-                print(&text::folded(&report.text(detail, text::width())))?;
+                print_folded(&report.text(detail, text::width()))?;
             }
         }
     }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{
     Globals,
     json::{self, VERSION},
-    print,
+    print, print_folded,
     progress::Bar,
     text,
     write::make_output_folder,
@@ -114,8 +114,9 @@ pub(super) fn tell(model: &Model, plans: &[Plan], written: bool, json: bool) -> 
         inputs: model.files.iter().map(Input::name).collect(),
         written,
         outputs: plans.iter().map(file).collect(),
-        notes: container::notes_of_new(model, true)
+        notes: plans
             .iter()
+            .flat_map(|plan| plan.notes.iter())
             .map(advice::note)
             .chain(loader::objections(model))
             .collect(),
@@ -130,6 +131,6 @@ pub(super) fn tell(model: &Model, plans: &[Plan], written: bool, json: bool) -> 
         vec![verb.to_owned(), file.file.clone(), size::text(file.bytes), tensors]
     };
     print(&text::table(&made.outputs.iter().map(row).collect::<Vec<_>>()))?;
-    made.notes.iter().try_for_each(|note| print(&text::folded(&format!("note: {note}\n"))))?;
+    made.notes.iter().try_for_each(|note| print_folded(&format!("note: {note}\n")))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -8,7 +8,7 @@ use super::{
     Globals,
     json::{self, VERSION},
     open::input,
-    print,
+    print, print_folded,
     progress::Bar,
     text::{self, Column},
 };
@@ -90,7 +90,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         false => {
             let count = text::counted(tensors.len(), "tensor", "tensors");
             let bytes = size::text(npy::bytes(&tensors));
-            print(&text::folded(&format!("wrote {path}: {count}, {bytes} of f32\n")))?;
+            print_folded(&format!("wrote {path}: {count}, {bytes} of f32\n"))?;
         }
     }
     Ok(ExitCode::SUCCESS)

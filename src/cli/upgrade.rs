@@ -8,7 +8,7 @@ use std::{
 use regex::Regex;
 
 use super::{
-    Globals, json, print,
+    Globals, json, print_folded,
     progress::Bar,
     text,
     write::{check_not_made, make_output_folder},
@@ -137,7 +137,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         (true, reports) => json::print(&reports)?,
         (false, reports) => {
             for report in reports {
-                print(&text::folded(&report.text(globals.detail(), text::width())))?;
+                print_folded(&report.text(globals.detail(), text::width()))?;
             }
         }
     }
