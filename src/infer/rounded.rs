@@ -265,11 +265,11 @@ fn dots_of_super_blocks<W: Whole<BYTES, N>, const BYTES: usize, const N: usize, 
             part!(0 1 2 3);
             isa.add_product(lanes, &[head.d * scale; LANES], &floats(sums));
             if W::MINIMA {
-                let (mut least, mut words) = ([0.0; LANES], [0; LANES]);
+                let (mut least, mut sums) = ([0.0; LANES], [0.0; LANES]);
                 for l in 0..LANES {
-                    words[l] = x.sums[b][l].into();
+                    sums[l] = f32::from(x.sums[b][l]);
                 }
-                isa.add_product(&mut least, &isa.numbers(head.mins, 0), &floats(words));
+                isa.add_product(&mut least, &isa.numbers(head.mins, 0), &sums);
                 isa.add_product(lanes, &[-head.dmin * scale; LANES], &least);
             }
         }

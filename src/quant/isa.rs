@@ -333,7 +333,7 @@ macro_rules! per_isa {
 }
 
 pub(crate) mod bytes;
-mod stored;
+pub(super) mod stored;
 #[cfg(test)]
 mod tests;
 mod words;

@@ -61,8 +61,8 @@ impl Mlp {
             let share = |t: &Vec<(usize, f32)>| t.iter().find(|(i, _)| *i == e).map(|(_, s)| *s);
             (0..).zip(&chosen).filter_map(|(t, to)| Some((t, share(to)?))).collect()
         };
-        let work: Vec<_> = self.parts.iter().enumerate().map(|(e, part)| (part, sent(e))).collect();
-        let work: Vec<_> = work.into_iter().filter(|(_, sent)| !sent.is_empty()).collect();
+        let work = self.parts.iter().enumerate().map(|(e, part)| (part, sent(e)));
+        let work: Vec<_> = work.filter(|(_, sent)| !sent.is_empty()).collect();
         let said = |(part, sent): &(&FeedForward, Vec<(usize, f32)>), tap: &mut Tapped| {
             let mut gathered: Vec<f32> =
                 sent.iter().flat_map(|(t, _)| &x[t * width..(t + 1) * width]).copied().collect();

@@ -12,7 +12,7 @@ use super::{
     kernel::half_at,
     levels::{CURVE, E2M1, iq4_xs_scale, mxfp4_scale},
 };
-use crate::quant::isa::Isa;
+use crate::quant::isa::{Isa, stored::both};
 
 /// Weights of a super-block.
 pub(crate) const SUPER: usize = 256;
@@ -85,12 +85,6 @@ const EACH: u64 = u64::MAX / 255;
 #[inline(always)]
 fn bits(isa: Isa, b: &[u8], at: usize, shift: usize, mask: u8) -> Bytes {
     isa.bits(b[at..].first_chunk().unwrap_or(&[0; 32]), shift, mask)
-}
-
-/// Sixteen bytes in two words.
-#[inline(always)]
-fn both([first, second]: [u64; 2]) -> u128 {
-    u128::from(first) | u128::from(second) << 64
 }
 
 /// The bytes of both words at even places, then those at odd ones.

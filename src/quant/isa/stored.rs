@@ -10,6 +10,12 @@ use super::Isa;
 use super::Level;
 use crate::quant::half::f32_from_half;
 
+/// Sixteen bytes in two words.
+#[inline(always)]
+pub(in crate::quant) fn both([first, second]: [u64; 2]) -> u128 {
+    u128::from(first) | u128::from(second) << 64
+}
+
 impl Isa {
     /// `d * (w - bias) - m` for the nibbles of sixteen bytes, the low ones and the high ones.
     #[inline(always)]
@@ -202,9 +208,9 @@ impl Isa {
         }
         let (bytes, nibbles) = (u128::from_le_bytes(*bytes), u128::MAX / 255 * 15);
         let fifth = self.fifth_bits(high);
-        let low = bytes & nibbles | u128::from(fifth[0]) | u128::from(fifth[1]) << 64;
+        let low = bytes & nibbles | both([fifth[0], fifth[1]]);
         let low = self.times(self.numbers(low, bias), d, m);
-        let high = bytes >> 4 & nibbles | u128::from(fifth[2]) | u128::from(fifth[3]) << 64;
+        let high = bytes >> 4 & nibbles | both([fifth[2], fifth[3]]);
         [low, self.times(self.numbers(high, bias), d, m)]
     }
 
