@@ -58,9 +58,10 @@
 //!
 //! A model that is too large for one machine in one night is split by its tensors: with `--tensors`,
 //! shard `i/n` writes part `i` of every output, and `batch join` puts the parts together: those that
-//! have the digests of their receipts and were made in the same way. Where an output is cut follows from its plan, so machines with copies of
-//! their own do as well as machines with one shared disk: collect the parts with their receipts in one
-//! folder before joining. As a Slurm array and the job that follows it:
+//! have the digests of their receipts and were made in the same way. Where an output is cut follows
+//! from its plan, so machines with copies of their own do as well as machines with one shared disk:
+//! collect the parts with their receipts in one folder before joining. As a Slurm array and the job
+//! that follows it:
 //!
 //! ```sh
 //! #!/bin/sh

@@ -160,7 +160,7 @@ impl Weave {
     ) -> Result<()> {
         let width = self.to.layout().bytes;
         let step = piece.strands.len();
-        // Of the rows of a group, those that stand before the piece.
+        // Of the rows of a group, those before the piece.
         let before: usize = match self.alternate {
             true => step * piece.rows.start,
             false => {
