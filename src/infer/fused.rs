@@ -18,7 +18,7 @@ use crate::{
     per_isa,
     quant::{
         QuantType,
-        decode::{legacy, levels},
+        decode::{iquant, legacy, levels},
         isa::Isa,
     },
 };
@@ -133,6 +133,15 @@ fused! {
     "iq4_nl" iq4_nl 18 32 = levels::iq4_nl;
     "iq4_xs" iq4_xs 136 256 = levels::iq4_xs;
     "mxfp4" mxfp4 17 32 = levels::mxfp4;
+    "iq1_s" iq1_s 50 256 = iquant::iq1_s;
+    "iq1_m" iq1_m 56 256 = iquant::iq1_m;
+    "iq2_xxs" iq2_xxs 66 256 = iquant::iq2_xxs;
+    "iq2_xs" iq2_xs 74 256 = iquant::iq2_xs;
+    "iq2_s" iq2_s 82 256 = iquant::iq2_s;
+    "iq3_xxs" iq3_xxs 98 256 = iquant::iq3_xxs;
+    "iq3_s" iq3_s 110 256 = iquant::iq3_s;
+    "tq1_0" tq1_0 54 256 = levels::tq1_0;
+    "tq2_0" tq2_0 66 256 = levels::tq2_0;
 }
 
 #[cfg(test)]
@@ -164,6 +173,6 @@ mod tests {
                 }
             }
         }
-        assert_eq!(KERNELS.len(), 12);
+        assert_eq!(KERNELS.len(), 21);
     }
 }

@@ -1,6 +1,6 @@
 //! A weight matrix where it lies: in mapped files, decoded a few rows at a time.
 
-use std::{cell::Cell, ops::Range, sync::Arc};
+use std::{ops::Range, sync::Arc};
 
 use memmap2::Mmap;
 use rayon::prelude::*;
@@ -98,28 +98,19 @@ impl Bytes {
     }
 }
 
-thread_local! {
-    /// Room for products row by row: megabytes, which the system would have to give and clear for every matrix.
-    static BY_ROW: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
-}
-
 /// Rows that a thread multiplies before it asks for more.
 const SHARE: usize = 64;
-/// Numbers that fill a line of the cache.
-const TILE: usize = 16;
-
-/// Columns from `first` on of `[rows][count]` as rows, of which `out` has `TILE` or what is left: tile by tile,
-/// for a line of the cache that is fetched for one number holds those of its neighbours.
-fn turn(from: &[f32], count: usize, first: usize, rows: usize, out: &mut [f32]) {
-    // Sixteen floats are a line: 16 by 16 numbers are read and written in whole lines.
-    for low in (0..rows).step_by(TILE) {
-        let high = rows.min(low + TILE);
-        for (t, out) in out.chunks_exact_mut(rows).enumerate() {
-            for (row, out) in (low..high).zip(&mut out[low..high]) {
-                *out = from[row * count + first + t];
-            }
-        }
+/// Places for the products of each `height` rows with every vector: threads own rows, and what they compute stands
+/// vector by vector, `[count][rows]`.
+fn bands(out: &mut [f32], rows: usize, height: usize) -> Vec<Vec<&mut [f32]>> {
+    let count = out.len() / rows;
+    let mut bands: Vec<Vec<&mut [f32]>> = Vec::new();
+    bands.resize_with(rows.div_ceil(height), || Vec::with_capacity(count));
+    for vector in out.chunks_exact_mut(rows) {
+        let places = vector.chunks_mut(height);
+        bands.iter_mut().zip(places).for_each(|(band, place)| band.push(place));
     }
+    bands
 }
 
 impl Matrix {
@@ -230,7 +221,7 @@ impl Matrix {
         assert_eq!(xs.len(), count * self.cols, "whole vectors");
         assert_eq!(out.len(), count * self.rows, "a product for every row and vector");
         match self.precision {
-            Precision::Exact => self.multiply_stored(xs, count, out),
+            Precision::Exact => self.multiply_stored(xs, out),
             Precision::Rounded => self.multiply_rounded(xs, count, out),
         }
         scaled(out, self.scale);
@@ -257,22 +248,20 @@ impl Matrix {
             let groups = xs.par_chunks(GROUP * self.cols);
             let groups = groups.map(|xs| kernel.group(isa, self.quant, xs, self.cols));
             let groups: Vec<_> = groups.collect();
-            return self.turned(count, out, |by_row| {
-                let rows: Vec<&[u8]> = self.stored().collect();
-                let bands = by_row.par_chunks_mut(rounded::ROWS * count);
-                bands.zip(rows.par_chunks(rounded::ROWS)).for_each_init(
-                    Default::default,
-                    |room, (out, rows)| {
-                        (kernel.many)(isa, rows, count, &groups, out, room);
-                    },
-                );
-            });
+            let rows: Vec<&[u8]> = self.stored().collect();
+            let bands = bands(out, self.rows, rounded::ROWS);
+            return bands.into_par_iter().zip(rows.par_chunks(rounded::ROWS)).for_each_init(
+                Default::default,
+                |room, (mut out, rows)| {
+                    (kernel.many)(isa, rows, &groups, &mut out, room);
+                },
+            );
         }
         // Without a kernel the vectors are rounded to where eight bits put them, and multiplied as floats.
         let mut xs = xs.to_vec();
         let vectors = xs.par_chunks_mut(self.cols);
         vectors.for_each(|x| activations::round(isa, self.quant, x));
-        self.multiply_stored(&xs, count, out);
+        self.multiply_stored(&xs, out);
     }
 
     /// The bytes of each row.
@@ -281,27 +270,7 @@ impl Matrix {
     }
 
     /// The products of what the files hold.
-    fn multiply_stored(&self, xs: &[f32], count: usize, out: &mut [f32]) {
-        if count == 1 {
-            return self.products(xs, out);
-        }
-        self.turned(count, out, |by_row| self.products(xs, by_row));
-    }
-
-    /// Threads own rows, so `fill` is given room for products row by row, which are turned round at the end.
-    fn turned(&self, count: usize, out: &mut [f32], fill: impl FnOnce(&mut [f32])) {
-        // What an earlier matrix left there is overwritten.
-        let mut by_row = BY_ROW.take();
-        by_row.resize(out.len(), 0.0);
-        fill(&mut by_row);
-        out.par_chunks_mut(TILE * self.rows).enumerate().for_each(|(tile, out)| {
-            turn(&by_row, count, tile * TILE, self.rows, out);
-        });
-        BY_ROW.set(by_row);
-    }
-
-    /// `[rows][count]` out.
-    fn products(&self, xs: &[f32], out: &mut [f32]) {
+    fn multiply_stored(&self, xs: &[f32], out: &mut [f32]) {
         let (isa, count) = (Isa::best(), xs.len() / self.cols);
         if count == 1 {
             // One vector: rows are decoded in registers, in whole numbers where the type has them.
@@ -317,14 +286,14 @@ impl Matrix {
         }
         // Several: rows are decoded once into a panel, for all of them.
         let xs = panel::lay_out(isa, xs, self.cols);
-        let bands = out.par_chunks_mut(panel::ROWS * count).enumerate();
-        bands.for_each_init(
+        bands(out, self.rows, panel::ROWS).into_par_iter().enumerate().for_each_init(
             Default::default,
-            |(weights, room): &mut (Vec<f32>, _), (band, out)| {
-                let (first, height) = (band * panel::ROWS, out.len() / count);
+            |(weights, room): &mut (Vec<f32>, _), (band, mut out)| {
+                let first = band * panel::ROWS;
+                let height = panel::ROWS.min(self.rows - first);
                 weights.resize(height * self.cols, 0.0);
                 self.decode(first..first + height, weights);
-                panel::multiply(isa, weights, &xs, self.cols, count, out, room);
+                panel::multiply(isa, weights, &xs, self.cols, &mut out, room);
             },
         );
     }

@@ -76,32 +76,31 @@ pub fn lay_out_in(isa: Isa, xs: &[f32], n: usize, out: &mut Vec<Line>) {
     }
 }
 
-/// Products of every row of `rows`, `n` numbers each, with each of the `count` vectors that were laid
-/// out as `xs`: those of the first row, then those of the second, ….
+/// Products of every row of `rows`, `n` numbers each, with each of the vectors that were laid out as `xs`: `out` has,
+/// for each vector, a place for the product of each row.
 pub fn multiply(
     isa: Isa,
     rows: &[f32],
     xs: &[Line],
     n: usize,
-    count: usize,
-    out: &mut [f32],
+    out: &mut [&mut [f32]],
     room: &mut Room,
 ) {
     match isa.level() {
-        Level::Avx512 => wide(isa, rows, xs, n, count, out, room),
-        Level::Avx2 => middle(isa, rows, xs, n, count, out, room),
-        Level::Portable => narrow(isa, rows, xs, n, count, out, room),
+        Level::Avx512 => wide(isa, rows, xs, n, out, room),
+        Level::Avx2 => middle(isa, rows, xs, n, out, room),
+        Level::Portable => narrow(isa, rows, xs, n, out, room),
     }
 }
 
 // As many sums as registers hold, in numbers that the compiler was seen to keep there: other shapes run
 // up to sixty times slower (`cargo bench --bench dot`).
 per_isa! {
-    fn wide(rows: &[f32], xs: &[Line], n: usize, count: usize, out: &mut [f32], room: &mut Room)
+    fn wide(rows: &[f32], xs: &[Line], n: usize, out: &mut [&mut [f32]], room: &mut Room)
         = products::<16, 6, 4>[isa];
-    fn middle(rows: &[f32], xs: &[Line], n: usize, count: usize, out: &mut [f32], room: &mut Room)
+    fn middle(rows: &[f32], xs: &[Line], n: usize, out: &mut [&mut [f32]], room: &mut Room)
         = products::<8, 3, 3>[isa];
-    fn narrow(rows: &[f32], xs: &[Line], n: usize, count: usize, out: &mut [f32], room: &mut Room)
+    fn narrow(rows: &[f32], xs: &[Line], n: usize, out: &mut [&mut [f32]], room: &mut Room)
         = products::<4, 3, 3>[isa];
 }
 
@@ -132,17 +131,15 @@ fn laid_out<const N: usize>(xs: &[f32], n: usize, first: usize, most: usize, out
 }
 
 #[inline(always)]
-#[allow(clippy::too_many_arguments, reason = "what `multiply` takes")]
 fn products<const L: usize, const R: usize, const T: usize>(
     isa: Isa,
     rows: &[f32],
     xs: &[Line],
     n: usize,
-    count: usize,
-    out: &mut [f32],
+    out: &mut [&mut [f32]],
     room: &mut Room,
 ) {
-    let (steps, height) = (n.div_ceil(LANES), rows.len() / n);
+    let (steps, height, count) = (n.div_ceil(LANES), rows.len() / n, out.len());
     // Sums start at zero once and grow over all columns: a tile takes up where the last step left it.
     room.sums.clear();
     room.sums.resize(count.div_ceil(T) * height.div_ceil(R) * R * T, Line([0.0; LANES]));
@@ -161,14 +158,15 @@ fn products<const L: usize, const R: usize, const T: usize>(
         }
     }
     let mut sums = room.sums.as_chunks::<T>().0.as_chunks::<R>().0.iter();
-    for t in (0..count).step_by(T) {
-        let some = T.min(count - t);
+    // Tiles follow as they were made: all rows for the first vectors, then for the next.
+    for out in out.chunks_mut(T) {
         for r in (0..height).step_by(R) {
-            // Tiles follow as they were made: all rows for the first vectors, then for the next.
             let Some(sums) = sums.next() else { return };
-            for (sums, out) in sums.iter().zip(out[r * count..].chunks_exact_mut(count)) {
+            for (r, sums) in (r..height).zip(sums) {
                 let totals = totals(isa, &sums.map(|line| line.0));
-                out[t..t + some].copy_from_slice(&totals[..some]);
+                for (out, total) in out.iter_mut().zip(totals) {
+                    out[r] = total;
+                }
             }
         }
     }
@@ -232,9 +230,9 @@ mod tests {
             let number = |i: usize| ((i * 7919) % 1013) as f32 / 97.0 - 5.0;
             let rows: Vec<f32> = (0..height * n).map(number).collect();
             let xs: Vec<f32> = (0..count * n).map(|i| number(i + 3)).collect();
-            let pairs = rows
+            let pairs = xs
                 .chunks(n)
-                .flat_map(|row| xs.chunks(n).map(move |x| dot(Isa::PORTABLE, row, x)));
+                .flat_map(|x| rows.chunks(n).map(move |row| dot(Isa::PORTABLE, row, x)));
             let expected: Vec<u32> = pairs.map(f32::to_bits).collect();
             // What earlier calls left there does no harm.
             let mut room = Room {
@@ -243,7 +241,8 @@ mod tests {
             };
             for isa in Isa::available() {
                 let mut out = vec![0.0; height * count];
-                multiply(isa, &rows, &lay_out(isa, &xs, n), n, count, &mut out, &mut room);
+                let mut places: Vec<&mut [f32]> = out.chunks_mut(height).collect();
+                multiply(isa, &rows, &lay_out(isa, &xs, n), n, &mut places, &mut room);
                 let bits: Vec<u32> = out.iter().map(|v| v.to_bits()).collect();
                 assert_eq!(bits, expected, "{height} rows of {n}, {count} on {}", isa.name());
             }

@@ -29,13 +29,17 @@ use crate::{
     quant::{
         QuantType,
         activations::Codes,
-        decode::whole::{
-            Bytes, Head, Iq4Nl, Iq4Xs, Mxfp4, Q2K, Q3K, Q4, Q4K, Q4M, Q5, Q5K, Q5M, Q6K, Q8, SUPER,
-            Whole, each_pair, even_first,
+        decode::{
+            iquant::{Iq1M, Iq1S, Iq2S, Iq2Xs, Iq2Xxs, Iq3S, Iq3SV1, Iq3Xxs},
+            whole::{
+                Head, Iq4Nl, Iq4Xs, Mxfp4, Q2K, Q3K, Q4, Q4K, Q4M, Q5, Q5K, Q5M, Q6K, Q8, SUPER,
+                Tq1, Tq2, Whole, each_pair, even_first,
+            },
         },
         isa::{
             Isa,
             bytes::{GROUP, Plain, Quads, Set},
+            row::Bytes,
         },
     },
 };
@@ -54,15 +58,14 @@ pub struct Kernel {
     sub: usize,
     /// Whole rows with one vector.
     pub one: One,
-    /// Rows with each of several vectors: the products of the first row, then those of the second, ….
+    /// Rows with each of several vectors.
     pub many: Many,
 }
 
 /// Multiplies whole rows of `row_bytes` bytes with a vector.
 type One = fn(isa: Isa, rows: &[u8], row_bytes: usize, x: &Codes, out: &mut [f32]);
-/// Multiplies rows with `count` vectors.
-type Many =
-    fn(isa: Isa, rows: &[&[u8]], count: usize, xs: &[Group], out: &mut [f32], room: &mut Room);
+/// Multiplies rows with vectors: `out` has, for each vector, a place for the product of each row.
+type Many = fn(isa: Isa, rows: &[&[u8]], xs: &[Group], out: &mut [&mut [f32]], room: &mut Room);
 
 /// The kernel for rows of `cols` weights of type `quant`, where there is one.
 pub fn kernel(quant: QuantType, cols: usize) -> Option<Kernel> {
@@ -74,18 +77,29 @@ pub fn kernel(quant: QuantType, cols: usize) -> Option<Kernel> {
 impl Kernel {
     /// Rounds a vector for rows of type `quant`.
     pub fn round(&self, isa: Isa, quant: QuantType, x: &[f32]) -> Codes {
-        Codes::of(isa, quant, x, self.bias)
+        let mut codes = Codes::default();
+        codes.fill(isa, quant, x, self.bias);
+        codes
     }
 
     /// Rounds up to [`GROUP`] vectors of `cols` numbers and lays them side by side.
     pub fn group(&self, isa: Isa, quant: QuantType, xs: &[f32], cols: usize) -> Group {
-        let codes: Vec<Codes> = xs.chunks(cols).map(|x| self.round(isa, quant, x)).collect();
-        Group::of(&codes, self.sub)
+        let (mut group, mut codes) = (Group::default(), Codes::default());
+        for t in 0..GROUP {
+            // At the end of many the last of them stands in for those that lack.
+            let Some(x) = xs.chunks(cols).nth(t) else {
+                group.place(t, &codes, self.sub);
+                continue;
+            };
+            codes.fill(isa, quant, x, self.bias);
+            group.place(t, &codes, self.sub);
+        }
+        group
     }
 }
 
 /// Vectors side by side: at the end of many, the last of them several times.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Group {
     q: Vec<[[i8; 4]; GROUP]>,
     /// Of the numbers that have one scale, their sums times the negative bias.
@@ -97,35 +111,29 @@ pub struct Group {
 }
 
 impl Group {
-    /// Lays vectors side by side, for rows of which `sub` numbers have one scale.
-    fn of(xs: &[Codes], sub: usize) -> Group {
+    /// Makes `x` vector `t`, for rows of which `sub` numbers have one scale.
+    fn place(&mut self, t: usize, x: &Codes, sub: usize) {
         // sum((v - bias) * q) = sum(v * q) - bias * sum(q): the second part is known before any row is.
-        let (x, fours) = (&xs[0], sub / 4);
-        let mut group = Group {
-            q: vec![[[0; 4]; GROUP]; x.q.len() / 4],
-            offsets: vec![[0; GROUP]; x.fours.len() / fours],
-            scales: vec![[0.0; GROUP]; x.scales.len()],
-            stated: vec![[0.0; GROUP]; x.stated.len()],
-            sums: vec![[[[0; 2]; GROUP]; 8]; x.sums.len()],
-        };
-        for t in 0..GROUP {
-            let x = &xs[t.min(xs.len() - 1)];
-            group.q.iter_mut().zip(x.q.as_chunks().0).for_each(|(to, q)| to[t] = *q);
-            let offsets = group.offsets.iter_mut().zip(x.fours.chunks_exact(fours));
-            offsets.for_each(|(to, fours)| to[t] = fours.iter().sum());
-            group.scales.iter_mut().zip(&x.scales).for_each(|(to, scale)| to[t] = *scale);
-            group.stated.iter_mut().zip(&x.stated).for_each(|(to, stated)| to[t] = *stated);
-            for (to, sums) in group.sums.iter_mut().zip(&x.sums) {
-                for (i, to) in to.iter_mut().enumerate() {
-                    to[t] = match sub {
-                        // Sums are of 16 numbers, those of even blocks first; of 32, two of them.
-                        16 => [sums[even_first(2 * i)], sums[even_first(2 * i + 1)]],
-                        _ => [2 * i, 2 * i + 1].map(|s| sums[s % 8] + sums[s % 8 + 8]),
-                    };
-                }
+        let fours = sub / 4;
+        self.q.resize(x.q.len() / 4, [[0; 4]; GROUP]);
+        self.offsets.resize(x.fours.len() / fours, [0; GROUP]);
+        self.scales.resize(x.scales.len(), [0.0; GROUP]);
+        self.stated.resize(x.stated.len(), [0.0; GROUP]);
+        self.sums.resize(x.sums.len(), [[[0; 2]; GROUP]; 8]);
+        self.q.iter_mut().zip(x.q.as_chunks().0).for_each(|(to, q)| to[t] = *q);
+        let offsets = self.offsets.iter_mut().zip(x.fours.chunks_exact(fours));
+        offsets.for_each(|(to, fours)| to[t] = fours.iter().sum());
+        self.scales.iter_mut().zip(&x.scales).for_each(|(to, scale)| to[t] = *scale);
+        self.stated.iter_mut().zip(&x.stated).for_each(|(to, stated)| to[t] = *stated);
+        for (to, sums) in self.sums.iter_mut().zip(&x.sums) {
+            for (i, to) in to.iter_mut().enumerate() {
+                to[t] = match sub {
+                    // Sums are of 16 numbers, those of even blocks first; of 32, two of them.
+                    16 => [sums[even_first(2 * i)], sums[even_first(2 * i + 1)]],
+                    _ => [2 * i, 2 * i + 1].map(|s| sums[s % 8] + sums[s % 8 + 8]),
+                };
             }
         }
-        group
     }
 }
 
@@ -185,15 +193,6 @@ pub struct Room {
 
 /// Bytes between what is read and what is asked for.
 const AHEAD: usize = 2048;
-
-#[inline(always)]
-fn bytes_of(pairs: [Bytes; 2]) -> [u8; 64] {
-    let mut out = [0; 64];
-    for (out, word) in out.as_chunks_mut().0.iter_mut().zip(pairs.as_flattened()) {
-        *out = word.to_le_bytes();
-    }
-    out
-}
 
 /// Whole numbers as floats: a loop, for `map` is a function, and where it is not inlined it has none of the set's
 /// instructions.
@@ -255,11 +254,8 @@ fn dots_of_super_blocks<W: Whole<BYTES, N>, const BYTES: usize, const N: usize, 
             macro_rules! part {
                 ($($n:literal)+) => {$(
                     let w = [W::pair::<{ 2 * $n }>(isa, block), W::pair::<{ 2 * $n + 1 }>(isa, block)];
-                    let products = isa.quads(&bytes_of(w), &q[$n], &fours[$n], W::BIAS, W::MOST);
-                    let scales = (head.scales >> (32 * $n)) as u32;
-                    for l in 0..LANES {
-                        sums[l] += products[l] * i32::from((scales >> (8 * (l / 4))) as i8);
-                    }
+                    let products = isa.quads(w, &q[$n], &fours[$n], W::BIAS, W::MOST);
+                    isa.add_scaled(&mut sums, &products, head.scales, $n);
                 )+};
             }
             part!(0 1 2 3);
@@ -283,40 +279,65 @@ fn dots_of_blocks<W: Whole<BYTES, N>, const BYTES: usize, const N: usize, const 
     rows: [&[[u8; BYTES]]; R],
     x: &Codes,
 ) -> [f32; R] {
-    let (mut lanes, mut minima) = ([[0.0; LANES]; R], [0.0; R]);
-    // Two blocks of 32 fill the sixteen lanes, eight each, four numbers to a lane.
-    // Beside the last of an odd number of blocks there is an empty one, whose activations are zero.
-    let empty = [0; BYTES];
+    let mut sums = Sums { lanes: [[0.0; LANES]; R], minima: [0.0; R] };
     let parts = x.q.as_chunks::<64>().0.iter().zip(x.fours.as_chunks::<LANES>().0);
     let beside = x.scales.as_chunks::<2>().0.iter().zip(x.stated.as_chunks::<2>().0);
-    for (b, ((q, fours), (scales, stated))) in parts.zip(beside).enumerate() {
+    let mut parts = parts.zip(beside);
+    for (b, part) in (&mut parts).take(rows[0].len() / 2).enumerate() {
         for (i, row) in rows.iter().enumerate() {
-            let two = [&row[2 * b], row.get(2 * b + 1).unwrap_or(&empty)];
-            isa.prefetch(two[0], AHEAD);
-            let heads = [W::head(isa, two[0]), W::head(isa, two[1])];
-            let w = bytes_of([W::pair::<0>(isa, two[0]), W::pair::<0>(isa, two[1])]);
-            let sums = isa.quads(&w, q, fours, W::BIAS, W::MOST);
-            let mut d = [heads[0].d * scales[0]; LANES];
-            // Lanes 0 to 7 are the first block's, 8 to 15 the second's.
-            d[LANES / 2..].fill(heads[1].d * scales[1]);
-            isa.add_product(&mut lanes[i], &d, &floats(sums));
-            if W::MINIMA {
-                for (head, stated) in heads.iter().zip(stated) {
-                    minima[i] = isa.mul_add(-head.dmin, *stated, minima[i]);
-                }
+            isa.prefetch(&row[2 * b], AHEAD);
+            sums.add::<W, BYTES, N>(isa, i, [&row[2 * b], &row[2 * b + 1]], part);
+        }
+    }
+    // Beside the last of an odd number of blocks there is an empty one, whose activations are zero.
+    for part in parts {
+        for (i, last) in rows.iter().map(|row| row.last()).enumerate() {
+            sums.add::<W, BYTES, N>(isa, i, [last.unwrap_or(&[0; BYTES]), &[0; BYTES]], part);
+        }
+    }
+    std::array::from_fn(|i| total(sums.lanes[i]) + sums.minima[i])
+}
+
+/// Sums of rows that grow block by block.
+struct Sums<const R: usize> {
+    lanes: [[f32; LANES]; R],
+    minima: [f32; R],
+}
+
+/// Of two blocks of a vector the numbers with their sums, and the scales with the stated sums.
+type TwoBlocks<'a> = ((&'a [i8; 64], &'a [i32; LANES]), (&'a [f32; 2], &'a [f32; 2]));
+
+impl<const R: usize> Sums<R> {
+    /// Adds two blocks of 32 to row `i`: they fill the sixteen lanes, eight each, four numbers to a lane.
+    #[inline(always)]
+    fn add<W: Whole<BYTES, N>, const BYTES: usize, const N: usize>(
+        &mut self,
+        isa: Isa,
+        i: usize,
+        two: [&[u8; BYTES]; 2],
+        ((q, fours), (scales, stated)): TwoBlocks,
+    ) {
+        let heads = [W::head(isa, two[0]), W::head(isa, two[1])];
+        let w = [W::pair::<0>(isa, two[0]), W::pair::<0>(isa, two[1])];
+        let sums = isa.quads(w, q, fours, W::BIAS, W::MOST);
+        let mut d = [heads[0].d * scales[0]; LANES];
+        // Lanes 0 to 7 are the first block's, 8 to 15 the second's.
+        d[LANES / 2..].fill(heads[1].d * scales[1]);
+        isa.add_product(&mut self.lanes[i], &d, &floats(sums));
+        if W::MINIMA {
+            for (head, stated) in heads.iter().zip(stated) {
+                self.minima[i] = isa.mul_add(-head.dmin, *stated, self.minima[i]);
             }
         }
     }
-    std::array::from_fn(|i| total(lanes[i]) + minima[i])
 }
 
 #[inline(always)]
 fn many<W: Whole<BYTES, N>, const BYTES: usize, const N: usize>(
     isa: Isa,
     rows: &[&[u8]],
-    count: usize,
     xs: &[Group],
-    out: &mut [f32],
+    out: &mut [&mut [f32]],
     room: &mut Room,
 ) {
     let strips = rows.len().div_ceil(STRIP);
@@ -362,10 +383,9 @@ fn many<W: Whole<BYTES, N>, const BYTES: usize, const N: usize>(
             }
         }
     }
-    for (r, out) in out.chunks_exact_mut(count).enumerate() {
-        let sums = room.sums[r / STRIP * xs.len()..].as_flattened();
-        for (out, sums) in out.iter_mut().zip(sums) {
-            *out = sums[r % STRIP];
+    for (t, out) in out.iter_mut().enumerate() {
+        for (out, sums) in out.chunks_mut(STRIP).zip(room.sums.chunks_exact(xs.len())) {
+            out.copy_from_slice(&sums[t / GROUP][t % GROUP][..out.len()]);
         }
     }
 }
@@ -380,7 +400,7 @@ fn lay_out<W: Whole<BYTES, N>, const BYTES: usize, const N: usize>(
 ) {
     // Eight bytes are two fours of numbers, one after the other in the row, one below the other in the strip.
     let put = |quads: &mut [Quads], pair: Bytes| {
-        for (two, word) in quads.as_chunks_mut::<2>().0.iter_mut().zip(pair) {
+        for (two, word) in quads.as_chunks_mut::<2>().0.iter_mut().zip(pair.words()) {
             two[0].0[row] = (word as u32).to_le_bytes();
             two[1].0[row] = ((word >> 32) as u32).to_le_bytes();
         }
@@ -483,9 +503,8 @@ macro_rules! kernels {
                         = super::super::one::<$of, $bytes, $elements>[isa], up to avx2, and vnni;
                     pub fn many(
                         rows: &[&[u8]],
-                        count: usize,
                         xs: &[Group],
-                        out: &mut [f32],
+                        out: &mut [&mut [f32]],
                         room: &mut Room,
                     ) = super::super::many::<$of, $bytes, $elements>[isa], up to avx2, and vnni;
                 }
@@ -508,6 +527,16 @@ kernels! {
     "q5_k_256" q5_k Q5K, 176 256;
     "q6_k_256" q6_k Q6K, 210 256;
     "iq4_xs" iq4_xs Iq4Xs, 136 256;
+    "iq1_s" iq1_s Iq1S, 50 256;
+    "iq1_m" iq1_m Iq1M, 56 256;
+    "iq2_xxs" iq2_xxs Iq2Xxs, 66 256;
+    "iq2_xs" iq2_xs Iq2Xs, 74 256;
+    "iq2_s" iq2_s Iq2S, 82 256;
+    "iq3_xxs" iq3_xxs Iq3Xxs, 98 256;
+    "iq3_s_v1" iq3_s_v1 Iq3SV1, 110 256;
+    "iq3_s" iq3_s Iq3S, 110 256;
+    "tq1_0" tq1_0 Tq1, 54 256;
+    "tq2_0" tq2_0 Tq2, 66 256;
 }
 
 #[cfg(test)]

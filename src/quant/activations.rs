@@ -56,26 +56,29 @@ fn most(x: &[f32]) -> f32 {
     f32::from_bits(x.iter().fold(0, |most: u32, x| most.max(x.abs().to_bits())))
 }
 
-/// Makes whole numbers of 32 activations and returns `d`, of which each is that many.
+/// What numbers of a block are multiplied with, the largest of which is `most`, to be at most 127.
 #[inline(always)]
-fn whole_block(x: &mut [f32; BLOCK]) -> f32 {
-    let most = most(x);
-    let turned = if most == 0.0 { 0.0 } else { 127.0 / most };
-    x.iter_mut().for_each(|x| *x = (*x * turned).round_ties_even());
-    most / 127.0
+fn turned_block(most: f32) -> f32 {
+    if most == 0.0 { 0.0 } else { 127.0 / most }
 }
 
-/// The same of a super-block of Q8_K.
+/// The same of a super-block of Q8_K, where the first of the largest becomes -127, and what each whole number is then
+/// worth; both zero where all numbers are.
 #[inline(always)]
-fn whole_super(x: &mut [f32]) -> f32 {
+fn turned_super(x: &[f32]) -> [f32; 2] {
     let most = most(x);
     if most == 0.0 {
-        return 0.0;
+        return [0.0; 2];
     }
-    let signed = x.iter().find(|x| x.abs() == most).copied().unwrap_or(f32::NAN);
+    // Of the largest mostly one sign is there, which needs no search for the first.
+    let is = |sign: f32| x.iter().fold(false, |found, x| found | (x.to_bits() == sign.to_bits()));
+    let signed = match (is(most), is(-most)) {
+        (true, false) => most,
+        (false, true) => -most,
+        _ => x.iter().find(|x| x.abs() == most).copied().unwrap_or(f32::NAN),
+    };
     let turned = -127.0 / signed;
-    x.iter_mut().for_each(|x| *x = (turned * *x).round_ties_even().min(127.0));
-    1.0 / turned
+    [turned, 1.0 / turned]
 }
 
 /// What a block's sum and its numbers are multiplied with.
@@ -87,16 +90,17 @@ fn scale_of(d: f32, half: bool) -> f32 {
 #[inline(always)]
 fn block_body(xs: &mut [f32], half: bool) {
     for x in xs.as_chunks_mut::<BLOCK>().0 {
-        let scale = scale_of(whole_block(x), half);
-        x.iter_mut().for_each(|x| *x *= scale);
+        let most = most(x);
+        let (turned, scale) = (turned_block(most), scale_of(most / 127.0, half));
+        x.iter_mut().for_each(|x| *x = (*x * turned).round_ties_even() * scale);
     }
 }
 
 #[inline(always)]
 fn super_body(xs: &mut [f32], elements: usize) {
     for x in xs.chunks_exact_mut(elements) {
-        let scale = whole_super(x);
-        x.iter_mut().for_each(|x| *x *= scale);
+        let [turned, scale] = turned_super(x);
+        x.iter_mut().for_each(|x| *x = (turned * *x).round_ties_even().min(127.0) * scale);
     }
 }
 
@@ -120,42 +124,48 @@ pub struct Codes {
 
 impl Codes {
     /// Rounds activations as [`round`] does for rows of type `quant`, whose super-blocks have 256 weights, and
-    /// whose weights are stored as `bias` more than they are.
-    pub fn of(isa: Isa, quant: QuantType, x: &[f32], bias: u8) -> Codes {
-        let mut codes =
-            Codes { q: vec![0; x.len().next_multiple_of(2 * BLOCK)], ..Codes::default() };
+    /// whose weights are stored as `bias` more than they are. What was there before makes room.
+    pub fn fill(&mut self, isa: Isa, quant: QuantType, x: &[f32], bias: u8) {
+        self.q.clear();
+        self.q.resize(x.len().next_multiple_of(2 * BLOCK), 0);
+        self.scales.clear();
+        self.stated.clear();
+        self.sums.clear();
         match quant.block().activations {
-            Some(Activations::Q8K) => super_codes(isa, x, &mut codes),
+            Some(Activations::Q8K) => super_codes(isa, x, self),
             activations => {
                 let half = activations != Some(Activations::Q8_0F32);
-                block_codes(isa, x, half, &mut codes);
+                block_codes(isa, x, half, self);
             }
         }
-        bias_sums(isa, bias, &mut codes);
-        codes
+        bias_sums(isa, bias, self);
     }
 }
 
 #[inline(always)]
 fn bias_sums_body(bias: u8, codes: &mut Codes) {
     let sum = |q: &[i8; 4]| -i32::from(bias) * q.iter().map(|q| i32::from(*q)).sum::<i32>();
-    codes.fours = codes.q.as_chunks().0.iter().map(sum).collect();
+    codes.fours.clear();
+    codes.fours.extend(codes.q.as_chunks().0.iter().map(sum));
 }
 
-/// Whole numbers of 8 bits and a sign, as bytes; what is not finite becomes any.
+/// Numbers times `turned`, at most 127 then, rounded as bytes; what is not finite becomes any.
 #[inline(always)]
-fn bytes(x: &[f32], q: &mut [i8]) {
+fn bytes(x: &[f32], turned: f32, q: &mut [i8]) {
+    // A sum with this has a last bit of one: it rounds to the even neighbour as ever, and its lowest bits are the
+    // whole number. A conversion would look for what does not fit.
+    const WHOLE: f32 = 1.5 * (1 << 23) as f32;
     for (q, x) in q.iter_mut().zip(x) {
-        *q = *x as i32 as i8;
+        *q = (*x * turned + WHOLE).to_bits() as i8;
     }
 }
 
 #[inline(always)]
 fn block_codes_body(x: &[f32], half: bool, codes: &mut Codes) {
-    for (x, q) in x.as_chunks().0.iter().zip(codes.q.as_chunks_mut::<BLOCK>().0) {
-        let mut x = *x;
-        let d = whole_block(&mut x);
-        bytes(&x, q);
+    for (x, q) in x.as_chunks::<BLOCK>().0.iter().zip(codes.q.as_chunks_mut::<BLOCK>().0) {
+        let most = most(x);
+        bytes(x, turned_block(most), q);
+        let d = most / 127.0;
         let sum: i32 = q.iter().map(|q| i32::from(*q)).sum();
         codes.scales.push(scale_of(d, half));
         codes.stated.push(scale_of(d * sum as f32, true));
@@ -167,10 +177,10 @@ fn block_codes_body(x: &[f32], half: bool, codes: &mut Codes) {
 
 #[inline(always)]
 fn super_codes_body(x: &[f32], codes: &mut Codes) {
-    for (x, q) in x.as_chunks().0.iter().zip(codes.q.as_chunks_mut::<SUPER>().0) {
-        let mut x: [f32; SUPER] = *x;
-        codes.scales.push(whole_super(&mut x));
-        bytes(&x, q);
+    for (x, q) in x.as_chunks::<SUPER>().0.iter().zip(codes.q.as_chunks_mut::<SUPER>().0) {
+        let [turned, scale] = turned_super(x);
+        bytes(x, turned, q);
+        codes.scales.push(scale);
         let mut sums = [0; 16];
         for (i, q) in q.as_chunks::<16>().0.iter().enumerate() {
             sums[even_first(i)] = q.iter().map(|q| i16::from(*q)).sum();

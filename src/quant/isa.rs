@@ -333,6 +333,7 @@ macro_rules! per_isa {
 }
 
 pub(crate) mod bytes;
+pub(crate) mod row;
 pub(super) mod stored;
 #[cfg(test)]
 mod tests;

@@ -22,7 +22,7 @@ use crate::{
     infer::{
         cache::{BLOCK, Cache},
         config::{Config, Position},
-        dot::{LANES, add, dot},
+        dot::{LANES, add, dot, scaled},
         functions::{softmax, softmax_beside},
         panel,
     },
@@ -74,7 +74,6 @@ struct Room {
     queries: Vec<f32>,
     laid: Vec<panel::Line>,
     panel: panel::Room,
-    products: Vec<f32>,
     scores: Vec<f32>,
 }
 
@@ -116,7 +115,7 @@ impl View<'_> {
         // Positions from the beginning of a block on, for all of the tokens.
         let base = first.start / BLOCK * BLOCK;
         let width = last.end - base;
-        let Room { queries, laid, panel, products, scores } = room;
+        let Room { queries, laid, panel, scores } = room;
         // Rounded down to a block of the cache, for blocks are what is read; what is before `first` is never looked
         // at.
         scores.resize(count * width, 0.0); // [tokens][positions from base on]
@@ -132,14 +131,10 @@ impl View<'_> {
                 fit(isa, queries, keys, scale, &mut scores[at..at + some]);
                 continue;
             }
-            products.resize(some * count, 0.0); // [positions][tokens]
-            panel::multiply(isa, keys, laid, head, count, products, panel);
-            for (t, scores) in scores.chunks_exact_mut(width).enumerate() {
-                let scores = scores[at..at + some].iter_mut();
-                for (score, products) in scores.zip(products.chunks_exact(count)) {
-                    *score = products[t] * scale;
-                }
-            }
+            let block = scores.chunks_exact_mut(width).map(|scores| &mut scores[at..at + some]);
+            let mut block: Vec<&mut [f32]> = block.collect(); // [tokens][positions]
+            panel::multiply(isa, keys, laid, head, &mut block, panel);
+            block.into_iter().for_each(|scores| scaled(scores, scale));
         }
         for (t, scores) in self.tokens.clone().zip(scores.chunks_exact_mut(width)) {
             let seen = self.seen(t);

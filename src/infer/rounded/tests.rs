@@ -15,9 +15,12 @@ fn rows_of(quant: QuantType, height: usize, cols: usize) -> Vec<u8> {
             rows.chunks_mut(block).for_each(|block| block[at + 1] &= 0xbb);
         }
     }
-    if quant.layout().kernel == "mxfp4" {
-        rows.chunks_mut(block).for_each(|block| block[0] = 120 + block[0] % 8);
-    }
+    rows.chunks_mut(block).for_each(|block| match quant.layout().kernel {
+        "mxfp4" => block[0] = 120 + block[0] % 8,
+        // The top nibbles of its scales are a half.
+        "iq1_m" => block[55] &= 0xbf,
+        _ => {}
+    });
     rows
 }
 
@@ -41,8 +44,9 @@ fn sums_of_whole_numbers_are_those_of_rounded_activations() {
             let mut xs: Vec<f32> = (0..count * cols).map(x).collect();
             let codes: Vec<Codes> =
                 xs.chunks(cols).map(|x| kernel.round(Isa::PORTABLE, quant, x)).collect();
+            let groups = xs.chunks(GROUP * cols);
             let groups: Vec<Group> =
-                codes.chunks(GROUP).map(|codes| Group::of(codes, kernel.sub)).collect();
+                groups.map(|xs| kernel.group(Isa::PORTABLE, quant, xs, cols)).collect();
             let mut one = vec![0.0; height];
             (kernel.one)(Isa::PORTABLE, &rows, row_bytes, &codes[1], &mut one);
             let borrowed: Vec<&[u8]> = rows.chunks(row_bytes).collect();
@@ -50,7 +54,8 @@ fn sums_of_whole_numbers_are_those_of_rounded_activations() {
                 let mut out = vec![f32::NAN; height * count];
                 let sums = vec![[[f32::NAN; STRIP]; GROUP]; 999];
                 let mut room = Room { sums, ..Room::default() };
-                (kernel.many)(isa, &borrowed, count, &groups, &mut out, &mut room);
+                let mut places: Vec<&mut [f32]> = out.chunks_mut(height).collect();
+                (kernel.many)(isa, &borrowed, &groups, &mut places, &mut room);
                 out.iter().map(|x| x.to_bits()).collect::<Vec<u32>>()
             };
             let all = run(Isa::PORTABLE);
@@ -85,7 +90,7 @@ fn sums_of_whole_numbers_are_those_of_rounded_activations() {
                     let more: f64 = products.sum();
                     stated[t] += more.abs();
                     let expected = terms.sum::<f64>() + more;
-                    let mut found = vec![f32::from_bits(all[r * count + t])];
+                    let mut found = vec![f32::from_bits(all[t * height + r])];
                     if t == 1 {
                         found.push(one[r]);
                     }
@@ -110,12 +115,13 @@ fn products_of_activations_that_are_not_finite_are_not() {
         for wrong in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let mut x = [1.0; SUPER];
             x[77] = wrong;
-            let codes = vec![kernel.round(Isa::best(), quant, &x); 2];
+            let codes = kernel.round(Isa::best(), quant, &x);
             let mut out = [0.0; 2];
-            (kernel.one)(Isa::best(), &rows, rows.len(), &codes[0], &mut out[..1]);
+            (kernel.one)(Isa::best(), &rows, rows.len(), &codes, &mut out[..1]);
             assert!(!out[0].is_finite(), "{quant}, {wrong}: {out:?}");
-            let group = [Group::of(&codes, kernel.sub)];
-            (kernel.many)(Isa::best(), &[&rows], 2, &group, &mut out, &mut Room::default());
+            let group = [kernel.group(Isa::best(), quant, [x; 2].as_flattened(), SUPER)];
+            let mut places: Vec<&mut [f32]> = out.chunks_mut(1).collect();
+            (kernel.many)(Isa::best(), &[&rows], &group, &mut places, &mut Room::default());
             assert!(!out.iter().any(|x| x.is_finite()), "{quant}, {wrong}: {out:?}");
         }
     }

@@ -20,53 +20,66 @@
 //! IQ1_M    four u16:         15-12 a nibble of d | 11-9, 8-6, 5-3, 2-0 s of sixteen weights each
 //! ```
 
-use super::kernel::{decoders, half_at};
-use crate::quant::{grid, half::f32_from_half, isa::Isa};
+use super::{
+    kernel::{decoders, half_at},
+    whole::{EACH, Head, SUPER, Whole, decoded, plain},
+};
+use crate::quant::{
+    grid,
+    isa::{Isa, row::Bytes},
+};
 use std::sync::LazyLock;
 
 decoders!(iq1_s_v1, iq1_s_v2, iq1_s, iq1_m, iq2_xxs, iq2_xs, iq2_s, iq3_xxs, iq3_s_v1, iq3_s);
 
-/// Points of a book, their coordinates as numbers.
-type Points<const N: usize> = LazyLock<Vec<[i8; N]>>;
+/// Points of a book, the coordinates of each as the bytes of a word.
+type Points<W, const N: usize> = LazyLock<Box<[W; N]>>;
 
 /// The points of a book, with what its digits are worth.
-fn points<const N: usize>(name: &str, levels: &[i8]) -> Vec<[i8; N]> {
-    grid::book(name).expect("the embedded books have the names that are asked for").points(levels)
+fn points<const N: usize, const D: usize>(name: &str, levels: &[i8]) -> Box<[[u8; D]; N]> {
+    let book = grid::book(name).expect("the embedded books have the names that are asked for");
+    let points = book.points::<D>(levels).into_iter().map(|point| point.map(|x| x as u8));
+    let points: Box<[[u8; D]]> = points.collect();
+    points.try_into().expect("a book has as many points as its indices have values")
+}
+
+/// Eight coordinates a point.
+fn eights<const N: usize>(name: &str, levels: &[i8]) -> Box<[u64; N]> {
+    Box::new(points::<N, 8>(name, levels).map(u64::from_le_bytes))
+}
+
+/// Four coordinates a point.
+fn fours<const N: usize>(name: &str, levels: &[i8]) -> Box<[u32; N]> {
+    Box::new(points::<N, 4>(name, levels).map(u32::from_le_bytes))
 }
 
 const IQ2_LEVELS: &[i8] = &[8, 25, 43];
-static IQ2_XXS: Points<8> = LazyLock::new(|| points("iq2_xxs", IQ2_LEVELS));
-static IQ2_XS: Points<8> = LazyLock::new(|| points("iq2_xs", IQ2_LEVELS));
-static IQ2_S: Points<8> = LazyLock::new(|| points("iq2_s", IQ2_LEVELS));
-static IQ3_XXS: Points<4> = LazyLock::new(|| points("iq3_xxs", &[4, 12, 20, 28, 36, 44, 52, 62]));
+const IQ3_LEVELS: &[i8] = &[4, 12, 20, 28, 36, 44, 52, 62];
+static IQ2_XXS: Points<u64, 256> = LazyLock::new(|| eights("iq2_xxs", IQ2_LEVELS));
+static IQ2_XS: Points<u64, 512> = LazyLock::new(|| eights("iq2_xs", IQ2_LEVELS));
+static IQ2_S: Points<u64, 1024> = LazyLock::new(|| eights("iq2_s", IQ2_LEVELS));
+static IQ3_XXS: Points<u32, 256> = LazyLock::new(|| fours("iq3_xxs", IQ3_LEVELS));
 // The same book of indices: in its first weeks with the magnitudes of IQ3_XXS, then with odd numbers.
-static IQ3_S_V1: Points<4> = LazyLock::new(|| points("iq3_s", &[4, 12, 20, 28, 36, 44, 52, 62]));
-static IQ3_S: Points<4> = LazyLock::new(|| points("iq3_s", &[1, 3, 5, 7, 9, 11, 13, 15]));
-static IQ1: Points<8> = LazyLock::new(|| points("iq1", &[-1, 0, 1]));
-static IQ1_V1: Points<8> = LazyLock::new(|| points("iq1_feb2024", &[-1, 0, 1]));
+static IQ3_S_V1: Points<u32, 512> = LazyLock::new(|| fours("iq3_s", IQ3_LEVELS));
+static IQ3_S: Points<u32, 512> = LazyLock::new(|| fours("iq3_s", &[1, 3, 5, 7, 9, 11, 13, 15]));
+/// In eighths, with the bias of [`Iq1S`] and less one, which a delta above zero adds twice.
+static IQ1: Points<u64, 2048> = LazyLock::new(|| eights("iq1", &[7, 15, 23]));
+static IQ1_V1: Points<u64, 512> = LazyLock::new(|| eights("iq1_feb2024", &[-1, 0, 1]));
 
-/// Eight signs of which seven are stored: the last makes the number of minus signs even.
+/// Four fields of seven bits, one above the other, in a byte each.
 #[inline(always)]
-fn even_signs(seven: u32) -> u8 {
-    (seven & 127 | (seven.count_ones() & 1) << 7) as u8
+fn sevens(a: u32) -> u32 {
+    a & 0x7f | (a & 0x3f80) << 1 | (a & 0x001f_c000) << 2 | (a & 0x0fe0_0000) << 3
 }
 
-/// `db * point`, weight `j` negative where bit `j` of `signs` is set.
+/// Eight signs a byte, of which seven are stored: the last makes the number of minus signs even.
 #[inline(always)]
-fn signed<const N: usize>(db: f32, point: &[i8; N], signs: u8, out: &mut [f32]) {
-    for (j, (out, x)) in out.iter_mut().zip(point).enumerate() {
-        // What multiplying by -1 does.
-        let sign = u32::from(signs >> j & 1) << 31;
-        *out = f32::from_bits((db * f32::from(*x)).to_bits() ^ sign);
-    }
-}
-
-/// Two points of four weights each.
-#[inline(always)]
-fn signed_pair(db: f32, pair: [&[i8; 4]; 2], signs: u8, out: &mut [f32; 8]) {
-    let (first, second) = out.split_at_mut(4);
-    signed(db, pair[0], signs, first);
-    signed(db, pair[1], signs >> 4, second);
+fn even_signs(sevens: u32) -> u32 {
+    // Of each byte the lowest bit becomes the parity of all.
+    let mut odd = sevens ^ sevens >> 4;
+    odd ^= odd >> 2;
+    odd ^= odd >> 1;
+    sevens | (odd & 0x0101_0101) << 7
 }
 
 /// Words are little-endian, and not aligned: a block of 66 or 98 bytes begins anywhere.
@@ -80,108 +93,267 @@ fn u16_at(block: &[u8], at: usize) -> u16 {
     u16::from_le_bytes([block[at], block[at + 1]])
 }
 
-/// Of 32 weights four bytes of indices, then `a`: four times seven signs and, in the top nibble, the scale.
 #[inline(always)]
-fn iq2_xxs(isa: Isa, b: &[u8; 66], out: &mut [f32; 256]) {
-    let (d, points) = (half_at(isa, b, 0), IQ2_XXS.as_slice());
-    for (ib, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
-        let at = 2 + 8 * ib;
-        let a = u32_at(b, at + 4);
-        let db = d * (0.5 + (a >> 28) as f32) * 0.25;
-        for (l, out) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
-            signed(db, &points[usize::from(b[at + l])], even_signs(a >> (7 * l) & 127), out);
+fn u64_at(block: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(*block[at..].first_chunk().unwrap_or(&[0; 8]))
+}
+
+/// `2s + 1` of each of eight bytes, for 32 weights.
+#[inline(always)]
+fn odd_of_32(isa: Isa, s: u64) -> u128 {
+    isa.doubled(s << 1 | EACH)
+}
+
+/// The same of sixteen nibbles, for 16 weights: the low nibble of a byte is that of the first 16 of 32.
+#[inline(always)]
+fn odd_of_16(isa: Isa, s: u64) -> u128 {
+    const EVEN: u128 = u128::MAX / 0xffff * 0x0f;
+    let twice = isa.doubled(s);
+    (twice & EVEN | twice >> 4 & EVEN << 8) << 1 | u128::MAX / 255
+}
+
+/// Eight nibbles as bytes.
+#[inline(always)]
+fn spread(nibbles: u32) -> u64 {
+    let x = u64::from(nibbles);
+    let x = (x | x << 16) & 0x0000_ffff_0000_ffff;
+    let x = (x | x << 8) & 0x00ff_00ff_00ff_00ff;
+    (x | x << 4) & (EACH * 15)
+}
+
+/// The top nibbles of eight words that are `step` bytes apart, as bytes.
+#[inline(always)]
+fn top_nibbles(block: &[u8], first: usize, step: usize) -> u64 {
+    let mut out = 0;
+    for ib in 0..8 {
+        out |= u64::from(block[first + step * ib + 3] >> 4) << (8 * ib);
+    }
+    out
+}
+
+/// Four words, written out: a function that is handed to `map` is not compiled for the set.
+macro_rules! four_words {
+    ($l:ident => $word:expr) => {{
+        let mut words = [0u64; 4];
+        for $l in 0..4 {
+            words[$l] = $word;
         }
-    }
+        words
+    }};
 }
 
-/// The scale of group `g` of eight: nibbles of sixteen weights.
+/// Two points of four as one word.
 #[inline(always)]
-fn iq2_scale(d: f32, scales: &[u8], g: usize) -> f32 {
-    let s = scales[g / 4] >> (4 * (g % 4 / 2)) & 15;
-    d * (0.5 + f32::from(s)) * 0.25
+fn pair_of(points: [u32; 2]) -> u64 {
+    u64::from(points[0]) | u64::from(points[1]) << 32
 }
 
-/// Of 512 points, so that the index (9 bits) and the signs (7) of a group fill a u16; scales are beside.
-#[inline(always)]
-fn iq2_xs(isa: Isa, b: &[u8; 74], out: &mut [f32; 256]) {
-    let (d, points) = (half_at(isa, b, 0), IQ2_XS.as_slice());
-    for (g, out) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
-        let q = u16_at(b, 2 + 2 * g);
-        let db = iq2_scale(d, &b[66..74], g);
-        signed(db, &points[usize::from(q & 511)], even_signs(u32::from(q >> 9)), out);
-    }
-}
-
-/// All eight signs are stored; an index of ten bits has its low eight in `qs[g]`, the high two in `qh[g / 4]`.
-#[inline(always)]
-fn iq2_s(isa: Isa, b: &[u8; 82], out: &mut [f32; 256]) {
-    let (d, points) = (half_at(isa, b, 0), IQ2_S.as_slice());
-    let (qs, signs, qh, scales) = (&b[2..34], &b[34..66], &b[66..74], &b[74..82]);
-    for (g, out) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
-        let high = usize::from(qh[g / 4] >> (2 * (g % 4)) & 3);
-        let point = &points[usize::from(qs[g]) | high << 8];
-        signed(iq2_scale(d, scales, g), point, signs[g], out);
-    }
-}
-
-/// Two points of four share the eight signs of a group; signs and scales as in IQ2_XXS, behind all indices.
-#[inline(always)]
-fn iq3_xxs(isa: Isa, b: &[u8; 98], out: &mut [f32; 256]) {
-    let (d, points) = (half_at(isa, b, 0), IQ3_XXS.as_slice());
-    let (qs, words) = (&b[2..66], &b[66..98]);
-    for (ib, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
-        let a = u32_at(words, 4 * ib);
-        let db = d * (0.5 + (a >> 28) as f32) * 0.5;
-        for (l, out) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
-            let at = 8 * ib + 2 * l;
-            let pair = [&points[usize::from(qs[at])], &points[usize::from(qs[at + 1])]];
-            signed_pair(db, pair, even_signs(a >> (7 * l) & 127), out);
+/// A type whose weights are `d * scale * x`, decoded from its whole numbers: every product is exact, for `d` has 11
+/// bits, a scale 5 and a coordinate 6.
+macro_rules! from_whole {
+    ($($(#[$doc:meta])* $name:ident $of:ident $bytes:literal;)+) => {$(
+        $(#[$doc])*
+        #[inline(always)]
+        pub(crate) fn $name(isa: Isa, b: &[u8; $bytes], out: &mut [f32; SUPER]) {
+            decoded::<$of, $bytes>(isa, b, out);
         }
-    }
+    )+};
 }
 
-/// Both lives of IQ3_S: `scale(d, s)` and the points differ.
-#[inline(always)]
-fn iq3_s_with(
-    isa: Isa,
-    b: &[u8; 110],
-    out: &mut [f32; 256],
-    points: &[[i8; 4]],
-    scale: impl Fn(f32, u8) -> f32,
-) {
-    let d = half_at(isa, b, 0);
-    let (qs, qh, signs, scales) = (&b[2..66], &b[66..74], &b[74..106], &b[106..110]);
-    for (ib, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
-        let db = scale(d, scales[ib / 2] >> (4 * (ib % 2)) & 15);
-        for (l, out) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
-            let point = |k: usize| {
-                // Bit k of qh is the ninth of index k of these 32 weights.
-                let high = usize::from(qh[ib] >> k & 1);
-                &points[usize::from(qs[8 * ib + k]) | high << 8]
-            };
-            signed_pair(db, [point(2 * l), point(2 * l + 1)], signs[4 * ib + l], out);
+from_whole! {
+    iq1_s Iq1S 50;
+    iq1_m Iq1M 56;
+    iq2_xxs Iq2Xxs 66;
+    iq2_xs Iq2Xs 74;
+    iq2_s Iq2S 82;
+    iq3_xxs Iq3Xxs 98;
+    /// As of today: scales are odd numbers.
+    iq3_s Iq3S 110;
+    /// As of the first weeks of 2024.
+    iq3_s_v1 Iq3SV1 110;
+}
+
+/// A type of magnitudes: the head and 32 magnitudes with their signs.
+macro_rules! signed_points {
+    ($($(#[$doc:meta])* $name:ident $bytes:literal $sub:literal $bias:literal
+        |$isa:ident, $b:ident| $head:expr, |$ib:ident| $pair:expr;)+) => {$(
+        $(#[$doc])*
+        pub(crate) struct $name;
+
+        impl Whole<$bytes, SUPER> for $name {
+            const BIAS: u8 = $bias;
+            const MOST: u8 = 2 * $bias - 1;
+            const SUB: usize = $sub;
+            const MINIMA: bool = false;
+
+            #[inline(always)]
+            fn head($isa: Isa, $b: &[u8; $bytes]) -> Head {
+                $head
+            }
+
+            #[inline(always)]
+            fn pair<const PAIR: usize>(isa: Isa, $b: &[u8; $bytes]) -> Bytes {
+                let $ib = PAIR;
+                let (words, signs): ([u64; 4], u32) = $pair;
+                isa.signed(Bytes::of(words), signs, $bias)
+            }
         }
+    )+};
+}
+
+/// A head of `d` times a power of two and scales.
+#[inline(always)]
+fn head(isa: Isa, b: &[u8], part: f32, scales: u128) -> Head {
+    Head { scales, ..plain(half_at(isa, b, 0) * part) }
+}
+
+signed_points! {
+    /// Of 32 weights four bytes of indices, then `a`: four times seven signs and, in the top nibble, the scale.
+    Iq2Xxs 66 32 64
+        |isa, b| head(isa, b, 0.125, odd_of_32(isa, top_nibbles(b, 6, 8))),
+        |ib| {
+            let (at, points) = (2 + 8 * ib, &**IQ2_XXS);
+            let words = four_words!(l => points[usize::from(b[at + l])]);
+            (words, even_signs(sevens(u32_at(b, at + 4))))
+        };
+    /// Of 512 points, so that the index (9 bits) and the signs (7) of a group fill a u16; scales are beside.
+    Iq2Xs 74 16 64
+        |isa, b| head(isa, b, 0.125, odd_of_16(isa, u64_at(b, 66))),
+        |ib| {
+            let (q, points) = (u64_at(b, 2 + 8 * ib), &**IQ2_XS);
+            let words = four_words!(l => points[(q >> (16 * l)) as usize & 511]);
+            // The seven bits of each u16 go into bytes beside each other.
+            let signs = q >> 9 & 0x007f_007f_007f_007f;
+            let signs = (signs | signs >> 8) & 0x0000_ffff_0000_ffff;
+            (words, even_signs((signs | signs >> 16) as u32))
+        };
+    /// All eight signs are stored; an index of ten bits has its low eight in `qs[g]`, the high two in `qh[g / 4]`.
+    Iq2S 82 16 64
+        |isa, b| head(isa, b, 0.125, odd_of_16(isa, u64_at(b, 74))),
+        |ib| {
+            let (high, points) = (usize::from(b[66 + ib]), &**IQ2_S);
+            let index = |l: usize| usize::from(b[2 + 4 * ib + l]) | (high >> (2 * l) & 3) << 8;
+            (four_words!(l => points[index(l)]), u32_at(b, 34 + 4 * ib))
+        };
+    /// Two points of four share the eight signs of a group; signs and scales as in IQ2_XXS, behind all indices.
+    Iq3Xxs 98 32 64
+        |isa, b| head(isa, b, 0.25, odd_of_32(isa, top_nibbles(b, 66, 4))),
+        |ib| {
+            let points = &**IQ3_XXS;
+            let point = |k: usize| points[usize::from(b[2 + 8 * ib + k])];
+            let words = four_words!(l => pair_of([point(2 * l), point(2 * l + 1)]));
+            (words, even_signs(sevens(u32_at(b, 66 + 4 * ib))))
+        };
+    /// The ninth bits of the eight indices of 32 weights are a byte; all signs are stored.
+    Iq3S 110 32 16
+        |isa, b| head(isa, b, 1.0, odd_of_32(isa, spread(u32_at(b, 106)))),
+        |ib| iq3_s_pair(b, ib, &IQ3_S);
+    /// The same with the magnitudes of IQ3_XXS.
+    Iq3SV1 110 32 64
+        |isa, b| head(isa, b, 0.25, odd_of_32(isa, spread(u32_at(b, 106)))),
+        |ib| iq3_s_pair(b, ib, &IQ3_S_V1);
+}
+
+#[inline(always)]
+fn iq3_s_pair(b: &[u8; 110], ib: usize, points: &[u32; 512]) -> ([u64; 4], u32) {
+    let high = usize::from(b[66 + ib]);
+    let point = |k: usize| points[usize::from(b[2 + 8 * ib + k]) | (high >> k & 1) << 8];
+    (four_words!(l => pair_of([point(2 * l), point(2 * l + 1)])), u32_at(b, 74 + 4 * ib))
+}
+
+/// `d / 8 * (2s + 1) * (8 point + 8 delta)`, scale and delta, an eighth up or down, of 32 weights.
+pub(crate) struct Iq1S;
+
+impl Whole<50, SUPER> for Iq1S {
+    const BIAS: u8 = 16;
+    const MOST: u8 = 25;
+    const SUB: usize = 32;
+    const MINIMA: bool = false;
+
+    #[inline(always)]
+    fn head(isa: Isa, b: &[u8; 50]) -> Head {
+        let mut s = 0;
+        for ib in 0..8 {
+            s |= u64::from(b[35 + 2 * ib] >> 4 & 7) << (8 * ib);
+        }
+        head(isa, b, 0.125, odd_of_32(isa, s))
+    }
+
+    #[inline(always)]
+    fn pair<const PAIR: usize>(_: Isa, b: &[u8; 50]) -> Bytes {
+        let low = u32_at(b, 2 + 4 * PAIR).to_le_bytes();
+        Bytes::of(iq1_s_words(low, u16_at(b, 34 + 2 * PAIR)))
     }
 }
 
-/// As of the first weeks of 2024.
+/// 32 weights of IQ1_S in eighths, with its bias: the low bytes of four points, and their other bits.
 #[inline(always)]
-fn iq3_s_v1(isa: Isa, b: &[u8; 110], out: &mut [f32; 256]) {
-    iq3_s_with(isa, b, out, &IQ3_S_V1, |d, s| d * (0.5 + f32::from(s)) * 0.5);
+fn iq1_s_words(low: [u8; 4], qh: u16) -> [u64; 4] {
+    let index = |l: usize| usize::from(low[l]) | usize::from(qh >> (3 * l) & 7) << 8;
+    four_words!(l => shifted(index(l), qh >> 15 == 0))
 }
 
-/// As of today: scales are odd numbers.
+/// A point of IQ1 in eighths, with its bias, moved up or down.
 #[inline(always)]
-fn iq3_s(isa: Isa, b: &[u8; 110], out: &mut [f32; 256]) {
-    iq3_s_with(isa, b, out, &IQ3_S, |d, s| d * f32::from(1 + 2 * s));
+fn shifted(index: usize, up: bool) -> u64 {
+    IQ1[index & 2047] + 2 * EACH * u64::from(up)
 }
 
-/// `dl * (point + delta)`.
-#[inline(always)]
-fn shifted(dl: f32, point: &[i8; 8], delta: f32, out: &mut [f32; 8]) {
-    for (out, x) in out.iter_mut().zip(point) {
-        *out = dl * (f32::from(*x) + delta);
+/// The same with a scale of 16 weights and a delta of 8. The f16 scale of the whole is spread over the top nibbles of
+/// four words, the lowest first; three bits of each of them scale 16 weights each.
+pub(crate) struct Iq1M;
+
+impl Whole<56, SUPER> for Iq1M {
+    const BIAS: u8 = 16;
+    const MOST: u8 = 25;
+    const SUB: usize = 16;
+    const MINIMA: bool = false;
+
+    #[inline(always)]
+    fn head(isa: Isa, b: &[u8; 56]) -> Head {
+        let word = |i: usize| u16_at(b, 48 + 2 * i);
+        let d = word(0) >> 12 | word(1) >> 8 & 0x00f0 | word(2) >> 4 & 0x0f00 | word(3) & 0xf000;
+        let mut scales = 0;
+        for i in 0..16 {
+            scales |= u128::from(2 * (word(i / 4) >> (3 * (i % 4)) & 7) + 1) << (8 * i);
+        }
+        Head { scales, ..plain(isa.half(d) * 0.125) }
     }
+
+    #[inline(always)]
+    fn pair<const PAIR: usize>(_: Isa, b: &[u8; 56]) -> Bytes {
+        let high = u16_at(b, 32 + 2 * PAIR);
+        Bytes::of(four_words!(l => iq1_m_word(b[4 * PAIR + l], (high >> (4 * l)) as u8)))
+    }
+}
+
+/// Eight weights of IQ1_M in eighths, with its bias: the low byte of their point, and in a nibble its other bits and
+/// the side to which it is shifted.
+#[inline(always)]
+fn iq1_m_word(low: u8, n: u8) -> u64 {
+    shifted(usize::from(low) | usize::from(n & 7) << 8, n & 8 == 0)
+}
+
+/// `dl * (point + delta)`: eighths of a point, of which the bias is taken off, by an eighth of the scale.
+#[inline(always)]
+fn eighths(dl: f32, word: u64, out: &mut [f32; 8]) {
+    for (out, x) in out.iter_mut().zip(word.to_le_bytes()) {
+        *out = dl * ((f32::from(x) - 16.0) * 0.125);
+    }
+}
+
+/// 32 weights of IQ1_S, as they are in the types that keep its blocks.
+#[inline(always)]
+pub(super) fn iq1_s_block(d: f32, low: [u8; 4], qh: u16, out: &mut [[f32; 8]]) {
+    for (out, word) in out.iter_mut().zip(iq1_s_words(low, qh)) {
+        eighths(odd(d, qh >> 12 & 7), word, out);
+    }
+}
+
+/// Eight weights of IQ1_M, as they are in the types that keep its groups.
+#[inline(always)]
+pub(super) fn iq1_m_point(dl: f32, low: u8, n: u8, out: &mut [f32; 8]) {
+    eighths(dl, iq1_m_word(low, n), out);
 }
 
 /// The odd scale `2s + 1` of three or four bits.
@@ -192,74 +364,31 @@ fn odd(d: f32, s: u16) -> f32 {
 
 /// A nibble a group: three bits of scale and the ninth of the index.
 #[inline(always)]
-fn iq1_s_v1(isa: Isa, b: &[u8; 50], out: &mut [f32; 256]) {
-    let (d, points) = (half_at(isa, b, 0), IQ1_V1.as_slice());
+fn iq1_s_v1(isa: Isa, b: &[u8; 50], out: &mut [f32; SUPER]) {
+    let (d, points) = (half_at(isa, b, 0), &**IQ1_V1);
     let (qs, scales) = (&b[2..34], &b[34..50]);
     for (g, out) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
         // Bit 3 goes to bit 8 of the index.
         let n = scales[g / 2] >> (4 * (g % 2)) & 15;
-        let point = &points[usize::from(qs[g]) | usize::from(n & 8) << 5];
+        let point = points[usize::from(qs[g]) | usize::from(n & 8) << 5].to_le_bytes();
         for (out, x) in out.iter_mut().zip(point) {
-            *out = odd(d, (n & 7).into()) * f32::from(*x);
+            *out = odd(d, (n & 7).into()) * f32::from(x as i8);
         }
     }
-}
-
-/// The point of group `l` of 32 weights.
-#[inline(always)]
-fn iq1_point(low: u8, qh: u16, l: usize) -> usize {
-    usize::from(low) | usize::from(qh >> (3 * l) & 7) << 8
 }
 
 /// As IQ1_S, but with four bits of scale and no delta.
 #[inline(always)]
-fn iq1_s_v2(isa: Isa, b: &[u8; 50], out: &mut [f32; 256]) {
-    let (d, points) = (half_at(isa, b, 0), IQ1.as_slice());
-    for (g, out) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
-        let qh = u16_at(b, 34 + 2 * (g / 4));
-        let point = &points[iq1_point(b[2 + g], qh, g % 4)];
-        for (out, x) in out.iter_mut().zip(point) {
-            *out = odd(d, qh >> 12) * f32::from(*x);
-        }
-    }
-}
-
-/// `d * (2s + 1) * (point + delta)`, scale and delta of 32 weights.
-#[inline(always)]
-fn iq1_s(isa: Isa, b: &[u8; 50], out: &mut [f32; 256]) {
+fn iq1_s_v2(isa: Isa, b: &[u8; 50], out: &mut [f32; SUPER]) {
     let d = half_at(isa, b, 0);
-    let blocks = b[2..34].as_chunks::<4>().0.iter().zip(out.as_chunks_mut::<32>().0);
-    for (ib, (low, out)) in blocks.enumerate() {
-        iq1_s_block(d, *low, u16_at(b, 34 + 2 * ib), out.as_chunks_mut().0);
-    }
-}
-
-/// 32 weights of IQ1_S: the low bytes of four points, their other bits, and the scale and shift of all.
-#[inline(always)]
-pub(super) fn iq1_s_block(d: f32, low: [u8; 4], qh: u16, out: &mut [[f32; 8]]) {
-    let points = IQ1.as_slice();
-    let delta = if qh & 0x8000 != 0 { -0.125 } else { 0.125 };
-    for (l, (out, low)) in out.iter_mut().zip(low).enumerate() {
-        shifted(odd(d, qh >> 12 & 7), &points[iq1_point(low, qh, l)], delta, out);
-    }
-}
-
-/// Eight weights of IQ1_M: the low byte of their point, its other bits, and the side to which it is shifted.
-#[inline(always)]
-pub(super) fn iq1_m_point(dl: f32, low: u8, n: u8, out: &mut [f32; 8]) {
-    let delta = if n & 8 != 0 { -0.125 } else { 0.125 };
-    shifted(dl, &IQ1[usize::from(low) | usize::from(n & 7) << 8], delta, out);
-}
-
-/// The f16 scale of the whole is spread over the top nibbles of the four words, the lowest first; three bits of each
-/// of them scale two groups of eight.
-#[inline(always)]
-fn iq1_m(_: Isa, b: &[u8; 56], out: &mut [f32; 256]) {
-    let word = |i: usize| u16_at(b, 48 + 2 * i);
-    let d = word(0) >> 12 | word(1) >> 8 & 0x00f0 | word(2) >> 4 & 0x0f00 | word(3) & 0xf000;
-    let d = f32_from_half(d);
-    for (g, out) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
-        let dl = odd(d, word(g / 8) >> (3 * (g % 8 / 2)) & 7);
-        iq1_m_point(dl, b[g], b[32 + g / 2] >> (4 * (g % 2)) & 15, out);
+    for (ib, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+        let qh = u16_at(b, 34 + 2 * ib);
+        // Points that are moved up by nothing are as many eighths above zero as their bias less one.
+        let words = iq1_s_words(u32_at(b, 2 + 4 * ib).to_le_bytes(), qh | 0x8000);
+        for (out, word) in out.as_chunks_mut::<8>().0.iter_mut().zip(words) {
+            for (out, x) in out.iter_mut().zip(word.to_le_bytes()) {
+                *out = odd(d, qh >> 12) * ((f32::from(x) - 15.0) * 0.125);
+            }
+        }
     }
 }

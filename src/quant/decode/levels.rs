@@ -14,7 +14,10 @@
 //! Nibbles are in halves: byte `j` is number `j` and, above it, number `j + 16` (NVFP4: `j + 8` of its sixteen).
 //! TQ2_0 takes its numbers 32 bytes apart, Q2_0 side by side.
 
-use super::kernel::{DecodeRows, decoders, half_at};
+use super::{
+    kernel::{DecodeRows, decoders, half_at},
+    whole::{Tq1, Tq2, decoded},
+};
 use crate::{per_isa, quant::isa::Isa};
 
 decoders!(iq4_nl, iq4_xs, mxfp4, nvfp4, tq1_0, tq2_0, q1_0, q2_0);
@@ -50,9 +53,7 @@ fn halves(qs: &[u8], levels: &[i8; 16], d: f32, out: &mut [f32]) {
 #[inline(always)]
 fn sixteen(isa: Isa, qs: &[u8], levels: &[i8; 16], d: f32, out: &mut [f32; 32]) {
     let named = isa.named(qs.first_chunk().unwrap_or(&[0; 16]), levels);
-    for (out, named) in out.as_chunks_mut().0.iter_mut().zip(named) {
-        *out = isa.times(isa.numbers(named, 0), d, -0.0);
-    }
+    out.as_chunks_mut().0.copy_from_slice(&isa.numbered(named, d));
 }
 
 /// `d * CURVE[q]`, two levels looked up for each byte at once where the processor can.
@@ -114,45 +115,27 @@ fn nvfp4(_: Isa, b: &[u8; 36], out: &mut [f32; 64]) {
     }
 }
 
-/// Trit `n` of each byte: the byte is a fixed-point fraction of base three, so multiplying it by `3^n`
+/// Trit `n` of each byte, 0 to 2: the byte is a fixed-point fraction of base three, so multiplying it by `3^n`
 /// shifts `n` trits out and the next is its product with three, beyond the eighth bit.
 #[inline(always)]
-fn trits(bytes: &[u8], n: usize, d: f32, out: &mut [f32]) {
+pub(super) fn trits(bytes: &[u8], n: usize, out: &mut [u8]) {
     const POWERS: [u8; 5] = [1, 3, 9, 27, 81];
     for (out, byte) in out.iter_mut().zip(bytes) {
-        let w = ((u16::from(byte.wrapping_mul(POWERS[n])) * 3) >> 8) as i8;
-        *out = f32::from(w - 1) * d;
+        *out = ((u16::from(byte.wrapping_mul(POWERS[n])) * 3) >> 8) as u8;
     }
 }
 
 /// Weights in the order of their digit: the first trits of 32 bytes are weights 0 to 31, the second 32 to 63, …, five
 /// times; then five times 16 of the next bytes, and four times four of the last, which have four trits.
 #[inline(always)]
-fn tq1_0(isa: Isa, b: &[u8; 54], out: &mut [f32; 256]) {
-    let d = half_at(isa, b, 52);
-    let (first, rest) = out.split_at_mut(160);
-    let (second, third) = rest.split_at_mut(80);
-    for (n, out) in first.as_chunks_mut::<32>().0.iter_mut().enumerate() {
-        trits(&b[..32], n, d, out);
-    }
-    for (n, out) in second.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-        trits(&b[32..48], n, d, out);
-    }
-    for (n, out) in third.as_chunks_mut::<4>().0.iter_mut().enumerate() {
-        trits(&b[48..52], n, d, out);
-    }
+pub(crate) fn tq1_0(isa: Isa, b: &[u8; 54], out: &mut [f32; 256]) {
+    decoded::<Tq1, 54>(isa, b, out);
 }
 
 /// Pair `p` of bits of byte `j` of 32 is weight `32p + j`, of the half of 128 that the bytes are for.
 #[inline(always)]
-fn tq2_0(isa: Isa, b: &[u8; 66], out: &mut [f32; 256]) {
-    let d = half_at(isa, b, 64);
-    for (i, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
-        let at = 32 * (i / 4);
-        for (out, byte) in out.iter_mut().zip(&b[at..at + 32]) {
-            *out = f32::from((byte >> (2 * (i % 4)) & 3) as i8 - 1) * d;
-        }
-    }
+pub(crate) fn tq2_0(isa: Isa, b: &[u8; 66], out: &mut [f32; 256]) {
+    decoded::<Tq2, 66>(isa, b, out);
 }
 
 /// A set bit is `d`, one that is not `-d`: the sign bit is turned, nothing is multiplied.

@@ -5,7 +5,7 @@
 //! not depend on each other, so only the order of operations within one weight matters.
 
 mod ik;
-mod iquant;
+pub(crate) mod iquant;
 mod kernel;
 pub(crate) mod kquant;
 pub(crate) mod legacy;

@@ -5,14 +5,14 @@
 //! block of 32     weight = d * (stored - BIAS) - dmin
 //! ```
 //!
-//! `scale * (stored - BIAS)` has 13 bits and a sign at most (Q6_K: -32 to 31 times -128 to 127; IQ4_XS: -127 to 113
+//! The i-quants' blocks are in [`super::iquant`]. `scale * (stored - BIAS)` has 13 bits and a sign at most (Q6_K: -32 to 31 times -128 to 127; IQ4_XS: -127 to 113
 //! times -32 to 31).
 
 use super::{
     kernel::half_at,
-    levels::{CURVE, E2M1, iq4_xs_scale, mxfp4_scale},
+    levels::{CURVE, E2M1, iq4_xs_scale, mxfp4_scale, trits},
 };
-use crate::quant::isa::{Isa, stored::both};
+use crate::quant::isa::{Isa, row::Bytes, stored::both};
 
 /// Weights of a super-block.
 pub(crate) const SUPER: usize = 256;
@@ -75,29 +75,33 @@ pub(crate) trait Whole<const BYTES: usize, const N: usize> {
     }
 }
 
-/// Thirty-two bytes, of which all bits under a mask are taken at once.
-pub(crate) type Bytes = [u64; 4];
-
 /// A byte in every place of a word.
-const EACH: u64 = u64::MAX / 255;
+pub(super) const EACH: u64 = u64::MAX / 255;
+
+/// Weights `d * scale * (stored - BIAS)` of a type without minima.
+#[inline(always)]
+pub(super) fn decoded<W: Whole<BYTES, SUPER>, const BYTES: usize>(
+    isa: Isa,
+    b: &[u8; BYTES],
+    out: &mut [f32; SUPER],
+) {
+    let head = W::head(isa, b);
+    let out = out.as_chunks_mut::<16>().0.as_chunks_mut::<2>().0;
+    each_pair!(PAIR => {
+        let halves = W::pair::<PAIR>(isa, b).halves();
+        let scales = (head.scales >> (16 * PAIR)) as u16;
+        for (half, out) in out[PAIR].iter_mut().enumerate() {
+            let scale = (scales >> (8 * half)) as i8;
+            let x = isa.numbers(halves[half], W::BIAS as i8);
+            *out = isa.times(x, head.d * f32::from(scale), -0.0);
+        }
+    });
+}
 
 /// The bits under `mask` of each of 32 bytes from `at` on, after a shift to the right.
 #[inline(always)]
 fn bits(isa: Isa, b: &[u8], at: usize, shift: usize, mask: u8) -> Bytes {
     isa.bits(b[at..].first_chunk().unwrap_or(&[0; 32]), shift, mask)
-}
-
-/// The bytes of both words at even places, then those at odd ones.
-#[inline(always)]
-fn even_then_odd(words: [u64; 2]) -> u128 {
-    let even = |word: u64| {
-        let pairs = word & 0x00ff_00ff_00ff_00ff;
-        let fours = (pairs | pairs >> 8) & 0x0000_ffff_0000_ffff;
-        (fours | fours >> 16) & 0xffff_ffff
-    };
-    let [first, second] = words;
-    let both = |first: u64, second: u64| even(first) | even(second) << 32;
-    u128::from(both(first, second)) | u128::from(both(first >> 8, second >> 8)) << 64
 }
 
 /// Scales and minima in the two nibbles of a byte, numbers of two bits.
@@ -111,15 +115,9 @@ impl Whole<84, SUPER> for Q2K {
 
     #[inline(always)]
     fn head(isa: Isa, b: &[u8; 84]) -> Head {
-        let word = |at: usize| u64::from_le_bytes(*b[at..].first_chunk().unwrap_or(&[0; 8]));
-        let heads = [word(0), word(8)];
-        const LOW: u64 = EACH * 15;
-        Head {
-            d: half_at(isa, b, 80),
-            dmin: half_at(isa, b, 82),
-            scales: both([heads[0] & LOW, heads[1] & LOW]),
-            mins: even_then_odd([heads[0] >> 4 & LOW, heads[1] >> 4 & LOW]),
-        }
+        let [scales, mins] = isa.halved(b.first_chunk().unwrap_or(&[0; 16])).halves();
+        let mins = isa.even_first(mins);
+        Head { d: half_at(isa, b, 80), dmin: half_at(isa, b, 82), scales, mins }
     }
 
     #[inline(always)]
@@ -268,17 +266,8 @@ impl Whole<210, SUPER> for Q6K {
 
 /// A head with one scale.
 #[inline(always)]
-fn plain(d: f32) -> Head {
+pub(super) fn plain(d: f32) -> Head {
     Head { d, dmin: 0.0, scales: 0, mins: 0 }
-}
-
-/// The nibbles of sixteen bytes, the low ones first.
-#[inline(always)]
-fn nibbles(bytes: &[u8; 16]) -> Bytes {
-    let bytes = bytes.as_chunks().0;
-    let [first, second] = [u64::from_le_bytes(bytes[0]), u64::from_le_bytes(bytes[1])];
-    const LOW: u64 = EACH * 15;
-    [first & LOW, second & LOW, first >> 4 & LOW, second >> 4 & LOW]
 }
 
 /// Blocks of 32: one scale, perhaps a minimum, perhaps the fifth bits of all, then nibbles.
@@ -300,7 +289,7 @@ macro_rules! nibble_blocks {
 
             #[inline(always)]
             fn pair<const PAIR: usize>(isa: Isa, b: &[u8; $bytes]) -> Bytes {
-                let low = nibbles(b.last_chunk().unwrap_or(&[0; 16]));
+                let low = isa.halved(b.last_chunk().unwrap_or(&[0; 16]));
                 let high: Option<usize> = $high;
                 let Some(at) = high else { return low };
                 let fifth = u32::from_le_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]]);
@@ -320,14 +309,6 @@ nibble_blocks! {
 /// Signed bytes.
 pub(crate) struct Q8;
 
-/// The sign of each byte turned round, which adds 128 to it.
-#[inline(always)]
-fn unsigned(bytes: Bytes) -> Bytes {
-    const SIGNS: u64 = EACH * 128;
-    let [a, b, c, d] = bytes;
-    [a ^ SIGNS, b ^ SIGNS, c ^ SIGNS, d ^ SIGNS]
-}
-
 impl Whole<34, 32> for Q8 {
     const BIAS: u8 = 128;
     const MOST: u8 = 255;
@@ -341,15 +322,8 @@ impl Whole<34, 32> for Q8 {
 
     #[inline(always)]
     fn pair<const PAIR: usize>(isa: Isa, b: &[u8; 34]) -> Bytes {
-        unsigned(bits(isa, b, 2, 0, 255))
+        isa.above(bits(isa, b, 2, 0, 255))
     }
-}
-
-/// The levels that sixteen bytes name, the low nibbles first.
-#[inline(always)]
-fn named(isa: Isa, b: &[u8], levels: &[i8; 16]) -> Bytes {
-    let [low, high] = isa.named(b.last_chunk().unwrap_or(&[0; 16]), levels);
-    [low as u64, (low >> 64) as u64, high as u64, (high >> 64) as u64]
 }
 
 /// Levels and a bias, as unsigned bytes.
@@ -383,7 +357,7 @@ macro_rules! level_blocks {
             #[inline(always)]
             fn pair<const PAIR: usize>(isa: Isa, b: &[u8; $bytes]) -> Bytes {
                 const LEVELS: [i8; 16] = above($levels, $bias);
-                named(isa, b, &LEVELS)
+                isa.named(b.last_chunk().unwrap_or(&[0; 16]), &LEVELS)
             }
         }
     )+};
@@ -416,6 +390,63 @@ impl Whole<136, SUPER> for Iq4Xs {
     #[inline(always)]
     fn pair<const PAIR: usize>(isa: Isa, b: &[u8; 136]) -> Bytes {
         const LEVELS: [i8; 16] = above(CURVE, 128);
-        named(isa, &b[8 + 16 * PAIR..24 + 16 * PAIR], &LEVELS)
+        isa.named(b[8 + 16 * PAIR..].first_chunk().unwrap_or(&[0; 16]), &LEVELS)
+    }
+}
+
+/// One in every scale.
+const ONES: u128 = u128::MAX / 255;
+
+/// Trits in pairs of bits, one scale for all.
+pub(crate) struct Tq2;
+
+impl Whole<66, SUPER> for Tq2 {
+    const BIAS: u8 = 1;
+    const MOST: u8 = 3;
+    const SUB: usize = 32;
+    const MINIMA: bool = false;
+
+    #[inline(always)]
+    fn head(isa: Isa, b: &[u8; 66]) -> Head {
+        Head { scales: ONES, ..plain(half_at(isa, b, 64)) }
+    }
+
+    #[inline(always)]
+    fn pair<const PAIR: usize>(isa: Isa, b: &[u8; 66]) -> Bytes {
+        bits(isa, b, 32 * (PAIR / 4), 2 * (PAIR % 4), 3)
+    }
+}
+
+/// Trits, five to a byte, one scale for all; see [`super::levels::trits`].
+pub(crate) struct Tq1;
+
+impl Whole<54, SUPER> for Tq1 {
+    const BIAS: u8 = 1;
+    const MOST: u8 = 2;
+    const SUB: usize = 32;
+    const MINIMA: bool = false;
+
+    #[inline(always)]
+    fn head(isa: Isa, b: &[u8; 54]) -> Head {
+        Head { scales: ONES, ..plain(half_at(isa, b, 52)) }
+    }
+
+    #[inline(always)]
+    fn pair<const PAIR: usize>(_: Isa, b: &[u8; 54]) -> Bytes {
+        let mut out = [0; 32];
+        match PAIR {
+            0..5 => trits(&b[..32], PAIR, &mut out),
+            5 | 6 => {
+                trits(&b[32..48], 2 * PAIR - 10, &mut out[..16]);
+                trits(&b[32..48], 2 * PAIR - 9, &mut out[16..]);
+            }
+            _ => {
+                trits(&b[32..48], 4, &mut out[..16]);
+                for n in 0..4 {
+                    trits(&b[48..52], n, &mut out[16 + 4 * n..][..4]);
+                }
+            }
+        }
+        Bytes::from(out)
     }
 }

@@ -39,96 +39,6 @@ macro_rules! step {
 }
 
 impl Isa {
-    /// Each byte twice.
-    #[inline(always)]
-    pub fn doubled(self, bytes: u64) -> u128 {
-        #[cfg(target_arch = "x86_64")]
-        return step!({
-            let bytes = _mm_cvtsi64_si128(bytes as i64);
-            std::mem::transmute::<__m128i, u128>(_mm_unpacklo_epi8(bytes, bytes))
-        });
-        #[cfg(not(target_arch = "x86_64"))]
-        u128::from_le_bytes(std::array::from_fn(|i| bytes.to_le_bytes()[i / 2]))
-    }
-
-    /// Each of 32 bits as bit 4 of a byte: byte `i` is `0x10` where bit `i` is set, else 0, which is what the nibbles
-    /// of 32 five-bit numbers lack.
-    #[inline(always)]
-    pub fn fifth_bits(self, bits: u32) -> [u64; 4] {
-        #[cfg(target_arch = "x86_64")]
-        if self.level != Level::Portable {
-            return step!({
-                // The byte of each eight in eight places, of which each keeps one bit.
-                let places: [u64; 4] =
-                    [0, 0x0101_0101_0101_0101, 0x0202_0202_0202_0202, 0x0303_0303_0303_0303];
-                let places = _mm256_loadu_si256((&raw const places).cast());
-                let each = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
-                let all = _mm256_shuffle_epi8(_mm256_set1_epi32(bits as i32), places);
-                // 0xff where the bit is set; of that bit 4.
-                let set = _mm256_cmpeq_epi8(_mm256_and_si256(all, each), each);
-                let set = _mm256_and_si256(set, _mm256_set1_epi8(16));
-                std::mem::transmute::<__m256i, [u64; 4]>(set)
-            });
-        }
-        [0, 8, 16, 24].map(|at| super::fifth_bits(bits >> at))
-    }
-
-    /// The sums of the products of fours, `(a - bias) * b`, in sixteen lanes. No `a` is above `most`; `fours` are the
-    /// sums of `-bias * b`.
-    #[inline(always)]
-    pub fn quads(
-        self,
-        a: &[u8; 64],
-        b: &[i8; 64],
-        fours: &[i32; 16],
-        bias: u8,
-        most: u8,
-    ) -> [i32; 16] {
-        // VNNI: u8 times i8, four products and a sum in one instruction.
-        let mut out = if bias > 0 { *fours } else { [0; 16] };
-        #[cfg(target_arch = "x86_64")]
-        if self.level != Level::Portable {
-            if self.vnni {
-                return step!({
-                    let (a, b) = (
-                        _mm512_loadu_si512(a.as_ptr().cast()),
-                        _mm512_loadu_si512(b.as_ptr().cast()),
-                    );
-                    let sums = _mm512_loadu_si512(out.as_ptr().cast());
-                    let sums = _mm512_dpbusd_epi32(sums, a, b);
-                    std::mem::transmute::<__m512i, [i32; 16]>(sums)
-                });
-            }
-            let halves = a.as_chunks::<32>().0.iter().zip(b.as_chunks::<32>().0);
-            for (out, (a, b)) in out.as_chunks_mut::<8>().0.iter_mut().zip(halves) {
-                step!({
-                    let (a, b) = (
-                        _mm256_loadu_si256(a.as_ptr().cast()),
-                        _mm256_loadu_si256(b.as_ptr().cast()),
-                    );
-                    let sums = if many(most) > 0 {
-                        let sums = _mm256_loadu_si256(out.as_ptr().cast());
-                        _mm256_add_epi32(sums, neighbours(_mm256_maddubs_epi16(a, b)))
-                    } else {
-                        // 255 * 127 twice does not fit 16 bits: |a - 128| and, on the other factor, its sign.
-                        let [size, signs] = parted(a);
-                        neighbours(_mm256_maddubs_epi16(size, _mm256_sign_epi8(b, signs)))
-                    };
-                    _mm256_storeu_si256(out.as_mut_ptr().cast(), sums);
-                });
-            }
-            return out;
-        }
-        // One product at a time overflows nothing, whatever the largest number is.
-        let _ = most;
-        for (l, out) in out.iter_mut().enumerate() {
-            for i in 4 * l..4 * l + 4 {
-                *out += i32::from(a[i]) * i32::from(b[i]);
-            }
-        }
-        out
-    }
-
     /// The steps of AVX-512 with VNNI, where the machine has it.
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
@@ -147,7 +57,7 @@ impl Isa {
 /// As many fours, of numbers up to `most` times signed bytes, as 16 bits hold the sums of; none where they do not hold
 /// two products.
 #[cfg(target_arch = "x86_64")]
-const fn many(most: u8) -> usize {
+pub(super) const fn many(most: u8) -> usize {
     i16::MAX as usize / (2 * 127 * most as usize)
 }
 
@@ -509,7 +419,7 @@ fn two(x: [i16; 2]) -> i32 {
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
 #[inline]
-fn neighbours(words: __m256i) -> __m256i {
+pub(super) fn neighbours(words: __m256i) -> __m256i {
     _mm256_madd_epi16(words, _mm256_set1_epi16(1))
 }
 
@@ -517,7 +427,7 @@ fn neighbours(words: __m256i) -> __m256i {
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
 #[inline]
-fn parted(bytes: __m256i) -> [__m256i; 2] {
+pub(super) fn parted(bytes: __m256i) -> [__m256i; 2] {
     let signed = _mm256_xor_si256(bytes, _mm256_set1_epi8(i8::MIN));
     [_mm256_abs_epi8(signed), signed]
 }

@@ -64,65 +64,6 @@ impl Isa {
         [low, self.times(self.numbers(bytes >> 4 & nibbles, bias), d, -m)]
     }
 
-    /// The bits under `mask` of each of 32 bytes, after a shift to the right.
-    ///
-    /// By instructions, not left to the compiler: it put two such lines together where they are joined, and loaded
-    /// them by a gather, which halved the speed of Q6_K.
-    #[inline(always)]
-    pub fn bits(self, bytes: &[u8; 32], shift: usize, mask: u8) -> [u64; 4] {
-        #[cfg(target_arch = "x86_64")]
-        if self.level != Level::Portable {
-            // SAFETY: AVX2 is behind both levels; 32 bytes are read.
-            unsafe {
-                let words = _mm256_loadu_si256(bytes.as_ptr().cast());
-                let words = _mm256_srl_epi64(words, _mm_cvtsi64_si128(shift as i64));
-                let words = _mm256_and_si256(words, _mm256_set1_epi8(mask as i8));
-                return std::mem::transmute::<__m256i, [u64; 4]>(words);
-            }
-        }
-        let words: [[u8; 8]; 4] = std::array::from_fn(|i| bytes.as_chunks().0[i]);
-        words.map(|word| (u64::from_le_bytes(word) >> shift) & (u64::MAX / 255 * u64::from(mask)))
-    }
-
-    /// `low | high << shift` in each byte.
-    #[inline(always)]
-    pub fn joined(self, low: [u64; 4], high: [u64; 4], shift: usize) -> [u64; 4] {
-        #[cfg(target_arch = "x86_64")]
-        if self.level != Level::Portable {
-            // SAFETY: AVX2 is behind both levels.
-            unsafe {
-                let [low, high] = std::mem::transmute::<[[u64; 4]; 2], [__m256i; 2]>([low, high]);
-                let high = _mm256_sll_epi64(high, _mm_cvtsi64_si128(shift as i64));
-                return std::mem::transmute::<__m256i, [u64; 4]>(_mm256_or_si256(low, high));
-            }
-        }
-        std::array::from_fn(|i| low[i] | high[i] << shift)
-    }
-
-    /// Of sixteen levels those that the low nibbles of sixteen bytes name, and those of the high ones, as bytes.
-    #[inline(always)]
-    pub fn named(self, bytes: &[u8; 16], levels: &[i8; 16]) -> [u128; 2] {
-        #[cfg(target_arch = "x86_64")]
-        if self.level != Level::Portable {
-            // SAFETY: AVX2 as above has the shuffle; sixteen bytes and levels are read.
-            unsafe {
-                let (bytes, levels) = (bytes.as_ptr().cast(), levels.as_ptr().cast());
-                let (bytes, levels) = (_mm_loadu_si128(bytes), _mm_loadu_si128(levels));
-                let nibbles = _mm_set1_epi8(15);
-                let low = _mm_shuffle_epi8(levels, _mm_and_si128(bytes, nibbles));
-                let high = _mm_and_si128(_mm_srli_epi16::<4>(bytes), nibbles);
-                return std::mem::transmute::<[__m128i; 2], [u128; 2]>([
-                    low,
-                    _mm_shuffle_epi8(levels, high),
-                ]);
-            }
-        }
-        [0, 4].map(|shift| {
-            let level = |byte: u8| levels[usize::from(byte >> shift & 15)] as u8;
-            u128::from_le_bytes(bytes.map(level))
-        })
-    }
-
     /// `w * d + m`, the product rounded before the sum.
     #[inline(always)]
     pub fn times(self, w: [f32; 16], d: f32, m: f32) -> [f32; 16] {
@@ -207,60 +148,10 @@ impl Isa {
             return out;
         }
         let (bytes, nibbles) = (u128::from_le_bytes(*bytes), u128::MAX / 255 * 15);
-        let fifth = self.fifth_bits(high);
-        let low = bytes & nibbles | both([fifth[0], fifth[1]]);
-        let low = self.times(self.numbers(low, bias), d, m);
-        let high = bytes >> 4 & nibbles | both([fifth[2], fifth[3]]);
+        let fifth = self.fifth_bits(high).halves();
+        let low = self.times(self.numbers(bytes & nibbles | fifth[0], bias), d, m);
+        let high = bytes >> 4 & nibbles | fifth[1];
         [low, self.times(self.numbers(high, bias), d, m)]
-    }
-
-    /// Thirty-two bytes, each less `bias`, times the signed byte `2 * pair` of `scales` the first half and times the
-    /// next the second.
-    #[inline(always)]
-    pub fn scaled(self, bytes: [u64; 4], bias: i16, scales: u128, pair: usize) -> [i16; 32] {
-        let mut out = [0i16; 32];
-        #[cfg(target_arch = "x86_64")]
-        {
-            let from = bytes.as_ptr();
-            // SAFETY: AVX2 and AVX-512 are behind their levels; 32 bytes are read, 32 words written.
-            unsafe {
-                match self.level {
-                    Level::Avx512 => {
-                        let w = _mm512_cvtepu8_epi16(_mm256_loadu_si256(from.cast()));
-                        let w = _mm512_sub_epi16(w, _mm512_set1_epi16(bias));
-                        let all = std::mem::transmute::<u128, __m128i>(scales);
-                        // Sixteen scales as words; a permutation gives each half of the numbers its own.
-                        let all = _mm512_castsi256_si512(_mm256_cvtepi8_epi16(all));
-                        let first = _mm512_set1_epi16(2 * pair as i16);
-                        let one = _mm512_set1_epi16(1);
-                        let place = _mm512_mask_add_epi16(first, 0xffff_0000, first, one);
-                        let w = _mm512_mullo_epi16(w, _mm512_permutexvar_epi16(place, all));
-                        _mm512_storeu_si512(out.as_mut_ptr().cast(), w);
-                        return out;
-                    }
-                    Level::Avx2 => {
-                        for half in [0, 1] {
-                            let w =
-                                _mm256_cvtepu8_epi16(_mm_loadu_si128(from.add(2 * half).cast()));
-                            let w = _mm256_sub_epi16(w, _mm256_set1_epi16(bias));
-                            // Byte 2 * pair of the scales, and the one above it.
-                            let scale = (scales >> (16 * pair + 8 * half)) as i8;
-                            let w = _mm256_mullo_epi16(w, _mm256_set1_epi16(scale.into()));
-                            _mm256_storeu_si256(out.as_mut_ptr().add(16 * half).cast(), w);
-                        }
-                        return out;
-                    }
-                    Level::Portable => {}
-                }
-            }
-        }
-        for (i, word) in bytes.iter().enumerate() {
-            let scale = i16::from((scales >> (16 * pair + 8 * (i / 2))) as i8);
-            for (out, byte) in out[8 * i..8 * i + 8].iter_mut().zip(word.to_le_bytes()) {
-                *out = (i16::from(byte) - bias) * scale;
-            }
-        }
-        out
     }
 
     /// Sixteen bytes, the lowest first, each less `bias`, as numbers.

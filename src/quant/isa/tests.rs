@@ -1,4 +1,4 @@
-use super::*;
+use super::{row::Bytes, *};
 
 #[test]
 fn every_set_rounds_a_product_and_a_sum_once() {
@@ -56,23 +56,50 @@ fn every_set_takes_the_same_steps() {
                 std::array::from_fn(|i| ((five(16 * half + i) - 16.0) * d + m).to_bits())
             });
             assert_eq!(bits(isa.fives(&bytes, high, 16, d, m)), expected, "{}", isa.name());
-            let named = isa.named(&bytes, &levels).map(u128::to_le_bytes);
-            for (i, named) in named.as_flattened().iter().enumerate() {
-                assert_eq!(*named as i8, levels[nibble(i) as usize], "{}", isa.name());
+            let named = isa.named(&bytes, &levels).array();
+            let halved = isa.halved(&bytes).array();
+            let row = Bytes::of(words);
+            let [each, above] = [row.array(), isa.above(row).array()];
+            let fifth = isa.fifth_bits(high).array();
+            let doubled = isa.doubled(words[0]).to_le_bytes();
+            let even_first = isa.even_first(scales).to_le_bytes();
+            let signed = isa.signed(row, high, 64).array();
+            let shifted = isa.bits(&each, 2, 7);
+            let joined = isa.joined(row, shifted, 3).array();
+            for i in 0..32 {
+                let bit = (high >> i & 1) as u8;
+                assert_eq!(f32::from(halved[i]), nibble(i), "{}", isa.name());
+                assert_eq!(named[i] as i8, levels[nibble(i) as usize], "{}", isa.name());
+                assert_eq!(fifth[i], bit << 4, "{}", isa.name());
+                assert_eq!(above[i], each[i] ^ 128, "{}", isa.name());
+                assert_eq!(doubled[i / 2], words[0].to_le_bytes()[i / 4], "{}", isa.name());
+                let minus = if bit > 0 { each[i].wrapping_neg() } else { each[i] };
+                assert_eq!(signed[i], minus.wrapping_add(64), "{}", isa.name());
+                assert_eq!(shifted.array()[i], each[i] >> 2 & 7, "{}", isa.name());
+                assert_eq!(joined[i], each[i] | (each[i] >> 2 & 7) << 3, "{}", isa.name());
+                if i < 16 {
+                    assert_eq!(even_first[i], bytes[i % 8 * 2 + i / 8], "{}", isa.name());
+                }
+            }
+            let numbered = isa.numbered(isa.above(row), d);
+            for (i, number) in numbered.as_flattened().iter().enumerate() {
+                assert_eq!(*number, f32::from(above[i] as i8) * d, "{}", isa.name());
             }
             for pair in 0..8 {
-                let scaled = isa.scaled(words, 32, scales, pair);
+                let scaled = isa.scaled(row, 32, scales, pair);
                 for (i, scaled) in scaled.into_iter().enumerate() {
-                    let w = i16::from(words[i / 8].to_le_bytes()[i % 8]) - 32;
+                    let w = i16::from(each[i]) - 32;
                     assert_eq!(scaled, w * i16::from(bytes[2 * pair + i / 16] as i8));
                 }
             }
-            let fifth = isa.fifth_bits(high);
-            let doubled = isa.doubled(words[0]).to_le_bytes();
-            for i in 0..32 {
-                let bit = (high >> i & 1) as u8;
-                assert_eq!(fifth[i / 8].to_le_bytes()[i % 8], bit << 4, "{}", isa.name());
-                assert_eq!(doubled[i / 2], words[0].to_le_bytes()[i / 4], "{}", isa.name());
+            for part in 0..4 {
+                let products: [i32; 16] = std::array::from_fn(|l| i32::from(byte(l + part)) - 99);
+                let mut added = [7; 16];
+                isa.add_scaled(&mut added, &products, scales, part);
+                for (l, added) in added.into_iter().enumerate() {
+                    let scale = i32::from(bytes[4 * part + l / 4] as i8);
+                    assert_eq!(added, 7 + products[l] * scale, "{}", isa.name());
+                }
             }
             // The largest numbers that two products of which may be summed in 16 bits, and beyond.
             for (most, bias) in [(129, 0), (129, 16), (255, 128)] {
@@ -80,7 +107,8 @@ fn every_set_takes_the_same_steps() {
                 let b: [i8; 64] = std::array::from_fn(|i| (byte(97 * round + i) as i8).max(-127));
                 let sum = |l: usize, f: &dyn Fn(usize) -> i32| (4 * l..4 * l + 4).map(f).sum();
                 let fours = std::array::from_fn(|l| sum(l, &|i| -i32::from(b[i]) * bias));
-                let sums = isa.quads(&a, &b, &fours, bias as u8, most);
+                let halves = [0, 1].map(|half| Bytes::from(a.as_chunks().0[half]));
+                let sums = isa.quads(halves, &b, &fours, bias as u8, most);
                 for (l, found) in sums.into_iter().enumerate() {
                     let wanted = sum(l, &|i| (i32::from(a[i]) - bias) * i32::from(b[i]));
                     assert_eq!(found, wanted, "{most} {bias} on {}", isa.name());
