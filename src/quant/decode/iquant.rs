@@ -131,21 +131,15 @@ fn top_nibbles(block: &[u8], first: usize, step: usize) -> u64 {
     out
 }
 
-/// Four words, written out: a function that is handed to `map` is not compiled for the set.
-macro_rules! four_words {
-    ($l:ident => $word:expr) => {{
-        let mut words = [0u64; 4];
-        for $l in 0..4 {
+/// Four or eight words, written out: a function that is handed to `map` is not compiled for the set.
+macro_rules! words {
+    ($of:ident $n:literal, $l:ident => $word:expr) => {{
+        let mut words = [0; $n];
+        for $l in 0..$n {
             words[$l] = $word;
         }
-        words
+        Bytes::$of(words)
     }};
-}
-
-/// Two points of four as one word.
-#[inline(always)]
-fn pair_of(points: [u32; 2]) -> u64 {
-    u64::from(points[0]) | u64::from(points[1]) << 32
 }
 
 /// A type whose weights are `d * scale * x`, decoded from its whole numbers: every product is exact, for `d` has 11
@@ -192,10 +186,10 @@ macro_rules! signed_points {
             }
 
             #[inline(always)]
-            fn pair<const PAIR: usize>(isa: Isa, $b: &[u8; $bytes]) -> Bytes {
+            fn pair<const PAIR: usize>($isa: Isa, $b: &[u8; $bytes]) -> Bytes {
                 let $ib = PAIR;
-                let (words, signs): ([u64; 4], u32) = $pair;
-                isa.signed(Bytes::of(words), signs, $bias)
+                let (magnitudes, signs): (Bytes, u32) = $pair;
+                $isa.signed(magnitudes, signs, $bias)
             }
         }
     )+};
@@ -213,7 +207,7 @@ signed_points! {
         |isa, b| head(isa, b, 0.125, odd_of_32(isa, top_nibbles(b, 6, 8))),
         |ib| {
             let (at, points) = (2 + 8 * ib, &**IQ2_XXS);
-            let words = four_words!(l => points[usize::from(b[at + l])]);
+            let words = words!(of 4, l => points[usize::from(b[at + l])]);
             (words, even_signs(sevens(u32_at(b, at + 4))))
         };
     /// Of 512 points, so that the index (9 bits) and the signs (7) of a group fill a u16; scales are beside.
@@ -221,7 +215,7 @@ signed_points! {
         |isa, b| head(isa, b, 0.125, odd_of_16(isa, u64_at(b, 66))),
         |ib| {
             let (q, points) = (u64_at(b, 2 + 8 * ib), &**IQ2_XS);
-            let words = four_words!(l => points[(q >> (16 * l)) as usize & 511]);
+            let words = words!(of 4, l => points[(q >> (16 * l)) as usize & 511]);
             // The seven bits of each u16 go into bytes beside each other.
             let signs = q >> 9 & 0x007f_007f_007f_007f;
             let signs = (signs | signs >> 8) & 0x0000_ffff_0000_ffff;
@@ -233,32 +227,32 @@ signed_points! {
         |ib| {
             let (high, points) = (usize::from(b[66 + ib]), &**IQ2_S);
             let index = |l: usize| usize::from(b[2 + 4 * ib + l]) | (high >> (2 * l) & 3) << 8;
-            (four_words!(l => points[index(l)]), u32_at(b, 34 + 4 * ib))
+            (words!(of 4, l => points[index(l)]), u32_at(b, 34 + 4 * ib))
         };
     /// Two points of four share the eight signs of a group; signs and scales as in IQ2_XXS, behind all indices.
     Iq3Xxs 98 32 64
         |isa, b| head(isa, b, 0.25, odd_of_32(isa, top_nibbles(b, 66, 4))),
         |ib| {
-            let points = &**IQ3_XXS;
-            let point = |k: usize| points[usize::from(b[2 + 8 * ib + k])];
-            let words = four_words!(l => pair_of([point(2 * l), point(2 * l + 1)]));
+            let (q, points) = (u64_at(b, 2 + 8 * ib), &**IQ3_XXS);
+            let words = words!(of_fours 8, k => points[usize::from((q >> (8 * k)) as u8)]);
             (words, even_signs(sevens(u32_at(b, 66 + 4 * ib))))
         };
     /// The ninth bits of the eight indices of 32 weights are a byte; all signs are stored.
     Iq3S 110 32 16
         |isa, b| head(isa, b, 1.0, odd_of_32(isa, spread(u32_at(b, 106)))),
-        |ib| iq3_s_pair(b, ib, &IQ3_S);
+        |ib| iq3_s_pair(isa, b, ib, &IQ3_S);
     /// The same with the magnitudes of IQ3_XXS.
     Iq3SV1 110 32 64
         |isa, b| head(isa, b, 0.25, odd_of_32(isa, spread(u32_at(b, 106)))),
-        |ib| iq3_s_pair(b, ib, &IQ3_S_V1);
+        |ib| iq3_s_pair(isa, b, ib, &IQ3_S_V1);
 }
 
 #[inline(always)]
-fn iq3_s_pair(b: &[u8; 110], ib: usize, points: &[u32; 512]) -> ([u64; 4], u32) {
-    let high = usize::from(b[66 + ib]);
-    let point = |k: usize| points[usize::from(b[2 + 8 * ib + k]) | (high >> k & 1) << 8];
-    (four_words!(l => pair_of([point(2 * l), point(2 * l + 1)])), u32_at(b, 74 + 4 * ib))
+fn iq3_s_pair(isa: Isa, b: &[u8; 110], ib: usize, points: &[u32; 512]) -> (Bytes, u32) {
+    let low = b[2 + 8 * ib..].first_chunk().unwrap_or(&[0; 8]);
+    let index = isa.nines(low, b[66 + ib]);
+    let words = words!(of_fours 8, k => points[(index[k / 4] >> (16 * (k % 4))) as usize & 511]);
+    (words, u32_at(b, 74 + 4 * ib))
 }
 
 /// `d / 8 * (2s + 1) * (8 point + 8 delta)`, scale and delta, an eighth up or down, of 32 weights.
@@ -282,15 +276,15 @@ impl Whole<50, SUPER> for Iq1S {
     #[inline(always)]
     fn pair<const PAIR: usize>(_: Isa, b: &[u8; 50]) -> Bytes {
         let low = u32_at(b, 2 + 4 * PAIR).to_le_bytes();
-        Bytes::of(iq1_s_words(low, u16_at(b, 34 + 2 * PAIR)))
+        iq1_s_words(low, u16_at(b, 34 + 2 * PAIR))
     }
 }
 
 /// 32 weights of IQ1_S in eighths, with its bias: the low bytes of four points, and their other bits.
 #[inline(always)]
-fn iq1_s_words(low: [u8; 4], qh: u16) -> [u64; 4] {
+fn iq1_s_words(low: [u8; 4], qh: u16) -> Bytes {
     let index = |l: usize| usize::from(low[l]) | usize::from(qh >> (3 * l) & 7) << 8;
-    four_words!(l => shifted(index(l), qh >> 15 == 0))
+    words!(of 4, l => shifted(index(l), qh >> 15 == 0))
 }
 
 /// A point of IQ1 in eighths, with its bias, moved up or down.
@@ -323,7 +317,7 @@ impl Whole<56, SUPER> for Iq1M {
     #[inline(always)]
     fn pair<const PAIR: usize>(_: Isa, b: &[u8; 56]) -> Bytes {
         let high = u16_at(b, 32 + 2 * PAIR);
-        Bytes::of(four_words!(l => iq1_m_word(b[4 * PAIR + l], (high >> (4 * l)) as u8)))
+        words!(of 4, l => iq1_m_word(b[4 * PAIR + l], (high >> (4 * l)) as u8))
     }
 }
 
@@ -345,7 +339,7 @@ fn eighths(dl: f32, word: u64, out: &mut [f32; 8]) {
 /// 32 weights of IQ1_S, as they are in the types that keep its blocks.
 #[inline(always)]
 pub(super) fn iq1_s_block(d: f32, low: [u8; 4], qh: u16, out: &mut [[f32; 8]]) {
-    for (out, word) in out.iter_mut().zip(iq1_s_words(low, qh)) {
+    for (out, word) in out.iter_mut().zip(iq1_s_words(low, qh).words()) {
         eighths(odd(d, qh >> 12 & 7), word, out);
     }
 }
@@ -385,7 +379,7 @@ fn iq1_s_v2(isa: Isa, b: &[u8; 50], out: &mut [f32; SUPER]) {
         let qh = u16_at(b, 34 + 2 * ib);
         // Points that are moved up by nothing are as many eighths above zero as their bias less one.
         let words = iq1_s_words(u32_at(b, 2 + 4 * ib).to_le_bytes(), qh | 0x8000);
-        for (out, word) in out.as_chunks_mut::<8>().0.iter_mut().zip(words) {
+        for (out, word) in out.as_chunks_mut::<8>().0.iter_mut().zip(words.words()) {
             for (out, x) in out.iter_mut().zip(word.to_le_bytes()) {
                 *out = odd(d, qh >> 12) * ((f32::from(x) - 15.0) * 0.125);
             }

@@ -81,6 +81,12 @@ fn every_set_takes_the_same_steps() {
                     assert_eq!(even_first[i], bytes[i % 8 * 2 + i / 8], "{}", isa.name());
                 }
             }
+            let nines = isa.nines(&[1, 2, 3, 4, 5, 6, 7, bytes[0]], bytes[1]);
+            for k in 0..8 {
+                let low = if k < 7 { k as u64 + 1 } else { bytes[0].into() };
+                let nine = nines[k / 4] >> (16 * (k % 4)) & 0xffff;
+                assert_eq!(nine, low | u64::from(bytes[1] >> k & 1) << 8, "{}", isa.name());
+            }
             let numbered = isa.numbered(isa.above(row), d);
             for (i, number) in numbered.as_flattened().iter().enumerate() {
                 assert_eq!(*number, f32::from(above[i] as i8) * d, "{}", isa.name());
