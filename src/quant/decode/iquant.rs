@@ -26,7 +26,7 @@ use super::{
 };
 use crate::quant::{
     grid,
-    isa::{Isa, row::Bytes},
+    isa::{Isa, row::Bytes, stored::both},
 };
 use std::sync::LazyLock;
 
@@ -124,9 +124,10 @@ fn spread(nibbles: u32) -> u64 {
 /// The top nibbles of eight words that are `step` bytes apart, as bytes.
 #[inline(always)]
 fn top_nibbles(block: &[u8], first: usize, step: usize) -> u64 {
+    // One after the other: what is shifted to its place and joined in any order becomes slower vector code.
     let mut out = 0;
-    for ib in 0..8 {
-        out |= u64::from(block[first + step * ib + 3] >> 4) << (8 * ib);
+    for ib in (0..8).rev() {
+        out = out << 8 | u64::from(block[first + step * ib + 3] >> 4);
     }
     out
 }
@@ -266,11 +267,10 @@ impl Whole<50, SUPER> for Iq1S {
 
     #[inline(always)]
     fn head(isa: Isa, b: &[u8; 50]) -> Head {
-        let mut s = 0;
-        for ib in 0..8 {
-            s |= u64::from(b[35 + 2 * ib] >> 4 & 7) << (8 * ib);
-        }
-        head(isa, b, 0.125, odd_of_32(isa, s))
+        // Scales are in the upper bytes of the eight words.
+        let words = u128::from_le_bytes(*b[34..].first_chunk().unwrap_or(&[0; 16]));
+        let upper = (isa.even_first(words) >> 64) as u64;
+        head(isa, b, 0.125, odd_of_32(isa, upper >> 4 & EACH * 7))
     }
 
     #[inline(always)]
@@ -283,14 +283,9 @@ impl Whole<50, SUPER> for Iq1S {
 /// 32 weights of IQ1_S in eighths, with its bias: the low bytes of four points, and their other bits.
 #[inline(always)]
 fn iq1_s_words(low: [u8; 4], qh: u16) -> Bytes {
+    let (points, up) = (&**IQ1, 2 * EACH * u64::from(qh >> 15 == 0));
     let index = |l: usize| usize::from(low[l]) | usize::from(qh >> (3 * l) & 7) << 8;
-    words!(of 4, l => shifted(index(l), qh >> 15 == 0))
-}
-
-/// A point of IQ1 in eighths, with its bias, moved up or down.
-#[inline(always)]
-fn shifted(index: usize, up: bool) -> u64 {
-    IQ1[index & 2047] + 2 * EACH * u64::from(up)
+    words!(of 4, l => points[index(l)] + up)
 }
 
 /// The same with a scale of 16 weights and a delta of 8. The f16 scale of the whole is spread over the top nibbles of
@@ -307,25 +302,27 @@ impl Whole<56, SUPER> for Iq1M {
     fn head(isa: Isa, b: &[u8; 56]) -> Head {
         let word = |i: usize| u16_at(b, 48 + 2 * i);
         let d = word(0) >> 12 | word(1) >> 8 & 0x00f0 | word(2) >> 4 & 0x0f00 | word(3) & 0xf000;
-        let mut scales = 0;
-        for i in 0..16 {
-            scales |= u128::from(2 * (word(i / 4) >> (3 * (i % 4)) & 7) + 1) << (8 * i);
+        let mut scales = [0u64; 2];
+        for i in (0..16).rev() {
+            let s = word(i / 4) >> (3 * (i % 4)) & 7;
+            scales[i / 8] = scales[i / 8] << 8 | u64::from(2 * s + 1);
         }
-        Head { scales, ..plain(isa.half(d) * 0.125) }
+        Head { scales: both(scales), ..plain(isa.half(d) * 0.125) }
     }
 
     #[inline(always)]
     fn pair<const PAIR: usize>(_: Isa, b: &[u8; 56]) -> Bytes {
         let high = u16_at(b, 32 + 2 * PAIR);
-        words!(of 4, l => iq1_m_word(b[4 * PAIR + l], (high >> (4 * l)) as u8))
+        let points = &**IQ1;
+        words!(of 4, l => iq1_m_word(points, b[4 * PAIR + l], (high >> (4 * l)) as u8))
     }
 }
 
 /// Eight weights of IQ1_M in eighths, with its bias: the low byte of their point, and in a nibble its other bits and
 /// the side to which it is shifted.
 #[inline(always)]
-fn iq1_m_word(low: u8, n: u8) -> u64 {
-    shifted(usize::from(low) | usize::from(n & 7) << 8, n & 8 == 0)
+fn iq1_m_word(points: &[u64; 2048], low: u8, n: u8) -> u64 {
+    points[usize::from(low) | usize::from(n & 7) << 8] + 2 * EACH * u64::from(n & 8 == 0)
 }
 
 /// `dl * (point + delta)`: eighths of a point, of which the bias is taken off, by an eighth of the scale.
@@ -347,7 +344,7 @@ pub(super) fn iq1_s_block(d: f32, low: [u8; 4], qh: u16, out: &mut [[f32; 8]]) {
 /// Eight weights of IQ1_M, as they are in the types that keep its groups.
 #[inline(always)]
 pub(super) fn iq1_m_point(dl: f32, low: u8, n: u8, out: &mut [f32; 8]) {
-    eighths(dl, iq1_m_word(low, n), out);
+    eighths(dl, iq1_m_word(&IQ1, low, n), out);
 }
 
 /// The odd scale `2s + 1` of three or four bits.
