@@ -46,6 +46,8 @@ static IQ1: Points<8> = LazyLock::new(|| points("iq1", &[-1, 0, 1]));
 static IQ1_V1: Points<8> = LazyLock::new(|| points("iq1_feb2024", &[-1, 0, 1]));
 
 /// Eight signs of which seven are stored: the last makes the number of minus signs even.
+///
+/// ggml has the 128 bytes as a table, `ksigns_iq2xs`; this is how they come about.
 #[inline(always)]
 fn even_signs(seven: u32) -> u8 {
     (seven & 127 | (seven.count_ones() & 1) << 7) as u8
@@ -165,6 +167,8 @@ fn iq3_s_with(
 }
 
 /// As of the first weeks of 2024.
+///
+/// `(1/2 + s) / 2` with points from 4 to 62, until llama.cpp bbde6eb25 of 2 March 2024.
 #[inline(always)]
 fn iq3_s_v1(isa: Isa, b: &[u8; 110], out: &mut [f32; 256]) {
     iq3_s_with(isa, b, out, &IQ3_S_V1, |d, s| d * (0.5 + f32::from(s)) * 0.5);
@@ -177,6 +181,8 @@ fn iq3_s(isa: Isa, b: &[u8; 110], out: &mut [f32; 256]) {
 }
 
 /// `dl * (point + delta)`.
+///
+/// The sum first, then the product: eighths are exact, so only the product rounds.
 #[inline(always)]
 fn shifted(dl: f32, point: &[i8; 8], delta: f32, out: &mut [f32; 8]) {
     for (out, x) in out.iter_mut().zip(point) {
@@ -191,6 +197,8 @@ fn odd(d: f32, s: u16) -> f32 {
 }
 
 /// A nibble a group: three bits of scale and the ninth of the index.
+///
+/// The book of 512 points that llama.cpp bd2d4e393 had, with scales of one group of eight.
 #[inline(always)]
 fn iq1_s_v1(isa: Isa, b: &[u8; 50], out: &mut [f32; 256]) {
     let (d, points) = (half_at(isa, b, 0), IQ1_V1.as_slice());

@@ -40,6 +40,8 @@ macro_rules! step {
 
 impl Isa {
     /// Each byte twice.
+    ///
+    /// Scales of 32 numbers become scales of 16, of which [`Isa::scaled`] takes two for each 32 numbers.
     #[inline(always)]
     pub fn doubled(self, bytes: u64) -> u128 {
         #[cfg(target_arch = "x86_64")]
@@ -75,6 +77,9 @@ impl Isa {
 
     /// The sums of the products of fours, `(a - bias) * b`, in sixteen lanes. No `a` is above `most`; `fours` are the
     /// sums of `-bias * b`.
+    ///
+    /// Number `i` of `a` meets number `i` of `b`; lane `l` sums those of 4l to 4l + 3. `most` decides between the ways
+    /// that the module draws. Without a bias `fours` are not read.
     #[inline(always)]
     pub fn quads(
         self,
@@ -155,6 +160,14 @@ const fn many(most: u8) -> usize {
 ///
 /// The loop of `infer::rounded` is written once over this; what differs is the width of a register, and how many
 /// sums fit.
+///
+/// ```text
+///              vector 0   vector 1  ..  T         a lane is a row; each step takes four numbers of every row
+///  row 0       sum        sum                     and the same four of one vector:
+///  row 1       sum        sum
+///  ..          ..         ..                      lane r, vector t  +=  sum over i of a[r][i] * b[t][i]
+///  row 15      sum        sum
+/// ```
 pub(crate) trait Set<const T: usize>: Copy {
     /// Whole numbers, one for each row.
     type Whole: Copy;
@@ -506,6 +519,8 @@ fn two(x: [i16; 2]) -> i32 {
 }
 
 /// The sums of neighbours.
+///
+/// Sixteen words become eight of 32 bits: the product with 1 is what widens and adds in one instruction.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
 #[inline]
