@@ -186,6 +186,7 @@ pub struct Room {
 /// Bytes between what is read and what is asked for.
 const AHEAD: usize = 2048;
 
+/// The stored numbers of two pairs of blocks, 64 of them, in order.
 #[inline(always)]
 fn bytes_of(pairs: [Bytes; 2]) -> [u8; 64] {
     let mut out = [0; 64];
@@ -225,6 +226,7 @@ fn one<W: Whole<BYTES, N>, const BYTES: usize, const N: usize>(
     }
 }
 
+/// The products of `R` rows with one vector.
 #[inline(always)]
 fn dots<W: Whole<BYTES, N>, const BYTES: usize, const N: usize, const R: usize>(
     isa: Isa,
@@ -237,6 +239,8 @@ fn dots<W: Whole<BYTES, N>, const BYTES: usize, const N: usize, const R: usize>(
     }
 }
 
+/// Four parts of 64 numbers a super-block; lane `l` of a part has numbers 4l to 4l + 3, so four lanes share a scale of
+/// 16 numbers.
 #[inline(always)]
 fn dots_of_super_blocks<W: Whole<BYTES, N>, const BYTES: usize, const N: usize, const R: usize>(
     isa: Isa,
@@ -277,6 +281,7 @@ fn dots_of_super_blocks<W: Whole<BYTES, N>, const BYTES: usize, const N: usize, 
     lanes.map(total)
 }
 
+/// Two blocks of 32 at a time.
 #[inline(always)]
 fn dots_of_blocks<W: Whole<BYTES, N>, const BYTES: usize, const N: usize, const R: usize>(
     isa: Isa,
@@ -310,6 +315,13 @@ fn dots_of_blocks<W: Whole<BYTES, N>, const BYTES: usize, const N: usize, const 
     std::array::from_fn(|i| total(lanes[i]) + minima[i])
 }
 
+/// Rows in strips of sixteen with vectors in groups of eight; the rows of one step of columns are decoded before any
+/// vector meets them.
+///
+/// ```text
+/// for each 256 columns:  decode 48 rows into three strips        once
+///     for each group:    for each strip:   sums += strip x group     many times
+/// ```
 #[inline(always)]
 fn many<W: Whole<BYTES, N>, const BYTES: usize, const N: usize>(
     isa: Isa,
