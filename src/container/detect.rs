@@ -132,10 +132,10 @@ fn reached(error: &Error, len: u64) -> (u64, u8) {
 
 /// Returns what `input` is.
 ///
+/// What a file is not is no error here: it is in [`Detected::tried`], with the reason.
+///
 /// # Errors
 /// Only where the file cannot be read, or where `options` name a format that does not exist.
-///
-/// What a file is not is no error here: it is in [`Detected::tried`], with the reason.
 pub fn detect(input: &Input, options: &OpenOptions) -> Result<Detected> {
     if input.is_on_disk() {
         journal::check(input.path())?;

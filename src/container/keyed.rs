@@ -13,7 +13,6 @@
 //!
 //! Today's readers are strict and so is this one, but for two things that old files do and lose
 //! nothing by: gaps between tensors and another order of data. Those are noted.
-
 //!
 //! ```text
 //! 47 47 55 46  03 00 00 00                               GGUF, version 3
@@ -25,6 +24,7 @@
 //!
 //! Of each count it is asked before anything is allocated whether it is within the limits and whether the file has as
 //! many bytes left; of each string and array what it takes is added up against the limit of all metadata.
+
 mod place;
 mod write;
 

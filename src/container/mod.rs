@@ -3,7 +3,6 @@
 //! [`open`] is all that most callers need: it detects the format, reads the headers, finds the other
 //! files of a set, and returns a [`Model`] whose weights are still on disk. [`stream::layout`] and
 //! [`keyed::layout`] are the way back.
-
 //!
 //! ```text
 //! path --parts::first--> first file of a set
@@ -16,6 +15,7 @@
 //!
 //! What is read before anything is believed: the header, the vocabulary and the head of every tensor. Weights are not
 //! read, but for samples where sizes alone do not decide.
+
 pub mod detect;
 pub mod imatrix;
 #[doc(hidden)]
@@ -76,10 +76,10 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Model> {
 
 /// Opens one file as it is, without looking for others of its set.
 ///
+/// The parts of [`open`] that look at other files or at weights are left out.
+///
 /// # Errors
 /// As [`open`].
-///
-/// The parts of [`open`] that look at other files or at weights are left out.
 pub fn open_alone(input: &Input, options: &OpenOptions) -> Result<Model> {
     let mut model = detect(input, options)?.sure(input)?;
     stream::fill_metadata(&mut model);

@@ -69,10 +69,10 @@ pub fn is_row(path: &Path, options: &OpenOptions) -> Result<bool> {
 
 /// Opens the shards that are in `paths`, whatever these are called and in whatever order, as one model.
 ///
+/// Their order is that of `split.no`, so a set that was renamed can be put together.
+///
 /// # Errors
 /// Where a file is no shard, is there twice or one is missing.
-///
-/// Their order is that of `split.no`, so a set that was renamed can be put together.
 pub fn gather(paths: &[PathBuf], options: &OpenOptions) -> Result<Model> {
     let mut shards = Vec::new();
     for path in paths {

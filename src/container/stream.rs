@@ -15,7 +15,6 @@
 //!
 //! Reading and writing are two functions: a walk that serves both would hide which checks belong to
 //! which. Round-trip tests keep them together.
-
 //!
 //! A ggjt file of version 3 for LLaMA, its first bytes:
 //!
@@ -30,6 +29,7 @@
 //!
 //! Nothing says how many tensors there are, and no table says where: each record leads to the next by its own numbers.
 //! So a wrong one is found at the latest where the next should begin, and every check is made where the field is.
+
 mod record;
 mod vocab;
 mod walk;

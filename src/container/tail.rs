@@ -34,11 +34,11 @@ pub enum Kind {
 
 /// What the bytes of `input` from `at` to its end are.
 ///
-/// # Errors
-/// Where the file cannot be read.
-///
 /// The questions in their order: does the file begin again before its data ends, does another model begin here, is it
 /// zeros, is it the end once more. No more than a megabyte of it is read.
+///
+/// # Errors
+/// Where the file cannot be read.
 pub fn kind(input: &Input, at: u64) -> Result<Kind> {
     let bytes = input.len().saturating_sub(at);
     let head = read(input, 0, HEAD.min(at))?;

@@ -119,10 +119,10 @@ impl<'w> Session<'w> {
     /// As [`Session::read`], but hands on the logits after many tokens at a time, with the index of the
     /// first: `[T][vocab]`.
     ///
+    /// After an error some of the tokens may have been read: [`Session::truncate`] goes back to where it was.
+    ///
     /// # Errors
     /// As [`Session::read`].
-    ///
-    /// After an error some of the tokens may have been read: [`Session::truncate`] goes back to where it was.
     pub fn read_many(
         &mut self,
         tokens: &[u32],

@@ -5,7 +5,6 @@
 //! Every number is computed in one fixed order, whatever the threads: two files with the same weights
 //! give the same bits. Several tokens at once do so whatever types hold the weights; one token alone is
 //! summed otherwise where those are K-quants ([`whole`]).
-
 //!
 //! ```text
 //! tokens -> embedding -> [norm -> attention -> +] [norm -> feed-forward -> +] ..layers.. -> norm -> output -> logits
@@ -22,6 +21,7 @@
 //! ```
 //!
 //! What differs between families is a value of [`Config`] or an optional tensor; no function asks for a family's name.
+
 pub(crate) mod awake;
 pub(crate) mod cache;
 pub(crate) mod config;

@@ -35,10 +35,10 @@ pub fn windows(tokens: &[u32], context: usize, bos: Option<u32>) -> impl Iterato
 /// Scores at most `most` windows of `tokens` and calls `after_each` with the estimate so far,
 /// which is also the result.
 ///
+/// `context` is the length of a window in tokens, at least 4.
+///
 /// # Errors
 /// Where there are fewer than two windows, or the person interrupts.
-///
-/// `context` is the length of a window in tokens, at least 4.
 pub fn perplexity(
     weights: &Weights,
     tokens: &[u32],

@@ -69,6 +69,7 @@ per_isa! {
     fn q6_k(rows: &[u8], row_bytes: usize, x: &[Pack], out: &mut [f32]) = multiply::<Q6K, 210>[isa];
 }
 
+/// A part of a vector in whole numbers.
 ///
 /// ```text
 /// most      the largest magnitude, exponent e        step = 2^(e - 27), so that most / step is below 2^28

@@ -19,12 +19,12 @@ pub fn type_id(format: &Container, quant: QuantType, header: &[(String, i64)]) -
 
 /// Lays out a file of `format`: every byte but the weights, and where the weights go.
 ///
+/// `heads` are the tensors in the order of the file; words that the format implies and does not store are not asked
+/// for.
+///
 /// # Errors
 /// [`Error::Unsupported`] where a header word is missing, a type is not one of the format's, a tensor
 /// has too many dimensions or a number does not fit its field.
-///
-/// `heads` are the tensors in the order of the file; words that the format implies and does not store are not asked
-/// for.
 pub fn layout(
     format: &Container,
     header: &[(String, i64)],

@@ -60,6 +60,7 @@ fn floor_log2(x: f32) -> i32 {
     below + i32::from(bits & 0x007f_ffff > 0x007f_ffff - swallowed)
 }
 
+/// Rounds rows to blocks of 32 floats E2M1 under a power of two.
 ///
 /// A float E2M1 has a sign, two exponent bits and one mantissa bit, and 6 is the largest:
 ///
