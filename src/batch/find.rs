@@ -109,6 +109,7 @@ pub fn find(roots: &[PathBuf], outputs: Outputs, limits: &Limits) -> Result<Vec<
     Ok(found)
 }
 
+/// A model under its name below the root, with the bytes of all its files.
 fn describe(root: &Path, kind: Kind, path: PathBuf, files: Vec<PathBuf>) -> Found {
     let base = if root.is_file() { root.parent().unwrap_or(Path::new("")) } else { root };
     let name = unicode(path.strip_prefix(base).unwrap_or(&path));

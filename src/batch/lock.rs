@@ -42,6 +42,7 @@ impl Lock {
         }
     }
 
+    /// Opens the lock's file and locks it with `lock`; again where another run has removed the file meanwhile.
     fn take_with(output: &Path, lock: impl Fn(&File) -> io::Result<bool>) -> Result<Option<Self>> {
         let path = lock_path(output);
         loop {

@@ -144,6 +144,7 @@ fn is_same(model: &crate::model::Model, plan: &Plan) -> bool {
         && plan.steps.iter().all(|step| matches!(step.act, Act::Copy))
 }
 
+/// How long a plan takes at the speeds above, one step after the other.
 fn seconds(plan: &Plan) -> f64 {
     let per_second = |act: &Act| match act {
         Act::Recode { .. } => ENCODED_PER_SECOND,

@@ -149,6 +149,7 @@ impl FileState {
     }
 }
 
+/// Size of a file and when it was last changed, in nanoseconds since 1970.
 fn stamp(path: &Path) -> Result<(u64, u64)> {
     let metadata = fs::metadata(path).map_err(|error| Error::io(path, "read", error))?;
     let since = metadata.modified().ok().and_then(|t| t.duration_since(UNIX_EPOCH).ok());

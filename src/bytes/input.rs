@@ -1,4 +1,15 @@
 //! An input: a file opened read-only, or bytes in memory, read at positions.
+//!
+//! ```text
+//! File      on a disk: opened once, or for every reading        the usual one
+//! Memory    bytes that are there                                tests, embedded files
+//! Stream    forward only, the last 8 MB kept                    compressed entries of archives
+//! Spans     stretches of others, end to end                     files cut by bytes, a file from some place on
+//! Made      computed when they are read                         tensors unpacked from other programs' formats
+//! ```
+//!
+//! All are asked in the same way, any number of threads at once: [`Input::read_at`], a position and a buffer. A file
+//! that changes while it is read is an error, never other bytes in silence: length and time are compared at the end.
 
 use std::{
     fs::{File, Metadata},
@@ -87,6 +98,9 @@ impl std::fmt::Debug for Stream {
 
 impl Input {
     /// Opens a file for reading: from now on it is an input, which nothing writes to.
+    ///
+    /// # Errors
+    /// Where it cannot be opened, is a folder, a pipe or a device, or is `-`.
     pub fn open(path: impl AsRef<Path>) -> Result<Input> {
         let input = Input::look(path)?;
         if let Some(metadata) = input.metadata() {
@@ -96,6 +110,9 @@ impl Input {
     }
 
     /// Opens a file to look at it, as at what was just written: it is no input.
+    ///
+    /// # Errors
+    /// As [`Input::open`].
     pub fn look(path: impl AsRef<Path>) -> Result<Input> {
         let path = path.as_ref();
         if path == Path::new("-") {
@@ -139,6 +156,8 @@ impl Input {
     }
 
     /// Bytes that `fill` computes at any position inside `len`, from inputs that it holds.
+    ///
+    /// `fill` is asked for any stretch, by any thread, and may be asked twice for the same.
     pub fn made(
         name: impl Into<PathBuf>,
         len: u64,
@@ -172,6 +191,8 @@ impl Input {
     }
 
     /// The same input, whose stretches have these sums: each is compared when it has been read whole.
+    ///
+    /// An archive states CRC-32s of its entries; reading completes them piece by piece, see [`Sum`].
     pub fn with_sums(&self, sums: Vec<Sum>) -> Input {
         Input(Arc::clone(&self.0), Some(Arc::new(Sums::new(sums))))
     }
@@ -278,6 +299,7 @@ impl Input {
         }
     }
 
+    /// Reads without comparing sums.
     fn fill(&self, at: u64, out: &mut [u8]) -> Result<()> {
         let wanted = out.len();
         let short = || Error::Changed {
@@ -360,6 +382,7 @@ impl Input {
 }
 
 impl Stream {
+    /// Reads at a position: from what is kept, by going on, or by beginning anew.
     fn read_at(&mut self, at: u64, out: &mut [u8], path: &Path) -> Result<()> {
         let kept = self.at - self.recent.len() as u64;
         if at < kept || (at < self.at && self.now.is_none()) {

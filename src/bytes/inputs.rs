@@ -69,6 +69,7 @@ pub(super) fn shared() -> u32 {
     SHARED.load(Ordering::Relaxed)
 }
 
+/// Device and inode: what hard links share and copies do not.
 #[cfg(unix)]
 fn id(_: &Path, metadata: &Metadata) -> Option<Id> {
     use std::os::unix::fs::MetadataExt;

@@ -12,6 +12,12 @@
 //! | 8, 8, 8 | length of the file, where the change begins, its length n; little-endian |
 //! | n, n | the bytes before and after |
 //! | 32 | SHA-256 of all before |
+//!
+//! ```text
+//! journal written and flushed   file as it was        killed here: the file is whole, `finish` writes the new bytes
+//! new bytes written             file half or whole    killed here: `finish` writes them again
+//! file flushed, journal gone    file as it will be
+//! ```
 
 use crate::bytes::replace::Existing;
 use std::{
@@ -133,6 +139,7 @@ fn read(file: &File, path: &Path, change: &Change) -> Result<Vec<u8>> {
 }
 
 impl Change {
+    /// The bytes of a journal.
     fn bytes(&self) -> Vec<u8> {
         let mut out = MAGIC.to_vec();
         for number in [self.len, self.at, self.before.len() as u64] {
@@ -145,6 +152,7 @@ impl Change {
         out
     }
 
+    /// Reads them; none where they are cut, damaged or of another version.
     fn parse(bytes: &[u8]) -> Option<Change> {
         let (said, sum) = bytes.split_at_checked(bytes.len().checked_sub(SUM)?)?;
         (Sha256::digest(said).as_slice() == sum).then_some(())?;

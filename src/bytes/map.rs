@@ -67,6 +67,8 @@ mod lost_pages {
     static PAGE: AtomicUsize = AtomicUsize::new(4096);
 
     /// Takes SIGBUS from now on.
+    ///
+    /// Once for a process, however often it is asked.
     pub(super) fn survive() {
         static ONCE: Once = Once::new();
         ONCE.call_once(|| {

@@ -3,6 +3,13 @@
 //! Only whole pages can be written past the page cache, and only from memory that begins at a page: so
 //! the buffer leaves as many bytes free before its first as the file has before it in its page, and a
 //! page after its last. There the other bytes of the outer pages are put, where they are known.
+//!
+//! ```text
+//! file      |  page 0   |  page 1   |  page 2   |
+//! buffer          |.......bytes...........|             at = 1000, len = 9000
+//! room      |     ^ skip = 1000           |    |        begins at a page of memory
+//! pages           before|  page 1   |after               the middle goes past the cache
+//! ```
 
 #![expect(clippy::indexing_slicing, reason = "`place` made room for whatever the others reach")]
 

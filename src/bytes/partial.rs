@@ -71,6 +71,14 @@ pub(super) fn remove_dead(folder: &Path) {
     }
 }
 
+/// Whether nobody writes a partial file any more.
+///
+/// ```text
+/// lock free      of this machine      dead: its writer would hold it
+/// lock free      of another           dead after a day without a write: its lock may not reach here
+/// lock held                           alive
+/// no locks here  of this machine      dead where no process has the number in its name
+/// ```
 fn is_dead(path: &Path, file: &File) -> bool {
     let owner = owner(path);
     let is_near = owner.as_ref().is_none_or(|(host, _)| *host == *HOST);
@@ -89,11 +97,13 @@ fn owner(path: &Path) -> Option<(String, i32)> {
     Some((host.to_owned(), pid.parse().ok()?))
 }
 
+/// Whether nothing was written to it for a day.
 fn is_silent(file: &File) -> bool {
     let written = file.metadata().and_then(|metadata| metadata.modified());
     written.is_ok_and(|at| at.elapsed().is_ok_and(|since| since > SILENCE))
 }
 
+/// Whether there is a process with this number, whoever's it is.
 #[cfg(unix)]
 fn is_alive(pid: i32) -> bool {
     let Some(pid) = rustix::process::Pid::from_raw(pid) else { return false };

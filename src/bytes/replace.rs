@@ -26,6 +26,8 @@ use crate::error::{Error, Result};
 use crate::remedy::{Remedy, Setting};
 
 /// Set by the Ctrl-C handler; long loops ask [`check_interrupt`].
+///
+/// It stays set: a process that goes on after an interruption sets it back itself.
 pub static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// An error once the person has pressed Ctrl-C.
@@ -126,12 +128,18 @@ impl Replace {
     }
 
     /// Writes all of `bytes` at `at`, through the page cache.
+    ///
+    /// # Errors
+    /// Where the disk is full or fails.
     pub fn write_at(&self, at: u64, bytes: &[u8]) -> Result<()> {
         write_all_at(self.temp.as_file(), at, bytes).map_err(|e| self.failed(e))
     }
 
     /// Writes a buffer to its place, whole pages past the page cache. The bytes of a page that two
     /// buffers share are kept until the second comes.
+    ///
+    /// # Errors
+    /// As [`Replace::write_at`].
     pub fn write(&self, buffer: &mut Paged) -> Result<()> {
         let Some(direct) = self.direct.as_ref().filter(|_| !buffer.pages().1.is_empty()) else {
             return self.write_at(buffer.at(), buffer.bytes());
@@ -167,6 +175,9 @@ impl Replace {
     }
 
     /// Writes what is left of pages that buffers shared with something else.
+    ///
+    /// # Errors
+    /// As [`Replace::write_at`].
     pub fn finish(&self) -> Result<()> {
         let edges = std::mem::take(&mut *self.edges.lock().unwrap_or_else(PoisonError::into_inner));
         edges.iter().try_for_each(|(at, bytes)| self.write_at(*at, bytes))
@@ -191,6 +202,10 @@ impl Replace {
     }
 
     /// Flushes the file to disk, unless that is left to the system, and gives it its name. Returns which.
+    ///
+    /// # Errors
+    /// Where the disk is full or fails, the person interrupts, or the target appeared meanwhile and is to be kept; the
+    /// partial file is removed then.
     pub fn commit(self) -> Result<Durability> {
         self.finish()?;
         let flushed = self.commit.durability == Durability::Flushed;
@@ -262,6 +277,9 @@ pub fn make_folder(folder: &Path) -> Result<Made> {
 }
 
 /// Writes a small file whole or not at all.
+///
+/// # Errors
+/// As [`Replace::begin`] and [`Replace::commit`].
 pub fn write_small(target: &Path, bytes: &[u8], commit: impl Into<Commit>) -> Result<()> {
     let replace = Replace::begin(target, bytes.len() as u64, commit, &[])?;
     replace.write_at(0, bytes)?;
@@ -304,6 +322,7 @@ fn is_in_system_folder(target: &Path) -> bool {
     cfg!(unix) && (within("/dev") && !within("/dev/shm") || within("/proc") || within("/sys"))
 }
 
+/// The error for a target that is there already.
 fn exists(target: &Path) -> Error {
     Error::refused(
         format!("{}: exists already", target.display()),
@@ -351,6 +370,7 @@ fn check_limit(size: u64, target: &Path) -> Result<()> {
     }
 }
 
+/// Refuses what the disk or the process has no room for.
 fn check_space(folder: &Path, size: u64, target: &Path) -> Result<()> {
     #[cfg(unix)]
     check_limit(size, target)?;
@@ -380,6 +400,8 @@ fn open_direct(path: &Path) -> Option<File> {
 }
 
 /// Makes a new file `size` bytes long, with its place on the disk where the file system can promise it.
+///
+/// A disk that fills up is noticed before anything is written, and not after an hour.
 fn reserve(file: &File, size: u64) -> io::Result<()> {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     if let Err(e @ (rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT)) =

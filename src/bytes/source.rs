@@ -27,6 +27,7 @@ pub struct Source<'a> {
     window: RefCell<Window>,
 }
 
+/// What was read last, and where it begins.
 #[derive(Debug, Default)]
 struct Window {
     at: u64,
@@ -73,6 +74,8 @@ impl<'a> Source<'a> {
     }
 
     /// An error at a field: what was found, what was wanted.
+    ///
+    /// It reads `FILE: FORMAT: FIELD at 0xAT: found FOUND, wanted WANTED`, see [`Malformed`].
     #[allow(clippy::needless_pass_by_value, reason = "callers pass numbers and fresh strings")]
     pub fn malformed(
         &self,
@@ -126,6 +129,7 @@ impl<'a> Source<'a> {
         inside(&window).ok_or_else(|| self.malformed(at, field, len, "a readable size"))
     }
 
+    /// The bytes of a number, lowest first.
     fn number<const N: usize>(&self, at: u64, field: impl Display) -> Result<[u8; N]> {
         let mut out = self.with(at, N as u64, field, |bytes| {
             let mut out = [0; N];
@@ -174,6 +178,9 @@ impl<'a> Source<'a> {
     }
 
     /// `len` bytes at `at`; `most` bounds what the file may ask for.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] where `len` is more than `most` or than the file has left.
     pub fn bytes_at(&self, at: u64, len: u64, most: u64, field: impl Display) -> Result<Vec<u8>> {
         if len > most {
             return Err(self.malformed(

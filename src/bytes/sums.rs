@@ -34,6 +34,12 @@ const MOST_PIECES: usize = 1 << 10;
 pub(super) struct Sums(Vec<(Sum, Mutex<Progress>)>);
 
 /// What has been read of a stretch.
+///
+/// ```text
+/// stretch   |-------------------------------|
+/// pieces      [a..b)        [c..d)              each with the CRC-32 of its bytes
+/// read            [b......c)                    joins all three: crc(ab), crc(bc), crc(cd) -> crc(ad)
+/// ```
 #[derive(Debug, Default)]
 struct Progress {
     /// From -> (to, sum) of what has been read.
@@ -42,6 +48,7 @@ struct Progress {
     state: State,
 }
 
+/// What is known of a stretch's sum.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 enum State {
     #[default]

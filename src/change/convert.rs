@@ -30,6 +30,13 @@ use crate::{
 };
 
 /// What the person asked for.
+///
+/// ```
+/// use regguf::change::convert::Options;
+/// // Two files from one reading of the source: every matrix in f16, and the mixture Q4_K_M.
+/// let options = Options { types: vec!["f16".into(), "q4_k_m".into()], ..Options::default() };
+/// assert!(!options.allow_requantize);
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// Names of types, one output for each: `auto` keeps the stored ones, the others are those of
@@ -253,6 +260,7 @@ fn is_vector(model: &Model, target: Target, step: &Step) -> bool {
     step.shape.len() < 2 || small.iter().any(|end| step.name.ends_with(end))
 }
 
+/// Gives vectors, and what counts as such, float32, from whatever they are stored in.
 fn vectors_to_f32(model: &Model, plan: &mut Plan) {
     let Some((f32, encode)) = QuantType::today("f32").zip(encoder("f32")) else { return };
     let target = plan.target;

@@ -107,6 +107,7 @@ pub fn differences(before: &Metadata, after: &Metadata) -> Vec<Difference> {
 }
 
 impl Edit {
+    /// Does one edit; of a pattern every key that it matches.
     fn apply(&self, metadata: &mut Metadata) -> Result<()> {
         match self {
             Edit::Set { key, form, text } => {

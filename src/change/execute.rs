@@ -224,6 +224,7 @@ fn uses(plans: &[Plan]) -> HashMap<usize, Vec<(usize, usize)>> {
     uses
 }
 
+/// Memory of one thread, used again for its next chunk.
 #[derive(Default)]
 struct Buffers {
     raw: Paged,
@@ -232,6 +233,7 @@ struct Buffers {
     sums: Room,
 }
 
+/// What all threads share.
 struct Job<'a> {
     model: &'a Model,
     plans: &'a [Plan],
@@ -258,6 +260,7 @@ impl Turns {
     }
 }
 
+/// A thread's turn to compute.
 struct Turn<'a>(&'a Turns);
 
 impl Drop for Turn<'_> {
@@ -267,9 +270,11 @@ impl Drop for Turn<'_> {
     }
 }
 
+/// What some rows lost: plan, step, and what.
 type Parts = Vec<(usize, usize, StepOutcome)>;
 
 impl Job<'_> {
+    /// The steps of all plans that take their rows from tensor `source`.
     fn steps(&self, source: usize) -> impl Iterator<Item = (usize, usize, &Plan, &Step)> {
         let uses = self.uses.get(&source).map(Vec::as_slice).unwrap_or_default();
         uses.iter().filter_map(|(p, s)| {
@@ -319,6 +324,7 @@ impl Job<'_> {
         chunks
     }
 
+    /// Does a chunk. A tensor that can only be read forward is one chunk, read and written in pieces.
     fn run(&self, chunk: &Chunk, buffers: &mut Buffers) -> Result<Parts> {
         let Some(tensor) = self.model.tensors.get(chunk.source) else { return Ok(Vec::new()) };
         if !self.model.only_forward(tensor) {
@@ -334,6 +340,13 @@ impl Job<'_> {
         Ok(parts)
     }
 
+    /// Reads some rows once and hands them to every step that wants them.
+    ///
+    /// ```text
+    /// Copy        written from the buffer that they were read to, in place of its page (`Paged`)
+    /// Transform   bytes to bytes
+    /// Recode      decoded, checked for NaN and infinity, encoded, and measured where that is asked for
+    /// ```
     fn run_rows(
         &self,
         tensor: &Tensor,
@@ -425,6 +438,7 @@ impl Job<'_> {
     }
 }
 
+/// A size in memory, which on a machine of 32 bits may be too large.
 fn in_memory(size: u64) -> Result<usize> {
     usize::try_from(size)
         .map_err(|_| Error::unsupported("a row is larger than memory", "use a 64-bit machine"))

@@ -3,6 +3,14 @@
 //!
 //! Rows go back into the order that transformers has, halves for pairs and heads one by one, and quantized
 //! weights are decoded. What is written follows from the family's description.
+//!
+//! ```text
+//! GGUF                              checkpoint
+//! blk.0.attn_q.weight  in pairs     model.layers.0.self_attn.q_proj.weight  in halves
+//! blk.0.ffn_up_exps    [e][r][c]    model.layers.0.mlp.experts.0.up_proj.weight, .1., ..
+//! llama.* keys                      config.json
+//! tokenizer.ggml.* keys             tokenizer.model or tokenizer.json, tokenizer_config.json
+//! ```
 
 use std::{
     collections::BTreeMap,
@@ -346,6 +354,7 @@ fn join(
     Some(entry(to, &shape, start, *at - start))
 }
 
+/// JSON as people read it, lines and all.
 fn pretty(value: &Json) -> Vec<u8> {
     serde_json::to_string_pretty(value).unwrap_or_default().into_bytes()
 }
@@ -403,6 +412,7 @@ impl Export {
         self.files.iter().try_for_each(|(name, bytes)| write_small(&path(name), bytes, commit))
     }
 
+    /// All weights, cut into pieces of whole rows: the weight, its first row, how many.
     fn chunks(&self) -> Vec<(&Weight, u64, u64)> {
         let mut chunks = Vec::new();
         for weight in &self.weights {
@@ -432,6 +442,7 @@ impl Export {
         }
     }
 
+    /// Decodes rows of one weight, checks and encodes them, and writes them to their place.
     fn carry(
         &self,
         weight: &Weight,
@@ -479,6 +490,7 @@ impl Export {
     }
 }
 
+/// `config.json` without what depends on the tensors that are there: numbers, class, type, special tokens.
 fn config(model: &Model, hyper: &Hyper, dtype: &str, notes: &mut Notes) -> Map<String, Json> {
     let torch = match dtype {
         "f32" => "float32",

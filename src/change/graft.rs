@@ -56,6 +56,7 @@ impl Graft {
     }
 }
 
+/// Leaves out every tensor that a pattern finds, and the keys of vision where no vision tensor is left.
 fn leave_out(model: &mut Model, pattern: &Regex, notes: &mut Notes) -> Result<()> {
     // By one pattern at a time, so that one which finds nothing is named.
     let mut gone: Vec<Tensor> = Vec::new();
@@ -96,6 +97,7 @@ fn names() -> Remedy {
     Call::Tensors.on("FILE").to("look at their names")
 }
 
+/// Takes the tensors that a pattern finds in another file. Their bytes stay there: the model gets that file too.
 fn take(model: &mut Model, other: &Model, pattern: &Regex, notes: &mut Notes) -> Result<()> {
     let from = other.files.first().map(Input::name).unwrap_or_default();
     let found = other.tensors.iter().filter(|tensor| pattern.is_match(&tensor.name));

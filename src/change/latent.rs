@@ -30,6 +30,7 @@ struct Latent {
     latent: u64,
 }
 
+/// The roles of the one matrix and of the two that take its place.
 const WHOLE: &str = "both_of_short";
 const KEYS: &str = "key_of_short";
 const VALUES: &str = "value_of_short";
@@ -93,6 +94,7 @@ fn role(family: &'static Family, tensor: &Tensor) -> Option<(&'static str, u64)>
     Some((role.id, role.layer?))
 }
 
+/// GGUF's name of a role in a layer.
 fn name(family: &'static Family, id: &str, layer: u64) -> Option<String> {
     let role = Role { layer: Some(layer), ..Role::first(family.roles.get(id)?) };
     role.name(Naming::Gguf)
@@ -115,6 +117,7 @@ fn wholes(model: &Model) -> Vec<&Tensor> {
     model.tensors.iter().filter(whole).collect()
 }
 
+/// Whether its rows are blocks: those cannot be turned round without being rounded again.
 fn is_coded(tensor: &Tensor) -> bool {
     tensor.quant.layout().elements > 1
 }
@@ -214,6 +217,7 @@ pub(super) fn join(model: &mut Model, notes: &mut Notes) -> Result<()> {
     Ok(())
 }
 
+/// The error for a matrix that is not as large as heads and lengths say.
 fn misfit(tensor: &Tensor) -> Error {
     let what =
         format!("{}: its shape {:?} is not what the metadata say", tensor.name, tensor.shape);

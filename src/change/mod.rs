@@ -2,6 +2,15 @@
 //!
 //! [`upgrade`] and its sisters turn a [`crate::model::Model`] into a [`Plan`]; [`carry()`] streams the
 //! rows through it into one or several new files and checks them.
+//!
+//! ```text
+//! Model --upgrade, convert, quantize, edit, split--> Plan      what is lost is known here, and refused or told
+//!       --Report::new---------------------------->             the dry run
+//! Plan  --carry---------------------------------->  file       exactly what was planned, then opened and compared
+//! ```
+//!
+//! Who decides on a loss: rounding of scales and what no old file says are planned and told; what would be quantized a
+//! second time, what does not fit a type, and numbers that are none are refused until a person allows them.
 
 pub(crate) mod adapter;
 #[doc(hidden)]

@@ -2,6 +2,12 @@
 //!
 //! An `.npy` is a header in ASCII, padded to a multiple of 64 bytes, and the numbers in order, here
 //! little-endian f32. An `.npz` is a zip archive of such, stored as they are.
+//!
+//! ```text
+//! 93 4e 55 4d 50 59  01 00  76 00                   magic, version 1.0, length of the text: 118
+//! {'descr': '<f4', 'fortran_order': False, 'shape': (4096, 11008), }      and spaces, then a line feed
+//! numbers                                            from byte 128 on: a multiple of 64
+//! ```
 
 use std::path::Path;
 
@@ -91,12 +97,14 @@ pub fn all(
     finish(model, out)
 }
 
+/// Begins an output that is none of the model's files.
 fn begin(model: &Model, output: &Path, total: u64, existing: Existing) -> Result<Replace> {
     let inputs: Vec<&Input> = model.files.iter().collect();
     check_target(output, existing, &inputs)?;
     Replace::begin(output, total, existing, &inputs)
 }
 
+/// Gives the output its name, if nothing of the model changed meanwhile.
 fn finish(model: &Model, out: Replace) -> Result<()> {
     model.files.iter().try_for_each(Input::check_read)?;
     out.commit().map(drop)
@@ -149,9 +157,11 @@ fn fields(fields: &[(u64, usize)]) -> Vec<u8> {
     fields.iter().flat_map(|(value, width)| value.to_le_bytes().into_iter().take(*width)).collect()
 }
 
+/// What a field of 32 bits has where the wide field beside it counts.
 const NARROW: u64 = u32::MAX as u64;
 
 impl Entry<'_> {
+    /// Bytes of the file inside the archive: header and numbers.
     fn bytes(&self) -> u64 {
         self.head.len() as u64 + size(self.tensor)
     }
@@ -173,11 +183,13 @@ impl Entry<'_> {
         ])
     }
 
+    /// The header before the file.
     fn local(&self, crc: u32) -> Vec<u8> {
         let wide = fields(&[(1, 2), (16, 2), (self.bytes(), 8), (self.bytes(), 8)]);
         [b"PK\x03\x04".as_slice(), &self.common(crc, WIDE), self.name.as_bytes(), &wide].concat()
     }
 
+    /// The file's entry in the directory at the end.
     fn central(&self, crc: u32) -> Vec<u8> {
         let rest = fields(&[(0, 2), (0, 2), (0, 2), (0, 4), (NARROW, 4)]);
         let wide = fields(&[(1, 2), (24, 2), (self.bytes(), 8), (self.bytes(), 8), (self.at, 8)]);

@@ -34,6 +34,7 @@ pub(super) fn prune(plan: &mut Plan, prune: &BTreeSet<u64>) -> Result<(Vec<Strin
     Ok((originals, u32::try_from(left.len()).ok()))
 }
 
+/// Refuses blocks that are not there, and leaving out all.
 fn check(present: &BTreeSet<u64>, prune: &BTreeSet<u64>) -> Result<()> {
     let last = present.last().copied().unwrap_or(0);
     if let Some(absent) = prune.difference(present).next() {

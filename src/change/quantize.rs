@@ -304,6 +304,7 @@ impl<'a> Job<'a> {
         Ok(job)
     }
 
+    /// What was asked for, as the mixtures want it.
     fn rules(&self, file_type: FileType) -> Rules {
         let options = self.options;
         Rules {
@@ -317,6 +318,7 @@ impl<'a> Job<'a> {
         }
     }
 
+    /// The steps as the mixtures see them: name, shape and present type.
     fn weights(&self) -> Vec<Weight<'_>> {
         let steps = self.base.steps.iter();
         steps.map(|s| Weight { name: &s.name, shape: &s.shape, present: s.quant.name() }).collect()
@@ -395,6 +397,7 @@ impl<'a> Job<'a> {
         output(input, self.options, &self.base, kind)
     }
 
+    /// The plan of these choices, or a plan for each shard where the files of the input are kept.
     fn plans(&self, choices: &[Choice], file_type: u32, output: PathBuf) -> Result<Vec<Plan>> {
         let mut plan = self.base.clone();
         self.retype(&mut plan, choices)?;

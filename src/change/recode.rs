@@ -130,6 +130,7 @@ fn of(length: u64) -> usize {
     usize::try_from(length).unwrap_or(usize::MAX)
 }
 
+/// The rows of one matrix of a stack.
 fn rows_per_matrix(shape: &[u64]) -> u64 {
     shape.iter().rev().nth(1).copied().unwrap_or(1).max(1)
 }

@@ -135,6 +135,7 @@ const COLUMNS: [Column; 6] = [
 ];
 
 impl Line {
+    /// The line as cells of a table: place, name, shape, types, what happens, what it cost.
     fn cells(&self) -> Vec<String> {
         let measured = match (self.rmse, self.max_error, self.snr_db) {
             _ if self.not_finite > 0 => format!("{} weights are infinite or NaN", self.not_finite),
@@ -172,6 +173,7 @@ pub struct Assumption {
     pub flag: String,
 }
 
+/// Whether a count is left out of JSON.
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
 fn is_zero(n: &u64) -> bool {
     *n == 0
@@ -306,6 +308,7 @@ impl Report {
         out
     }
 
+    /// What happened to the weights of a group, in words: how exact it is, and by what figure.
     fn loss(&self, group: &Group) -> String {
         let now = self.written;
         match group.how {

@@ -135,6 +135,7 @@ pub fn join(model: &Model, output: Option<&Path>) -> Result<Plan> {
     Ok(plan)
 }
 
+/// The folder of a file, empty for a bare name.
 fn folder(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new(""))
 }

@@ -103,6 +103,7 @@ impl Target {
         Ok(target)
     }
 
+    /// The container of this name: by its id, by the id without the family, by the short name of one.
     fn within(family: &str, name: &str) -> Result<Target> {
         let wanted = name.to_ascii_lowercase();
         let short = |c: &&'static Container| {

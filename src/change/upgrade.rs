@@ -150,6 +150,7 @@ fn fitted(model: Model, mut plan: Plan, options: &Options) -> Result<(Model, Pla
     Ok((model, plan))
 }
 
+/// How many tokens the header counts; those that are stored where it says nothing.
 fn n_vocab(model: &Model) -> usize {
     model.header("n_vocab").and_then(|n| usize::try_from(n).ok()).unwrap_or(model.vocab.len())
 }

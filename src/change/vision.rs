@@ -32,6 +32,11 @@ pub fn is_joined(model: &Model) -> bool {
 
 /// Takes the vision tensors out of the plan of a model. Returns the plan of the projector, to be written to `output`.
 ///
+/// ```text
+/// one file of Ollama    ->  model       what `formats/projector` does not name, keys renamed
+///                           projector   vision tensors, renamed; keys `clip.*` made of the model's
+/// ```
+///
 /// # Errors
 /// Where the model has none that are known, or lacks a key that a projector must have.
 pub fn take_out(model: &mut Model, plan: &mut Plan, output: &Path) -> Result<Plan> {
@@ -94,6 +99,7 @@ fn stored(value: &Fixed) -> Value {
 }
 
 impl Projector {
+    /// Whether a tensor of this name is of the vision part.
     fn sees(&self, name: &str) -> bool {
         self.tensors.iter().any(|begin| name.starts_with(begin))
     }

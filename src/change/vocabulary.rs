@@ -142,6 +142,7 @@ fn lost_bytes(old: &Vocab) -> bool {
     old.tokens.iter().take(FIRST_PIECE).skip(FIRST_BYTE + 128).any(|token| token == REPLACED)
 }
 
+/// What is said of files whose converter wrote tokens as text.
 const LOST_BYTES: &str =
     "byte tokens above 0x7f were stored as U+FFFD before 13 March 2023; rebuilt from their ids";
 

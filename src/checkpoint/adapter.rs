@@ -177,6 +177,10 @@ struct Config {
 }
 
 impl Config {
+    /// Reads the settings beside the weights.
+    ///
+    /// # Errors
+    /// Where the file is missing: nothing else says alpha.
     fn read(path: &Path) -> Result<Config> {
         let json = json::read(path)?.ok_or_else(|| {
             let looks = format!("an adapter without {CONFIG}, which alone says alpha");
@@ -186,14 +190,17 @@ impl Config {
         Ok(Config { path: path.to_owned(), json })
     }
 
+    /// A setting that is there and not null.
     fn get(&self, key: &str) -> Option<&Json> {
         self.json.get(key).filter(|value| !value.is_null())
     }
 
+    /// The same as text.
     fn text(&self, key: &str) -> Option<&str> {
         self.get(key)?.as_str()
     }
 
+    /// Whether a setting asks for something: neither null, nor false, nor empty.
     fn is_set(&self, key: &str) -> bool {
         match self.get(key) {
             None | Some(Json::Bool(false)) => false,
@@ -203,11 +210,13 @@ impl Config {
         }
     }
 
+    /// The error for a setting that is none.
     fn malformed(&self, key: &str, wanted: &str) -> Error {
         let found = self.json.get(key).map_or("nothing".to_owned(), Json::to_string);
         json::malformed(&self.path, key, &found, wanted)
     }
 
+    /// The error for what GGUF's adapters cannot do.
     fn not_carried(&self, what: &str) -> Error {
         Error::unsupported(format!("{}: {what}", self.path.display()), merge())
     }

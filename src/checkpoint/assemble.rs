@@ -1,5 +1,16 @@
-//! The last step of reading a checkpoint: its tensors checked against the hyperparameters, metadata
-//! and vocabulary put together.
+//! The last step of reading a checkpoint: its tensors checked against the hyperparameters, metadata and vocabulary put
+//! together.
+//!
+//! ```text
+//! meta, huggingface   tensors under roles, in GGUF's row order   --+
+//! hyper               numbers of the model                       --+--> Draft::finish --> Model
+//! vocabulary, card    tokenizer.ggml.*, general.*                --+
+//! ```
+//!
+//! Every role is looked for in every layer, and each must be there once in the shape that the numbers say: a download
+//! that lacks a shard, or files of two models in one folder, end here with the name of the tensor.
+//!
+//! Factors of rotary positions, which GGUF has as tensors and a checkpoint as numbers, become files in memory.
 
 use std::path::PathBuf;
 

@@ -259,6 +259,8 @@ pub fn file_name(metadata: &Metadata, encoding: &str) -> String {
     parts.join("-")
 }
 
+// The forms of parts of a name, as gguf-py's metadata.py has them: what may be a version or a number by itself,
+// versions, types of weights, sizes, and words for what was made of a base model.
 static PLAIN: LazyLock<Regex> = LazyLock::new(|| pattern(r"^(v\d+(?:\.\d+)*|\d.*)$"));
 static VERSION: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?i)^(v|iter)?\d+([.]\d+)*$"));
 static TYPE: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?i)^(i?q\d(_\w)*|b?fp?(16|32))$"));
@@ -272,6 +274,7 @@ fn pattern(text: &str) -> Regex {
     Regex::new(text).unwrap_or_else(|e| unreachable!("{e}"))
 }
 
+/// What a part of a name may be; several at once until its place decides.
 #[derive(Clone, Copy, Default, PartialEq)]
 struct Kinds {
     basename: bool,
@@ -282,6 +285,7 @@ struct Kinds {
 }
 
 impl Kinds {
+    /// Whether its form says nothing.
     fn none(self) -> bool {
         self == Kinds::default()
     }

@@ -137,10 +137,12 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
+    /// An error at a byte of msgpack.
     fn malformed(&self, field: &str, at: u64, found: impl Display, wanted: &str) -> Error {
         self.source.malformed(at, field, found.to_string(), wanted)
     }
 
+    /// The next byte.
     fn next(&mut self, field: &str) -> Result<u8> {
         let byte = self.source.u8_at(self.at, field)?;
         self.at += 1;
@@ -152,6 +154,7 @@ impl Walk<'_> {
         (0..width).try_fold(0u64, |n, _| Ok(n << 8 | u64::from(self.next(field)?)))
     }
 
+    /// The head of an array; returns how many items follow.
     fn array(&mut self, most: std::ops::RangeInclusive<u64>, field: &str) -> Result<u64> {
         let at = self.at;
         let n = match self.next(field)? {
@@ -166,6 +169,7 @@ impl Walk<'_> {
         })
     }
 
+    /// A whole number that is not negative.
     fn number(&mut self, field: &str) -> Result<u64> {
         let at = self.at;
         match self.next(field)? {
@@ -178,6 +182,7 @@ impl Walk<'_> {
         }
     }
 
+    /// A text of at most 255 bytes.
     fn text(&mut self, field: &str) -> Result<String> {
         let at = self.at;
         let len = match self.next(field)? {
@@ -221,6 +226,7 @@ impl Walk<'_> {
         }
     }
 
+    /// Where `len` bytes from here on end, if the file has them.
     fn inside(&self, len: u64, at: u64, field: &str) -> Result<u64> {
         let left = self.source.left(self.at);
         if len > left {

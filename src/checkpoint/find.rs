@@ -1,4 +1,14 @@
 //! Which files make a checkpoint: a directory, an index, one shard or one file is named.
+//!
+//! ```text
+//! consolidated.00.pth, consolidated.01.pth       Meta: all from 00 on, without a gap
+//! model-00001-of-00002.safetensors, ..           Hugging Face: all that the count says
+//! model.safetensors.index.json                   the shards that it names, and which tensor is in which
+//! model.safetensors, pytorch_model.bin           one file
+//! ```
+//!
+//! In a folder with several of these safetensors come before `.bin`. Meta's files come first where there is no
+//! `config.json`, else last.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -105,6 +115,7 @@ fn weights_in(folder: &Path) -> Result<Option<Found>> {
     Ok(None)
 }
 
+/// The checkpoint of a folder: by known names, else the one file that begins as one does.
 fn in_folder(folder: &Path) -> Result<Found> {
     if let Some(found) = weights_in(folder)? {
         return Ok(found);
@@ -173,6 +184,7 @@ pub(super) fn names_in(folder: &Path) -> Result<BTreeSet<String>> {
     Ok(names)
 }
 
+/// The last part of a path.
 fn name_of(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }

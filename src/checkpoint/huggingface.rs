@@ -26,6 +26,9 @@ use crate::{
 };
 
 /// Reads a checkpoint in Hugging Face's layout.
+///
+/// # Errors
+/// Where `config.json` is missing or of another model, or a tensor has no place in the family's description.
 pub fn open(mut draft: Draft, mut shards: Vec<Vec<Stored>>, options: &Options) -> Result<Model> {
     if draft.format == safetensors::FORMAT {
         // The order in which Python's safetensors gives them, so that files equal the converter's.

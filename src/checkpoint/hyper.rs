@@ -1,5 +1,15 @@
-//! The numbers of a checkpoint: `config.json` under the names that the family gives, checked against the
-//! shapes of tensors.
+//! The numbers of a checkpoint: `config.json` under the names that the family gives, checked against the shapes of
+//! tensors.
+//!
+//! ```text
+//! [sizes] of formats/family/llama.toml          config.json                    GGUF
+//! n_embd = { config = ["hidden_size"], ..  }    "hidden_size": 4096            llama.embedding_length
+//! ```
+//!
+//! A field may have several names over the years, be in an object (`rope_scaling.factor`), or be absent where a shape
+//! says it. A field that has a meaning here and another form than it should is an error with its name, not a default.
+//!
+//! Fields that no description knows are passed over.
 //!
 //! Compare: llama.cpp, conversion/base.py: set_gguf_parameters, conversion/llama.py.
 
@@ -52,6 +62,8 @@ impl OfConfig<'_> {
 }
 
 /// A field that is there; dots in its name lead into objects.
+///
+/// `rope_scaling.factor` is the field `factor` of the object `rope_scaling`.
 fn inside<'j>(json: &'j Json, name: &str) -> Option<&'j Json> {
     let found = name.split('.').try_fold(json, |json, part| json.get(part));
     found.filter(|field| !field.is_null())

@@ -21,6 +21,7 @@ pub fn bytes(path: &Path) -> Result<Option<Vec<u8>>> {
     bytes_up_to(path, LONGEST)
 }
 
+/// A small file's bytes, or nothing where there is none; an error where it is larger than any such file.
 fn bytes_up_to(path: &Path, longest: u64) -> Result<Option<Vec<u8>>> {
     if !path.is_file() {
         return Ok(None);

@@ -4,6 +4,13 @@
 //! A matrix is cut between the shards along its rows or its columns; vectors are in each. Which
 //! way is told by shapes: all matrices read or write the residual stream, whose width is known, so
 //! if a shard has that width whole, the matrix was cut along its other dimension.
+//!
+//! ```text
+//! LLaMA 13B, two shards, width 5120      consolidated.00    consolidated.01    joined
+//! attention.wq   [5120, 5120]            [2560, 5120]       [2560, 5120]       rows, one below the other
+//! attention.wo   [5120, 5120]            [5120, 2560]       [5120, 2560]       columns, side by side
+//! norm           [5120]                  [5120]             [5120]             the first; all must be equal
+//! ```
 
 use serde_json::Value as Json;
 
@@ -181,6 +188,7 @@ fn join(role: Role, shards: &[&Stored], width: u64) -> Result<Part> {
     Ok(whole(shape, pieces?, if axis == 0 { Join::Rows } else { Join::Columns }))
 }
 
+/// The numbers of the model: what `params.json` states, what shapes say, and for the rest what LLaMA is known to have.
 fn hyper(
     draft: &mut Draft,
     params: Option<&Json>,

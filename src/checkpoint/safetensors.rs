@@ -151,6 +151,7 @@ pub fn extent(header: impl Read) -> Option<u64> {
     header.deserialize_map(Last).ok()
 }
 
+/// Reads the header entry by entry, so that one of millions of tensors is refused before it is in memory.
 struct HeaderVisitor {
     /// The most tensors.
     most: u64,

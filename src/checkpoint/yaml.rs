@@ -84,6 +84,7 @@ pub fn front_matter(markdown: &str) -> Yaml {
     Yaml::Keys(keys)
 }
 
+/// Whether a line belongs to the key above it.
 fn is_indented(line: &str) -> bool {
     line.starts_with([' ', '\t'])
 }

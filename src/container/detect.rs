@@ -59,6 +59,7 @@ pub struct Tried {
     pub refused: Option<Error>,
 }
 
+/// A format that the file may be of.
 #[derive(Debug)]
 struct Found {
     format: &'static Container,
@@ -130,6 +131,8 @@ fn reached(error: &Error, len: u64) -> (u64, u8) {
 }
 
 /// Returns what `input` is.
+///
+/// What a file is not is no error here: it is in [`Detected::tried`], with the reason.
 ///
 /// # Errors
 /// Only where the file cannot be read, or where `options` name a format that does not exist.
@@ -216,6 +219,8 @@ impl Detected {
     }
 
     /// Walks `input` as `other`, of which `first` left doubt; a walk without gaps replaces it.
+    ///
+    /// `other` is described as `after` `first`: it is tried where that was refused or left gaps.
     fn second(
         &mut self,
         first: &'static Container,
@@ -234,6 +239,9 @@ impl Detected {
 
     /// Where `rival` has the same sizes as the format `against`: asks its tokens and rows, or the person,
     /// or the weights.
+    ///
+    /// None where this is no dispute: the base was not found, the rival's own words rule it out, its walk fails, or
+    /// both read the same.
     fn choose(
         &mut self,
         against: &str,
@@ -283,6 +291,7 @@ impl Detected {
         Ok(Some(choice.map_or(Verdict::Either(vec![base, rival], next), Verdict::Sure)))
     }
 
+    /// The verdict over all that were walked and not refused.
     fn decide(&self, input: &Input) -> Result<Verdict> {
         // A format that was walked to the last byte outweighs one that leaves gaps or bytes over, and
         // that one a format that was only recognised.
@@ -302,6 +311,7 @@ impl Detected {
     }
 }
 
+/// Reads `input` as `format`; of a format that is only recognised, its header.
 fn walk(format: &'static Container, input: &Input, options: &OpenOptions) -> Result<Found> {
     let (model, exact) = match format.format.skeleton {
         Stream => {

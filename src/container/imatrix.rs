@@ -53,6 +53,8 @@ impl Importance {
 
     /// Keeps the entries whose name contains one of `include`, all where it is empty, and drops
     /// those whose name contains one of `exclude`.
+    ///
+    /// As llama-quantize takes `--include-weights` and `--exclude-weights`.
     pub fn retain(&mut self, include: &[String], exclude: &[String]) {
         self.entries.retain(|name, _| {
             let in_any = |parts: &[String]| parts.iter().any(|p| name.contains(p.as_str()));
@@ -71,6 +73,8 @@ impl Importance {
     }
 
     /// What is known about the tensor of this name.
+    ///
+    /// As many numbers as the tensor has columns; for stacks of experts as many times more.
     pub fn get(&self, name: &str) -> Option<&Arc<[f32]>> {
         self.entries.get(name)
     }

@@ -13,6 +13,17 @@
 //!
 //! Today's readers are strict and so is this one, but for two things that old files do and lose
 //! nothing by: gaps between tensors and another order of data. Those are noted.
+//!
+//! ```text
+//! 47 47 55 46  03 00 00 00                               GGUF, version 3
+//! 01 00 00 00 00 00 00 00  02 00 00 00 00 00 00 00       one tensor, two keys
+//! 14 00 00 00 00 00 00 00  "general.architecture"        20 bytes of key
+//!    08 00 00 00  05 00 00 00 00 00 00 00  "llama"       kind 8, a string of 5 bytes
+//! ..
+//! ```
+//!
+//! Of each count it is asked before anything is allocated whether it is within the limits and whether the file has as
+//! many bytes left; of each string and array what it takes is added up against the limit of all metadata.
 
 mod place;
 mod write;
@@ -151,6 +162,7 @@ struct Info {
 }
 
 impl Walk<'_> {
+    /// Four bytes at the walk's place, which moves on.
     fn u32(&mut self, field: impl std::fmt::Display) -> Result<u32> {
         let value = self.source.u32_at(self.at, field)?;
         self.at += 4;
@@ -167,6 +179,7 @@ impl Walk<'_> {
         Ok(value)
     }
 
+    /// A count of at most `most`.
     fn count(&mut self, field: impl std::fmt::Display + Copy, most: u64) -> Result<u64> {
         let at = self.at;
         let value = self.size(field)?;
@@ -177,6 +190,7 @@ impl Walk<'_> {
         Ok(value)
     }
 
+    /// A length and as many bytes, at most `most`.
     fn string(&mut self, most: u64, field: impl std::fmt::Display + Copy) -> Result<Vec<u8>> {
         let len = self.count(field, most)?;
         let mut bytes = self.source.bytes_at(self.at, len, most, field)?;
@@ -199,6 +213,7 @@ impl Walk<'_> {
         Ok(())
     }
 
+    /// `n` key-values. Of two with one key the first counts, and a note says so.
     fn metadata(&mut self, n: u64) -> Result<Metadata> {
         let mut metadata = Metadata::new();
         let mut seen = std::collections::HashSet::new();
@@ -235,6 +250,7 @@ impl Walk<'_> {
         Ok(metadata)
     }
 
+    /// The kind of a value, 0 to 12.
     fn kind(&mut self, key: &str) -> Result<Kind> {
         let at = self.at;
         let field = format!("{key}.type");
@@ -305,6 +321,7 @@ impl Walk<'_> {
         Ok(bytes)
     }
 
+    /// One value of a kind that is no array.
     fn value(&mut self, kind: Kind, key: &str) -> Result<Value> {
         let (source, at) = (self.source, self.at);
         self.at += width(kind);
@@ -329,6 +346,7 @@ impl Walk<'_> {
         })
     }
 
+    /// One tensor info. Its type and place are not judged here: for that all infos must be known.
     fn info(&mut self, index: u64) -> Result<Info> {
         let at = self.at;
         let field = |what: &str| format!("tensors[{index}].{what}");
@@ -368,6 +386,7 @@ impl Walk<'_> {
         Ok(Info { at, fields, name, shape, id, offset })
     }
 
+    /// What a type number means in this file's format.
     fn quant(&self, id: u32) -> Option<QuantType> {
         quant_of(self.format, id)
     }

@@ -1,4 +1,12 @@
 //! Where everything of a file goes.
+//!
+//! ```text
+//! chunks[0]   data[0] ..    chunks[1]   data[1] ..    chunks[2]
+//! header      tensor 0      head 1      tensor 1      padding         total
+//! ```
+//!
+//! Both kinds of containers lay out so: whoever writes puts the chunks where they belong and streams each tensor to its
+//! place, in any order.
 
 use crate::quant::QuantType;
 

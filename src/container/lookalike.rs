@@ -1,4 +1,8 @@
 //! What a file looks like that is no model: downloads gone wrong, other people's formats.
+//!
+//! Asked only of files that no candidate took. The order is that of certainty: zeros and texts first, magics of
+//! archives, then what is like a magic of ours, last what is merely short or text. Each answer is a sentence that goes
+//! on from the file's name, with what to do.
 
 use std::path::Path;
 
@@ -36,6 +40,7 @@ pub(super) fn wrong_extension(path: &Path, model: &Model) -> Option<String> {
     wrong.then(|| format!("the extension .{extension} is wrong: the file is {}", model.format))
 }
 
+/// What a file of `len` bytes is whose first 4 KB are `head`.
 fn by_head(head: &[u8], len: u64) -> Note {
     let begins = |bytes: &[u8]| head.starts_with(bytes);
     // Preallocated by a downloader that did not come this far.

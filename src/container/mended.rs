@@ -1,4 +1,7 @@
 //! Faults that readers note of a file, and that a new file is free of.
+//!
+//! A reader that takes a file in spite of a fault says so in a note, which ends in one of the two sentences here. A
+//! report of a file that was made of it says instead that the new one is mended: the note is the same, its end another.
 
 use crate::{
     model::Model,

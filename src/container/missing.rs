@@ -13,6 +13,8 @@ use crate::{
 };
 
 /// Adds to an error about a tensor cut short what else is missing.
+///
+/// It is the middle of a download: the tensor that is cut, and all that were to follow it.
 pub(super) fn advise(error: Error, model: &Model, cut: &Tensor, left: u64) -> Error {
     let Error::Malformed(mut malformed) = error else { return error };
     let family = catalog::family(&model.family);
@@ -30,6 +32,8 @@ pub(super) fn advise(error: Error, model: &Model, cut: &Tensor, left: u64) -> Er
 }
 
 /// An error if tensors of the family are missing, as in a file cut between two records.
+///
+/// Only families that are described can be missed; the error is at `end`, where the next record would begin.
 pub(super) fn check_whole(source: &Source, end: u64, model: &Model) -> Result<()> {
     let Some(family) = catalog::family(&model.family) else { return Ok(()) };
     let rest = absent(family, model, &[]);
@@ -127,6 +131,7 @@ pub(super) fn is_whole(model: &Model) -> bool {
     !model.tensors.is_empty() && catalog::family(&model.family).is_some_and(whole)
 }
 
+/// Tensors that are not there, by their names, and about how many bytes they have.
 #[derive(Default)]
 struct Absent {
     names: Vec<String>,

@@ -3,6 +3,18 @@
 //! [`open`] is all that most callers need: it detects the format, reads the headers, finds the other
 //! files of a set, and returns a [`Model`] whose weights are still on disk. [`stream::layout`] and
 //! [`keyed::layout`] are the way back.
+//!
+//! ```text
+//! path --parts::first--> first file of a set
+//!      --detect--------> candidates by magic and version, each walked: stream (ggml to ggjt) or keyed (GGUF)
+//!      --pieces--------> where that failed: files cut by bytes, as one
+//!      --parts, shards-> the other files of a set
+//!      --plausible-----> byte order and zeros, by some of the weights
+//!      --> Model         headers in memory, weights as ranges of files
+//! ```
+//!
+//! What is read before anything is believed: the header, the vocabulary and the head of every tensor. Weights are not
+//! read, but for samples where sizes alone do not decide.
 
 pub mod detect;
 pub mod imatrix;
@@ -64,6 +76,8 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Model> {
 
 /// Opens one file as it is, without looking for others of its set.
 ///
+/// The parts of [`open`] that look at other files or at weights are left out.
+///
 /// # Errors
 /// As [`open`].
 pub fn open_alone(input: &Input, options: &OpenOptions) -> Result<Model> {
@@ -73,6 +87,8 @@ pub fn open_alone(input: &Input, options: &OpenOptions) -> Result<Model> {
 }
 
 /// Whether `path` is a later file of a set whose first file exists: `x.bin.1`, `x-00002-of-00003.gguf`.
+///
+/// By its name and by what is there: nothing is opened.
 pub fn is_later_part(path: &Path) -> bool {
     first_of_set(path).is_some()
 }

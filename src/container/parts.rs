@@ -92,6 +92,9 @@ pub(super) fn complete(mut model: Model, options: &OpenOptions) -> Result<Model>
 }
 
 /// How many parts a set has, by the shapes of its first.
+///
+/// `n_embd` over the row length of a matrix that is cut by columns: 4096 over 4096 is one part, 8192 over 1024 eight.
+/// None where the family has no such matrix.
 fn expected(model: &Model, input: &Input) -> Result<Option<u64>> {
     let Some(family) = catalog::family(&model.family) else { return Ok(None) };
     // The first matrix that is cut by columns: its rows are as long as the model is wide, divided by the parts.
@@ -176,6 +179,8 @@ fn differing<'a>(one: &'a Model, two: &Model) -> Result<Option<&'a str>> {
 }
 
 /// Whether two parts hold the same bytes where they must hold different pieces.
+///
+/// As where one part was downloaded twice, under two names.
 fn is_copy(one: &Model, two: &Model) -> Result<bool> {
     let Some(family) = catalog::family(&one.family) else { return Ok(false) };
     for (a, b) in one.tensors.iter().zip(&two.tensors) {
@@ -198,6 +203,7 @@ fn is_copy(one: &Model, two: &Model) -> Result<bool> {
     Ok(false)
 }
 
+/// The parts as one model: each tensor that is cut gets the pieces of all parts.
 fn join(mut all: Vec<Model>) -> Result<Model> {
     let rest = all.split_off(1);
     let Some(mut whole) = all.pop() else {
@@ -227,6 +233,7 @@ fn join(mut all: Vec<Model>) -> Result<Model> {
     Ok(whole)
 }
 
+/// Adds the pieces of `other`, which are in file `file`, along dimension `axis`.
 fn add(tensor: &mut Tensor, other: &Tensor, axis: usize, file: usize) {
     if let (Some(size), Some(more)) = (tensor.shape.get_mut(axis), other.shape.get(axis)) {
         *size += more;

@@ -1,5 +1,14 @@
 //! Files cut into pieces by bytes, as hosts with a limit on sizes ask for: `x.gguf.part1of2`,
 //! `x.gguf-split-a`, `x.gguf.000`. No piece is a model; together, they are one.
+//!
+//! ```text
+//! x.gguf.part1of2    piece 1 of 2
+//! x.gguf-split-aa    letters, from aa       split x.gguf x.gguf-split-
+//! x.gguf.000         three digits           split -d -a 3 x.gguf x.gguf.
+//! ```
+//!
+//! Unlike shards and parts, which are files of their own, a piece has a header only if it is the first: names are all
+//! that there is to go by, so this is asked last.
 
 use std::path::{Path, PathBuf};
 
@@ -139,6 +148,7 @@ fn siblings(path: &Path, own: &Named) -> Option<Vec<(u32, String)>> {
     Some(found)
 }
 
+/// The name of the whole and the number, where a name is that of a piece.
 fn parse(name: &str) -> Option<Named> {
     for word in [".part", "-part", "-split-", ".split-", "_split_"] {
         let Some((whole, rest)) = name.rsplit_once(word).filter(|(whole, _)| !whole.is_empty())

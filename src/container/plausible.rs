@@ -26,6 +26,11 @@ const LONGEST: u64 = 1 << 20;
 
 /// Whether the scales of `two` are right and those of `one` wrong (`Some(true)`), the other way round
 /// (`Some(false)`), or neither is certain.
+///
+/// ```text
+/// block by block   d0 q0 q0 q0 q0  d1 q1 q1 q1 q1  ..      d is a float32, every q four bytes of nibbles
+/// planar           d0 d1 d2 ..     q0 q0 q0 q0 q1 ..
+/// ```
 pub(super) fn by_weights(one: &Model, two: &Model) -> Result<Option<bool>> {
     let (mut first, mut second) = (Share::default(), Share::default());
     let pairs = one
@@ -159,6 +164,8 @@ pub(super) fn byte_order(model: &mut Model) -> Result<()> {
 }
 
 /// How many scales were looked at and how many of them are plausible.
+///
+/// Plausible: zero, or of 1e-12 to 1e4 in magnitude, and not negative where a minimum is beside it.
 #[derive(Default)]
 struct Share {
     good: u64,
@@ -199,6 +206,7 @@ impl Share {
         self.all += weights.len() as u64;
     }
 
+    /// Which part of what was looked at is plausible; 0 for nothing.
     fn plausible(&self) -> f64 {
         if self.all == 0 { 0.0 } else { self.good as f64 / self.all as f64 }
     }

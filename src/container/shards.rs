@@ -69,6 +69,8 @@ pub fn is_row(path: &Path, options: &OpenOptions) -> Result<bool> {
 
 /// Opens the shards that are in `paths`, whatever these are called and in whatever order, as one model.
 ///
+/// Their order is that of `split.no`, so a set that was renamed can be put together.
+///
 /// # Errors
 /// Where a file is no shard, is there twice or one is missing.
 pub fn gather(paths: &[PathBuf], options: &OpenOptions) -> Result<Model> {
@@ -194,6 +196,7 @@ pub(super) fn first(path: &Path) -> Option<PathBuf> {
     (later && first.is_file()).then_some(first)
 }
 
+/// The shards, in order, as one model: the first one's metadata, the tensors of all.
 fn join(shards: Vec<Model>, count: u64) -> Result<Model> {
     let mut whole = Model::default();
     let (mut stated, mut names) = (None, HashSet::new());
@@ -239,6 +242,7 @@ fn join(shards: Vec<Model>, count: u64) -> Result<Model> {
     Ok(without_split(whole))
 }
 
+/// The model without the keys that say which file of a set it is.
 fn without_split(mut model: Model) -> Model {
     for key in [NUMBER, COUNT, TENSORS] {
         model.metadata.remove(key);

@@ -1,4 +1,10 @@
 //! The first bytes of a file: magic and version.
+//!
+//! ```text
+//! ggjt v1     74 6a 67 67  01 00 00 00      "ggjt" as a number, little-endian: its letters are reversed
+//! GGUF v3     47 47 55 46  03 00 00 00      "GGUF" as letters
+//! ggml        6c 6d 67 67                   no version: header words follow
+//! ```
 
 use std::path::Path;
 

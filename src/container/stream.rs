@@ -15,6 +15,20 @@
 //!
 //! Reading and writing are two functions: a walk that serves both would hide which checks belong to
 //! which. Round-trip tests keep them together.
+//!
+//! A ggjt file of version 3 for LLaMA, its first bytes:
+//!
+//! ```text
+//! 74 6a 67 67  03 00 00 00                    magic, version
+//! 00 7d 00 00  00 10 00 00  00 01 00 00       n_vocab 32000, n_embd 4096, n_mult 256
+//! 20 00 00 00  20 00 00 00  80 00 00 00       n_head 32, n_layer 32, n_rot 128
+//! 02 00 00 00                                 ftype 2: mostly Q4_0
+//! 05 00 00 00  20 e2 81 87 20  00 00 00 00    token 0: 5 bytes, " ⁇ ", score 0
+//! ..
+//! ```
+//!
+//! Nothing says how many tensors there are, and no table says where: each record leads to the next by its own numbers.
+//! So a wrong one is found at the latest where the next should begin, and every check is made where the field is.
 
 mod record;
 mod vocab;
@@ -113,6 +127,7 @@ impl Walk<'_> {
         Ok(at + len)
     }
 
+    /// Reads the header word at `at` and keeps it under its name; a word of two parts is kept as both.
     fn word(&self, word: &Word, at: u64, model: &mut Model) -> Result<()> {
         let name = &word.name;
         // Ranges are what tells formats apart that share a magic: a word out of range ends this walk, not the search.
@@ -160,6 +175,7 @@ impl Walk<'_> {
         Ok(())
     }
 
+    /// Reads tensor records from `at` to the end of the file, or to where a whole model ends.
     fn tensors(&self, mut at: u64, model: &mut Model) -> Result<()> {
         let mut seen = HashSet::new();
         // No count is stored: records follow one another to the last byte.

@@ -34,6 +34,9 @@ pub enum Kind {
 
 /// What the bytes of `input` from `at` to its end are.
 ///
+/// The questions in their order: does the file begin again before its data ends, does another model begin here, is it
+/// zeros, is it the end once more. No more than a megabyte of it is read.
+///
 /// # Errors
 /// Where the file cannot be read.
 pub fn kind(input: &Input, at: u64) -> Result<Kind> {
@@ -126,6 +129,7 @@ pub fn check(model: &Model) -> Result<()> {
     Ok(())
 }
 
+/// `bytes` of the input from `at` on.
 fn read(input: &Input, at: u64, bytes: u64) -> Result<Vec<u8>> {
     let mut out = vec![0; usize::try_from(bytes).unwrap_or(0)];
     input.read_at(at, &mut out)?;

@@ -33,6 +33,7 @@ pub fn awake<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     })
 }
 
+/// Says that the work is done when it goes out of scope, also by a panic.
 struct Done<'a>(&'a AtomicBool);
 
 impl Drop for Done<'_> {

@@ -1,4 +1,12 @@
 //! What is kept of the tokens so far: keys and values, which later tokens attend to, or a state of one size.
+//!
+//! ```text
+//! keys[layer]      block 0 of positions 0 .. 64, block 1 of 64 .. 128, ..
+//! one block        [heads][64][head] float32, whether filled or not
+//! ```
+//!
+//! In bytes `2 * layers * heads * head * 4` for each position, rounded up to blocks: 1 MB for a LLaMA of 7 billion
+//! weights (32 layers, 32 heads of 128).
 
 /// Positions of a block.
 pub const BLOCK: usize = 64;
@@ -71,6 +79,8 @@ impl Cache {
     }
 
     /// Adds keys and values of new positions to `layer`: `[position][heads * head]` each.
+    ///
+    /// They go behind the filled positions; every layer is given the same number before [`Cache::advance`] counts them.
     pub fn extend(&mut self, layer: usize, keys: &[f32], values: &[f32]) {
         for (blocks, new) in [(&mut self.keys[layer], keys), (&mut self.values[layer], values)] {
             for (position, new) in (self.len..).zip(new.chunks_exact(self.heads * self.head)) {
@@ -92,6 +102,8 @@ impl Cache {
     }
 
     /// Forgets all positions from `len` on. A state forgets only all of them.
+    ///
+    /// Blocks stay, to be written over.
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
         if len == 0 {

@@ -1,4 +1,8 @@
 //! The sizes and choices of a model, checked against each other before anything is computed.
+//!
+//! Sizes come from GGUF's keys (`llama.embedding_length`), which a model of any older container has been given; what
+//! the model has in common with its family comes from the `[arithmetic]` of `formats/family/*.toml`. A size that is
+//! missing and cannot be measured from a tensor is an error, or assumed aloud, in [`Config::notes`].
 
 use super::{layer::position::slopes, numbers::Numbers, rope::Rope};
 use crate::{
@@ -23,22 +27,28 @@ pub struct Config {
     /// Number of layers.
     pub layers: usize,
     /// Query heads.
+    /// `attention.head_count`.
     pub heads: usize,
     /// Key and value heads: `heads`, or fewer in grouped-query attention.
+    /// `attention.head_count_kv`; where no file says it, the rows of the key matrix over `head`.
     pub kv_heads: usize,
     /// Numbers in a head.
+    /// `attention.key_length`, or `width / heads`.
     pub head: usize,
     /// Tokens in the vocabulary.
     pub vocab: usize,
     /// Positions that the model was made for.
+    /// `context_length`. A session may have more or fewer.
     pub context: usize,
     /// Which norm.
     pub norm: Norm,
     /// Added under the root of the norm.
+    /// `attention.layer_norm_rms_epsilon` or `attention.layer_norm_epsilon`.
     pub epsilon: f32,
     /// What a token's vector is multiplied with.
     pub embedding_scale: f32,
     /// What scores of attention are multiplied with.
+    /// `1 / sqrt(head)`, unless a key or the family says otherwise.
     pub attention_scale: f32,
     /// What both parts of a layer are multiplied with before they meet the stream.
     pub residual_scale: f32,
@@ -87,6 +97,12 @@ pub struct Config {
 }
 
 /// How a token's experts are chosen, and what their shares become.
+///
+/// ```text
+/// scores      softmax over all experts, or a sigmoid of each
+/// choice      the groups with the best scores, if there are groups; then the best experts of those
+/// shares      scores of the chosen, over their sum if `norm`, times `scale`
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Routing {
@@ -104,6 +120,8 @@ pub struct Routing {
 }
 
 impl Routing {
+    /// From `expert_gating_func`, `expert_group_count`, `expert_group_used_count`, `expert_weights_norm` and
+    /// `expert_weights_scale`; what is not said is a softmax without groups.
     fn new(numbers: &Numbers) -> Result<Routing> {
         let count = |key: &str| numbers.u64(key).and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
         let sigmoid = match numbers.u64("expert_gating_func") {
@@ -313,16 +331,19 @@ pub fn not_run(name: &str) -> Error {
     )
 }
 
+/// The number under the root of norms: no default, for models with a wrong one run, and say something else.
 fn epsilon(numbers: &Numbers, norm: Norm) -> Result<f32> {
     let key = norm.epsilon_key();
     numbers.f64(key).map(|epsilon| epsilon as f32).ok_or_else(|| numbers.missing(key))
 }
 
+/// The bound of queries, keys and values, by the key that the family names: MPT's `attention.clamp_kqv`.
 fn clamp(numbers: &Numbers, choices: &Arithmetic) -> f32 {
     let clamp = choices.attention.clamp.as_ref().and_then(|key| numbers.f64(key));
     clamp.filter(|clamp| *clamp > 0.0).map_or(f32::INFINITY, |clamp| clamp as f32)
 }
 
+/// How attention learns of positions, as the family says; an ALiBi of strength 0 is none.
 fn position(
     numbers: &Numbers,
     choices: &Arithmetic,

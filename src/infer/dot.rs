@@ -19,6 +19,8 @@ use crate::{per_isa, quant::isa::Isa};
 pub const LANES: usize = 16;
 
 /// The sum of the products of two vectors of one length.
+///
+/// A rest of fewer than sixteen numbers goes to the first lanes: as if zeros followed, but for the sign of a zero.
 #[inline(always)]
 pub fn dot(isa: Isa, a: &[f32], b: &[f32]) -> f32 {
     let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
@@ -43,6 +45,12 @@ pub fn add<const L: usize>(isa: Isa, sum: [f32; L], w: &[f32; L], x: &[f32; L]) 
 }
 
 /// The lanes of a sum as one number.
+///
+/// ```text
+/// 0 1 2 3 4 5 6 7 8 9 a b c d e f     lanes
+/// 0+8 1+9 2+a ..  7+f                 eight sums
+/// (0+8)+(4+c) ..                      four, then two, then one
+/// ```
 #[inline(always)]
 pub fn total(lanes: [f32; LANES]) -> f32 {
     let mut lanes = lanes;

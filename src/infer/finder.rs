@@ -1,4 +1,13 @@
 //! Finding the tensors of a model by what they do, and taking them as matrices and vectors.
+//!
+//! A role ("query of layer 3") has a name in each naming, Meta's, transformers' or GGUF's, in the family's table; a
+//! [`Finder`] asks for roles and never for names. Each tensor is held against the shape that the sizes demand when it
+//! is taken, so an error names the tensor, and the forward pass checks nothing again.
+//!
+//! ```text
+//! role  ->  Tensor  ->  in order in the file?   yes: a range of the mapped file
+//!                                               no:  a copy, its rows put in order
+//! ```
 
 use std::{ops::Range, sync::Arc};
 
@@ -67,6 +76,9 @@ impl Finder<'_> {
     }
 
     /// The matrix of a role.
+    ///
+    /// # Errors
+    /// Where the tensor is not there, or has another shape than `rows` of `cols`.
     pub fn matrix(
         &mut self,
         role: &str,
@@ -79,6 +91,9 @@ impl Finder<'_> {
     }
 
     /// A matrix with its bias, where the file has one.
+    ///
+    /// # Errors
+    /// As [`Finder::matrix`], and where a bias is missing that the family always has.
     pub fn linear(
         &mut self,
         role: &str,
@@ -117,6 +132,9 @@ impl Finder<'_> {
 
     /// `tensor` as a matrix: in the mapped files where its rows are in order there, else copied; times its number,
     /// where it has one that is not for experts.
+    ///
+    /// # Errors
+    /// Where its shape is not `rows` of `cols`, or the file is shorter than it was when it was opened.
     pub fn load(&mut self, tensor: &Tensor, rows: usize, cols: usize) -> Result<Matrix> {
         let matrix = self.stored(tensor, rows, cols)?;
         let scale = match tensor.shape.len() {
@@ -273,6 +291,9 @@ pub fn missing(what: &str) -> Error {
 }
 
 /// Rows of a matrix that stands for several, as a matrix of its own.
+///
+/// # Errors
+/// Where the cut goes through rows that are coded together.
 pub fn band(all: &Linear, name: Option<String>, rows: Range<usize>) -> Result<Linear> {
     let group = all.matrix.quant().row_group();
     if !(rows.start.is_multiple_of(group) && rows.end.is_multiple_of(group)) {

@@ -33,6 +33,13 @@ pub enum Want {
 }
 
 /// A text being read or written: the weights and the keys and values of its tokens so far.
+///
+/// ```text
+/// Session::new(&weights, context)
+///     .read(prompt, Want::Last, ..)     256 tokens at a time through all layers; logits of the last
+///     .read(&[token], Want::Last, ..)   one token more, and so on
+///     .truncate(n)                      goes back to the first n tokens
+/// ```
 pub struct Session<'w> {
     weights: &'w Weights,
     cache: Cache,
@@ -63,6 +70,8 @@ impl Weights {
 
 impl<'w> Session<'w> {
     /// An empty text of at most `context` tokens.
+    ///
+    /// `context` may be more than the model was made for; whether that makes sense is the caller's to know.
     pub fn new(weights: &'w Weights, context: usize) -> Session<'w> {
         let Config { layers, kv_heads, head, .. } = weights.config;
         let cache = Cache::new(layers, kv_heads, head, context);
@@ -109,6 +118,8 @@ impl<'w> Session<'w> {
 
     /// As [`Session::read`], but hands on the logits after many tokens at a time, with the index of the
     /// first: `[T][vocab]`.
+    ///
+    /// After an error some of the tokens may have been read: [`Session::truncate`] goes back to where it was.
     ///
     /// # Errors
     /// As [`Session::read`].
@@ -278,6 +289,10 @@ impl<'w> Session<'w> {
 }
 
 /// The vectors of tokens, of which the first is at position `past`: `[T][width]` out.
+///
+/// ```text
+/// x = embedding[token] * scale  (+ position[past + t])  (+ text type)  then a norm, where there is one
+/// ```
 fn embed(weights: &Weights, tokens: &[u32], past: usize) -> Vec<f32> {
     let Weights { config, embedding, positions, text_type, embedding_norm, .. } = weights;
     let mut stream = vec![0.0; tokens.len() * config.width];

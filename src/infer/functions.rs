@@ -45,12 +45,17 @@ fn exp(isa: Isa, x: f32) -> f32 {
 }
 
 /// `x / (1 + e^-x)`.
+///
+/// SwiGLU's gate, of LLaMA and most models since.
 #[inline(always)]
 fn silu(isa: Isa, x: f32) -> f32 {
     x / (1.0 + exp(isa, -x))
 }
 
 /// `x / 2 (1 + tanh(y))` with `y = sqrt(2 / π) (x + 0.044715 x³)`, which is `x / (1 + e^-2y)`.
+///
+/// The approximation of GELU that GPT-2 and GPT-J were trained with; written with one exponential, since
+/// `(1 + tanh(y)) / 2 = 1 / (1 + e^-2y)`.
 #[inline(always)]
 fn gelu_tanh(isa: Isa, x: f32) -> f32 {
     const ROOT_8_OVER_PI: f32 = 1.595_769;
@@ -58,6 +63,8 @@ fn gelu_tanh(isa: Isa, x: f32) -> f32 {
 }
 
 /// `x / 2 (1 + erf(x / sqrt(2)))`.
+///
+/// GELU itself, in float64 by the `libm` crate: the same on every machine.
 #[inline(always)]
 fn gelu_erf(x: f32) -> f32 {
     let x = f64::from(x);
@@ -129,6 +136,8 @@ fn activated(isa: Isa, activation: Activation, xs: &mut [f32]) {
 }
 
 /// `x = e^(x - most)`; returns the sum of all, number `i` in lane `i % 16` as in [`super::dot`].
+///
+/// Taking off the largest first keeps every exponential at 1 or below.
 #[inline(always)]
 fn exponentials(isa: Isa, most: f32, xs: &mut [f32]) -> f32 {
     let mut sum = [0f32; LANES];
@@ -147,6 +156,8 @@ fn exponentials(isa: Isa, most: f32, xs: &mut [f32]) -> f32 {
 }
 
 /// The sum of `e^(x - most)`, in float64, lane by lane.
+///
+/// For logits, of which there may be hundreds of thousands: in float32 small ones would be lost beside the sum.
 #[inline(always)]
 fn summed(isa: Isa, most: f32, xs: &[f32]) -> f64 {
     let mut sums = [0f64; LANES];
@@ -177,6 +188,8 @@ pub fn sum_of_exp(logits: &[f32]) -> (f32, f64) {
 }
 
 /// Scores as shares of one.
+///
+/// `e^(s - most) / sum`, in place; a score of minus infinity becomes 0.
 pub fn softmax(scores: &mut [f32]) {
     let most = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum = exp_less(Isa::best(), most, scores);
@@ -184,6 +197,8 @@ pub fn softmax(scores: &mut [f32]) {
 }
 
 /// Scores as shares of one, of which `sink` takes its own and gives nothing.
+///
+/// gpt-oss: a learned score for each head, a position that nothing is taken from.
 pub fn softmax_beside(scores: &mut [f32], sink: f32) {
     let most = scores.iter().copied().fold(sink, f32::max);
     let mut taken = [sink];

@@ -42,6 +42,10 @@ trait Block<const BYTES: usize, const WEIGHTS: usize> {
     fn decode(isa: Isa, block: &[u8; BYTES], out: &mut [f32; WEIGHTS]);
 }
 
+/// Multiplies rows with one vector, [`ROWS`] side by side.
+///
+/// `rows` is a whole number of rows of `row_bytes`; `out` has a product for each. `x` is as long as a row, a whole
+/// number of blocks.
 #[inline(always)]
 fn multiply<B: Block<BYTES, WEIGHTS>, const BYTES: usize, const WEIGHTS: usize>(
     isa: Isa,

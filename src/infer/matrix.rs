@@ -1,4 +1,18 @@
 //! A weight matrix where it lies: in mapped files, decoded a few rows at a time.
+//!
+//! ```text
+//!              cols
+//!        +--------------+
+//! rows   | W            |   x [cols]           out[row] = sum over cols of W[row][col] * x[col]
+//!        |  part 0      |
+//!        |--------------|   xs [count][cols]   out [count][rows]
+//!        |  part 1      |
+//!        +--------------+
+//!        +  scale * B A     of adapters: out += scale * B (A x)
+//! ```
+//!
+//! Work is parted by rows: each thread decodes some and multiplies them with all vectors, so a weight is decoded once,
+//! and no two threads add to one number.
 
 use std::{ops::Range, sync::Arc};
 
@@ -66,6 +80,7 @@ pub struct Product {
     pub scale: f32,
 }
 
+/// Rows of the matrix that lie one behind the other.
 #[derive(Clone, Debug)]
 struct Part {
     rows: Range<usize>,
@@ -82,6 +97,7 @@ pub enum Bytes {
 }
 
 impl Bytes {
+    /// The bytes themselves.
     fn get(&self) -> &[u8] {
         match self {
             Bytes::Mapped(map, range) => &map[range.clone()],
@@ -89,6 +105,7 @@ impl Bytes {
         }
     }
 
+    /// `len` of them from `from` on.
     fn slice(&self, from: usize, len: usize) -> Bytes {
         let cut = |range: &Range<usize>| range.start + from..range.start + from + len;
         match self {
@@ -135,6 +152,8 @@ impl Matrix {
     }
 
     /// The same with every stored number multiplied with this one.
+    ///
+    /// For a tensor whose factor is in another one beside it (`.scale`).
     #[must_use]
     pub fn times(self, scale: f32) -> Matrix {
         Matrix { scale: self.scale * scale, ..self }
@@ -184,6 +203,9 @@ impl Matrix {
     }
 
     /// Decodes row `row` into `out`.
+    ///
+    /// # Panics
+    /// Where there is no such row, or `out` is not `cols` long.
     pub fn row(&self, row: usize, out: &mut [f32]) {
         // Types whose rows are coded in fours or eights are decoded so.
         let group = self.quant.row_group();
@@ -201,6 +223,7 @@ impl Matrix {
         }
     }
 
+    /// Rows `rows` as numbers, `[rows][cols]`, out of as many parts as they lie in.
     fn decode(&self, rows: Range<usize>, out: &mut [f32]) {
         let mut out = out;
         for part in &self.parts {
@@ -216,6 +239,9 @@ impl Matrix {
     }
 
     /// The products of every row with every vector of `xs`: `[count][cols]` in, `[count][rows]` out.
+    ///
+    /// # Panics
+    /// Where `xs` is not a whole number of vectors, or `out` has not a place for each row and vector.
     pub fn multiply(&self, xs: &[f32], out: &mut [f32]) {
         let count = xs.len() / self.cols;
         assert_eq!(xs.len(), count * self.cols, "whole vectors");

@@ -5,6 +5,22 @@
 //! Every number is computed in one fixed order, whatever the threads: two files with the same weights
 //! give the same bits. Several tokens at once do so whatever types hold the weights; one token alone is
 //! summed otherwise where those are K-quants ([`whole`]).
+//!
+//! ```text
+//! tokens -> embedding -> [norm -> attention -> +] [norm -> feed-forward -> +] ..layers.. -> norm -> output -> logits
+//!
+//! config      sizes and choices, from GGUF's keys and the family's `[arithmetic]`
+//! finder      tensors by role, as matrices and vectors; weights holds them
+//! forward     the line above; layer/* are its parts; cache is what one token leaves to the next
+//! matrix      rows times vectors, which chooses by type and number of vectors between
+//!               whole, fused    one vector: rows decoded in registers
+//!               panel           several: rows decoded once for all
+//!               rounded         activations of eight bits, as llama.cpp rounds them
+//! functions, rope, dot          exponentials, angles and sums with the same bits on every machine
+//! tokenizer, template, sample   text in, text out
+//! ```
+//!
+//! What differs between families is a value of [`Config`] or an optional tensor; no function asks for a family's name.
 
 pub(crate) mod awake;
 pub(crate) mod cache;

@@ -1,4 +1,6 @@
 //! The numbers that a runner computes with, as errors name them.
+//!
+//! Keys are asked for without the architecture in front: `embedding_length` is `llama.embedding_length` of a LLaMA.
 
 use crate::{
     error::{Error, Result},
@@ -57,10 +59,15 @@ impl<'m> Numbers<'m> {
         self.get(key).and_then(Value::as_str)
     }
 
+    /// Yes or no.
     pub(super) fn bool(&self, key: &str) -> Option<bool> {
         self.get(key).and_then(Value::as_bool)
     }
 
+    /// An integer from 1 to `most`.
+    ///
+    /// # Errors
+    /// Where it is not said, or out of these bounds: what is larger is damage, and would be allocated.
     pub(super) fn size(&self, key: &str, most: u64) -> Result<usize> {
         let found = self.u64(key);
         let fits = found.filter(|v| (1..=most).contains(v)).and_then(|v| v.try_into().ok());
@@ -73,6 +80,7 @@ impl<'m> Numbers<'m> {
         })
     }
 
+    /// The error for a key that has to be there.
     pub(super) fn missing(&self, key: &str) -> Error {
         let what = format!("the model cannot be run: {} is not said", self.key(key));
         Error::unsupported(what, Call::Verify.to("check the file"))

@@ -59,6 +59,8 @@ pub struct Perplexity {
 
 impl Perplexity {
     /// The perplexity of tokens that cost N nats each; its error by the delta method.
+    ///
+    /// `value = e^mean`, `error = e^mean * sqrt(variance / n)`; 1 and 0 for no tokens.
     pub fn of(costs: &[f64]) -> Perplexity {
         let n = costs.len().max(1) as f64;
         let mean = costs.iter().sum::<f64>() / n;
@@ -121,6 +123,7 @@ pub fn compare(
     Ok(sums.finish(precision))
 }
 
+/// What is counted while positions pass.
 #[derive(Default)]
 struct Sums {
     kl: Vec<f64>,
@@ -153,6 +156,7 @@ impl Sums {
         self.cosine = Some(dot(&a, &b) / (dot(&a, &a) * dot(&b, &b)).sqrt());
     }
 
+    /// One position: the logits of both models, and the token that follows, where one does.
     fn add(&mut self, a: &[f32], b: &[f32], next: Option<u32>) {
         self.positions += 1;
         self.identical += usize::from(a.iter().zip(b).all(|(x, y)| x.to_bits() == y.to_bits()));
@@ -228,6 +232,7 @@ fn top(logits: &[f32]) -> usize {
     best.map_or(0, |(i, _)| i)
 }
 
+/// `ln sum e^logit`, in float64.
 fn log_sum(logits: &[f32]) -> f64 {
     // The largest is taken out before the exponentials, and put back behind the logarithm.
     let max = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));

@@ -20,6 +20,8 @@ pub fn nats(logits: &[f32], token: u32) -> f64 {
 }
 
 /// The windows of `tokens`, each with `bos` in its first place where there is one.
+///
+/// What does not fill a window is left out, as in llama.cpp.
 pub fn windows(tokens: &[u32], context: usize, bos: Option<u32>) -> impl Iterator<Item = Vec<u32>> {
     tokens.chunks_exact(context).map(move |window| {
         let mut window = window.to_vec();
@@ -32,6 +34,8 @@ pub fn windows(tokens: &[u32], context: usize, bos: Option<u32>) -> impl Iterato
 
 /// Scores at most `most` windows of `tokens` and calls `after_each` with the estimate so far,
 /// which is also the result.
+///
+/// `context` is the length of a window in tokens, at least 4.
 ///
 /// # Errors
 /// Where there are fewer than two windows, or the person interrupts.

@@ -9,12 +9,22 @@
 //! Stretching makes a model reach further than it was trained for. `linear` divides every angle by a
 //! factor; `llama3` divides each by its own (`rope_freqs.weight`); `yarn` divides the slow ones and
 //! leaves the fast ones (Peng and others 2023; ggml, rope_yarn).
+//!
+//! ```text
+//! pair             0 ........ low ........ high ........ dims/2      fast to slow
+//! linear  angle    / factor   / factor     / factor      / factor
+//! yarn    angle    as it is   as it is -> / factor       / factor    a ramp between both bounds
+//! llama3  angle    as it is   as it is -> / factor       / factor    a ramp in turns, not in pairs
+//! ```
 
 use super::numbers::Numbers;
 use crate::error::{Error, Result};
 use crate::remedy::Call;
 
 /// The angle of every pair for one step of position.
+///
+/// Angles are float64, for at position 100,000 a float32 has no more than two digits behind the point; cosine and
+/// sine are rounded to float32 at the end.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rope {
     steps: Vec<f64>,

@@ -224,6 +224,7 @@ fn one<W: Whole<BYTES, N>, const BYTES: usize, const N: usize>(
     }
 }
 
+/// The products of `R` rows with one vector.
 #[inline(always)]
 fn dots<W: Whole<BYTES, N>, const BYTES: usize, const N: usize, const R: usize>(
     isa: Isa,
@@ -236,6 +237,8 @@ fn dots<W: Whole<BYTES, N>, const BYTES: usize, const N: usize, const R: usize>(
     }
 }
 
+/// Four parts of 64 numbers a super-block; lane `l` of a part has numbers 4l to 4l + 3, so four lanes share a scale of
+/// 16 numbers.
 #[inline(always)]
 fn dots_of_super_blocks<W: Whole<BYTES, N>, const BYTES: usize, const N: usize, const R: usize>(
     isa: Isa,
@@ -273,6 +276,7 @@ fn dots_of_super_blocks<W: Whole<BYTES, N>, const BYTES: usize, const N: usize, 
     lanes.map(total)
 }
 
+/// Two blocks of 32 at a time.
 #[inline(always)]
 fn dots_of_blocks<W: Whole<BYTES, N>, const BYTES: usize, const N: usize, const R: usize>(
     isa: Isa,
@@ -332,6 +336,13 @@ impl<const R: usize> Sums<R> {
     }
 }
 
+/// Rows in strips of sixteen with vectors in groups of eight; the rows of one step of columns are decoded before any
+/// vector meets them.
+///
+/// ```text
+/// for each 256 columns:  decode 48 rows into three strips        once
+///     for each group:    for each strip:   sums += strip x group     many times
+/// ```
 #[inline(always)]
 fn many<W: Whole<BYTES, N>, const BYTES: usize, const N: usize>(
     isa: Isa,

@@ -6,6 +6,8 @@
 use super::functions::softmax;
 
 /// How to choose.
+///
+/// The default takes the likeliest token, so that texts of two programs or files can be compared.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampling {
     /// Below 1 sharpens, above 1 flattens; 0 takes the likeliest.
@@ -68,6 +70,8 @@ impl Sampler {
     }
 
     /// The next token after `logits`.
+    ///
+    /// `logits` has a number for each token of the vocabulary.
     pub fn choose(&mut self, logits: &[f32]) -> u32 {
         let Sampling { temperature, top_k, top_p, min_p, .. } = self.sampling;
         let mut all: Vec<(u32, f32)> = (0..).zip(logits.iter().copied()).collect();
@@ -119,6 +123,7 @@ impl Sampler {
         }
     }
 
+    /// 32 bits of chance: a linear congruential state of 64 bits, of which a permutation comes out.
     fn next(&mut self) -> u32 {
         let old = self.state;
         self.state =

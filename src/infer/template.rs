@@ -2,6 +2,11 @@
 //!
 //! A file's template is a Jinja program. The few shapes that LLaMA models use are recognised by the
 //! marks in it and written out here.
+//!
+//! ```text
+//! ChatML    <|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n      and the model goes on
+//! Llama 2   [INST] Hello [/INST]
+//! ```
 
 /// A way to write a conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +41,9 @@ impl Template {
     }
 
     /// What the person says, up to where the model answers; `system` goes before the first turn.
+    ///
+    /// Names of control tokens in it are meant as such: it is encoded with `Special::Token`, whatever `text` holds
+    /// included.
     pub fn turn(self, system: Option<&str>, text: &str) -> String {
         let before = |open: &str, close: &str| match system {
             Some(system) => format!("{open}{system}{close}"),

@@ -231,6 +231,7 @@ impl Weights {
 }
 
 impl Finder<'_> {
+    /// The last norm and the output matrix: the embedding again where a file has none, as models with tied weights.
     fn head(&mut self, embedding: &Matrix) -> Result<Head> {
         let Config { width, vocab, .. } = self.config;
         let matrix = match self.tensor("output", None) {
@@ -243,6 +244,8 @@ impl Finder<'_> {
         Ok(Head { norm: self.norm("final_norm", None)?, output })
     }
 
+    /// Four matrices, `[heads * head][width]` (query), `[kv_heads * head][width]` (key, value) and
+    /// `[width][heads * head]` (out), with the norms of heads that some families have.
     fn attention(&mut self, n: usize) -> Result<Attention> {
         let Config { width, heads, kv_heads, head, .. } = self.config;
         let at = Some(n as u64);
@@ -332,6 +335,7 @@ impl Finder<'_> {
         (0..heads).map(part).collect()
     }
 
+    /// One layer: attention and what follows it, with the norms that the file has.
     fn layer(&mut self, n: usize) -> Result<Layer> {
         let at = Some(n as u64);
         let mixing = match self.config.latent {

@@ -69,6 +69,16 @@ per_isa! {
     fn q6_k(rows: &[u8], row_bytes: usize, x: &[Pack], out: &mut [f32]) = multiply::<Q6K, 210>[isa];
 }
 
+/// A part of a vector in whole numbers.
+///
+/// ```text
+/// most      the largest magnitude, exponent e        step = 2^(e - 27), so that most / step is below 2^28
+/// whole     x / step, cut                            29 bits with its sign
+/// high      (whole + 2^13) >> 14                     -2^14 ..= 2^14
+/// low       whole - (high << 14)                     -2^13 .. 2^13
+/// ```
+///
+/// Sums of 16 numbers, which minima meet, are made of the numbers themselves.
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "28 bits, cut into two halves that fit")]
 fn pack(x: &[f32; SUPER]) -> Pack {
@@ -92,6 +102,8 @@ fn pack(x: &[f32; SUPER]) -> Pack {
 }
 
 /// A super-block of a row, decoded.
+///
+/// `weight = d * v - dmin * min`: `v` is a stored number times its scale, `mins` has one for each 16 numbers.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
 struct Block {

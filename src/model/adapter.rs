@@ -207,6 +207,7 @@ fn halves(model: &Model) -> Result<Vec<(String, Halves<'_>)>> {
 /// The most that a rank can be: beyond, the pair would be larger than what it is added to in any model.
 pub const MOST_RANK: u64 = 1 << 16;
 
+/// The pair of A, [r, in], and B, [out, r]. For embeddings the two change places, and B is turned.
 fn pair(model: &Model, target: String, a: &Tensor, b: &Tensor) -> Result<Pair> {
     a.check_decodable()?;
     b.check_decodable()?;
@@ -238,6 +239,7 @@ fn pair(model: &Model, target: String, a: &Tensor, b: &Tensor) -> Result<Pair> {
     Ok(Pair { target, a, b })
 }
 
+/// An error that says where in the first file of `model` something else was found than wanted.
 fn malformed(model: &Model, field: &str, at: u64, found: String, wanted: &str) -> Error {
     Error::Malformed(Box::new(Malformed {
         file: model.files.first().map(Input::name).unwrap_or_default(),

@@ -134,6 +134,7 @@ impl Hyper {
         Hyper { family, sizes, scaling, assumed, notes, added }
     }
 
+    /// Takes what a person states of the symbols that the family has; it goes before what the file says.
     fn state(&mut self, stated: &Stated) {
         for (symbol, value) in stated.values() {
             if self.family.sizes.contains_key(symbol) {

@@ -105,10 +105,12 @@ impl fmt::Display for Breach {
 }
 
 impl Breach {
+    /// Something that is missing or contradicts something else.
     fn damage(code: &'static str, about: impl Into<String>, what: impl Into<String>) -> Breach {
         Breach { code, about: about.into(), what: what.into(), damage: true }
     }
 
+    /// Something that another program may read.
     fn other(code: &'static str, about: impl Into<String>, what: impl Into<String>) -> Breach {
         Breach { damage: false, ..Breach::damage(code, about, what) }
     }
@@ -211,6 +213,7 @@ pub fn tensors(model: &Model) -> Vec<Breach> {
     out
 }
 
+/// Whether it is a GGUF, of whatever version.
 fn is_keyed(model: &Model) -> bool {
     model.format.starts_with("gguf")
 }
@@ -250,6 +253,7 @@ struct Architecture<'a> {
 }
 
 impl<'a> Architecture<'a> {
+    /// What the keys of `model` say of its blocks.
     fn of(model: &'a Model) -> Architecture<'a> {
         let name = model.metadata.str("general.architecture").unwrap_or_default();
         let word = |key: &str| model.metadata.u64(&format!("{name}.{key}"));
@@ -257,6 +261,7 @@ impl<'a> Architecture<'a> {
         Architecture { model, name, blocks: word("block_count"), ahead }
     }
 
+    /// A key of the architecture in full: `llama.block_count`.
     fn key(&self, key: &str) -> String {
         format!("{}.{key}", self.name)
     }

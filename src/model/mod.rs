@@ -283,6 +283,7 @@ impl Model {
         Ok(())
     }
 
+    /// The file with this number, as pieces state it.
     fn file(&self, index: usize) -> Result<&Input> {
         self.files
             .get(index)

@@ -182,6 +182,7 @@ pub fn expert_in(stack: &str, expert: u64) -> Option<String> {
     expert_of(&name).map(|_| name)
 }
 
+/// The names that a naming has for a role, the one that is written first.
 fn patterns(names: &Names, naming: Naming) -> impl Iterator<Item = &str> {
     let (several, one) = match naming {
         Naming::Old => (names.old.as_slice(), None),

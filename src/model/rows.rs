@@ -38,6 +38,7 @@ pub fn from_gguf(role: &Role, naming: Naming, sizes: &Sizes, tensor: &mut Tensor
     moved(role, naming, sizes, tensor, scattered)
 }
 
+/// Takes the bands of rows that `order` gives; nothing where the naming has GGUF's order already.
 fn moved(
     role: &Role,
     naming: Naming,

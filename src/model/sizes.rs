@@ -195,12 +195,23 @@ pub(crate) fn of_kind(kind: Kind, value: &Value) -> Option<Value> {
     }
 }
 
+/// One search for the numbers of a model:
+///
+/// ```text
+/// known(symbol)      measured:  what follows from shapes, else what is stated
+///                    others:    what is stated, else what follows
+/// follow(origin)     from shapes, or from known(..) of other symbols, and so on down
+/// ```
+///
+/// Of several origins the first counts that gives a number. A step that does not fit (a division by zero, a sum
+/// beyond 64 bits, a tensor that is not there) gives none, and the next origin is tried.
 struct Search<'a> {
     family: &'static Family,
     facts: &'a dyn Facts,
 }
 
 impl Search<'_> {
+    /// What is stated of a symbol, or follows; a zero counts as not stated where it can mean nothing.
     fn known(&self, symbol: &str) -> Option<Known> {
         let size = self.family.sizes.get(symbol)?;
         let follows = || size.from.iter().find_map(|origin| self.follow(origin));
@@ -227,10 +238,12 @@ impl Search<'_> {
         self.stated(symbol)?.to_string().parse().ok()
     }
 
+    /// A whole number that is stated or follows.
     fn number(&self, symbol: &str) -> Option<u64> {
         self.known(symbol)?.value.as_u64()
     }
 
+    /// A number as it is written in a description, or that of a symbol.
     fn term(&self, term: &Term) -> Option<u64> {
         match term {
             Term::Number(number) => Some(*number),
@@ -238,10 +251,12 @@ impl Search<'_> {
         }
     }
 
+    /// The shape of a role's tensor.
     fn shape(&self, role: &str) -> Option<Vec<u64>> {
         self.facts.shape(self.family.roles.get(role)?)
     }
 
+    /// What follows from one origin.
     fn follow(&self, origin: &Origin) -> Option<Value> {
         let number = match origin {
             Origin::Rows(role) => self.shape(role)?.first().copied(),

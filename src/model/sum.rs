@@ -139,6 +139,7 @@ pub fn merge(model: &mut Model, adapter: &Adapter, times: f32) -> Result<()> {
     Ok(())
 }
 
+/// Adds a row to another, number by number.
 pub(super) fn add(rows: &mut [f32], added: &[f32]) {
     rows.iter_mut().zip(added).for_each(|(row, added)| *row += added);
 }

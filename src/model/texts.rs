@@ -9,6 +9,7 @@ use std::{collections::HashMap, fmt, sync::Arc};
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Texts(Arc<Packed>);
 
+/// `["ab", "", "cde"]` is the bytes `abcde` with the ends 2, 2, 5: a text begins where the one before it ends.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Packed {
     bytes: Vec<u8>,

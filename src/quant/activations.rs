@@ -40,11 +40,13 @@ pub fn round(isa: Isa, quant: QuantType, xs: &mut [f32]) {
     }
 }
 
+/// Every activation as the nearest half: rows of F16 are multiplied so.
 #[inline(always)]
 fn half_body(xs: &mut [f32]) {
     xs.iter_mut().for_each(|x| *x = f32_from_half(half_from_f32(*x)));
 }
 
+/// Every activation as the nearest bfloat16.
 #[inline(always)]
 fn bf16_body(xs: &mut [f32]) {
     xs.iter_mut().for_each(|x| *x = f32::from_bits(u32::from(bf16_from_f32(*x)) << 16));
@@ -82,11 +84,14 @@ fn turned_super(x: &[f32]) -> [f32; 2] {
 }
 
 /// What a block's sum and its numbers are multiplied with.
+///
+/// In float32, or through f16 where the program keeps the scale of a block in one.
 #[inline(always)]
 fn scale_of(d: f32, half: bool) -> f32 {
     if half { f32_from_half(half_from_f32(d)) } else { d }
 }
 
+/// Blocks of 32 as Q8_0 restores them; `half` is whether the scale is an f16.
 #[inline(always)]
 fn block_body(xs: &mut [f32], half: bool) {
     for x in xs.as_chunks_mut::<BLOCK>().0 {
@@ -96,6 +101,7 @@ fn block_body(xs: &mut [f32], half: bool) {
     }
 }
 
+/// Super-blocks of `elements` numbers, 256 or 64, as Q8_K restores them.
 #[inline(always)]
 fn super_body(xs: &mut [f32], elements: usize) {
     for x in xs.chunks_exact_mut(elements) {
@@ -108,6 +114,16 @@ fn super_body(xs: &mut [f32], elements: usize) {
 /// `scales[b] * q[i]`.
 ///
 /// Blocks of 32 are an even number: at the end there may be one of zeros.
+///
+/// What a product needs of a vector is here once, though many rows meet it:
+///
+/// ```text
+/// w = d (q_w - bias) + m        a weight: stored number, bias, scale, minimum of its block
+/// x = s q_x                     an activation
+///
+/// sum w x = d s (sum q_w q_x - bias sum q_x) + m s sum q_x
+///                              `fours`         `stated`, `sums`
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Codes {
     /// The numbers.
@@ -142,6 +158,7 @@ impl Codes {
     }
 }
 
+/// `-bias * (q0 + q1 + q2 + q3)` of every four numbers, which [`Isa::quads`] starts from.
 #[inline(always)]
 fn bias_sums_body(bias: u8, codes: &mut Codes) {
     let sum = |q: &[i8; 4]| -i32::from(bias) * q.iter().map(|q| i32::from(*q)).sum::<i32>();
@@ -160,6 +177,7 @@ fn bytes(x: &[f32], turned: f32, q: &mut [i8]) {
     }
 }
 
+/// Blocks of 32: numbers, scales, and the stated sums of Q8_1.
 #[inline(always)]
 fn block_codes_body(x: &[f32], half: bool, codes: &mut Codes) {
     for (x, q) in x.as_chunks::<BLOCK>().0.iter().zip(codes.q.as_chunks_mut::<BLOCK>().0) {
@@ -175,6 +193,7 @@ fn block_codes_body(x: &[f32], half: bool, codes: &mut Codes) {
     codes.stated.resize(blocks, 0.0);
 }
 
+/// Super-blocks of 256: numbers, scales, and the sums of 16 that minima meet.
 #[inline(always)]
 fn super_codes_body(x: &[f32], codes: &mut Codes) {
     for (x, q) in x.as_chunks::<SUPER>().0.iter().zip(codes.q.as_chunks_mut::<SUPER>().0) {

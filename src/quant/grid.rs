@@ -12,6 +12,11 @@
 //!
 //! The lists are data, in `formats/block/code-books.txt`; what a digit is worth belongs to the type
 //! that uses the book. Source: ggml-common.h, whose tables store the coordinates themselves.
+//!
+//! ```text
+//! [iq2_xxs 2]        a book and the bits of its digits
+//! 0000 0002 ..       its points, four hexadecimal digits each, in the order of their index
+//! ```
 
 use std::sync::LazyLock;
 
@@ -52,6 +57,7 @@ impl Book {
     }
 }
 
+/// Reads the embedded text, which a test compares with ggml's tables: what is wrong in it is a fault of this program.
 fn parse(text: &'static str) -> Vec<Book> {
     let mut books: Vec<Book> = Vec::new();
     for line in text.lines().filter(|line| !line.starts_with('#')) {

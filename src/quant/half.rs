@@ -1,4 +1,16 @@
 //! Half-precision numbers: the plain type F16, and the scales of every block.
+//!
+//! ```text
+//! f32    1 sign | 8 exponent, bias 127 | 23 mantissa
+//! f16    1 sign | 5 exponent, bias 15  | 10 mantissa
+//!
+//! largest f16      65504 = 0x7bff        65520 and above rounds to infinity
+//! smallest normal  2^-14 = 0x0400        below it a unit is 2^-24
+//! smallest         2^-24 = 0x0001        2^-25 and below rounds to zero
+//! ```
+//!
+//! Moving the exponent from bias 127 to bias 15 is a subtraction of 112 << 23 from the bits, or, the other way, a
+//! product with 2^112, which gets subnormal halves right as well.
 
 /// The bits of the half nearest to `x`, ties to even, as ggml `ggml_compute_fp32_to_fp16` makes them.
 ///

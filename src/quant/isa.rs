@@ -17,6 +17,9 @@ use std::sync::LazyLock;
 use super::half::f32_from_half;
 
 /// An instruction set that this machine is known to have: the value is the proof.
+///
+/// Beside [`Isa::PORTABLE`] it is made in [`Isa::available`] alone, after the processor was asked, and by the unsafe
+/// [`Isa::assume`]; so whoever holds one may call the code that was compiled for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Isa {
     level: Level,
@@ -46,6 +49,9 @@ impl Isa {
     pub const PORTABLE: Isa = Isa::of(Level::Portable);
 
     /// The widest instruction set of this machine, or the one that `REGGUF_ISA` names.
+    ///
+    /// The processor is asked once. A name that the machine does not have, or that is none, is passed over; all sets
+    /// give the same bits, so the variable is for measurements and for tests.
     pub fn best() -> Isa {
         *BEST
     }
@@ -122,6 +128,8 @@ impl Isa {
     }
 
     /// Asks for the memory `ahead` of `bytes`, which is wanted soon if it is there.
+    ///
+    /// Line by line of 64 bytes; `ahead` is in bytes.
     #[inline(always)]
     pub fn prefetch(self, bytes: &[u8], ahead: usize) {
         #[cfg(target_arch = "x86_64")]
@@ -135,6 +143,9 @@ impl Isa {
     }
 
     /// `w * x + sum`, rounded once.
+    ///
+    /// The compiler has an instruction for it from AVX2 on (FMA) and on ARM64; on x86 before that it would call the C
+    /// library for each number.
     #[inline(always)]
     pub fn mul_add(self, w: f32, x: f32, sum: f32) -> f32 {
         #[cfg(target_arch = "x86_64")]
@@ -145,6 +156,9 @@ impl Isa {
     }
 
     /// `sum + w * x` in every lane, rounded once.
+    ///
+    /// The same bits on every set, for a fused multiply-add has but one result. It is the step that dot products grow
+    /// by.
     #[inline(always)]
     pub fn add_product(self, sum: &mut [f32; 16], w: &[f32; 16], x: &[f32; 16]) {
         #[cfg(target_arch = "x86_64")]

@@ -1,4 +1,12 @@
 //! Sizes and offsets of blocks, computed from the fields of their descriptions.
+//!
+//! ```text
+//! Storage::Block     [front] [unit 0: field 0, field 1, ..] [unit 1: ..] ..
+//! Storage::Planar    [field 0 of every unit] [field 1 of every unit] ..
+//! rows > 1           [fronts of all rows] [unit 0 of all rows together] [unit 1 of all rows] ..
+//! ```
+//!
+//! A size is never written down: 18 bytes of Q4_0 are an f16 and sixteen bytes, as its description says.
 
 use crate::format::block::{Block, Field, Kind, Storage};
 
@@ -114,6 +122,7 @@ fn placed(fields: &[Field]) -> (Vec<(usize, Field)>, usize) {
     (placed, bytes)
 }
 
+/// Bytes of a number in the other order; numbers of one byte have none.
 fn swap(kind: Kind, data: &mut [u8]) {
     match kind.bytes() {
         2 => data.as_chunks_mut::<2>().0.iter_mut().for_each(|number| number.reverse()),

@@ -1,4 +1,19 @@
 //! Numbers in rows: what the bytes of every quantized row mean, and how to make them.
+//!
+//! ```text
+//! formats/block/*.toml -> BlockLayout     sizes and offsets
+//!                         QuantType       a name and its dialect, the key to everything else
+//!
+//! decode    bytes -> f32                  of every type, as its program computed them
+//! encode    f32 -> bytes                  of the types that llama.cpp writes today
+//! recipe    f32 -> bytes                  the same and the ways of 2023
+//! permute   bytes -> bytes                where another type holds the same numbers: `relay`, `recast`, `ternary`
+//! successor which of today's types takes over the weights of one that is gone
+//! finite    which stored number is infinite or NaN
+//! ```
+//!
+//! The unit of all of them is the row, for a planar row is no sequence of blocks. Lengths are in weights (`row_len`)
+//! or in bytes (`row_bytes`) and named so where both occur.
 
 pub(crate) mod activations;
 pub(crate) mod decode;

@@ -110,6 +110,8 @@ impl Transform {
 ///
 /// The sums that Q8_1 stores are left out, so no way leads back to it. Some removed types have a way into
 /// blocks of another name, see `recast.rs`.
+///
+/// None where weights have to be decoded and encoded again: the caller then says that they may be rounded.
 pub fn transform(from: QuantType, to: QuantType) -> Option<Transform> {
     if let Some(relay) = relay::of(from) {
         let relay = Some(relay).filter(|r| r.to == to || r.to.program().is_some())?;
@@ -216,6 +218,8 @@ impl Form for HalvesF16 {
 }
 
 /// Offsets of the scale, the minimum and the rest of block `i` in a row of `n` blocks.
+///
+/// All in bytes from the start of the row. `rest` is what a block has beside scale and minimum.
 #[inline(always)]
 fn places<F: Form>(min: bool, rest: usize, n: usize, i: usize) -> [usize; 3] {
     let scale = if F::WIDE { 4 } else { 2 };
@@ -280,6 +284,7 @@ fn nibbles<const MIN: bool, const MORE: usize, F: Form, T: Form>(
     loss
 }
 
+/// The scale or minimum at byte `at`, f32 or f16 as the dialect has it.
 #[inline(always)]
 fn read<F: Form>(input: &[u8], at: usize) -> f32 {
     if F::WIDE {
@@ -344,12 +349,21 @@ fn scaled<const FROM: usize, const TO: usize, const WIDE: bool, const TO_WIDE: b
 }
 
 /// Where `RUN` bytes of row `row` are among the nibbles of a unit of `ROWS` blocks.
+///
+/// ```text
+/// unit   d of row 0 | d of row 1 | ..         2 bytes each
+///        run 0 of row 0 | run 0 of row 1 | ..     RUN bytes each
+///        run 1 of row 0 | ..
+/// ```
 #[inline(always)]
 fn run_at<const ROWS: usize, const RUN: usize>(row: usize, run: usize) -> usize {
     2 * ROWS + (run * ROWS + row) * RUN
 }
 
 /// Groups of `ROWS` rows into rows; every byte of nibbles is XORed with `MASK`.
+///
+/// The mask 0x88 turns the top bit of both nibbles: these packings store `w - 8` as a signed number. IQ4_NL's nibbles
+/// are places in a table and stay.
 #[inline(always)]
 fn unpack<const ROWS: usize, const RUN: usize, const MASK: u8>(
     row_len: usize,

@@ -41,6 +41,10 @@ pub fn high(isa: Isa) -> usize {
 }
 
 /// Matrix A in the order in which it is multiplied.
+///
+/// ```text
+/// tiles[t * rank + k]    columns 32 t .. 32 t + 32 of rank k, as two lines of sixteen
+/// ```
 #[derive(Debug)]
 pub struct Packed {
     rank: usize,
@@ -74,6 +78,9 @@ fn added(isa: Isa, w: &mut [f32], b: &[f32], a: &Packed, scale: f32) {
 }
 
 /// The same by bands of `H` rows and `P` parts of tiles.
+///
+/// Full tiles are added in place; those at the right or lower edge go through a copy, so that the kernel has but one
+/// shape.
 #[inline(always)]
 fn bands<const P: usize, const H: usize>(
     isa: Isa,

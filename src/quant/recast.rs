@@ -78,6 +78,7 @@ fn weights_at<const N: usize, const WEIGHTS: usize>(
     weights.map(|w| w as i16 as i8)
 }
 
+/// `d * w - d * 15` with `w` of 0 to 30, under one scale and one minimum for all eight blocks of 32.
 fn q5_k_from_iq1_s(_: Isa, _: usize, input: &[u8], out: &mut [u8]) -> ScaleLoss {
     // Scale 1 and minimum 15 for all eight blocks, as six-bit pairs.
     const SCALES: [u8; 12] = [1, 1, 1, 1, 15, 15, 15, 15, 0xf1, 0xf1, 0xf1, 0xf1];
@@ -100,6 +101,8 @@ fn q5_k_from_iq1_s(_: Isa, _: usize, input: &[u8], out: &mut [u8]) -> ScaleLoss 
     ScaleLoss { blocks: input.len() as u64 / 50, ..ScaleLoss::default() }
 }
 
+/// `d * (s - 32) * (w - 4)`: the stored scale is 32 higher than the odd one of IQ1_S, the number 4 higher than -1, 0,
+/// 1.
 fn q3_k_from_iq1_s(_: Isa, _: usize, input: &[u8], out: &mut [u8]) -> ScaleLoss {
     for (b, out) in input.as_chunks::<50>().0.iter().zip(out.as_chunks_mut::<110>().0) {
         // Its scale is taken along as such, so of the weight only the sign counts: 3, 4 or 5, four too high.
@@ -122,6 +125,7 @@ fn q3_k_from_iq1_s(_: Isa, _: usize, input: &[u8], out: &mut [u8]) -> ScaleLoss 
     ScaleLoss { blocks: input.len() as u64 / 50, ..ScaleLoss::default() }
 }
 
+/// `d / 2 * (2s + 1) * (level / 2)`: the levels are even, and the halves of `(1/2 + s) / 2` are moved into `d` and them.
 fn q6_k_from_iq3_s(_: Isa, _: usize, input: &[u8], out: &mut [u8]) -> ScaleLoss {
     let mut loss = ScaleLoss::default();
     // With the scale of a block of 32 at zero, `2 * (0.5 + 0) * 0.5` halves every level.
@@ -220,6 +224,7 @@ fn four_rows<const UNIT: usize>(
     }
 }
 
+/// The bytes of each row picked out of those of four; its scale, f16 before the units, becomes that of each block.
 fn iq1_s_from_r4(_: Isa, row_len: usize, input: &[u8], out: &mut [u8]) -> ScaleLoss {
     four_rows::<24>(row_len, row_len / 256 * 50, input, out, |d, k, units, out| {
         for (units, out) in units.chunks_exact(8).zip(out.as_chunks_mut::<50>().0) {
@@ -236,6 +241,7 @@ fn iq1_s_from_r4(_: Isa, row_len: usize, input: &[u8], out: &mut [u8]) -> ScaleL
     ScaleLoss { blocks: (out.len() / 50) as u64, ..ScaleLoss::default() }
 }
 
+/// `d / 8 * s * (8 * point + 1 or - 1)`: the delta of an eighth made whole.
 fn q6_k_from_iq1_m_r4(_: Isa, row_len: usize, input: &[u8], out: &mut [u8]) -> ScaleLoss {
     let q = QuantType::find("iq1_m_r4", "ik").expect("the type that the caller was chosen for");
     let mut loss = ScaleLoss::default();

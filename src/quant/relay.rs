@@ -28,6 +28,9 @@ pub(crate) struct Relay {
 }
 
 /// Bits of a byte of a unit: turned round until they are in place, then those under the mask.
+///
+/// `out[to] ^= (unit[from] turned left by `turn`) & mask ^ flip`: all bits that keep their distance between two bytes
+/// are one move.
 #[derive(Clone, Copy, Debug)]
 struct Move {
     /// The byte in a unit.
@@ -48,6 +51,7 @@ pub(crate) fn of(q: QuantType) -> Option<&'static Relay> {
     RELAYS.get(q.index())?.as_ref()
 }
 
+/// The moves of a type whose description says `relaid`; none for the others.
 fn compiled(from: QuantType) -> Option<Relay> {
     let relaid = from.block().relaid.as_ref()?;
     let to = relaid.to.split_once('/').and_then(|(name, dialect)| QuantType::find(name, dialect));
@@ -83,6 +87,8 @@ fn compiled(from: QuantType) -> Option<Relay> {
 }
 
 /// Where a number of a row is in a unit, and where in the blocks of its row.
+///
+/// Both in bits. Bit `n` of the number's index adds step `n`, bit `n` of the row adds step `n` of the rows.
 fn places(part: &Part, row: usize, number: usize) -> (usize, usize) {
     let moved = |steps: &mut dyn Iterator<Item = usize>, index: usize| -> usize {
         steps.enumerate().filter(|(bit, _)| index >> bit & 1 == 1).map(|(_, step)| step).sum()

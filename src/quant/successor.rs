@@ -31,6 +31,12 @@ pub enum Fidelity {
 ///
 /// A type whose blocks do not fill a row is left to the caller to skip. Where
 /// [`transform`] knows no way, rows are decoded and encoded again.
+///
+/// ```text
+/// q4_0/pairs-f32   q4_0 (nearest: scales become f16), f32 (exact)
+/// q5_0/pairs       q5_0 (exact)
+/// q4_2             q8_0 (nearest), f16 (nearest), f32 (exact)
+/// ```
 pub fn successors(q: QuantType) -> Vec<(QuantType, Fidelity)> {
     if q.is_today() {
         return vec![(q, Fidelity::Exact)];

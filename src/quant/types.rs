@@ -1,4 +1,8 @@
 //! Quantization types: a ggml name together with the dialect of its bytes.
+//!
+//! One value of two bytes, an index into the catalog of block descriptions; behind the described ones are those of
+//! other programs of which no more than name and size is known ([`QuantType::stranger`]). A number in a file is not
+//! one of these: what it means depends on the program and the day, which whoever reads the container decides.
 
 use crate::format::{
     block::{self, Block},
@@ -37,12 +41,21 @@ impl QuantType {
     }
 
     /// The type of this name and dialect: `find("q4_0", "pairs-f32")`.
+    ///
+    /// Both in lower case, as `formats/block` has them; none for what is not described.
     pub fn find(name: &str, dialect: &str) -> Option<QuantType> {
         QuantType::all().find(|q| q.name() == name && q.dialect() == dialect)
     }
 
     /// What a type's name means in a container whose blocks are of dialect `era`: the dialect of
     /// that name, else the one described as in force `under` it, else the only or present one.
+    ///
+    /// ```text
+    /// in_force("q4_0", "pairs-f32")    q4_0/pairs-f32     described under that dialect
+    /// in_force("q5_0", "pairs-f32")    q5_0/pairs         described as in force under it
+    /// in_force("f16", "pairs-f32")     f16                has but one dialect
+    /// in_force("q8_0", "planar-f32")   none               its dialects are bound to other eras
+    /// ```
     pub fn in_force(name: &str, era: &str) -> Option<QuantType> {
         let named = || QuantType::all().filter(|q| q.name() == name);
         let under = |q: &QuantType| q.block().under.iter().any(|known| known == era);
@@ -58,11 +71,15 @@ impl QuantType {
     }
 
     /// The type that GGUF numbers `id`, today or before it was removed.
+    ///
+    /// The inverse of [`QuantType::gguf_id`]. Types that only other programs write are among them.
     pub fn from_gguf(id: u32) -> Option<QuantType> {
         QuantType::all().find(|q| q.gguf_id() == Some(id))
     }
 
     /// The types that files once held under the number `id`, beside that of [`QuantType::from_gguf`].
+    ///
+    /// Each changed its bytes and kept its number, so only the bytes tell which a file holds.
     pub fn once(id: u32) -> impl Iterator<Item = QuantType> {
         QuantType::all().filter(move |q| q.block().once == Some(id))
     }
@@ -122,6 +139,8 @@ impl QuantType {
     }
 
     /// Bytes of a row of `row_len` weights; none if blocks do not fill it.
+    ///
+    /// For types that code several rows together it is the average: the bytes of a group over its rows.
     pub fn row_bytes(self, row_len: u64) -> Option<u64> {
         self.layout().row_bytes(row_len)
     }

@@ -53,6 +53,7 @@ impl FileType {
         TABLE.iter().any(|row| row.0.eq_ignore_ascii_case(word) || row.1 == number)
     }
 
+    /// A row of the table as a file type.
     fn from_row((name, number, base): (&'static str, u32, &'static str)) -> FileType {
         FileType { name, number, base, copy: name == "COPY" }
     }

@@ -17,6 +17,7 @@ pub fn rules(architecture: &str) -> Option<(&'static Mixture, &'static Kept)> {
     catalog::mixtures().iter().find_map(of)
 }
 
+/// Whether a name is one of these, which may have stars.
 fn any(patterns: &[String], name: &str) -> bool {
     patterns.iter().any(|pattern| glob::matches(pattern, name))
 }
@@ -44,6 +45,7 @@ pub fn choose(shape: &Shape, tensors: &[Weight], wanted: &Rules) -> Result<Vec<C
     }
 }
 
+/// The types of an image or video model's tensors, by the rules of the program that reads them.
 fn of_image(
     mixture: &Mixture,
     shape: &Shape,

@@ -173,6 +173,7 @@ pub fn may_quantize(shape: &Shape, t: &Weight, rules: &Rules) -> bool {
     rows > 1 && t.name.ends_with("weight") && !rules.file_type.copy && !kept
 }
 
+/// The mixture at work: what it has seen so far decides what comes next.
 struct Mix<'a> {
     shape: &'a Shape,
     rules: &'a Rules,

@@ -156,6 +156,7 @@ pub fn fit(
     Ok(ways.iter().zip(at).filter_map(|(w, n)| w.get(n)).map(|w| w.name).collect())
 }
 
+/// Bytes of a step in a type; none where blocks do not fill its rows.
 fn bytes(step: &Step, quant: QuantType) -> Option<u64> {
     Some(step.rows() * quant.row_bytes(step.shape.last().copied()?)?)
 }
@@ -211,6 +212,8 @@ struct Sample {
 }
 
 impl Sample {
+    /// Decodes up to [`SAMPLE`] weights, whole rows spread evenly over the tensor, with the importance of their
+    /// columns.
     fn take(model: &Model, tensor: &Tensor, importance: Option<&[f32]>) -> Result<Sample> {
         let row_len = usize::try_from(tensor.row_len()).unwrap_or(usize::MAX);
         let group = tensor.quant.row_group() as u64;

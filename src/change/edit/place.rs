@@ -148,6 +148,7 @@ fn with_split(keys: &Metadata, own: &Metadata) -> Metadata {
     all
 }
 
+/// The tensor that a step is of.
 fn source<'a>(model: &'a Model, step: &Step) -> Option<&'a Tensor> {
     model.tensors.get(step.source)
 }

@@ -100,6 +100,7 @@ fn wrong(difference: &Difference, model: &Model) -> Option<String> {
     Some(format!("tokenizer.ggml.{name} has {n} items for {tokens} tokens"))
 }
 
+/// A value as an error shows it.
 fn shown(value: Option<&Value>) -> String {
     value.map_or_else(|| "nothing".to_owned(), super::line)
 }

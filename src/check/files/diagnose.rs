@@ -44,6 +44,7 @@ pub(super) fn evident(path: &Path, size: u64, claims: &[Claim]) -> Option<Findin
     })
 }
 
+/// A file that is shorter than `by` says was cut; one that is longer has something behind it.
 fn wrong_size(size: u64, wanted: u64, by: &str) -> Finding {
     if size < wanted {
         let message = format!(

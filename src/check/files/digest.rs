@@ -224,6 +224,7 @@ pub fn of_bytes(algorithm: Algorithm, bytes: &[u8]) -> Digest {
     hasher.finish()
 }
 
+/// Two digits a byte, in lower case.
 fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digit = |nibble: u8| DIGITS.get(usize::from(nibble)).map_or('?', |&d| char::from(d));
@@ -393,6 +394,7 @@ fn read_ahead(
     })
 }
 
+/// The error where a thread of digests has ended before its file.
 fn broken() -> io::Error {
     io::Error::other("a digest thread stopped")
 }

@@ -24,6 +24,7 @@ static TABLE: LazyLock<Vec<Known>> = LazyLock::new(|| {
     text.lines().filter(|line| !line.starts_with('#')).skip(1).filter_map(parse).collect()
 });
 
+/// A line of the table; none where it has too few fields.
 fn parse(line: &'static str) -> Option<Known> {
     let mut fields = line.split(',');
     let mut field = || fields.next();

@@ -98,10 +98,12 @@ pub fn files(root: &Path) -> (Vec<PathBuf>, Vec<(PathBuf, Error)>) {
     (found, unlisted)
 }
 
+/// Whether it is named outright, or not hidden by a dot.
 fn is_visible(entry: &DirEntry) -> bool {
     entry.depth() == 0 || !entry.file_name().to_string_lossy().starts_with('.')
 }
 
+/// The link behind an error, where what it points to is not there.
 fn leads_nowhere(error: &walkdir::Error) -> Option<PathBuf> {
     let missing = error.io_error().is_some_and(|e| e.kind() == io::ErrorKind::NotFound);
     error.path().filter(|path| missing && path.is_symlink()).map(Path::to_path_buf)

@@ -273,6 +273,7 @@ fn join(folder: &Path, name: &str) -> PathBuf {
     direct
 }
 
+/// Text of UTF-8, or of UTF-16 where its first two bytes say so, as PowerShell writes it.
 fn decode(bytes: &[u8]) -> String {
     let wide = |from: fn([u8; 2]) -> u16, bytes: &[u8]| -> String {
         let units = bytes.chunks_exact(2).filter_map(|pair| Some(from(pair.try_into().ok()?)));
@@ -292,6 +293,7 @@ fn parse_line(line: &str) -> Option<Said> {
     Some(Said::of(name, digest))
 }
 
+/// `HEX  NAME` of md5sum and its like; a line that begins with `\` has a name with escapes in it.
 fn gnu(line: &str) -> Option<(Option<String>, Digest)> {
     let line = line.trim_start();
     let (escaped, line) = match line.strip_prefix('\\') {
@@ -332,6 +334,7 @@ pub(super) fn unescape(name: &str) -> Option<String> {
     Some(out)
 }
 
+/// `SHA256 (NAME) = HEX`, of BSD and of openssl.
 fn bsd(line: &str) -> Option<(Option<String>, Digest)> {
     let (tag, rest) = line.split_once('(')?;
     let (name, hex) = rest.rsplit_once(')')?;

@@ -60,11 +60,13 @@ impl TensorSum {
         })
     }
 
+    /// The entry as a line: `DIGEST  TYPE  SHAPE  NAME`.
     fn line(&self) -> String {
         let Self { digest, quant, shape, name } = self;
         format!("{}  {quant}  {shape}  {}\n", digest.hex, escape(name))
     }
 
+    /// An entry from its line; none where it is no such line.
     fn parse(line: &str) -> Option<Self> {
         let mut fields = line.splitn(4, "  ");
         Some(Self {

@@ -105,6 +105,7 @@ fn judge(subject: &Subject, (outcome, zeros): Read, all: &Gathered, options: &Op
     checked
 }
 
+/// Why a file could not be read; a link to nothing is what an unfinished download leaves.
 fn unreadable(path: &Path, error: &io::Error) -> Finding {
     let link = path.symlink_metadata().is_ok_and(|m| m.is_symlink());
     if error.kind() == io::ErrorKind::NotFound && link {

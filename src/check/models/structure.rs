@@ -33,6 +33,7 @@ fn demands(model: &Model) -> Vec<Finding> {
     loader::breaches(model).into_iter().map(finding).collect()
 }
 
+/// What llama.cpp's loader refuses, as a finding: a failure only where the file contradicts itself.
 fn finding(breach: loader::Breach) -> Finding {
     let finding = if breach.damage {
         Finding::failure(breach.code, breach.what)
@@ -90,6 +91,7 @@ fn foreign(model: &Model) -> Vec<Finding> {
     out
 }
 
+/// Names that two tensors bear.
 fn duplicates(model: &Model) -> Vec<Finding> {
     let mut seen = BTreeSet::new();
     let twice = model.tensors.iter().filter(|t| !seen.insert(t.name.as_str()));

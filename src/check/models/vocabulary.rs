@@ -130,6 +130,7 @@ fn look_at_new(vocab: &Vocab, bytes: usize, findings: &mut Vec<Finding>) {
     }
 }
 
+/// Whether the embedding has a row for every token, and no more.
 fn look_at_sizes(model: &Model, findings: &mut Vec<Finding>) {
     let rows = model.tensor("tok_embeddings.weight").or_else(|| model.tensor("token_embd.weight"));
     let rows = rows.and_then(|t| t.shape.first().copied()).unwrap_or(0);

@@ -164,6 +164,7 @@ fn common_name(model: &Model, name: &str) -> String {
     role.and_then(|(_, role)| role.name(Naming::Gguf)).unwrap_or_else(|| name.to_owned())
 }
 
+/// The keys that differ or that only one has, without those of the vocabulary that are no ids.
 fn compare_keys(first: &Model, second: &Model) -> Vec<KeyDifference> {
     let tokens = |key: &str| key.starts_with("tokenizer.ggml.") && !key.ends_with("_id");
     let [firsts, seconds]: [HashMap<&str, &Value>; 2] =

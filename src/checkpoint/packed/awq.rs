@@ -77,6 +77,7 @@ pub fn is_awq(parts: &Parts, stem: &str) -> bool {
     }
 }
 
+/// A matrix of codes, zero points and scales, and which columns share these.
 struct Awq {
     codes: Part,
     zeros: Part,

@@ -107,6 +107,7 @@ struct Nested {
     offset: f32,
 }
 
+/// A matrix of codes of four bits; `twice` where its scales are codes too.
 struct FourBits {
     codes: Part,
     absmax: Part,
@@ -185,6 +186,7 @@ pub fn eight_bits(parts: &Parts, stored: &Stored) -> Result<Option<Matrix>> {
     Ok(Some(Matrix { name, shape, parts: used, rows: Box::new(EightBits { codes, scales }) }))
 }
 
+/// A matrix of bytes with a scale for each row.
 struct EightBits {
     codes: Part,
     scales: Part,

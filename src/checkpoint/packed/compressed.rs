@@ -113,6 +113,7 @@ pub fn bytes(parts: &Parts, stored: &Stored) -> Result<Option<Matrix>> {
     matrix(&stored.name, [rows, columns], used, whole)
 }
 
+/// The matrix of its parts, once their shapes fit each other.
 fn matrix(
     name: &str,
     shape: [u64; 2],
@@ -137,6 +138,7 @@ struct Scales {
 }
 
 impl Scales {
+    /// The scales of a matrix of `rows` by `columns`: one, one a row, or one for each group of a row.
     fn new(parts: &Parts, codes: &str, name: &str, rows: u64, columns: u64) -> Result<Scales> {
         let mut part = parts.part(codes, name, &FLOATS)?;
         let shape = parts.find(name).map_or(&[][..], |stored| stored.shape.as_slice());
@@ -190,6 +192,7 @@ enum Zeros {
     Bytes(Part),
 }
 
+/// A matrix of whole numbers of `bits` bits in words, low bits first.
 struct Whole {
     words: Part,
     columns: u64,

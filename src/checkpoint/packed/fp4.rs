@@ -128,6 +128,8 @@ enum Of {
     Exponent,
 }
 
+/// A matrix of codes of four bits, `group` of which share a scale, and what all scales are divided by or multiplied
+/// with.
 struct Four {
     codes: Part,
     scales: Part,

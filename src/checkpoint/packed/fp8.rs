@@ -99,6 +99,7 @@ fn blocks(parts: &Parts) -> Option<(u64, u64)> {
     size(0).zip(size(1))
 }
 
+/// A matrix of bytes: what each of the 256 means, and the scales of its blocks.
 struct Fp8 {
     codes: Part,
     /// Rows and columns that share a scale.

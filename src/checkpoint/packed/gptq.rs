@@ -111,6 +111,7 @@ pub fn matrix(parts: &Parts, stored: &Stored) -> Result<Option<Matrix>> {
     }))
 }
 
+/// A matrix of codes of `bits` bits down its columns.
 struct Gptq {
     codes: Part,
     zeros: Part,

@@ -63,6 +63,7 @@ pub fn matrix(parts: &Parts, stored: &Stored) -> Result<Option<Matrix>> {
     Ok(Some(Matrix { name, shape, parts: used, rows }))
 }
 
+/// A matrix of codes with a scale and a bias for each group of `size` columns.
 struct Affine {
     words: Part,
     scales: Part,

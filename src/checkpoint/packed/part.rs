@@ -1,4 +1,8 @@
 //! The parts that a packed matrix is stored in, and the matrix that is made of them.
+//!
+//! ```text
+//! files: NAME.qweight, NAME.scales, ..  --Part-->  Rows::rows(first, out)  -->  NAME.weight, f32, made when it is read
+//! ```
 
 use std::{collections::HashMap, ops::Range};
 
@@ -15,6 +19,7 @@ use crate::{
 pub const WHOLE: &str = "check that the download is complete";
 /// The next step where parts do not fit the settings.
 pub const OF_MODEL: &str = "check that config.json is of this model";
+/// What to do about a tensor whose rows are apart.
 const DENSE: &str = "save it with .contiguous()";
 
 /// What decodes rows of a matrix from its parts.
@@ -261,6 +266,7 @@ impl Part {
         Error::refused(what, "check the download against its published SHA-256")
     }
 
+    /// The plain type of its numbers, where GGUF has it.
     fn quant(&self) -> Option<crate::quant::QuantType> {
         crate::quant::QuantType::today(self.dtype.name)
     }

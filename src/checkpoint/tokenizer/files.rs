@@ -213,6 +213,7 @@ fn model(vocab: &Vocab) -> Vec<u8> {
     out
 }
 
+/// Appends a number as protobuf writes it: seven bits a byte, the lowest first.
 fn varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         let [low, ..] = value.to_le_bytes();
@@ -222,11 +223,13 @@ fn varint(out: &mut Vec<u8>, mut value: u64) {
     out.extend(u8::try_from(value));
 }
 
+/// Appends a field with a number.
 fn number(out: &mut Vec<u8>, field: u64, value: u64) {
     varint(out, field << 3);
     varint(out, value);
 }
 
+/// Appends a field with bytes: a text, or a message inside.
 fn bytes(out: &mut Vec<u8>, field: u64, bytes: &[u8]) {
     varint(out, field << 3 | 2);
     varint(out, bytes.len() as u64);

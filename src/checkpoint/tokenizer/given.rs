@@ -59,6 +59,7 @@ pub fn own_file(path: &Path) -> Result<Option<Vec<u8>>> {
     Ok(bytes.filter(|bytes| begins(bytes) != Some(b'{')))
 }
 
+/// The tokenizer's file that a path means: itself, or the first of the known names in a folder.
 fn file(path: &Path) -> Result<PathBuf> {
     if !path.is_dir() {
         return Ok(path.to_owned());

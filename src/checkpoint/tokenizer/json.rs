@@ -99,6 +99,7 @@ impl<'de, T: Deserialize<'de>> de::Visitor<'de> for Bounded<T> {
     }
 }
 
+/// Adds an item, of at most `most`: the count is not known before the end.
 fn push<T, E: de::Error>(items: &mut Vec<T>, item: T, most: u64) -> Result<(), E> {
     if items.len() as u64 >= most {
         return Err(E::custom(format_args!("more than {most} tokens or merges")));
@@ -107,6 +108,7 @@ fn push<T, E: de::Error>(items: &mut Vec<T>, item: T, most: u64) -> Result<(), E
     Ok(())
 }
 
+/// `model` of the file; vocabulary and merges stay text until their kind is known.
 #[derive(Deserialize)]
 struct ModelPart<'a> {
     #[serde(default, rename = "type")]
@@ -125,6 +127,7 @@ struct ModelPart<'a> {
     unk_id: Option<u32>,
 }
 
+/// A token that was added after training, with the id that it has.
 #[derive(Deserialize)]
 struct Added {
     id: u32,
@@ -133,6 +136,7 @@ struct Added {
     special: bool,
 }
 
+/// A merge: one text with a space in it, or (since tokenizers 0.20) a pair.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Merge {
@@ -365,6 +369,7 @@ fn word_piece(parsed: &File, lists: &Lists) -> Parts {
 }
 
 impl Parts {
+    /// Parts of a vocabulary that has no tokens yet.
     fn new(vocab: Vocab, scored: bool, notes: Notes) -> Parts {
         Parts { pieces: HashMap::new(), scored, vocab, added: Vec::new(), notes }
     }
@@ -437,6 +442,7 @@ impl Parts {
 }
 
 impl Merge {
+    /// The left side and the right.
     fn parts(&self) -> [&str; 2] {
         match self {
             Merge::Joined(joined) => {
@@ -463,6 +469,7 @@ fn looks_special(text: &str) -> bool {
         || between("<unused", ">")
 }
 
+/// Whether a token is a byte: `<0x0A>`.
 fn is_byte(text: &str) -> bool {
     text.strip_prefix("<0x")
         .and_then(|rest| rest.strip_suffix('>'))

@@ -136,6 +136,7 @@ impl SentencePiece {
         Ok(model)
     }
 
+    /// Field 2, `trainer_spec`: the algorithm, and the ids of special pieces.
     fn trainer(&mut self, message: Message<'_>) -> Result<()> {
         // Ids are int32: -1 for "none" is a varint of ten bytes.
         let id = |v: u64| u32::try_from(v).ok().filter(|v| *v <= i32::MAX as u32);
@@ -163,6 +164,7 @@ impl SentencePiece {
         })
     }
 
+    /// Field 3, `normalizer_spec`: what is done to a text first.
     fn rules(&mut self, message: Message<'_>) -> Result<()> {
         message.each("normalizer_spec", |number, _, value| {
             match (number, value) {
@@ -194,6 +196,7 @@ impl SentencePiece {
     }
 }
 
+/// One `SentencePiece`: text, score and kind.
 fn piece(message: Message<'_>, name: &str) -> Result<(Vec<u8>, f32, TokenKind)> {
     let mut piece = (Vec::new(), 0.0, TokenKind::Normal);
     message.each(name, |number, at, value| {
@@ -259,6 +262,7 @@ impl<'a> Message<'a> {
         Ok(())
     }
 
+    /// An error at a byte of the protobuf.
     fn malformed(self, at: usize, field: &str, found: &dyn Display, wanted: &str) -> Error {
         Error::Malformed(Box::new(Malformed {
             file: self.file.to_owned(),

@@ -131,6 +131,7 @@ pub fn byte_pairs(file: &str, bytes: &[u8], limits: &Limits) -> Result<Vocab> {
     Ok(vocab(&ranks))
 }
 
+/// The vocabulary of tokens by rank, with a merge for every way to cut a token in two.
 fn vocab(ranks: &HashMap<Vec<u8>, u32>) -> Vocab {
     let mut ordered: Vec<(&[u8], u32)> = ranks.iter().map(|(t, r)| (t.as_slice(), *r)).collect();
     ordered.sort_unstable_by_key(|(_, rank)| *rank);
@@ -151,6 +152,7 @@ fn vocab(ranks: &HashMap<Vec<u8>, u32>) -> Vocab {
     vocab
 }
 
+/// The vocabulary with Meta's tokens for control behind the last rank.
 fn with_special(mut vocab: Vocab, specials: Specials) -> Vocab {
     vocab.pre = "llama-bpe".to_owned();
     (vocab.add_bos, vocab.add_eos) = (Some(true), Some(false));

@@ -18,6 +18,7 @@ use crate::{
     error::Result,
 };
 
+/// The id under which errors and reports name this layout.
 const FORMAT: &str = "pth-legacy";
 /// The first pickle: protocol 2, the magic number as a long of ten bytes.
 const MAGIC: [u8; 14] =

@@ -76,6 +76,7 @@ impl<'de> Deserialize<'de> for Node {
     }
 }
 
+/// Builds a tree of whatever comes.
 struct NodeVisitor;
 
 impl<'de> Visitor<'de> for NodeVisitor {

@@ -31,6 +31,7 @@ pub fn open(input: &Input, limits: &Limits) -> Result<Weights> {
     }
 }
 
+/// Reads a zip archive: `data.pkl` as data, then where the entries of the storages lie.
 fn open_zip(input: &Input, limits: &Limits) -> Result<Weights> {
     let archive = Archive::open(input, limits)?;
     let bad = |field: &str, found: String, wanted: &str| {

@@ -17,6 +17,9 @@
 //! | state put on any other object | left out |
 //! | a value taken from the memo | its bytes again; lists and dicts are refused, for they could change |
 //! | an integer beyond 64 bits | the text `int:` and its bytes in hex |
+//!
+//! What bounds it, for a pickle is a program and a short one may run long: 64 containers in each other, 2^23 opcodes,
+//! 2^19 values, 32 MB of output and memo, and no more than 256 bytes of these for each byte that was read.
 
 use std::collections::HashMap;
 
@@ -53,6 +56,7 @@ struct Item {
     depth: u16,
 }
 
+/// What a value is to those that come later.
 #[derive(Clone, Copy, PartialEq)]
 enum Kind {
     /// A value that nothing later can change.
@@ -69,6 +73,7 @@ enum Memo {
     Open,
 }
 
+/// The state of the stack machine: what was read, what was written, and where each value on the stack begins in that.
 struct Machine<'a> {
     source: &'a Source<'a>,
     start: u64,
@@ -244,10 +249,12 @@ impl Machine<'_> {
         Ok(false)
     }
 
+    /// An error at the opcode that is being run.
     fn bad(&self, found: impl Into<String>, wanted: &str) -> Error {
         self.source.malformed(self.op_at, "pickle opcode", found.into(), wanted)
     }
 
+    /// Checks that the pickle has `len` bytes more.
     fn need(&self, len: u64) -> Result<()> {
         if self.end.saturating_sub(self.at) < len {
             let left = self.end.saturating_sub(self.at);
@@ -256,6 +263,7 @@ impl Machine<'_> {
         Ok(())
     }
 
+    /// The next byte.
     fn byte(&mut self) -> Result<u8> {
         self.need(1)?;
         let byte = self.source.u8_at(self.at, "pickle")?;
@@ -263,6 +271,7 @@ impl Machine<'_> {
         Ok(byte)
     }
 
+    /// The next `len` bytes.
     fn take(&mut self, len: u64) -> Result<Vec<u8>> {
         self.need(len)?;
         let bytes = self.source.bytes_at(self.at, len, WORK as u64, "pickle string")?;
@@ -288,6 +297,7 @@ impl Machine<'_> {
         String::from_utf8(bytes).map_err(|_| self.bad("bytes that are not text", "UTF-8"))
     }
 
+    /// A number in text up to the next line feed, as protocol 0 writes it; Python 2 put an L behind long ones.
     fn line_number<T: std::str::FromStr>(&mut self) -> Result<T> {
         let line = self.line()?;
         line.trim_end_matches('L').parse().map_err(|_| self.bad(format!("{line:?}"), "a number"))
@@ -310,12 +320,14 @@ impl Machine<'_> {
         Ok((from, self.stack.len() - from))
     }
 
+    /// Appends bytes to the normalised pickle.
     fn emit(&mut self, bytes: &[u8]) -> Result<()> {
         self.spend(bytes.len(), 1)?;
         self.out.extend_from_slice(bytes);
         Ok(())
     }
 
+    /// Counts work against the bounds.
     fn spend(&mut self, bytes: usize, values: usize) -> Result<()> {
         self.work = self.work.saturating_add(bytes);
         self.values = self.values.saturating_add(values);
@@ -328,6 +340,7 @@ impl Machine<'_> {
         Ok(())
     }
 
+    /// Puts a value on the stack.
     fn push(&mut self, bytes: &[u8], kind: Kind, depth: u16) -> Result<()> {
         let start = self.out.len();
         self.emit(bytes)?;
@@ -385,6 +398,7 @@ impl Machine<'_> {
         self.emit(&[op])
     }
 
+    /// Refuses what is nested too deep: `serde_pickle` goes down by recursion.
     fn check_depth(&self, depth: u16) -> Result<()> {
         if depth > DEPTH {
             return Err(self.bad(format!("{depth} containers in one another"), "at most 64"));
@@ -392,6 +406,7 @@ impl Machine<'_> {
         Ok(())
     }
 
+    /// A whole number of any opcode as the shortest that holds it.
     fn integer(&mut self, op: u8) -> Result<()> {
         let small = match op {
             b'K' => i64::from(self.byte()?),
@@ -429,6 +444,7 @@ impl Machine<'_> {
         }
     }
 
+    /// A float: eight bytes, the highest first, or text.
     fn float(&mut self, op: u8) -> Result<()> {
         let bytes = match op {
             b'G' => self.take(8)?,
@@ -437,6 +453,7 @@ impl Machine<'_> {
         self.push(&[b"G", bytes.as_slice()].concat(), Kind::Fixed, 0)
     }
 
+    /// A text or bytes; bytes that are no UTF-8 stay bytes.
     fn text(&mut self, op: u8) -> Result<()> {
         let len = match op {
             0x8c | b'U' | b'C' => self.byte()?.into(),
@@ -457,6 +474,7 @@ impl Machine<'_> {
         }
     }
 
+    /// Puts a text on the stack.
     fn push_text(&mut self, text: &str, kind: Kind) -> Result<()> {
         self.push_long(b'X', text.as_bytes(), kind)
     }
@@ -481,6 +499,7 @@ impl Machine<'_> {
         Ok(text)
     }
 
+    /// A global: the name of an allowed one, as text; every other ends the reading.
     fn global(&mut self, module: &str, name: &str) -> Result<()> {
         let full = format!("{module}.{name}");
         if globals::is_allowed(&full) {
@@ -533,6 +552,7 @@ impl Machine<'_> {
         if stated { self.close(object, &[0x86], Kind::Fixed) } else { self.cut(object + 1) }
     }
 
+    /// Keeps the last value in the memo.
     fn put(&mut self, id: u64) -> Result<()> {
         let last = self.reach(1)?;
         let Some(&Item { start, kind, depth }) = self.stack.get(last) else { return Ok(()) };
@@ -550,6 +570,7 @@ impl Machine<'_> {
         Ok(())
     }
 
+    /// Puts a value from the memo on the stack once more.
     fn get(&mut self, id: u64) -> Result<()> {
         match self.memo.remove(&id) {
             Some(Memo::Fixed { bytes, kind, depth, values }) => {

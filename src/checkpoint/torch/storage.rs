@@ -1,4 +1,13 @@
 //! Storages, and the tensors that are views of them: what the tree of a pickle says of weights.
+//!
+//! ```text
+//! torch._utils._rebuild_tensor_v2(
+//!     ("storage", torch.HalfStorage, "0", "cpu", 131072000),    persistent id: class, key, place, elements
+//!     0, (32000, 4096), (4096, 1), ..)                          offset, shape, strides, all in elements
+//! ```
+//!
+//! A view may be any window of its storage, transposed too. What can be read of it is what has one distance between
+//! numbers and one between rows ([`Stored::piece`]).
 
 use std::collections::HashMap;
 
@@ -234,6 +243,7 @@ fn tensor(node: &Node) -> Option<Option<View>> {
     }
 }
 
+/// The view that the arguments of `_rebuild_tensor` and its kin describe.
 fn rebuilt(args: &[Node]) -> Option<View> {
     let [id, offset, shape, stride, ..] = args else { return None };
     let (storage, base) = storage(id)?;

@@ -22,6 +22,7 @@ use crate::{
     error::{Error, Result},
 };
 
+/// The id under which errors and reports name this layout; a tar archive is made of blocks of 512 bytes.
 const FORMAT: &str = "pth-tar";
 const BLOCK: u64 = 512;
 
@@ -147,6 +148,7 @@ fn storages(
     Ok(storages)
 }
 
+/// Views by the id of their tensor, each with the place of its storage.
 type Views = HashMap<String, (View, u64)>;
 
 /// Tensors by id, with the place of their storage.
@@ -200,6 +202,7 @@ fn label(node: &Node) -> Option<String> {
     }
 }
 
+/// The error for a storage that goes on beyond the file.
 fn cut(source: &Source, at: u64, elements: u64) -> Error {
     source.malformed(at, "storage size", elements, "what the file holds (is it whole?)")
 }

@@ -154,6 +154,7 @@ impl Archive {
     }
 }
 
+/// A fault of the archive as an error of this program: of the disk, or of the file.
 fn failed(input: &Input, e: &ZipError) -> Error {
     match e {
         ZipError::Io(e) if e.kind() != io::ErrorKind::UnexpectedEof => {

@@ -72,6 +72,7 @@ impl Seen {
         }
     }
 
+    /// Adds sums and counts of another, number by number.
     fn add(&mut self, other: &Seen) {
         self.sums.iter_mut().zip(&other.sums).for_each(|(sum, more)| *sum += more);
         self.counts.iter_mut().zip(&other.counts).for_each(|(count, more)| *count += more);
@@ -94,13 +95,7 @@ impl Measured {
         }
     }
 
-    /// Reads the old kind:
-    ///
-    /// ```text
-    /// i32 entries; for each: i32 length, name, i32 calls, i32 columns, f32 sums[columns]
-    /// i32 chunks, i32 length, text                                   where the program was new enough
-    /// ```
-    /// Reads the old kind.
+    /// Reads the old kind, field by field as the module has it; what is behind the entries, only newer programs wrote.
     fn from_dat(input: &Input, limits: &Limits) -> Result<Measured> {
         let source = Source::new(input, OLD);
         let mut at = 0;
@@ -401,6 +396,7 @@ impl Measured {
     }
 }
 
+/// Little-endian float32.
 fn floats(bytes: &[u8]) -> impl Iterator<Item = f32> {
     bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b))
 }

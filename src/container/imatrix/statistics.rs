@@ -1,5 +1,12 @@
 //! Which tensors and layers matter most by an importance matrix, in the measures of llama-imatrix
 //! (llama.cpp tools/imatrix, `--show-statistics`).
+//!
+//! ```text
+//! m[c]      mean square of column c: sum / count                     c over all columns of all experts
+//! sum       Σ m[c]                       entropy   - Σ p log2 p,  p = m[c] / sum
+//! active    share of m[c] > 1e-5         zd        share of m[c] > mean + deviation
+//! cosine    between the sums of this matrix and those of the layer before
+//! ```
 
 use serde::Serialize;
 
@@ -144,6 +151,7 @@ fn in_block(name: &str) -> Option<(u64, &str)> {
     Some((layer.parse().ok()?, rest))
 }
 
+/// The cosine of the angle between two vectors, in float64.
 fn cosine(a: &[f32], b: &[f32]) -> f64 {
     let product = |a: &[f32], b: &[f32]| -> f64 {
         a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()

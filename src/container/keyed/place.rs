@@ -52,6 +52,8 @@ impl Walk<'_> {
     }
 
     /// Whether tensors of these shapes follow each other without gaps up to the end of the file.
+    ///
+    /// Nothing but its truth is asked: padding counts, also behind the last.
     fn fill(&self, infos: &[Info], align: u64) -> Option<()> {
         let mut next = 0u64;
         for info in infos {
@@ -353,6 +355,8 @@ fn fills(size: u64, room: u64, align: u64) -> bool {
 }
 
 /// A tensor of another program's type: of the size that it should have, else of the room that it has.
+///
+/// Nothing decodes it, so its bytes are all that matters: a file of it can be verified, split and joined.
 fn opaque(info: Info, quant: QuantType, place: u64, room: u64, align: u64) -> Tensor {
     let bytes = size(quant, &info).filter(|size| fills(*size, room, align)).unwrap_or(room);
     Tensor::opaque(info.name, info.shape, quant, (0, place), bytes)

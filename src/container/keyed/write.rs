@@ -91,6 +91,7 @@ pub fn layout(
     Ok(layout)
 }
 
+/// The bytes so far, and how the format writes numbers and strings.
 struct Out<'a> {
     nul: bool,
     bytes: Vec<u8>,
@@ -108,10 +109,12 @@ impl Out<'_> {
         self.bytes.extend(little);
     }
 
+    /// Four bytes, for kinds, types and numbers of dimensions.
     fn u32(&mut self, value: u32) {
         self.put(value.to_le_bytes());
     }
 
+    /// Eight bytes, for offsets in every version.
     fn u64(&mut self, value: u64) {
         self.put(value.to_le_bytes());
     }
@@ -185,6 +188,7 @@ impl Out<'_> {
     }
 }
 
+/// The error for what a container has no place for.
 fn cannot(id: &str, why: &str) -> Error {
     Error::unsupported(format!("{id}: cannot be written: {why}"), "write gguf-v3 instead")
 }

@@ -35,6 +35,7 @@ pub(super) struct Head {
     pub data: u64,
 }
 
+/// The name of a field for errors, put together only where there is one.
 #[derive(Clone, Copy)]
 struct Field {
     index: usize,
@@ -107,6 +108,7 @@ impl Walk<'_> {
             && text.map(|(byte, _)| byte).all(u8::is_ascii_graphic)
     }
 
+    /// The number of dimensions, 1 to what the format has.
     fn dims(&self, at: u64, index: usize) -> Result<u64> {
         let field = Field { index, name: "n_dims" };
         let (dims, max) = (self.source.u32_at(at, field)?, self.format.tensors.max_dims);
@@ -116,6 +118,7 @@ impl Walk<'_> {
         Ok(dims.into())
     }
 
+    /// The length of the name, 1 to 256 bytes.
     fn name_len(&self, at: u64, index: usize) -> Result<u64> {
         let field = Field { index, name: "name_len" };
         let len = self.source.u32_at(at, field)?;
@@ -125,6 +128,7 @@ impl Walk<'_> {
         Ok(len.into())
     }
 
+    /// As many sizes, in the order of the file; programs of the time read them as signed.
     fn sizes(&self, at: u64, dims: u64, index: usize) -> Result<Vec<u64>> {
         let field = Field { index, name: "ne" };
         let mut sizes = Vec::new();
@@ -138,6 +142,7 @@ impl Walk<'_> {
         Ok(sizes)
     }
 
+    /// The name, which is text.
     fn name(&self, at: u64, len: u64, index: usize) -> Result<String> {
         let field = Field { index, name: "name" };
         let name = self.source.bytes_at(at, len, NAME.into(), field)?;
@@ -148,6 +153,12 @@ impl Walk<'_> {
     }
 
     /// Checks a record against the types of the format and the bytes that are left.
+    ///
+    /// Returns the tensor and where its data ends.
+    ///
+    /// # Errors
+    /// Where the type is none of the format's, a row is no whole number of blocks, or the file ends before the data
+    /// does; the last says how much is missing.
     pub(super) fn tensor(&self, head: &Head, index: usize, model: &Model) -> Result<(Tensor, u64)> {
         let Head { at, name, id: (id, id_at), shape, data } = head;
         let field = |what: &str| format!("tensors[{index}] ({name}).{what}");
@@ -202,6 +213,8 @@ fn regroup(tensor: &mut Tensor, heads: (Option<i64>, Option<i64>)) -> Option<()>
 }
 
 /// What a stored type number means in `format` under these header words.
+///
+/// In a file whose header states a quantization version, it decides the dialect.
 fn quant_of(format: &Container, id: u32, header: &[(String, i64)]) -> Option<QuantType> {
     named(format.type_name(id, header)?, format.dialect(header)?)
 }

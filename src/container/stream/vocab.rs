@@ -1,4 +1,11 @@
 //! The vocabulary of a stream: records of length and text, or a tokenizer's own file.
+//!
+//! ```text
+//! 05 00 00 00  20 74 68 65 72  [score]         length, text, and a float32 where the format has scores
+//! ```
+//!
+//! Texts are bytes, and not every one is UTF-8. They are taken as they are stored; what they are in GGUF's spelling is
+//! decided behind the walk, where the whole vocabulary is known.
 
 use super::walk::Walk;
 use crate::{
@@ -79,6 +86,7 @@ impl Walk<'_> {
         Ok(end + 4)
     }
 
+    /// `len` bytes of text at `at`.
     fn text(&self, at: u64, len: u32, field: impl std::fmt::Display) -> Result<Vec<u8>> {
         self.source.bytes_at(at, len.into(), self.limits.string, field)
     }

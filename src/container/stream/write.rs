@@ -19,6 +19,9 @@ pub fn type_id(format: &Container, quant: QuantType, header: &[(String, i64)]) -
 
 /// Lays out a file of `format`: every byte but the weights, and where the weights go.
 ///
+/// `heads` are the tensors in the order of the file; words that the format implies and does not store are not asked
+/// for.
+///
 /// # Errors
 /// [`Error::Unsupported`] where a header word is missing, a type is not one of the format's, a tensor
 /// has too many dimensions or a number does not fit its field.
@@ -152,6 +155,7 @@ fn number(format: &Container, value: u64) -> Result<[u8; 4]> {
         .ok_or_else(|| cannot(format, &format!("{value} is too large a number")))
 }
 
+/// The error for what this container has no place for.
 fn cannot(format: &Container, why: &str) -> Error {
     let what = format!("{}: cannot be written: {why}", format.id());
     Error::unsupported(what, Setting::Target.to("name another container"))

@@ -1,4 +1,13 @@
 //! Attention: each token looks at those before it and at itself.
+//!
+//! ```text
+//! x [T][width] --query--> [T][heads][head]    --norm?--> --turn by position-->  queries --+
+//!              --key----> [T][kv_heads][head] --norm?--> --turn by position-->  cache     +--> mix --out--> [T][width]
+//!              --value--> [T][kv_heads][head] ------------------------------->  cache     |
+//! ```
+//!
+//! What looks and what is looked at is in `heads`; here is what happens to both before. Fewer key heads than query
+//! heads is grouped-query attention: neighbours share one.
 
 use rayon::prelude::*;
 

@@ -15,6 +15,12 @@ use crate::{
 };
 
 /// What follows attention in a layer.
+///
+/// ```text
+/// scores = router x                        [experts]
+/// chosen = the best `experts_used`         each with a share
+/// out    = sum over chosen of share * expert(x)   (+ shared(x))
+/// ```
 #[derive(Debug)]
 pub struct Mlp {
     /// A row for each expert; none where there is one part for all tokens.

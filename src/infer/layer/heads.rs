@@ -78,6 +78,9 @@ struct Room {
 }
 
 /// Some tokens of a batch as one head of one layer sees them.
+///
+/// Positions are counted from the beginning of the text, tokens from that of the batch: token `t` is at position
+/// `cache.len() + t`.
 struct View<'a> {
     config: &'a Config,
     cache: &'a Cache,
@@ -261,6 +264,8 @@ fn blended<const L: usize, const Q: usize, const C: usize>(
 }
 
 /// All columns of some tokens: as many registers as there are, then one, then single numbers.
+///
+/// `shares` are rows of `width` numbers, one a token, of which the first `positions` meet the values.
 #[inline(always)]
 fn tile<const L: usize, const Q: usize, const C: usize>(
     isa: Isa,

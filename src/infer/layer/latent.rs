@@ -22,6 +22,9 @@ use crate::infer::{
 const EPSILON: f32 = 1e-6;
 
 /// The matrices of one layer's attention.
+///
+/// DeepSeek V2 and V3. `head` of the configuration is the length of what is kept, `short + turning` (512 + 64 there),
+/// in place of the `heads * (key + value)` numbers of plain attention.
 #[derive(Debug)]
 pub struct Latent {
     /// To a short vector and its norm, where queries are made of one.

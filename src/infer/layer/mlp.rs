@@ -1,4 +1,10 @@
 //! The feed-forward part: two or three matrices and a function between them.
+//!
+//! ```text
+//! plain   x [width] --up--> [ff] --activation--> --down--> [width]
+//! gated   x --gate--> activation --+
+//!         x --up-------------------*--> [ff] --down--> [width]
+//! ```
 
 use rayon::prelude::*;
 

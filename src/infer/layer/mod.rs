@@ -14,6 +14,8 @@ pub mod recurrence;
 use super::matrix::Matrix;
 
 /// A matrix and what is added to its products.
+///
+/// `y = W x + bias`, with `[rows][cols]` for W.
 #[derive(Debug)]
 pub struct Linear {
     /// The GGUF name of its tensor, by which importance is counted; none where it is not.

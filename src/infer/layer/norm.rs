@@ -1,4 +1,11 @@
 //! Norms: vectors brought to one size before they meet a matrix.
+//!
+//! ```text
+//! RMS     x / sqrt(mean(x²) + epsilon) * weight                     LLaMA and most since
+//! layer   (x - mean) / sqrt(mean((x - mean)²) + epsilon) * weight + bias      GPT-2, GPT-J, NeoX, Falcon, MPT
+//! ```
+//!
+//! Squares are summed in the order of `infer::dot`.
 
 use rayon::prelude::*;
 

@@ -4,6 +4,11 @@ use crate::format::arithmetic::Pairs;
 
 /// Turns the heads in `vector`, `head` numbers each, by the `(cosine, sine)` of each pair:
 /// `(a, b) -> (a cos - b sin, a sin + b cos)`. Numbers beyond the last pair stay.
+///
+/// ```text
+/// Neighbours   (0, 1) (2, 3) (4, 5) ..          LLaMA in ggml's row order, GPT-J
+/// Halves       (0, n) (1, n + 1) (2, n + 2) ..  NeoX, and LLaMA in transformers' row order; n = pairs
+/// ```
 pub fn rotate(pairs: Pairs, vector: &mut [f32], head: usize, turns: &[(f32, f32)]) {
     match pairs {
         Pairs::Neighbours => neighbours(vector, head, turns),

@@ -78,6 +78,12 @@ impl TimeMix {
     }
 
     /// One token: `open` times the mean of all values so far, and the token into the sums.
+    ///
+    /// ```text
+    /// p    = max(most, first + key)
+    /// open = open * (e^(most - p) a + e^(first + key - p) value) / (e^(most - p) b + e^(first + key - p))
+    /// most = most + decay,  then the same with p' = max(most, key) for the sums that are kept
+    /// ```
     fn step(&self, keys: &[f32], values: &[f32], state: &mut State, open: &mut [f32]) {
         let State { most, values: above, weights: below, .. } = state;
         let newest: Vec<f32> =
@@ -142,6 +148,7 @@ fn mixed(x: &[f32], before: &[f32], mix: &[f32]) -> Vec<f32> {
     out
 }
 
+/// The last vector of a batch, which the first of the next is mixed with.
 fn last(x: &[f32], width: usize) -> Vec<f32> {
     x[x.len() - width..].to_vec()
 }

@@ -3,6 +3,14 @@
 //! A text is cut into pieces by the file's pre-tokenizer; in each piece, single bytes are joined by the
 //! merge that is first in the list, the leftmost where it occurs twice, until none applies.
 //! Files store bytes as printable characters ([`crate::model::printable`]).
+//!
+//! ```text
+//! l o w e r          merges in their order: l o, e r, lo w, low er
+//! lo w e r
+//! lo w er
+//! low er
+//! lower              a queue of the pairs that may merge, the first in the list before all
+//! ```
 
 #![allow(clippy::indexing_slicing, reason = "symbols name each other by their places in one list")]
 
@@ -26,6 +34,8 @@ pub struct Bpe {
 }
 
 /// One token of a piece; merged ones vanish into their left neighbour.
+///
+/// The list is doubly linked by places: `prev` and `next` pass over what has vanished.
 #[derive(Clone, Copy)]
 struct Symbol {
     id: u32,
@@ -64,6 +74,7 @@ impl Bpe {
         }
     }
 
+    /// Appends the tokens of one piece.
     fn encode_piece(&self, piece: &[u8], out: &mut Vec<u32>) {
         if self.ignore_merges
             && let Some(&id) = self.ids.get(piece)
@@ -105,6 +116,7 @@ impl Bpe {
         out.extend(symbols.iter().filter(|s| s.live).map(|s| s.id));
     }
 
+    /// Queues the merge of symbol `left` with its right neighbour, where there is one.
     fn offer(
         &self,
         symbols: &[Symbol],

@@ -57,6 +57,7 @@ pub struct Tokenizer {
     notes: Notes,
 }
 
+/// What turns the text between special tokens into tokens.
 #[derive(Debug)]
 enum Algorithm {
     Spm(Box<Spm>),
@@ -158,6 +159,7 @@ impl Tokenizer {
         }
     }
 
+    /// `tokenizer.ggml.model` `llama`, or none in files before GGUF.
     fn sentencepiece(vocab: &Vocab) -> Tokenizer {
         let mut notes = Notes::default();
         // Without kinds the order of every LLaMA vocabulary says them: 0 <unk>, 1 <s>, 2 </s>, 3 to 258 the bytes.
@@ -223,6 +225,7 @@ impl Tokenizer {
         }
     }
 
+    /// `tokenizer.ggml.model` `gpt2`: the only kind that needs merges and the name of a pre-tokenizer.
     fn byte_level(vocab: &Vocab) -> Result<Tokenizer> {
         let mut notes = Notes::default();
         if vocab.merges.is_empty() {
@@ -278,6 +281,7 @@ impl Tokenizer {
         })
     }
 
+    /// `tokenizer.ggml.model` `t5`.
     fn unigram(vocab: &Vocab) -> Tokenizer {
         let token =
             |(id, stored): (usize, &[u8])| (with_spaces(stored), vocab.score(id), vocab.kind(id));
@@ -305,6 +309,7 @@ impl Tokenizer {
         }
     }
 
+    /// `tokenizer.ggml.model` `bert`.
     fn wordpiece(vocab: &Vocab) -> Result<Tokenizer> {
         let kinds = (0..).map(|id| vocab.kind(id));
         let pieces: Vec<_> = vocab.tokens.iter().map(with_spaces).zip(kinds).collect();
@@ -396,6 +401,7 @@ impl Tokenizer {
         out
     }
 
+    /// Special tokens are cut out first; what is between them goes through the algorithm.
     fn encode_into(&self, text: &str, special: Special, out: &mut Vec<u32>) {
         let matcher = match special {
             Special::Text => &self.user,
@@ -410,6 +416,7 @@ impl Tokenizer {
         self.encode_plain(text.get(done..).unwrap_or_default(), out);
     }
 
+    /// A text without special tokens.
     fn encode_plain(&self, text: &str, out: &mut Vec<u32>) {
         if text.is_empty() {
             return;
@@ -449,6 +456,7 @@ impl Tokenizer {
         self.stored(token).map_or(&[], |(piece, _)| piece)
     }
 
+    /// What a token is; none outside the vocabulary.
     fn stored(&self, token: u32) -> Option<&(Vec<u8>, TokenKind)> {
         self.pieces.get(usize::try_from(token).ok()?)
     }
@@ -519,6 +527,7 @@ fn could_go_on(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).is_err_and(|error| error.error_len().is_none())
 }
 
+/// Texts and ids of the tokens of these kinds, for a [`Matcher`].
 fn by_kind(pieces: &[(Vec<u8>, TokenKind)], kinds: &[TokenKind]) -> Vec<(Vec<u8>, u32)> {
     let of = |(id, (text, kind)): (u32, &(Vec<u8>, TokenKind))| {
         kinds.contains(kind).then(|| (text.clone(), id))
@@ -526,6 +535,7 @@ fn by_kind(pieces: &[(Vec<u8>, TokenKind)], kinds: &[TokenKind]) -> Vec<(Vec<u8>
     (0u32..).zip(pieces).filter_map(of).collect()
 }
 
+/// The tokens at which a model is done: the file's own end, and control tokens with a known name.
 fn ends(eos: Option<u32>, pieces: &[(Vec<u8>, TokenKind)]) -> Vec<u32> {
     let marks = |(text, kind): &(Vec<u8>, TokenKind)| {
         *kind == TokenKind::Control && END_OF_TURN.contains(&text.as_slice())

@@ -3,6 +3,12 @@
 //! The published expressions end in `\s+(?!\S)|\s+`: a run of white space leaves its last character
 //! to the word that follows. The `regex` crate has no look-ahead, so the alternative is taken out and
 //! the rule applied to the match by code.
+//!
+//! ```text
+//! "a   b"    the match of \s+ is three spaces; \s+(?!\S) takes two, and " b" is the next piece
+//! "a 1"      one space: \s+(?!\S) fails, and plain \s+ takes it (before a letter a word has taken it already)
+//! "a   "     nothing follows: all three
+//! ```
 
 use regex::Regex;
 
@@ -17,6 +23,7 @@ pub struct Splitter {
     stages: Vec<Stage>,
 }
 
+/// One expression; some pre-tokenizers cut by several, each what the one before left.
 #[derive(Debug)]
 struct Stage {
     regex: Regex,
@@ -60,6 +67,7 @@ impl Splitter {
 }
 
 impl Stage {
+    /// Appends the pieces of `text`, matches and what is between them.
     fn split<'t>(&self, text: &'t str, out: &mut Vec<&'t str>) {
         let mut done = 0;
         while let Some(found) = self.regex.find_at(text, done) {

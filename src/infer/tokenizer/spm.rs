@@ -29,6 +29,9 @@ pub struct Spm {
 }
 
 /// A run of characters; merged runs vanish into their left neighbour.
+///
+/// `start` and `len` are bytes of the text; a length of 0 marks one that has vanished. One that is `frozen`, a token
+/// that a user added, merges with nothing.
 #[derive(Clone, Copy)]
 struct Symbol {
     start: usize,
@@ -184,6 +187,7 @@ impl Spm {
         }
     }
 
+    /// Appends the byte tokens of a piece that is no token, or the unknown token where there are none.
     fn spell(&self, piece: &[u8], out: &mut Vec<u32>) {
         let byte = |b: &u8| self.bytes.get(usize::from(*b)).copied().flatten();
         match piece.iter().map(byte).collect::<Option<Vec<u32>>>() {

@@ -3,6 +3,10 @@
 //! A token that begins a word has U+2581 before it in GGUF, others are as they are (`vocab.txt` marks those instead,
 //! by `##`). A word of which any part is no token is one unknown token.
 //!
+//! ```text
+//! "Unaffable!"  ->  unaffable | !  ->  ▁un aff able | ▁!          of each word the longest token, again and again
+//! ```
+//!
 //! Source: transformers, tokenization_bert.py: BasicTokenizer, WordpieceTokenizer; llama.cpp, llama-vocab.cpp:
 //! llm_tokenizer_wpm_session.
 

@@ -87,6 +87,7 @@ fn q6_0(isa: Isa, b: &[u8; 26], out: &mut [f32; 32]) {
     }
 }
 
+/// Sixteen weights a block; two bits each, `extra` chooses the book of four levels, a nibble less 8 the scale.
 #[inline(always)]
 fn iq2_k(isa: Isa, b: &[u8; 76], out: &mut [f32; 256]) {
     let (d, scales, qs) = (half_at(isa, b, 0), &b[4..12], &b[12..]);
@@ -100,6 +101,7 @@ fn iq2_k(isa: Isa, b: &[u8; 76], out: &mut [f32; 256]) {
     }
 }
 
+/// A third bit from `qh`; the scale is odd, `2s + 1`, and has a sign bit of its own in the second word.
 #[inline(always)]
 fn iq3_k(isa: Isa, b: &[u8; 110], out: &mut [f32; 256]) {
     let (d, scales, qs, qh) = (half_at(isa, b, 0), &b[6..14], &b[14..78], &b[78..]);
@@ -120,6 +122,7 @@ fn six_bits(b: &[u8], g: usize) -> f32 {
     f32::from((nibble(&b[8..16], g) | pair(&b[4..8], g) << 4) as i8 - 32)
 }
 
+/// Nibbles of two blocks share 16 bytes, those of the even block in the low halves.
 #[inline(always)]
 fn iq4_k(isa: Isa, b: &[u8; 144], out: &mut [f32; 256]) {
     let (d, qs) = (half_at(isa, b, 0), &b[16..]);
@@ -132,6 +135,7 @@ fn iq4_k(isa: Isa, b: &[u8; 144], out: &mut [f32; 256]) {
     }
 }
 
+/// As IQ4_K with a fifth bit: bit `g / 2` of `qh`, one byte for each of 32 places.
 #[inline(always)]
 fn iq5_k(isa: Isa, b: &[u8; 176], out: &mut [f32; 256]) {
     let (d, qs, qh) = (half_at(isa, b, 0), &b[16..144], &b[144..]);

@@ -1,4 +1,13 @@
 //! What the kernels of all types share: how one of a block becomes one of rows, and the reading of numbers.
+//!
+//! ```text
+//! fn q4_0(isa, &[u8; 18], &mut [f32; 32])        what a file of kernels has, one a type
+//!     decoders!(q4_0)                            the table KERNELS: ("q4_0", rows::q4_0)
+//! fn rows::q4_0(isa, rows, row_len, out)         all blocks in turn, compiled for each instruction set
+//! ```
+//!
+//! The sizes in the signature cut the rows into blocks: `as_chunks` infers them, so a size that is not the
+//! description's is found by the test in the module above.
 
 use crate::quant::isa::Isa;
 
@@ -63,6 +72,11 @@ pub(super) fn half_at(isa: Isa, block: &[u8], at: usize) -> f32 {
 
 /// Of each of sixteen bytes the bits under `mask`, after a shift to the right: all of them at once, for
 /// shifts of single bytes are not vector code.
+///
+/// ```text
+/// word >> 2     ..hgfedcba -> ..??hgfedc      a byte gets bits of the byte above it
+/// & 0b11        in every byte                 and loses them again
+/// ```
 #[inline(always)]
 pub(super) fn bits_of(bytes: &[u8; 16], shift: usize, mask: u64) -> u128 {
     const EACH: u64 = u64::MAX / 255;

@@ -124,11 +124,13 @@ fn q4_1_o(isa: Isa, b: &[u8; 24], out: &mut [f32; 32]) {
     }
 }
 
+/// Sixteen weights under an f16: half the length of a block of Q4_0.
 #[inline(always)]
 fn q4_2(isa: Isa, b: &[u8; 10], out: &mut [f32; 16]) {
     pairs(&b[2..], out, centred(half_at(isa, b, 0)));
 }
 
+/// As Q4_2, with a minimum.
 #[inline(always)]
 fn q4_3(isa: Isa, b: &[u8; 12], out: &mut [f32; 16]) {
     pairs(&b[4..], out, offset(half_at(isa, b, 0), half_at(isa, b, 2)));
@@ -206,6 +208,7 @@ fn bytes(isa: Isa, qs: &[u8], d: f32, out: &mut [f32; 32]) {
     }
 }
 
+/// Q8_0 of April and May 2023, with a scale of four bytes.
 #[inline(always)]
 fn q8_0_f32(isa: Isa, b: &[u8; 36], out: &mut [f32; 32]) {
     bytes(isa, &b[4..], f32_at(b, 0), out);
@@ -222,11 +225,13 @@ fn q8_1_two_sums(isa: Isa, b: &[u8; 44], out: &mut [f32; 32]) {
     bytes(isa, &b[12..], f32_at(b, 0), out);
 }
 
+/// One sum, in f32, from 12 May 2023 on.
 #[inline(always)]
 fn q8_1_sum_f32(isa: Isa, b: &[u8; 40], out: &mut [f32; 32]) {
     bytes(isa, &b[8..], f32_at(b, 0), out);
 }
 
+/// One sum, in f16, as today.
 #[inline(always)]
 fn q8_1_sum_f16(isa: Isa, b: &[u8; 36], out: &mut [f32; 32]) {
     bytes(isa, &b[4..], half_at(isa, b, 0), out);

@@ -107,6 +107,8 @@ fn half_ue4m3(x: u8) -> f32 {
 }
 
 /// Four scales for four runs of 16, in front of their nibbles.
+///
+/// `half_ue4m3`, for the levels are doubled.
 #[inline(always)]
 fn nvfp4(_: Isa, b: &[u8; 36], out: &mut [f32; 64]) {
     let blocks = b[4..].as_chunks::<8>().0.iter().zip(out.as_chunks_mut::<16>().0);
@@ -117,6 +119,9 @@ fn nvfp4(_: Isa, b: &[u8; 36], out: &mut [f32; 64]) {
 
 /// Trit `n` of each byte, 0 to 2: the byte is a fixed-point fraction of base three, so multiplying it by `3^n`
 /// shifts `n` trits out and the next is its product with three, beyond the eighth bit.
+///
+/// For byte 0x56 = 86, of the trits 1 0 0 0 0 (81 of 243): `86 * 3 / 256 = 1`, then `(86 * 3) & 255 = 2`, and
+/// `2 * 3 / 256 = 0`.
 #[inline(always)]
 pub(super) fn trits(bytes: &[u8], n: usize, out: &mut [u8]) {
     const POWERS: [u8; 5] = [1, 3, 9, 27, 81];
@@ -163,6 +168,10 @@ fn q2_0(isa: Isa, b: &[u8; 18], out: &mut [f32; 64]) {
 
 /// Groups of `ROWS` rows: a unit holds block `i` of each row, first the scales, then the nibbles of all
 /// rows, `RUN` bytes of each in turn.
+///
+/// ```text
+/// unit of 4 rows, RUN 4    d0 d1 d2 d3 | q0[0..4] q1[0..4] q2[0..4] q3[0..4] | q0[4..8] q1[4..8] ..    72 bytes
+/// ```
 #[inline(always)]
 fn grouped<const ROWS: usize, const RUN: usize>(
     isa: Isa,

@@ -13,6 +13,7 @@ per_isa! {
     fn f16(rows: &[u8], out: &mut [f32]) = halves[isa];
 }
 
+/// Sixteen at a time, the rest one by one.
 #[inline(always)]
 fn halves(isa: Isa, rows: &[u8], out: &mut [f32]) {
     let ((packs, rest), (to, to_rest)) = (rows.as_chunks(), out.as_chunks_mut());
@@ -24,6 +25,7 @@ fn halves(isa: Isa, rows: &[u8], out: &mut [f32]) {
     }
 }
 
+/// Four bytes as they are, NaN and all.
 #[inline(always)]
 fn f32(_: Isa, x: &[u8; 4], out: &mut [f32; 1]) {
     out[0] = f32::from_le_bytes(*x);
@@ -41,6 +43,7 @@ fn f64(_: Isa, x: &[u8; 8], out: &mut [f32; 1]) {
     out[0] = f64::from_le_bytes(*x) as f32;
 }
 
+/// -128 to 127, each exact in f32; as are those of 16 bits.
 #[inline(always)]
 fn i8(_: Isa, x: &[u8; 1], out: &mut [f32; 1]) {
     out[0] = i8::from_le_bytes(*x).into();
@@ -57,6 +60,7 @@ fn i32(_: Isa, x: &[u8; 4], out: &mut [f32; 1]) {
     out[0] = i32::from_le_bytes(*x) as f32;
 }
 
+/// Exact up to 2^24, as those of 32 bits; beyond that to the nearest f32.
 #[inline(always)]
 fn i64(_: Isa, x: &[u8; 8], out: &mut [f32; 1]) {
     out[0] = i64::from_le_bytes(*x) as f32;

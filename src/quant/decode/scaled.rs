@@ -87,6 +87,7 @@ pub(super) fn across(bytes: &[u8], g: usize) -> u8 {
     bytes[g % 4] >> (4 * (g / 4)) & 15
 }
 
+/// Bit `n` of a word, the lowest 0.
 #[inline(always)]
 fn bit(word: u16, n: usize) -> u8 {
     (word >> n & 1) as u8
@@ -142,6 +143,8 @@ fn named<const N: usize>(d: f32, books: &[[i8; N]; 2], byte: u8) -> (&[i8; N], f
 }
 
 /// Sixteen bytes of nibbles, in halves.
+///
+/// As Q4_0 of today lays them: byte `j` is number `j` and, above it, `j + 16`.
 #[inline(always)]
 fn halves(book: &[i8; 16], dl: f32, qs: &[u8; 16], out: &mut [f32; 32]) {
     let (low, high) = out.split_at_mut(16);
@@ -259,6 +262,11 @@ fn i2_s(_: Isa, front: &[u8; 4], b: &[u8; 32], out: &mut [f32; 128]) {
 
 /// Runs `unit` over the units of groups of four rows, each `BYTES` for 32 weights of every row, with the rows'
 /// scales and the place of its weights in the first row.
+///
+/// ```text
+/// group   d of rows 0 to 3, f16 each    8 bytes
+///         unit of weights 0..32 of all four rows, unit of weights 32..64, ..
+/// ```
 fn groups<const BYTES: usize>(
     bytes: &[u8],
     row_len: usize,

@@ -27,6 +27,8 @@ decoders!(4 iq1_kt, 4 iq2_kt, 4 iq3_kt, 4 iq4_kt, 4 iq2_kt_v1, 4 iq3_kt_v1, 8 iq
 const START: u32 = 4096;
 
 /// The next number, and the level that it stands for.
+///
+/// Four numbers of six bits, 0 to 63, whose sum is near a bell curve about 126.
 #[inline(always)]
 fn next(x: &mut u32) -> f32 {
     *x = x.wrapping_mul(0xcbac_1fed);
@@ -35,6 +37,9 @@ fn next(x: &mut u32) -> f32 {
 }
 
 /// The same as it was at first.
+///
+/// `0x8fff` keeps the sign, the two low bits of the exponent and the mantissa of a half, and `0x3b60` sets the other
+/// exponent bits: any number becomes one of 1/8 to 2 in magnitude, of either sign.
 #[inline(always)]
 fn first(x: &mut u32) -> f32 {
     *x = x.wrapping_mul(89_226_354).wrapping_add(64_248_484);
@@ -46,6 +51,8 @@ fn first(x: &mut u32) -> f32 {
 pub(crate) const LEVELS: usize = 8;
 
 /// The levels of an index, by the generator of today or the first one; in units of each.
+///
+/// Bytes alone do not tell which: [`crate::quant::era`] compares what both make of them.
 pub(crate) fn levels(index: u16, old: bool) -> [f32; LEVELS] {
     let mut x = u32::from(index) + START;
     std::array::from_fn(|_| if old { first(&mut x) } else { next(&mut x) })
@@ -69,6 +76,7 @@ fn iq1_kt(_: Isa, front: &[u8; 4], b: &[u8; 56], out: &mut [f32; 256]) {
     }
 }
 
+/// IQ2_KT: four bytes of scales, two nibbles each, then a word for each eight weights.
 #[inline(always)]
 fn two(d: f32, b: &[u8; 68], out: &mut [f32; 256], next: impl Fn(&mut u32) -> f32) {
     for (n, out) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
@@ -89,6 +97,7 @@ fn iq2_kt_v1(_: Isa, front: &[u8; 4], b: &[u8; 68], out: &mut [f32; 256]) {
 }
 
 /// Bit `g` of `signs[m]` is the sign of weight `m` of block `g`.
+/// IQ3_KT: as IQ2_KT, the level without its sign, and 32 bytes of signs at the end.
 #[inline(always)]
 fn three(d: f32, b: &[u8; 100], out: &mut [f32; 256], next: impl Fn(&mut u32) -> f32) {
     for (n, out) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {

@@ -37,6 +37,11 @@ pub(crate) fn even_first(s: usize) -> usize {
 }
 
 /// What a block has beside its numbers.
+///
+/// ```text
+/// scales   byte s                     for numbers 16 s .. 16 s + 16, signed
+/// mins     byte even_first(s)         0 2 4 6 8 10 12 14 | 1 3 5 7 9 11 13 15: as sums of activations are
+/// ```
 #[derive(Clone, Copy)]
 pub(crate) struct Head {
     pub d: f32,
@@ -209,6 +214,8 @@ impl Whole<176, SUPER> for Q5K {
 
 /// The numbers of two pairs of blocks together, for which the compiler finds better code: nibbles in `qs` and the
 /// bits above them in `qh`.
+///
+/// Two pairs are 64 weights; `qs` has 32 bytes for them and bits `2 * two` and `2 * two + 1` of `qh` are theirs.
 #[inline(always)]
 fn words_by_two(qs: &[u8], qh: &[u8; 32], scales: u128, v: &mut [i16; SUPER]) {
     let halves = v.as_chunks_mut::<64>().0.iter_mut().zip(qs.as_chunks::<32>().0);
@@ -327,6 +334,8 @@ impl Whole<34, 32> for Q8 {
 }
 
 /// Levels and a bias, as unsigned bytes.
+///
+/// -127 with a bias of 128 is 1; that a byte seems negative to Rust does no harm.
 const fn above(levels: [i8; 16], bias: u8) -> [i8; 16] {
     let mut out = levels;
     let mut i = 0;

@@ -14,6 +14,7 @@ pub fn bf16_from_f32(x: f32) -> u16 {
     (if bits & 0x7fff_ffff > 0x7f80_0000 { quiet } else { rounded }) as u16
 }
 
+/// Four bytes a number, little-endian; a NaN keeps its bits.
 #[inline(always)]
 fn f32_body(rows: &[f32], out: &mut [u8]) {
     for (x, bytes) in rows.iter().zip(out.as_chunks_mut::<4>().0) {
@@ -21,6 +22,7 @@ fn f32_body(rows: &[f32], out: &mut [u8]) {
     }
 }
 
+/// Two bytes a number, little-endian: see [`half_from_f32`] for how it rounds and what becomes of NaN.
 #[inline(always)]
 fn f16_body(rows: &[f32], out: &mut [u8]) {
     for (x, bytes) in rows.iter().zip(out.as_chunks_mut::<2>().0) {
@@ -28,6 +30,7 @@ fn f16_body(rows: &[f32], out: &mut [u8]) {
     }
 }
 
+/// Two bytes a number, little-endian: the sign, the eight bits of the exponent and seven of the mantissa.
 #[inline(always)]
 fn bf16_body(rows: &[f32], out: &mut [u8]) {
     for (x, bytes) in rows.iter().zip(out.as_chunks_mut::<2>().0) {
@@ -35,6 +38,7 @@ fn bf16_body(rows: &[f32], out: &mut [u8]) {
     }
 }
 
+/// Exponent bits all set, infinite or NaN, are magnitudes from 0x7f80_0000 on.
 #[inline(always)]
 fn finite_body(numbers: &[f32]) -> bool {
     // The largest of integers, which vectors find, is above those of all finite magnitudes if any is.

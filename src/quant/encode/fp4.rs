@@ -60,6 +60,17 @@ fn floor_log2(x: f32) -> i32 {
     below + i32::from(bits & 0x007f_ffff > 0x007f_ffff - swallowed)
 }
 
+/// Rounds rows to blocks of 32 floats E2M1 under a power of two.
+///
+/// A float E2M1 has a sign, two exponent bits and one mantissa bit, and 6 is the largest:
+///
+/// ```text
+/// nibble   0   1     2   3     4   5   6   7       8 .. 15
+/// value    0   0.5   1   1.5   2   3   4   6       the same, negative
+/// ```
+///
+/// The stored exponent is `floor(log2(max|x|)) - 2 + 127`: the largest number then falls between 4 and 8 times the
+/// scale, and what is above 6 is cut.
 #[inline(always)]
 fn mxfp4_body(rows: &[f32], out: &mut [u8]) {
     for (x, bytes) in rows.as_chunks::<32>().0.iter().zip(out.as_chunks_mut::<17>().0) {
@@ -79,6 +90,11 @@ fn mxfp4_body(rows: &[f32], out: &mut [u8]) {
 ///
 /// All from 256 on is 448, the largest, as ggml `ggml_fp32_to_ue4m3` leaves out the other seven numbers
 /// of the highest exponent.
+///
+/// ```text
+/// bits of the byte   6-3         2-0           exponent bias 7, no sign
+/// value              2^(e - 7) * (1 + m / 8)   or m * 2^-9 where e is 0
+/// ```
 #[inline(always)]
 fn small_float(x: f32) -> u8 {
     if x.is_nan() || x <= 0.0 {
@@ -103,6 +119,7 @@ fn half_value(bits: u8) -> f32 {
     }
 }
 
+/// A scale for 16 numbers takes the largest of them to 6, the largest E2M1.
 #[inline(always)]
 fn nvfp4_body(rows: &[f32], out: &mut [u8]) {
     for (x, bytes) in rows.as_chunks::<64>().0.iter().zip(out.as_chunks_mut::<36>().0) {

@@ -1,5 +1,18 @@
-//! Sixteen blocks of a stream of rows at once: their numbers, their importance, and how both turn
-//! into lanes and back into bytes.
+//! Sixteen blocks of a stream of rows at once: their numbers, their importance, and how both turn into lanes and back
+//! into bytes.
+//!
+//! ```text
+//! rows            blocks                       lanes (transposed)
+//! x0 x1 x2 ..     block 0   x0   x1   ..       xs[0]   x0 of block 0 | of block 1 | .. | of block 15
+//!                 block 1   x32  x33  ..       xs[1]   x1 of block 0 | of block 1 | ..
+//!                 ..                           ..
+//! ```
+//!
+//! What a search does to one block is a loop over its numbers with sums that must grow in that order; with blocks as
+//! lanes sixteen such loops run side by side, each in its own order, so the sums keep their bits.
+//!
+//! Quanta made with a step are `x * step`, quanta made anew with a stored scale are `x / scale`: the two round
+//! differently, and the original does the one in its search and the other afterwards.
 
 use super::lanes::{LANES, Lanes, nearest_int};
 use crate::quant::half::half_from_f32;
@@ -23,6 +36,9 @@ impl<const SIZE: usize> Group<SIZE> {
 
     /// Takes the blocks from number `first` on. Blocks never cross rows, so the block's number gives
     /// its columns.
+    ///
+    /// `first` is the number of the first of `blocks` in the whole stream; `weights` are the blocks of one row's
+    /// columns, or none.
     #[inline(always)]
     pub fn take(&mut self, first: usize, blocks: &[[f32; SIZE]], weights: &[[f32; SIZE]]) {
         self.count = blocks.len();
@@ -37,6 +53,8 @@ impl<const SIZE: usize> Group<SIZE> {
 }
 
 /// Number `j` of every block becomes lane array `j`.
+///
+/// From `[block][number]` to `[number][lane]`, the lane a block.
 #[inline(always)]
 pub fn transposed<const N: usize>(blocks: &[[f32; N]; LANES]) -> [Lanes; N] {
     let mut out = [Lanes::ZERO; N];
@@ -63,6 +81,8 @@ pub fn energies<const SIZE: usize>(blocks: &[[f32; SIZE]; LANES]) -> [f32; LANES
 }
 
 /// The sum of squares of each row, each in the order of its numbers, eight rows at a time.
+///
+/// `rows` is a whole number of rows of `row_len`; there is a sum for each.
 #[inline(always)]
 pub fn row_energies(rows: &[f32], row_len: usize) -> Vec<f32> {
     let mut sums = vec![0.0; rows.len() / row_len];

@@ -21,6 +21,15 @@ use crate::per_isa;
 use crate::quant::half::half_from_f32;
 use crate::quant::isa::Isa;
 
+// The numbers of the three searches, as llama.cpp's functions have them one by one:
+//
+//           numbers a scale   scales tried          rounded again         signs   sigma2 (mean = sum x^2 / 256)
+//     XXS   32                13, 0.1 apart of 5    every group           7 of 8  mean
+//     XS    16                19, 0.1 apart         groups off the book   7 of 8  mean
+//     S     16                19, 0.1 apart         groups off the book   8 of 8  2 * mean
+//
+// "Of 5": the magnitude that a candidate takes the largest number of a sub-block to is 5 = 2 * TOP + 1, more or less.
+// XXS takes for the largest number three times the scale of a plain search, which comes first.
 struct Xxs;
 struct Xs;
 struct S;
@@ -94,6 +103,14 @@ impl Kind for S {
     }
 }
 
+/// Packs 66 bytes. Eight of them are 32 numbers:
+///
+/// ```text
+/// byte   0       1       2       3       4 .. 8, a little-endian u32
+///        point   point   point   point   bits 31-28 scale | 27-21 signs of the fourth eight | .. | 6-0 of the first
+/// ```
+///
+/// `d` is the largest scale over 31: a level of four bits is restored as `2 * level + 1`, 31 at most.
 #[inline(always)]
 fn xxs_body(isa: Isa, x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 66]) {
     let block = encode::<Xxs, 8>(isa, x, importance);
@@ -113,6 +130,7 @@ fn xxs_body(isa: Isa, x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u
     }
 }
 
+/// Packs 74 bytes: `d`, a word for each eight numbers, `signs:7 | index:9`, and eight bytes of scales.
 #[inline(always)]
 fn xs_body(isa: Isa, x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 74]) {
     let block = encode::<Xs, 8>(isa, x, importance);
@@ -127,6 +145,10 @@ fn xs_body(isa: Isa, x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8
     put_nibbles(&block, &mut out[66..]);
 }
 
+/// Packs 82 bytes. The index of group `k` has ten bits: eight in `qs[k]`, two in pair `k % 4` of `qh[k / 4]`.
+///
+/// Indices and signs are stored even where all scales are 0, as the original does. The factor 0.9875 is llama.cpp's,
+/// which gives no reason for it.
 #[inline(always)]
 fn s_body(isa: Isa, x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 82]) {
     let block = encode::<S, 8>(isa, x, importance);
@@ -143,6 +165,7 @@ fn s_body(isa: Isa, x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8;
     put_nibbles(&block, &mut out[74..]);
 }
 
+/// The scales of 16 numbers, two a byte: that of the even sub-block in the low nibble.
 #[inline(always)]
 fn put_nibbles(block: &Encoded, out: &mut [u8]) {
     for (byte, pair) in out.iter_mut().zip(block.levels().as_chunks::<2>().0) {

@@ -5,6 +5,11 @@
 //! IQ3_S    110 bytes   d:f16, index[64], ninth index bits[8], signs[32], a nibble per 32 numbers
 //! ```
 //!
+//! A number is restored as `±d · (2 level + 1) · p`, where a level has four bits, and the magnitudes p of four numbers
+//! are one of 256 (XXS) or 512 (S) points. The search takes the digits 0 to 7 of a point as the odd magnitudes 1 to 15;
+//! so does the book of IQ3_S, while that of IQ3_XXS has them four times as large, and restoring divides by 4. Seven
+//! sign bits stand for eight numbers, that is for two groups, as in [`super::iq2`]; IQ3_S has room for all eight.
+//!
 //! The search is that of [`super::magnitude`].
 
 use super::lattice::{self, Lattice};
@@ -13,6 +18,9 @@ use crate::per_isa;
 use crate::quant::half::half_from_f32;
 use crate::quant::isa::Isa;
 
+// The numbers of the two searches, as llama.cpp's functions have them one by one: XXS tries 31 scales and rounds the
+// groups that are off the book once more; S tries 19, and rounds all groups again if one was off the book. Candidates
+// are 0.2 apart of 15, the magnitude that the largest number is taken to.
 struct Xxs;
 struct S;
 
@@ -62,6 +70,14 @@ impl Kind for S {
     }
 }
 
+/// Packs 98 bytes: `d`, an index of eight bits for each four numbers, and a word for each 32 of them:
+///
+/// ```text
+/// bits  31-28   27-21         20-14   13-7    6-0
+///       scale   signs 24-31   16-23   8-15    signs of numbers 0 to 7
+/// ```
+///
+/// 1.0125 is llama.cpp's factor; it says that the result is a little better.
 #[inline(always)]
 fn xxs_body(isa: Isa, x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 98]) {
     let block = encode::<Xxs, 4>(isa, x, importance);
@@ -81,6 +97,7 @@ fn xxs_body(isa: Isa, x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u
     }
 }
 
+/// Packs 110 bytes. Bit `k` of `qh[b]` is the ninth of index `k` of sub-block `b`; signs are a byte for eight numbers.
 #[inline(always)]
 fn s_body(isa: Isa, x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 110]) {
     let block = encode::<S, 4>(isa, x, importance);

@@ -27,6 +27,11 @@ const LEVELS: [f32; 16] = [
 ];
 /// Half way between neighbouring levels; a number here takes the upper one. In the original two
 /// differences are compared, which near these points are exact, so that the outcome is the same.
+///
+/// ```text
+/// levels    -127          -104         -83         -65  ..
+/// middles         -115.5        -93.5       -74         ..
+/// ```
 const MIDDLES: [f32; 15] = {
     let mut middles = [0.0; 15];
     let mut k = 0;
@@ -38,6 +43,9 @@ const MIDDLES: [f32; 15] = {
 };
 
 /// The level nearest to `x`; the last for NaN.
+///
+/// A sum of steps in place of a search: each middle that `x` has passed adds the distance to the next level. All are
+/// small whole numbers, so the sum is exact.
 #[inline(always)]
 #[allow(clippy::neg_cmp_op_on_partial_ord, reason = "NaN is not below any level")]
 fn level(x: f32) -> f32 {
@@ -56,6 +64,9 @@ fn nearest(x: f32) -> u8 {
 }
 
 /// The scale of 32 numbers.
+///
+/// Weights are `importance * sqrt(2 * mean of x^2 + x^2)`, or `x^2` without imatrix data; `variance` is `2 * mean`, of
+/// the block (NL) or of the super-block (XS). 0 for numbers that are as good as zero.
 #[inline(always)]
 fn scale(x: &[f32; SUB], importance: Option<&[f32]>, variance: f32) -> f32 {
     let mut weight = [0.0f32; SUB];
@@ -114,6 +125,7 @@ fn one_over(scale: f32) -> f32 {
     if scale != 0.0 { 1.0 / scale } else { 0.0 }
 }
 
+/// Blocks of 32, each by itself: importance is that of the block's columns.
 #[inline(always)]
 fn nl_body(rows: &[f32], row_len: usize, importance: Option<&[f32]>, out: &mut [u8]) {
     let blocks = rows.as_chunks::<SUB>().0.iter().zip(out.as_chunks_mut::<18>().0);
@@ -127,6 +139,12 @@ fn nl_body(rows: &[f32], row_len: usize, importance: Option<&[f32]>, out: &mut [
     }
 }
 
+/// One super-block: eight scales are found, and six bits of each are stored; the nibbles then follow the stored ones.
+///
+/// ```text
+/// low scale bits   byte 0 = s0 | s1 << 4,  byte 1 = s2 | s3 << 4, ..         bits 0-3 of each
+/// high scale bits  a u16: s0 in bits 0-1, s1 in bits 2-3, ..                 bits 4-5 of each
+/// ```
 #[inline(always)]
 fn xs_body(x: &[f32; SUPER], importance: Option<&[f32]>, out: &mut [u8; 136]) {
     let variance = x.iter().fold(0.0, |sum, x| sum + x * x) * (2.0 / SUPER as f32);

@@ -161,6 +161,7 @@ fn sub_energies<const SUBS: usize>(energies: &[f32; LANES], first: usize) -> Lan
     out
 }
 
+/// Puts what was found for sixteen sub-blocks back in their places, super-block by super-block.
 #[inline(always)]
 fn store<const SUBS: usize>(to: &mut [[f32; SUBS]; LANES], first: usize, from: Lanes) {
     to.as_flattened_mut()[first..first + LANES].copy_from_slice(&from.0);
@@ -172,6 +173,7 @@ fn mean_squares(group: &Group<SUPER>, factor: f32) -> [f32; LANES] {
     energies(&group.x).map(|sum| factor * sum / SUPER as f32)
 }
 
+/// The best scale and minimum of every sub-block of a group, before they are quantized.
 #[inline(always)]
 fn find_affine<const WEIGHTED: bool, const SIZE: usize, const SUBS: usize>(
     kind: &AffineType,

@@ -1,6 +1,10 @@
 //! Sixteen numbers side by side, one block or sub-block a lane, and the roundings that encoders use.
 //!
-//! Plain arrays: the compiler turns the loops into whatever vectors the instruction set has.
+//! Plain arrays: the compiler turns the loops into whatever vectors the instruction set has: one register of AVX-512,
+//! two of AVX2, four of SSE2 or NEON.
+//!
+//! Branches of the originals become masks. `if better { scale = new }` is `scale = new.where_set(better, scale)`: both
+//! sides are worked out in every lane, and a division by zero in a lane whose result is not taken does no harm.
 
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
@@ -61,6 +65,8 @@ impl Lanes {
     }
 
     /// The larger, `self` where nothing is larger.
+    ///
+    /// Of a number and NaN it is `self`, on either side, as for C `MAX(other, self)`.
     #[inline(always)]
     pub fn at_least(self, other: Lanes) -> Lanes {
         self.zip(other, |a, b| if b > a { b } else { a })
@@ -114,6 +120,8 @@ impl Lanes {
 }
 
 /// One yes (all bits) or no (none) a lane.
+///
+/// Of 32 bits, as wide as a float, so that a mask and what it masks have the same registers.
 #[derive(Clone, Copy, Debug)]
 #[repr(align(64))]
 pub struct Mask(pub [i32; LANES]);

@@ -17,6 +17,10 @@ use std::sync::LazyLock;
 pub const LANES: usize = 8;
 
 /// A code book with the neighbours of every combination of digits.
+///
+/// A code is the digits of a group as bits, the first lowest: 8 digits of 2 bits or 4 of 3, so below 2^16 or 2^12.
+/// Shell by shell its list has all points at the least squared distance from the digits, then those at the next. Which
+/// of them wins depends on the numbers and their weights, so that is measured for each group anew.
 pub struct Lattice {
     /// By code: `first << 8 | count` of its chunks.
     slots: Vec<u32>,
@@ -42,6 +46,9 @@ pub static IQ3_XXS: LazyLock<Lattice> = LazyLock::new(|| build::<4>("iq3_xxs", 8
 pub static IQ3_S: LazyLock<Lattice> = LazyLock::new(|| build::<4>("iq3_s", 8, 3));
 
 /// Lists the neighbours of every point of `N` digits below `levels`.
+///
+/// Goes through all combinations of digits like an odometer, 3^8 = 6561 or 8^4 = 4096 of them, and measures each
+/// against every point.
 fn build<const N: usize>(name: &str, levels: u16, shells: usize) -> Lattice {
     let book = grid::book(name).expect("the book is embedded");
     let points = book.points::<N>(&[0, 1, 2, 3, 4, 5, 6, 7]);
@@ -85,6 +92,7 @@ fn inner_shells(distances: &[u16], shells: usize) -> Vec<usize> {
 }
 
 impl Lattice {
+    /// Adds a list of neighbours; returns its slot, `first << 8 | count`.
     fn push(&mut self, codes: &[u16]) -> u32 {
         let (first, count) = (self.chunks.len(), codes.len().div_ceil(LANES));
         let entry = |at: usize| codes[at.min(codes.len() - 1)];
@@ -101,6 +109,9 @@ impl Lattice {
 
     /// The point for these digits: themselves if they are one, or else the neighbour for which
     /// `sum w[i] * (scale * (a * digit[i] + b) - x[i])^2` is smallest, `levels` being `(a, b)`.
+    ///
+    /// Digits that are a point have one neighbour, themselves, which the search finds as well; only the portable copy
+    /// asks before.
     #[inline(always)]
     pub fn nearest<const N: usize>(
         &self,

@@ -162,6 +162,10 @@ fn sixteens<const BYTES: usize>(
 }
 
 /// Bit 4 of every quantum, that of quantum `j` in bit `j`.
+///
+/// ```text
+/// quanta   q0 q1 q2 .. q31, five bits each   ->   u32, little-endian: bit j = bit 4 of qj
+/// ```
 #[inline(always)]
 fn fifth_bits(quanta: &[u32; BLOCK]) -> [u8; 4] {
     let mut bits = [0; BLOCK];
@@ -273,6 +277,8 @@ fn q8_0_body(rows: &[f32], out: &mut [u8]) {
 
 /// Calls `encode` with each sixteen blocks, their weights `importance * sqrt(mean(x²) + x²)`, where
 /// the mean is the row's, and their bytes.
+///
+/// ggml takes the mean over the row, not over the block, so the sums of all rows come first (`quantize_row_q4_0_impl`).
 #[inline(always)]
 fn weighted<const BYTES: usize>(
     rows: &[f32],
@@ -304,6 +310,7 @@ fn weighted<const BYTES: usize>(
     }
 }
 
+/// Q4_0 and Q5_0 with importance: the scale that [`centred`] finds, in place of a division by the largest.
 #[inline(always)]
 fn weighted_centred_body<const FIVE: bool, const BYTES: usize>(
     rows: &[f32],
@@ -331,6 +338,7 @@ fn weighted_centred_body<const FIVE: bool, const BYTES: usize>(
     );
 }
 
+/// Q4_1 and Q5_1 with importance: scale and minimum that [`affine`] finds.
 #[inline(always)]
 fn weighted_affine_body<const FIVE: bool, const BYTES: usize>(
     rows: &[f32],

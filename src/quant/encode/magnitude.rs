@@ -34,6 +34,8 @@ pub enum Again {
 }
 
 /// What sets one type apart from its siblings.
+///
+/// Each constant is a number in the body of one of llama.cpp's five functions; none follows from another.
 pub trait Kind {
     /// Numbers that share a scale: 16 or 32.
     const SUB: usize;
@@ -60,6 +62,8 @@ pub trait Kind {
 }
 
 /// A super-block on the lattice, before it is packed.
+///
+/// Its arrays have room for the finest cut: 64 groups of four, 16 sub-blocks of 16; what a type does not use is zero.
 pub struct Encoded {
     /// The index of every group's point.
     pub index: [u16; 64],
@@ -92,6 +96,9 @@ struct Sub<const N: usize> {
 }
 
 /// The best candidate so far.
+///
+/// `moved` tells which groups had digits off the book. Where all groups may be rounded again it begins with all, so
+/// that they are even if no candidate wins, with the scale of the start.
 struct Choice {
     scale: f32,
     score: f32,
@@ -164,6 +171,9 @@ pub fn encode<K: Kind, const N: usize>(
 }
 
 /// Splits numbers into magnitudes and signs, and flips the least important of an odd number of signs.
+///
+/// Where seven bits say eight signs the eighth is their parity. If the count of minus signs is odd, one number is
+/// stored with the wrong sign, as a negative magnitude: the one whose `w x^2` is smallest.
 #[inline(always)]
 fn take_signs<K: Kind>(xs: &[f32], weights: &[f32], magnitudes: &mut [f32], signs: &mut [u8]) {
     for (k, sign) in signs.iter_mut().enumerate() {
@@ -188,6 +198,13 @@ fn take_signs<K: Kind>(xs: &[f32], weights: &[f32], magnitudes: &mut [f32], sign
 }
 
 /// The scale of a sub-block and the points of its groups; none if it is as good as zero.
+///
+/// ```text
+/// id = (top + i * STEP) / max    i = -REACH ..= REACH      eight candidates at a time, a lane each
+/// digit = nearest(0.5 * (id * x - 1)), cut to 0 ..= TOP    level 2 * digit + 1
+/// digits of a group -> code -> point of the book           `nearest`, among neighbours where it is none
+/// qx = sum w x q,  q2 = sum w q q                          over the sub-block, in the order of its numbers
+/// ```
 #[inline(always)]
 fn search<K: Kind, const N: usize>(isa: Isa, sub: &Sub<N>, max: f32) -> Option<(f32, [u16; 8])> {
     let bits = const { if N == 8 { 2 } else { 3 } };
@@ -303,6 +320,9 @@ fn level(code: u32, shift: u32, mask: u32) -> f32 {
 /// The scale of a plain search for `x ~ scale * l`, `0 <= l <= top`, as ggml `make_qp_quants`.
 ///
 /// The original keeps `l` in a byte, so the -1 of a flipped sign becomes 255 there; so here.
+///
+/// Nine scales around `top / max` are tried by their error, the best is fitted by least squares, and then each level in
+/// turn moves, in up to five rounds, where that makes `sumlx^2 / suml2` grow. Only IQ2_XXS starts so.
 #[inline(always)]
 fn presearch(x: &[f32], weight: &[f32], top: i32, max: f32) -> f32 {
     let max = if max > 0.0 { max } else { 0.0 };

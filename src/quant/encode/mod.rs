@@ -27,6 +27,9 @@ use super::isa::Isa;
 /// `rows` holds a whole number of rows of `row_len` numbers; `weights` is the importance of each of
 /// the `row_len` columns; `out` is exactly as long as the encoded rows. The bytes depend neither on
 /// the [`Isa`] nor on how many rows one call gets.
+///
+/// # Panics
+/// Where lengths do not fit together: the plan has checked them before.
 pub type EncodeRows =
     fn(isa: Isa, rows: &[f32], row_len: usize, weights: Option<&[f32]>, out: &mut [u8]);
 

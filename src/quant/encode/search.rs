@@ -31,6 +31,8 @@ pub struct Centred {
 }
 
 /// The number of largest magnitude, the first of equals, and its magnitude.
+///
+/// "Above", not "at least": of equal magnitudes the first keeps its sign, which decides the sign of the scale.
 #[inline(always)]
 fn largest(xs: &[Lanes]) -> (Lanes, Lanes) {
     let mut max = Lanes::ZERO;
@@ -45,6 +47,8 @@ fn largest(xs: &[Lanes]) -> (Lanes, Lanes) {
 }
 
 /// The sums of least squares `w*x*l` and `w*l*l` of the quanta `l` that `step` makes.
+///
+/// Products are taken and added in the original's order: `w * x` first, then times `l`.
 #[inline(always)]
 fn centred_sums<const N: usize>(
     n: f32,
@@ -100,6 +104,11 @@ pub fn centred<const N: usize>(n: f32, xs: &[Lanes; N], weights: &[Lanes; N]) ->
 }
 
 /// How [`affine`] walks: candidates `(first + delta * i + n) / range` for `i` in `0 ..= steps`.
+///
+/// ```text
+/// Q4_K plain      -1.0, -0.9, .. 1.0        21 candidates (n - 1.0) / range .. (n + 1.0) / range
+/// Q4_K weighted   -0.9, -0.85, .. 0.9       37
+/// ```
 pub struct Walk {
     /// The largest quantum.
     pub n: f32,
@@ -126,6 +135,8 @@ pub struct Affine {
 }
 
 /// `numerator / range`, or 0 where that overflows: the quanta are then 0, as they are in ggml.
+///
+/// A range of next to nothing does it, and one that is NaN.
 #[inline(always)]
 fn step_of(numerator: f32, range: Lanes) -> Lanes {
     let step = Lanes::splat(numerator) / range;
@@ -307,6 +318,8 @@ pub fn descended<const N: usize, const P: usize>(
 }
 
 /// The byte that C makes of a whole number, as a number.
+///
+/// C keeps the low eight bits: -1 becomes 255, 256 becomes 0.
 #[inline(always)]
 fn as_byte(l: Lanes) -> Lanes {
     l.map(|l| f32::from(l as i32 as u8))

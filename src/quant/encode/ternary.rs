@@ -55,6 +55,12 @@ fn trits_beside_nan<const N: usize>(x: &[f32; N]) -> (f32, [u8; N]) {
 }
 
 /// Five base-3 digits as the byte from which `byte * 3^n mod 256 * 3 / 256` gives back digit `n`.
+///
+/// ```text
+/// number = t0 * 81 + t1 * 27 + t2 * 9 + t3 * 3 + t4         0 to 242
+/// byte   = ceil(number * 256 / 243)                         number / 243 as a fraction of 256
+/// digit n of the fraction: (byte * 3^n mod 256) * 3 / 256   t0 for n = 0, t1 for n = 1, ..
+/// ```
 #[inline(always)]
 fn five(trits: [u8; 5]) -> u8 {
     // 0 to 242, as a fraction of 243; of 256 it is rounded up, so that no digit is lost when it is cut off again.
@@ -63,6 +69,8 @@ fn five(trits: [u8; 5]) -> u8 {
 }
 
 /// Digits `n` of bytes `m` are weights `32n + m`, then `160 + 16n + m`, then `240 + 4n + m`.
+///
+/// The last four bytes hold four trits each and a zero: 5 * 32 + 5 * 16 + 4 * 4 = 256.
 #[inline(always)]
 fn tq1_0_body(rows: &[f32], out: &mut [u8]) {
     for (x, bytes) in rows.as_chunks::<256>().0.iter().zip(out.as_chunks_mut::<54>().0) {
@@ -82,6 +90,11 @@ fn tq1_0_body(rows: &[f32], out: &mut [u8]) {
 }
 
 /// Pair `n` of byte `m` of a half is its weight `32n + m`.
+///
+/// ```text
+/// bits of byte m   7-6       5-4       3-2       1-0
+/// weight           96 + m    64 + m    32 + m    m         of the half of 128 that the 32 bytes are for
+/// ```
 #[inline(always)]
 fn tq2_0_body(rows: &[f32], out: &mut [u8]) {
     for (x, bytes) in rows.as_chunks::<256>().0.iter().zip(out.as_chunks_mut::<66>().0) {
@@ -98,6 +111,9 @@ fn tq2_0_body(rows: &[f32], out: &mut [u8]) {
 }
 
 /// The sums of magnitudes of up to eight blocks, each added up in its own order.
+///
+/// Then a bit for each number, set where it is not below zero, the first in the lowest bit: `d` is the mean magnitude,
+/// for which `sum (|x| - d)^2` is least.
 #[inline(always)]
 fn q1_0_body(rows: &[f32], out: &mut [u8]) {
     const LANES: usize = 8;
@@ -124,6 +140,8 @@ fn q1_0_body(rows: &[f32], out: &mut [u8]) {
     }
 }
 
+/// Four numbers a byte, the first in the lowest bits. Codes 0, 1, 2 restore to -d, 0, d; code 3, which restores to 2d,
+/// is never made, for `d` is the largest magnitude.
 #[inline(always)]
 fn q2_0_body(rows: &[f32], out: &mut [u8]) {
     for (x, bytes) in rows.as_chunks::<64>().0.iter().zip(out.as_chunks_mut::<18>().0) {

@@ -65,6 +65,14 @@ pub(super) const fn many(most: u8) -> usize {
 ///
 /// The loop of `infer::rounded` is written once over this; what differs is the width of a register, and how many
 /// sums fit.
+///
+/// ```text
+///              vector 0   vector 1  ..  T         a lane is a row; each step takes four numbers of every row
+///  row 0       sum        sum                     and the same four of one vector:
+///  row 1       sum        sum
+///  ..          ..         ..                      lane r, vector t  +=  sum over i of a[r][i] * b[t][i]
+///  row 15      sum        sum
+/// ```
 pub(crate) trait Set<const T: usize>: Copy {
     /// Whole numbers, one for each row.
     type Whole: Copy;
@@ -416,6 +424,8 @@ fn two(x: [i16; 2]) -> i32 {
 }
 
 /// The sums of neighbours.
+///
+/// Sixteen words become eight of 32 bits: the product with 1 is what widens and adds in one instruction.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
 #[inline]

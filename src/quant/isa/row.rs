@@ -91,6 +91,9 @@ impl From<[u8; 32]> for Bytes {
 
 impl Isa {
     /// The bits under `mask` of each of 32 bytes, after a shift to the right.
+    ///
+    /// A shift moves whole words of 64 bits, so bits of the byte above come in at the top of each byte; the mask, which
+    /// must not be wider than `8 - shift` bits, takes them away again.
     #[inline(always)]
     pub fn bits(self, bytes: &[u8; 32], shift: usize, mask: u8) -> Bytes {
         #[cfg(target_arch = "x86_64")]
@@ -107,6 +110,8 @@ impl Isa {
     }
 
     /// `low | high << shift` in each byte.
+    ///
+    /// `high << shift` must stay below 256 in every byte, for here too whole words are shifted.
     #[inline(always)]
     pub fn joined(self, low: Bytes, high: Bytes, shift: usize) -> Bytes {
         #[cfg(target_arch = "x86_64")]
@@ -231,6 +236,8 @@ impl Isa {
     }
 
     /// Each byte twice.
+    ///
+    /// Scales of 32 numbers become scales of 16, of which [`Isa::scaled`] takes two for each 32 numbers.
     #[inline(always)]
     pub fn doubled(self, bytes: u64) -> u128 {
         #[cfg(target_arch = "x86_64")]
@@ -310,6 +317,9 @@ impl Isa {
 
     /// The sums of the products of fours, `(a - bias) * b`, in sixteen lanes. No `a` is above `most`; `fours` are the
     /// sums of `-bias * b`.
+    ///
+    /// Number `i` of `a` meets number `i` of `b`; lane `l` sums those of 4l to 4l + 3. `most` decides between the ways
+    /// that [`super::bytes`] draws. Without a bias `fours` are not read.
     #[inline(always)]
     pub fn quads(
         self,

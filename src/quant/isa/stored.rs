@@ -1,4 +1,21 @@
 //! Stored numbers, of four to sixteen bits, as what is computed with.
+//!
+//! Decoding is the same few steps for all types: bytes come in, bits are cut out of them, a bias is taken off, and what
+//! is left is multiplied with a scale. Each step takes 16 or 32 numbers; those are written out by instructions where a
+//! measurement showed that the compiler makes slow code of the plain loop:
+//!
+//! ```text
+//! nibbles   16 bytes    -> 32 f32     Q4: cut, less a bias, times d, less m
+//! fives     16 bytes, u32 -> 32 f32   Q5: the same with a fifth bit
+//! bytes     16 bytes    -> 16 f32     Q8: times d
+//! chosen, named   16 bytes -> 32      IQ4, MXFP4: a nibble is the place of a level in a table
+//! bits, joined    32 bytes -> 32 bytes     K-quants: cut bits out, put bits on top
+//! numbers, times  16 bytes -> 16 f32  what is left of the others, in two steps
+//! scaled    32 bytes    -> 32 i16     products in whole numbers
+//! ```
+//!
+//! `w * d` is rounded before something is added, as in the originals. Lanes do not meet, so how many of them a set has
+//! changes no bit.
 
 #![allow(unsafe_code, reason = "the instructions of each set")]
 
@@ -18,6 +35,9 @@ pub(in crate::quant) fn both([first, second]: [u64; 2]) -> u128 {
 
 impl Isa {
     /// `d * (w - bias) - m` for the nibbles of sixteen bytes, the low ones and the high ones.
+    ///
+    /// Number `j` of the first sixteen is the low nibble of byte `j`, number `j` of the second its high nibble. With
+    /// AVX-512 there are only sixteen results, so these are worked out once and each nibble picks its own (`vpermps`).
     #[inline(always)]
     pub fn nibbles(self, bytes: &[u8; 16], bias: i8, d: f32, m: f32) -> [[f32; 16]; 2] {
         #[cfg(target_arch = "x86_64")]
@@ -65,6 +85,8 @@ impl Isa {
     }
 
     /// `w * d + m`, the product rounded before the sum.
+    ///
+    /// `-0.0` for `m` leaves every product as it is, signed zeros included; `0.0` would make `-0.0` positive.
     #[inline(always)]
     pub fn times(self, w: [f32; 16], d: f32, m: f32) -> [f32; 16] {
         let mut out = w;
@@ -97,6 +119,8 @@ impl Isa {
     }
 
     /// Of sixteen numbers those that the low nibbles of sixteen bytes name, and those of the high ones.
+    ///
+    /// As [`Isa::named`], for levels that are numbers already: the sixteen are a register of AVX-512.
     #[inline(always)]
     pub fn chosen(self, bytes: &[u8; 16], all: &[f32; 16]) -> [[f32; 16]; 2] {
         #[cfg(target_arch = "x86_64")]
@@ -126,6 +150,8 @@ impl Isa {
 
     /// `d * (w - bias) + m` for 32 numbers of five bits: nibbles in sixteen bytes, the low ones first, and the bits
     /// above them in `high`.
+    ///
+    /// Bit `j` of `high` is the fifth of number `j`, so its lower half belongs to the low nibbles.
     #[inline(always)]
     pub fn fives(self, bytes: &[u8; 16], high: u32, bias: i8, d: f32, m: f32) -> [[f32; 16]; 2] {
         #[cfg(target_arch = "x86_64")]
@@ -155,6 +181,9 @@ impl Isa {
     }
 
     /// Sixteen bytes, the lowest first, each less `bias`, as numbers.
+    ///
+    /// The result of the subtraction is read as a signed byte: right where it is within -128 ..= 127, and with a bias
+    /// of 0 for bytes that are signed already.
     #[inline(always)]
     pub fn numbers(self, bytes: u128, bias: i8) -> [f32; 16] {
         let mut out = [0.0; 16];
@@ -201,6 +230,8 @@ impl Isa {
     }
 
     /// The values of sixteen little-endian halves, as [`Isa::half`] has them.
+    ///
+    /// The rest of a row that is no multiple of sixteen is the caller's.
     #[inline(always)]
     pub fn halves(self, halves: &[u8; 32], out: &mut [f32; 16]) {
         #[cfg(target_arch = "x86_64")]
@@ -221,6 +252,8 @@ impl Isa {
     }
 
     /// Sixteen signed bytes times `d`.
+    ///
+    /// The number itself is not rounded, for eight bits fit f32; the product is.
     #[inline(always)]
     pub fn bytes(self, bytes: &[u8; 16], d: f32) -> [f32; 16] {
         #[cfg(target_arch = "x86_64")]

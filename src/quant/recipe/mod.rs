@@ -3,6 +3,8 @@
 //! What bytes mean is fixed by the dialect; how numbers were rounded to them was not. Day one scaled
 //! Q4_0 by `max|x| / 7` and left one code unused, later programs used all sixteen; both wrote the
 //! same blocks. A recipe is one such way, good for the byte-equal output of one span of builds.
+//!
+//! Whoever does not ask gets the last: today's, or the one in use when the dialect ended.
 
 mod legacy;
 mod way;
