@@ -109,7 +109,8 @@ fn odd_of_32(isa: Isa, s: u64) -> u128 {
 fn odd_of_16(isa: Isa, s: u64) -> u128 {
     const EVEN: u128 = u128::MAX / 0xffff * 0x0f;
     let twice = isa.doubled(s);
-    (twice & EVEN | twice >> 4 & EVEN << 8) << 1 | u128::MAX / 255
+    let each = (twice & EVEN) | ((twice >> 4) & (EVEN << 8));
+    (each << 1) | (u128::MAX / 255)
 }
 
 /// Eight nibbles as bytes.
@@ -270,7 +271,7 @@ impl Whole<50, SUPER> for Iq1S {
         // Scales are in the upper bytes of the eight words.
         let words = u128::from_le_bytes(*b[34..].first_chunk().unwrap_or(&[0; 16]));
         let upper = (isa.even_first(words) >> 64) as u64;
-        head(isa, b, 0.125, odd_of_32(isa, upper >> 4 & EACH * 7))
+        head(isa, b, 0.125, odd_of_32(isa, (upper >> 4) & (EACH * 7)))
     }
 
     #[inline(always)]
