@@ -18,7 +18,7 @@ use crate::{
     per_isa,
     quant::{
         QuantType,
-        decode::{iquant, legacy, levels},
+        decode::{iquant, legacy, levels, trits},
         isa::Isa,
     },
 };
@@ -144,8 +144,8 @@ fused! {
     "iq2_s" iq2_s 82 256 = iquant::iq2_s;
     "iq3_xxs" iq3_xxs 98 256 = iquant::iq3_xxs;
     "iq3_s" iq3_s 110 256 = iquant::iq3_s;
-    "tq1_0" tq1_0 54 256 = levels::tq1_0;
-    "tq2_0" tq2_0 66 256 = levels::tq2_0;
+    "tq1_0" tq1_0 54 256 = trits::tq1_0;
+    "tq2_0" tq2_0 66 256 = trits::tq2_0;
 }
 
 #[cfg(test)]

@@ -31,9 +31,10 @@ use crate::{
         activations::Codes,
         decode::{
             iquant::{Iq1M, Iq1S, Iq2S, Iq2Xs, Iq2Xxs, Iq3S, Iq3SV1, Iq3Xxs},
+            trits::{Tq1, Tq2},
             whole::{
                 Head, Iq4Nl, Iq4Xs, Mxfp4, Q2K, Q3K, Q4, Q4K, Q4M, Q5, Q5K, Q5M, Q6K, Q8, SUPER,
-                Tq1, Tq2, Whole, each_pair, even_first,
+                Whole, each_pair, even_first,
             },
         },
         isa::{

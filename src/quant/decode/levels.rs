@@ -1,26 +1,21 @@
-//! Types whose numbers name a level: the curve of IQ4, four-bit floats, trits, pairs of bits, bits.
+//! Types whose numbers name a level: the curve of IQ4, four-bit floats, pairs of bits, bits.
 //!
 //! ```text
 //! IQ4_NL  18 bytes of  32   d:f16, qs[16]                             d * CURVE[q]
 //! IQ4_XS 136 bytes of 256   d:f16, scales_h:u16, scales_l[4], qs[128] d * (scale - 32) * CURVE[q]
 //! MXFP4   17 bytes of  32   e:u8, qs[16]                              2^(e - 127) * e2m1(q)
 //! NVFP4   36 bytes of  64   scales:ue4m3[4], qs[32]                   scale * e2m1(q), a scale of 16 numbers
-//! TQ1_0   54 bytes of 256   qs[48] of five trits, qh[4] of four, d:f16   d * (trit - 1)
-//! TQ2_0   66 bytes of 256   qs[64] of four pairs of bits, d:f16       d * (q - 1)
 //! Q2_0    18 bytes of  64   d:f16, qs[16] of four pairs of bits       d * (q - 1)
 //! Q1_0    18 bytes of 128   d:f16, qs[16] of eight bits               d or -d
 //! ```
 //!
 //! Nibbles are in halves: byte `j` is number `j` and, above it, number `j + 16` (NVFP4: `j + 8` of its sixteen).
-//! TQ2_0 takes its numbers 32 bytes apart, Q2_0 side by side.
+//! Q2_0's pairs of bits are side by side.
 
-use super::{
-    kernel::{DecodeRows, decoders, half_at},
-    whole::{Tq1, Tq2, decoded},
-};
+use super::kernel::{DecodeRows, decoders, half_at};
 use crate::{per_isa, quant::isa::Isa};
 
-decoders!(iq4_nl, iq4_xs, mxfp4, nvfp4, tq1_0, tq2_0, q1_0, q2_0);
+decoders!(iq4_nl, iq4_xs, mxfp4, nvfp4, q1_0, q2_0);
 
 /// The kernels that decode several rows together.
 pub(super) const GROUPED: &[(&str, DecodeRows)] = &[
@@ -115,32 +110,6 @@ fn nvfp4(_: Isa, b: &[u8; 36], out: &mut [f32; 64]) {
     for (d, (qs, out)) in b[..4].iter().zip(blocks) {
         halves(qs, &E2M1, half_ue4m3(*d), out);
     }
-}
-
-/// Trit `n` of each byte, 0 to 2: the byte is a fixed-point fraction of base three, so multiplying it by `3^n`
-/// shifts `n` trits out and the next is its product with three, beyond the eighth bit.
-///
-/// For byte 0x56 = 86, of the trits 1 0 0 0 0 (81 of 243): `86 * 3 / 256 = 1`, then `(86 * 3) & 255 = 2`, and
-/// `2 * 3 / 256 = 0`.
-#[inline(always)]
-pub(super) fn trits(bytes: &[u8], n: usize, out: &mut [u8]) {
-    const POWERS: [u8; 5] = [1, 3, 9, 27, 81];
-    for (out, byte) in out.iter_mut().zip(bytes) {
-        *out = ((u16::from(byte.wrapping_mul(POWERS[n])) * 3) >> 8) as u8;
-    }
-}
-
-/// Weights in the order of their digit: the first trits of 32 bytes are weights 0 to 31, the second 32 to 63, …, five
-/// times; then five times 16 of the next bytes, and four times four of the last, which have four trits.
-#[inline(always)]
-pub(crate) fn tq1_0(isa: Isa, b: &[u8; 54], out: &mut [f32; 256]) {
-    decoded::<Tq1, 54>(isa, b, out);
-}
-
-/// Pair `p` of bits of byte `j` of 32 is weight `32p + j`, of the half of 128 that the bytes are for.
-#[inline(always)]
-pub(crate) fn tq2_0(isa: Isa, b: &[u8; 66], out: &mut [f32; 256]) {
-    decoded::<Tq2, 66>(isa, b, out);
 }
 
 /// A set bit is `d`, one that is not `-d`: the sign bit is turned, nothing is multiplied.

@@ -13,6 +13,7 @@ pub(crate) mod levels;
 mod plain;
 mod scaled;
 pub(crate) mod trellis;
+pub(crate) mod trits;
 pub(crate) mod whole;
 
 use crate::quant::{QuantType, isa::Isa, relay};
@@ -65,6 +66,7 @@ fn named(name: &str) -> Option<DecodeRows> {
         iquant::KERNELS,
         ik::KERNELS,
         levels::KERNELS,
+        trits::KERNELS,
         levels::GROUPED,
         scaled::KERNELS,
         scaled::GROUPED,

@@ -5,12 +5,12 @@
 //! block of 32     weight = d * (stored - BIAS) - dmin
 //! ```
 //!
-//! The i-quants' blocks are in [`super::iquant`]. `scale * (stored - BIAS)` has 13 bits and a sign at most (Q6_K: -32 to 31 times -128 to 127; IQ4_XS: -127 to 113
+//! The i-quants' blocks are in [`super::iquant`], those of trits in [`super::trits`]. `scale * (stored - BIAS)` has 13 bits and a sign at most (Q6_K: -32 to 31 times -128 to 127; IQ4_XS: -127 to 113
 //! times -32 to 31).
 
 use super::{
     kernel::half_at,
-    levels::{CURVE, E2M1, iq4_xs_scale, mxfp4_scale, trits},
+    levels::{CURVE, E2M1, iq4_xs_scale, mxfp4_scale},
 };
 use crate::quant::isa::{Isa, row::Bytes, stored::both};
 
@@ -105,7 +105,7 @@ pub(super) fn decoded<W: Whole<BYTES, SUPER>, const BYTES: usize>(
 
 /// The bits under `mask` of each of 32 bytes from `at` on, after a shift to the right.
 #[inline(always)]
-fn bits(isa: Isa, b: &[u8], at: usize, shift: usize, mask: u8) -> Bytes {
+pub(super) fn bits(isa: Isa, b: &[u8], at: usize, shift: usize, mask: u8) -> Bytes {
     isa.bits(b[at..].first_chunk().unwrap_or(&[0; 32]), shift, mask)
 }
 
@@ -400,62 +400,5 @@ impl Whole<136, SUPER> for Iq4Xs {
     fn pair<const PAIR: usize>(isa: Isa, b: &[u8; 136]) -> Bytes {
         const LEVELS: [i8; 16] = above(CURVE, 128);
         isa.named(b[8 + 16 * PAIR..].first_chunk().unwrap_or(&[0; 16]), &LEVELS)
-    }
-}
-
-/// One in every scale.
-const ONES: u128 = u128::MAX / 255;
-
-/// Trits in pairs of bits, one scale for all.
-pub(crate) struct Tq2;
-
-impl Whole<66, SUPER> for Tq2 {
-    const BIAS: u8 = 1;
-    const MOST: u8 = 3;
-    const SUB: usize = 32;
-    const MINIMA: bool = false;
-
-    #[inline(always)]
-    fn head(isa: Isa, b: &[u8; 66]) -> Head {
-        Head { scales: ONES, ..plain(half_at(isa, b, 64)) }
-    }
-
-    #[inline(always)]
-    fn pair<const PAIR: usize>(isa: Isa, b: &[u8; 66]) -> Bytes {
-        bits(isa, b, 32 * (PAIR / 4), 2 * (PAIR % 4), 3)
-    }
-}
-
-/// Trits, five to a byte, one scale for all; see [`super::levels::trits`].
-pub(crate) struct Tq1;
-
-impl Whole<54, SUPER> for Tq1 {
-    const BIAS: u8 = 1;
-    const MOST: u8 = 2;
-    const SUB: usize = 32;
-    const MINIMA: bool = false;
-
-    #[inline(always)]
-    fn head(isa: Isa, b: &[u8; 54]) -> Head {
-        Head { scales: ONES, ..plain(half_at(isa, b, 52)) }
-    }
-
-    #[inline(always)]
-    fn pair<const PAIR: usize>(_: Isa, b: &[u8; 54]) -> Bytes {
-        let mut out = [0; 32];
-        match PAIR {
-            0..5 => trits(&b[..32], PAIR, &mut out),
-            5 | 6 => {
-                trits(&b[32..48], 2 * PAIR - 10, &mut out[..16]);
-                trits(&b[32..48], 2 * PAIR - 9, &mut out[16..]);
-            }
-            _ => {
-                trits(&b[32..48], 4, &mut out[..16]);
-                for n in 0..4 {
-                    trits(&b[48..52], n, &mut out[16 + 4 * n..][..4]);
-                }
-            }
-        }
-        Bytes::from(out)
     }
 }
