@@ -21,7 +21,7 @@ use rayon::prelude::*;
 
 use super::{
     plan::{Act, Plan, Step},
-    recode::{Distance, Origin, Recode, Weights, check_made},
+    recode::{Origin, Recode, Weights, check_made},
 };
 use crate::{
     bytes::{
@@ -32,7 +32,7 @@ use crate::{
     error::{Error, Result},
     limits::Limits,
     model::{Model, Tensor, loader, sum::Room},
-    quant::{QuantType, isa::Isa, loss::ScaleLoss, product::high},
+    quant::{QuantType, distance::Distance, isa::Isa, loss::ScaleLoss, product::high},
     remedy::Setting,
 };
 
