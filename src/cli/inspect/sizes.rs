@@ -5,7 +5,7 @@ use serde::{Serialize, Serializer};
 use super::facts::word;
 use crate::{
     cli::json::Shown,
-    format::catalog,
+    format::{catalog, family::Family},
     model::{Model, Sizes, Value, loader::Content},
 };
 
@@ -57,8 +57,7 @@ pub(super) fn of(model: &Model, content: Content) -> (Vec<(&'static str, u64)>, 
     let sizes = Sizes::of(model);
     let family = catalog::family(&model.family);
     let architecture = model.metadata.str("general.architecture");
-    let architecture =
-        architecture.or(family.map(|family| family.architecture())).unwrap_or_default();
+    let architecture = architecture.or(family.map(Family::architecture)).unwrap_or_default();
     let own = format!("{architecture}.");
     let mut known: Vec<(String, Value)> = model
         .metadata
@@ -107,4 +106,47 @@ fn of_adapter(model: &Model) -> Vec<(&'static str, u64)> {
     let alpha = model.metadata.f32("adapter.lora.alpha").map(|alpha| alpha as u64);
     let all = [("rank", word(model, "r").or(rank)), ("alpha", word(model, "lora_alpha").or(alpha))];
     all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_no_name_for_people_is_told_by_its_key() {
+        let mut model = Model::default();
+        for (key, value) in [
+            ("block_count", Value::U32(2)),
+            ("attention.head_count", Value::U32(4)),
+            ("attention.head_count_kv", Value::U32(4)),
+            ("attention.sliding_window", Value::U32(8)),
+            ("expert_used_count", Value::U32(2)),
+            ("expert_shared_count", Value::U32(1)),
+            ("attention.key_length", Value::U32(16)),
+            ("final_logit_softcapping", Value::F32(30.0)),
+            ("rope.scaling.type", Value::String(b"yarn".to_vec())),
+        ] {
+            model.metadata.set(format!("glm4moe.{key}"), value);
+        }
+        model.metadata.set("general.architecture", Value::String(b"glm4moe".to_vec()));
+        let (first, further) = of(&model, Content::Model);
+        assert_eq!(first, [("layers", 2), ("heads", 4), ("window", 8)]);
+        let lines = further.lines();
+        let lines: Vec<_> = lines.iter().map(|(part, line)| (*part, line.as_str())).collect();
+        let numbers = "expert_shared_count 1, final_logit_softcapping 30";
+        let rope = "scaling.type \"yarn\"";
+        assert_eq!(lines, [("further", numbers), ("attention", "key_length 16"), ("rope", rope)]);
+        // A family knows what follows where a key is left out.
+        let mut model = Model { family: "qwen3".to_owned(), ..Model::default() };
+        for (key, number) in [("embedding_length", 64), ("attention.head_count", 4)] {
+            model.metadata.set(format!("qwen3.{key}"), Value::U32(number));
+        }
+        let (_, further) = of(&model, Content::Model);
+        assert!(
+            further
+                .lines()
+                .iter()
+                .any(|(part, line)| *part == "attention" && line.contains("key_length"))
+        );
+    }
 }
