@@ -398,7 +398,7 @@ impl Job<'_> {
                     check_scales(plan, tensor, step.quant, &part.scales)?;
                     part.kept_odd = check_made(plan, tensor, step, first, made, &[])?;
                 }
-                Act::Recode { encode, weights } => {
+                Act::Recode { encode, weights, times } => {
                     let from = passing.map_or(Origin::Stored(raw), Origin::Sums);
                     let recode = Recode {
                         tensor,
@@ -406,6 +406,7 @@ impl Job<'_> {
                         step,
                         encode: *encode,
                         importance: weights.as_deref(),
+                        times: *times,
                         isa: self.isa,
                     };
                     (part.distance, part.kept_odd) =

@@ -25,6 +25,7 @@ mod prune;
 pub mod quantize;
 mod recode;
 pub mod report;
+mod scales;
 pub mod split;
 mod target;
 pub mod upgrade;

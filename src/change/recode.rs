@@ -28,6 +28,8 @@ pub(super) struct Recode<'a> {
     pub(super) encode: EncodeRows,
     /// How much each column matters, one row a matrix of a stack.
     pub(super) importance: Option<&'a [f32]>,
+    /// What each weight is multiplied with before it is encoded.
+    pub(super) times: f32,
     pub(super) isa: Isa,
 }
 
@@ -89,6 +91,9 @@ impl Recode<'_> {
                         before,
                     );
                 }
+            }
+            if self.times != 1.0 {
+                before.iter_mut().for_each(|weight| *weight *= self.times);
             }
             let first = first + at as u64;
             // Before a block spreads it, so that the weight is named that is wrong.
