@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{
     adapter::Adapter,
-    sizes::{self, Further},
+    sizes::{self, Further, word},
     text::{self, counted},
 };
 use crate::{
@@ -190,11 +190,6 @@ impl Facts {
 
 fn size(path: &Path) -> Result<u64> {
     Ok(path.metadata().map_err(|e| Error::io(path, "read", e))?.len())
-}
-
-/// A header word of the file.
-pub(super) fn word(model: &Model, name: &str) -> Option<u64> {
-    model.header(name).and_then(|n| u64::try_from(n).ok())
 }
 
 /// The header words of a file of a family that is not described; a float as the number it is.

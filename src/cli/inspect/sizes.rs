@@ -2,7 +2,6 @@
 
 use serde::{Serialize, Serializer};
 
-use super::facts::word;
 use crate::{
     cli::json::Shown,
     format::{catalog, family::Family},
@@ -96,6 +95,11 @@ pub(super) fn of(model: &Model, content: Content) -> (Vec<(&'static str, u64)>, 
         value.as_u64().is_none() || FIRST.iter().all(|(.., first)| first != key)
     });
     (first, Further(known))
+}
+
+/// A header word of the file.
+pub(super) fn word(model: &Model, name: &str) -> Option<u64> {
+    model.header(name).and_then(|n| u64::try_from(n).ok())
 }
 
 fn of_adapter(model: &Model) -> Vec<(&'static str, u64)> {
