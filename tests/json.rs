@@ -28,7 +28,7 @@ fn fields(value: &Value, out: &mut BTreeSet<String>) {
         Value::Object(map) => {
             for (name, value) in map {
                 out.insert(name.clone());
-                let free = ["digests", "metadata", "stated", "sizes", "header", "model"];
+                let free = ["digests", "metadata", "stated", "sizes", "further", "header", "model"];
                 if !free.contains(&name.as_str()) || value.is_array() && name == "metadata" {
                     fields(value, out);
                 }

@@ -21,7 +21,7 @@ use rayon::prelude::*;
 
 use super::{
     plan::{Act, Plan, Step},
-    recode::{Distance, Origin, Recode, Weights, check_made},
+    recode::{Origin, Recode, Weights, check_made},
 };
 use crate::{
     bytes::{
@@ -32,7 +32,7 @@ use crate::{
     error::{Error, Result},
     limits::Limits,
     model::{Model, Tensor, loader, sum::Room},
-    quant::{QuantType, isa::Isa, loss::ScaleLoss, product::high},
+    quant::{QuantType, distance::Distance, isa::Isa, loss::ScaleLoss, product::high},
     remedy::Setting,
 };
 
@@ -411,7 +411,7 @@ impl Job<'_> {
                     check_scales(plan, tensor, step.quant, &part.scales)?;
                     part.kept_odd = check_made(plan, tensor, step, first, made, &[])?;
                 }
-                Act::Recode { encode, weights } => {
+                Act::Recode { encode, weights, times } => {
                     let from = passing.map_or(Origin::Stored(raw), Origin::Sums);
                     let recode = Recode {
                         tensor,
@@ -419,6 +419,7 @@ impl Job<'_> {
                         step,
                         encode: *encode,
                         importance: weights.as_deref(),
+                        times: *times,
                         isa: self.isa,
                     };
                     (part.distance, part.kept_odd) =

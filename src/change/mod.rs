@@ -34,6 +34,7 @@ mod prune;
 pub mod quantize;
 mod recode;
 pub mod report;
+mod scales;
 pub mod split;
 mod target;
 pub mod upgrade;
@@ -41,11 +42,10 @@ pub mod vision;
 pub(crate) mod vocabulary;
 mod weave;
 
-pub use crate::{bytes::Progress, model::Assumed};
+pub use crate::{bytes::Progress, model::Assumed, quant::distance::Distance};
 pub use execute::{Outcome, StepOutcome, Writing, carry, carry_proved, carry_with};
 pub use plan::{Act, Loss, Plan, Step};
 pub use prepare::{has_single_experts, once};
-pub use recode::Distance;
 pub use target::Target;
 
 /// Whether an upgrade changes what the metadata of a GGUF say, or the layout of its matrices, for the better.

@@ -113,7 +113,16 @@ pub enum Act {
         encode: EncodeRows,
         /// Importance of each column; for stacked experts one row of it per matrix.
         weights: Option<Arc<[f32]>>,
+        /// What each weight is multiplied with before.
+        times: f32,
     },
+}
+
+impl Act {
+    /// Decoded and encoded again as they are.
+    pub fn recode(encode: EncodeRows, weights: Option<Arc<[f32]>>) -> Act {
+        Act::Recode { encode, weights, times: 1.0 }
+    }
 }
 
 /// What a step loses, as far as it is known before reading; the least first.
@@ -402,7 +411,7 @@ impl Step {
         self.quant = to;
         // Blocks that went on over rows are a matter of the old coding.
         self.fold = 1;
-        self.act = Act::Recode { encode, weights: None };
+        self.act = Act::recode(encode, None);
     }
 
     /// What this step loses.

@@ -23,7 +23,7 @@ use super::{
     keys,
     obstacles::Obstacles,
     output::{ggml_model, is_meta_folder, named_for, place, stem_of_model},
-    prune, upgrade,
+    prune, scales, upgrade,
 };
 use crate::{
     checkpoint::card,
@@ -149,7 +149,7 @@ fn vectors_to_f32(steps: &mut [Step]) {
     let Some((f32, encode)) = QuantType::today("f32").zip(encoder("f32")) else { return };
     for step in steps.iter_mut().filter(|s| s.rows() <= 1 && s.quant.layout().elements == 1) {
         if step.quant != f32 && matches!(step.quant.name(), "f16" | "bf16" | "f64") {
-            (step.quant, step.act) = (f32, Act::Recode { encode, weights: None });
+            (step.quant, step.act) = (f32, Act::recode(encode, None));
         }
     }
 }
@@ -206,7 +206,7 @@ fn old_plan(
             let source = model.tensors.get(step.source).map_or(step.quant, |t| t.quant);
             obstacles.look_at(step, source, to.name(), encode.map(|e| (to, e)));
             let Some(encode) = encode else { continue };
-            (step.quant, step.act) = (to, Act::Recode { encode, weights: None });
+            (step.quant, step.act) = (to, Act::recode(encode, None));
         }
     }
     obstacles.check(options.allow_requantize)?;
@@ -401,6 +401,7 @@ impl<'a> Job<'a> {
     fn plans(&self, choices: &[Choice], file_type: u32, output: PathBuf) -> Result<Vec<Plan>> {
         let mut plan = self.base.clone();
         self.retype(&mut plan, choices)?;
+        scales::take_in(&self.model, &mut plan)?;
         self.stamp(&mut plan.metadata, file_type);
         let unused = |p: &Pattern| !plan.steps.iter().any(|s| mix::matches(p, &s.name));
         let unused = self.options.tensor_types.iter().filter(|(pattern, _)| unused(pattern));
@@ -443,7 +444,7 @@ impl<'a> Job<'a> {
             if weights.is_none() && !self.options.importance.is_empty() {
                 obstacles.passed_over(&step.name);
             }
-            (step.quant, step.act) = (to, Act::Recode { encode, weights });
+            (step.quant, step.act) = (to, Act::recode(encode, weights));
         }
         obstacles.check(self.options.allow_requantize)?;
         plan.measure |= obstacles.requantizes();

@@ -9,6 +9,7 @@ use crate::{
     },
     quant::{
         QuantType, decode_rows,
+        distance::Distance,
         encode::{EncodeRows, float::all_finite},
         isa::Isa,
     },
@@ -27,6 +28,8 @@ pub(super) struct Recode<'a> {
     pub(super) encode: EncodeRows,
     /// How much each column matters, one row a matrix of a stack.
     pub(super) importance: Option<&'a [f32]>,
+    /// What each weight is multiplied with before it is encoded.
+    pub(super) times: f32,
     pub(super) isa: Isa,
 }
 
@@ -89,6 +92,9 @@ impl Recode<'_> {
                     );
                 }
             }
+            if self.times != 1.0 {
+                before.iter_mut().for_each(|weight| *weight *= self.times);
+            }
             let first = first + at as u64;
             // Before a block spreads it, so that the weight is named that is wrong.
             if !self.plan.keep_nan {
@@ -100,7 +106,7 @@ impl Recode<'_> {
             if self.plan.measure {
                 after.resize(before.len(), 0.0);
                 decode_rows(self.step.quant, self.isa, made, of(self.step.row_len()), after);
-                distance.add(before, after);
+                distance.add(self.isa, before, after);
             }
         }
         Ok((distance, kept))
@@ -224,57 +230,4 @@ fn odd(tensor: &Tensor, row: u64, column: usize, value: f32, why: &str) -> Error
         _ => ("choose a type of its range, as bf16 or f32", "write what comes out"),
     };
     Error::refused(what, Remedy::from(instead).or(Setting::KeepNan.to(keep)))
-}
-
-/// Sums over weights before and after.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-#[non_exhaustive]
-pub struct Distance {
-    /// Weights compared.
-    pub weights: u64,
-    /// Sum of the squared differences.
-    pub squared_error: f64,
-    /// Sum of the squares of the source.
-    pub squared_source: f64,
-    /// Largest absolute difference.
-    pub max_error: f32,
-    /// Weights that are infinite or NaN, before or after: they are in no sum.
-    pub not_finite: u64,
-}
-
-impl Distance {
-    /// Adds one run of weights.
-    pub fn add(&mut self, source: &[f32], copy: &[f32]) {
-        for (a, b) in source.iter().zip(copy) {
-            let d = a - b;
-            if !(a.is_finite() && b.is_finite()) {
-                self.not_finite += 1;
-                continue;
-            }
-            self.squared_error += f64::from(d) * f64::from(d);
-            self.squared_source += f64::from(*a) * f64::from(*a);
-            self.max_error = self.max_error.max(d.abs());
-        }
-        self.weights += source.len() as u64;
-    }
-
-    /// Adds the sums of another part.
-    pub fn merge(&mut self, other: Distance) {
-        self.weights += other.weights;
-        self.squared_error += other.squared_error;
-        self.squared_source += other.squared_source;
-        self.max_error = self.max_error.max(other.max_error);
-        self.not_finite += other.not_finite;
-    }
-
-    /// Root of the mean squared difference.
-    pub fn rmse(&self) -> f64 {
-        (self.squared_error / self.weights.max(1) as f64).sqrt()
-    }
-
-    /// Signal-to-noise ratio in decibels; none where nothing differs.
-    pub fn snr_db(&self) -> Option<f64> {
-        (self.squared_error > 0.0)
-            .then(|| 10.0 * (self.squared_source / self.squared_error).log10())
-    }
 }

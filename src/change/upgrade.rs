@@ -264,7 +264,7 @@ fn step(
     let Some((to, fit)) = next else {
         let wide = QuantType::today("f32").filter(|to| options.retyped && fits(to));
         if let Some((to, encode)) = wide.zip(encoder("f32")) {
-            return Ok(made(to, Act::Recode { encode, weights: None }));
+            return Ok(made(to, Act::recode(encode, None)));
         }
         let nearest = target.nearest(from).map_or_else(|| "F16".to_owned(), |q| q.to_string());
         return Err(Error::refused(
@@ -288,7 +288,7 @@ fn step(
     if !options.retyped && !notes.contains(&note) {
         notes.push(note);
     }
-    Ok(made(to, Act::Recode { encode, weights: None }))
+    Ok(made(to, Act::recode(encode, None)))
 }
 
 /// Matrices that readers take as float32 only.

@@ -6,6 +6,7 @@ mod facts;
 mod markdown;
 mod page;
 mod raw;
+mod sizes;
 
 use std::{
     fmt::Write as _,

@@ -19,7 +19,7 @@ use super::{
     matrix::{Bytes, Matrix, Precision, Product},
 };
 use crate::{
-    bytes::map,
+    bytes::{Input, map},
     error::{Error, Result},
     format::family::{Bias, Family},
     model::{
@@ -156,11 +156,14 @@ impl Finder<'_> {
         if let Some(matrix) = self.unmerged(tensor, rows, cols)? {
             return Ok(matrix);
         }
-        // Rows that lie one behind the other can be read where they are; anything else is copied once, in order.
+        // Rows that lie one behind the other in a file can be read where they are; anything else, and what is only made
+        // while it is read, is copied once, in order.
+        let on_disk =
+            |piece: &Piece| self.model.files.get(piece.file).is_some_and(Input::is_on_disk);
         let in_order = tensor.sum.is_none()
             && tensor.join == Join::Rows
             && tensor.orders.is_empty()
-            && tensor.pieces.iter().all(Piece::is_dense)
+            && tensor.pieces.iter().all(|piece| piece.is_dense() && on_disk(piece))
             && !tensor.big_endian;
         if in_order && tensor.pieces.iter().all(|p| p.rows % tensor.quant.row_group() as u64 == 0) {
             let mut parts = Vec::with_capacity(tensor.pieces.len());

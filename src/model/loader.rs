@@ -201,6 +201,13 @@ pub fn tensors(model: &Model) -> Vec<Breach> {
         let what = format!("has shape {:?}, its role wants {wanted:?}{more}", tensor.shape);
         out.push(Breach::damage("shape", &tensor.name, what));
     }
+    let is = |name: &str, quant: &str| {
+        model.tensor(name).is_some_and(|tensor| quant.is_empty() || tensor.quant.name() == quant)
+    };
+    if is_keyed(model) && is("output.scale", "") && !is("output.weight", "nvfp4") {
+        let what = "is looked for beside an output of NVFP4 alone".to_owned();
+        out.push(Breach::other("left-over", "output.scale", what));
+    }
     let layers = |symbol: &str| sizes.get(symbol).unwrap_or(0).min(MOST_LAYERS);
     let wanted = Role::counted(family, layers, sizes.feed_forward()).filter(|r| !r.is_optional());
     let missing: Vec<Role> =

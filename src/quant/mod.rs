@@ -17,6 +17,7 @@
 
 pub(crate) mod activations;
 pub(crate) mod decode;
+pub(crate) mod distance;
 pub mod encode;
 pub mod era;
 mod finite;

@@ -306,7 +306,7 @@ fn the_folder_below_that_has_the_weights_is_named() {
     assert!(error.ends_with(&format!("that has them: {}", below.display())), "{error}");
 }
 
-const SPM: &str = r#"{"model": {"type": "BPE", "byte_fallback": true, "unk_token": "<unk>",
+pub const SPM: &str = r#"{"model": {"type": "BPE", "byte_fallback": true, "unk_token": "<unk>",
     "vocab": {"<unk>": 0, "a": 1, "b": 2, "ab": 3}, "merges": ["a b"]}, "added_tokens": []}"#;
 
 #[test]

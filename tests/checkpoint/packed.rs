@@ -5,7 +5,8 @@ use std::{fs, path::Path};
 
 use regguf::{
     Existing,
-    change::{self, convert},
+    change::{self, choose::ftype::FileType, convert, quantize},
+    check::pair::compare::compare,
     checkpoint::Options,
     container,
     error::{Error, Result},
@@ -198,6 +199,55 @@ fn nvfp4_becomes_the_blocks_of_the_converter_and_says_what_its_floats_say() {
         seen += 1;
     }
     assert_eq!(seen, 2);
+}
+
+/// llama.cpp looks for the number beside an output of NVFP4, and refuses it beside any other.
+#[test]
+fn an_output_that_is_nvfp4_no_more_takes_in_the_number_beside_it() {
+    let case = case("modelopt nvfp4");
+    let mut tensors = packed(&case);
+    tensors.remove("lm_head.weight").unwrap();
+    for (end, about) in case["parts"].as_object().unwrap() {
+        let dtype = about[0].as_str().unwrap();
+        let shape: Vec<u64> = serde_json::from_value(about[1].clone()).unwrap();
+        let shape = if let [_, columns] = shape[..] { vec![512, columns / 3] } else { shape };
+        let bytes = part("output", end, dtype, &shape, &about[2]);
+        tensors.insert(format!("lm_head.{end}"), (dtype.to_owned(), shape, bytes));
+    }
+    let settings = |config: &mut Json| config["quantization_config"] = case["settings"].clone();
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str| Some(folder.path().join(name));
+    let blocks = Options { blocks: true, ..Options::default() };
+    let auto = convert::Options {
+        types: vec!["auto".to_owned()],
+        output: place("nvfp4.gguf"),
+        ..convert::Options::default()
+    };
+    let blocks = opened_as(&blocks, &tensors, settings).unwrap();
+    let (model, plans) = convert::plan(blocks, &auto).unwrap();
+    change::carry(&model, &plans, Existing::Keep, &()).unwrap();
+    let model = container::open(&plans[0].output, &Default::default()).unwrap();
+    assert!(model.tensor("output.scale").is_some());
+    let again = quantize::Options {
+        types: vec![FileType::parse("F32").unwrap()],
+        allow_requantize: true,
+        output: place("f32.gguf"),
+        ..quantize::Options::default()
+    };
+    let (model, plans) = quantize::plan(model, &again).unwrap();
+    change::carry(&model, &plans, Existing::Keep, &()).unwrap();
+    let made = container::open(&plans[0].output, &Default::default()).unwrap();
+    assert!(regguf::model::loader::tensors(&made).is_empty());
+    // Tensors beside matrices of layers stay: what they multiply is compared with them.
+    let floats = opened_with(&tensors, settings).unwrap();
+    let found = compare(&floats, &made, &()).unwrap();
+    assert!(found.only_first.is_empty() && found.only_second.is_empty(), "{found:?}");
+    assert!(made.tensor("blk.1.ffn_down.scale").is_some());
+    // What is made while it is read runs too, as proofs ask for.
+    Weights::new(&floats).unwrap();
+    for tensor in &found.tensors {
+        assert!(tensor.snr_db.is_none_or(|snr| snr > 130.0), "{tensor:?}");
+    }
 }
 
 /// The case of this name.

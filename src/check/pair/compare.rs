@@ -19,7 +19,7 @@ use crate::{
     format::catalog,
     model::{
         Model, Tensor, Value, Vocab,
-        role::{Naming, Role},
+        role::{Naming, Role, scaled_by},
     },
     quant::{decode_rows, isa::Isa},
 };
@@ -145,7 +145,9 @@ pub fn compare(first: &Model, second: &Model, progress: &dyn Progress) -> Result
         .collect::<Result<_>>()?;
     let lacking = |names: &[String], others: &[String]| {
         let others: HashSet<&String> = others.iter().collect();
-        names.iter().filter(|n| !others.contains(n)).cloned().collect::<Vec<_>>()
+        // What only multiplies a matrix has been counted with that.
+        let counted = |n: &&String| scaled_by(n).is_some_and(|matrix| others.contains(&matrix));
+        names.iter().filter(|n| !others.contains(n) && !counted(n)).cloned().collect::<Vec<_>>()
     };
     let (vocab, vocab_added) = compare_vocabs(first, second);
     Ok(Comparison {
@@ -307,6 +309,9 @@ fn compare_tensors(
     let rows = |at: &u64| *at..a.rows().min(at + step);
     // What can only be read forward is not read twice.
     let again = !first.only_forward(a) && !second.only_forward(b);
+    let [x, y] = [scales(first, a)?, scales(second, b)?];
+    let scales = (x != y).then_some([x, y]);
+    let again = again && scales.is_none();
     if a.quant == b.quant && again && alike((first, a), (second, b), &firsts, &rows)? {
         progress.advance(a.bytes() + b.bytes());
         return Ok(difference(Verdict::SameBytes, Sums::default()));
@@ -319,6 +324,10 @@ fn compare_tensors(
             y.read(second, b, rows(at))?;
             x.decode(a);
             y.decode(b);
+            if let Some([of_a, of_b]) = &scales {
+                x.scale(a, *at, of_a);
+                y.scale(b, *at, of_b);
+            }
             let mut sums = Sums { bytes_differ: x.bytes != y.bytes, ..Sums::default() };
             sums.add(&x.weights, &y.weights);
             progress.advance((x.bytes.len() + y.bytes.len()) as u64);
@@ -327,7 +336,9 @@ fn compare_tensors(
         .collect::<Result<Vec<_>>>()?;
     let sums = parts.into_iter().fold(Sums::default(), Sums::merge);
     let verdict = match sums {
-        s if !s.bits_differ && !s.bytes_differ && a.quant == b.quant => Verdict::SameBytes,
+        s if !s.bits_differ && !s.bytes_differ && a.quant == b.quant && scales.is_none() => {
+            Verdict::SameBytes
+        }
         s if !s.bits_differ => Verdict::SameWeights,
         s if a.quant.name() == b.quant.name()
             && s.max_relative <= SCALE_ROUNDING
@@ -338,6 +349,16 @@ fn compare_tensors(
         _ => Verdict::Different,
     };
     Ok(difference(verdict, sums))
+}
+
+/// What the weights of a matrix are multiplied with, where a tensor beside it says that: one number, or one for each
+/// matrix of a stack.
+fn scales(model: &Model, tensor: &Tensor) -> Result<Vec<f32>> {
+    let stem = tensor.name.strip_suffix(".weight");
+    match stem.and_then(|stem| model.tensor(&format!("{stem}.scale"))) {
+        Some(scale) => model.decode(scale, 0..scale.rows()),
+        None => Ok(Vec::new()),
+    }
 }
 
 /// Whether every byte of two tensors of one type is the same, and every weight of them is finite.
@@ -381,6 +402,15 @@ impl Piece {
         let row_len = len(tensor.row_len());
         self.weights.resize(self.bytes.len() / len(tensor.row_bytes()).max(1) * row_len, 0.0);
         decode_rows(tensor.quant, Isa::best(), &self.bytes, row_len, &mut self.weights);
+    }
+
+    /// Multiplies rows from `first` on with what belongs to their matrix.
+    fn scale(&mut self, tensor: &Tensor, first: u64, scales: &[f32]) {
+        let per_matrix = tensor.rows() / (scales.len() as u64).max(1);
+        for (row, weights) in (first..).zip(self.weights.chunks_mut(len(tensor.row_len()).max(1))) {
+            let Some(scale) = scales.get(len(row / per_matrix.max(1))) else { return };
+            weights.iter_mut().for_each(|weight| *weight *= scale);
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::{
     adapter::Adapter,
+    sizes::{self, Further, word},
     text::{self, counted},
 };
 use crate::{
@@ -28,7 +29,7 @@ use crate::{
         family::Family,
     },
     model::{
-        Model, Sizes, Tensor,
+        Model, Tensor,
         loader::{self, Content},
         lora, spelling,
     },
@@ -61,6 +62,7 @@ pub(super) struct Facts {
     pub file_type: Option<String>,
     pub parameters: u64,
     pub sizes: Vec<(&'static str, u64)>,
+    pub further: Further,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adapter: Option<Adapter>,
     /// The header as stored, where no family says what its words mean.
@@ -88,7 +90,7 @@ impl Facts {
         let format = catalog::container(&model.format)
             .ok_or_else(|| Error::unsupported(format!("no format {:?}", model.format), ""))?;
         let content = Content::of(model);
-        let sizes = sizes(model, content);
+        let (sizes, further) = sizes::of(model, content);
         let adapter = (content == Content::Adapter).then(|| Adapter::of(model));
         let (adapter, of) = adapter.map_or((None, String::new()), |(a, of)| (Some(a), of));
         let mut vocabulary = health(model);
@@ -116,6 +118,7 @@ impl Facts {
             file_type: if adapter.is_some() { None } else { file_type(model) },
             parameters: model.tensors.iter().map(Tensor::elements).sum(),
             sizes,
+            further,
             header: if adapter.is_some() { Vec::new() } else { unexplained(model) },
             adapter,
             types: shares(model),
@@ -187,50 +190,6 @@ impl Facts {
 
 fn size(path: &Path) -> Result<u64> {
     Ok(path.metadata().map_err(|e| Error::io(path, "read", e))?.len())
-}
-
-/// The sizes of a model or an adapter, as far as they are known, by their names for people.
-fn sizes(model: &Model, content: Content) -> Vec<(&'static str, u64)> {
-    let sizes = Sizes::of(model);
-    let architecture = model.metadata.str("general.architecture").unwrap_or_default();
-    let key = |name: &str| model.metadata.u64(&format!("{architecture}.{name}"));
-    let of = |symbol: &str, name: &str| sizes.get(symbol).or_else(|| key(name));
-    let heads = of("n_head", "attention.head_count");
-    let kv_heads = of("n_head_kv", "attention.head_count_kv");
-    let pair =
-        model.tensors.iter().find(|t| t.name.ends_with(".lora_a") || t.name.ends_with(".loraA"));
-    let rank = pair.and_then(|t| t.shape.first().copied());
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small number")]
-    let alpha = model.metadata.f32("adapter.lora.alpha").map(|alpha| alpha as u64);
-    let some = |symbol: &str, name: &str| of(symbol, name).filter(|n| *n > 0);
-    let experts = some("n_expert", "expert_count");
-    let with_experts = |value: Option<u64>| value.filter(|_| experts.is_some());
-    let feed_forward = of("n_ff", "feed_forward_length");
-    let of_model = [
-        ("layers", of("n_layer", "block_count")),
-        ("width", of("n_embd", "embedding_length")),
-        ("heads", heads),
-        ("key-value heads", kv_heads.filter(|n| Some(*n) != heads)),
-        ("feed-forward width", feed_forward),
-        ("experts", experts),
-        ("experts for a token", with_experts(some("n_expert_used", "expert_used_count"))),
-        (
-            "width of an expert",
-            with_experts(some("n_ff_exp", "expert_feed_forward_length"))
-                .filter(|n| Some(*n) != feed_forward),
-        ),
-        ("window", some("window", "attention.sliding_window")),
-    ];
-    let of_adapter =
-        [("rank", word(model, "r").or(rank)), ("alpha", word(model, "lora_alpha").or(alpha))];
-    let of_model = of_model.into_iter().filter(|_| content != Content::Adapter);
-    let all = of_model.chain(of_adapter);
-    all.filter_map(|(name, value)| Some((name, value?))).collect()
-}
-
-/// A header word of the file.
-fn word(model: &Model, name: &str) -> Option<u64> {
-    model.header(name).and_then(|n| u64::try_from(n).ok())
 }
 
 /// The header words of a file of a family that is not described; a float as the number it is.
@@ -447,6 +406,9 @@ impl fmt::Display for Facts {
             line("holds", &format!("{}{of}{behind}", self.content))?;
         } else if !self.family.is_empty() {
             line("model", &format!("{}: {sizes}", self.family))?;
+        }
+        for (name, value) in self.further.lines() {
+            line(name, &value)?;
         }
         for (name, value) in self.adapter.iter().flat_map(Adapter::lines) {
             line(name, &value)?;

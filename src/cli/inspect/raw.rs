@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
-use super::{facts::Facts, facts::Share, facts::shell_word};
+use super::{facts::Facts, facts::Share, facts::shell_word, sizes};
 use crate::{
     checkpoint::{self, Options, Stored},
     cli::advice,
     error::{Error, Result},
-    format::container::Container,
+    format::{catalog, container::Container},
     limits::Limits,
+    model::{Model, loader::Content},
     size,
 };
 
@@ -20,6 +21,11 @@ pub(super) fn facts(path: &Path, format: &'static Container) -> Result<Facts> {
     let opened = match checkpoint::adapter::is_adapter(path, &Limits::DEFAULT)? {
         true => checkpoint::adapter::open(path, limits),
         false => checkpoint::open(path, &Options::default()),
+    };
+    let family = |model: &Model| catalog::family(&model.family).map(|f| f.family.title.clone());
+    let (family, (sizes, further)) = match &opened {
+        Ok(model) => (family(model), sizes::of(model, Content::of(model))),
+        Err(_) => Default::default(),
     };
     let next = match opened {
         Ok(model) if model.vocab.is_empty() => {
@@ -48,6 +54,9 @@ pub(super) fn facts(path: &Path, format: &'static Container) -> Result<Facts> {
     Ok(Facts {
         bytes: survey.files.iter().map(crate::bytes::Input::len).sum(),
         files: survey.files.iter().map(crate::bytes::Input::name).collect(),
+        family: family.unwrap_or_default(),
+        sizes,
+        further,
         kind: survey.kind,
         parameters: survey.tensors.iter().map(elements).sum(),
         types,
