@@ -243,7 +243,7 @@ const COLUMNS: [Column; 6] = [
     Column::names(16, 5),
     Column::figures(7),
     Column::figures(1),
-    Column::words(12, 8),
+    Column::words(14, 8),
 ];
 
 /// The plan for people: what, from, to, size, time, risk. Why something cannot be done is told below where the
