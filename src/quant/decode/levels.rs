@@ -9,6 +9,9 @@
 //! TQ2_0   66 bytes of 256   qs[64] of four pairs of bits, d:f16       d * (q - 1)
 //! Q2_0    18 bytes of  64   d:f16, qs[16] of four pairs of bits       d * (q - 1)
 //! Q1_0    18 bytes of 128   d:f16, qs[16] of eight bits               d or -d
+//!
+//! PTQ1_0  28 bytes of 128   qs[24] of five trits, qh[2] of four, d:f16   as TQ1_0, of PrismML's fork
+//! Q1_0     6 bytes of  32   d:f16, qs[4] of eight bits                   as Q1_0, of that fork before llama.cpp had it
 //! ```
 //!
 //! Nibbles are in halves: byte `j` is number `j` and, above it, number `j + 16` (NVFP4: `j + 8` of its sixteen).
@@ -17,7 +20,7 @@
 use super::kernel::{DecodeRows, decoders, half_at};
 use crate::{per_isa, quant::isa::Isa};
 
-decoders!(iq4_nl, iq4_xs, mxfp4, nvfp4, tq1_0, tq2_0, q1_0, q2_0);
+decoders!(iq4_nl, iq4_xs, mxfp4, nvfp4, tq1_0, ptq1_0, tq2_0, q1_0, q1_0_32, q2_0);
 
 /// The kernels that decode several rows together.
 pub(super) const GROUPED: &[(&str, DecodeRows)] = &[
@@ -143,6 +146,23 @@ fn tq1_0(isa: Isa, b: &[u8; 54], out: &mut [f32; 256]) {
     }
 }
 
+/// The same of 16 bytes, of 8, and of 2 that have four trits.
+#[inline(always)]
+fn ptq1_0(isa: Isa, b: &[u8; 28], out: &mut [f32; 128]) {
+    let d = half_at(isa, b, 26);
+    let (first, rest) = out.split_at_mut(80);
+    let (second, third) = rest.split_at_mut(40);
+    for (n, out) in first.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+        trits(&b[..16], n, d, out);
+    }
+    for (n, out) in second.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+        trits(&b[16..24], n, d, out);
+    }
+    for (n, out) in third.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+        trits(&b[24..26], n, d, out);
+    }
+}
+
 /// Pair `p` of bits of byte `j` of 32 is weight `32p + j`, of the half of 128 that the bytes are for.
 #[inline(always)]
 fn tq2_0(isa: Isa, b: &[u8; 66], out: &mut [f32; 256]) {
@@ -155,16 +175,25 @@ fn tq2_0(isa: Isa, b: &[u8; 66], out: &mut [f32; 256]) {
     }
 }
 
-/// A set bit is `d`, one that is not `-d`: the sign bit is turned, nothing is multiplied.
+/// A bit for each weight, the first the lowest of its byte: set it is the scale, else the scale with its sign turned.
 #[inline(always)]
-fn q1_0(isa: Isa, b: &[u8; 18], out: &mut [f32; 128]) {
-    let d = half_at(isa, b, 0);
-    for (out, byte) in out.as_chunks_mut::<8>().0.iter_mut().zip(&b[2..]) {
+fn signs(d: f32, bits: &[u8], out: &mut [f32]) {
+    for (out, byte) in out.as_chunks_mut::<8>().0.iter_mut().zip(bits) {
         for (bit, out) in out.iter_mut().enumerate() {
             let minus = u32::from(!byte >> bit & 1) << 31;
             *out = f32::from_bits(d.to_bits() ^ minus);
         }
     }
+}
+
+#[inline(always)]
+fn q1_0(isa: Isa, b: &[u8; 18], out: &mut [f32; 128]) {
+    signs(half_at(isa, b, 0), &b[2..], out);
+}
+
+#[inline(always)]
+fn q1_0_32(isa: Isa, b: &[u8; 6], out: &mut [f32; 32]) {
+    signs(half_at(isa, b, 0), &b[2..], out);
 }
 
 /// Four neighbours in a byte, the first in the lowest bits.
