@@ -322,14 +322,14 @@ fn types_of_prism_become_llama_cpp_s() {
     of_pairs.extend([4.0, 2.0, 0.0, -2.0]);
     // 128 is the digit 1 over and over, 184 the digits 2, 0, 1, 1, 0: a half, its negative, and zeros.
     let mut trits = [128; 28];
-    [0, 23, 25].map(|byte| trits[byte] = 184);
+    [0, 23, 25].iter().for_each(|byte| trits[*byte] = 184);
     trits[26..].copy_from_slice(&[0, 0x38]);
     let mut of_trits = [0.0; 128];
-    [(0, 16), (87, 95), (121, 123)].map(|(a, b)| (of_trits[a], of_trits[b]) = (0.5, -0.5));
-    [64, 119].map(|last| of_trits[last] = -0.5);
+    [0, 87, 121].iter().for_each(|first| of_trits[*first] = 0.5);
+    [16, 64, 95, 119, 123].iter().for_each(|digit| of_trits[*digit] = -0.5);
     let bits = [0, 0x42, 0b101, 0, 0, 0x80];
     let mut of_bits = [-3.0; 32];
-    [0, 2, 31].map(|e| of_bits[e] = 3.0);
+    [0, 2, 31].iter().for_each(|e| of_bits[*e] = 3.0);
     let folder = tempfile::tempdir().unwrap();
     let (input, output) = (folder.path().join("in.gguf"), folder.path().join("out.gguf"));
     for (id, name, block, weights, becomes) in [
