@@ -1,6 +1,6 @@
 //! Types of other programs than llama.cpp: rows that those wrote, decoded, told apart and upgraded.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path, process::Command};
 
 use regguf::{
     Existing,
@@ -376,6 +376,9 @@ fn types_of_prism_become_llama_cpp_s() {
         let copy = upgrade::Options { as_stored: true, ..options };
         let (_, plan) = upgrade::plan(model, &copy).unwrap();
         assert!(matches!(plan.steps[0].act, change::Act::Copy));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_regguf"));
+        let inspected = command.arg("inspect").arg(&input).output().unwrap().stdout;
+        assert!(String::from_utf8_lossy(&inspected).contains("nothing: its weights are turned"));
     }
 }
 
