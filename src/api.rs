@@ -6,18 +6,18 @@
 
 use std::path::{Path, PathBuf};
 
-pub use crate::{
-    bytes::replace::{Durability, Existing},
-    check::pair::prove::Proof,
-};
 use crate::{
-    bytes::{Progress, replace::Commit},
+    bytes::Progress,
     change::{self, Plan, convert, quantize, report::Report, upgrade},
     check::{files, pair::prove::proof},
     checkpoint::{self, adapter},
     container::{self, OpenOptions},
     error::Result,
     model::{Model, Stated},
+};
+pub use crate::{
+    bytes::replace::{Commit, Durability, Existing},
+    check::pair::prove::Proof,
 };
 
 /// What is known of a file before it is opened.
@@ -60,10 +60,8 @@ pub fn open_with(path: impl AsRef<Path>, hints: &Hints) -> Result<Model> {
 /// How a job is done.
 #[derive(Clone, Copy, Default)]
 pub struct Writing<'a> {
-    /// What becomes of outputs that exist.
-    pub existing: Existing,
-    /// Whether they are on the disk when they get their names.
-    pub durability: Durability,
+    /// How they take their places.
+    pub commit: Commit,
     /// What is asked of new files.
     pub proof: Proof,
     /// Hears how far it is.
@@ -124,8 +122,7 @@ impl Job {
     pub fn write(&self, how: &Writing) -> Result<Vec<Report>> {
         let progress = how.progress.unwrap_or(&());
         let proof = proof(&self.model, how.proof, progress);
-        let commit = Commit { existing: how.existing, durability: how.durability };
-        let done = change::carry_proved(&self.model, &self.plans, commit, progress, &proof)?;
+        let done = change::carry_proved(&self.model, &self.plans, how.commit, progress, &proof)?;
         let report = |(plan, done)| Report::new(&self.model, plan, Some(done));
         Ok(self.plans.iter().zip(&done).map(report).collect())
     }

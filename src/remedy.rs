@@ -268,6 +268,28 @@ impl fmt::Display for Remedy {
     }
 }
 
+/// A fault of a file that an upgrade mends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Fault {
+    /// Of its form: no written file has it, whatever writes it.
+    Form,
+    /// Of its weights: it is gone where tensors are written anew.
+    Weights,
+}
+
+impl Fault {
+    /// How a note of it ends, of the file that has it and of a new one that has not.
+    fn words(self, gone: bool) -> &'static str {
+        match (self, gone) {
+            (Fault::Form, false) => "an upgrade mends it",
+            (Fault::Form, true) => "the new one is mended",
+            (Fault::Weights, false) => "and an upgrade mends them",
+            (Fault::Weights, true) => "and they are put right in the new one",
+        }
+    }
+}
+
 /// Something that was noticed, with what can be done about it. As text, in JSON too, it is both in words.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
@@ -275,6 +297,8 @@ impl fmt::Display for Remedy {
 pub struct Note {
     /// What was noticed.
     pub text: String,
+    /// The fault that it tells of, where an upgrade mends that.
+    pub fault: Option<Fault>,
     /// What can be done about it.
     pub remedy: Remedy,
 }
@@ -282,7 +306,24 @@ pub struct Note {
 impl Note {
     /// A note with a remedy.
     pub fn new(text: impl Into<String>, remedy: impl Into<Remedy>) -> Note {
-        Note { text: text.into(), remedy: remedy.into() }
+        Note { text: text.into(), fault: None, remedy: remedy.into() }
+    }
+
+    /// A note of a fault.
+    pub fn of(fault: Fault, text: impl Into<String>) -> Note {
+        Note { fault: Some(fault), ..Note::from(text.into()) }
+    }
+
+    /// What it says of a new file, which has the fault no more.
+    #[must_use]
+    pub fn mended(self) -> Note {
+        let text = self.worded(true);
+        Note { text, fault: None, ..self }
+    }
+
+    fn worded(&self, gone: bool) -> String {
+        self.fault
+            .map_or_else(|| self.text.clone(), |f| format!("{}, {}", self.text, f.words(gone)))
     }
 
     /// The note where it is clear which file it is about: without the file's name.
@@ -296,8 +337,8 @@ impl Note {
     /// The note in words, with what `name` says of means.
     pub fn told(&self, name: impl Fn(&Means) -> String) -> String {
         match self.remedy.is_empty() {
-            true => self.text.clone(),
-            false => format!("{}; {}", self.text, self.remedy.told(name)),
+            true => self.worded(false),
+            false => format!("{}; {}", self.worded(false), self.remedy.told(name)),
         }
     }
 }
@@ -319,7 +360,7 @@ impl Deref for Note {
 
 impl From<String> for Note {
     fn from(text: String) -> Note {
-        Note { text, remedy: Remedy::default() }
+        Note { text, ..Note::default() }
     }
 }
 

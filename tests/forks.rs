@@ -1,6 +1,6 @@
 //! Types of other programs than llama.cpp: rows that those wrote, decoded, told apart and upgraded.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path, process::Command};
 
 use regguf::{
     Existing,
@@ -113,9 +113,9 @@ fn types_of_other_programs_are_decoded_and_upgraded() {
     let mut exact = Vec::new();
     let root = env!("CARGO_MANIFEST_DIR");
     let rows = golden();
-    // One scale for a whole tensor is in a test of its own; of the first MXFP4 no rows are stored.
+    // One scale for a whole tensor is in a test of its own; of the first MXFP4 and of PrismML's no rows are stored.
     let types = QuantType::all().filter(|q| q.program().is_some() && q.stored_id().is_some());
-    for quant in types.filter(|q| q.name() != "mxfp4_pairs") {
+    for quant in types.filter(|q| q.name() != "mxfp4_pairs" && q.dialect() != "prism") {
         let id = format!("{}-{}", quant.name(), quant.dialect());
         let (bytes, row_len) = match rows.get(&id) {
             Some(rows) => (rows.bytes(), rows.row_len),
@@ -313,6 +313,75 @@ fn mxfp4_of_ollama_becomes_llama_cpp_s() {
     assert_eq!(found, wanted);
 }
 
+/// No file of the fork was at hand: blocks and weights are written by hand, by the formulas of its readers.
+#[test]
+fn types_of_prism_become_llama_cpp_s() {
+    // Two bits each, the lowest first: 0, 1, 2, 3 are -1, 0, 1, 2 times the scale of 2.
+    let pairs = [&[0, 0x40][..], &[0xe4; 31], &[0x1b]].concat();
+    let mut of_pairs = [-2.0, 0.0, 2.0, 4.0].repeat(31);
+    of_pairs.extend([4.0, 2.0, 0.0, -2.0]);
+    // 128 is the digit 1 over and over, 184 the digits 2, 0, 1, 1, 0: a half, its negative, and zeros.
+    let mut trits = [128; 28];
+    [0, 23, 25].iter().for_each(|byte| trits[*byte] = 184);
+    trits[26..].copy_from_slice(&[0, 0x38]);
+    let mut of_trits = [0.0; 128];
+    [0, 87, 121].iter().for_each(|first| of_trits[*first] = 0.5);
+    [16, 64, 95, 119, 123].iter().for_each(|digit| of_trits[*digit] = -0.5);
+    let bits = [0, 0x42, 0b101, 0, 0, 0x80];
+    let mut of_bits = [-3.0; 32];
+    [0, 2, 31].iter().for_each(|e| of_bits[*e] = 3.0);
+    let folder = tempfile::tempdir().unwrap();
+    let (input, output) = (folder.path().join("in.gguf"), folder.path().join("out.gguf"));
+    for (id, name, block, weights, becomes) in [
+        (40, "q1_0", &bits[..], &of_bits[..], "q4_0"),
+        (42, "q2_0", &pairs, &of_pairs, "q2_0"),
+        (142, "pq2_0", &pairs, &of_pairs, "q2_0"),
+        (143, "ptq1_0", &trits, &of_trits, "q2_0"),
+    ] {
+        let data = block.repeat(32);
+        let mut file = of_type(id, &[weights.len() as u64, 32], data.len());
+        let at = file.len() - 32 - data.len().next_multiple_of(32);
+        file[at..at + data.len()].copy_from_slice(&data);
+        fs::write(&input, &file).unwrap();
+        let model = container::open(&input, &OpenOptions::default()).unwrap();
+        assert_eq!(model.tensors[0].quant, QuantType::find(name, "prism").unwrap());
+        for isa in Isa::available() {
+            assert_eq!(decoded(model.tensors[0].quant, isa, block, weights.len()), weights, "{id}");
+        }
+        let options = upgrade::Options { output: Some(output.clone()), ..Default::default() };
+        let (model, plan) = upgrade::plan(model, &options).unwrap();
+        assert_eq!(plan.steps[0].loss(), change::Loss::Exact);
+        change::carry(&model, &[plan], Existing::Replace, &()).unwrap();
+        let made = container::open(&output, &OpenOptions::default()).unwrap();
+        let tensor = made.tensor("t").unwrap();
+        assert_eq!(tensor.quant, QuantType::today(becomes).unwrap());
+        let mut bytes = vec![0; tensor.bytes() as usize];
+        made.read_rows(tensor, 0, 32, &mut bytes).unwrap();
+        assert_eq!(decoded(tensor.quant, Isa::best(), &bytes, weights.len()), weights.repeat(32));
+
+        // One key, a number, says that the weights are turned; padding is the less by as much as it is over 32 bytes.
+        let key = b"prism.hadamard.version";
+        let entry = [&22u64.to_le_bytes()[..], key, &[4, 0, 0, 0, 1, 0, 0, 0]].concat();
+        file[16] = 1;
+        file.splice(24..24, entry.iter().copied());
+        file.drain(at + 32..at + entry.len());
+        fs::write(&input, &file).unwrap();
+        let model = container::open(&input, &OpenOptions::default()).unwrap();
+        assert_eq!((model.tensors[0].quant.dialect(), model.tails.len()), ("prism", 0), "{id}");
+        let error = upgrade::plan(model.clone(), &options).unwrap_err().to_string();
+        assert!(
+            error.contains("(prism.hadamard.version), which only the fork of PrismML"),
+            "{error}"
+        );
+        let copy = upgrade::Options { as_stored: true, ..options };
+        let (_, plan) = upgrade::plan(model, &copy).unwrap();
+        assert!(matches!(plan.steps[0].act, change::Act::Copy));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_regguf"));
+        let inspected = command.arg("inspect").arg(&input).output().unwrap().stdout;
+        assert!(String::from_utf8_lossy(&inspected).contains("nothing: its weights are turned"));
+    }
+}
+
 #[test]
 fn types_of_other_programs_are_named_sized_and_kept() {
     for (id, name, sizes, bytes, decoded) in [
@@ -322,12 +391,12 @@ fn types_of_other_programs_are_named_sized_and_kept() {
         (4, "mxfp4_pairs of Ollama (gpt-oss, MXFP4 in OpenAI's order)", &[64, 2], 68, true),
         (38, "tl1 of BitNet (bitnet.cpp)", &[128, 4], 160, false),
         (39, "tl2 of BitNet (bitnet.cpp)", &[128, 4], 96, false),
-        (143, "iq1_tn of ik_llama.cpp", &[512, 4], 432, false),
-        (143, "ptq1_0 of the fork of PrismML", &[512, 16], 1792, false),
+        (143, "iq1_tn of ik_llama.cpp", &[512, 16], 1728, false),
+        (143, "ptq1_0 of the fork of PrismML", &[512, 16], 1792, true),
         (142, "iq2_tn of ik_llama.cpp", &[256, 16], 1056, true),
-        (142, "pq2_0 of the fork of PrismML", &[256, 16], 1088, false),
-        (42, "q2_0 of the fork of PrismML", &[256, 16], 1088, false),
-        (40, "q1_0 of the fork of PrismML", &[256, 16], 768, false),
+        (142, "pq2_0 of the fork of PrismML", &[256, 16], 1088, true),
+        (42, "q2_0/prism of the fork of PrismML", &[256, 16], 1088, true),
+        (40, "q1_0/prism of the fork of PrismML", &[256, 16], 768, true),
         (105, "number 105 of ROCmFP", &[64, 2], 77, false),
     ] {
         let file = of_type(id, sizes, bytes);

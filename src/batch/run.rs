@@ -1,6 +1,6 @@
 //! Works through a plan: jobs side by side, each output locked, written whole, and given a receipt.
 
-use crate::bytes::replace::{Commit, Durability, Existing};
+use crate::bytes::replace::{Commit, Existing};
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -44,10 +44,8 @@ pub struct Limits {
     pub min_free: u64,
     /// Go on after a failure.
     pub keep_going: bool,
-    /// What becomes of outputs that no receipt claims.
-    pub existing: Existing,
-    /// Whether outputs are on the disk when they get their names.
-    pub durability: Durability,
+    /// How outputs take their places, and what becomes of those that no receipt claims.
+    pub commit: Commit,
     /// Threads for reading files to digest them.
     pub threads: usize,
 }
@@ -60,8 +58,7 @@ impl Default for Limits {
             memory: 2_000_000_000,
             min_free: 0,
             keep_going: false,
-            existing: Existing::Keep,
-            durability: Durability::Flushed,
+            commit: Commit::default(),
             threads: 1,
         }
     }
@@ -269,7 +266,7 @@ impl Run<'_> {
         for (n, output) in outputs.iter().enumerate() {
             match standing(&output.path, &self.work(job, output, self.part, &inputs))? {
                 Standing::Proved => {}
-                Standing::Foreign(what) if self.limits.existing == Existing::Keep => {
+                Standing::Foreign(what) if self.limits.commit.existing == Existing::Keep => {
                     let what = format!("{}: {what}", output.path.display());
                     let next = Remedy::from("move it away").or(Setting::Force.to("replace it"));
                     return Err(Error::refused(what, next));
@@ -403,8 +400,8 @@ impl Run<'_> {
 
     /// How outputs take their places: those that a receipt claims may be replaced.
     fn commit(&self, ours: bool) -> Commit {
-        let existing = if ours { Existing::Replace } else { self.limits.existing };
-        Commit { existing, durability: self.limits.durability }
+        let commit = self.limits.commit;
+        if ours { Commit { existing: Existing::Replace, ..commit } } else { commit }
     }
 
     fn telling(&self, job: usize, total: u64) -> Telling<'_> {
@@ -420,7 +417,7 @@ impl Run<'_> {
         let agreed = join::agreed(parts);
         let there = Receipt::of(output);
         if there.is_none() {
-            check_target(&path_of(output), self.limits.existing, &[])?;
+            check_target(&path_of(output), self.limits.commit.existing, &[])?;
         }
         let replaces =
             there.as_ref().and_then(|r| r.owned(output, threads)).map(|(o, _)| o.clone());

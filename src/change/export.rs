@@ -112,6 +112,7 @@ pub fn plan(model: Model, folder: PathBuf, dtype: &str, stated: &Stated) -> Resu
     }
     let mut notes = plan.notes;
     model.check_decodable()?;
+    model.check_unturned()?;
     let hyper = Hyper::of(&model, stated)?;
     let assumed = if keyed { &plan.assumed } else { hyper.assumed() };
     notes.extend(assumed.iter().map(ToString::to_string));

@@ -277,8 +277,11 @@ impl Plan {
     /// Checks that every tensor of `model` that is not copied can be decoded.
     ///
     /// # Errors
-    /// Where one is of a type that only another program reads.
+    /// Where one is of a type that only another program reads, or turned as only that undoes.
     pub fn check_sources(&self, model: &Model) -> Result<()> {
+        if self.steps.iter().any(|step| !matches!(step.act, Act::Copy)) {
+            model.check_unturned()?;
+        }
         let made = self.steps.iter().filter(|step| matches!(step.act, Act::Recode { .. }));
         let mut sources = made.filter_map(|step| model.tensors.get(step.source));
         sources.try_for_each(Tensor::check_decodable)

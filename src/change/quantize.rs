@@ -104,6 +104,9 @@ pub fn plan(model: Model, options: &Options) -> Result<(Model, Vec<Plan>)> {
     let retyped = !options.types.iter().any(|file_type| file_type.copy);
     let upgrade =
         upgrade::Options { to, stated, as_stored, retyped, ..upgrade::Options::default() };
+    if !as_stored {
+        model.check_unturned()?;
+    }
     let original = model.metadata.clone();
     let (model, mut base) = upgrade::plan(model, &upgrade)?;
     (base.keep_nan, base.tells_nan) = (options.keep_nan, false);

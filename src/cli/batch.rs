@@ -147,15 +147,13 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         };
         return Err(Error::unsupported(what, next));
     }
-    let commit = args.commit.commit();
     let limits = Limits {
         jobs: args.jobs.map_or(2, usize::from),
         memory: args.memory,
         min_free: args.min_free,
         // Nothing is written by a check, so there is nothing to stop for.
         keep_going: args.keep_going || plan.task == Task::Verify,
-        existing: commit.existing,
-        durability: commit.durability,
+        commit: args.commit.commit(),
         threads: globals.threads(),
     };
     let people = !args.events && !args.json.json;
@@ -243,7 +241,7 @@ const COLUMNS: [Column; 6] = [
     Column::names(16, 5),
     Column::figures(7),
     Column::figures(1),
-    Column::words(12, 8),
+    Column::words(14, 8),
 ];
 
 /// The plan for people: what, from, to, size, time, risk. Why something cannot be done is told below where the

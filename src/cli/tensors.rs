@@ -152,7 +152,7 @@ fn print_statistics(
 
 /// The name, the range and what is odd stay longest.
 const COLUMNS: [Column; 10] = [
-    Column::names(20, 9),
+    Column::names(16, 9),
     Column::words(4, 4),
     Column::words(9, 3),
     Column::figures(1),

@@ -30,7 +30,7 @@ mod write;
 
 pub use write::layout;
 
-use super::{OpenOptions, mended::FORM_MENDED, start};
+use super::{OpenOptions, start};
 use crate::{
     bytes::{Input, Source},
     error::Result,
@@ -38,7 +38,7 @@ use crate::{
     limits::Limits,
     model::{Array, Kind, Metadata, Model, Texts, Value, Vocab},
     quant::QuantType,
-    remedy::Notes,
+    remedy::{Fault, Note, Notes},
 };
 
 /// The key that sets the alignment of tensor data.
@@ -124,10 +124,11 @@ pub(super) fn read(
     };
     if let Some(widened) = walk.widened(&infos, align) {
         infos = widened;
-        model.notes.push(
-            format!("shapes were stored as if bytes were weights (convert_llama_ggml_to_gguf.py of 2024 and 2025 \
-             does that): no llama.cpp reads it; read as the places of the data say, {FORM_MENDED}"),
-        );
+        model.notes.push(Note::of(
+            Fault::Form,
+            "shapes were stored as if bytes were weights (convert_llama_ggml_to_gguf.py of 2024 and 2025 does that): \
+             no llama.cpp reads it; read as the places of the data say",
+        ));
     }
     let exact = walk.place(infos, align, &mut model)?;
     Ok(Read { model, exact })
@@ -393,12 +394,13 @@ impl Walk<'_> {
 }
 
 /// That a key is there twice.
-fn repeated(key: &str, first: Option<&Value>, again: &Value) -> String {
+fn repeated(key: &str, first: Option<&Value>, again: &Value) -> Note {
     let says = match first {
         Some(first) if first != again => format!(" ({first}, then {again}): the first counts"),
         _ => String::new(),
     };
-    format!("{key} is there twice{says}; today's llama.cpp refuses such a file, {FORM_MENDED}")
+    let text = format!("{key} is there twice{says}; today's llama.cpp refuses such a file");
+    Note::of(Fault::Form, text)
 }
 
 /// What a stored type number means in `format`.

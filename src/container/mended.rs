@@ -5,29 +5,18 @@
 
 use crate::{
     model::Model,
-    remedy::{Note, Notes},
+    remedy::{Fault, Note, Notes},
 };
-
-/// How the note of a fault ends that no written file has, whatever writes it.
-pub(super) const FORM_MENDED: &str = "an upgrade mends it";
-/// How the note of a fault ends that only goes where tensors are written anew.
-pub(super) const WEIGHTS_MENDED: &str = "an upgrade mends them";
 
 /// Whether an upgrade mends what a reader found wrong with a file.
 pub fn upgrade_mends(model: &Model) -> bool {
-    let mended = |note: &Note| note.contains(FORM_MENDED) || note.contains(WEIGHTS_MENDED);
-    model.notes.iter().any(mended)
+    model.notes.iter().any(|note| note.fault.is_some())
 }
 
 /// What readers noticed, as the report of a new file has it: that is free of their faults, but for those of weights that
 /// are copied `as_stored`.
 pub(crate) fn notes_of_new(model: &Model, as_stored: bool) -> Notes {
-    let mut notes = model.notes.clone();
-    for note in notes.iter_mut() {
-        note.text = note.replace(FORM_MENDED, "the new one is mended");
-        if !as_stored {
-            note.text = note.replace(WEIGHTS_MENDED, "they are put right in the new one");
-        }
-    }
-    notes
+    let stays = |note: &Note| as_stored && note.fault == Some(Fault::Weights);
+    let told = |note: &Note| if stays(note) { note.clone() } else { note.clone().mended() };
+    model.notes.iter().map(told).collect()
 }

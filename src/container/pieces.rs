@@ -12,12 +12,12 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{OpenOptions, detect, mended::FORM_MENDED};
+use super::{OpenOptions, detect};
 use crate::{
     bytes::Input,
     error::{Error, Result},
     model::Model,
-    remedy::{Call, Note},
+    remedy::{Call, Fault, Note},
 };
 
 /// Endings of names that are cut without a word for it: `x.gguf.001`, `x.gguf.aa`.
@@ -126,10 +126,8 @@ pub(super) fn read(path: &Path, error: Error, options: &OpenOptions) -> Result<M
     // One input over all of them: nothing is copied to read it.
     let whole = Input::joined(path.with_file_name(&set.own.whole), &pieces);
     let mut model = detect(&whole, options)?.sure(&whole)?;
-    model.notes.push(Note::new(
-        format!("{looks}; all are there and read as one; {FORM_MENDED}"),
-        Call::Join.on(file).to("make it whole"),
-    ));
+    let note = Note::of(Fault::Form, format!("{looks}; all are there and read as one"));
+    model.notes.push(Note { remedy: Call::Join.on(file).to("make it whole"), ..note });
     Ok(model)
 }
 

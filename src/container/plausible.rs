@@ -4,7 +4,6 @@
 //! finite float; in the wrong one most "scales" are nibbles, and eight nibbles of quantized weights
 //! read as a float give absurd magnitudes. So do the bytes of a float in the wrong order.
 
-use super::mended::FORM_MENDED;
 use crate::{
     error::Result,
     format::{
@@ -13,6 +12,7 @@ use crate::{
     },
     model::{Model, Tensor},
     quant::{decode_rows, isa::Isa},
+    remedy::{Fault, Note},
 };
 
 /// Tensors and rows of each that are looked at.
@@ -155,10 +155,11 @@ pub(super) fn byte_order(model: &mut Model) -> Result<()> {
     }
     if stated.plausible() < 0.9 && other.plausible() >= 0.999 {
         model.tensors.iter_mut().for_each(|tensor| tensor.big_endian = false);
-        model.notes.push(
-            format!("the header is big-endian, the weights are little-endian (convert_hf_to_gguf.py --bigendian \
-             of 2025 forgot them): read as they are, {FORM_MENDED}"),
-        );
+        model.notes.push(Note::of(
+            Fault::Form,
+            "the header is big-endian, the weights are little-endian (convert_hf_to_gguf.py --bigendian of 2025 \
+             forgot them): read as they are",
+        ));
     }
     Ok(())
 }

@@ -15,7 +15,6 @@ use std::{
 
 use super::{
     OpenOptions, detect,
-    mended::FORM_MENDED,
     set::{browser_copy, incomplete},
     start::is_start,
 };
@@ -23,7 +22,7 @@ use crate::{
     bytes::Input,
     error::{Error, Result},
     model::{Model, Tail, Value},
-    remedy::Call,
+    remedy::{Call, Fault, Note},
 };
 
 const NUMBER: &str = "split.no";
@@ -123,20 +122,20 @@ pub(super) fn complete(model: Model, options: &OpenOptions) -> Result<Model> {
     let number = model.metadata.u64(NUMBER).unwrap_or(0).saturating_add(1);
     if next(&model)?.is_some() {
         let mut whole = gather(&[input.path().to_owned()], options)?;
-        whole.notes.push(format!(
-            "holds {} shards, one behind the other, as cat leaves them: today's llama.cpp refuses such a \
-             file, {FORM_MENDED}",
+        let text = format!(
+            "holds {} shards, one behind the other, as cat leaves them: today's llama.cpp refuses such a file",
             whole.files.len()
-        ));
+        );
+        whole.notes.push(Note::of(Fault::Form, text));
         return Ok(whole);
     }
     if is_all(&model) {
-        let note = format!(
+        let text = format!(
             "{COUNT} is {count}, and all tensors of the set are here (llama-quantize of early 2024 left such keys): \
-             today's llama.cpp looks for the other files, {FORM_MENDED}"
+             today's llama.cpp looks for the other files"
         );
         let mut whole = without_split(model);
-        whole.notes.push(note);
+        whole.notes.push(Note::of(Fault::Form, text));
         return Ok(whole);
     }
     let Some(paths) = siblings(input.path(), number, count) else {

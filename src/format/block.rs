@@ -71,7 +71,8 @@ pub struct Relaid {
     /// Whether zeros come out without a sign, as of a program that adds the lowest level to the others.
     #[serde(default)]
     pub plain_zero: bool,
-    /// All bits of a unit.
+    /// All bits of a unit; none where they are the bytes of a type that is relaid itself.
+    #[serde(default)]
     pub parts: Vec<Part>,
 }
 

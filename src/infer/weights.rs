@@ -115,6 +115,7 @@ impl Weights {
     pub fn computed(model: &Model, precision: Precision) -> Result<Weights> {
         let model = &model.readable();
         model.check_decodable()?;
+        model.check_unturned()?;
         let said = model.metadata.str("general.architecture").unwrap_or(&model.format);
         let family = catalog::family(&model.family).ok_or_else(|| not_run(said))?;
         Weights::of(model, family, precision)

@@ -120,7 +120,26 @@ impl Model {
         self.tensors.iter().try_for_each(Tensor::check_decodable)
     }
 
-    /// The same with tensors as their weights are read: see [`Tensor::with_scale`].
+    /// Checks that its weights are what activations are multiplied with: the fork of PrismML stores some turned by
+    /// a Hadamard transform, and turns activations to them. Read as they are they make a model that speaks
+    /// nonsense.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] where keys say that they are turned.
+    pub fn check_unturned(&self) -> Result<()> {
+        let Some(key) =
+            self.metadata.iter().map(|(key, _)| key).find(|key| key.starts_with("prism.hadamard."))
+        else {
+            return Ok(());
+        };
+        let what = format!(
+            "its weights are turned by a Hadamard transform ({key}), which only the fork of PrismML undoes"
+        );
+        let next = "inspect, verify, compare and quantize … COPY take such files; run them with that program";
+        Err(Error::unsupported(what, next))
+    }
+
+    /// The model with tensors as their weights are read: see [`Tensor::with_scale`].
     #[must_use]
     pub fn readable(&self) -> Model {
         let mut model = self.clone();

@@ -11,12 +11,14 @@
 //! | iq1_m_r4 | q6_k | a scale of 0 to 15 and eight times the point of -9 to 9, under an eighth of the row's f16 |
 //! | iq1_bn, iq2_bn, i2_s | tq1_0, tq2_0, q2_0 | -1, 0, 1 under a scale; that of the last two is rounded to f16 |
 //! | q8_kv | q8_0 | bytes under the f32 of the row, rounded to f16 |
+//! | q1_0 of 32 | q4_0 | the scale and its negative are levels 9 and 7 |
+//! | ptq1_0 | q2_0 | -1, 0, 1 under the same f16, which two blocks of 64 have |
 //! | q6_0 | q8_0 | numbers of -32 to 31 under the same f16 |
 //! | iq3_s v1 | q6_k | in units of `d / 2` a weight is `2s + 1` times an integer in -31..=31 |
 
 use super::half::{half_at, put_half};
 use super::loss::{Run, ScaleLoss};
-use super::{QuantType, decode_rows, isa::Isa};
+use super::{QuantType, decode_rows, isa::Isa, ternary};
 
 /// The way between two types, and whether it is exact whatever the bytes are.
 pub(super) fn way(from: QuantType, to: QuantType) -> Option<(Run, bool)> {
@@ -33,7 +35,9 @@ pub(super) fn way(from: QuantType, to: QuantType) -> Option<(Run, bool)> {
         // An eighth of a subnormal scale may lose bits.
         ("iq1_m_r4", _, "q6_k") => Some((q6_k_from_iq1_m_r4, false)),
         ("q8_kv", _, "q8_0") => Some((q8_0_from_q8_kv, false)),
-        ("iq1_bn" | "iq2_bn" | "i2_s", ..) => super::ternary::way(from, to),
+        ("iq1_bn" | "iq2_bn" | "i2_s", ..) => ternary::way(from, to),
+        ("q1_0", "prism", "q4_0") => Some((q4_0_from_q1_0, true)),
+        ("ptq1_0", _, "q2_0") => Some((q2_0_from_ptq1_0, true)),
         ("q6_0", _, "q8_0") => Some((q8_0_from_q6_0, true)),
         // Half of a subnormal scale may lose its last bit.
         ("iq3_s", "v1", "q6_k") => Some((q6_k_from_iq3_s, false)),
@@ -169,6 +173,33 @@ fn q6_k_from_iq2_k(_: Isa, _: usize, input: &[u8], out: &mut [u8]) -> ScaleLoss 
         put_q6_k(w, out);
     }
     ScaleLoss { blocks: input.len() as u64 / 76, ..ScaleLoss::default() }
+}
+
+/// Weights `j` and `j + 16` share byte `j`.
+fn q4_0_from_q1_0(_: Isa, _: usize, input: &[u8], out: &mut [u8]) -> ScaleLoss {
+    for (b, out) in input.as_chunks::<6>().0.iter().zip(out.as_chunks_mut::<18>().0) {
+        out[..2].copy_from_slice(&b[..2]);
+        let level = |e: usize| 7 + 2 * (b[2 + e / 8] >> (e % 8) & 1);
+        for (j, out) in out[2..].iter_mut().enumerate() {
+            *out = level(j) | level(j + 16) << 4;
+        }
+    }
+    ScaleLoss { blocks: input.len() as u64 / 6, ..ScaleLoss::default() }
+}
+
+/// With a scale of 1 a weight is its digit, less 1.
+fn q2_0_from_ptq1_0(isa: Isa, _: usize, input: &[u8], out: &mut [u8]) -> ScaleLoss {
+    let q = QuantType::find("ptq1_0", "prism").expect("the type that the caller was chosen for");
+    for (b, out) in input.as_chunks::<28>().0.iter().zip(out.as_chunks_mut::<36>().0) {
+        let (mut digits, mut weights) = (*b, [0.0; 128]);
+        put_half(&mut digits, 26, 1.0);
+        decode_rows(q, isa, &digits, 128, &mut weights);
+        ternary::put_q2_0(&weights, out);
+        for out in out.as_chunks_mut::<18>().0 {
+            out[..2].copy_from_slice(&b[26..]);
+        }
+    }
+    ScaleLoss { blocks: (out.len() / 18) as u64, ..ScaleLoss::default() }
 }
 
 /// Six bits in eight, under the same f16.

@@ -53,9 +53,17 @@ pub(crate) fn of(q: QuantType) -> Option<&'static Relay> {
 
 /// The moves of a type whose description says `relaid`; none for the others.
 fn compiled(from: QuantType) -> Option<Relay> {
-    let relaid = from.block().relaid.as_ref()?;
-    let to = relaid.to.split_once('/').and_then(|(name, dialect)| QuantType::find(name, dialect));
-    let to = to.expect("a test finds the type that a description names");
+    let mut relaid = from.block().relaid.as_ref()?;
+    let named = |to: &str| {
+        let found = to.split_once('/').and_then(|(name, dialect)| QuantType::find(name, dialect));
+        found.expect("a test finds the type that a description names")
+    };
+    let mut to = named(&relaid.to);
+    // The same bytes under another number.
+    if let (true, Some(same)) = (relaid.parts.is_empty(), &to.block().relaid) {
+        relaid = same;
+        to = named(&relaid.to);
+    }
     // Which bits of a byte go to which byte, by how far they turn.
     let mut all: BTreeMap<(usize, usize, usize, usize), (u8, u8)> = BTreeMap::new();
     for part in &relaid.parts {

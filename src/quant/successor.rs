@@ -13,7 +13,8 @@
 //! - Q8_1 is Q8_0 with a sum for dot products.
 //! - IQ2_K and Q6_0 of ik_llama.cpp are whole numbers under scales that Q6_K and Q8_0 hold. The levels of its
 //!   other types are not evenly spaced, so the next K-quant with more bits, or Q8_0, is near them.
-//! - Trits under a scale of the row stay trits: that of IQ1_BN is an f16 already.
+//! - Trits under a scale of the row stay trits: that of IQ1_BN is an f16 already. PTQ1_0 has a scale for 128, which
+//!   TQ1_0 has not; Q1_0 of 32 two levels that Q4_0 has under the same scale.
 //! - Row-interleaved packings are their plain types in another order, and go where those go.
 
 use super::{QuantType, permute::transform, relay};
@@ -52,6 +53,8 @@ pub fn successors(q: QuantType) -> Vec<(QuantType, Fidelity)> {
         ("iq1_s", "v1") => &["q5_k", "f16"],
         ("iq1_s", _) => &["q3_k", "f16"],
         ("iq3_s", _) => &["q6_k", "f16"],
+        ("q1_0", _) => &["q4_0"],
+        ("ptq1_0", _) => &["q2_0"],
         ("q6_0", _) => &["q8_0"],
         ("iq2_k" | "iq2_ks" | "iq1_m_r4", _) => &["q6_k", "q8_0", "f16"],
         ("iq1_kt" | "iq2_kt", _) => &["q5_k", "f16"],

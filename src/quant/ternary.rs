@@ -95,7 +95,7 @@ fn put_tq2_0(digits: &[f32], out: &mut [u8]) {
 }
 
 /// Pair `e % 4` of byte `e / 4` is weight `e`.
-fn put_q2_0(digits: &[f32], out: &mut [u8]) {
+pub(super) fn put_q2_0(digits: &[f32], out: &mut [u8]) {
     for (digits, out) in digits.as_chunks::<64>().0.iter().zip(out.as_chunks_mut::<18>().0) {
         out.fill(0);
         for (e, digit) in digits.iter().enumerate() {

@@ -294,6 +294,9 @@ fn shares(model: &Model) -> Vec<Share> {
 
 /// The command to type next; what today's llama.cpp makes of the file, as far as it was looked at.
 fn next(path: &Path, format: &'static Container, model: &Model, refused: &[Finding]) -> String {
+    if let Err(error) = model.check_unturned() {
+        return format!("nothing: {error}");
+    }
     let today = model.tensors.iter().all(|t| t.quant.is_today() && t.fold == 1);
     let broken = container::upgrade_mends(model)
         || change::mends(model)

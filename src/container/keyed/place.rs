@@ -10,14 +10,13 @@
 
 use super::{Info, Walk};
 use crate::{
-    container::mended::{FORM_MENDED, WEIGHTS_MENDED},
     error::Result,
     model::{Model, Tail, Tensor},
     quant::{
         QuantType,
         era::{self, Told},
     },
-    remedy::{Note, Notes, Remedy, Setting},
+    remedy::{Fault, Note, Notes, Remedy, Setting},
     size::counted,
 };
 
@@ -132,10 +131,10 @@ impl Walk<'_> {
         let end = self.check_ends(&mut ends, model)?.unwrap_or(data);
         model.tails.extend(self.tail(end, align)?);
         if !in_order {
-            model.notes.push(
-                format!("tensor data has gaps or another order than the infos: today's llama.cpp refuses such a \
-                 file, {FORM_MENDED}"),
-            );
+            model.notes.push(Note::of(
+                Fault::Form,
+                "tensor data has gaps or another order than the infos: today's llama.cpp refuses such a file",
+            ));
         }
         Ok(in_order && model.tails.is_empty())
     }
@@ -311,12 +310,13 @@ impl Walk<'_> {
             Told::As(quant) => {
                 let lived = &quant.block().lived;
                 let until = lived.to.as_deref().unwrap_or_default();
-                notes.push(format!(
+                let text = format!(
                     "its {} are of the form of {} to {until}, as the weights say: a program of another time \
-                     reads garbage, and {WEIGHTS_MENDED}",
+                     reads garbage",
                     quant.name(),
                     lived.from
-                ));
+                );
+                notes.push(Note::of(Fault::Weights, text));
                 quant
             }
             Told::Either => {

@@ -7,6 +7,8 @@
 //! NVFP4   36 bytes of  64   scales:ue4m3[4], qs[32]                   scale * e2m1(q), a scale of 16 numbers
 //! Q2_0    18 bytes of  64   d:f16, qs[16] of four pairs of bits       d * (q - 1)
 //! Q1_0    18 bytes of 128   d:f16, qs[16] of eight bits               d or -d
+//!
+//! Q1_0     6 bytes of  32   d:f16, qs[4] of eight bits                   as Q1_0, of that fork before llama.cpp had it
 //! ```
 //!
 //! Nibbles are in halves: byte `j` is number `j` and, above it, number `j + 16` (NVFP4: `j + 8` of its sixteen).
@@ -15,7 +17,7 @@
 use super::kernel::{DecodeRows, decoders, half_at};
 use crate::{per_isa, quant::isa::Isa};
 
-decoders!(iq4_nl, iq4_xs, mxfp4, nvfp4, q1_0, q2_0);
+decoders!(iq4_nl, iq4_xs, mxfp4, nvfp4, q1_0, q1_0_32, q2_0);
 
 /// The kernels that decode several rows together.
 pub(super) const GROUPED: &[(&str, DecodeRows)] = &[
@@ -112,16 +114,25 @@ fn nvfp4(_: Isa, b: &[u8; 36], out: &mut [f32; 64]) {
     }
 }
 
-/// A set bit is `d`, one that is not `-d`: the sign bit is turned, nothing is multiplied.
+/// A bit for each weight, the first the lowest of its byte: set it is the scale, else the scale with its sign turned.
 #[inline(always)]
-fn q1_0(isa: Isa, b: &[u8; 18], out: &mut [f32; 128]) {
-    let d = half_at(isa, b, 0);
-    for (out, byte) in out.as_chunks_mut::<8>().0.iter_mut().zip(&b[2..]) {
+fn signs(d: f32, bits: &[u8], out: &mut [f32]) {
+    for (out, byte) in out.as_chunks_mut::<8>().0.iter_mut().zip(bits) {
         for (bit, out) in out.iter_mut().enumerate() {
             let minus = u32::from(!byte >> bit & 1) << 31;
             *out = f32::from_bits(d.to_bits() ^ minus);
         }
     }
+}
+
+#[inline(always)]
+fn q1_0(isa: Isa, b: &[u8; 18], out: &mut [f32; 128]) {
+    signs(half_at(isa, b, 0), &b[2..], out);
+}
+
+#[inline(always)]
+fn q1_0_32(isa: Isa, b: &[u8; 6], out: &mut [f32; 32]) {
+    signs(half_at(isa, b, 0), &b[2..], out);
 }
 
 /// Four neighbours in a byte, the first in the lowest bits.

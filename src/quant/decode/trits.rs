@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! TQ1_0   54 bytes of 256   qs[48] of five trits, qh[4] of four, d:f16   d * (trit - 1)
+//! PTQ1_0  28 bytes of 128   qs[24] of five trits, qh[2] of four, d:f16   the same, of PrismML's fork
 //! TQ2_0   66 bytes of 256   qs[64] of four pairs of bits, d:f16          d * (q - 1)
 //! ```
 
@@ -11,7 +12,7 @@ use super::{
 };
 use crate::quant::isa::{Isa, row::Bytes};
 
-decoders!(tq1_0, tq2_0);
+decoders!(tq1_0, ptq1_0, tq2_0);
 
 /// One in every scale.
 const ONES: u128 = u128::MAX / 255;
@@ -94,4 +95,22 @@ pub(crate) fn tq1_0(isa: Isa, b: &[u8; 54], out: &mut [f32; 256]) {
 #[inline(always)]
 pub(crate) fn tq2_0(isa: Isa, b: &[u8; 66], out: &mut [f32; 256]) {
     decoded::<Tq2, 66>(isa, b, out);
+}
+
+/// As TQ1_0, but the trits of 16 bytes, then of 8, and of 2 that have four.
+#[inline(always)]
+fn ptq1_0(isa: Isa, b: &[u8; 28], out: &mut [f32; 128]) {
+    let (d, mut all) = (half_at(isa, b, 26), [0; 128]);
+    let (first, rest) = all.split_at_mut(80);
+    let (second, third) = rest.split_at_mut(40);
+    for n in 0..5 {
+        trits(&b[..16], n, &mut first[16 * n..][..16]);
+        trits(&b[16..24], n, &mut second[8 * n..][..8]);
+    }
+    for n in 0..4 {
+        trits(&b[24..26], n, &mut third[2 * n..][..2]);
+    }
+    for (out, trit) in out.iter_mut().zip(all) {
+        *out = (f32::from(trit) - 1.0) * d;
+    }
 }
