@@ -8,8 +8,12 @@
 //!                            0 2 4 6 1 3 5 7
 //! qzeros  [groups, out / 8]  the same of z
 //! scales  [groups, out]      f16
+//!
+//! bits of a word   31-28  27-24  23-20  19-16  15-12  11-8  7-4  3-0
+//! row, + 8k            7      5      3      1      6     4    2    0
 //! ```
 //!
+//! A zero point is the stored nibble itself; GPTQ's files store one less.
 //! AutoAWQ computes the product in f16, which is this one rounded.
 //! Source: AutoAWQ, awq/utils/packing_utils.py: dequantize_gemm, AWQ_ORDER.
 
@@ -28,12 +32,14 @@ const NIBBLES: [u32; 8] = [0, 4, 1, 5, 2, 6, 3, 7];
 /// Where parts are missing or do not fit.
 pub fn matrix(parts: &Parts, stored: &Stored) -> Result<Option<Matrix>> {
     let Some(stem) = stored.name.strip_suffix(".qweight") else { return Ok(None) };
+    // GPTQ calls its codes qweight too.
     if !is_awq(parts, stem) {
         return Ok(None);
     }
     let named = |end: &str| format!("{stem}.{end}");
     let odd = |what: String, next: &str| parts.odd(&stored.name, what, next);
     let number = |keys: [&str; 2]| keys.into_iter().find_map(|key| parts.setting(key)?.as_i64());
+    // Other versions, `gemv` among them, lay words out otherwise.
     let version = parts.word("version").map(str::to_lowercase);
     if let Some(other) = version.filter(|version| version != "gemm") {
         return Err(parts.not_yet(&stored.name, format!("AWQ of version {other}"), "gemm is read"));
@@ -45,6 +51,7 @@ pub fn matrix(parts: &Parts, stored: &Stored) -> Result<Option<Matrix>> {
     let part = |end: &str, types: &[&str]| parts.part(&stored.name, &named(end), types);
     let codes = part("qweight", &["i32"])?;
     let (zeros, scales) = (part("qzeros", &["i32"])?, part("scales", &FLOATS)?);
+    // The stored matrix is [in, out]: its rows are the columns of the one that is made.
     let (inputs, groups, outputs) = (codes.rows, scales.rows, scales.columns);
     if codes.columns * 8 != outputs || (zeros.rows, zeros.columns) != (groups, codes.columns) {
         return Err(unfit(parts, &codes, &scales, &zeros));
@@ -90,6 +97,7 @@ impl Rows for Awq {
         let inputs = in_memory(self.codes.rows)?;
         let n = out.len() / inputs;
         let rows = first..first + n as u64;
+        // One word has a number of eight rows.
         // Whole words, which may hold rows before and behind.
         let eights = rows.start / 8..rows.end.div_ceil(8);
         let wide = in_memory(eights.end - eights.start)?;
@@ -100,6 +108,7 @@ impl Rows for Awq {
         let mut codes = vec![0u8; inputs];
         for (r, out) in out.chunks_exact_mut(inputs).enumerate() {
             let row = in_memory(first - eights.start * 8)? + r;
+            // The nibble depends on the row alone: it is the same one in each word of codes and of zero points.
             let shift = NIBBLES.get(row % 8).map_or(0, |nibble| 4 * nibble);
             let nibble = |word: &u32| word >> shift & 15;
             for (code, word) in codes.iter_mut().zip(words.iter().skip(row / 8).step_by(wide)) {

@@ -4,6 +4,7 @@
 //! w[i] = quant_map[q] * absmax[i / blocksize]       in f32, i counts over the whole matrix
 //!
 //! weight                    u8: two codes a byte, the upper half first
+//!                           byte j: bits 7-4 are the code of number 2j, bits 3-0 that of 2j + 1
 //! weight.quant_map          f32, 16
 //! weight.absmax             f32; or u8 where they are quantized once more:
 //!                           absmax[j] = nested_quant_map[absmax[j]] * nested_absmax[j / nested_blocksize] + nested_offset
@@ -27,6 +28,7 @@ use crate::{checkpoint::Stored, error::Result};
 /// The longest state: a dozen numbers and words.
 const LONGEST_STATE: u64 = 1 << 16;
 /// One over 127, as the library writes it.
+/// Its kernel multiplies by this constant, which is not the same as to divide by 127.
 const PER_STEP: f32 = 7.874_016e-3;
 
 /// The matrix of a `weight` of four bits; none of other tensors.
@@ -40,6 +42,7 @@ pub fn four_bits(parts: &Parts, stored: &Stored) -> Result<Option<Matrix>> {
         return Ok(None);
     }
     let odd = |what: String| parts.odd(name, what, WHOLE);
+    // Both kinds are read alike: the table of 16 values is stored with the weights.
     let kinds = ["quant_state.bitsandbytes__nf4", "quant_state.bitsandbytes__fp4"];
     let kind = kinds.into_iter().find(|kind| parts.find(&named(kind)).is_some());
     let Some(kind) = kind else {
@@ -56,6 +59,7 @@ pub fn four_bits(parts: &Parts, stored: &Stored) -> Result<Option<Matrix>> {
         return Err(parts.odd(&named(kind), "no shape of a matrix, or no blocksize", WHOLE));
     };
     let (rows, columns) = (rows.as_u64().unwrap_or(0), columns.as_u64().unwrap_or(0));
+    // Stored as [bytes, 1]: the shape is in the state alone.
     let codes = read_flat(parts, name, &["u8"])?;
     let count = rows.saturating_mul(columns);
     let absmax = read("absmax", &["f32", "u8"])?;
@@ -73,6 +77,8 @@ pub fn four_bits(parts: &Parts, stored: &Stored) -> Result<Option<Matrix>> {
         (table.len() == n && part.len() == n as u64).then_some(table).ok_or_else(short)
     };
     let map = table("quant_map", 16)?;
+    // Double quantization: blocks of absmax have an absmax of their own, around a mean that was taken off (the
+    // offset).
     let twice = if absmax.dtype.name == "u8" {
         let (map, scales) = (table("nested_quant_map", 256)?, read("nested_absmax", &["f32"])?);
         let block = number("nested_blocksize").unwrap_or(256);
@@ -124,6 +130,7 @@ impl FourBits {
     fn scales(&self, first: u64, last: u64) -> Result<Vec<f32>> {
         let Some(twice) = &self.twice else { return self.absmax.floats(0..1, first..last) };
         let codes = self.absmax.bytes(0..1, first..last)?;
+        // Blocks of scales, counted over all of them; those that hold the first and the last are read whole.
         let begin = first / twice.block;
         let scales = twice.scales.floats(0..1, begin..last.div_ceil(twice.block))?;
         let scale = |(j, code): (u64, u8)| {
@@ -138,6 +145,7 @@ impl FourBits {
 
 impl Rows for FourBits {
     fn rows(&self, first: u64, out: &mut [f32]) -> Result<()> {
+        // Blocks do not end where rows do: everything is counted in numbers of the whole matrix.
         let begin = first * self.columns;
         let end = (begin + out.len() as u64).min(self.count);
         let codes = self.codes.bytes(0..1, begin / 2..end.div_ceil(2))?;
@@ -146,6 +154,7 @@ impl Rows for FourBits {
         for scale in scales {
             let next = ((at / self.block + 1) * self.block).min(end);
             let (now, rest) = std::mem::take(&mut out).split_at_mut(in_memory(next - at)?);
+            // 16 products a block in place of one a number; the result is the same.
             let table: Vec<f32> = self.map.iter().map(|value| value * scale).collect();
             for (i, out) in (at..).zip(now) {
                 let byte = codes.get(in_memory(i / 2 - begin / 2)?).copied().unwrap_or(0);
@@ -174,6 +183,7 @@ pub fn eight_bits(parts: &Parts, stored: &Stored) -> Result<Option<Matrix>> {
         let what = format!("{} rows with {} scales", codes.rows, scales.len());
         return Err(parts.odd(&stored.name, what, WHOLE));
     }
+    // Tiles of Turing and Ampere have other numbers here.
     if let Some(part) = parts.optional(&format, &["u8"])? {
         let order = part.bytes(0..1, 0..1)?.first().copied().unwrap_or(0);
         if order != 0 {

@@ -53,6 +53,7 @@ pub fn packed(parts: &Parts, stored: &Stored) -> Result<Option<Matrix>> {
     let &[rows, columns] = sizes.collect::<Vec<_>>().as_slice() else {
         return Err(odd("a weight_shape that is no pair".to_owned(), WHOLE));
     };
+    // Where nothing is stated, 4 bits come first; two widths can fit only where a row is less than a word long.
     // The type of a word says nothing of its bits: what is stated must fit, else the width decides.
     let fits = |bits: &u64| {
         rows == words.rows && columns > 0 && (columns * bits).div_ceil(32) == words.columns
@@ -69,6 +70,7 @@ pub fn packed(parts: &Parts, stored: &Stored) -> Result<Option<Matrix>> {
     let scales = Scales::new(parts, &stored.name, &named("_scale"), rows, columns)?;
     let zeros = parts.optional(&named("_zero_point"), &["i32", "i8"])?;
     let groups = scales.groups;
+    // A symmetric type has none: the code in the middle is zero.
     let zeros = match zeros {
         None => Zeros::None,
         Some(zeros) if zeros.dtype.name == "i8" => Zeros::Bytes(zeros),
@@ -153,6 +155,7 @@ impl Scales {
                 return Err(parts.odd(name, what, WHOLE));
             }
         };
+        // A negative or missing size means one scale a row, which has been counted already.
         let size = parts.of_groups("group_size").and_then(Json::as_u64);
         if let Some(size) = size.filter(|size| groups > 1 && size * groups != columns) {
             let what = format!("{columns} columns in {groups} groups of {size}");
@@ -212,6 +215,7 @@ impl Rows for Whole {
         let runs = self.order.runs(self.columns, self.scales.groups)?;
         // What stands for zero where codes begin at none.
         let middle = 1u32 << (self.bits - 1);
+        // Zero points are packed down the rows: the first word that has bits of row `first`.
         let begin = first * self.bits / 32;
         let zeros = match &self.zeros {
             Zeros::None => Vec::new(),
@@ -221,6 +225,7 @@ impl Rows for Whole {
             }
             Zeros::Bytes(part) => {
                 let bytes = part.bytes(of_scales, 0..part.columns)?;
+                // Moved by the middle, as packed codes are: q - z stays the same.
                 bytes
                     .into_iter()
                     .map(|b| middle.wrapping_add_signed(b.cast_signed().into()))

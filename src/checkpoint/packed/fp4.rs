@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! weight_packed or weight  [rows, cols / 2]   u8: the lower half is the even column
+//!                          bits of a byte: 7-4 column 2j + 1, 3-0 column 2j; each s ee m
 //!
 //! compressed-tensors NVFP4   w = e2m1 * (e4m3(weight_scale[r][c / 16]) / weight_global_scale)
 //! modelopt NVFP4             w = e2m1 * (e4m3(weight_scale[r][c / 16]) * weight_scale_2)
@@ -53,6 +54,7 @@ pub fn blocks(
     };
     let Four { codes, scales, whole, .. } = four;
     let (rows, columns) = (codes.rows, codes.columns * 2);
+    // The number of the whole matrix as GGUF has it, beside the blocks: always a factor.
     let scale = match whole {
         _ if !columns.is_multiple_of(NUMBERS) => return Ok(None),
         Of::Over(over) => 1.0 / over,
@@ -60,6 +62,7 @@ pub fn blocks(
         Of::Exponent => return Ok(None),
     };
     // What rounds the activations: each program keeps it the way round it keeps the other.
+    // compressed-tensors divides by the global number, modelopt multiplies: GGUF multiplies.
     let module = stem.strip_suffix("weight").unwrap_or(stem);
     let of_input = ["input_global_scale", "input_scale"].map(|end| format!("{module}{end}"));
     let mut beside = vec![("scale", scale)];
@@ -83,6 +86,7 @@ pub fn blocks(
         for (block, (codes, scales_of)) in
             out.chunks_exact_mut(in_memory(BYTES)?).zip(of_blocks.skip(skip))
         {
+            // GGUF's scale has no sign, and 0x7f is no number: a scale that is neither cannot be moved.
             if let Some(byte) = scales_of.iter().find(|byte| **byte >= 0x7f) {
                 let bad = eight_bits("float8_e4m3fn")
                     .and_then(|all| all.get(usize::from(*byte)).copied());
@@ -157,6 +161,8 @@ impl Four {
         };
         let (over, times) = (number("_global_scale")?, number("_scale_2")?);
         let odd = |what: &str| Err(parts.odd(&stored.name, what, WHOLE));
+        // The type of the scales tells MXFP4 from NVFP4, the name of the other number one library's NVFP4 from the
+        // other's.
         let (group, whole) = match (scales.dtype.name, over, times) {
             ("float8_e4m3fn", Some(over), None) => (16, Of::Over(over)),
             ("float8_e4m3fn", None, Some(times)) => (16, Of::Times(times)),

@@ -3,6 +3,8 @@
 //! ```text
 //! w[r][c] = float8(weight[r][c]) * scale[r / a][c / b]           in f32
 //!
+//! [128, 128], a matrix of 300 x 200    scales [3, 2]: the last row of blocks has 44 rows, the last column 72 columns
+//!
 //! scales beside NAME.weight            a, b
 //! weight_scale_inv, [rows/a, cols/b]   weight_block_size of the settings, as [128, 128]; edges ragged
 //! weight_scale, one number             the whole matrix
@@ -29,6 +31,7 @@ const MOST_SCALES: u64 = 1 << 22;
 /// Where it has no scales, or scales of another shape than the settings say, or that are no numbers.
 pub fn matrix(parts: &Parts, stored: &Stored) -> Result<Option<Matrix>> {
     let Some(values) = eight_bits(stored.dtype.name) else { return Ok(None) };
+    // Any name with "scale" in the whole checkpoint forbids that: a missing scale must not pass for none.
     // A model that was only cast: nothing is scaled.
     if parts.is_unstated() && !parts.any("scale") {
         let codes = parts.part(&stored.name, &stored.name, &[stored.dtype.name])?;
@@ -62,6 +65,8 @@ pub fn matrix(parts: &Parts, stored: &Stored) -> Result<Option<Matrix>> {
     let scale = parts.part(&stored.name, name, &FLOATS)?;
     let blocks = blocks(parts);
     let shape = parts.find(name).map_or(&[][..], |stored| stored.shape.as_slice());
+    // Rows and columns that one scale covers. One number or one a row is told by the shape alone, whatever the
+    // settings say of blocks.
     let block = match (shape, blocks) {
         ([] | [1], _) => (rows, columns),
         ([n] | [n, 1], _) if *n == rows => (1, columns),
@@ -115,6 +120,7 @@ impl Rows for Fp8 {
         let per_row = columns.div_ceil(wide);
         let last = first + (out.len() / columns) as u64;
         let codes = self.codes.bytes(first..last, 0..self.codes.columns)?;
+        // A byte is an index into 256 values: no arithmetic on bits.
         let rows = codes.chunks_exact(columns).zip(out.chunks_exact_mut(columns));
         for (row, (codes, out)) in (first..).zip(rows) {
             let place = in_memory(row / tall)?.saturating_mul(per_row);

@@ -8,6 +8,11 @@
 //!                                 gptq: the stored number + 1; gptq_v2: the stored number
 //! scales  [groups, out]           f16
 //! g_idx   [in]                    the group of each column; absent where groups follow one another
+//!
+//! 4 bits, word k of column r      bits 31-28  ..  7-4     3-0
+//! column of the matrix            8k + 7      ..  8k + 1  8k
+//! 3 bits, 32 columns in 3 words   0 to 9 and two bits of 10 | the third of 10, 11 to 20 and one bit of 21 |
+//!                                 the other two of 21, 22 to 31
 //! ```
 //!
 //! With 3 bits a code may begin in one word and end in the next. AutoGPTQ computes the product in f16, which is this
@@ -33,6 +38,7 @@ use crate::{checkpoint::Stored, error::Result};
 pub fn matrix(parts: &Parts, stored: &Stored) -> Result<Option<Matrix>> {
     let Some(stem) = stored.name.strip_suffix(".qweight") else { return Ok(None) };
     let named = |end: &str| format!("{stem}.{end}");
+    // AWQ has tensors of these names as well, with the codes in another order.
     let known = matches!(parts.word("quant_method"), None | Some("gptq"));
     // The first files had zero points in floats.
     if !known || is_awq(parts, stem) || parts.find(&named("zeros")).is_some() {
@@ -47,8 +53,10 @@ pub fn matrix(parts: &Parts, stored: &Stored) -> Result<Option<Matrix>> {
     if (scales.columns, zeros.rows) != (outputs, groups) {
         return Err(unfit(parts, &codes, &scales, &zeros));
     }
+    // A row of zero points has one for each output, packed: 32 * words = bits * outputs.
     let bits = 32 * zeros.columns / outputs;
     let stated = parts.setting("bits").and_then(Json::as_u64);
+    // Shapes cannot be mistaken; where the settings say otherwise, they are of another model.
     // GPTQModel may give some layers other bits and groups.
     let each_its_own = parts.setting("dynamic").is_some();
     if ![2, 3, 4, 8].contains(&bits) || 32 * zeros.columns != outputs * bits {
@@ -67,6 +75,8 @@ pub fn matrix(parts: &Parts, stored: &Stored) -> Result<Option<Matrix>> {
     if 32 * codes.rows != inputs * bits {
         return Err(odd(format!("{} words of {bits} bits", codes.rows), WHOLE));
     }
+    // AutoGPTQ takes one off every zero point before it is packed. A stored 15 of four bits is then 16: the sum is
+    // not masked.
     let plus = match parts.word("checkpoint_format") {
         None | Some("gptq") => 1,
         Some("gptq_v2") => 0,
@@ -96,11 +106,14 @@ pub fn matrix(parts: &Parts, stored: &Stored) -> Result<Option<Matrix>> {
             return Err(odd(what, WHOLE));
         }
         Some(places) => Groups::Listed(places.clone()),
+        // Columns were quantized in the order of their activations: without the list nobody knows which group one is
+        // in.
         None if by_act == Some(true) && groups > 1 => {
             return Err(odd("desc_act without a g_idx beside it".to_owned(), WHOLE));
         }
         None => Groups::Runs(size),
     };
+    // Read once now, so that a group that does not exist is told before anything is written.
     order.runs(inputs, groups)?;
     let used = ["qweight", "qzeros", "scales", "g_idx"].map(named);
     Ok(Some(Matrix {
@@ -128,6 +141,7 @@ impl Rows for Gptq {
         let inputs = in_memory(self.inputs)?;
         let n = out.len() / inputs;
         let rows = first..first + n as u64;
+        // A row of the matrix is a column of what is stored: a stripe of every stored row is read.
         let words = self.codes.words(0..self.codes.rows, rows.clone())?;
         let scales = self.scales.floats(0..self.scales.rows, rows.clone())?;
         // Whole words of zero points, which may hold some of rows before and behind.
@@ -143,6 +157,7 @@ impl Rows for Gptq {
             column.clear();
             column.extend(words.iter().skip(r).step_by(n.max(1)));
             unpack(&column, bits, &mut codes);
+            // The bit at which this row's zero point begins, counted from the first word that was read.
             let place = in_memory((first + r as u64) * self.bits - begin * 32)?;
             for (run, group) in &runs {
                 let words = zeros.get(group * per_group..).unwrap_or_default();

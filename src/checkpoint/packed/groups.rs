@@ -1,4 +1,7 @@
 //! Columns that share a scale and a zero point.
+//!
+//! Kernels want stretches, not a group for each column: with groups in their order there are as many stretches as
+//! groups, with a list (GPTQ's act-order) at most as many as columns.
 
 use std::ops::Range;
 
@@ -31,6 +34,7 @@ impl Groups {
                 let bytes = part.bytes(0..part.rows, 0..part.columns)?;
                 let width = in_memory(part.dtype.width())?;
                 for (column, bytes) in bytes.chunks_exact(width).enumerate() {
+                    // i64 or i32, as the part says; a negative number names no group.
                     let number = match bytes.first_chunk::<8>() {
                         Some(long) => i64::from_le_bytes(*long),
                         None => bytes.first_chunk().map_or(-1, |b| i32::from_le_bytes(*b).into()),
@@ -53,6 +57,9 @@ impl Groups {
 }
 
 /// `scale * (code - zero)`, one rounding.
+///
+/// The difference is at most 2^8 in size and exact in f32; so is its product with a scale of f16 or bf16, which has at
+/// most 11 + 9 bits. Only scales of f32 make it round.
 pub fn scaled(codes: &[u8], zero: u32, scale: f32, out: &mut [f32]) {
     let zero = zero.cast_signed();
     for (out, code) in out.iter_mut().zip(codes) {

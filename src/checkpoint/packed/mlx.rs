@@ -4,6 +4,7 @@
 //! w[r][c] = scales[r][g] * q + biases[r][g]         in f32, two roundings; g = c / group_size
 //!
 //! weight          [rows, cols * bits / 32]  u32: codes one behind the other, low bits first
+//!                                           4 bits, word k: bits 3-0 column 8k, 7-4 column 8k + 1, .. 31-28 8k + 7
 //! scales, biases  [rows, cols / group_size] f16, bf16 or f32
 //! ```
 //!
@@ -28,6 +29,7 @@ pub fn matrix(parts: &Parts, stored: &Stored) -> Result<Option<Matrix>> {
     if stored.dtype.name != "u32" || parts.find(&named("scales")).is_none() {
         return Ok(None);
     }
+    // "model.embed_tokens": {"group_size": 64, "bits": 8} beside the numbers for all others.
     let own = parts.setting(stem);
     let setting = |key: &str| own.and_then(|own| own.get(key)).or_else(|| parts.setting(key));
     let number = |key: &str| setting(key).and_then(Json::as_u64).filter(|n| *n > 0);

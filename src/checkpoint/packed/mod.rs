@@ -76,6 +76,7 @@ pub fn decode(
     for shard in &*shards {
         let (mut of_shard, mut blocks) = (Vec::new(), Vec::new());
         for (place, stored) in shard.iter().enumerate() {
+            // What GGUF can hold as it is comes first: its codes are moved, not decoded.
             let found = match mxfp4::blocks(&parts, stored)? {
                 None => fp4::blocks(&parts, stored, stays)?,
                 found => found,
@@ -84,6 +85,7 @@ pub fn decode(
                 blocks.push((place, found));
                 continue;
             }
+            // At most one way fits a tensor: each looks at names and types before it complains of anything.
             let mut ways =
                 WAYS.iter().map(|make| make(&parts, stored)).filter_map(Result::transpose);
             if let Some(matrix) = ways.next().transpose()? {
@@ -101,6 +103,7 @@ pub fn decode(
             let Matrix { name, shape, parts, rows: decoder } = matrix;
             let len = shape.iter().fold(4u64, |n, size| n.saturating_mul(*size));
             let columns = shape.last().copied().unwrap_or(1).max(1);
+            // A file that is not on the disk: its bytes are computed where they are read.
             let input = Input::made(&name, len, move |at, out| read(&*decoder, columns, at, out));
             spent.extend(parts.into_iter().filter(|part| *part != name));
             *stored = Stored {
@@ -128,6 +131,7 @@ pub fn decode(
             count += 1;
         }
     }
+    // Only now: parts of one shard may belong to codes of another.
     if count > 0 {
         let spent = |t: &Stored| {
             spent.contains(&t.name) || OF_ACTIVATIONS.iter().any(|end| t.name.ends_with(end))
@@ -147,6 +151,8 @@ fn read(decoder: &dyn Rows, columns: u64, at: u64, out: &mut [u8]) -> Result<()>
     while !out.is_empty() {
         let (row, skip) = (first / columns, first % columns);
         let left = out.len() as u64 / 4;
+        // Whole rows are decoded, about half a million numbers at a time; of the first and the last only a part may
+        // be wanted.
         let rows = (skip + left).div_ceil(columns).min((STEP / columns).max(1));
         let take = (rows * columns - skip).min(left);
         numbers.resize(in_memory(rows * columns)?, 0.0);

@@ -51,6 +51,7 @@ pub fn blocks(parts: &Parts, stored: &Stored) -> Result<Option<Blocks>> {
     let large = || parts.odd(&stored.name, "more numbers than any model has", WHOLE);
     let columns = groups.checked_mul(NUMBERS).ok_or_else(large)?;
     let len = codes.rows.checked_mul(BYTES).ok_or_else(large)?;
+    // Numbers of one expert: what its index is multiplied with in the strides below.
     let per_expert = rows.checked_mul(columns).ok_or_else(large)?;
     let fill = move |at: u64, out: &mut [u8]| -> Result<()> {
         let (first, count) = (at / BYTES, out.len() as u64 / BYTES);
@@ -81,6 +82,11 @@ pub fn blocks(parts: &Parts, stored: &Stored) -> Result<Option<Blocks>> {
 }
 
 /// Codes of neighbours in a byte become codes of halves.
+///
+/// ```text
+/// in    1|0    3|2    5|4    ..   31|30        upper|lower half of each byte
+/// out  16|0   17|1   18|2    ..   31|15        for 32 codes; for 16 it is 8|0 .. 15|7
+/// ```
 pub fn apart(codes: &[u8], halves: &mut [u8]) {
     let code = |i: usize| codes.get(i / 2).map_or(0, |byte| byte >> (4 * (i % 2)) & 15);
     let half = halves.len();

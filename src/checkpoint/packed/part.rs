@@ -25,6 +25,7 @@ const DENSE: &str = "save it with .contiguous()";
 /// What decodes rows of a matrix from its parts.
 pub trait Rows: Send + Sync {
     /// Fills `out` with rows from `first` on: whole ones.
+    /// Its length is rows times columns; called by several threads at once.
     ///
     /// # Errors
     /// Where a part cannot be read, or a scale is no number.
@@ -101,6 +102,10 @@ impl<'a> Parts<'a> {
     }
 
     /// A setting of weights that all groups of compressed-tensors agree in.
+    ///
+    /// ```text
+    /// "config_groups": {"group_0": {"weights": {"num_bits": 4, "group_size": 128, ..}, ..}, ..}
+    /// ```
     pub fn of_groups(&self, key: &str) -> Option<&'a Json> {
         let groups = self.setting("config_groups")?.as_object()?;
         let mut all = groups.values().map(|group| group.get("weights")?.get(key));
@@ -220,6 +225,7 @@ impl Part {
         let (long, row) = (in_memory((rows.end - rows.start) * wide)?, in_memory(wide)?);
         let mut bytes = vec![0; long];
         let at = |row: u64| self.at + (row * self.columns + columns.start) * width;
+        // Whole rows follow one another: one read.
         if wide == self.columns * width {
             self.input.read_at(at(rows.start), &mut bytes)?;
         } else {
@@ -227,6 +233,7 @@ impl Part {
                 self.input.read_at(at(row), out)?;
             }
         }
+        // From here on everything is little-endian.
         if self.big_endian && width > 1 {
             bytes.chunks_exact_mut(in_memory(width)?).for_each(<[u8]>::reverse);
         }
