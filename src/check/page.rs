@@ -4,6 +4,15 @@
 //! Text is never in a drawing that is scaled: lines are SVG, stretched to the room that there is; words
 //! are HTML over them, placed in percent.
 
+//!
+//! ```text
+//! figure
+//!   figcaption            the title
+//!   div.plot > div.area   the box that axes are drawn around, 220 pixels high
+//!     svg                 0 0 100 100: x from the left, y from ABOVE, so 100 - percent; grid first, then lines
+//!     span.y, span.x      words of the marks, outside the box
+//!     span.dot, .name     what `over` holds: percent from the left and from BELOW
+//! ```
 use std::fmt::Write;
 
 /// Colours that stay apart for colour-blind readers, by their names in the style sheet.
@@ -69,6 +78,10 @@ pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
+/// ```text
+/// rough = (to - from) / about
+/// step  = the least n * 10^floor(log10(rough)), n in 1 2 5 10, with step * 1.3 >= rough
+/// ```
 /// Values at which an axis is marked, about `about` of them, of 1, 2 or 5 times a power of ten apart, and how
 /// many digits they have behind the point, or before the e.
 fn ticks((from, to): (f64, f64), about: f64) -> (f64, Vec<f64>) {
@@ -87,6 +100,11 @@ fn ticks((from, to): (f64, f64), about: f64) -> (f64, Vec<f64>) {
 }
 
 /// A mark of an axis whose marks are `step` apart, with no more digits than tell it from its neighbours.
+///
+/// ```text
+/// step 0.02  5.98      digits behind the point = -floor(log10(step))
+/// step 1e9   4e9       below 1e-5, from 1e7 on: digits before the e = floor(log10(value)) - floor(log10(step))
+/// ```
 pub fn mark(value: f64, step: f64) -> String {
     let exponent = |x: f64| x.abs().log10().floor();
     let digits = |n: f64| {
@@ -95,6 +113,8 @@ pub fn mark(value: f64, step: f64) -> String {
         n
     };
     // What is a mark is a whole number of steps: the rest is of the multiplication.
+    // 0.1 * 3 is above 0.3, and log10 of 1e-7 may be a hair below -7: without this a mark has one digit too many or
+    // few.
     let step_exponent = exponent(step * (1.0 + 1e-9));
     if value.abs() < step / 2.0 {
         return "0".to_owned();
@@ -117,6 +137,7 @@ pub struct Axis {
 impl Axis {
     /// An axis that begins and ends with the values themselves.
     pub fn tight(range: (f64, f64)) -> Axis {
+        // All values are one: it is put in the middle of an axis one unit long, so that nothing is divided by zero.
         let (from, to) = match range.1 > range.0 {
             true => range,
             false => (range.0 - 0.5, range.0 + 0.5),
@@ -134,6 +155,7 @@ impl Axis {
     }
 
     /// How far along it a value is, in percent.
+    /// Values outside the range give less than 0 or more than 100.
     pub fn percent(&self, value: f64) -> f64 {
         (value - self.from) / (self.to - self.from) * 100.0
     }
@@ -214,6 +236,12 @@ pub struct Bar {
 const DRAWN: usize = 64;
 
 /// Bars with their names on a logarithmic scale, in the order given.
+///
+/// ```text
+/// width in percent = (log10(value) - low) / (high - low) * 100      low, high: whole powers of ten around all values
+/// ```
+///
+/// Lists of bars stay HTML rather than SVG, so that names of tensors wrap and can be searched for.
 pub fn bars(out: &mut String, title: &str, bars: &[Bar], colour: &str) {
     let logs = || bars.iter().map(|bar| bar.value.log10());
     let low = logs().fold(f64::INFINITY, f64::min).floor();
@@ -226,6 +254,7 @@ pub fn bars(out: &mut String, title: &str, bars: &[Bar], colour: &str) {
         .collect();
     let head =
         format!("<li><span class=\"label\"></span><span class=\"ticks\">{ticks}</span></li>");
+    // One line at each power of ten, behind every bar.
     let track = format!(
         "background:repeating-linear-gradient(90deg,var(--line) 0 1px,transparent 1px {:.4}%)",
         100.0 / (high - low)
@@ -243,6 +272,7 @@ pub fn bars(out: &mut String, title: &str, bars: &[Bar], colour: &str) {
     };
     let mut sizes: Vec<f64> = bars.iter().map(|bar| bar.value).collect();
     sizes.sort_by(|a, b| b.total_cmp(a));
+    // The value of the last bar that is drawn; equals of it are drawn too. With fewer bars nothing is folded away.
     let least = sizes.get(DRAWN - 1).copied().unwrap_or(0.0);
     let (large, small): (Vec<&Bar>, Vec<&Bar>) = bars.iter().partition(|bar| bar.value >= least);
     let list = |bars: &[&Bar]| -> String {

@@ -1,4 +1,11 @@
 //! Descriptions laid out for people: the catalogue, a container as a byte table, a block, a family.
+//!
+//! ```text
+//! formats/*.toml  --catalog-->  Container, Block, Family  --about-->  sections of rows of cells
+//! ```
+//!
+//! Nothing is printed here and no width is known: a cell is a text, and who shows it aligns the columns. What is said
+//! comes out of the same descriptions that files are read by, so it cannot say anything else than the reader does.
 
 use std::collections::BTreeMap;
 
@@ -21,15 +28,18 @@ pub struct Section {
 }
 
 impl Section {
+    /// A section of these rows.
     fn new(title: &'static str, rows: Vec<Vec<String>>) -> Section {
         Section { title, rows }
     }
 }
 
+/// A row of these cells.
 fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
     cells.iter().map(|cell| (*cell).to_owned()).collect()
 }
 
+/// When something was written: `2023-03-30 to 2023-08-21`, or to today.
 fn dates(lived: &Lived) -> String {
     format!("{} to {}", lived.from, lived.to.as_deref().unwrap_or("today"))
 }
@@ -42,6 +52,7 @@ pub fn catalogue() -> Vec<Section> {
     let families = catalog::families().iter().map(family).collect();
     let block = |b: &Block| {
         let id = format!("{}/{}", b.name, b.dialect);
+        // 18 bytes for 32 weights are 4.5 bits. Where several rows share a block, all of their weights count.
         let bits = 8.0 * size(b) as f64 / (b.elements * b.rows) as f64;
         row([&id, &dates(&b.lived), &format!("{bits:.4} bits per weight")])
     };
@@ -53,11 +64,15 @@ pub fn catalogue() -> Vec<Section> {
     ]
 }
 
+/// Bytes of a block: those of its fields, without what stands once before a row.
 fn size(block: &Block) -> usize {
     block.fields.iter().map(Field::bytes).sum()
 }
 
 /// The sections about `id`: a container, a family, a block type or one of its dialects.
+///
+/// Containers are looked through first, then families, then blocks. A block without a dialect gives the sections of all
+/// its dialects, as `q4_0` does.
 pub fn about(id: &str) -> Option<Vec<Section>> {
     // As people say it: `ggjt-v1`.
     let llama = || catalog::container(&format!("{id}-llama"));
@@ -79,10 +94,12 @@ pub fn similar(word: &str) -> Vec<&'static str> {
     let containers = catalog::containers().iter().map(Container::id);
     let blocks = catalog::blocks().iter().map(|b| b.name.as_str());
     let mut out: Vec<&str> = containers.chain(blocks).filter(|id| id.contains(word)).collect();
+    // Dialects of one block stand side by side in the catalogue.
     out.dedup();
     out
 }
 
+/// A container: what it is, its bytes from the first on, who reads it, and what goes wrong with it.
 fn container(c: &Container) -> Vec<Section> {
     let format = &c.format;
     let mut about = vec![
@@ -98,12 +115,15 @@ fn container(c: &Container) -> Vec<Section> {
         Blocks::One(name) if !name.is_empty() => about.push(row(["blocks", name])),
         Blocks::One(_) => {}
         Blocks::By(map) => {
+            // Which dialect of blocks a file has is told by a word of its header; `by` names it, the other entries
+            // its values.
             let eras = map.iter().filter(|(k, _)| *k != "by").map(|(k, v)| format!("{k} {v}"));
             let by = map.get("by").map_or("", String::as_str);
             let text = format!("by {by}: {}", eras.collect::<Vec<_>>().join(", "));
             about.push(row(["blocks", &text]));
         }
     }
+    // A checkpoint is described by its first bytes alone: the rest is what its own program says it is.
     let bytes = match format.skeleton {
         Skeleton::Stream => stream(c),
         Skeleton::Keyed => keyed(c),
@@ -120,10 +140,12 @@ fn container(c: &Container) -> Vec<Section> {
     out
 }
 
+/// The rows of the first bytes: magic, version, header words. Cells are bytes, field, what it holds.
 fn start(c: &Container) -> Vec<Vec<String>> {
     let begins: String = c.detect.begins.iter().map(|b| format!("{b:02x} ")).collect();
     let begins = format!("{begins}({:?})", String::from_utf8_lossy(&c.detect.begins));
     let mut rows = Vec::new();
+    // The magic is further in, as in an archive.
     if c.detect.at > 0 {
         rows.push(row([&c.detect.at.to_string(), "", "not looked at"]));
     }
@@ -142,6 +164,7 @@ fn start(c: &Container) -> Vec<Vec<String>> {
         if let Some(max) = word.max {
             what += &format!(", {} to {max}", word.min);
         }
+        // One word that holds two numbers, as a file type with the version of its blocks.
         if let Some(split) = &word.split {
             what += &format!(": {} × {} + {}", split.high, split.base, split.low);
         }
@@ -157,11 +180,14 @@ fn numbered(types: &BTreeMap<String, String>) -> String {
     all.iter().map(|(id, name)| format!("{id} {name}")).collect::<Vec<_>>().join(", ")
 }
 
+/// The rows of a file whose records follow one another to its end: header, vocabulary, then for each tensor its
+/// description and, at once, its data.
 fn stream(c: &Container) -> Vec<Vec<String>> {
     let mut rows = start(c);
     for (name, value) in &c.header.implied {
         rows.push(row(["0", name, &format!("not stored: {value}")]));
     }
+    // Whisper's mel filters stand in the header.
     if let Some(m) = &c.header.matrix {
         let what = format!("f32, {} rows of {}", m.rows, m.columns);
         rows.push(row(["4 each", &m.name, &what]));
@@ -175,14 +201,17 @@ fn stream(c: &Container) -> Vec<Vec<String>> {
     let len = row(["4", "tensor.name_len", "u32"]);
     let name = row(["name_len", "tensor.name", "no NUL"]);
     let kind = row(["4", "tensor.type", &numbered(&tensors.types)]);
+    // The same fields in two orders.
     let mut record = match tensors.record {
         Record::ShapeFirst => vec![dims, len, kind, sizes("innermost"), name],
         Record::NameFirst => vec![len, name, dims, sizes("outermost"), kind],
     };
+    // Said once, at the first field of what repeats.
     if let Some(cell) = record.first_mut().and_then(|row| row.last_mut()) {
         *cell += "; to the end of the file:";
     }
     rows.extend(record);
+    // Numbers of types that mean something else where a header word says so.
     for special in &tensors.types_where {
         let types = numbered(&special.types);
         let what = format!("where {} is {}: {types}", special.word, special.is);
@@ -205,6 +234,7 @@ fn stream(c: &Container) -> Vec<Vec<String>> {
     rows
 }
 
+/// The rows of the vocabulary: a tokenizer's own file with its length, or a record for each token.
 fn vocab(vocab: &VocabShape) -> Vec<Vec<String>> {
     if vocab.file {
         return vec![
@@ -213,6 +243,7 @@ fn vocab(vocab: &VocabShape) -> Vec<Vec<String>> {
         ];
     }
     let mut rows = Vec::new();
+    // The header word that says how many records there are, or the name of the word here that does.
     let mut count = &vocab.count;
     if vocab.repeat {
         rows.push(row(["4", "count", &format!("u32, {count} again")]));
@@ -238,6 +269,8 @@ fn vocab(vocab: &VocabShape) -> Vec<Vec<String>> {
     rows
 }
 
+/// The rows of a GGUF. Version 1 has counts and lengths of 32 bits, later ones of 64; the places of tensors have 64
+/// bits in all of them.
 fn keyed(c: &Container) -> Vec<Vec<String>> {
     let (width, kind) = if c.detect.version == Some(1) { ("4", "u32") } else { ("8", "u64") };
     let mut rows = start(c);
@@ -266,6 +299,7 @@ fn keyed(c: &Container) -> Vec<Vec<String>> {
     rows
 }
 
+/// A block type: what it means, then its fields in order, with the place of each.
 fn block(b: &Block) -> Vec<Section> {
     let storage = match b.storage {
         Storage::Block => "block after block",
@@ -293,20 +327,24 @@ fn block(b: &Block) -> Vec<Section> {
     if let Some(id) = b.once {
         about.insert(1, row(["GGUF type", &format!("{id}, at its time")]));
     }
+    // Bytes in an order of their own, which become those of another type before they are decoded.
     if let Some(relaid) = &b.relaid {
         about.push(row(["read as", &relaid.to]));
     }
+    // `u8[16]`, or without a count where there is one.
     let kind = |field: &Field| match field.count {
         1 => field.kind.name().to_owned(),
         n => format!("{}[{n}]", field.kind.name()),
     };
     let mut rows = Vec::new();
+    // What stands once before the blocks of a row (or of a group of rows) has no place within a block.
     let before = if b.rows == 1 { "before" } else { "before, by row" };
     for field in &b.front {
         rows.push(row([before, &field.bytes().to_string(), &field.name, &kind(field)]));
     }
     let mut at = 0;
     for field in &b.fields {
+        // Of planes the place depends on the number of blocks: +2 n is behind two bytes of each of all n.
         let of = |bytes: usize| match b.storage {
             Storage::Block => bytes.to_string(),
             Storage::Planar => format!("{bytes} n"),
@@ -318,6 +356,8 @@ fn block(b: &Block) -> Vec<Section> {
     vec![Section::new("", about), Section::new("bytes", rows)]
 }
 
+/// A family: the numbers of a model, what is assumed of them in old files, and the roles of tensors under the names
+/// that each kind of file has for them.
 fn family(f: &Family) -> Vec<Section> {
     let about = vec![
         row(["family", &f.family.name]),
@@ -327,6 +367,7 @@ fn family(f: &Family) -> Vec<Section> {
             if f.family.gguf.is_empty() { "none" } else { &f.family.gguf },
         ]),
     ];
+    // One number under its four names; a cell is empty where a kind of file does not have it.
     let size = |(symbol, size): (&String, &Size)| {
         let text = |name: &Option<String>| name.clone().unwrap_or_default();
         let key = size.gguf_key(f.architecture());

@@ -1,4 +1,14 @@
 //! One self-contained page for a comparison.
+//!
+//! | part | of | from |
+//! |---|---|---|
+//! | table | all models | size, perplexity with its standard error, divergence in nats from the reference |
+//! | scatter | all models that were run, from three on | bytes across, perplexity up |
+//! | differences | each other model | keys and vocabulary |
+//! | bars | each other model | root mean squared difference of each tensor, where there is one |
+//! | line | each other model that was run | divergence at each position of the text |
+//!
+//! Names of files, keys and tensors come from files that nobody vouches for: every one goes through `escape`.
 
 use std::{fmt::Write, path::Path};
 
@@ -34,6 +44,7 @@ pub fn page(report: &CompareReport) -> String {
     out + page::END
 }
 
+/// One row a model, the reference first; a dash where a model was not run, or has nothing to be compared with.
 fn models(out: &mut String, report: &CompareReport) {
     out.push_str(
         "<div class=\"wide\"><table><tr><th>model</th><th>format</th><th>size</th><th>perplexity</th><th>same top token</th>\
@@ -66,6 +77,7 @@ fn models(out: &mut String, report: &CompareReport) {
     out.push_str("</table></div>\n");
 }
 
+/// The keys with other values, and what differs in the vocabularies; nothing where neither differs.
 fn differences(out: &mut String, candidate: &Candidate) {
     let c = &candidate.comparison;
     if !c.metadata.is_empty() {
@@ -97,6 +109,7 @@ fn errors(out: &mut String, candidate: &Candidate, colour: &str) {
             let _ = writeln!(out, "<p>Only in the {side}: {}.</p>", escape(&names.join(", ")));
         }
     }
+    // Zero has no logarithm, and a tensor without error needs no bar.
     let differing = c.tensors.iter().filter(|t| t.rmse > 0.0);
     let bars: Vec<Bar> = differing
         .map(|t| {
@@ -124,6 +137,7 @@ fn divergence(out: &mut String, candidate: &Candidate, colour: &str) {
         out.push_str("<p>The same output at every position.</p>\n");
         return;
     }
+    // The axis begins at 0: positions that do not differ are to be seen as such.
     let top = outputs.kl.iter().copied().fold(0.0, f64::max);
     let last = outputs.kl.len().saturating_sub(1) as f64;
     let mut plot = Plot::new(Axis::tight((0.0, last)), Axis::round((0.0, top)));
@@ -135,6 +149,7 @@ fn divergence(out: &mut String, candidate: &Candidate, colour: &str) {
 fn scatter(out: &mut String, report: &CompareReport) {
     let sides = std::iter::once(&report.reference).chain(report.candidates.iter().map(|c| &c.side));
     let points: Vec<_> = sides.filter_map(|s| Some((s, s.perplexity?))).collect();
+    // Two points say no more than the table does.
     if points.len() < 3 {
         return;
     }
@@ -142,10 +157,12 @@ fn scatter(out: &mut String, report: &CompareReport) {
         values.fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), v| (a.min(v), b.max(v)))
     };
     let x = range(&mut points.iter().map(|(s, _)| s.bytes as f64));
+    // Whiskers of one standard error are part of the picture, so the axis holds them.
     let y = range(&mut points.iter().flat_map(|(_, p)| [p.value - p.error, p.value + p.error]));
     let mut plot = Plot::new(Axis::round(x), Axis::round(y));
     let mut names = Vec::new();
     for (i, (side, ppl)) in points.iter().enumerate() {
+        // The reference is in the colour of text; the others in the order and colours of their headings below.
         let colour = i.checked_sub(1).map_or("var(--ink)", colour);
         let bytes = side.bytes as f64;
         let whisker = [ppl.value - ppl.error, ppl.value + ppl.error].map(|y| (bytes, y));
@@ -178,6 +195,11 @@ fn scatter(out: &mut String, report: &CompareReport) {
     plot.draw(out, "Size against perplexity (lower is better)", bytes, mark);
 }
 
+/// ```text
+/// points at    10    11    60          one line is 15 of 220 pixels, 6.8 percent
+/// names at     17.8  24.6  60          the first is above the second's point, the second above the first name
+/// ```
+///
 /// Names with their places in percent, moved up as far as none is over another or over another's point.
 fn apart(mut names: Vec<(f64, f64, String)>) -> Vec<(f64, f64, String)> {
     const LINE: f64 = 15.0 / HEIGHT * 100.0;
