@@ -2,6 +2,15 @@
 //!
 //! Every check returns [`Finding`]s as data; nothing is printed while it runs, and text and JSON are
 //! two views of the same value.
+//!
+//! | severity | what it does |
+//! |---|---|
+//! | note | nothing: a reader should know it |
+//! | warning | nothing, but it is shown as one |
+//! | failure | the file, and so the command, fails |
+//!
+//! `files` compares bytes with what lists and records claim of them, `models` looks at what the bytes mean, `pair` at
+//! two models side by side.
 
 pub mod files;
 pub mod models;

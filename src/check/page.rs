@@ -3,7 +3,6 @@
 //!
 //! Text is never in a drawing that is scaled: lines are SVG, stretched to the room that there is; words
 //! are HTML over them, placed in percent.
-
 //!
 //! ```text
 //! figure
@@ -13,6 +12,7 @@
 //!     span.y, span.x      words of the marks, outside the box
 //!     span.dot, .name     what `over` holds: percent from the left and from BELOW
 //! ```
+
 use std::fmt::Write;
 
 /// Colours that stay apart for colour-blind readers, by their names in the style sheet.
@@ -78,12 +78,13 @@ pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
+/// Values at which an axis is marked, about `about` of them, of 1, 2 or 5 times a power of ten apart, and how
+/// many digits they have behind the point, or before the e.
+///
 /// ```text
 /// rough = (to - from) / about
 /// step  = the least n * 10^floor(log10(rough)), n in 1 2 5 10, with step * 1.3 >= rough
 /// ```
-/// Values at which an axis is marked, about `about` of them, of 1, 2 or 5 times a power of ten apart, and how
-/// many digits they have behind the point, or before the e.
 fn ticks((from, to): (f64, f64), about: f64) -> (f64, Vec<f64>) {
     let rough = ((to - from) / about).max(f64::MIN_POSITIVE);
     let ten = 10f64.powf(rough.log10().floor());

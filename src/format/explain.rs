@@ -4,8 +4,8 @@
 //! formats/*.toml  --catalog-->  Container, Block, Family  --about-->  sections of rows of cells
 //! ```
 //!
-//! Nothing is printed here and no width is known: a cell is a text, and who shows it aligns the columns. What is said
-//! comes out of the same descriptions that files are read by, so it cannot say anything else than the reader does.
+//! Nothing is printed here and no width is known: a cell is a text, and who shows it aligns the columns. What tells
+//! one format from another comes out of the descriptions that files are read by.
 
 use std::collections::BTreeMap;
 
@@ -28,13 +28,11 @@ pub struct Section {
 }
 
 impl Section {
-    /// A section of these rows.
     fn new(title: &'static str, rows: Vec<Vec<String>>) -> Section {
         Section { title, rows }
     }
 }
 
-/// A row of these cells.
 fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
     cells.iter().map(|cell| (*cell).to_owned()).collect()
 }

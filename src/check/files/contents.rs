@@ -49,6 +49,7 @@ pub(super) fn held(path: &Path, alone: bool, limits: &Limits) -> Held {
             Ok(true) => checkpoint::adapter::open(path, limits),
             _ => checkpoint::alone(path, limits),
         };
+        // What is not understood with its settings is read without them: the tensors by themselves.
         let opened = match adapter {
             Err(Error::Unknown { .. } | Error::Unsupported { .. }) => {
                 checkpoint::alone(path, limits)
@@ -107,6 +108,17 @@ pub(super) fn model(path: &Path, limits: &Limits) -> Option<Box<Model>> {
 }
 
 /// An error of opening a file as a finding about it, which need not name the file again.
+///
+/// | error | code | failure |
+/// |---|---|---|
+/// | malformed, and bytes are short | `truncated` | yes |
+/// | malformed else | `malformed` | yes |
+/// | unknown | `unknown` | yes |
+/// | foreign: no model by itself | `incomplete` | yes |
+/// | unsupported: sound, and not read here | `unsupported` | no |
+/// | changed while it was read | `changed` | yes |
+/// | refused: parts do not fit each other, or a bound is passed | `inconsistent` | yes |
+/// | anything else | `unreadable` | yes |
 fn fault(path: &Path, error: &Error) -> Finding {
     let said = Note::from(error).within(path);
     let code = match error {
@@ -133,6 +145,7 @@ pub(super) fn check(
     // Archives state the sum of every entry: they are read once more for it.
     let sums = model.files.iter().try_for_each(Input::check_read);
     findings.extend(sums.err().map(|error| fault(path, &error)));
+    // The reader notes what follows the data, too: it is told here once, with its severity.
     let tails = tails(model);
     let notes = model.notes.iter().filter(|note| tails.iter().all(|tail| tail.message != **note));
     findings.extend(notes.map(|note| Finding::note("note", note.clone())));

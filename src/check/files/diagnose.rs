@@ -1,4 +1,14 @@
 //! Why a file is not what it should be, from most to least certain.
+//!
+//! | asked in this order | because |
+//! |---|---|
+//! | `evident`: empty, an HTML page, an LFS pointer, zeros, a wrong size, an unfinished download | it needs no digest |
+//! | `wrong-part`: the digest is that of another file of the list | parts were saved under each other's names |
+//! | `stale-list`: another list agrees with the file | records contradict each other |
+//! | the published digests of LLaMA 1 | they are certain, of whatever date the list is |
+//! | a failure in its structure | the damage is seen |
+//! | `line-ends` | a copy in text mode explains all of it |
+//! | `stale-list`: the file is newer than the list and whole | it may have been replaced since |
 
 use std::fs;
 use std::io;
@@ -27,6 +37,7 @@ pub(super) fn evident(path: &Path, size: u64, claims: &[Claim]) -> Option<Findin
         return Some(Finding::failure(code, format!("{}: {}", nature.noun(), nature.remedy())));
     }
     let claimed = claims.iter().find_map(|claim| Some((claim.size?, claim.by.clone())));
+    // Where no claim gives a size: headers of safetensors and end records of zip archives say how long a file is.
     let own = || match implied_size(path)? {
         Implied::Bytes(wanted) => Some((wanted, "its own header".to_owned())),
         Implied::NoZipEnd => None,
@@ -135,6 +146,7 @@ impl Mismatch<'_> {
             return Ok(None);
         }
         let bytes = fs::read(self.path)?;
+        // Both ways at once: what it would be with line feeds, and with a carriage return before each.
         let mut unix = Vec::with_capacity(bytes.len());
         let mut windows = Vec::with_capacity(bytes.len() + bytes.len() / 16);
         for (i, &byte) in bytes.iter().enumerate() {

@@ -124,6 +124,7 @@ impl Gathered {
         index
     }
 
+    /// Takes a folder: its lists, those above it, then its models, records, and what sets and stores lack.
     fn folder(&mut self, folder: &Path) {
         let (found, unlisted) = search::files(folder);
         let (lists, files): (Vec<PathBuf>, Vec<PathBuf>) =
@@ -138,6 +139,7 @@ impl Gathered {
         for (path, _) in unlisted {
             self.subject(path.display().to_string(), path);
         }
+        // With lists or without: a model file that no list names is looked at for what it is.
         let is_subject =
             |path: &&PathBuf| is_model_like(path) || !download::claims(path).is_empty();
         for path in files.iter().filter(is_subject) {
@@ -146,6 +148,7 @@ impl Gathered {
         for file in stores::unfinished(folder, &files) {
             self.subject(file.display().to_string(), file);
         }
+        // An Ollama manifest names layers that are no longer there, or never came.
         for (blob, finding) in files.iter().flat_map(|file| stores::missing_layers(file)) {
             let subject = self.subject(blob.display().to_string(), blob);
             subject.findings = vec![finding];
@@ -193,6 +196,7 @@ impl Gathered {
         }
     }
 
+    /// Adds what a line of a list says of a file. A line without a digest only says that the file belongs to the list.
     fn claim(&mut self, list: &List, entry: &sums::Entry, name: String, file: PathBuf) {
         let index = self.index(name, file);
         let Some(digest) = entry.digest.clone() else {
@@ -205,6 +209,7 @@ impl Gathered {
         if !self.claimed.insert(key) {
             return;
         }
+        // JSON is one line or has none worth naming.
         let by = match list.path.extension() {
             Some(ending) if ending == "json" => list.path.display().to_string(),
             _ => format!("{} line {}", list.path.display(), entry.line),
@@ -225,6 +230,7 @@ impl Gathered {
     fn lists_above(&mut self, target: &Path) {
         let Ok(real) = fs::canonicalize(target) else { return };
         let covers = |file: &Path| fs::canonicalize(file).is_ok_and(|file| file.starts_with(&real));
+        // What was named is the first of its own ancestors, and is skipped.
         for folder in real.ancestors().skip(1).take(FOLDERS_ABOVE) {
             let Ok(entries) = fs::read_dir(folder) else { continue };
             let mut lists: Vec<PathBuf> = entries.filter_map(|e| Some(e.ok()?.path())).collect();
@@ -262,6 +268,7 @@ fn is_shard(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.to_string_lossy().contains("-of-"))
 }
 
+/// Whether a file in a folder is looked at though nothing claims anything of it.
 fn is_model_like(path: &Path) -> bool {
     let in_blobs = path.parent().is_some_and(|p| p.file_name().is_some_and(|n| n == "blobs"));
     let tokenizer = path.extension().is_some_and(|e| e == "model");
@@ -343,6 +350,7 @@ fn numbered_siblings(name: &str) -> Vec<String> {
             _ => Vec::new(),
         };
     }
+    // Only those before it are known: the last file of a set does not say that it is the last.
     let part = name.strip_prefix("consolidated.").and_then(|n| n.strip_suffix(".pth"));
     if let Some(last) = part.and_then(|n| n.parse::<usize>().ok()).filter(|n| *n < 100) {
         return (0..last).map(|i| format!("consolidated.{i:02}.pth")).collect();

@@ -5,6 +5,14 @@
 //! tensor that training began with zeros. What is told apart by is where a stretch begins and ends:
 //! those end where a tensor or a row does, a hole goes on into the next tensor, to the end of the file,
 //! or begins and ends where pages of memory do.
+//!
+//! ```text
+//! | tensor A       | tensor B       | tensor C       |
+//!       000000000000000                                across: no sound tensor stops being zero in the next
+//!                                    0000              rows of B or C: bias, unused tokens, pruned rows
+//!                             000000000000000000000000 to the end: the download stopped
+//!    0000000                                           from page to page of 4096 bytes, and not whole rows
+//! ```
 
 use std::path::Path;
 
@@ -40,8 +48,11 @@ impl Zeros {
         let zeros = |bytes: &mut dyn Iterator<Item = &u8>| bytes.take_while(|b| **b == 0).count();
         for piece in bytes.chunks(PIECE) {
             if piece.iter().all(|byte| *byte == 0) {
+                // The stretch began at the zeros that the piece before ended with.
                 self.from.get_or_insert(self.at - self.trailing);
             } else {
+                // It ends at the first byte of this piece that is none, so stretches are told to the byte, looking at
+                // pieces.
                 self.end(self.at + zeros(&mut piece.iter()) as u64);
                 self.trailing = zeros(&mut piece.iter().rev()) as u64;
             }
@@ -96,6 +107,8 @@ pub(super) fn check(path: &Path, model: &Model, runs: &[(u64, u64)]) -> Vec<Find
     extents.sort_by_key(|(from, to, _)| (*from, *to));
     let Some(end) = extents.iter().map(|(_, to, _)| *to).max() else { return Vec::new() };
     let covers = |run: &(u64, u64)| {
+        // Sorted by their beginnings and not over each other: the first that ends behind the beginning of the
+        // stretch.
         let from = extents.partition_point(|(_, to, _)| *to <= run.0);
         let after = extents.get(from..).unwrap_or_default();
         let touched: Vec<Covered> =
@@ -139,6 +152,7 @@ fn covered<'a>((from, to, tensor): (u64, u64, &'a Tensor), run: (u64, u64)) -> C
     let (begin, end) = (run.0.max(from), run.1.min(to));
     let row = tensor.pieces.first().map_or(1, |p| p.row_bytes).max(1);
     // Chance adds zeros before and after, never takes some away.
+    // A stretch of zeros may begin up to 16 bytes before a row does, and end up to 16 bytes after it.
     let begins_row = (begin - from).next_multiple_of(row) - (begin - from) <= CHANCE;
     let ends_row = (end - from) % row <= CHANCE;
     let begins_page = run.0.next_multiple_of(PAGE) - run.0 <= CHANCE;

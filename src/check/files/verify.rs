@@ -3,6 +3,15 @@
 //! Everything that could know is asked: lists of digests, Hugging Face caches and `--local-dir`
 //! records, Ollama and Git LFS stores, pointers beside files, the public digests of the LLaMA-1 files,
 //! and the structure of the file itself. Every file is read once, whatever the number of claims.
+//!
+//! ```text
+//! gather    paths, lists, records   ->  subjects: a file, and every claim about it
+//! spread    all threads             ->  size and digests of each, and its stretches of zeros: one reading
+//! judge     in the order of gather  ->  missing or unreadable; changed meanwhile; else compare
+//! compare   claims                  ->  wrong: why (diagnose); right: confirmed
+//!           what is in it           ->  structure, numbers (with deep), holes
+//! models    folders of raw weights  ->  the whole model, where every file of it is good
+//! ```
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -35,6 +44,7 @@ pub fn verify(paths: &[PathBuf], options: &Options, progress: &dyn Progress) -> 
         (outcome, zeros.finish())
     });
     let judged = gathered.subjects.iter().zip(outcomes);
+    // One after the other: an opened model may be large, and what takes time has been done.
     let files = judged.map(|(subject, read)| judge(subject, read, &gathered, options));
     let mut files: Vec<Checked> = files.collect();
     files.extend(models(paths, &files, options.limits));
@@ -42,6 +52,8 @@ pub fn verify(paths: &[PathBuf], options: &Options, progress: &dyn Progress) -> 
 }
 
 /// The folders of raw weights among `paths` as models, but for those with a file that is bad by itself.
+///
+/// Shards of a checkpoint can each be sound and still lack a layer between them: that shows in the whole alone.
 fn models(paths: &[PathBuf], files: &[Checked], limits: Limits) -> Vec<Checked> {
     let inside = |file: &Path| paths.iter().any(|path| path.is_dir() && file.starts_with(path));
     let weights = |file: &&Checked| inside(&file.path) && contents::is_weights(&file.path);
@@ -71,6 +83,7 @@ fn models(paths: &[PathBuf], files: &[Checked], limits: Limits) -> Vec<Checked> 
 /// What came of reading a file, and the stretches of zeros in it.
 type Read = (Outcome, Vec<(u64, u64)>);
 
+/// What came of one file: a file that cannot be read fails, one that is missing does unless that was to be ignored.
 fn judge(subject: &Subject, (outcome, zeros): Read, all: &Gathered, options: &Options) -> Checked {
     let mut checked = Checked {
         name: subject.name.clone(),
@@ -83,6 +96,8 @@ fn judge(subject: &Subject, (outcome, zeros): Read, all: &Gathered, options: &Op
     };
     match outcome {
         Outcome::Failed(error) => {
+            // What was found while gathering explains why it is missing, so it is told even where missing files are
+            // ignored.
             let missing = error.kind() == io::ErrorKind::NotFound;
             let ignored = missing && options.ignore_missing && subject.findings.is_empty();
             checked.status = if ignored { Status::Missing } else { Status::Unreadable };
@@ -134,6 +149,14 @@ struct Found<'a> {
 }
 
 /// Compares a file that could be read with everything claimed of it.
+///
+/// | what is so | finding |
+/// |---|---|
+/// | a claim does not hold | what explains it best; a warning where the digest given by hand does hold |
+/// | no claim fails, a size or the first bytes are wrong all the same | that fault |
+/// | structure or numbers are wrong | as they are; not again where the mismatch was explained by them |
+/// | the file is one of the published ones | `known`, and it counts as confirmed |
+/// | nothing fails and nobody vouches for it | `unconfirmed` |
 fn compare(
     subject: &Subject,
     found: &Found,
@@ -158,6 +181,7 @@ fn compare(
         Held::Model(model) => Some(&**model),
         _ => None,
     };
+    // A list may give the digest of the tensors' data alone, which stays when metadata are edited.
     let of_data = |claim: &Claim| {
         let digest = tensors::digest(model?, None, claim.digest.algorithm).ok()?;
         Some(digest == claim.digest)
@@ -165,6 +189,7 @@ fn compare(
     let holds = |claim: &&Claim| {
         found.contains(&claim.digest) || claim.data && of_data(claim) == Some(true)
     };
+    // One that does not hold is enough: it may be of bytes that another list never saw.
     let wrong = subject.claims.iter().find(|claim| !holds(claim));
     // What a person gave by hand is what they want the file to be, whatever a list says.
     let vouched = subject.claims.iter().any(|claim| claim.by == GIVEN && holds(&claim));
@@ -209,6 +234,7 @@ fn compare(
     let fresh: Vec<Finding> = fresh.collect();
     checked.findings.extend(fresh);
     checked.confirmed = as_claimed;
+    // Then a list of the tensors, where there is one for this file: it may vouch for what no list of files knows.
     if !checked.confirmed {
         let compared = contents::compare_tensors(path, &options.limits);
         checked.confirmed = wrong.is_none() && compared.as_ref().is_some_and(is_good);
@@ -219,6 +245,7 @@ fn compare(
         checked.confirmed = true;
         checked.findings.push(Finding::note("known", known.describe()));
     }
+    // A text file beside a model is no fault; what was named as a model, or ends as one, and is none, is.
     if let Held::Other(looks) = &held
         && subject.promised
         && worst(&checked.findings) != Some(Severity::Failure)

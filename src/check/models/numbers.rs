@@ -3,6 +3,14 @@
 //! Rows are read and decoded in pieces of `PIECE_BYTES` of weights, over all threads of the pool, each in
 //! memory of its own that stays in its cache; what is kept of a piece is a handful of counts, so memory
 //! does not grow with the model.
+//!
+//! | code | what it means | how grave |
+//! |---|---|---|
+//! | `nan`, `infinite` | weights that are no numbers, and the first row with one | failure |
+//! | `absurd-scale` | above 1e9; or above 1, and above 10^4 times what other rows reach on average | warning |
+//! | `zero-rows` | up to half of the rows are zero, or a tensor of one row | note |
+//! | `zero-rows` | more than half of them | warning |
+//! | `all-zero` | every matrix of the model is zero | failure |
 
 use rayon::prelude::*;
 use serde::Serialize;
@@ -75,6 +83,8 @@ impl Numbers {
 
     /// Takes the largest weight of a row, or of the rows that `largest` was the largest of.
     fn reach(&mut self, largest: f32, row: u64) {
+        // Of the two the smaller is one of the others, whichever came first: the sum stays that of all but the
+        // largest.
         let other = self.largest.min(largest);
         if largest > self.largest {
             (self.largest, self.largest_row) = (largest, row);
@@ -83,6 +93,12 @@ impl Numbers {
     }
 
     /// The largest weight beside what the other rows reach on average; 1 where there are none.
+    ///
+    /// ```text
+    /// ratio = largest / (sum of the other rows' largest / (rows - 1))
+    /// ```
+    ///
+    /// A flipped bit in a scale moves one block of one row; outliers of trained models stand in every row.
     fn ratio(&self) -> f64 {
         if self.rows < 2 || self.sum_of_others == 0.0 {
             return 1.0;

@@ -112,6 +112,9 @@ impl Statistics {
     }
 
     /// The histogram in N characters, the longest bar full; empty where all weights are equal.
+    ///
+    /// Each character stands for the sum of neighbouring bars, in eighths of the longest, rounded up: a bar that is not
+    /// empty is seen.
     pub fn drawn(&self, width: usize) -> String {
         let bars = self.histogram.chunks(self.histogram.len().div_ceil(width.max(1)).max(1));
         let bars: Vec<u64> = bars.map(|bars| bars.iter().sum()).collect();
@@ -125,6 +128,11 @@ impl Statistics {
 }
 
 /// What one reading gathers. Squares are of distances from the first weight, lest a large mean eats them.
+///
+/// ```text
+/// s = the first finite weight      mean = s + sum(w - s) / n
+///                                  deviation = sqrt(sum((w - s)^2) / n - (mean - s)^2)
+/// ```
 #[derive(Default)]
 struct Sums {
     shift: Option<f64>,

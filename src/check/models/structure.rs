@@ -1,4 +1,18 @@
 //! Whether a model's parts fit together: extents in its files, shapes by role, layers, vocabulary.
+//!
+//! | code | what it means | how grave |
+//! |---|---|---|
+//! | `duplicate` | two tensors of one name | failure |
+//! | `truncated` | a tensor ends beyond its file | failure |
+//! | `overlap` | a tensor begins before the one before it ends | failure |
+//! | `shared` | two tensors are the same stretch | note |
+//! | `hole` | bytes between tensors that belong to none, more than alignment explains | note |
+//! | `foreign-size`, `broken-original` | a foreign type takes other bytes than its shape says | warning, failure |
+//! | `foreign-types` | tensors of other programs' types | note |
+//! | `no-tensors`, `no-role` | nothing to look at; names that the family does not know | note |
+//! | `vocabulary` | tokens, scores, special ids or rows do not fit each other | failure or warning |
+//!
+//! The codes of what llama.cpp's loader demands are in `model::loader`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -113,6 +127,7 @@ pub(in crate::check) fn extents(model: &Model) -> Vec<Finding> {
     let mut files: BTreeMap<usize, Vec<Extent>> = BTreeMap::new();
     for tensor in &model.tensors {
         for piece in &tensor.pieces {
+            // The end of the last row, not rows times stride: behind the last row of a view there may be nothing.
             let rows = piece.rows.saturating_sub(1).saturating_mul(piece.row_stride);
             let to = piece.at.saturating_add(rows).saturating_add(piece.row_bytes);
             let to = if piece.rows == 0 { piece.at } else { to };
@@ -153,6 +168,7 @@ pub(in crate::check) fn extents(model: &Model) -> Vec<Finding> {
             } else if let Some(b) = before.filter(|b| extent.from - b.to > MOST_PADDING) {
                 unused += extent.from - b.to;
             }
+            // What reaches furthest is compared with the next: a small tensor inside a large one must not hide it.
             if before.is_none_or(|b| extent.to >= b.to) {
                 before = Some(extent);
             }
@@ -216,6 +232,8 @@ fn vocabulary(model: &Model) -> Vec<Finding> {
         let message = format!("{tokens} tokens, but the embedding has {rows} rows");
         // The last record of GPT4All's files is not there; others hold as many as the header says.
         let known = model.header("n_vocab").is_some_and(|n| u64::try_from(n) == Ok(rows));
+        // Tokens without a row would be looked up behind the matrix; rows without one are padding, unless the header
+        // of an old file says otherwise.
         let finding = if tokens > rows || !model.header.is_empty() && !known {
             Finding::failure("vocabulary", message)
         } else {

@@ -3,6 +3,12 @@
 //! Rows of both are decoded and compared as they stream by; sums are folded in file order, so figures
 //! do not depend on the number of threads. Tensors of one type are held against each other as bytes first:
 //! where these are the same, no weight has to be decoded.
+//!
+//! ```text
+//! rmse    = sqrt(sum (x - y)^2 / n)               n: all weights, those that are no numbers too
+//! snr_db  = 10 log10(sum x^2 / sum (x - y)^2)     x of the first, which is the signal
+//! cosine  = sum x y / sqrt(sum x^2 * sum y^2)
+//! ```
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -118,6 +124,9 @@ impl Verdict {
 }
 
 /// Half a unit in the last place of f16: what rounding a scale changes a weight by, relatively.
+///
+/// f16 has 11 bits of mantissa, so a rounded scale is off by at most 2^-11 of itself, and so is each weight of its
+/// block.
 const SCALE_ROUNDING: f64 = 1.0 / 2048.0;
 /// Weights decoded at a time.
 const CHUNK_WEIGHTS: u64 = 256 << 10;
@@ -130,6 +139,7 @@ pub fn compare(first: &Model, second: &Model, progress: &dyn Progress) -> Result
     let (first, second) = (&first.readable(), &second.readable());
     first.check_decodable()?;
     second.check_decodable()?;
+    // Copies of heads and a repeated embedding are one tensor here: what a container stores twice is no difference.
     let [first, second] = [&change::once(first)?, &change::once(second)?];
     let names = |m: &Model| m.tensors.iter().map(|t| common_name(m, &t.name)).collect::<Vec<_>>();
     let (a_names, b_names) = (names(first), names(second));
@@ -177,6 +187,7 @@ fn compare_keys(first: &Model, second: &Model) -> Vec<KeyDifference> {
         .filter(|key| !tokens(key))
         .filter_map(|key| {
             let (a, b) = (firsts.get(key).copied(), seconds.get(key).copied());
+            // 32 as u32 and 32 as u64 are one value: converters changed their minds about widths.
             let same = a == b
                 || a.zip(b).is_some_and(|(a, b)| a.as_f64().is_some() && a.as_f64() == b.as_f64());
             (!same).then(|| KeyDifference {
@@ -247,6 +258,7 @@ struct Sums {
 }
 
 impl Sums {
+    /// The sums of both stretches.
     fn merge(mut self, other: Sums) -> Sums {
         self.squared_error += other.squared_error;
         self.aa += other.aa;
@@ -260,6 +272,7 @@ impl Sums {
         self
     }
 
+    /// Takes weights of both sides. `max_relative` is of the larger of each two, so that neither side is the measure.
     fn add(&mut self, a: &[f32], b: &[f32]) {
         for (x, y) in a.iter().zip(b) {
             self.bits_differ |= x.to_bits() != y.to_bits();
@@ -281,6 +294,7 @@ impl Sums {
     }
 }
 
+/// Compares one tensor: shapes, then bytes where the types are one, then weights, all in f64.
 fn compare_tensors(
     name: &str,
     (first, a): (&Model, &Tensor),
@@ -302,6 +316,7 @@ fn compare_tensors(
     if a.shape != b.shape {
         return Ok(difference(Verdict::OtherShape, Sums::default()));
     }
+    // Whole groups of rows on both sides, in steps of about a quarter of a million weights.
     let group = a.quant.row_group().max(b.quant.row_group()) as u64;
     let step = (CHUNK_WEIGHTS / a.row_len().max(1) / group * group).max(group);
     let firsts: Vec<u64> =
@@ -310,6 +325,7 @@ fn compare_tensors(
     // What can only be read forward is not read twice.
     let again = !first.only_forward(a) && !second.only_forward(b);
     let [x, y] = [scales(first, a)?, scales(second, b)?];
+    // Equal factors change no verdict: only other ones are multiplied in.
     let scales = (x != y).then_some([x, y]);
     let again = again && scales.is_none();
     if a.quant == b.quant && again && alike((first, a), (second, b), &firsts, &rows)? {
@@ -335,6 +351,7 @@ fn compare_tensors(
         })
         .collect::<Result<Vec<_>>>()?;
     let sums = parts.into_iter().fold(Sums::default(), Sums::merge);
+    // From the strictest down. Rounded asks for one name of type: other types differ by more than their scales.
     let verdict = match sums {
         s if !s.bits_differ && !s.bytes_differ && a.quant == b.quant && scales.is_none() => {
             Verdict::SameBytes

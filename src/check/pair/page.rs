@@ -195,12 +195,12 @@ fn scatter(out: &mut String, report: &CompareReport) {
     plot.draw(out, "Size against perplexity (lower is better)", bytes, mark);
 }
 
+/// Names with their places in percent, moved up as far as none is over another or over another's point.
+///
 /// ```text
 /// points at    10    11    60          one line is 15 of 220 pixels, 6.8 percent
 /// names at     17.8  24.6  60          the first is above the second's point, the second above the first name
 /// ```
-///
-/// Names with their places in percent, moved up as far as none is over another or over another's point.
 fn apart(mut names: Vec<(f64, f64, String)>) -> Vec<(f64, f64, String)> {
     const LINE: f64 = 15.0 / HEIGHT * 100.0;
     names.sort_by(|a, b| a.1.total_cmp(&b.1));
