@@ -4,6 +4,12 @@
 //! input order   chunk 0    chunk 1    chunk 2 …             pulled by all threads, so the disk reads forward
 //! each chunk    read -> for each plan that wants it: copy | transform | recode -> written at its own place
 //! in the end    headers are there, sizes match, every file opened again, proved, then all get their names
+//!
+//! order of writing   header and padding of each file under a name of its own for the time being
+//!                    rows, wherever they belong, as they are ready
+//!                    sizes are checked, the file is opened and compared with the plan, the proof runs
+//!                    the caller sees each file (`sealed`)
+//!                    each gets its name, once all have come so far
 //! ```
 //!
 //! Work is cut into chunks of whole rows, pulled in file order by all threads; every chunk has its
@@ -168,6 +174,7 @@ pub fn carry_with(model: &Model, plans: &[Plan], how: &Writing) -> Result<Vec<Ou
     };
     // As many compute as were asked for (`Turns`); the others read ahead and write behind.
     let threads = rayon::current_num_threads() + WAITING;
+    // Where no pool can be had, the caller's threads do it: slower, and the same bytes.
     let mut done = match rayon::ThreadPoolBuilder::new().num_threads(threads).build() {
         Ok(pool) => pool.install(work)?,
         Err(_) => work()?,
@@ -245,6 +252,9 @@ struct Job<'a> {
 }
 
 /// Turns to compute, as many as threads were asked for: the others read, write or wait.
+///
+/// There are two more threads than turns: while some wait for the disk the others have work, and no more cores are used
+/// than were asked for.
 struct Turns {
     free: Mutex<usize>,
     freed: Condvar,
@@ -367,6 +377,7 @@ impl Job<'_> {
         let copied = |(_, s, plan, step): (usize, usize, &Plan, &Step)| {
             matches!(step.act, Act::Copy).then(|| at(plan, s, step))
         };
+        // Where in its page the buffer begins is where the rows will be in the page of the file.
         let place = self.steps(source).find_map(copied).unwrap_or(0);
         let sum = tensor.sum.as_deref().filter(|_| tensor.orders.is_empty());
         let sums = sum.map(|sum| sum.rows(self.model, first..first + rows, &mut buffers.sums));
@@ -395,6 +406,7 @@ impl Job<'_> {
             if matches!(step.act, Act::Copy) {
                 part.kept_odd = check_made(plan, tensor, step, first, raw, &[])?;
                 // Aligned as the file wants it: such a buffer goes to the disk without being copied first.
+                // It is written last: until then other steps read from this buffer.
                 if !swap && at == place && copy.is_none() {
                     copy = Some(out);
                     parts.push((p, s, part));
@@ -487,6 +499,7 @@ fn check_written(plan: &Plan, out: &Replace, files: usize, limits: Limits) -> Re
         let why = untold.sure(&written).err().map_or(String::new(), |why| format!(": {why}"));
         return Err(wrong(format!("nothing would read it{why}")));
     }
+    // A file that asks for more shards than are written could never be opened.
     let shards = found.metadata.u64("split.count").unwrap_or(1);
     if usize::try_from(shards).map_or(true, |shards| shards > files.max(1)) {
         return Err(wrong(format!("split.count says {shards} shards, {files} are written")));

@@ -275,6 +275,12 @@ pub(super) fn to_header(
 ///
 /// # Errors
 /// Where one cannot be had, or a model of these words has other tensors.
+///
+/// ```text
+/// n_vocab     records that are written, or rows of the embedding where records are not one for each token
+/// ftype       the header's, else general.file_type, else 1
+/// the rest    sizes of the model, as `hyper` has them under the container's words
+/// ```
 fn words(
     model: &Model,
     plan: &mut Plan,

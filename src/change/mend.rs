@@ -1,5 +1,11 @@
 //! What an upgrade mends in the metadata of a GGUF, each with the evidence that the rest of the file gives: where that
 //! proves nothing, nothing is changed.
+//!
+//! | what is mended | evidence |
+//! |---|---|
+//! | `tokenizer.ggml.pre` | the learned tokens: only one way of cutting leaves them whole |
+//! | tokens of one text | llama.cpp ends its process for them, so no reader can rely on both |
+//! | arrays of more or fewer items than blocks | shapes of each block's matrices, or that all items are equal |
 
 use std::{
     collections::{HashMap, HashSet},

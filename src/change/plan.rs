@@ -10,6 +10,12 @@
 //! | `execute` | nothing: it does what is planned, and holds the finished file against it |
 //!
 //! So loss, size and place are known before the first byte is written, and a dry run is the same plan.
+//!
+//! ```text
+//! layout.chunks   (0, header)  (place, padding) ..      bytes that are no weight, at their places
+//! layout.data     place of each step, in bytes from the start of the file, in the order of the steps
+//! layout.total    bytes of the whole file
+//! ```
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -187,6 +193,7 @@ impl Plan {
     /// Has the header say by which version blocks were laid out, which floats do not need.
     fn state_version(&mut self) {
         let Some((name, newest)) = self.target.container().newest() else { return };
+        // Floats were never laid out otherwise: such files say 0.
         let quantized = self.steps.iter().any(|step| step.quant.layout().elements > 1);
         let version = if quantized { newest } else { 0 };
         match self.header.iter_mut().find(|(word, _)| word == name) {

@@ -10,6 +10,9 @@
 //!
 //! No weight is moved for it: a tensor is a list of places in files, which are cut, put behind one another and put in
 //! order. What is read is what has to be compared.
+//!
+//! The order counts: heads are cut before shapes are held against roles, and tensors get GGUF's names before experts
+//! are stacked, which are found by these.
 
 use std::{ops::Range, slice::from_ref};
 
@@ -230,6 +233,8 @@ fn repeat_heads(tensor: &mut Tensor, heads: u64, kv: u64, head: u64) -> Option<(
             at..at + head
         })
     };
+    // GGUF   q0 q1 q2 q3 k0 k1 v0 v1        four query heads, two key heads
+    // there  q0 q1 q2 q3 k0 k0 k1 k1 v0 v0 v1 v1
     let keys = copies(queries).chain(copies(queries + kv * head));
     let bands: Vec<Range<u64>> = std::iter::once(0..queries).chain(keys).collect();
     tensor.take(&bands)
@@ -477,6 +482,7 @@ fn repair_keys(model: &mut Model, notes: &mut Notes) -> Result<()> {
         if !rows.is_multiple_of(2 * wrong) || !rows.is_multiple_of(2 * right) {
             continue;
         }
+        // Back to the order of the checkpoint with the wrong number of heads, then to pairs with the right one.
         tensor.orders.push(Order::HalvesFromPairs { rows_per_head: rows / wrong });
         tensor.orders.push(Order::PairsFromHalves { rows_per_head: rows / right });
         repaired += 1;

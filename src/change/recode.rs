@@ -1,4 +1,18 @@
 //! Rows from one type to another: decoded, checked, encoded and, if wished, measured.
+//!
+//! ```text
+//! 16384 weights at a time: as f32 that is 64 KiB, which stay in the cache of one core
+//!
+//! stored rows, or sums   --decode-->   f32   --check, encode, check-->   bytes of the new type
+//!                                      f32   <--decode, where it is measured--  the same bytes
+//! ```
+//!
+//! | refused, unless the plan keeps it | where |
+//! |---|---|
+//! | an infinite or NaN weight that goes into a block | before it is encoded |
+//! | an infinite or NaN number in what was encoded | after it, with the weight that it was made of |
+//!
+//! A plan that tells of such numbers (`tells_nan`) lets those pass in the second case that the source had, no others.
 
 use super::plan::{Plan, Step};
 use crate::{

@@ -1,4 +1,15 @@
 //! A container as a target: which types it holds, and what comes nearest to those it does not.
+//!
+//! ```text
+//! what a person types      what is meant
+//! gguf-v3                  the container of that id
+//! ggjt-v1                  that of the model's family, else the one whose short name it is
+//! ggml                     the family's last container, where no id is meant
+//! nothing                  today's GGUF; of a family that GGUF has no name for, the family's last container
+//! ```
+//!
+//! Containers differ in what they hold: types by dialect, a vocabulary, scores, a byte order. All of it is asked here,
+//! so that no plan has a table of its own.
 
 use std::fmt;
 
@@ -228,6 +239,7 @@ impl Target {
     /// Whether another program's type can be copied into it.
     pub fn copies(self, quant: QuantType) -> bool {
         let newest = self.is_keyed() && self.0.format.lived.to.is_none();
+        // They are of programs that write today's GGUF in little-endian, and of no other.
         let theirs = quant.program().is_some() || quant.block().once.is_some();
         theirs && newest && !self.big_endian()
     }
@@ -241,9 +253,11 @@ impl Target {
     pub fn nearest(self, quant: QuantType) -> Option<QuantType> {
         let bits = |q: QuantType| {
             let layout = q.layout();
+            // In thousandths of a bit, whole: 18 bytes for 32 weights are 4500.
             layout.bytes * 8000 / (layout.elements * layout.rows).max(1)
         };
         let wanted = bits(quant);
+        // Types of at least as many bits come before those of fewer; then the one that is nearest.
         let distance = |q: &QuantType| (bits(*q) < wanted, bits(*q).abs_diff(wanted));
         self.types().into_iter().min_by_key(distance)
     }

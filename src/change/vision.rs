@@ -1,5 +1,14 @@
 //! Models with their vision tensors in the same file, as Ollama writes them, taken apart into the model and the
 //! projector (mmproj) that llama.cpp reads: `formats/projector` says what both call it.
+//!
+//! | what | whence |
+//! |---|---|
+//! | names of tensors | `names`: parts of Ollama's, replaced |
+//! | types | Ollama's; float32 where llama.cpp takes nothing else (`float32`) |
+//! | rows of queries and keys | `halves`: put in pairs, which Ollama does for the language part only |
+//! | vectors | `taken`: rows of the model's own matrices |
+//! | keys of the projector | `fixed`, `keys` (the model's, renamed), `derived` (computed from others) |
+//! | keys of the model | `renamed`, `padded`, `lacking`, `long`: what Ollama has in its program |
 
 use std::path::Path;
 
@@ -163,6 +172,7 @@ impl Projector {
                 plan.notes.push(format!("{theirs} became {name}"));
             }
         }
+        // llama.cpp wants an array of this length, of which only the first numbers mean something.
         for (name, length) in &self.padded {
             let items = plan.metadata.get(&own(name)).and_then(Value::as_array);
             let Some(items) = items.filter(|items| items.len() < *length) else { continue };
@@ -218,6 +228,7 @@ impl Projector {
         for (key, from) in &self.derived {
             let number = match from {
                 Derived::Rows(name) => whole.tensor(name).map(Tensor::rows),
+                // Where block 7 is the first of full attention, counted from 0, every eighth is.
                 Derived::First(name) => {
                     let first = own(name)?.as_array().and_then(Array::first);
                     first.and_then(|first| first.as_u64()).map(|first| first + 1)

@@ -5,6 +5,15 @@
 //! so the rules go by id range, as llama.cpp's `convert_llama_ggml_to_gguf.py: GGMLToGGUF.add_vocab`
 //! has them for scores and bytes, and as its vocabulary writers (`convert.py: sentencepiece_tokens`)
 //! had them in the other direction.
+//!
+//! ```text
+//! id            record of an old file     token of GGUF            kind           score
+//! 0             " ⁇ "                     <unk>                    unknown        0
+//! 1, 2          nothing                   <s>, </s>                control        0
+//! 3 to 258      one byte, id - 3          <0x00> to <0xFF>         byte           0
+//! 259 on        text with spaces          text with U+2581         normal         stored, or -(id - 259)
+//! added later   text                      the same, spaces kept    user-defined   -1000, or as stored
+//! ```
 
 use super::Assumed;
 use crate::{

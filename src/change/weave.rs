@@ -5,6 +5,11 @@
 //! parts of a group   a: rows of GGUF's first tensor, b: rows of its second
 //! in bands           [a a a b b]          alternating   [a b a b a b]
 //! turned             the columns of that are the rows
+//!
+//! gpt-oss, gate_up_proj: a group for each expert, gate and up alternate, turned
+//!
+//! shape   vectors [groups, rows]      flat [groups * rows, columns]
+//!         turned  [groups, columns, rows]   else [groups, rows, columns]      rows: of all strands together
 //! ```
 
 use std::ops::Range;
@@ -80,6 +85,8 @@ impl Weave {
             let rows = sizes.get(&part.rows).filter(|rows| *rows > 0)?;
             let columns = tensor.elements().checked_div(groups)?.checked_div(rows)?;
             let (first, last) = (tensor.rows().checked_div(groups)?, tensor.row_len());
+            // A tensor of GGUF has as many rows a group as the part says, or as columns where it lies the other way
+            // round.
             let upright = match part.turned {
                 true => (first, last) == (columns, rows),
                 false => cut.vectors && last == rows || (first, last) == (rows, columns),
@@ -103,9 +110,11 @@ impl Weave {
             _ => vec![groups, rows, columns],
         };
         let each = strands.first()?.rows;
+        // Rows can only take turns where each part has as many.
         let even = !cut.alternate || strands.iter().all(|strand| strand.rows == each);
         let columns = usize::try_from(columns).ok()?;
         let (alternate, turned) = (cut.alternate, cut.turned);
+        // A turned part has a bit of every row in each of its own; a vector is one row of all.
         let whole = cut.vectors || strands.iter().any(|strand| strand.turned);
         let fits = strands.len() == cut.into.len() && even;
         fits.then_some(Weave {
@@ -130,6 +139,7 @@ impl Weave {
 
     /// What is made and written at a time: a few megabytes of numbers, whatever a group holds.
     pub fn pieces(&self) -> Vec<Piece> {
+        // Parts that alternate are made together; bands one after the other.
         let together = if self.alternate { self.strands.len() } else { 1 };
         let most =
             (PIECE / (self.columns * together).max(1)).max(1).next_multiple_of(self.row_group);
@@ -178,6 +188,7 @@ impl Weave {
                     true => (i % strand.rows, i / strand.rows),
                     false => (i / self.columns, i % self.columns),
                 };
+                // In bands step is 1 and the row stays; alternating, row r of part p is row r * parts + p.
                 let row = first + row * step;
                 let at = match self.turned {
                     true => column * rows + row,
