@@ -95,6 +95,7 @@ pub fn write(
         }
     };
     let path = config.and_then(|c| c.get("_name_or_path")?.as_str());
+    // More than one slash is a path on the machine that it was saved on.
     let path = path.filter(|p| p.matches('/').count() <= 1);
     for id in path.map(str::to_owned).into_iter().chain([folder_name(folder, naming)]) {
         let name = Name::parse(&id, weights);
@@ -234,6 +235,8 @@ pub fn title(id: &str) -> String {
 }
 
 /// A number of weights as people say it: `7B`, `1.1B`, `172K`.
+///
+/// At least two digits: `6.7B` for 6738415616, `13B` for 13015864320.
 pub fn size_label(weights: u64) -> String {
     let n = weights as f64;
     let (scaled, unit) = match n {
@@ -249,6 +252,8 @@ pub fn size_label(weights: u64) -> String {
 
 /// The file name that GGUF's naming convention gives: base name or name, size, fine-tune, version,
 /// type.
+///
+/// `Mistral-7B-Instruct-v0.2-Q4_0`, without an ending.
 pub fn file_name(metadata: &Metadata, encoding: &str) -> String {
     let get = |key: &str| metadata.str(&format!("general.{key}"));
     let plain = |text: &str| text.trim().replace([' ', '/', '\\'], "-");
@@ -293,6 +298,14 @@ impl Kinds {
 
 impl Name {
     /// Takes a name apart. `weights` tells sizes from context lengths.
+    ///
+    /// ```text
+    /// Org / Mistral  -7B         -Instruct  -v0.2
+    /// organization   basename    size_label finetune   version
+    /// ```
+    ///
+    /// Parts at the start that look like nothing are the base name, later ones a fine-tune. A size that is far from the
+    /// number of weights (`128k`) is a context length, and so a fine-tune.
     pub fn parse(id: &str, weights: u64) -> Name {
         if id.contains(' ') {
             return Name { full: Some(id.to_owned()), ..Name::default() };

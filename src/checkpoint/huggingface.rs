@@ -2,6 +2,20 @@
 //!
 //! Query and key rows are stored in halves there (row `i` turns with row `i + head_dim / 2`), in GGUF
 //! in pairs; the rows are read in that order.
+//!
+//! ```text
+//! a head of 8 rows     stored   0 1 2 3 4 5 6 7      row i turns with row i + 4
+//!                      GGUF     0 4 1 5 2 6 3 7      neighbours turn with each other
+//! ```
+//!
+//! | step | what happens |
+//! |---|---|
+//! | order | tensors of safetensors by name, as Python's library gives them |
+//! | `larger` | a model inside a larger one is taken out |
+//! | roles | every name must be one of the family, an expert's or a cut tensor's: else an error tells them |
+//! | `hyper` | the numbers, from config.json and shapes |
+//! | `stacked` | experts one by one become one tensor; tensors of several become theirs |
+//! | parts | shape, pieces and order of rows of each, no weight of it read |
 
 use std::collections::HashMap;
 
@@ -111,6 +125,7 @@ pub fn open(mut draft: Draft, mut shards: Vec<Vec<Stored>>, options: &Options) -
             return Err(Error::refused(what, "check that config.json is of this model"));
         }
         let odd = |(i, (number, other)): (usize, &(u64, Stored))| {
+            // Experts of one matrix have one shape and type, and are numbered from 0 without a gap.
             let inner = other.shape.get(1..) != stored.shape.get(1..);
             let rows = other.shape.first() != stored.shape.first();
             inner || rows || *number != i as u64 || other.dtype != stored.dtype
@@ -158,6 +173,9 @@ pub fn open(mut draft: Draft, mut shards: Vec<Vec<Stored>>, options: &Options) -
 }
 
 /// Puts the numbers of a small tensor into memory, as other files have them.
+///
+/// Gemma's norms, for one, are stored one less than they are. A sum is no order of bytes, so it is computed now, and the
+/// tensor is read from memory.
 fn renumber(draft: &mut Draft, name: &str, part: &mut Part) -> Result<()> {
     let tensor = part.tensor();
     let too_long = || Error::refused(format!("{name}: too long for a norm"), "check the download");

@@ -162,6 +162,7 @@ fn carried(path: &Path, family: &Family, config: &Json, sizes: &Sizes) -> Result
     for (name, wanted) in &family.family.fixed {
         let Some(found) = inside(config, name) else { continue };
         let wanted = serde_json::to_value(wanted).unwrap_or_default();
+        // 1 and 1.0 are one number in JSON, and two to its parser.
         let same = found == &wanted
             || found.as_f64().is_some_and(|v| wanted.as_f64() == Some(v))
             // Python takes any number but 0 for true.
@@ -190,9 +191,11 @@ fn carried(path: &Path, family: &Family, config: &Json, sizes: &Sizes) -> Result
         let always = matches!(pattern, Windows::Chunks { .. });
         always || *pattern != Windows::None && sizes.get("window").is_some()
     });
+    // Layers that see a window or a chunk, as transformers calls them.
     let near = |kind: &Json| {
         kind.as_str().is_some_and(|kind| ["sliding_attention", "chunked_attention"].contains(&kind))
     };
+    // 1 and true: positions are turned; the field's name says the contrary.
     let turns = |flag: &Json| flag.as_u64() != Some(0) && flag.as_bool() != Some(false);
     let layers = |name: &str| inside(config, name).and_then(Json::as_array).into_iter().flatten();
     let kinds = windows.into_iter().flat_map(|windows| {
@@ -224,6 +227,13 @@ fn untold(path: &Path, title: &str, name: &str, found: &Json, next: &str) -> Err
 }
 
 /// The factors of positions within texts of training and beyond.
+///
+/// ```text
+/// scale     = max_position_embeddings / original_max_position_embeddings
+/// attention = sqrt(1 + ln(scale) / ln(original)), 1 where the scale is no more than 1
+/// ```
+///
+/// A checkpoint that states another factor of attention is refused: readers compute this one.
 fn long_factors(
     path: &Path,
     config: &Json,

@@ -98,6 +98,9 @@ fn width(draft: &Draft, params: Option<&Json>, shards: &[Vec<Stored>]) -> Result
 
 /// Checks that a vector, which is whole in every shard, is the same in all, and that no shard's piece
 /// of a matrix is another's: then one was copied over the other.
+///
+/// The first 64 KiB of each are compared. Vectors that differ are of different models, matrices that do not are one part
+/// twice. A piece of a matrix with one value throughout says nothing, and is passed over.
 fn check_copies(files: &[Input], shards: &[&Stored]) -> Result<()> {
     let [first, rest @ ..] = shards else { return Ok(()) };
     if rest.is_empty() {
@@ -189,6 +192,16 @@ fn join(role: Role, shards: &[&Stored], width: u64) -> Result<Part> {
 }
 
 /// The numbers of the model: what `params.json` states, what shapes say, and for the rest what LLaMA is known to have.
+///
+/// ```text
+/// layers      n_layers, else the highest number of a tensor + 1
+/// heads       n_heads, else width / 128
+/// kv heads    n_kv_heads, else rows of the keys / rows of a head
+/// epsilon     norm_eps, else as asked for, else 1e-6 (1e-5 where the settings are in the weights' own file)
+/// context     max_seq_len, else as asked for, else what rotary base, vocabulary and epsilon tell
+/// ```
+///
+/// Whatever is not stated is said in a note.
 fn hyper(
     draft: &mut Draft,
     params: Option<&Json>,
@@ -326,6 +339,11 @@ fn context(eps: f32, rope_base: Option<f32>, vocab: u32, scaling: &Scaling) -> (
 }
 
 /// Meta's rule: two thirds of four times the width, times a factor, rounded up to a multiple.
+///
+/// ```text
+/// n = ceil(factor * (8 * width / 3) / multiple) * multiple       both divisions' results are cut to whole numbers
+/// width 4096, multiple 256: 10922 -> 11008
+/// ```
 fn feed_forward_by_rule(width: u32, params: Option<&Json>) -> Option<u32> {
     let multiple = params?.get("multiple_of")?.as_u64().filter(|m| *m > 0)?;
     let factor = params?.get("ffn_dim_multiplier").and_then(Json::as_f64).unwrap_or(1.0);

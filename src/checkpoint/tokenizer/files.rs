@@ -1,4 +1,13 @@
 //! Tokenizer files made from a vocabulary, for checkpoints that are written.
+//!
+//! | kind of vocabulary | file | what transformers makes of it |
+//! |---|---|---|
+//! | `llama`: SentencePiece's pieces and scores | `tokenizer.model` | `LlamaTokenizer` |
+//! | `bert`: WordPiece | `vocab.txt` | `BertTokenizer` |
+//! | `gpt2`: byte pairs, where the cuts of `pre` are known | `tokenizer.json` | what the file says |
+//! | `t5`: unigrams | `tokenizer.json` | the same |
+//!
+//! Of any other kind no file is written: a tokenizer that cuts otherwise is worse than none.
 
 use serde_json::{Map, Value as Json, json};
 
@@ -35,6 +44,7 @@ pub fn files(vocab: &Vocab, notes: &mut Notes) -> Vec<(&'static str, Vec<u8>)> {
         "add_eos_token": vocab.add_eos.unwrap_or(false),
         "bos_token": text(vocab.bos),
         "eos_token": text(vocab.eos),
+        // Id 0 where nothing says it, but for the class that takes it from its file.
         "unk_token": text(vocab.unknown.or(Some(0)).filter(|_| class != ANY)),
         "chat_template": vocab.chat_template,
         "clean_up_tokenization_spaces": false,
@@ -101,6 +111,8 @@ fn byte_level(vocab: &Vocab, pre: &PreTokenizer) -> Json {
     let bytes = letters();
     let bos = vocab.bos.filter(|_| vocab.add_bos.unwrap_or(pre.adds_bos));
     let name = bos.and_then(|id| Some(text(vocab.tokens.get(usize::try_from(id).ok()?)?)));
+    // Where a text begins with a token, a template puts it before each of two; else the last step does nothing more
+    // than the first.
     let around = name.map_or_else(
         || bytes.clone(),
         |name| {
@@ -183,6 +195,16 @@ fn unigram(vocab: &Vocab) -> Json {
 const UNREAD: f32 = -1e6;
 
 /// A SentencePiece model in the protobuf of [`super::sentencepiece`].
+///
+/// ```text
+/// field of the file    fields inside
+/// 1  a piece, each     1 text   2 score (f32, little-endian)   3 kind
+/// 2  trainer           3 kind of model   4 pieces   35 bytes for unknown characters
+///                      40 unknown   41 begin   42 end   43 padding; -1 for none
+/// 3  rules             1 name   3 a space before the text   4 spaces made one   5 spaces become U+2581
+/// ```
+///
+/// Source: sentencepiece, src/sentencepiece_model.proto.
 fn model(vocab: &Vocab) -> Vec<u8> {
     let mut out = Vec::new();
     for (id, token) in vocab.tokens.iter().enumerate() {
@@ -193,6 +215,7 @@ fn model(vocab: &Vocab) -> Vec<u8> {
         number(&mut piece, 3, vocab.kind(id) as u64);
         bytes(&mut out, 1, &piece);
     }
+    // -1 as protobuf writes an int32: sign-extended to 64 bits.
     let none = u64::MAX;
     let id = |id: Option<u32>, usual: u64| id.map_or(usual, u64::from);
     let mut trainer = Vec::new();
@@ -214,6 +237,10 @@ fn model(vocab: &Vocab) -> Vec<u8> {
 }
 
 /// Appends a number as protobuf writes it: seven bits a byte, the lowest first.
+///
+/// ```text
+/// 300 = 10 0101100   ->   1 0101100, 0 0000010      the highest bit: more follows
+/// ```
 fn varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         let [low, ..] = value.to_le_bytes();
@@ -224,6 +251,8 @@ fn varint(out: &mut Vec<u8>, mut value: u64) {
 }
 
 /// Appends a field with a number.
+/// The key before it is the field's number times 8 plus how it is coded: 0 a varint, 2 a length and bytes, 5 four
+/// bytes.
 fn number(out: &mut Vec<u8>, field: u64, value: u64) {
     varint(out, field << 3);
     varint(out, value);

@@ -7,6 +7,16 @@
 //! expressions and compared with those that each name stands for: that also knows a vocabulary
 //! that was extended or trained anew.
 //! Compare: llama.cpp, conversion/base.py: get_vocab_base, gguf-py vocab.py: SpecialVocab.
+//!
+//! | `model.type` | `byte_fallback` | GGUF's model | scores |
+//! |---|---|---|---|
+//! | BPE, or absent | false | gpt2, cut as `pre` says | none |
+//! | BPE | true | llama | the order of the merges, counted down from 0 |
+//! | Unigram | either | llama | as stored |
+//! | WordPiece | either | bert | none |
+//!
+//! Lists stay text until it is known how many items they may have: a file of a few megabytes of brackets must not
+//! become gigabytes.
 
 use std::{collections::HashMap, fmt, marker::PhantomData};
 
@@ -211,6 +221,7 @@ impl TokenizerJson {
             }))
         };
         let broken = |part: &[u8], error: serde_json::Error| {
+            // Parts are slices of the file: the distance of the two addresses is their place in it.
             let begin = (part.as_ptr() as u64).saturating_sub(bytes.as_ptr() as u64);
             let at = begin + offset(part, error.line(), error.column());
             malformed(at, "json", error.to_string(), "a tokenizer of the tokenizers library")
@@ -312,6 +323,7 @@ fn sentencepiece(parsed: &File, lists: &Lists) -> Parts {
     parts.notes.push("scores are made from the order of the merges");
     let mut rank = HashMap::new();
     for merge in &lists.merges {
+        // A piece that two merges make counts from the first of them.
         let next = rank.len();
         rank.entry(merge.parts().concat()).or_insert(next);
     }
@@ -413,6 +425,8 @@ impl Parts {
             Some(steps) => steps.iter().collect(),
             None => vec![processor],
         };
+        // Of `[SpecialToken] Sequence [SpecialToken]` the first and the last go around a text; one item alone adds
+        // nothing.
         for step in steps {
             match step.get("type").and_then(Json::as_str) {
                 Some("ByteLevel") => {

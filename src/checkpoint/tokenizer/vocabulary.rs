@@ -1,6 +1,21 @@
 //! The vocabulary of a checkpoint from the files beside it: `tokenizer.model` or `tokenizer.json`,
 //! `added_tokens.json`, `tokenizer_config.json`, `config.json`.
 //!
+//! | what is there | what is read |
+//! |---|---|
+//! | `tokenizer.model` of SentencePiece | pieces from it, special tokens from the JSON beside it |
+//! | `tokenizer.model` of tiktoken, no `tokenizer.json` | ranks from it, special tokens of the LLaMA that it is |
+//! | `tokenizer.json`, or `vocab.json` with `merges.txt` | everything from it |
+//! | `vocab.txt` | WordPiece, a token a line |
+//! | `tekken.json` alone | an error |
+//! | nothing | no vocabulary, and a note |
+//!
+//! ```text
+//! id of a special token   text in tokenizer_config.json, looked for among added tokens
+//!                         else NAME_token_id in config.json, where it is below the number of tokens
+//!                         else what the vocabulary itself says
+//! ```
+//!
 //! Compare: llama.cpp, conversion/base.py: _create_vocab_sentencepiece, gguf-py vocab.py: SpecialVocab.
 
 use std::{
@@ -62,6 +77,7 @@ pub fn read(
     let whole = from_json.is_some() || folder.join("added_tokens.json").is_file();
     let settings = json::read(&folder.join("tokenizer_config.json"))?;
     let model = tokenizer_model(folder, config.is_none())?;
+    // One name for two formats: a protobuf, or lines of base64.
     let ranks = model.as_ref().is_some_and(|(_, bytes)| tiktoken::is_tiktoken(bytes));
     match (model, from_json) {
         (Some((name, bytes)), None) if ranks => {
@@ -287,6 +303,7 @@ fn add_tokens(folder: &Path, settings: Option<&Json>, rows: u32, read: &mut Read
             (id, text.replace('\u{2581}', " "), TokenKind::UserDefined)
         });
     }
+    // A token without a row in the embedding can never be computed with.
     let mut beyond = 0u32;
     let mut texts = HashMap::new();
     for (id, text, kind) in added {
@@ -295,6 +312,7 @@ fn add_tokens(folder: &Path, settings: Option<&Json>, rows: u32, read: &mut Read
             continue;
         }
         let id = usize::try_from(id).unwrap_or(usize::MAX);
+        // Added ids may leave holes, or come in any order.
         while read.vocab.len() <= id {
             read.vocab.push_unused();
         }
@@ -362,6 +380,7 @@ fn special_tokens(
 fn overrule(own: &Vocab, read: &mut Read) {
     let vocab = &mut read.vocab;
     let (Some(bos), Some(eos)) = (own.bos, own.eos) else { return };
+    // One of the two is enough: both come from the same settings.
     let wrong =
         |said: Option<u32>, others: [Option<u32>; 2]| said.is_some() && others.contains(&said);
     if !wrong(vocab.bos, [own.unknown, own.eos]) && !wrong(vocab.eos, [own.unknown, own.bos]) {

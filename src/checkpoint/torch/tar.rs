@@ -7,6 +7,9 @@
 //! tensors    pickle count; for each: pickle (id, storage key, class), i32 dims, 4 unused bytes,
 //!            i64 sizes[dims], i64 strides[dims], i64 offset
 //! pickle     the object; its persistent ids are those of `tensors`
+//!
+//! a member   512 bytes of header: name at 0 (100), size in octal at 124 (12), "ustar" at 257;
+//!            then its bytes, filled up to a multiple of 512; a block that begins with 0 ends the archive
 //! ```
 
 use std::collections::HashMap;
@@ -75,6 +78,7 @@ fn members(source: &Source) -> Result<HashMap<String, (u64, u64)>> {
             let field = field.split(|b| *b == 0).next().unwrap_or_default();
             String::from_utf8_lossy(field).trim().to_owned()
         };
+        // Octal digits, as text.
         let size = u64::from_str_radix(&text(124, 136), 8).ok().filter(|s| *s <= source.left(at));
         let Some(size) = size else {
             let wanted = "a size in octal that the file holds";
@@ -125,6 +129,7 @@ fn storages(
         storages.insert(key, (storage, next + 8, 0));
         at = next + 8 + bytes;
     }
+    // A view is a storage that begins some elements into another one: it is read there, with the offset kept.
     let (views, _) = pickle::read(source, at, end)?;
     for view in views.list().unwrap_or_default() {
         let parsed = match view.list() {
@@ -180,6 +185,7 @@ fn tensors(
             return Err(source.malformed(next, "tensor dims", dims, "at most 8"));
         }
         let mut numbers = Vec::new();
+        // Sizes, strides and the offset, all of 64 bits.
         for i in 0..=u64::from(dims) * 2 {
             numbers.push(source.u64_at(next + 8 + i * 8, "tensor sizes")?);
         }
