@@ -174,8 +174,8 @@ pub fn open(mut draft: Draft, mut shards: Vec<Vec<Stored>>, options: &Options) -
 
 /// Puts the numbers of a small tensor into memory, as other files have them.
 ///
-/// Gemma's norms, for one, are stored one less than they are. A sum is no order of bytes, so it is computed now, and the
-/// tensor is read from memory.
+/// Gemma's norms, for one, are stored one less than they are. A sum is no order of bytes, so it is computed now, and
+/// the tensor is read from memory.
 fn renumber(draft: &mut Draft, name: &str, part: &mut Part) -> Result<()> {
     let tensor = part.tensor();
     let too_long = || Error::refused(format!("{name}: too long for a norm"), "check the download");

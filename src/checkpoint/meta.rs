@@ -99,8 +99,8 @@ fn width(draft: &Draft, params: Option<&Json>, shards: &[Vec<Stored>]) -> Result
 /// Checks that a vector, which is whole in every shard, is the same in all, and that no shard's piece
 /// of a matrix is another's: then one was copied over the other.
 ///
-/// The first 64 KiB of each are compared. Vectors that differ are of different models, matrices that do not are one part
-/// twice. A piece of a matrix with one value throughout says nothing, and is passed over.
+/// The first 64 KiB of each are compared. Vectors that differ are of different models, matrices that do not are one
+/// part twice. A piece of a matrix with one value throughout says nothing, and is passed over.
 fn check_copies(files: &[Input], shards: &[&Stored]) -> Result<()> {
     let [first, rest @ ..] = shards else { return Ok(()) };
     if rest.is_empty() {

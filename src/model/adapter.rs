@@ -115,6 +115,10 @@ impl Adapter {
     }
 
     /// What the product of `pair` is multiplied with, where a person asks for the adapter `times` over.
+    ///
+    /// ```text
+    /// scale = times * alpha / r        times, where alpha is 0
+    /// ```
     #[expect(clippy::cast_possible_truncation, reason = "rounded once, as readers do")]
     pub fn scale(&self, pair: &Pair, times: f32) -> f32 {
         let share = match self.alpha {
@@ -192,6 +196,7 @@ fn halves(model: &Model) -> Result<Vec<(String, Halves<'_>)>> {
             let what = format!("{file}: {name}: is a whole tensor beside the pairs of an adapter");
             return Err(Error::unsupported(what, "not yet: adapters that replace tensors"));
         };
+        // The halves of a pair may stand anywhere in the file, A or B first.
         let place = *places.entry(target).or_insert_with(|| {
             all.push((target.to_owned(), [None, None]));
             all.len() - 1

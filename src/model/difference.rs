@@ -1,4 +1,12 @@
 //! Models that were published as a difference to another's weights.
+//!
+//! ```text
+//! restore   W = delta + base        the result has the tokens and numbers of the delta (Vicuna, Alpaca)
+//! added     W = base + delta        the result has those of the base: the delta has none
+//! rows that the base lacks          delta + 0, or delta + the mean of the base's rows
+//! ```
+//!
+//! Nothing is added here: a tensor becomes a sum, whose rows are added when they are read.
 
 use std::sync::Arc;
 
@@ -158,6 +166,7 @@ pub fn published(model: &Model) -> Result<Option<String>> {
 }
 
 /// The sum of all weights.
+/// In f64, tensor by tensor in their order, so that it does not depend on the number of threads.
 fn total(model: &Model) -> Result<f64> {
     let of = |tensor: &Tensor| {
         let mut sum = 0f64;
@@ -183,6 +192,7 @@ const LEVELS: usize = 4;
 #[expect(clippy::cast_precision_loss, reason = "numbers of tokens are small")]
 fn mean(model: &Model, tensor: &Tensor) -> Result<Arc<[f32]>> {
     let cols = usize::try_from(tensor.row_len()).unwrap_or(usize::MAX);
+    // level 0: up to 16 rows; 1: up to 16 sums of level 0; 2: of level 1; 3: all else
     let mut levels = vec![vec![0f32; cols]; LEVELS];
     let raise = |levels: &mut [Vec<f32>], level: usize| {
         let (lower, higher) = levels.split_at_mut(level);
@@ -196,6 +206,7 @@ fn mean(model: &Model, tensor: &Tensor) -> Result<Arc<[f32]>> {
         for row in rows.chunks_exact(cols) {
             levels.first_mut().into_iter().for_each(|sums| add(sums, row));
             done += 1;
+            // As many levels are full as 16, 256, 4096 divide the rows so far.
             let full = (1..LEVELS).scan(1, |size, _| {
                 *size *= STEP;
                 done.is_multiple_of(*size).then_some(())

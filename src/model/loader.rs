@@ -3,6 +3,19 @@
 //! The demands are those of its loader (`formats/loader`), as far as they can be said of a file without
 //! running it: keys, arrays, vocabulary, the set of blocks, names of tensors. Nothing is said of what
 //! is not known; [`knows`] tells whether an architecture is.
+//!
+//! | code | what is wrong | damage |
+//! |---|---|---|
+//! | `long-name`, `dimensions`, `nested-array`, `foreign-type` | ggml has no room for it, or does not know it | no |
+//! | `empty` | no tensor and no key | yes |
+//! | `no-architecture` | tensors, and no `general.architecture` | no |
+//! | `missing-key`, `array-length` | keys of the architecture, arrays of one item a block | yes |
+//! | `no-tokenizer` | no tokenizer at all, which some files mean to be so | no |
+//! | `no-tokens`, `vocabulary`, `no-merges` | tokens, their number, merges | yes |
+//! | `token-twice` | two tokens of one text | no |
+//! | `shape`, `missing-tensors` | tensors of a known family | yes |
+//! | `missing-blocks`, `extra-blocks`, `lost-tensor` | blocks by their numbers, and by what their likes have | yes |
+//! | `left-over`, `unknown-tensors` | tensors that nothing asks for | no |
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -212,6 +225,7 @@ pub fn tensors(model: &Model) -> Vec<Breach> {
     let wanted = Role::counted(family, layers, sizes.feed_forward()).filter(|r| !r.is_optional());
     let missing: Vec<Role> =
         wanted.filter(|r| !present.contains(&(r.id, r.layer, r.bias))).collect();
+    // Where most names are strange it is another model under a known name: then what is missing says nothing.
     let partial = unknown > model.tensors.len() / 2;
     if let Some(first) = missing.first().filter(|_| !partial && !model.tensors.is_empty()) {
         let what = format!("{} tensors are missing, the first is {}", missing.len(), first.title());
@@ -228,6 +242,7 @@ fn is_keyed(model: &Model) -> bool {
 /// Names, dimensions and arrays that ggml has no room for, types that it does not know.
 fn shapes(model: &Model) -> Vec<Breach> {
     let mut out = Vec::new();
+    // GGML_MAX_NAME is 64, with the zero at the end.
     let long = |t: &&Tensor| t.name.len() > 63;
     if let Some(t) = model.tensors.iter().find(long) {
         let what = "has a name of 64 bytes or more, as stable-diffusion.cpp and ComfyUI's tools write them";

@@ -78,11 +78,13 @@ fn scaled(mut model: Model) -> Result<Model> {
         for place in 0..model.tensors.len() {
             let Some(tensor) = model.tensors.get(place) else { break };
             let is_b = half(&tensor.name).is_some_and(|(_, half)| half == 'b');
+            // B is [out, r]: its last dimension is the rank of its pair.
             let own = tensor.shape.last().and_then(|own| i64::try_from(*own).ok()).unwrap_or(rank);
             if !is_b || own == rank {
                 continue;
             }
             #[expect(clippy::cast_precision_loss, reason = "small numbers")]
+            // alpha / header's r was meant, alpha / own r is what readers of GGUF compute.
             let factor = own as f64 / rank as f64;
             others += 1;
             times(&mut model, place, factor, &name)?;

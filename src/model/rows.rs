@@ -63,6 +63,16 @@ fn moved(
 
 /// The bands of rows in groups, in GGUF's order: of `rows` rows of `heads` queries and `groups` keys and
 /// values.
+///
+/// ```text
+/// head  = rows / (heads + 2 groups)          rows of one head
+/// group = head * (heads / groups + 2)        rows of a group: its queries, one key head, one value head
+///
+/// heads 4, groups 2, head 1    in groups   q0 q1 k0 v0 | q2 q3 k1 v1       rows 0 to 7
+///                              bands       0..2 4..6 | 2..3 6..7 | 3..4 7..8
+/// ```
+///
+/// None where heads do not divide by groups, or rows by heads.
 pub fn gathered(rows: u64, heads: u64, groups: u64) -> Option<Vec<Range<u64>>> {
     let (head, group) = sizes(rows, heads, groups)?;
     if groups == 1 {
@@ -77,6 +87,7 @@ pub fn gathered(rows: u64, heads: u64, groups: u64) -> Option<Vec<Range<u64>>> {
 }
 
 /// The bands of rows in GGUF's order, in groups.
+/// What [`gathered`] does, undone: of the same example 0..2 4..5 6..7 | 2..4 5..6 7..8.
 pub fn scattered(rows: u64, heads: u64, groups: u64) -> Option<Vec<Range<u64>>> {
     let (head, group) = sizes(rows, heads, groups)?;
     let queries = group - 2 * head;
@@ -155,6 +166,7 @@ impl Tensor {
             if !band.start.is_multiple_of(group) || !band.end.is_multiple_of(group) {
                 return None;
             }
+            // A band may go over several pieces, as of shards: each gives its share.
             let mut base = 0;
             for piece in &self.pieces {
                 let len = if vector { piece.row_bytes / width } else { piece.rows };
@@ -182,6 +194,7 @@ impl Tensor {
                 return None;
             }
         }
+        // Numbers of a vector stand side by side, as columns of its one row.
         if vector && pieces.len() > 1 {
             self.join = Join::Columns;
         }

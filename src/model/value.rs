@@ -1,5 +1,11 @@
 //! Values of the thirteen kinds that GGUF has, and lists of them: one buffer, not one allocation for each
 //! of millions.
+//!
+//! ```text
+//! a value in a file    number, bool    its bytes, in the order of the file
+//!                      string          length, bytes
+//!                      array           kind, count, items one behind the other; strings with their lengths
+//! ```
 
 use std::{fmt, sync::Arc};
 

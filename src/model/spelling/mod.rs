@@ -1,6 +1,14 @@
 //! Vocabularies of files before GGUF in the terms that GGUF writes: tokens in its alphabet, with kinds and
 //! merges, which those files never stored.
 //!
+//! ```text
+//! id    record   what it is                        merge
+//! 0-2   t h e    single bytes
+//! 3     th       t and h stand before it           t h
+//! 4     the      in two parts after that merge     th e
+//! 5     <|end|>  no merge makes it: added          none
+//! ```
+//!
 //! Ids of byte pairs were given in the order of the merges, so the merges follow from them: a token that the
 //! merges before it leave in two parts is the next merge. What is behind the first token that no merge
 //! makes was added by hand, and so were runs of spaces behind the last merge.
@@ -103,6 +111,8 @@ struct Walk {
 }
 
 impl Walk {
+    /// Goes through the records once: each is a byte, the next merge, or something else. `decoded` texts may lack a
+    /// space at their beginning, which only a merge tells.
     fn over(mut texts: Vec<Option<Vec<u8>>>, decoded: bool) -> Walk {
         let lossy = texts.iter().any(Option::is_none);
         let (mut found, mut merges, mut spaced) = (Vec::new(), Merges::default(), 0);
@@ -148,6 +158,7 @@ impl Walk {
         Walk { texts, found, merges, decoded, spaced }
     }
 
+    /// The text of a record; nothing for one that was lost.
     fn text(&self, id: usize) -> &[u8] {
         self.texts.get(id).and_then(Option::as_deref).unwrap_or_default()
     }
@@ -161,6 +172,8 @@ impl Walk {
         for (id, what) in self.found.iter().enumerate() {
             let spaces = spaces(self.text(id));
             match what {
+                // Behind tokens that no merge makes: some chance hits are no harm, many mean that nothing is in
+                // order.
                 Found::Merged(_) if tail.is_some() => late += usize::from(!spaces),
                 Found::Merged(rank) => {
                     first.get_or_insert(id);
@@ -211,6 +224,7 @@ impl Walk {
         ))
     }
 
+    /// The tokens with their kinds, and the merges up to the last that was learned: the records behind it were added.
     fn vocab(mut self, rule: &Tokenizer, kinds: &[TokenKind], learned: (usize, usize)) -> Vocab {
         let (last, rank) = learned;
         // Added tokens are as people type them, runs of spaces that were learned too among them.
@@ -369,6 +383,15 @@ fn prints(byte: u8) -> bool {
 }
 
 /// The letter that GPT-2 writes for a byte: those that print as themselves, the others from U+0100 on.
+///
+/// ```text
+/// byte     21 to 7e, a1 to ac, ae to ff      itself
+///          00 to 20                          U+0100 to U+0120       a space is U+0120
+///          7f to a0                          U+0121 to U+0142
+///          ad                                U+0143
+/// ```
+///
+/// Source: GPT-2, src/encoder.py: bytes_to_unicode.
 fn letter(byte: u8) -> char {
     let others = (0..byte).filter(|other| !prints(*other)).count();
     let code = match prints(byte) {
