@@ -1,4 +1,11 @@
 //! What the library says can be done, in the words of this command: its flags for settings, its verbs for calls.
+//!
+//! ```text
+//! library   Remedy: settings and calls as data        never a flag, for other programs have none
+//! here      flag, verb, typed                         `regguf quantize --to ggjt-v3 IN OUT q4_0`
+//! ```
+//!
+//! The test below holds every flag and verb against the parser, so that no advice can name what does not exist.
 
 use crate::{
     change::report::Report,
@@ -76,9 +83,11 @@ fn typed(means: &Means) -> String {
         value.as_ref().map_or_else(|| flag.to_owned(), |value| format!("{flag} {value}"))
     });
     let call = means.call.map(|call| format!("regguf {}", verb(call)));
+    // Verb, settings, then what it is done to: settings in front, so that a file name may begin with anything.
     let words: Vec<String> = call.into_iter().chain(settings).chain([means.on.clone()]).collect();
     let words = words.join(" ");
     match means.call {
+        // A whole command is quoted; flags alone go into the sentence.
         Some(_) => format!("`{}`", words.trim_end()),
         None => words.trim_end().to_owned(),
     }

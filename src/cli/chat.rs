@@ -49,6 +49,7 @@ impl Line<'_> {
 struct Lines(io::Lines<Take<StdinLock<'static>>>);
 
 impl Lines {
+    // At most so many bytes in all: what is piped in may have no end.
     fn new() -> Lines {
         Lines(io::stdin().lock().take(TEXT).lines())
     }
@@ -87,6 +88,7 @@ pub fn by_template(writer: &mut Writer, system: &str, globals: &Globals) -> Resu
     let tokenizer = &writer.loaded.tokenizer;
     let first = || Some(system).filter(|text| !text.is_empty());
     let start = || tokenizer.leading_bos().into_iter().collect::<Vec<u32>>();
+    // What goes before the first turn goes once: `take` leaves nothing for the second.
     let (mut system, mut before, mut said) = (first(), start(), Vec::new());
     let stops: Vec<String> = template.stop().map(str::to_owned).into_iter().collect();
     let mut lines = Lines::new();
@@ -117,6 +119,7 @@ pub fn by_template(writer: &mut Writer, system: &str, globals: &Globals) -> Resu
         before.extend(tokenizer.encode(&template.turn(system.take(), line), Special::Token));
         let (last, answer) = writer.answer(&before, StreamDecoder::continuing(), &stops)?;
         said.extend([format!("> {line}"), answer.trim().to_owned()]);
+        // The last token of the answer was written and not yet read: it begins the next turn.
         before = vec![last];
         print_said("\n")?;
     }

@@ -79,6 +79,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let model = if raw {
         let drop = args.drop.clone();
         let mut options = checkpoint::Options { drop, ..checkpoint::Options::of(&stated) };
+        // Blocks cannot be added to: with an adapter or a difference, packed matrices are decoded.
         let added = args.lora.is_any() || args.delta.delta.is_some();
         options.blocks = !added && convert::keeps_blocks(&types, args.write.to.as_deref());
         if args.delta.has_tokens()? {
@@ -133,6 +134,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
 fn types(args: &Args) -> Result<Vec<String>> {
     let Some(word) = &args.file_type else { return Ok(args.types.clone()) };
     match (word.to_str(), args.types.as_slice()) {
+        // convert-pth-to-ggml.py took 0 for f32 and 1 for f16.
         (Some("0"), [auto]) if auto == "auto" => Ok(vec!["f32".to_owned()]),
         (Some("1"), [auto]) if auto == "auto" => Ok(vec!["f16".to_owned()]),
         _ => {
@@ -146,6 +148,7 @@ fn types(args: &Args) -> Result<Vec<String>> {
 
 /// A Hugging Face checkpoint.
 fn export(args: &Args, model: Model, stated: &Stated, globals: &Globals) -> Result<ExitCode> {
+    // A folder holds one set of weights.
     let [dtype] = args.types.as_slice() else {
         return Err(Error::usage("--to safetensors: one --type at a time".to_owned()));
     };

@@ -67,6 +67,8 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         let measured = Measured::of(&input, &Limits::DEFAULT)?;
         inputs.push((input, measured));
     }
+    // `.dat` files do not say how many tokens a chunk had: what is asked for, else what another file says, else the
+    // usual.
     let stated = inputs.iter().find_map(|(_, measured)| measured.chunk_size.filter(|n| *n > 0));
     let chunk_size = args.windows.context.or(stated).unwrap_or_else(|| args.windows.context());
     let (files, mut all): (Vec<Input>, Vec<Measured>) = inputs.into_iter().unzip();
@@ -82,6 +84,8 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     write(args, globals, joined, chunk_size)
 }
 
+/// Measures a model over a text, window by window; every window begins anew, with the token before a text where there
+/// is one.
 fn collect(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let (loaded, tokens) = args.windows.open(globals)?;
     check_target(&args.output, args.force.existing(), &[])?;
@@ -107,12 +111,14 @@ fn collect(args: &Args, globals: &Globals) -> Result<ExitCode> {
         session.read(window, Want::Last, |_, _| {})?;
         bar.advance(window.len());
     }
+    // The session borrows what it measured into.
     drop((session, bar));
     write(args, globals, measured, args.windows.context())
 }
 
 /// Writes the file and says what it holds, and what its format does not.
 fn write(args: &Args, globals: &Globals, measured: Measured, chunk_size: u32) -> Result<ExitCode> {
+    // The format that was asked for, else the ending of the name.
     let is_dat = match &args.output_format {
         Some(format) => format == "dat",
         None => args.output.extension().is_some_and(|ending| ending == "dat"),
@@ -221,6 +227,7 @@ const COLUMNS: [Column; 13] = [
     Column::figures(8),
 ];
 
+/// A share of 1 as a table shows it.
 fn percent(part: f64) -> String {
     format!("{:.2}%", 100.0 * part)
 }

@@ -1,4 +1,7 @@
 //! `regguf inspect`: what a file is, what is in it, what to do next. Reads headers only.
+//!
+//! Every file is told by itself, and one that cannot be told does not keep the next from being told. The exit code is
+//! that of the first failure. With one file alone the error is the command's own.
 
 mod adapter;
 mod data;
@@ -78,6 +81,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     }
     if args.json.json {
         match paths.as_slice() {
+            // One file is one object; several, or a folder, are a list, even of one.
             [path] if !holds_files(path)? => {
                 print_data(path, args, &mut failed, &mut |d| json::print(d))?;
             }
@@ -201,6 +205,7 @@ fn inspect(path: &Path, args: &Args) -> Result<(Facts, Option<Model>)> {
 fn adapter(path: &Path) -> Result<(Facts, Option<Model>)> {
     match checkpoint::adapter::open(path, &Limits::DEFAULT) {
         Ok(model) => Ok((Facts::of(path, &model)?, Some(model))),
+        // Ctrl-C is no reason to try the next thing.
         Err(Error::Interrupted) => Err(Error::Interrupted),
         Err(error) => {
             let weights = checkpoint::adapter::weights_of(path)?;
@@ -212,6 +217,7 @@ fn adapter(path: &Path) -> Result<(Facts, Option<Model>)> {
     }
 }
 
+/// What a file is by its bytes, with every format that was tried.
 fn detected(path: &Path, options: &OpenOptions) -> Result<Detected> {
     container::detect(&crate::bytes::Input::open(path)?, options)
 }
@@ -305,6 +311,7 @@ fn lines(folder: &Path, found: &[(PathBuf, Facts)]) -> String {
     text::table(&rows)
 }
 
+/// Header words of old files before keys; nothing where it was not asked for.
 fn metadata(model: &Model, args: &Args) -> String {
     if !args.lists.metadata {
         return String::new();
@@ -340,6 +347,7 @@ const COLUMNS: [Column; 5] = [
     Column::figures(1),
 ];
 
+/// The place is that of the first piece: of a sharded tensor it is in the first of its files.
 fn row(tensor: &Tensor) -> Vec<String> {
     let shape: Vec<String> = tensor.shape.iter().map(u64::to_string).collect();
     let place = tensor.pieces.first().map_or(0, |p| p.at);

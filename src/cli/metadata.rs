@@ -251,6 +251,7 @@ impl Serialize for Keys<'_> {
 }
 
 fn typed(value: &Value) -> Typed<'_> {
+    // `[u32]` for an array of these.
     let kind = match value {
         Value::Array(items) => format!("[{}]", items.kind().name()),
         value => value.kind().name().to_owned(),
@@ -290,6 +291,7 @@ fn raw(value: &Value) -> String {
     match value {
         Value::String(bytes) => {
             let text = String::from_utf8_lossy(bytes);
+            // A chat template ends as it is stored: one line end is added only where there is none.
             if text.ends_with('\n') { text.into_owned() } else { format!("{text}\n") }
         }
         Value::Array(items) => items.iter().map(|item| raw(&item)).collect(),
@@ -335,6 +337,7 @@ fn change(args: &Args, globals: &Globals, model: &Model, edits: &[Edit]) -> Resu
     let idle = changed.is_empty() && args.output.is_none();
     let said = match (args.dry_run.dry_run, args.in_place) {
         _ if idle => "nothing differs, nothing was written".to_owned(),
+        // In place only bytes of keys change, so the whole patch is small and known beforehand.
         (dry, true) => {
             let patch = edit::Patch::new(model, &plans)?;
             let (verb, bytes) =

@@ -172,6 +172,8 @@ impl clap::Args for TensorTypes {
     }
 }
 
+// Two flags, one list: the first pattern that matches counts, so their places on the command line are needed, which
+// derived arguments do not keep.
 impl clap::FromArgMatches for TensorTypes {
     fn from_arg_matches(matches: &ArgMatches) -> Result<TensorTypes, clap::Error> {
         let mut placed: Vec<(usize, TensorType)> = Vec::new();
@@ -204,6 +206,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         (None, Some(bits)) => Some(Goal::bits(bits)?),
         (None, None) => None,
     };
+    // Only words that can mean nothing else are taken so: a size, a folder of that name in models/, and no such file.
     let call = match as_in_2023(&args.words).filter(|_| args.types.is_empty() && goal.is_none()) {
         Some(call) => {
             let (input, output) = (call.input.display(), call.output.as_deref().map(Path::display));
@@ -258,6 +261,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
             let _made = make_output_folder(options.output.as_deref(), options.types.len())?;
             let total = plans.iter().map(|plan| plan.layout.total).sum();
             let bar = Bar::new(globals, total);
+            // The number behind the type is that of llama-quantize; without one the command's own threads do it.
             with_threads(call.threads, || {
                 let proof = proof(&model, args.write.proof(), &bar);
                 change::carry_proved(&model, &plans, args.write.commit(), &bar, &proof)
@@ -328,6 +332,7 @@ impl Call {
             let count = count.ok_or_else(|| {
                 usage(&format!("{}: the number of threads is wanted here", threads.display()))
             })?;
+            // Zero and less mean all of them, as in llama-quantize.
             call.threads = usize::try_from(count).ok().filter(|n| *n > 0);
             rest = next;
         }

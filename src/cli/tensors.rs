@@ -168,6 +168,7 @@ const COLUMNS: [Column; 10] = [
 fn row(told: &Told) -> Vec<String> {
     let shape = told.shape.iter().map(u64::to_string).collect::<Vec<_>>().join("x");
     let mut row = vec![told.name.to_owned(), told.quant.to_owned(), shape];
+    // As many cells as other rows, so that columns stay where they are.
     let Some(s) = &told.statistics else {
         row.resize(COLUMNS.len() - 1, String::new());
         row.push("not decoded here".to_owned());

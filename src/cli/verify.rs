@@ -93,12 +93,15 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     drop(bar);
     check_interrupt()?;
     let malformed = result.lists.iter().any(|list| !list.malformed_lines.is_empty());
+    // As md5sum does: lines of a list that are none are a failure with --strict only.
     let good = result.is_good() && !(args.strict && malformed);
     if args.json.json {
         json::print(&result)?;
     } else if !args.status {
         print_raw(&painted(&folded(&escaped(&text(&result, globals.quiet)))))?;
         let said = escaped(&summary(&result, args, globals.quiet));
+        // Verdicts go to standard output, what is wrong with lists and the counts to standard error, as md5sum has
+        // it.
         eprint!("{}", folded_for(&io::stderr(), &said));
     }
     Ok(ExitCode::from(u8::from(!good)))
@@ -121,12 +124,14 @@ fn digests(args: &Args) -> Result<Vec<Digest>> {
     args.digests.iter().map(read).collect()
 }
 
+/// Writes a list for each folder, and none where a file in it is damaged.
 fn write_lists(args: &Args, options: &Options, bar: Bar) -> Result<ExitCode> {
     let (mut out, mut written) = (String::new(), Vec::new());
     for folder in &args.paths {
         if !folder.is_dir() {
             return Err(Error::usage(format!("{}: --write needs a folder", folder.display())));
         }
+        // A list of damaged files would say that they are right.
         let damaged = lists::damaged(folder, &options.limits)?;
         if !damaged.is_empty() {
             let told = |(path, finding): &(PathBuf, Finding)| {
@@ -158,6 +163,7 @@ fn text(result: &Verification, quiet: bool) -> String {
             Status::Ok => "OK",
             Status::Failed => "FAILED",
             Status::Unreadable => "FAILED open or read",
+            // Missing and ignored, as was asked for.
             Status::Missing => continue,
         };
         let quiet = quiet && file.status == Status::Ok;

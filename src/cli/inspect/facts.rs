@@ -1,4 +1,7 @@
 //! What `inspect` found, as data and as text.
+//!
+//! One value with several faces: `Display` is the text for a terminal, `Serialize` the data of `--json`, and `markdown`
+//! and `page` are made of it too, so no face can say what another does not know. Scripts rely on the names of fields.
 
 use std::{fmt, path::Path};
 
@@ -95,6 +98,7 @@ impl Facts {
         let (adapter, of) = adapter.map_or((None, String::new()), |(a, of)| (Some(a), of));
         let mut vocabulary = health(model);
         let findings = structure::meaning(model);
+        // Notes of the structure say nothing that a person has to act on here; `verify` has them.
         let refused: Vec<Finding> =
             findings.into_iter().filter(|f| f.severity > Severity::Note).collect();
         if content.other().is_some() {
@@ -188,6 +192,7 @@ impl Facts {
     }
 }
 
+/// The size on the disk: what could not be read has no model that would know it.
 fn size(path: &Path) -> Result<u64> {
     Ok(path.metadata().map_err(|e| Error::io(path, "read", e))?.len())
 }
@@ -253,14 +258,17 @@ fn readers(format: &Container, model: &Model) -> Vec<(String, String)> {
             out.push(line);
         }
     };
+    // Types of other programs have no builds of llama.cpp that read them.
     let own = model.tensors.iter().map(|t| t.quant).filter(|q| q.program().is_none());
     for quant in own {
         let lived = &quant.block().lived;
         let name = format!("{} among them", quant.name());
         match &lived.to {
+            // A type that was taken out again.
             Some(to) if quant.gguf_id().is_some() => {
                 add(format!("of those, builds of {} to {to}", lived.from), name);
             }
+            // A type that came after the container: dates are texts in the order of the calendar.
             None if lived.from > format.format.lived.from => {
                 add(format!("of those, builds from {} on", lived.from), name);
             }
@@ -273,6 +281,7 @@ fn readers(format: &Container, model: &Model) -> Vec<(String, String)> {
     out
 }
 
+/// The types of a model with their tensors and bytes, the largest share first.
 fn shares(model: &Model) -> Vec<Share> {
     let mut out: Vec<Share> = Vec::new();
     for tensor in &model.tensors {
@@ -297,6 +306,8 @@ fn next(path: &Path, format: &'static Container, model: &Model, refused: &[Findi
     if let Err(error) = model.check_unturned() {
         return format!("nothing: {error}");
     }
+    // Asked from what forbids most to what is open: turned weights, another program's types, bytes behind the data, a
+    // foreign adapter; then by format.
     let today = model.tensors.iter().all(|t| t.quant.is_today() && t.fold == 1);
     let broken = container::upgrade_mends(model)
         || change::mends(model)
@@ -336,6 +347,7 @@ fn next(path: &Path, format: &'static Container, model: &Model, refused: &[Findi
             format!("regguf upgrade {word} --mmproj mmproj.gguf")
         }
         _ if foreign => "nothing: it is known, and regguf does not convert it".to_owned(),
+        // Version 3 with present types needs nothing, unless an upgrade mends its keys.
         "gguf-v3" if today && !broken => of_today(model, refused),
         "gguf-v2" if today && !broken => {
             format!("{} (regguf upgrade {word} makes it v3)", of_today(model, refused))
@@ -368,6 +380,7 @@ fn of_today(model: &Model, refused: &[Finding]) -> String {
             1 => String::new(),
             n => format!(" (and {} more)", n - 1),
         };
+        // The sentence around it says so already.
         let said = first.message.trim_end_matches(": today's llama.cpp refuses it");
         let about =
             if first.about.is_empty() { String::new() } else { format!("{} ", first.about) };
@@ -391,6 +404,7 @@ pub(super) fn shell_word(word: &str) -> String {
 impl fmt::Display for Facts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", plain(&self.file))?;
+        // Names of 12 characters, then the value; control characters of a file never reach the terminal (`plain`).
         let mut line = |name: &str, value: &str| writeln!(f, "  {name:<12}{}", plain(value));
         line("format", &format!("{} [{}]", self.title, self.format))?;
         let until = self.written_to.as_ref().map_or("on".to_owned(), |to| format!("to {to}"));

@@ -1,5 +1,14 @@
 //! What `inspect` found as a page: layers as rows, kinds of tensors as columns, and in each cell the type, the
 //! size and how the weights spread.
+//!
+//! ```text
+//! facts       what `inspect` prints
+//! stack       the types by their share of the bytes, one bar
+//! odd         tensors with outliers, rows of zeros or what is no number, folded
+//! outside     embedding, output, norms: a table of single tensors
+//! blk, ..     a table for each stem: rows are layers, columns what follows the layer's number
+//! cell        76 x 24 pixels of histogram, type, size, and a bar: bytes of the largest tensor are its full length
+//! ```
 
 use std::{collections::BTreeMap, fmt::Write};
 
@@ -41,6 +50,7 @@ impl Table<'_> {
     /// Whether most of it would be empty.
     fn is_sparse(&self) -> bool {
         let cells: usize = self.rows.values().map(Vec::len).sum();
+        // Less than one cell in 16 is filled: such numbers are no layers.
         self.kinds.len() * self.rows.len() > 16 * cells
     }
 }
@@ -162,6 +172,7 @@ fn draw(out: &mut String, cell: &Cell, facts: &Facts, most: u64) {
         );
         let most = s.histogram.iter().copied().max().unwrap_or(0).max(1) as f64;
         for n in &s.histogram {
+            // Up or down to the height of the bar, then one to the right: 24 is the bottom of the picture.
             let _ = write!(bars, "V{:.1}h1", 24.0 - 24.0 * *n as f64 / most);
         }
         bars = format!(
@@ -207,6 +218,7 @@ fn arranged<'a>(
         let column = *table.kinds.entry(kind.to_owned()).or_insert(next);
         table.rows.entry(layer).or_default().push((column, cell));
     }
+    // Tensors of tables that would be mostly empty are listed one by one instead.
     let (sparse, tables): (Vec<_>, _) = tables.into_iter().partition(Table::is_sparse);
     let rest = sparse.into_iter().flat_map(|table| table.rows.into_values().flatten());
     single.extend(rest.map(|(_, cell)| cell));

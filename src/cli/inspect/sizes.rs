@@ -73,6 +73,7 @@ pub(super) fn of(model: &Model, content: Content) -> (Vec<(&'static str, u64)>, 
             known.push((key.to_owned(), value.clone()));
         }
     }
+    // The family's number comes first: some of them are measured, where keys may be wrong.
     let number = |symbol: &str, key: &str| {
         let stated = || known.iter().find(|(name, _)| name == key)?.1.as_u64();
         sizes.get(symbol).or_else(stated)
@@ -91,6 +92,7 @@ pub(super) fn of(model: &Model, content: Content) -> (Vec<(&'static str, u64)>, 
     };
     let first = all.into_iter().filter_map(|(name, number)| Some((name, number?))).filter(is_told);
     let first = first.collect();
+    // An array under one of the first keys (heads of each layer) stays: a single number does not say it.
     known.retain(|(key, value)| {
         value.as_u64().is_none() || FIRST.iter().all(|(.., first)| first != key)
     });
@@ -102,6 +104,7 @@ pub(super) fn word(model: &Model, name: &str) -> Option<u64> {
     model.header(name).and_then(|n| u64::try_from(n).ok())
 }
 
+/// The rank and alpha of an adapter: of a header where there is one, else of its first pair and its key.
 fn of_adapter(model: &Model) -> Vec<(&'static str, u64)> {
     let pair =
         model.tensors.iter().find(|t| t.name.ends_with(".lora_a") || t.name.ends_with(".loraA"));
