@@ -176,6 +176,7 @@ impl Draft {
         for (key, value) in read.more {
             metadata.set(key, value);
         }
+        // The version of GGUF's blocks, stated even where nothing is quantized, as the converter does.
         metadata.set("general.quantization_version", 2u32);
         Ok(Model {
             format: self.format.to_owned(),
@@ -193,6 +194,7 @@ impl Draft {
     /// Every tensor of every layer once, each of the right shape.
     fn check(&mut self, parts: &[Part], hyper: &Hyper, naming: Naming) -> Result<()> {
         let counted = |symbol: &str| hyper.sizes.get(symbol).unwrap_or(0);
+        // Every role in every layer that the numbers count, so that what is missing is noticed by its absence.
         for role in Role::counted(hyper.family, counted, hyper.sizes.feed_forward()) {
             let wanted = role.shape(&hyper.sizes).unwrap_or_default();
             let whole = || cut::whole_of(hyper.family, &role).filter(|_| naming == Naming::Hf);
@@ -227,6 +229,7 @@ impl Draft {
             }
         }
         let layers = |p: &Part| counted(p.role.names.counted_by());
+        // Layers beyond the number that is stated: settings of a smaller model.
         let beyond = |p: &&Part| p.role.layer.is_some_and(|l| l >= layers(p));
         if let Some(part) = parts.iter().find(beyond) {
             let layers = layers(part);

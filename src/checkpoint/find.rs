@@ -91,6 +91,8 @@ fn weights_in(folder: &Path) -> Result<Option<Found>> {
     if meta(&names) && !has("config.json") {
         return found(shards(folder, &names, "consolidated.", ".pth")?);
     }
+    // An index says most: which shards, and which tensor is where. Without one a whole file comes before a set of
+    // shards.
     for (index, whole, stem, tail) in [
         ("model.safetensors.index.json", "model.safetensors", "model-", ".safetensors"),
         ("pytorch_model.bin.index.json", "pytorch_model.bin", "pytorch_model-", ".bin"),
@@ -122,6 +124,7 @@ fn in_folder(folder: &Path) -> Result<Found> {
     }
     let names = names_in(folder)?;
     let some: Vec<_> = names.iter().take(4).map(String::as_str).collect();
+    // Nothing has a known name: one file that is a checkpoint by its bytes will do, of several nobody knows which.
     let others: Vec<&String> = names.iter().filter(|name| is_lone(folder, name)).collect();
     match others.as_slice() {
         [] => {}

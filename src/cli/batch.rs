@@ -202,6 +202,7 @@ fn make_plan(args: &Args) -> Result<BatchPlan> {
     BatchPlan::make(task, settings, &args.paths)
 }
 
+/// The plan that was saved, unchanged: what could change it is refused, for then it would be another plan.
 fn read_plan(args: &Args) -> Result<BatchPlan> {
     let [path] = args.paths.as_slice() else {
         return Err(Error::usage("run takes one plan".to_owned()));
@@ -229,6 +230,7 @@ fn read_plan(args: &Args) -> Result<BatchPlan> {
     Ok(plan)
 }
 
+/// A plan as the JSON that `batch run` takes.
 fn saved(plan: &BatchPlan) -> Result<String> {
     let text = serde_json::to_string_pretty(plan);
     text.map(|t| t + "\n").map_err(|e| Error::io("the plan", "write", e.into()))
@@ -346,6 +348,7 @@ impl<'a> Telling<'a> {
         Self { plan, events, lines, bars }
     }
 
+    /// What people call the model of a job.
     fn name(&self, job: usize) -> &str {
         self.plan.jobs.get(job).map_or("?", |job| job.model.name.as_str())
     }
@@ -363,6 +366,7 @@ impl<'a> Telling<'a> {
         }
     }
 
+    /// Moves the bars; nothing where there are none.
     fn draw(&self, event: &Event) {
         let Some(bars) = &self.bars else { return };
         let mut bars = bars.lock().unwrap_or_else(PoisonError::into_inner);

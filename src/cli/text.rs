@@ -95,10 +95,12 @@ pub fn folded_for(stream: &impl Stream, text: &str) -> String {
 fn folded_to(text: &str, width: usize) -> String {
     let mut out = String::new();
     for line in text.split_inclusive('\n') {
+        // Never further in than half of the screen, else a narrow one has no room for words.
         let hang = " ".repeat(beginning(line).min(width / 2));
         let mut column = 0;
         for word in words(line) {
             let len = word.trim_end().chars().count();
+            // A word that is longer than a line stays whole: a path is to be copied.
             if column > hang.len() && column + len > width {
                 out.truncate(out.trim_end_matches(' ').len());
                 out += "\n";

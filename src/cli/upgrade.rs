@@ -105,6 +105,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         // Without a proof the names of tensors decide, and what the base says is told.
         options.stated.rows = options.stated.rows.or(Some(orders.better()));
     }
+    // An adapter alone writes no text: of its file only the header is looked at again.
     let is_adapter = lora::is_foreign(&model);
     let (mut model, mut plan) = change::upgrade::plan(model, &options)?;
     plan.notes.extend(orders.map(|orders| orders.told(options.stated.rows)).or(unproved));
@@ -119,6 +120,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let outcomes = match args.write.dry_run() {
         true => Vec::new(),
         false => {
+            // Before a weight is read: under a name that is made up here the same upgrade may be there already.
             if args.write.output.is_none() && args.write.commit().existing == Existing::Keep {
                 plans.iter().try_for_each(|plan| check_not_made(plan, &args.input))?;
             }
@@ -191,6 +193,7 @@ fn one_file(input: &Path, rest: &[PathBuf]) -> Result<()> {
 /// What a text costs with the key rows as stored and as repaired; an error where repair makes it worse.
 fn evidence(repaired: &Model, plan: &Plan) -> Result<String> {
     let mut stored = running(repaired, plan);
+    // Without the orders that the repair put on top the rows are as the file has them.
     for tensor in stored.tensors.iter_mut().filter(|t| t.name.ends_with("attn_k.weight")) {
         tensor.orders.clear();
     }

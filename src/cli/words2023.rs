@@ -3,6 +3,14 @@
 //! Underscores were written for hyphens, and flags of several letters had one hyphen. What has another
 //! name here gets it, what is not needed is left out with one note, and what would change the text is
 //! refused, all at once.
+//!
+//! ```text
+//! -ngl 32        nothing: layers are not put anywhere            left out, with a note
+//! --tfs 1.0      the value that does nothing                     left out, with a note
+//! --tfs 0.9      another text                                    refused
+//! --rope-freq-scale 0.5                                          --rope-scale 2
+//! --top_k 10                                                     --top-k 10
+//! ```
 
 use std::{
     ffi::{OsStr, OsString},
@@ -126,6 +134,7 @@ pub fn translate(words: Vec<OsString>) -> Result<(Vec<OsString>, Option<String>)
         missing: Vec::new(),
     };
     words.out.extend(words.rest.by_ref().take(verb + 1));
+    // Escapes and one-hyphen words are `main`'s alone.
     let is_main = std::ptr::eq(flags, MAIN);
     let mut escapes = false;
     while let Some(word) = words.rest.next() {
@@ -133,6 +142,7 @@ pub fn translate(words: Vec<OsString>) -> Result<(Vec<OsString>, Option<String>)
             words.out.push(word);
             continue;
         };
+        // `--flag=value` is one word; its value is taken from there and not from the next word.
         let (name, value) = match text.split_once('=') {
             Some((name, value)) if name.len() > 2 => (name, Some(value.to_owned())),
             _ => (text, None),
@@ -152,6 +162,7 @@ pub fn translate(words: Vec<OsString>) -> Result<(Vec<OsString>, Option<String>)
                 let word = value.map_or(name.clone(), |value| format!("{name}={value}"));
                 words.out.push(word.into());
                 if is_text {
+                    // A prompt may begin with a hyphen, or be called as a flag is.
                     words.out.extend(words.rest.next());
                 }
             }

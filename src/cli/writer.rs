@@ -92,11 +92,14 @@ impl<'a> Writer<'a> {
         let begun = Instant::now();
         let mut said = String::new();
         let mut token = self.choose(&mut logits);
+        // Ends at the token that ends a text, at as many tokens as were asked for, where the cache is full, or at a
+        // stop.
         for n in 0..self.room {
             check_interrupt()?;
             if tokenizer.ends(token) {
                 break;
             }
+            // A letter may be of several tokens: the decoder holds bytes back until it is whole.
             let text = decoder.push(tokenizer, token);
             print_said(&text)?;
             let _ = io::stdout().flush();

@@ -3,6 +3,14 @@
 //! A [`Model`] owns its small parts and only points at its weights: each [`Tensor`] says in which
 //! file, at which offset and in which order its rows are, so that a multi-part set, a sharded
 //! checkpoint and a single file are read by the same lines.
+//!
+//! ```text
+//! a tensor is read through      pieces    where bytes lie, in which file
+//!                               join      rows of pieces one below the other, or columns side by side
+//!                               orders    rows moved inside of heads
+//!                               sum       rows of other tensors added
+//!                               swap      big-endian numbers turned
+//! ```
 
 pub(crate) mod adapter;
 pub(crate) mod difference;
@@ -206,6 +214,7 @@ impl Model {
         let stored = || (first..first + n).map(|r| tensor.stored_row(r));
         let (low, high) = stored().fold((u64::MAX, 0), |(a, b), r| (a.min(r), b.max(r)));
         let span = (high - low + 1).saturating_mul(tensor.row_bytes());
+        // Rows that lie further apart than fits in memory are read one by one.
         let Some(span) = usize::try_from(span).ok().filter(|span| *span <= ORDERED) else {
             for (r, out) in stored().zip(out.chunks_exact_mut(row)) {
                 self.read_stored(tensor, r, 1, out)?;
@@ -230,6 +239,7 @@ impl Model {
         }
         let row = usize::try_from(tensor.row_bytes()).unwrap_or(usize::MAX);
         match tensor.join {
+            // Whole pieces of the stretch that is wanted, each from its own file, straight to their place in `out`.
             Join::Rows => {
                 let (mut base, mut out) = (0, out);
                 let (mut first, end) = (first, first + n);
@@ -245,6 +255,7 @@ impl Model {
                 }
                 Ok(())
             }
+            // Every piece has a part of each row: read by themselves, then put side by side.
             Join::Columns => {
                 let mut parts = Vec::new();
                 for piece in &tensor.pieces {

@@ -1,4 +1,11 @@
 //! The numbers of a model by symbol: stated, or following from others and from the shapes of tensors.
+//!
+//! ```text
+//! n_ff = { key = "feed_forward_length", config = ["intermediate_size"], from = [{ rows = "gate" }, ..] }
+//!
+//! stated    a header word, a key of GGUF or a field of config.json: [`Facts`] knows which there are
+//! from      rows or columns of a role's tensor; a sum, a product, a share of other symbols; a rule
+//! ```
 
 use std::collections::BTreeMap;
 
@@ -285,6 +292,7 @@ impl Search<'_> {
             Origin::TimesRoot(a, b) => {
                 let Value::F32(wanted) = self.stated(a)? else { return None };
                 let root = (self.number(b)? as f64).sqrt();
+                // The shortest decimal whose quotient rounds to what is stated: that is what a person wrote.
                 let near = f64::from(wanted) * root;
                 #[expect(
                     clippy::cast_possible_truncation,
@@ -345,12 +353,15 @@ const RULES: [Rule; 3] = [
 
 /// The key heads in a matrix that holds queries, keys and values.
 fn joined_key_heads(search: &Search) -> Option<u64> {
+    // rows / head = queries + keys + values, and as many keys as values.
     let head = search.number("head").filter(|head| *head > 0)?;
     let heads = search.shape("query_key_value")?.first()?.checked_div(head)?;
     heads.checked_sub(search.number("n_head")?).map(|rest| rest / 2).filter(|heads| *heads > 0)
 }
 
 /// Meta's rule: two thirds of four times the width, rounded up to a multiple of `n_mult`.
+///
+/// `ceil((8 * width / 3) / multiple) * multiple`, the division by 3 cut to a whole number; none beyond 64 bits.
 fn rounded_up(width: u64, multiple: u64) -> Option<u64> {
     (width.checked_mul(8)? / 3).checked_next_multiple_of(multiple)
 }
@@ -362,6 +373,8 @@ fn feed_forward(search: &Search) -> Option<u64> {
 }
 
 /// `n_mult`, from which old loaders compute the feed-forward width; 256 is LLaMA's own.
+///
+/// Several multiples may give one width: the header's own is tried first, then 256, then the largest.
 fn feed_forward_multiple(search: &Search) -> Option<u64> {
     let (width, n_ff) = (search.number("n_embd")?, search.number("n_ff")?);
     let likely = search.facts.word("n_mult").into_iter().chain([256]);

@@ -99,6 +99,7 @@ impl List {
         } else {
             list.take_lines(&text);
         }
+        // 32 digits of hex are an MD5, the shortest that lists have.
         let long = |word: &str| word.len() >= 32 && word.bytes().all(|b| b.is_ascii_hexdigit());
         let hex = || text.split(|c: char| !c.is_ascii_alphanumeric()).any(long);
         match list.entries.is_empty() {
@@ -176,6 +177,7 @@ impl List {
             }
         }
         let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_path_buf());
+        // models/7B/x.pth of a list in models/7B: below each folder above, then 7B/x.pth and x.pth beside the list.
         let above = absolute.ancestors().skip(1).filter(|_| parts.len() > 1);
         let above = above.map(|up| up.join(&entry.name));
         let below = (1..parts.len()).filter_map(|n| {

@@ -195,16 +195,8 @@ fn unigram(vocab: &Vocab) -> Json {
 const UNREAD: f32 = -1e6;
 
 /// A SentencePiece model in the protobuf of [`super::sentencepiece`].
-///
-/// ```text
-/// field of the file    fields inside
-/// 1  a piece, each     1 text   2 score (f32, little-endian)   3 kind
-/// 2  trainer           3 kind of model   4 pieces   35 bytes for unknown characters
-///                      40 unknown   41 begin   42 end   43 padding; -1 for none
-/// 3  rules             1 name   3 a space before the text   4 spaces made one   5 spaces become U+2581
-/// ```
-///
-/// Source: sentencepiece, src/sentencepiece_model.proto.
+/// Fields have the numbers that they are read by there; beside those 4 is the number of pieces and 35 says that unknown
+/// characters are spelled in bytes.
 fn model(vocab: &Vocab) -> Vec<u8> {
     let mut out = Vec::new();
     for (id, token) in vocab.tokens.iter().enumerate() {

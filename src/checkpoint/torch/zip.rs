@@ -1,4 +1,12 @@
 //! Zip archives as torch writes them: entries that are stored plain are read where they lie.
+//!
+//! ```text
+//! name/data.pkl        the pickle: what tensors there are
+//! name/data/0, 1, ..   numbers of each storage, stored plain, so that a row is read at its place in the archive
+//! name/byteorder       "big" or "little"; little where it is absent
+//! ```
+//!
+//! A deflated entry can be read forward only, and is then an input of its own.
 
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 
@@ -81,6 +89,7 @@ impl Archive {
             let file = zip.by_index_raw(index).map_err(|e| failed(input, &e))?;
             let name = file.name().map_err(|e| failed(input, &e))?.into_owned();
             let (len, packed) = (file.size(), file.compressed_size());
+            // Nothing is ever unpacked to a disk, but names become parts of messages and of other names.
             let leaves = name.starts_with('/') || name.split('/').any(|part| part == "..");
             if leaves || name.contains('\\') {
                 return Err(bad("directory", format!("{name:?}"), "a name inside the archive"));
@@ -95,6 +104,7 @@ impl Archive {
                 let found = format!("encryption or {}", file.compression());
                 return Err(bad(&name, found, "a stored or deflated entry"));
             };
+            // What cannot have been packed so tells a size that only means to make memory run out.
             let possible = if stored { len == packed } else { len / MOST_PACKED <= packed };
             if !possible {
                 let found = format!("{len} bytes packed in {packed}");

@@ -383,15 +383,7 @@ fn prints(byte: u8) -> bool {
 }
 
 /// The letter that GPT-2 writes for a byte: those that print as themselves, the others from U+0100 on.
-///
-/// ```text
-/// byte     21 to 7e, a1 to ac, ae to ff      itself
-///          00 to 20                          U+0100 to U+0120       a space is U+0120
-///          7f to a0                          U+0121 to U+0142
-///          ad                                U+0143
-/// ```
-///
-/// Source: GPT-2, src/encoder.py: bytes_to_unicode.
+/// A space is U+0120. These are the letters of [`super::printable`], which has their table.
 fn letter(byte: u8) -> char {
     let others = (0..byte).filter(|other| !prints(*other)).count();
     let code = match prints(byte) {
