@@ -3,6 +3,13 @@
 //! Where every tensor stays in its place the file's own header can be written anew ([`Patch`]); else a
 //! new file is made, the tensors' bytes copied. What today's llama.cpp would refuse because of an edit is
 //! refused here.
+//!
+//! | edit | refused where |
+//! |---|---|
+//! | set | the name is no key, a new key has no kind, the text is no value of its kind |
+//! | remove, copy | the pattern finds no key |
+//! | rename | there is no such key, or one of the new name |
+//! | special | there is no such token, or two have its text |
 
 mod place;
 mod rules;

@@ -1,4 +1,12 @@
 //! Metadata across eras: header words to GGUF keys, old GGUF keys to today's, and back to headers.
+//!
+//! ```text
+//! from_header   header words and shapes   ->  keys               a file of before GGUF becomes one
+//! modernise     keys                      ->  today's keys       GGUF stays GGUF
+//! to_header     keys, or header words     ->  words and records  a file of before GGUF is written
+//! ```
+//!
+//! All three say in the plan what they had to assume.
 
 use std::path::Path;
 

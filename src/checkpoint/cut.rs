@@ -62,6 +62,8 @@ pub fn apart(
     let rows = counts.iter().fold(0u64, |all, count| all.saturating_add(*count));
     let dims: Vec<(u64, u64)> = stored.shape.iter().copied().zip(stored.stride.clone()).collect();
     let whole = rows.saturating_mul(groups);
+    // [experts, 2 ff, width] in bands: groups are 2 ff width numbers apart, rows width, and the second part of expert
+    // e begins e 2 ff width + ff width numbers in.
     // Groups, rows of each, numbers of a row: how many, and how far from one to the next.
     let (outer, row, column) = match *dims.as_slice() {
         [outer, row] if cut.vectors => (outer, row, (1, 1)),
@@ -81,6 +83,7 @@ pub fn apart(
         let (id, names) = family.roles.get_key_value(&part.role).ok_or_else(odd)?;
         let role = Role { id, names, layer: Some(layer), bias: false };
         let name = role.name(crate::model::Naming::Hf).ok_or_else(odd)?;
+        // Alternating, the next row of a part is as many rows further as there are parts.
         let step = if cut.alternate { row.1.saturating_mul(counts.len() as u64) } else { row.1 };
         let view = |group: u64, dims: &[(u64, u64)]| {
             let offset = group.checked_mul(outer.1)?.checked_add(first * row.1)?;

@@ -250,6 +250,7 @@ impl Serialize for Keys<'_> {
     }
 }
 
+/// A value with its kind, as `--json` has it.
 fn typed(value: &Value) -> Typed<'_> {
     // `[u32]` for an array of these.
     let kind = match value {

@@ -118,6 +118,7 @@ struct Told<'a> {
     statistics: Option<Statistics>,
 }
 
+/// Prints a line for each tensor, or all of them as data; weights are read twice (range first, then histogram).
 fn print_statistics(
     args: &Args,
     model: &Model,
@@ -181,6 +182,7 @@ fn row(told: &Told) -> Vec<String> {
     row
 }
 
+/// Prints rows as numbers, the shortest decimals that read back as the same f32.
 fn print_rows(
     args: &Args,
     model: &Model,

@@ -1,4 +1,11 @@
 //! The numbers of a model in one view: what its file says, what a person states, what must be assumed.
+//!
+//! ```text
+//! stated by a person  >  said by the file  >  following from others and from shapes  >  assumed, and told
+//! ```
+//!
+//! The left ones go before the right ones. Of an old file all that it never stored is assumed, of a GGUF only what no
+//! reader does without.
 
 use std::{fmt, path::PathBuf};
 

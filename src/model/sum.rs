@@ -1,5 +1,13 @@
 //! Tensors that are sums: rows of a model and what is added to them, made while they are read.
 //!
+//! ```text
+//! row r of the sum = row r of the base
+//!                  + scale * (B[r][0] A[0] + .. + B[r][rank - 1] A[rank - 1])        Term::Product, an adapter
+//!                  + row r of another tensor, or `beyond` where that has none         Term::Rows, a difference
+//! ```
+//!
+//! A is read whole and packed once, B and the other rows come with the rows of the base. All is added in f32.
+//!
 //! A [`Sum`] takes the place of a tensor's bytes, so whatever reads rows reads merged ones, a chunk at a time.
 //! Runners look inside and add the products of a vector instead.
 
@@ -114,6 +122,7 @@ pub fn merge(model: &mut Model, adapter: &Adapter, times: f32) -> Result<()> {
         let (a, b) = (moved(&pair.a, shift), moved(&pair.b, shift));
         let term = Term::Product { a, b, scale, kept: Kept::default() };
         let sum = tensor.sum.take().map(Arc::unwrap_or_clone);
+        // A second adapter is one more term of the same sum.
         let mut sum = sum.unwrap_or_else(|| Sum { base: tensor.clone(), terms: Vec::new() });
         if sum.base.quant.layout().elements > 1 {
             quantized = Some(sum.base.quant);
@@ -170,6 +179,7 @@ impl Stretch<'_> {
                 Part::Rows { other, beyond } => {
                     let mut added = Vec::new();
                     other.decode(wanted.clone(), &mut added);
+                    // New rows of a vocabulary are behind the last of the other tensor.
                     let there = added.len().min(out.len());
                     let (known, new) = out.split_at_mut(there);
                     add(known, &added);

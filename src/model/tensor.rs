@@ -71,6 +71,11 @@ pub enum Term {
 }
 
 /// A part of a tensor in one file.
+///
+/// ```text
+/// at                row_bytes      row_stride - row_bytes: what belongs to others
+/// [ row 0          ]..............[ row 1          ]..............[ row 2 ..
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Piece {
     /// Index in `Model::files`.
@@ -176,6 +181,8 @@ impl Tensor {
     }
 
     /// As [`Tensor::whole`], for blocks that may cross rows: `fold` is the fewest rows that blocks fill.
+    ///
+    /// Rows of 3200 weights in blocks of 256: two rows fill 25 blocks, so that `fold` is 2.
     pub fn folded(
         name: String,
         shape: Vec<u64>,
@@ -194,6 +201,7 @@ impl Tensor {
     }
 
     /// The same matrix with its rows as columns; none where it is no matrix of plain numbers in one piece.
+    /// Nothing is moved: the distance from row to row becomes the one from number to number.
     pub fn transposed(&self) -> Option<Tensor> {
         let [rows, columns] = *self.shape.as_slice() else { return None };
         let (layout, [piece]) = (self.quant.layout(), self.pieces.as_slice()) else { return None };

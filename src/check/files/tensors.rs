@@ -8,6 +8,12 @@
 //! %model: 7B/ggml-model-q4_0.gguf
 //! 0f4e…  q4_0  4096x4096  blk.0.attn_q.weight
 //! ```
+//!
+//! | code | what it means | how grave |
+//! |---|---|---|
+//! | `tensors-as-listed` | every tensor is as the list has it | note |
+//! | `tensors-differ` | one differs, lacks or is new | failure |
+//! | `stale-list` | one is not as a manifest has it, but the digest of the whole file is right | warning |
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -198,6 +204,7 @@ pub fn parse(text: &str) -> Result<TensorList, usize> {
 /// Reads the list beside a model and finds what it says of it.
 pub fn listed(model: &Path) -> Option<Vec<TensorSum>> {
     let real = std::path::absolute(model).ok()?;
+    // The folder of the model and three above it: a list names models by their way down from its own folder.
     real.ancestors().skip(1).take(4).find_map(|folder| {
         let text = std::fs::read_to_string(folder.join(TENSORSUMS)).ok()?;
         let name = real.strip_prefix(folder).ok()?.to_str()?;

@@ -1,4 +1,16 @@
 //! The health of a vocabulary: what is there, what was lost, what is odd.
+//!
+//! | code | what it means | how grave |
+//! |---|---|---|
+//! | `no-vocabulary` | the file stores none | note |
+//! | `no-scores` | an old file of LLaMA's without scores | note |
+//! | `lost-bytes` | U+FFFD stands for bytes that were no text by themselves | note |
+//! | `added-tokens` | more than LLaMA's 32000, by fewer than 1000 | note |
+//! | `vocabulary-sizes` | as many scores or kinds as tokens there are not | warning |
+//! | `no-pre-tokenizer` | byte pairs that do not say how text is split | warning |
+//! | `byte-tokens` | another number of them than 256 | warning |
+//! | `special-token` | an id beyond the last token | warning |
+//! | `vocabulary-embedding` | another number of rows than tokens | warning |
 
 use serde::Serialize;
 

@@ -75,6 +75,9 @@ impl Candidate {
 }
 
 /// The verdict in one line.
+///
+/// The gravest comes first and is then all that is said: tensors that one side lacks, then other shapes. Else it says
+/// how weights differ, which are no numbers, whether the vocabulary is another, and what the outputs say of it.
 pub fn verdict(comparison: &Comparison, outputs: Option<&Outputs>) -> String {
     let lacking = comparison.only_first.len() + comparison.only_second.len();
     if lacking > 0 {
@@ -88,6 +91,7 @@ pub fn verdict(comparison: &Comparison, outputs: Option<&Outputs>) -> String {
     }
     let weights = match (different, rounded) {
         (0, 0) => "the same weights".to_owned(),
+        // Of plain f16 beside bf16 or f32 there are no scales: the weights themselves were rounded.
         (0, n) if comparison.tensors.iter().any(has_scales) => {
             format!("scales rounded to f16 in {n} tensors")
         }
@@ -188,6 +192,7 @@ impl CompareReport {
     }
 }
 
+/// A table of tensors: all of them in detail, else the first of those whose bytes differ.
 fn tensors(out: &mut String, comparison: &Comparison, detail: Detail, screen: Option<usize>) {
     for (label, names) in [
         ("only in the first", &comparison.only_first),
