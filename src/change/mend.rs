@@ -259,6 +259,7 @@ fn arrays(model: &Model) -> Vec<Mend> {
 }
 
 /// What the matrices of a block say of it.
+/// None where the array is about something that no shape tells, or a head's length is not stated.
 fn measured(model: &Model, word: &str, block: u64) -> Option<u64> {
     let shape = |name: &str| Some(&model.tensor(&format!("blk.{block}.{name}.weight"))?.shape);
     let heads = |name: &str| {

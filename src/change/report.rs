@@ -206,6 +206,7 @@ impl Report {
                 snr_db: done.distance.snr_db(),
                 not_finite: done.distance.not_finite,
             });
+            // Groups in the order in which their first tensor comes.
             let at = groups.iter().position(|(g, _)| g.from == from && g.to == to && g.how == how);
             let at = at.unwrap_or_else(|| {
                 let exact = step.loss() == Loss::Exact;
@@ -233,6 +234,7 @@ impl Report {
         });
         let mut notes = plan.notes.clone();
         notes.extend(match outcome {
+            // Of a finished file what was seen in it; of a plan what its description tells.
             Some(outcome) => outcome.refused.clone(),
             None => {
                 plan.described(&model.family).as_ref().map(loader::objections).unwrap_or_default()
@@ -354,6 +356,15 @@ impl Report {
 }
 
 /// What happens to a tensor, in one word: also on the way to where its step takes it up.
+///
+/// | word | what is meant |
+/// |---|---|
+/// | `copied` | the same bytes |
+/// | `reordered` | the same codes in other places, or numbers in the other byte order |
+/// | `rescaled` | the same codes with scales of f16 |
+/// | `computed` | numbers that a packed checkpoint's codes and scales make |
+/// | `decoded`, `encoded` | written as F32, or in another type |
+/// | `merged`, `restored` | a sum in f32, or one that is rounded to the type of the published difference |
 fn how(model: &Model, source: &Tensor, plan: &Plan, step: &Step) -> &'static str {
     let computed = |piece: &Piece| model.files.get(piece.file).is_some_and(Input::is_made);
     let turned = source.big_endian != plan.target.big_endian();

@@ -23,6 +23,7 @@ pub fn print(value: &impl Serialize) -> Result<()> {
 }
 
 /// A list that is printed item by item.
+/// A folder may hold thousands of models, and what is said of each is let go once it is printed.
 pub(super) struct List {
     out: BufWriter<StdoutLock<'static>>,
     before: &'static [u8],
@@ -56,6 +57,7 @@ fn write(value: &impl Serialize, out: impl Write) -> Result<()> {
 /// a terminal obeys them.
 struct Plain<'a>(PrettyFormatter<'a>);
 
+// Texts alone are written otherwise; all else is what the pretty formatter makes of it.
 impl Formatter for Plain<'_> {
     fn write_string_fragment<W: ?Sized + Write>(
         &mut self,

@@ -168,12 +168,14 @@ pub fn main() -> ExitCode {
         let _ = write!(io::stderr(), "{}", text::folded_for(&io::stderr(), &said));
         return ExitCode::from(2);
     }
+    // Before the parser sees them: it would take `-ngl` for `-n gl`.
     let (words, note) = match words2023::translate(std::env::args_os().collect()) {
         Ok(translated) => translated,
         Err(error) => return failed(&error),
     };
     let cli = Cli::parse_from(words);
     note.iter().for_each(|note| remark(&cli.globals, note));
+    // All that changes the process happens here, before a file is opened or a thread begins.
     inputs::watch();
     map::survive_lost_pages();
     open_many_files();
@@ -182,6 +184,7 @@ pub fn main() -> ExitCode {
     start_threads(cli.globals.threads());
     match cli.command.run(&cli.globals).and_then(flush) {
         Ok(code) => code,
+        // Whoever read the output has seen enough, as `head` has: no failure.
         Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => {
             ExitCode::SUCCESS
         }

@@ -69,6 +69,7 @@ pub struct Args {
 
 /// Runs it.
 pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
+    // A size goes before the number of tensors, which has a default.
     let most = match &args.max_size {
         Some(text) => Most::Bytes(size::read(text)?),
         None => Most::Tensors(args.max_tensors.get()),

@@ -1,5 +1,10 @@
 //! What stores of downloads say of files that should be there: Ollama's manifests, and the downloads that
 //! `hf download --local-dir` has not ended.
+//!
+//! ```text
+//! STORE/manifests/HOST/SPACE/MODEL/TAG     {"layers": [{"digest": "sha256:HEX", "mediaType": ..}, ..], "config": {..}}
+//! STORE/blobs/sha256-HEX                   a layer; sha256:HEX in older stores, sha256-HEX-partial while it comes
+//! ```
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -91,7 +91,7 @@ pub fn verdict(comparison: &Comparison, outputs: Option<&Outputs>) -> String {
     }
     let weights = match (different, rounded) {
         (0, 0) => "the same weights".to_owned(),
-        // Of plain f16 beside bf16 or f32 there are no scales: the weights themselves were rounded.
+        // Plain numbers have no scales: there the weights themselves were rounded.
         (0, n) if comparison.tensors.iter().any(has_scales) => {
             format!("scales rounded to f16 in {n} tensors")
         }

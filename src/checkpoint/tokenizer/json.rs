@@ -290,6 +290,7 @@ fn byte_level(file: &str, parsed: &File, lists: &Lists) -> Result<Parts> {
     let ignore_merges = parsed.model.ignore_merges.unwrap_or(false);
     let mut alike = PreTokenizer::recognise(&stages);
     let first = alike.clone().next();
+    // Several names may cut alike: the one that also treats merges alike, else the first, with a note.
     let Some(pre) = alike.find(|pre| pre.ignore_merges == ignore_merges).or(first) else {
         return Err(Error::unsupported(
             format!("{file}: no tokenizer.ggml.pre is known for the steps {stages:?}"),
@@ -529,6 +530,7 @@ fn stages(pre_tokenizer: &Json) -> (Vec<String>, Notes) {
                     stages.push(GPT2.to_owned());
                 }
             }
+            // `123` as three words, or as one.
             "Digits" if flag("individual_digits", false) => stages.push(DIGIT.to_owned()),
             "Digits" => stages.push(DIGITS.to_owned()),
             "Punctuation" => stages.push(PUNCTUATION.to_owned()),

@@ -9,6 +9,10 @@
 //! it hold merges: tiktoken joins whichever neighbours make the lowest rank. GGUF wants them listed,
 //! so every way to cut a token into two others becomes one.
 //!
+//! ```text
+//! a 0   b 1   ab 2   ba 3   aba 4        merges   a b | b a | a ba, ab a: by rank of what they make, then of the parts
+//! ```
+//!
 //! Source: llama3, llama/tokenizer.py. Compare: transformers, convert_slow_tokenizer.py:
 //! TikTokenConverter, convert_llama_weights_to_hf.py.
 
@@ -179,6 +183,7 @@ pub fn list(tokens: impl Iterator<Item = Vec<u8>>) -> Vec<u8> {
 }
 
 /// Bytes as a base64 text with its padding.
+/// Three bytes are four digits of six bits, the highest first; `=` stands for each byte that the last three lack.
 fn to_base64(bytes: &[u8]) -> String {
     let digit = |bits: u32| match u8::try_from(bits & 63).unwrap_or(0) {
         n @ 0..26 => char::from(b'A' + n),

@@ -1,4 +1,9 @@
 //! Merges of byte pairs from the order of the tokens that they make.
+//!
+//! ```text
+//! next token   its letters, joined by the merges that are known so far    two parts left: that is the next merge
+//! the          th e                                                       th e
+//! ```
 
 use std::collections::HashMap;
 
