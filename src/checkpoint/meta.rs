@@ -341,7 +341,7 @@ fn context(eps: f32, rope_base: Option<f32>, vocab: u32, scaling: &Scaling) -> (
 /// Meta's rule: two thirds of four times the width, times a factor, rounded up to a multiple.
 ///
 /// ```text
-/// n = ceil(factor * (8 * width / 3) / multiple) * multiple       both divisions' results are cut to whole numbers
+/// n = ceil(factor * (8 * width / 3) / multiple) * multiple       the quotient by 3 and the product are cut to whole
 /// width 4096, multiple 256: 10922 -> 11008
 /// ```
 fn feed_forward_by_rule(width: u32, params: Option<&Json>) -> Option<u32> {

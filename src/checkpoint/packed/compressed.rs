@@ -53,7 +53,7 @@ pub fn packed(parts: &Parts, stored: &Stored) -> Result<Option<Matrix>> {
     let &[rows, columns] = sizes.collect::<Vec<_>>().as_slice() else {
         return Err(odd("a weight_shape that is no pair".to_owned(), WHOLE));
     };
-    // Where nothing is stated, 4 bits come first; two widths can fit only where a row is less than a word long.
+    // Where nothing is stated, 4 bits come first; two widths can fit only where a row is no longer than a word.
     // The type of a word says nothing of its bits: what is stated must fit, else the width decides.
     let fits = |bits: &u64| {
         rows == words.rows && columns > 0 && (columns * bits).div_ceil(32) == words.columns
