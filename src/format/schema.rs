@@ -27,6 +27,7 @@ impl Lived {
     }
 }
 
+/// A date of TOML without a time, kept as text: texts in this form are in the order of time.
 fn date<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
     let value = toml::value::Datetime::deserialize(from)?;
     if value.date.is_none() || value.time.is_some() {

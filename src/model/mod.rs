@@ -276,6 +276,7 @@ impl Model {
         }
     }
 
+    /// Reads rows of one piece: adjacent ones at once, rows with gaps one by one, turned ones column by column.
     fn read_piece(&self, piece: &Piece, first: u64, out: &mut [u8]) -> Result<()> {
         let input = self.file(piece.file)?;
         if piece.is_dense() {

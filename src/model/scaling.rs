@@ -78,6 +78,7 @@ impl Scaling {
         }
     }
 
+    /// Sets the keys `ARCHITECTURE.rope.scaling.*`. LLaMA 3's scaling has none: its factors are a tensor.
     pub(super) fn put(&self, architecture: &str, keys: &mut Metadata) {
         let mut set = |key: &str, value: Value| {
             keys.set(format!("{architecture}.rope.scaling.{key}"), value);

@@ -264,6 +264,8 @@ enum Part<'a> {
 }
 
 impl<'a> Part<'a> {
+    /// Reads what a term needs for the rows `wanted`: of a product rows of B and all of A, unless another thread holds
+    /// that.
     fn of(
         model: &Model,
         term: &'a Term,

@@ -190,6 +190,7 @@ impl Mismatch<'_> {
         })
     }
 
+    /// Nothing explains it: both digests are told, and whether the size speaks for altered bytes.
     fn plain(&self) -> Finding {
         let Digest { algorithm, hex } = &self.claim.digest;
         let found = self.found.iter().find(|d| d.algorithm == *algorithm);

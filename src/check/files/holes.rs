@@ -60,6 +60,7 @@ impl Zeros {
         }
     }
 
+    /// Ends the stretch that is open, and keeps it where it is long enough.
     fn end(&mut self, at: u64) {
         let Some(from) = self.from.take() else { return };
         if at - from >= SHORTEST && self.runs.len() < MOST {
@@ -148,6 +149,7 @@ fn extents<'a>(path: &Path, model: &'a Model) -> Vec<(u64, u64, &'a Tensor)> {
     dense.flat_map(of).filter(|(from, to, _)| from < to).collect()
 }
 
+/// How a stretch of zeros lies on one tensor.
 fn covered<'a>((from, to, tensor): (u64, u64, &'a Tensor), run: (u64, u64)) -> Covered<'a> {
     let (begin, end) = (run.0.max(from), run.1.min(to));
     let row = tensor.pieces.first().map_or(1, |p| p.row_bytes).max(1);

@@ -123,6 +123,8 @@ impl List {
         }));
     }
 
+    /// Takes line after line: comments and blank ones say nothing, a header speaks of those behind it, records of
+    /// several lines are gathered. In prose other lines are no fault.
     fn take_lines(&mut self, text: &str) {
         let mut header = Header::default();
         let mut record = Record::default();
@@ -199,6 +201,7 @@ struct Header {
 }
 
 impl Header {
+    /// What a header names: a list, whose folder the names behind it are in, or the file that bare digests are of.
     fn named(name: &str) -> Self {
         let name = name.replace('\\', "/");
         if is_list_name(Path::new(&name)) {
@@ -209,6 +212,7 @@ impl Header {
         }
     }
 
+    /// The name of an entry under this header.
     fn apply(&self, name: Option<String>) -> Option<String> {
         match (name, &self.folder) {
             (Some(name), Some(folder)) => Some(format!("{folder}/{name}")),

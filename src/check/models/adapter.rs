@@ -36,6 +36,7 @@ fn told(error: &Error, model: &Model) -> Note {
     Note::from(error).within(file.as_ref())
 }
 
+/// The pairs of an adapter, held against `base` where that is at hand; none of its files stays open.
 fn read(model: &Model, base: Option<&Model>) -> Result<Adapter> {
     // Without a base nobody knows the heads, and shapes do not depend on the order of rows.
     let rows = base.is_none().then_some(Standing::Ggml);

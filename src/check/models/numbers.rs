@@ -152,6 +152,7 @@ pub fn measure(model: &Model, tensor: &Tensor, progress: &(dyn Fn(u64) + Sync)) 
 /// Bytes and weights of one piece, whose memory serves the next one too.
 type Held = (Vec<u8>, Vec<f32>);
 
+/// Reads and decodes rows from `first` on; returns the bytes that were read and what the weights are like.
 fn measure_rows(
     model: &Model,
     tensor: &Tensor,

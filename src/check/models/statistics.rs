@@ -147,6 +147,7 @@ struct Sums {
 }
 
 impl Sums {
+    /// Takes a row. A zero with a sign is a zero too.
     fn add(&mut self, row: &[f32]) {
         let zeros = row.iter().filter(|w| **w == 0.0).count();
         self.zeros += zeros as u64;
@@ -167,6 +168,7 @@ impl Sums {
         }
     }
 
+    /// The sums as statistics. Rounding may make a variance of nothing negative, so it is kept at zero.
     fn told(&self) -> Statistics {
         let n = self.n.max(1) as f64;
         let mean = self.sum / n;

@@ -84,6 +84,7 @@ fn byte_tokens(vocab: &Vocab) -> usize {
     vocab.tokens.iter().enumerate().filter(one).count()
 }
 
+/// Of an old file of another family: only what shows whatever the ids mean.
 fn look_at_foreign(vocab: &Vocab, findings: &mut Vec<Finding>) {
     let lost = |token: &[u8]| token.windows(LOST.len()).any(|part| part == LOST);
     let lost = vocab.tokens.iter().filter(|token| lost(token)).count();
@@ -93,6 +94,7 @@ fn look_at_foreign(vocab: &Vocab, findings: &mut Vec<Finding>) {
     }
 }
 
+/// Of an old file of LLaMA: ids tell bytes and added tokens.
 fn look_at_old(vocab: &Vocab, scores: bool, findings: &mut Vec<Finding>) {
     if !scores {
         let next = Setting::Vocabulary.of("tokenizer.model").to("give it the true ones");
@@ -116,6 +118,8 @@ fn look_at_old(vocab: &Vocab, scores: bool, findings: &mut Vec<Finding>) {
     }
 }
 
+/// Of a vocabulary in GGUF's terms: kinds, the name of its cuts and special ids are stated, and held against each
+/// other.
 fn look_at_new(vocab: &Vocab, bytes: usize, findings: &mut Vec<Finding>) {
     let n = vocab.len();
     for (what, len) in [("scores", vocab.scores.len()), ("token types", vocab.kinds.len())] {

@@ -409,6 +409,7 @@ struct Piece {
 }
 
 impl Piece {
+    /// Reads rows as they are stored, in place of those before.
     fn read(&mut self, model: &Model, tensor: &Tensor, rows: Range<u64>) -> Result<()> {
         let count = rows.end - rows.start;
         self.bytes.resize(len(count * tensor.row_bytes()), 0);

@@ -105,7 +105,12 @@ pub fn running(model: &Model, plan: &Plan) -> Model {
 /// bit and divergence goes with their square. The models of `golden/` diverge by 10 to 110 times
 /// `4^-bits`; five times as much is no rounding. A model that knows nothing diverges by at most the
 /// logarithm of the vocabulary, and whatever diverges more says less than nothing.
+///
+/// ```text
+/// explained = min(512 * 4^-bits, ln(tokens))      bits: of the coarsest type that anything is encoded in
+/// ```
 fn explained(plan: &Plan, vocab: usize) -> f64 {
+    // Of floats the bits of the mantissa, its hidden one with them, and no others: the exponent costs no precision.
     let bits = |step: &Step| match step.quant.name() {
         "f16" => 11.0,
         "bf16" => 8.0,
@@ -116,6 +121,7 @@ fn explained(plan: &Plan, vocab: usize) -> f64 {
     (512.0 * 4f64.powf(-coarsest)).min((vocab.max(1) as f64).ln())
 }
 
+/// The outputs in words, with both perplexities where they differ.
 fn words(found: &Outputs) -> String {
     match found.cosine {
         None if found.identical < found.positions => format!(

@@ -71,6 +71,7 @@ impl Merges {
         Some(rank)
     }
 
+    /// The number of a text that can be made; a text that comes again keeps its first.
     fn make(&mut self, text: &str) -> usize {
         let next = self.texts.len();
         self.texts.push(text.to_owned());
@@ -91,6 +92,7 @@ impl Merges {
         loop {
             let pairs = parts.iter().zip(parts.iter().skip(1));
             let ranked = pairs.filter_map(|(a, b)| Some((*self.ranks.get(&(*a, *b))?, (*a, *b))));
+            // The merge of lowest rank first, wherever it is, as tokenizers do it: the order counts, not the place.
             let Some(((_, whole), pair)) = ranked.min() else { return Some(parts) };
             let mut left = Vec::with_capacity(parts.len());
             let mut rest = parts.as_slice();
