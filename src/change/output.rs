@@ -26,6 +26,7 @@ pub fn is_written_as_folder(path: &Path) -> bool {
 /// does not belong to the whole.
 pub fn stem_of_model(path: &Path) -> String {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    // `ggml-model-f16.bin.1` has the number of a part behind its own ending.
     let stem = stem.strip_suffix(".bin").unwrap_or(&stem);
     stem.split_once("-00001-of-").map_or(stem, |(whole, _)| whole).to_owned()
 }

@@ -1,4 +1,10 @@
 //! Leaves blocks out of a plan: their tensors, their items in arrays, their share of counts.
+//!
+//! ```text
+//! blocks 0 1 2 3 4, without 1 and 3     blk.0 blk.2 blk.4  ->  blk.0 blk.1 blk.2     block_count 3
+//! ```
+//!
+//! Imatrix data still go by the old names, which is why these are returned.
 
 use std::collections::BTreeSet;
 

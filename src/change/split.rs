@@ -60,6 +60,7 @@ pub fn split(model: &Model, options: &Options) -> Result<Vec<Plan>> {
     };
     let prefix = prefix.display().to_string();
     let prefix = prefix.strip_suffix(".gguf").unwrap_or(&prefix);
+    // split.no and split.count are u16, split.tensors.count is i32.
     let (count, tensors) = (u16::try_from(groups.len()), i32::try_from(model.tensors.len()));
     let (Ok(count), Ok(tensors)) = (count, tensors) else {
         let what = format!("{} shards are more than their keys can count", groups.len());
@@ -93,6 +94,7 @@ fn groups(model: &Model, options: &Options) -> Vec<Vec<usize>> {
     }
     let mut bytes = 0;
     for (n, tensor) in model.tensors.iter().enumerate() {
+        // With its padding, as it will lie in the file.
         let own = tensor.bytes().next_multiple_of(DEFAULT_ALIGNMENT);
         let full = match options.most {
             Most::Tensors(most) => n > 0 && (n as u64).is_multiple_of(most),

@@ -1,4 +1,10 @@
 //! Models that are a part of a larger one, as the language model is of one that sees: taken out of it.
+//!
+//! ```text
+//! config.json    {"architectures": [..ForConditionalGeneration], "text_config": {..}}    text_config's fields go up
+//! tensors        model.language_model.layers.0...   ->   model.layers.0...
+//!                vision tower and projector         left out
+//! ```
 
 use serde_json::Value as Json;
 

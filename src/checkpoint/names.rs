@@ -1,4 +1,10 @@
 //! Names of tensors as checkpoints spell them, and what training puts before and into them.
+//!
+//! ```text
+//! module._orig_mod.model.layers.0.self_attn.q_proj.weight      as trained, compiled and distributed
+//!                  model.layers.0.self_attn.q_proj.weight      `_orig_mod.` cut out, `module.` in front of all
+//!                        layers.0.self_attn.q_proj.weight      saved without its head: `model.` put back
+//! ```
 
 use std::borrow::Cow;
 
@@ -43,6 +49,7 @@ pub fn unwrapped(names: &[&str], families: &[&'static Family]) -> Vec<String> {
         let ends = names.iter().filter_map(|name| name.get(skip..));
         ends.filter(|name| is_known(families, name)).count()
     };
+    // Part by part from the front, as long as all names share it: as many are taken off as make most names known.
     let (mut skip, mut best) = (0, (count(0), 0));
     for _ in 0..DEEPEST {
         let first = names.first().and_then(|name| name.get(skip..)?.split_once('.'));

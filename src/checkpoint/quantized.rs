@@ -123,6 +123,7 @@ pub fn decode(
     let Some(family) = family.filter(|_| known && plain) else { return Err(refused) };
     let stays = |name: &str| blocks && beside::fits(family, name);
     let matrices = packed::decode(draft, shards, stated.as_ref(), &stays)?;
+    // What still looks packed afterwards was packed in a way that is not read: then all of it is refused.
     if matrices == 0 || of_tensors(&shards.iter().flatten()).is_some() {
         return Err(refused);
     }
@@ -210,6 +211,7 @@ fn of_tensors<'a>(tensors: &(impl Iterator<Item = &'a Stored> + Clone)) -> Optio
             // The first files had float zeros, one a row or one a group of it.
             _ => Some(4),
         };
+        // A row of words has 32 / bits columns of the matrix.
         let inputs = bits.filter(|b| *b > 0).map(|bits| 32 * size(packed, 0) / bits);
         let groups = match of_zeros {
             Some(zeros) => size(zeros, 0),

@@ -49,6 +49,9 @@ pub struct Stored {
 
 impl Stored {
     /// The type of its rows.
+    ///
+    /// # Errors
+    /// Where its numbers are no weights: whole numbers, truth values, floats that only packed matrices have.
     pub fn quant(&self) -> Result<QuantType> {
         let float = self.dtype.is_float() || self.dtype.is_blocks();
         QuantType::today(self.dtype.name).filter(|_| float).ok_or_else(|| {
@@ -77,6 +80,16 @@ impl Stored {
     }
 
     /// Its rows as one piece of a tensor.
+    ///
+    /// ```text
+    /// shape [3, 2, 4], stride [16, 8, 1]     6 rows of 4 numbers, 8 apart: 16 = 2 * 8, so one distance is enough
+    /// shape [3, 2, 4], stride [20, 8, 1]     refused: rows at uneven distances
+    /// shape [2, 4],    stride [1, 2]         turned: numbers 2 apart, rows 1 apart
+    /// ```
+    ///
+    /// # Errors
+    /// Where it is a single number or has no elements, where one number stands for many, rows overlap or have no one
+    /// distance, or rows go across blocks.
     pub fn piece(&self) -> Result<Piece> {
         let width = self.dtype.width();
         let odd = |what: &str| {

@@ -1,4 +1,14 @@
 //! The little of YAML that model cards use: texts and lists of texts under top-level keys.
+//!
+//! ```text
+//! ---
+//! license: apache-2.0            a text
+//! tags: [chat, "7b"]             a list, here or item by item
+//! - name: x                      an item with keys of its own: passed over
+//! description: >                 a block: lines that are indented
+//!   first line
+//! ---
+//! ```
 
 /// A card's keys, or the value of one.
 #[derive(Clone, Debug, Default, PartialEq)]

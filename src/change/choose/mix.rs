@@ -189,6 +189,10 @@ struct Mix<'a> {
 }
 
 /// The layers that the `_M` mixtures give more bits: the first and the last eighth and every third.
+///
+/// ```text
+/// layers 32    first eighth 0 1 2 3    between, every third: 6 9 12 15 18 21 24 27    last eighth 28 29 30 31
+/// ```
 fn use_more_bits(layer: u64, layers: u64) -> bool {
     layer < layers / 8 || layer >= 7 * layers / 8 || (layer - layers / 8) % 3 == 2
 }
@@ -278,6 +282,7 @@ impl Mix<'_> {
             matches!(self.file, "IQ1_S" | "IQ1_M" | "IQ2_XXS" | "IQ2_XS" | "IQ2_S" | "IQ2_M");
         match role {
             Role::Output => Ok(self.output(t, base)),
+            // An embedding that is the output too decides on every logit, and gets the output's bits.
             Role::Embedding if self.tied => Ok(self.output(t, base)),
             _ if self.file == "MXFP4_MOE" => Ok(self.mxfp4(t, role)),
             Role::Embedding => Ok(self.embedding(base)),
@@ -305,6 +310,7 @@ impl Mix<'_> {
 
     /// The output matrix, or the embedding that serves as one. Q8_0's blocks of 32 fit rows that those of 256 do not.
     fn output(&self, t: &Weight, base: TypeName) -> TypeName {
+        // Asked of the base type, not of the one that is given: llama-quantize asks so.
         let fits = t.shape.last().is_some_and(|n| n.is_multiple_of(block_len(base)));
         match self.file {
             _ if self.rules.output.is_some() => self.rules.output.unwrap_or(base),
