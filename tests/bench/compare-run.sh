@@ -13,6 +13,7 @@ set -euo pipefail
 [ $# -ge 3 ] || { sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 2; }
 theirs=$1 model=$2 text=$3 threads=${4:-2}
 ours=${REGGUF:-regguf} rounds=${ROUNDS:-3} chunks=${CHUNKS:-4} gen=${GEN:-64}
+arithmetic=(--activations "${ACTIVATIONS:-exact}")
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 head -c "${PROMPT:-2048}" "$text" >"$folder/prompt"
@@ -32,7 +33,7 @@ seconds() {
 our_speed() {
     local what=$1
     shift
-    quietly "$ours" run -v -m "$model" --threads "$threads" --temp 0 "$@"
+    quietly "$ours" run -v -m "$model" --threads "$threads" --temp 0 "${arithmetic[@]}" "$@"
     awk -v what="$what time" 'index($0, what) && (what ~ /^prompt/ || !/prompt/) {
         for (i = 2; i <= NF; i++) if ($i == "tokens" && $(i + 2) ~ /^second/) print $(i - 1) }' "$folder/log"
 }
@@ -76,7 +77,7 @@ for work in perplexity imatrix; do
         [ $work = perplexity ] || same+=(-o "$folder/$i.gguf")
         t+=("$(seconds "$theirs/llama-$work" "${same[@]}")")
         rm -f "$folder"/*.gguf
-        o+=("$(seconds "$ours" "$work" "${same[@]}")")
+        o+=("$(seconds "$ours" "$work" "${arithmetic[@]}" "${same[@]}")")
     done
     line "$work" seconds "$(least "${t[@]}")" "$(least "${o[@]}")" 0
 done
