@@ -404,8 +404,7 @@ impl Step {
             source,
             name: tensor.name.clone(),
             shape: tensor.shape.clone(),
-            // As llama.cpp writes it.
-            scalar: false,
+            scalar: tensor.scalar,
             quant: tensor.quant,
             fold: tensor.fold,
             span: tensor.span,

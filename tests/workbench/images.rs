@@ -147,6 +147,8 @@ fn long_names_and_odd_dimensions_are_inspected_verified_edited_and_split() {
     assert_eq!(named.metadata.str("general.name"), Some("a film"));
     run(&["split", "wan.gguf", "part", "--split-max-tensors", "4"]);
     run(&["join", "part-00001-of-00003.gguf", "-o", "whole.gguf"]);
+    let read = |name: &str| fs::read(here.join(name)).unwrap();
+    assert!(read("whole.gguf") == read("wan.gguf"), "split and joined it is the first file");
     let whole = open(&here.join("whole.gguf"));
     for (name, ..) in TENSORS {
         for other in [&named, &whole] {

@@ -37,13 +37,13 @@ pub fn plans(
     let mut plans = Vec::new();
     for (index, file) in model.files.iter().enumerate() {
         let own = own_metadata(file, model)?;
-        let in_file = |t: &Tensor| t.pieces.first().is_some_and(|piece| piece.file == index);
-        // A number without dimensions stays so: nothing but keys is to change.
-        let kept = |(at, t): (usize, &Tensor)| Step { scalar: t.scalar, ..Step::copy(at, t) };
+        let in_file = |t: &&Tensor| t.pieces.first().is_some_and(|piece| piece.file == index);
         let mut plan = Plan {
             metadata: if index == 0 { with_split(&keys, &own) } else { own },
             header: model.header.clone(),
-            steps: model.tensors.iter().enumerate().filter(|(_, t)| in_file(t)).map(kept).collect(),
+            steps: Step::all(model)
+                .filter(|s| source(model, s).as_ref().is_some_and(in_file))
+                .collect(),
             keep_nan: true,
             ..Plan::new(renamed(file.path(), output), target)
         };
