@@ -84,10 +84,10 @@ pub fn base(path: &Path, limits: &Limits) -> Result<Model> {
         false => container::open(path, &OpenOptions { limits, ..OpenOptions::default() })?,
     };
     match Content::of(&model).other() {
-        None => Ok(model),
-        Some((what, _)) => {
+        Some((what, _)) if Content::of(&model) != Content::Image => {
             let what = format!("{}: holds {what}, and a base is a model", path.display());
             Err(Error::refused(what, "name the model that the adapter belongs to"))
         }
+        _ => Ok(model),
     }
 }

@@ -95,6 +95,8 @@ pub struct Step {
     pub name: String,
     /// Its shape in the output, outermost first.
     pub shape: Vec<u64>,
+    /// Whether the output gives it no dimensions; see [`crate::model::Tensor::scalar`].
+    pub scalar: bool,
     /// Its type in the output.
     pub quant: QuantType,
     /// How many rows of the shape are coded as one; see [`crate::model::Tensor::fold`].
@@ -173,7 +175,7 @@ impl Plan {
         // What a container asks of a tensor; how its rows are made is none of its business.
         let head = |s: &Step| TensorHead {
             name: s.name.clone(),
-            shape: s.shape.clone(),
+            shape: if s.scalar { Vec::new() } else { s.shape.clone() },
             quant: s.quant,
             bytes: s.bytes(),
         };
@@ -409,6 +411,7 @@ impl Step {
             source,
             name: tensor.name.clone(),
             shape: tensor.shape.clone(),
+            scalar: tensor.scalar,
             quant: tensor.quant,
             fold: tensor.fold,
             span: tensor.span,

@@ -91,8 +91,9 @@ pub struct Options {
 /// Where something asked for cannot be had; the error says for which tensors.
 pub fn plan(model: Model, options: &Options) -> Result<(Model, Vec<Plan>)> {
     let input = model.files.first().map(|f| f.path().to_owned()).unwrap_or_default();
-    if let Some((what, next)) = Content::of(&model).other()
-        && Content::of(&model) != Content::Projector
+    let content = Content::of(&model);
+    if let Some((what, next)) = content.other()
+        && !matches!(content, Content::Projector | Content::Image)
     {
         let what = format!("{}: holds {what}, no model to quantize", input.display());
         return Err(Error::foreign(what, next));
@@ -278,7 +279,7 @@ impl<'a> Job<'a> {
     ) -> Result<Job<'a>> {
         let architecture = base.metadata.architecture().to_owned();
         // The program with rules for images goes through a file as it is.
-        if image::rules(&architecture).is_none() {
+        if catalog::mixture(&architecture).is_none() {
             base.steps.sort_by(|a, b| mix::file_order(&a.name, &b.name));
         }
         for step in base.steps.iter_mut().filter(|s| !image::has_outermost(&architecture, &s.name))

@@ -231,6 +231,8 @@ fn step(
         source,
         name: tensor.name.clone(),
         shape: tensor.shape.clone(),
+        // Today's llama.cpp gives every tensor a dimension.
+        scalar: false,
         quant,
         fold: if matches!(act, Act::Copy) { tensor.fold } else { 1 },
         span: tensor.span,

@@ -140,6 +140,7 @@ fn tensor(stored: &Stored) -> Result<Option<(String, char, Tensor)>> {
     let tensor = Tensor {
         name: stored.name.clone(),
         shape: stored.shape.clone(),
+        scalar: false,
         quant: stored.quant()?,
         big_endian: stored.big_endian,
         pieces: vec![stored.piece()?],

@@ -77,6 +77,7 @@ impl Part {
             fold: 1,
             span: None,
             sum: None,
+            scalar: false,
         }
     }
 }

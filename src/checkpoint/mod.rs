@@ -183,8 +183,20 @@ pub fn alone(path: &Path, limits: &Limits) -> Result<Model> {
         if let (None, Some(last)) = (block, shape.last_mut()) {
             *last = stored.dtype.bytes(*last)?;
         }
-        let (fold, span, sum) = (1, None, None);
-        Some(Tensor { name, shape, quant, big_endian, pieces, join, orders, fold, span, sum })
+        let (scalar, fold, span, sum) = (false, 1, None, None);
+        Some(Tensor {
+            name,
+            shape,
+            scalar,
+            quant,
+            big_endian,
+            pieces,
+            join,
+            orders,
+            fold,
+            span,
+            sum,
+        })
     };
     let tensors = weights.tensors.iter().filter_map(tensor).collect();
     let format = weights.format.to_owned();

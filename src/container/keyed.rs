@@ -157,6 +157,8 @@ struct Info {
     fields: [u64; 3],
     name: String,
     shape: Vec<u64>,
+    /// Whether no dimensions are stored.
+    scalar: bool,
     id: u32,
     /// From the start of the data.
     offset: u64,
@@ -374,7 +376,8 @@ impl Walk<'_> {
             // The innermost size comes first in the file, the outermost first here.
             shape.insert(0, size);
         }
-        if shape.is_empty() {
+        let scalar = shape.is_empty();
+        if scalar {
             // A single number.
             shape.push(1);
         }
@@ -384,7 +387,7 @@ impl Walk<'_> {
         let fields = [sizes_at, type_at, self.at];
         let offset = self.source.u64_at(self.at, field("offset"))?;
         self.at += 8;
-        Ok(Info { at, fields, name, shape, id, offset })
+        Ok(Info { at, fields, name, shape, scalar, id, offset })
     }
 
     /// What a type number means in this file's format.

@@ -27,7 +27,7 @@ pub struct Layout {
 pub struct TensorHead {
     /// Its name in the file.
     pub name: String,
-    /// Its shape, outermost dimension first.
+    /// Its shape, outermost dimension first; empty for a number that has no dimensions.
     pub shape: Vec<u64>,
     /// Its type.
     pub quant: QuantType,

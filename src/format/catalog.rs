@@ -7,7 +7,7 @@ use crate::format::container::{self, Container};
 use crate::format::family::{self, Family};
 use crate::format::foreign::{self, Foreign};
 use crate::format::loader::{self, Loader};
-use crate::format::mixture::{self, Mixture};
+use crate::format::mixture::{self, Kept, Mixture};
 use crate::format::projector::{self, Projector};
 use crate::format::vocabulary::{self, Published};
 use std::sync::LazyLock;
@@ -63,12 +63,12 @@ pub(crate) fn loader() -> &'static Loader {
     LOADERS.first().unwrap_or_else(|| panic!("formats/loader holds a description"))
 }
 
-/// Rules of other programs for the types of tensors.
+/// Another program's rules for the types of an architecture's tensors, where it has its own: a model of images or videos.
 ///
 /// # Panics
 /// If an embedded description breaks a rule of its schema, which a test rules out.
-pub(crate) fn mixtures() -> &'static [Mixture] {
-    &MIXTURES
+pub(crate) fn mixture(architecture: &str) -> Option<(&'static Mixture, &'static Kept)> {
+    MIXTURES.iter().find_map(|mixture| Some((mixture, mixture.architectures.get(architecture)?)))
 }
 
 /// Models with their vision tensors in one file.

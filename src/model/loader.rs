@@ -48,6 +48,8 @@ pub enum Content {
     ControlVector,
     /// An importance matrix.
     Imatrix,
+    /// A model that makes images or videos.
+    Image,
     /// Tensors without `general.architecture`.
     Nameless,
 }
@@ -69,6 +71,7 @@ impl Content {
             _ if !empty && model.tensors.iter().all(vector) => Content::ControlVector,
             ("adapter", _) => Content::Adapter,
             (_, "clip") | ("mmproj", _) => Content::Projector,
+            _ if catalog::mixture(architecture).is_some() => Content::Image,
             _ if empty && !model.vocab.is_empty() => Content::Vocabulary,
             (_, "") if is_keyed(model) => Content::Nameless,
             _ => Content::Model,
@@ -90,6 +93,9 @@ impl Content {
                 ("a control vector", "llama.cpp takes it beside its model (--control-vector)")
             }
             Content::Imatrix => ("an importance matrix", "a quantizer takes it beside a model"),
+            Content::Image => {
+                ("a model of images or videos", "programs that make images and videos take it")
+            }
         })
     }
 }
@@ -452,6 +458,10 @@ fn is_in_another_part(name: &str) -> bool {
 fn vocabulary(model: &Model) -> Vec<Breach> {
     let metadata = &model.metadata;
     let Some(tokenizer) = metadata.str("tokenizer.ggml.model") else {
+        // Of another program's model it is not known that it takes text at all.
+        if !knows(model) && model.tensor("token_embd.weight").is_none() {
+            return Vec::new();
+        }
         let what = "is missing: the file has no tokenizer";
         return vec![Breach::other("no-tokenizer", "tokenizer.ggml.model", what)];
     };

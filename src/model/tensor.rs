@@ -15,6 +15,8 @@ pub struct Tensor {
     pub name: String,
     /// Its shape, outermost dimension first; the last is the row length in elements.
     pub shape: Vec<u64>,
+    /// Whether the file gives this single number no dimensions; its shape is one 1.
+    pub scalar: bool,
     /// The type of its rows, with its dialect.
     pub quant: QuantType,
     /// Whether the numbers in its bytes are big-endian.
@@ -150,9 +152,19 @@ impl Tensor {
         let rows = shape.iter().rev().skip(1).try_fold(1u64, |n, d| n.checked_mul(*d))?;
         at.checked_add(rows.checked_mul(row_bytes)?)?;
         let piece = Piece { file, at, rows, row_bytes, row_stride: row_bytes, element: None };
-        let (pieces, orders) = (vec![piece], Vec::new());
-        let (big_endian, fold, span, join, sum) = (false, 1, None, Join::Rows, None);
-        Some(Tensor { name, shape, quant, big_endian, pieces, fold, span, join, orders, sum })
+        Some(Tensor {
+            name,
+            shape,
+            scalar: false,
+            quant,
+            big_endian: false,
+            pieces: vec![piece],
+            fold: 1,
+            span: None,
+            join: Join::Rows,
+            orders: Vec::new(),
+            sum: None,
+        })
     }
 
     /// A tensor of `bytes` bytes at `at` of file `file`, of which no more than that is known.
@@ -169,6 +181,7 @@ impl Tensor {
         Tensor {
             name,
             shape,
+            scalar: false,
             quant,
             big_endian: false,
             pieces: vec![piece],

@@ -130,12 +130,25 @@ fn long_names_and_odd_dimensions_are_inspected_verified_edited_and_split() {
     let long = TENSORS[9].0;
     assert!(listed.contains("8 × 4 × 1 × 2 × 2") && listed.contains(long), "{listed}");
     let said = run(&["verify", "wan.gguf", "--deep"]);
-    assert!(said.contains("OK"), "{said}");
+    assert!(said.contains("OK") && !said.contains("tokenizer"), "{said}");
+    let said = run(&["inspect", "wan.gguf"]);
+    let whose = "nothing to do: programs that make images and videos take it";
+    assert!(said.contains(whose) && !said.contains("tokenizer"), "{said}");
     run(&["metadata", "wan.gguf", "set", "general.name", "a film", "-o", "named.gguf"]);
+    // A value of the same length where it is: a number without dimensions gains none, so nothing moves.
+    fs::copy(here.join("named.gguf"), here.join("renamed.gguf")).unwrap();
+    run(&["metadata", "renamed.gguf", "set", "general.name", "2 film", "--in-place"]);
+    let renamed = fs::read(here.join("renamed.gguf")).unwrap();
+    let old = fs::read(here.join("named.gguf")).unwrap();
+    let differs: Vec<usize> = (0..old.len()).filter(|at| old[*at] != renamed[*at]).collect();
+    assert!(old.len() == renamed.len() && differs.len() == 1, "{differs:?}");
+    assert_eq!(open(&here.join("renamed.gguf")).metadata.str("general.name"), Some("2 film"));
     let (before, named) = (open(&here.join("wan.gguf")), open(&here.join("named.gguf")));
     assert_eq!(named.metadata.str("general.name"), Some("a film"));
     run(&["split", "wan.gguf", "part", "--split-max-tensors", "4"]);
     run(&["join", "part-00001-of-00003.gguf", "-o", "whole.gguf"]);
+    let read = |name: &str| fs::read(here.join(name)).unwrap();
+    assert!(read("whole.gguf") == read("wan.gguf"), "split and joined it is the first file");
     let whole = open(&here.join("whole.gguf"));
     for (name, ..) in TENSORS {
         for other in [&named, &whole] {

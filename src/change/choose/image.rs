@@ -11,12 +11,6 @@ use crate::{
     quant::QuantType,
 };
 
-/// The rules for an architecture, where it has its own.
-pub fn rules(architecture: &str) -> Option<(&'static Mixture, &'static Kept)> {
-    let of = |mixture: &'static Mixture| Some((mixture, mixture.architectures.get(architecture)?));
-    catalog::mixtures().iter().find_map(of)
-}
-
 /// Whether a name is one of these, which may have stars.
 fn any(patterns: &[String], name: &str) -> bool {
     patterns.iter().any(|pattern| glob::matches(pattern, name))
@@ -25,13 +19,13 @@ fn any(patterns: &[String], name: &str) -> bool {
 /// Whether a tensor is quantized at all, of whatever model.
 pub fn may_quantize(shape: &Shape, tensor: &Weight, wanted: &Rules) -> bool {
     let kept = |kept: &Kept| any(&kept.kept, tensor.name) || tensor.shape.len() != 2;
-    let kept = rules(&shape.architecture).is_some_and(|(_, own)| kept(own));
+    let kept = catalog::mixture(&shape.architecture).is_some_and(|(_, own)| kept(own));
     mix::may_quantize(shape, tensor, wanted) && !kept
 }
 
 /// Whether an outermost dimension of 1 is written, which ggml does not count.
 pub fn has_outermost(architecture: &str, name: &str) -> bool {
-    rules(architecture).is_some_and(|(_, own)| any(&own.outermost, name))
+    catalog::mixture(architecture).is_some_and(|(_, own)| any(&own.outermost, name))
 }
 
 /// A type for every tensor of any model, in the order given: by [`mix::choose`] where no other rules are for it.
@@ -39,7 +33,7 @@ pub fn has_outermost(architecture: &str, name: &str) -> bool {
 /// # Errors
 /// Those of [`mix::choose`]; where the program refuses the file type, or its readers know no such names.
 pub fn choose(shape: &Shape, tensors: &[Weight], wanted: &Rules) -> Result<Vec<Choice>> {
-    match rules(&shape.architecture) {
+    match catalog::mixture(&shape.architecture) {
         Some((mixture, _)) => of_image(mixture, shape, tensors, wanted),
         None => mix::choose(shape, tensors, wanted),
     }

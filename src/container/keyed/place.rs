@@ -94,7 +94,8 @@ impl Walk<'_> {
             };
             // A type of another program, whose blocks are not described: bytes to be copied, sized by their room.
             if quant.stranger().is_some() {
-                let tensor = opaque(info, quant, place, room, align);
+                let scalar = info.scalar;
+                let tensor = Tensor { scalar, ..opaque(info, quant, place, room, align) };
                 in_order &= place == next;
                 let end = place.saturating_add(tensor.bytes());
                 next = end.checked_next_multiple_of(align).unwrap_or(u64::MAX);
@@ -116,6 +117,7 @@ impl Walk<'_> {
                 let wanted = format!("a multiple of {} for {quant}", quant.row_group());
                 return wrong(sizes_at, "ne[1]", tensor.rows().to_string(), wanted);
             }
+            tensor.scalar = info.scalar;
             // Blocks are stored so too, not only the header.
             tensor.big_endian = self.format.detect.big_endian;
             // Scales in front of a row: no program is known that wrote them in this order of bytes.
