@@ -83,8 +83,9 @@ pub fn base(path: &Path, limits: &Limits) -> Result<Model> {
         true => checkpoint::open(path, &checkpoint::Options { limits, ..Default::default() })?,
         false => container::open(path, &OpenOptions { limits, ..OpenOptions::default() })?,
     };
-    match Content::of(&model).other() {
-        Some((what, _)) if Content::of(&model) != Content::Image => {
+    let content = Content::of(&model);
+    match content.other() {
+        Some((what, _)) if content != Content::Image => {
             let what = format!("{}: holds {what}, and a base is a model", path.display());
             Err(Error::refused(what, "name the model that the adapter belongs to"))
         }

@@ -20,7 +20,7 @@ use crate::{
     error::{Error, Result},
     format::catalog,
     limits::Limits,
-    model::{Join, Model, Tensor, Value, adapter::MOST_RANK},
+    model::{Model, Tensor, Value, adapter::MOST_RANK},
     remedy::{Call, Remedy},
 };
 
@@ -137,19 +137,9 @@ fn find(path: &Path) -> Result<(PathBuf, PathBuf)> {
 /// One half of a pair: the matrix that it changes, which half, and its numbers; none for anything else.
 fn tensor(stored: &Stored) -> Result<Option<(String, char, Tensor)>> {
     let Some((stem, half, embedding)) = half(&stored.name) else { return Ok(None) };
-    let tensor = Tensor {
-        name: stored.name.clone(),
-        shape: stored.shape.clone(),
-        scalar: false,
-        quant: stored.quant()?,
-        big_endian: stored.big_endian,
-        pieces: vec![stored.piece()?],
-        fold: 1,
-        span: None,
-        sum: None,
-        join: Join::Rows,
-        orders: Vec::new(),
-    };
+    let (name, shape) = (stored.name.clone(), stored.shape.clone());
+    let tensor = Tensor::of_piece(name, shape, stored.quant()?, stored.piece()?);
+    let tensor = Tensor { big_endian: stored.big_endian, ..tensor };
     if tensor.shape.len() != 2 {
         let what = format!("{}: {} dimensions", stored.name, tensor.shape.len());
         return Err(Error::unsupported(what, "not yet: adapters of anything but matrices"));

@@ -51,7 +51,7 @@ use crate::{
     bytes::Input,
     error::{Error, Result},
     limits::Limits,
-    model::{Join, Model, Tensor},
+    model::{Model, Tensor},
     quant::QuantType,
     remedy::{Call, Notes},
     size::counted,
@@ -176,27 +176,14 @@ fn gather(found: &find::Found, limits: &Limits) -> Result<(Draft, Vec<Vec<Stored
 pub fn alone(path: &Path, limits: &Limits) -> Result<Model> {
     let weights = weights(path, limits)?;
     let tensor = |stored: &Stored| {
-        let (pieces, orders) = (vec![stored.piece().ok()?], Vec::new());
-        let (name, mut shape, join) = (stored.name.clone(), stored.shape.clone(), Join::Rows);
+        let (piece, mut shape) = (stored.piece().ok()?, stored.shape.clone());
         let block = QuantType::today(stored.dtype.name).filter(|q| q.block().elements == 1);
-        let (quant, big_endian) = (block.or(QuantType::today("i8"))?, stored.big_endian);
+        let quant = block.or(QuantType::today("i8"))?;
         if let (None, Some(last)) = (block, shape.last_mut()) {
             *last = stored.dtype.bytes(*last)?;
         }
-        let (scalar, fold, span, sum) = (false, 1, None, None);
-        Some(Tensor {
-            name,
-            shape,
-            scalar,
-            quant,
-            big_endian,
-            pieces,
-            join,
-            orders,
-            fold,
-            span,
-            sum,
-        })
+        let tensor = Tensor::of_piece(stored.name.clone(), shape, quant, piece);
+        Some(Tensor { big_endian: stored.big_endian, ..tensor })
     };
     let tensors = weights.tensors.iter().filter_map(tensor).collect();
     let format = weights.format.to_owned();

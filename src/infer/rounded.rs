@@ -88,11 +88,9 @@ impl Kernel {
         let (mut group, mut codes) = (Group::default(), Codes::default());
         for t in 0..GROUP {
             // At the end of many the last of them stands in for those that lack.
-            let Some(x) = xs.chunks(cols).nth(t) else {
-                group.place(t, &codes, self.sub);
-                continue;
-            };
-            codes.fill(isa, quant, x, self.bias);
+            if let Some(x) = xs.chunks(cols).nth(t) {
+                codes.fill(isa, quant, x, self.bias);
+            }
             group.place(t, &codes, self.sub);
         }
         group

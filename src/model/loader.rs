@@ -220,10 +220,8 @@ pub fn tensors(model: &Model) -> Vec<Breach> {
         let what = format!("has shape {:?}, its role wants {wanted:?}{more}", tensor.shape);
         out.push(Breach::damage("shape", &tensor.name, what));
     }
-    let is = |name: &str, quant: &str| {
-        model.tensor(name).is_some_and(|tensor| quant.is_empty() || tensor.quant.name() == quant)
-    };
-    if is_keyed(model) && is("output.scale", "") && !is("output.weight", "nvfp4") {
+    let scaled = model.tensor("output.weight").is_some_and(|output| output.quant.name() == "nvfp4");
+    if is_keyed(model) && model.tensor("output.scale").is_some() && !scaled {
         let what = "is looked for beside an output of NVFP4 alone".to_owned();
         out.push(Breach::other("left-over", "output.scale", what));
     }

@@ -152,7 +152,17 @@ impl Tensor {
         let rows = shape.iter().rev().skip(1).try_fold(1u64, |n, d| n.checked_mul(*d))?;
         at.checked_add(rows.checked_mul(row_bytes)?)?;
         let piece = Piece { file, at, rows, row_bytes, row_stride: row_bytes, element: None };
-        Some(Tensor {
+        Some(Tensor::of_piece(name, shape, quant, piece))
+    }
+
+    /// A tensor of one piece, its rows as they are stored.
+    pub(crate) fn of_piece(
+        name: String,
+        shape: Vec<u64>,
+        quant: QuantType,
+        piece: Piece,
+    ) -> Tensor {
+        Tensor {
             name,
             shape,
             scalar: false,
@@ -164,7 +174,7 @@ impl Tensor {
             join: Join::Rows,
             orders: Vec::new(),
             sum: None,
-        })
+        }
     }
 
     /// A tensor of `bytes` bytes at `at` of file `file`, of which no more than that is known.
@@ -178,19 +188,7 @@ impl Tensor {
         let row_bytes = stretch(bytes);
         let rows = bytes.checked_div(row_bytes).unwrap_or(0);
         let piece = Piece { file, at, rows, row_bytes, row_stride: row_bytes, element: None };
-        Tensor {
-            name,
-            shape,
-            scalar: false,
-            quant,
-            big_endian: false,
-            pieces: vec![piece],
-            fold: 1,
-            span: Some(bytes),
-            join: Join::Rows,
-            orders: Vec::new(),
-            sum: None,
-        }
+        Tensor { span: Some(bytes), ..Tensor::of_piece(name, shape, quant, piece) }
     }
 
     /// As [`Tensor::whole`], for blocks that may cross rows: `fold` is the fewest rows that blocks fill.

@@ -58,14 +58,15 @@ fn most(x: &[f32]) -> f32 {
     f32::from_bits(x.iter().fold(0, |most: u32, x| most.max(x.abs().to_bits())))
 }
 
-/// What numbers of a block are multiplied with, the largest of which is `most`, to be at most 127.
+/// What the numbers of a block are multiplied with, to be at most 127, and what each whole number is then worth; both
+/// zero where all numbers are.
 #[inline(always)]
-fn turned_block(most: f32) -> f32 {
-    if most == 0.0 { 0.0 } else { 127.0 / most }
+fn turned_block(x: &[f32; BLOCK]) -> [f32; 2] {
+    let most = most(x);
+    [if most == 0.0 { 0.0 } else { 127.0 / most }, most / 127.0]
 }
 
-/// The same of a super-block of Q8_K, where the first of the largest becomes -127, and what each whole number is then
-/// worth; both zero where all numbers are.
+/// The same of a super-block of Q8_K, where the first of the largest becomes -127.
 #[inline(always)]
 fn turned_super(x: &[f32]) -> [f32; 2] {
     let most = most(x);
@@ -95,8 +96,8 @@ fn scale_of(d: f32, half: bool) -> f32 {
 #[inline(always)]
 fn block_body(xs: &mut [f32], half: bool) {
     for x in xs.as_chunks_mut::<BLOCK>().0 {
-        let most = most(x);
-        let (turned, scale) = (turned_block(most), scale_of(most / 127.0, half));
+        let [turned, d] = turned_block(x);
+        let scale = scale_of(d, half);
         x.iter_mut().for_each(|x| *x = (*x * turned).round_ties_even() * scale);
     }
 }
@@ -181,9 +182,8 @@ fn bytes(x: &[f32], turned: f32, q: &mut [i8]) {
 #[inline(always)]
 fn block_codes_body(x: &[f32], half: bool, codes: &mut Codes) {
     for (x, q) in x.as_chunks::<BLOCK>().0.iter().zip(codes.q.as_chunks_mut::<BLOCK>().0) {
-        let most = most(x);
-        bytes(x, turned_block(most), q);
-        let d = most / 127.0;
+        let [turned, d] = turned_block(x);
+        bytes(x, turned, q);
         let sum: i32 = q.iter().map(|q| i32::from(*q)).sum();
         codes.scales.push(scale_of(d, half));
         codes.stated.push(scale_of(d * sum as f32, true));
