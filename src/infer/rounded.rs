@@ -191,7 +191,7 @@ pub struct Room {
 }
 
 /// Bytes between what is read and what is asked for.
-const AHEAD: usize = 2048;
+const AHEAD: usize = 4096;
 
 /// Whole numbers as floats: a loop, for `map` is a function, and where it is not inlined it has none of the set's
 /// instructions.
@@ -255,7 +255,8 @@ fn dots_of_super_blocks<W: Whole<BYTES, N>, const BYTES: usize, const N: usize, 
             let mut sums = [0; LANES];
             macro_rules! part {
                 ($($n:literal)+) => {$(
-                    let w = [W::pair::<{ 2 * $n }>(isa, block), W::pair::<{ 2 * $n + 1 }>(isa, block)];
+                    let first = W::pair::<{ 2 * $n }>(isa, block, &head);
+                    let w = [first, W::pair::<{ 2 * $n + 1 }>(isa, block, &head)];
                     let products = isa.quads(w, &q[$n], &fours[$n], W::BIAS, W::MOST);
                     isa.add_scaled(&mut sums, &products, head.scales, $n);
                 )+};
@@ -283,19 +284,23 @@ fn dots_of_blocks<W: Whole<BYTES, N>, const BYTES: usize, const N: usize, const 
     x: &Codes,
 ) -> [f32; R] {
     let mut sums = Sums { lanes: [[0.0; LANES]; R], minima: [0.0; R] };
-    let parts = x.q.as_chunks::<64>().0.iter().zip(x.fours.as_chunks::<LANES>().0);
-    let beside = x.scales.as_chunks::<2>().0.iter().zip(x.stated.as_chunks::<2>().0);
-    let mut parts = parts.zip(beside);
-    for (b, part) in (&mut parts).take(rows[0].len() / 2).enumerate() {
+    // All of one length, so that the loop has nothing to ask for.
+    let pairs = rows[0].len() / 2;
+    let parts = (x.q.as_chunks::<64>().0, x.fours.as_chunks::<LANES>().0);
+    let beside = (x.scales.as_chunks::<2>().0, x.stated.as_chunks::<2>().0);
+    let part = |b: usize| ((&parts.0[b], &parts.1[b]), (&beside.0[b], &beside.1[b]));
+    for b in 0..pairs {
         for (i, row) in rows.iter().enumerate() {
-            isa.prefetch(&row[2 * b], AHEAD);
-            sums.add::<W, BYTES, N>(isa, i, [&row[2 * b], &row[2 * b + 1]], part);
+            let [first, second] = &row.as_chunks::<2>().0[b];
+            isa.prefetch(first, AHEAD);
+            sums.add::<W, BYTES, N>(isa, i, [first, second], part(b));
         }
     }
     // Beside the last of an odd number of blocks there is an empty one, whose activations are zero.
-    for part in parts {
+    if rows[0].len() % 2 == 1 {
         for (i, last) in rows.iter().map(|row| row.last()).enumerate() {
-            sums.add::<W, BYTES, N>(isa, i, [last.unwrap_or(&[0; BYTES]), &[0; BYTES]], part);
+            let two = [last.unwrap_or(&[0; BYTES]), &[0; BYTES]];
+            sums.add::<W, BYTES, N>(isa, i, two, part(pairs));
         }
     }
     std::array::from_fn(|i| total(sums.lanes[i]) + sums.minima[i])
@@ -321,7 +326,7 @@ impl<const R: usize> Sums<R> {
         ((q, fours), (scales, stated)): TwoBlocks,
     ) {
         let heads = [W::head(isa, two[0]), W::head(isa, two[1])];
-        let w = [W::pair::<0>(isa, two[0]), W::pair::<0>(isa, two[1])];
+        let w = [W::pair::<0>(isa, two[0], &heads[0]), W::pair::<0>(isa, two[1], &heads[1])];
         let sums = isa.quads(w, q, fours, W::BIAS, W::MOST);
         let mut d = [heads[0].d * scales[0]; LANES];
         // Lanes 0 to 7 are the first block's, 8 to 15 the second's.
@@ -366,8 +371,9 @@ fn many<W: Whole<BYTES, N>, const BYTES: usize, const N: usize>(
             let quads = room.quads[i / STRIP * most * N / 4..].chunks_exact_mut(N / 4);
             let heads = &mut room.heads[i / STRIP * most..];
             for ((block, quads), heads) in bytes.iter().zip(quads).zip(heads) {
-                lay_out::<W, BYTES, N>(isa, block, i % STRIP, quads);
-                heads.set::<W, BYTES, N>(i % STRIP, &W::head(isa, block));
+                let head = W::head(isa, block);
+                lay_out::<W, BYTES, N>(isa, block, &head, i % STRIP, quads);
+                heads.set::<W, BYTES, N>(i % STRIP, &head);
             }
         }
         for (g, x) in xs.iter().enumerate() {
@@ -405,6 +411,7 @@ fn many<W: Whole<BYTES, N>, const BYTES: usize, const N: usize>(
 fn lay_out<W: Whole<BYTES, N>, const BYTES: usize, const N: usize>(
     isa: Isa,
     block: &[u8; BYTES],
+    head: &Head,
     row: usize,
     quads: &mut [Quads],
 ) {
@@ -416,9 +423,9 @@ fn lay_out<W: Whole<BYTES, N>, const BYTES: usize, const N: usize>(
         }
     };
     if N < SUPER {
-        return put(quads, W::pair::<0>(isa, block));
+        return put(quads, W::pair::<0>(isa, block, head));
     }
-    each_pair!(PAIR => { put(&mut quads[8 * PAIR..8 * PAIR + 8], W::pair::<PAIR>(isa, block)) });
+    each_pair!(PAIR => { put(&mut quads[8 * PAIR..8 * PAIR + 8], W::pair::<PAIR>(isa, block, head)) });
 }
 
 /// Blocks of a strip, of which the first is the vectors' block `first`.

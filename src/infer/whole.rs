@@ -119,7 +119,7 @@ impl Block {
     #[inline(always)]
     fn fill<W: Whole<BYTES, SUPER>, const BYTES: usize>(&mut self, isa: Isa, bytes: &[u8; BYTES]) {
         let head = W::head(isa, bytes);
-        W::words(isa, bytes, head.scales, &mut self.v);
+        W::words(isa, bytes, &head, &mut self.v);
         (self.d, self.dmin) = (head.d, head.dmin);
         if W::MINIMA {
             self.mins = isa.numbers(head.mins, 0);

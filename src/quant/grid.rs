@@ -18,8 +18,6 @@
 //! 0000 0002 ..       its points, four hexadecimal digits each, in the order of their index
 //! ```
 
-use std::sync::LazyLock;
-
 /// One code book: the points of a lattice in the order in which blocks number them.
 #[derive(Debug)]
 pub struct Book {
@@ -28,11 +26,68 @@ pub struct Book {
     /// Bits of one digit: 2 (8 coordinates a point) or 3 (4 coordinates).
     pub bits: u32,
     /// The point at every index, as a code.
-    pub codes: Vec<u16>,
+    pub codes: &'static [u16],
 }
 
-static BOOKS: LazyLock<Vec<Book>> =
-    LazyLock::new(|| parse(include_str!("../../formats/block/code-books.txt")));
+/// The books, each with its number of points.
+macro_rules! books {
+    ($($book:ident $name:literal $len:literal;)+) => {
+        $(#[doc = concat!("The codes of `", $name, "`.")] pub static $book: [u16; $len] = codes($name);)+
+
+        static BOOKS: &[Book] = &[$(Book { name: $name, bits: head($name).0, codes: &$book }),+];
+    };
+}
+
+books! {
+    IQ2_XXS "iq2_xxs" 256;
+    IQ2_XS "iq2_xs" 512;
+    IQ2_S "iq2_s" 1024;
+    IQ3_XXS "iq3_xxs" 256;
+    IQ3_S "iq3_s" 512;
+    IQ1 "iq1" 2048;
+    IQ1_V1 "iq1_feb2024" 512;
+}
+
+const TEXT: &[u8] = include_bytes!("../../formats/block/code-books.txt");
+
+/// Of the book with this name the bits of a digit, and where its first point is in the text.
+///
+/// The text is read while the program is compiled, so what is wrong in it is a fault that the compiler finds.
+const fn head(name: &str) -> (u32, usize) {
+    let name = name.as_bytes();
+    let mut at = 0;
+    loop {
+        // "[name b]"
+        let mut i = 0;
+        while i < name.len() && TEXT[at + 1 + i] == name[i] {
+            i += 1;
+        }
+        if TEXT[at] == b'[' && i == name.len() && TEXT[at + 1 + i] == b' ' {
+            return ((TEXT[at + 2 + i] - b'0') as u32, at + 4 + i);
+        }
+        at += 1;
+    }
+}
+
+/// The `N` codes of the book with this name: hexadecimal numbers up to the next book or the end.
+const fn codes<const N: usize>(name: &str) -> [u16; N] {
+    let (mut out, mut n, mut at) = ([0; N], 0, head(name).1);
+    while at < TEXT.len() && TEXT[at] != b'[' {
+        if TEXT[at].is_ascii_hexdigit() {
+            let end = at + 4;
+            while at < end {
+                let digit = (TEXT[at] as char).to_digit(16).expect("four hexadecimal digits");
+                out[n] = out[n] << 4 | digit as u16;
+                at += 1;
+            }
+            n += 1;
+        } else {
+            at += 1;
+        }
+    }
+    assert!(n == N, "a book has as many points as its places number");
+    out
+}
 
 /// The book of this name, e.g. `iq2_xxs`; there is none for a name that is not listed at [`Book::name`].
 pub fn book(name: &str) -> Option<&'static Book> {
@@ -57,22 +112,6 @@ impl Book {
     }
 }
 
-/// Reads the embedded text, which a test compares with ggml's tables: what is wrong in it is a fault of this program.
-fn parse(text: &'static str) -> Vec<Book> {
-    let mut books: Vec<Book> = Vec::new();
-    for line in text.lines().filter(|line| !line.starts_with('#')) {
-        if let Some(head) = line.strip_prefix('[').and_then(|l| l.strip_suffix(']')) {
-            let (name, bits) = head.split_once(' ').expect("a book's head is [name bits]");
-            let bits = bits.parse().expect("bits is a number");
-            books.push(Book { name, bits, codes: Vec::new() });
-        } else if let Some(book) = books.last_mut() {
-            let codes = line.split_whitespace();
-            book.codes.extend(codes.map(|hex| u16::from_str_radix(hex, 16).expect("hex digits")));
-        }
-    }
-    books
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,7 +131,7 @@ mod tests {
     #[test]
     fn every_book_is_ggmls() {
         for (name, len, digest) in DIGESTS {
-            let codes = &book(name).unwrap().codes;
+            let codes = book(name).unwrap().codes;
             assert_eq!(codes.len(), len, "{name}");
             let bytes: Vec<u8> = codes.iter().flat_map(|c| c.to_le_bytes()).collect();
             let found: String = Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();
@@ -105,7 +144,7 @@ mod tests {
     fn a_point_spells_its_code() {
         let book = book("iq3_s").unwrap();
         let points = book.points::<4>(&[0, 1, 2, 3, 4, 5, 6, 7]);
-        for (point, code) in points.iter().zip(&book.codes) {
+        for (point, code) in points.iter().zip(book.codes) {
             let spelt = point.iter().rev().fold(0, |sum, &digit| sum * 8 + digit as u16);
             assert_eq!(spelt, *code);
         }

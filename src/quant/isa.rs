@@ -347,6 +347,7 @@ macro_rules! per_isa {
 }
 
 pub(crate) mod bytes;
+pub(crate) mod points;
 pub(crate) mod row;
 pub(super) mod stored;
 #[cfg(test)]

@@ -26,61 +26,124 @@ use super::{
 };
 use crate::quant::{
     grid,
-    isa::{Isa, row::Bytes, stored::both},
+    isa::{Isa, points::Words, row::Bytes},
 };
-use std::sync::LazyLock;
 
 decoders!(iq1_s_v1, iq1_s_v2, iq1_s, iq1_m, iq2_xxs, iq2_xs, iq2_s, iq3_xxs, iq3_s_v1, iq3_s);
 
-/// Points of a book, the coordinates of each as the bytes of a word.
-type Points<W, const N: usize> = LazyLock<Box<[W; N]>>;
-
-/// The points of a book, with what its digits are worth.
-fn points<const N: usize, const D: usize>(name: &str, levels: &[i8]) -> Box<[[u8; D]; N]> {
-    let book = grid::book(name).expect("the embedded books have the names that are asked for");
-    let points = book.points::<D>(levels).into_iter().map(|point| point.map(|x| x as u8));
-    let points: Box<[[u8; D]]> = points.collect();
-    points.try_into().expect("a book has as many points as its indices have values")
+/// Four or eight words, written out: a function that is handed to `map` is not compiled for the set.
+macro_rules! words {
+    ($of:ident $n:literal, $l:ident => $word:expr) => {{
+        let mut words = [0; $n];
+        for $l in 0..$n {
+            words[$l] = $word;
+        }
+        Bytes::$of(words)
+    }};
 }
 
-/// Eight coordinates a point.
-fn eights<const N: usize>(name: &str, levels: &[i8]) -> Box<[u64; N]> {
-    Box::new(points::<N, 8>(name, levels).map(u64::from_le_bytes))
+/// A code book, the points as codes and as coordinates: the bytes of a word.
+struct Book<W, const N: usize, const D: usize> {
+    codes: &'static [u16; N],
+    /// What digits are worth.
+    levels: [i8; 16],
+    words: [W; N],
 }
 
-/// Four coordinates a point.
-fn fours<const N: usize>(name: &str, levels: &[i8]) -> Box<[u32; N]> {
-    Box::new(points::<N, 4>(name, levels).map(u32::from_le_bytes))
+/// A point of `D` coordinates in the bytes of a word.
+const fn word<const D: usize>(code: u16, levels: &[i8; 16]) -> u64 {
+    let (mut word, mut i) = (0, 0);
+    while i < D {
+        // Eight digits of two bits, or four of three.
+        let digit = if D == 8 { code >> (2 * i) & 3 } else { code >> (3 * i) & 7 };
+        word |= (levels[digit as usize] as u8 as u64) << (8 * i);
+        i += 1;
+    }
+    word
 }
 
-const IQ2_LEVELS: &[i8] = &[8, 25, 43];
-const IQ3_LEVELS: &[i8] = &[4, 12, 20, 28, 36, 44, 52, 62];
-static IQ2_XXS: Points<u64, 256> = LazyLock::new(|| eights("iq2_xxs", IQ2_LEVELS));
-static IQ2_XS: Points<u64, 512> = LazyLock::new(|| eights("iq2_xs", IQ2_LEVELS));
-static IQ2_S: Points<u64, 1024> = LazyLock::new(|| eights("iq2_s", IQ2_LEVELS));
-static IQ3_XXS: Points<u32, 256> = LazyLock::new(|| fours("iq3_xxs", IQ3_LEVELS));
+/// Levels of digits; beyond the last there is none.
+const fn levels<const L: usize>(some: [i8; L]) -> [i8; 16] {
+    let (mut all, mut i) = ([0; 16], 0);
+    while i < L {
+        all[i] = some[i];
+        i += 1;
+    }
+    all
+}
+
+impl<const N: usize> Book<u64, N, 8> {
+    const fn of<const L: usize>(codes: &'static [u16; N], some: [i8; L]) -> Self {
+        let levels = levels(some);
+        let (mut words, mut i) = ([0; N], 0);
+        while i < N {
+            words[i] = word::<8>(codes[i], &levels);
+            i += 1;
+        }
+        Book { codes, levels, words }
+    }
+
+    /// Points `4 * pair` to `4 * pair + 3` of those that `points` names.
+    #[inline(always)]
+    fn pair(&self, isa: Isa, points: &[Words; 2], pair: usize) -> Bytes {
+        if isa.searches_books() && N <= MOST_SEARCHED {
+            let digits = isa.digits::<8>(points[0], pair / 2);
+            return isa.leveled(digits[pair % 2], &self.levels);
+        }
+        let places = points[0].words()[pair];
+        words!(of 4, l => self.words[(places >> (16 * l)) as usize % N])
+    }
+}
+
+impl<const N: usize> Book<u32, N, 4> {
+    const fn of<const L: usize>(codes: &'static [u16; N], some: [i8; L]) -> Self {
+        let levels = levels(some);
+        let (mut words, mut i) = ([0; N], 0);
+        while i < N {
+            words[i] = word::<4>(codes[i], &levels) as u32;
+            i += 1;
+        }
+        Book { codes, levels, words }
+    }
+
+    /// Points `8 * pair` to `8 * pair + 7` of those that `points` names.
+    #[inline(always)]
+    fn pair(&self, isa: Isa, points: &[Words; 2], pair: usize) -> Bytes {
+        if isa.searches_books() && N <= MOST_SEARCHED {
+            let digits = isa.digits::<4>(points[pair / 4], pair / 2 % 2);
+            return isa.leveled(digits[pair % 2], &self.levels);
+        }
+        let places = &points[pair / 4].words()[2 * (pair % 4)..][..2];
+        words!(of_fours 8, k => self.words[(places[k / 4] >> (16 * (k % 4))) as usize % N])
+    }
+}
+
+impl<W, const N: usize, const D: usize> Book<W, N, D> {
+    /// What names points at these places: their codes where books are searched in registers, else the places.
+    #[inline(always)]
+    fn named(&self, isa: Isa, places: Words) -> Words {
+        match isa.searches_books() && N <= MOST_SEARCHED {
+            true => isa.codes(places, self.codes),
+            false => places,
+        }
+    }
+}
+
+/// The largest book that is searched in registers: to load a larger one takes longer than to load its points.
+const MOST_SEARCHED: usize = 1024;
+
+static IQ2_XXS: Book<u64, 256, 8> = Book::<u64, 256, 8>::of(&grid::IQ2_XXS, [8, 25, 43]);
+static IQ2_XS: Book<u64, 512, 8> = Book::<u64, 512, 8>::of(&grid::IQ2_XS, [8, 25, 43]);
+static IQ2_S: Book<u64, 1024, 8> = Book::<u64, 1024, 8>::of(&grid::IQ2_S, [8, 25, 43]);
+static IQ3_XXS: Book<u32, 256, 4> = Book::<u32, 256, 4>::of(&grid::IQ3_XXS, IQ3_LEVELS);
 // The same book of indices: in its first weeks with the magnitudes of IQ3_XXS, then with odd numbers.
-static IQ3_S_V1: Points<u32, 512> = LazyLock::new(|| fours("iq3_s", IQ3_LEVELS));
-static IQ3_S: Points<u32, 512> = LazyLock::new(|| fours("iq3_s", &[1, 3, 5, 7, 9, 11, 13, 15]));
+static IQ3_S_V1: Book<u32, 512, 4> = Book::<u32, 512, 4>::of(&grid::IQ3_S, IQ3_LEVELS);
+static IQ3_S: Book<u32, 512, 4> =
+    Book::<u32, 512, 4>::of(&grid::IQ3_S, [1, 3, 5, 7, 9, 11, 13, 15]);
 /// In eighths, with the bias of [`Iq1S`] and less one, which a delta above zero adds twice.
-static IQ1: Points<u64, 2048> = LazyLock::new(|| eights("iq1", &[7, 15, 23]));
-static IQ1_V1: Points<u64, 512> = LazyLock::new(|| eights("iq1_feb2024", &[-1, 0, 1]));
-
-/// Four fields of seven bits, one above the other, in a byte each.
-#[inline(always)]
-fn sevens(a: u32) -> u32 {
-    a & 0x7f | (a & 0x3f80) << 1 | (a & 0x001f_c000) << 2 | (a & 0x0fe0_0000) << 3
-}
-
-/// Eight signs a byte, of which seven are stored: the last makes the number of minus signs even.
-#[inline(always)]
-fn even_signs(sevens: u32) -> u32 {
-    // Of each byte the lowest bit becomes the parity of all.
-    let mut odd = sevens ^ sevens >> 4;
-    odd ^= odd >> 2;
-    odd ^= odd >> 1;
-    sevens | (odd & 0x0101_0101) << 7
-}
+static IQ1: Book<u64, 2048, 8> = Book::<u64, 2048, 8>::of(&grid::IQ1, [7, 15, 23]);
+static IQ1_V1: Book<u64, 512, 8> = Book::<u64, 512, 8>::of(&grid::IQ1_V1, [-1, 0, 1]);
+const IQ3_LEVELS: [i8; 8] = [4, 12, 20, 28, 36, 44, 52, 62];
 
 /// Words are little-endian, and not aligned: a block of 66 or 98 bytes begins anywhere.
 #[inline(always)]
@@ -133,17 +196,6 @@ fn top_nibbles(block: &[u8], first: usize, step: usize) -> u64 {
     out
 }
 
-/// Four or eight words, written out: a function that is handed to `map` is not compiled for the set.
-macro_rules! words {
-    ($of:ident $n:literal, $l:ident => $word:expr) => {{
-        let mut words = [0; $n];
-        for $l in 0..$n {
-            words[$l] = $word;
-        }
-        Bytes::$of(words)
-    }};
-}
-
 /// A type whose weights are `d * scale * x`, decoded from its whole numbers: every product is exact, for `d` has 11
 /// bits, a scale 5 and a coordinate 6.
 macro_rules! from_whole {
@@ -169,10 +221,10 @@ from_whole! {
     iq3_s_v1 Iq3SV1 110;
 }
 
-/// A type of magnitudes: the head and 32 magnitudes with their signs.
+/// A type of magnitudes and signs: the head of a block and the book.
 macro_rules! signed_points {
-    ($($(#[$doc:meta])* $name:ident $bytes:literal $sub:literal $bias:literal
-        |$isa:ident, $b:ident| $head:expr, |$ib:ident| $pair:expr;)+) => {$(
+    ($($(#[$doc:meta])* $name:ident $bytes:literal $sub:literal $bias:literal $book:ident
+        |$isa:ident, $b:ident| $head:expr;)+) => {$(
         $(#[$doc])*
         pub(crate) struct $name;
 
@@ -184,77 +236,81 @@ macro_rules! signed_points {
 
             #[inline(always)]
             fn head($isa: Isa, $b: &[u8; $bytes]) -> Head {
-                $head
+                let (d, scales, places, signs): (f32, u128, [Words; 2], Bytes) = $head;
+                let points = [$book.named($isa, places[0]), $book.named($isa, places[1])];
+                Head { scales, points, marks: signs.fours(), ..plain(d) }
             }
 
             #[inline(always)]
-            fn pair<const PAIR: usize>($isa: Isa, $b: &[u8; $bytes]) -> Bytes {
-                let $ib = PAIR;
-                let (magnitudes, signs): (Bytes, u32) = $pair;
-                $isa.signed(magnitudes, signs, $bias)
+            fn pair<const PAIR: usize>(isa: Isa, _: &[u8; $bytes], head: &Head) -> Bytes {
+                let magnitudes = $book.pair(isa, &head.points, PAIR);
+                isa.signed(magnitudes, head.marks[PAIR], $bias)
             }
         }
     )+};
 }
 
-/// A head of `d` times a power of two and scales.
+/// `N` bytes of a block from `at` on.
 #[inline(always)]
-fn head(isa: Isa, b: &[u8], part: f32, scales: u128) -> Head {
-    Head { scales, ..plain(half_at(isa, b, 0) * part) }
+fn part<const N: usize>(block: &[u8], at: usize) -> &[u8; N] {
+    block[at..].first_chunk().unwrap_or(&[0; N])
 }
+
+/// Bytes as places in a book.
+#[inline(always)]
+fn bytes(isa: Isa, low: &[u8; 32]) -> Words {
+    isa.places(low, Words::of([0; 8]))
+}
+
+/// Where 32 places are a whole super-block.
+const NONE: Words = Words::of([0; 8]);
+/// Two eighths, twice: what a point is moved up by from the lower delta to the upper.
+const UP: u16 = 0x0202;
 
 signed_points! {
     /// Of 32 weights four bytes of indices, then `a`: four times seven signs and, in the top nibble, the scale.
-    Iq2Xxs 66 32 64
-        |isa, b| head(isa, b, 0.125, odd_of_32(isa, top_nibbles(b, 6, 8))),
-        |ib| {
-            let (at, points) = (2 + 8 * ib, &**IQ2_XXS);
-            let words = words!(of 4, l => points[usize::from(b[at + l])]);
-            (words, even_signs(sevens(u32_at(b, at + 4))))
-        };
+    Iq2Xxs 66 32 64 IQ2_XXS |isa, b| {
+        let [low, a] = isa.parted(part(b, 2));
+        let places = [bytes(isa, &low.array()), NONE];
+        let scales = odd_of_32(isa, top_nibbles(b, 6, 8));
+        (half_at(isa, b, 0) * 0.125, scales, places, isa.evened(isa.sevens(a)))
+    };
     /// Of 512 points, so that the index (9 bits) and the signs (7) of a group fill a u16; scales are beside.
-    Iq2Xs 74 16 64
-        |isa, b| head(isa, b, 0.125, odd_of_16(isa, u64_at(b, 66))),
-        |ib| {
-            let (q, points) = (u64_at(b, 2 + 8 * ib), &**IQ2_XS);
-            let words = words!(of 4, l => points[(q >> (16 * l)) as usize & 511]);
-            // The seven bits of each u16 go into bytes beside each other.
-            let signs = q >> 9 & 0x007f_007f_007f_007f;
-            let signs = (signs | signs >> 8) & 0x0000_ffff_0000_ffff;
-            (words, even_signs((signs | signs >> 16) as u32))
-        };
+    Iq2Xs 74 16 64 IQ2_XS |isa, b| {
+        let mut words = [0; 8];
+        for (word, bytes) in words.iter_mut().zip(part::<64>(b, 2).as_chunks().0) {
+            *word = u64::from_le_bytes(*bytes);
+        }
+        let (places, scales) = (Words::of(words), odd_of_16(isa, u64_at(b, 66)));
+        let signs = isa.evened(isa.shifted(places, 9));
+        (half_at(isa, b, 0) * 0.125, scales, [places, NONE], signs)
+    };
     /// All eight signs are stored; an index of ten bits has its low eight in `qs[g]`, the high two in `qh[g / 4]`.
-    Iq2S 82 16 64
-        |isa, b| head(isa, b, 0.125, odd_of_16(isa, u64_at(b, 74))),
-        |ib| {
-            let (high, points) = (usize::from(b[66 + ib]), &**IQ2_S);
-            let index = |l: usize| usize::from(b[2 + 4 * ib + l]) | (high >> (2 * l) & 3) << 8;
-            (words!(of 4, l => points[index(l)]), u32_at(b, 34 + 4 * ib))
-        };
+    Iq2S 82 16 64 IQ2_S |isa, b| {
+        let high = isa.fields(isa.widened(u64_at(b, 66)), 2, 3);
+        let places = [isa.places(part(b, 2), high), NONE];
+        let scales = odd_of_16(isa, u64_at(b, 74));
+        (half_at(isa, b, 0) * 0.125, scales, places, Bytes::from(*part(b, 34)))
+    };
     /// Two points of four share the eight signs of a group; signs and scales as in IQ2_XXS, behind all indices.
-    Iq3Xxs 98 32 64
-        |isa, b| head(isa, b, 0.25, odd_of_32(isa, top_nibbles(b, 66, 4))),
-        |ib| {
-            let (q, points) = (u64_at(b, 2 + 8 * ib), &**IQ3_XXS);
-            let words = words!(of_fours 8, k => points[usize::from((q >> (8 * k)) as u8)]);
-            (words, even_signs(sevens(u32_at(b, 66 + 4 * ib))))
-        };
+    Iq3Xxs 98 32 64 IQ3_XXS |isa, b| {
+        let places = [bytes(isa, part(b, 2)), bytes(isa, part(b, 34))];
+        let scales = odd_of_32(isa, top_nibbles(b, 66, 4));
+        let signs = isa.evened(isa.sevens(Bytes::from(*part(b, 66))));
+        (half_at(isa, b, 0) * 0.25, scales, places, signs)
+    };
     /// The ninth bits of the eight indices of 32 weights are a byte; all signs are stored.
-    Iq3S 110 32 16
-        |isa, b| head(isa, b, 1.0, odd_of_32(isa, spread(u32_at(b, 106)))),
-        |ib| iq3_s_pair(isa, b, ib, &IQ3_S);
+    Iq3S 110 32 16 IQ3_S |isa, b| iq3_s_head(isa, b, 1.0);
     /// The same with the magnitudes of IQ3_XXS.
-    Iq3SV1 110 32 64
-        |isa, b| head(isa, b, 0.25, odd_of_32(isa, spread(u32_at(b, 106)))),
-        |ib| iq3_s_pair(isa, b, ib, &IQ3_S_V1);
+    Iq3SV1 110 32 64 IQ3_S_V1 |isa, b| iq3_s_head(isa, b, 0.25);
 }
 
 #[inline(always)]
-fn iq3_s_pair(isa: Isa, b: &[u8; 110], ib: usize, points: &[u32; 512]) -> (Bytes, u32) {
-    let low = b[2 + 8 * ib..].first_chunk().unwrap_or(&[0; 8]);
-    let index = isa.nines(low, b[66 + ib]);
-    let words = words!(of_fours 8, k => points[(index[k / 4] >> (16 * (k % 4))) as usize & 511]);
-    (words, u32_at(b, 74 + 4 * ib))
+fn iq3_s_head(isa: Isa, b: &[u8; 110], unit: f32) -> (f32, u128, [Words; 2], Bytes) {
+    let (first, second) = (isa.ones(u32_at(b, 66)), isa.ones(u32_at(b, 70)));
+    let places = [isa.places(part(b, 2), first), isa.places(part(b, 34), second)];
+    let scales = odd_of_32(isa, spread(u32_at(b, 106)));
+    (half_at(isa, b, 0) * unit, scales, places, Bytes::from(*part(b, 74)))
 }
 
 /// `d / 8 * (2s + 1) * (8 point + 8 delta)`, scale and delta, an eighth up or down, of 32 weights.
@@ -268,27 +324,21 @@ impl Whole<50, SUPER> for Iq1S {
 
     #[inline(always)]
     fn head(isa: Isa, b: &[u8; 50]) -> Head {
+        let words = u128::from_le_bytes(*part(b, 34));
         // Scales are in the upper bytes of the eight words.
-        let words = u128::from_le_bytes(*b[34..].first_chunk().unwrap_or(&[0; 16]));
         let upper = (isa.even_first(words) >> 64) as u64;
-        head(isa, b, 0.125, odd_of_32(isa, (upper >> 4) & (EACH * 7)))
+        let scales = odd_of_32(isa, (upper >> 4) & (EACH * 7));
+        let places = isa.places(part(b, 2), isa.fields(words, 3, 7));
+        // The top bit of each word is for four groups.
+        let up = isa.where_zero(isa.fields(words, 0, 0x8000), UP);
+        Head { scales, points: [places, up], ..plain(half_at(isa, b, 0) * 0.125) }
     }
 
     #[inline(always)]
-    fn pair<const PAIR: usize>(_: Isa, b: &[u8; 50]) -> Bytes {
-        let low = u32_at(b, 2 + 4 * PAIR).to_le_bytes();
-        iq1_s_words(low, u16_at(b, 34 + 2 * PAIR))
+    fn pair<const PAIR: usize>(isa: Isa, _: &[u8; 50], head: &Head) -> Bytes {
+        isa.plus(IQ1.pair(isa, &head.points, PAIR), isa.fourfold(head.points[1], PAIR))
     }
 }
-
-/// 32 weights of IQ1_S in eighths, with its bias: the low bytes of four points, and their other bits.
-#[inline(always)]
-fn iq1_s_words(low: [u8; 4], qh: u16) -> Bytes {
-    let (points, up) = (&**IQ1, 2 * EACH * u64::from(qh >> 15 == 0));
-    let index = |l: usize| usize::from(low[l]) | usize::from(qh >> (3 * l) & 7) << 8;
-    words!(of 4, l => points[index(l)] + up)
-}
-
 /// The same with a scale of 16 weights and a delta of 8. The f16 scale of the whole is spread over the top nibbles of
 /// four words, the lowest first; three bits of each of them scale 16 weights each.
 pub(crate) struct Iq1M;
@@ -301,29 +351,37 @@ impl Whole<56, SUPER> for Iq1M {
 
     #[inline(always)]
     fn head(isa: Isa, b: &[u8; 56]) -> Head {
-        let word = |i: usize| u16_at(b, 48 + 2 * i);
-        let d = word(0) >> 12 | word(1) >> 8 & 0x00f0 | word(2) >> 4 & 0x0f00 | word(3) & 0xf000;
-        let mut scales = [0u64; 2];
-        for i in (0..16).rev() {
-            let s = word(i / 4) >> (3 * (i % 4)) & 7;
-            scales[i / 8] = scales[i / 8] << 8 | u64::from(2 * s + 1);
-        }
-        Head { scales: both(scales), ..plain(isa.half(d) * 0.125) }
+        let high = u128::from_le_bytes(*part(b, 32));
+        let places = isa.places(part(b, 0), isa.fields(high, 4, 7));
+        let up = isa.where_zero(isa.fields(high, 4, 8), UP);
+        let words = u64_at(b, 48);
+        let tops = [words >> 12, words >> 24, words >> 36, words >> 48];
+        let d = tops[0] & 15 | tops[1] & 0xf0 | tops[2] & 0xf00 | tops[3] & 0xf000;
+        let s = isa.shifted(isa.fields(words.into(), 3, 7), 0);
+        let scales = isa.joined(Bytes::of([EACH; 4]), s, 1).halves()[0];
+        Head { scales, points: [places, up], ..plain(isa.half(d as u16) * 0.125) }
     }
 
     #[inline(always)]
-    fn pair<const PAIR: usize>(_: Isa, b: &[u8; 56]) -> Bytes {
-        let high = u16_at(b, 32 + 2 * PAIR);
-        let points = &**IQ1;
-        words!(of 4, l => iq1_m_word(points, b[4 * PAIR + l], (high >> (4 * l)) as u8))
+    fn pair<const PAIR: usize>(isa: Isa, _: &[u8; 56], head: &Head) -> Bytes {
+        isa.plus(IQ1.pair(isa, &head.points, PAIR), isa.fourfold(head.points[1], PAIR))
     }
+}
+
+/// 32 weights of IQ1_S in eighths, with its bias: the low bytes of four points, and their other bits.
+#[inline(always)]
+fn iq1_s_words(low: [u8; 4], qh: u16) -> [u64; 4] {
+    std::array::from_fn(|l| {
+        // Three bits of the place, and the delta of all.
+        iq1_m_word(low[l], (qh >> (3 * l) & 7 | qh >> 15 << 3) as u8)
+    })
 }
 
 /// Eight weights of IQ1_M in eighths, with its bias: the low byte of their point, and in a nibble its other bits and
 /// the side to which it is shifted.
 #[inline(always)]
-fn iq1_m_word(points: &[u64; 2048], low: u8, n: u8) -> u64 {
-    points[usize::from(low) | usize::from(n & 7) << 8] + 2 * EACH * u64::from(n & 8 == 0)
+fn iq1_m_word(low: u8, n: u8) -> u64 {
+    IQ1.words[usize::from(low) | usize::from(n & 7) << 8] + 2 * EACH * u64::from(n & 8 == 0)
 }
 
 /// `dl * (point + delta)`: eighths of a point, of which the bias is taken off, by an eighth of the scale.
@@ -337,7 +395,7 @@ fn eighths(dl: f32, word: u64, out: &mut [f32; 8]) {
 /// 32 weights of IQ1_S, as they are in the types that keep its blocks.
 #[inline(always)]
 pub(super) fn iq1_s_block(d: f32, low: [u8; 4], qh: u16, out: &mut [[f32; 8]]) {
-    for (out, word) in out.iter_mut().zip(iq1_s_words(low, qh).words()) {
+    for (out, word) in out.iter_mut().zip(iq1_s_words(low, qh)) {
         eighths(odd(d, qh >> 12 & 7), word, out);
     }
 }
@@ -345,7 +403,7 @@ pub(super) fn iq1_s_block(d: f32, low: [u8; 4], qh: u16, out: &mut [[f32; 8]]) {
 /// Eight weights of IQ1_M, as they are in the types that keep its groups.
 #[inline(always)]
 pub(super) fn iq1_m_point(dl: f32, low: u8, n: u8, out: &mut [f32; 8]) {
-    eighths(dl, iq1_m_word(&IQ1, low, n), out);
+    eighths(dl, iq1_m_word(low, n), out);
 }
 
 /// The odd scale `2s + 1` of three or four bits.
@@ -359,7 +417,7 @@ fn odd(d: f32, s: u16) -> f32 {
 /// The book of 512 points that llama.cpp bd2d4e393 had, with scales of one group of eight.
 #[inline(always)]
 fn iq1_s_v1(isa: Isa, b: &[u8; 50], out: &mut [f32; SUPER]) {
-    let (d, points) = (half_at(isa, b, 0), &**IQ1_V1);
+    let (d, points) = (half_at(isa, b, 0), &IQ1_V1.words);
     let (qs, scales) = (&b[2..34], &b[34..50]);
     for (g, out) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
         // Bit 3 goes to bit 8 of the index.
@@ -379,7 +437,7 @@ fn iq1_s_v2(isa: Isa, b: &[u8; 50], out: &mut [f32; SUPER]) {
         let qh = u16_at(b, 34 + 2 * ib);
         // Points that are moved up by nothing are as many eighths above zero as their bias less one.
         let words = iq1_s_words(u32_at(b, 2 + 4 * ib).to_le_bytes(), qh | 0x8000);
-        for (out, word) in out.as_chunks_mut::<8>().0.iter_mut().zip(words.words()) {
+        for (out, word) in out.as_chunks_mut::<8>().0.iter_mut().zip(words) {
             for (out, x) in out.iter_mut().zip(word.to_le_bytes()) {
                 *out = odd(d, qh >> 12) * ((f32::from(x) - 15.0) * 0.125);
             }

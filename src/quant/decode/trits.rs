@@ -32,7 +32,7 @@ impl Whole<66, SUPER> for Tq2 {
     }
 
     #[inline(always)]
-    fn pair<const PAIR: usize>(isa: Isa, b: &[u8; 66]) -> Bytes {
+    fn pair<const PAIR: usize>(isa: Isa, b: &[u8; 66], _: &Head) -> Bytes {
         bits(isa, b, 32 * (PAIR / 4), 2 * (PAIR % 4), 3)
     }
 }
@@ -52,7 +52,7 @@ impl Whole<54, SUPER> for Tq1 {
     }
 
     #[inline(always)]
-    fn pair<const PAIR: usize>(_: Isa, b: &[u8; 54]) -> Bytes {
+    fn pair<const PAIR: usize>(_: Isa, b: &[u8; 54], _: &Head) -> Bytes {
         let mut out = [0; 32];
         match PAIR {
             0..5 => trits(&b[..32], PAIR, &mut out),

@@ -12,7 +12,7 @@ use super::{
     kernel::half_at,
     levels::{CURVE, E2M1, iq4_xs_scale, mxfp4_scale},
 };
-use crate::quant::isa::{Isa, row::Bytes, stored::both};
+use crate::quant::isa::{Isa, points::Words, row::Bytes, stored::both};
 
 /// Weights of a super-block.
 pub(crate) const SUPER: usize = 256;
@@ -50,6 +50,9 @@ pub(crate) struct Head {
     pub scales: u128,
     /// A byte for each 16 numbers, those of even blocks first; only in super-blocks.
     pub mins: u128,
+    /// What names the points of a code book, and a bit for each number: which are negative, or raised.
+    pub points: [Words; 2],
+    pub marks: [u32; 8],
 }
 
 /// A type that is decoded here.
@@ -68,14 +71,15 @@ pub(crate) trait Whole<const BYTES: usize, const N: usize> {
     fn head(isa: Isa, block: &[u8; BYTES]) -> Head;
 
     /// The stored numbers of the pair `PAIR` of blocks of 16.
-    fn pair<const PAIR: usize>(isa: Isa, block: &[u8; BYTES]) -> Bytes;
+    fn pair<const PAIR: usize>(isa: Isa, block: &[u8; BYTES], head: &Head) -> Bytes;
 
     /// What a super-block's numbers mean, times their scales.
     #[inline(always)]
-    fn words(isa: Isa, block: &[u8; BYTES], scales: u128, v: &mut [i16; N]) {
+    fn words(isa: Isa, block: &[u8; BYTES], head: &Head, v: &mut [i16; N]) {
         let v = v.as_chunks_mut::<32>().0;
         each_pair!(PAIR => {
-            v[PAIR] = isa.scaled(Self::pair::<PAIR>(isa, block), Self::BIAS.into(), scales, PAIR);
+            let pair = Self::pair::<PAIR>(isa, block, head);
+            v[PAIR] = isa.scaled(pair, Self::BIAS.into(), head.scales, PAIR);
         });
     }
 }
@@ -93,7 +97,7 @@ pub(super) fn decoded<W: Whole<BYTES, SUPER>, const BYTES: usize>(
     let head = W::head(isa, b);
     let out = out.as_chunks_mut::<16>().0.as_chunks_mut::<2>().0;
     each_pair!(PAIR => {
-        let halves = W::pair::<PAIR>(isa, b).halves();
+        let halves = W::pair::<PAIR>(isa, b, &head).halves();
         let scales = (head.scales >> (16 * PAIR)) as u16;
         for (half, out) in out[PAIR].iter_mut().enumerate() {
             let scale = (scales >> (8 * half)) as i8;
@@ -122,11 +126,11 @@ impl Whole<84, SUPER> for Q2K {
     fn head(isa: Isa, b: &[u8; 84]) -> Head {
         let [scales, mins] = isa.halved(b.first_chunk().unwrap_or(&[0; 16])).halves();
         let mins = isa.even_first(mins);
-        Head { d: half_at(isa, b, 80), dmin: half_at(isa, b, 82), scales, mins }
+        Head { dmin: half_at(isa, b, 82), scales, mins, ..plain(half_at(isa, b, 80)) }
     }
 
     #[inline(always)]
-    fn pair<const PAIR: usize>(isa: Isa, b: &[u8; 84]) -> Bytes {
+    fn pair<const PAIR: usize>(isa: Isa, b: &[u8; 84], _: &Head) -> Bytes {
         bits(isa, b, 16 + 32 * (PAIR / 4), 2 * (PAIR % 4), 3)
     }
 }
@@ -155,7 +159,7 @@ impl Whole<110, SUPER> for Q3K {
     }
 
     #[inline(always)]
-    fn pair<const PAIR: usize>(isa: Isa, b: &[u8; 110]) -> Bytes {
+    fn pair<const PAIR: usize>(isa: Isa, b: &[u8; 110], _: &Head) -> Bytes {
         let low = bits(isa, b, 32 + 32 * (PAIR / 4), 2 * (PAIR % 4), 3);
         isa.joined(low, bits(isa, b, 0, PAIR, 1), 2)
     }
@@ -176,13 +180,13 @@ impl Whole<144, SUPER> for Q4K {
     }
 
     #[inline(always)]
-    fn pair<const PAIR: usize>(isa: Isa, b: &[u8; 144]) -> Bytes {
+    fn pair<const PAIR: usize>(isa: Isa, b: &[u8; 144], _: &Head) -> Bytes {
         bits(isa, b, 16 + 32 * (PAIR / 2), 4 * (PAIR % 2), 15)
     }
 
     #[inline(always)]
-    fn words(_: Isa, b: &[u8; 144], scales: u128, v: &mut [i16; SUPER]) {
-        words_by_two(&b[16..], &[0; 32], scales, v);
+    fn words(_: Isa, b: &[u8; 144], head: &Head, v: &mut [i16; SUPER]) {
+        words_by_two(&b[16..], &[0; 32], head.scales, v);
     }
 }
 
@@ -201,14 +205,14 @@ impl Whole<176, SUPER> for Q5K {
     }
 
     #[inline(always)]
-    fn pair<const PAIR: usize>(isa: Isa, b: &[u8; 176]) -> Bytes {
+    fn pair<const PAIR: usize>(isa: Isa, b: &[u8; 176], _: &Head) -> Bytes {
         let low = bits(isa, b, 48 + 32 * (PAIR / 2), 4 * (PAIR % 2), 15);
         isa.joined(low, bits(isa, b, 16, PAIR, 1), 4)
     }
 
     #[inline(always)]
-    fn words(_: Isa, b: &[u8; 176], scales: u128, v: &mut [i16; SUPER]) {
-        words_by_two(&b[48..], b[16..].first_chunk().unwrap_or(&[0; 32]), scales, v);
+    fn words(_: Isa, b: &[u8; 176], head: &Head, v: &mut [i16; SUPER]) {
+        words_by_two(&b[48..], b[16..].first_chunk().unwrap_or(&[0; 32]), head.scales, v);
     }
 }
 
@@ -240,10 +244,10 @@ fn six_bits(isa: Isa, head: &[u8]) -> Head {
     let scales = join(s, both & 0x0f0f_0f0f | above(s));
     let mins = u128::from(join(m, both >> 4 & 0x0f0f_0f0f | above(m)));
     Head {
-        d: half_at(isa, head, 0),
         dmin: half_at(isa, head, 2),
         scales: isa.doubled(scales),
         mins: mins << 64 | mins,
+        ..plain(half_at(isa, head, 0))
     }
 }
 
@@ -264,7 +268,7 @@ impl Whole<210, SUPER> for Q6K {
     }
 
     #[inline(always)]
-    fn pair<const PAIR: usize>(isa: Isa, b: &[u8; 210]) -> Bytes {
+    fn pair<const PAIR: usize>(isa: Isa, b: &[u8; 210], _: &Head) -> Bytes {
         let (half, n) = (PAIR / 4, PAIR % 4);
         let low = bits(isa, b, 64 * half + 32 * (n % 2), n / 2 * 4, 15);
         isa.joined(low, bits(isa, b, 128 + 32 * half, 2 * n, 3), 4)
@@ -274,7 +278,7 @@ impl Whole<210, SUPER> for Q6K {
 /// A head with one scale.
 #[inline(always)]
 pub(super) fn plain(d: f32) -> Head {
-    Head { d, dmin: 0.0, scales: 0, mins: 0 }
+    Head { d, dmin: 0.0, scales: 0, mins: 0, points: [Words::of([0; 8]); 2], marks: [0; 8] }
 }
 
 /// Blocks of 32: one scale, perhaps a minimum, perhaps the fifth bits of all, then nibbles.
@@ -295,7 +299,7 @@ macro_rules! nibble_blocks {
             }
 
             #[inline(always)]
-            fn pair<const PAIR: usize>(isa: Isa, b: &[u8; $bytes]) -> Bytes {
+            fn pair<const PAIR: usize>(isa: Isa, b: &[u8; $bytes], _: &Head) -> Bytes {
                 let low = isa.halved(b.last_chunk().unwrap_or(&[0; 16]));
                 let high: Option<usize> = $high;
                 let Some(at) = high else { return low };
@@ -328,7 +332,7 @@ impl Whole<34, 32> for Q8 {
     }
 
     #[inline(always)]
-    fn pair<const PAIR: usize>(isa: Isa, b: &[u8; 34]) -> Bytes {
+    fn pair<const PAIR: usize>(isa: Isa, b: &[u8; 34], _: &Head) -> Bytes {
         isa.above(bits(isa, b, 2, 0, 255))
     }
 }
@@ -364,7 +368,7 @@ macro_rules! level_blocks {
             }
 
             #[inline(always)]
-            fn pair<const PAIR: usize>(isa: Isa, b: &[u8; $bytes]) -> Bytes {
+            fn pair<const PAIR: usize>(isa: Isa, b: &[u8; $bytes], _: &Head) -> Bytes {
                 const LEVELS: [i8; 16] = above($levels, $bias);
                 isa.named(b.last_chunk().unwrap_or(&[0; 16]), &LEVELS)
             }
@@ -397,7 +401,7 @@ impl Whole<136, SUPER> for Iq4Xs {
     }
 
     #[inline(always)]
-    fn pair<const PAIR: usize>(isa: Isa, b: &[u8; 136]) -> Bytes {
+    fn pair<const PAIR: usize>(isa: Isa, b: &[u8; 136], _: &Head) -> Bytes {
         const LEVELS: [i8; 16] = above(CURVE, 128);
         isa.named(b[8 + 16 * PAIR..].first_chunk().unwrap_or(&[0; 16]), &LEVELS)
     }

@@ -17,12 +17,12 @@ use super::{
 
 /// Thirty-two bytes, the first in the lowest place.
 #[derive(Clone, Copy, Debug)]
-pub struct Bytes(Register);
+pub struct Bytes(pub(super) Register);
 
 #[cfg(target_arch = "x86_64")]
-type Register = __m256i;
+pub(super) type Register = __m256i;
 #[cfg(not(target_arch = "x86_64"))]
-type Register = [u64; 4];
+pub(super) type Register = [u64; 4];
 
 /// A byte in every place of a word.
 const EACH: u64 = u64::MAX / 255;
@@ -46,6 +46,16 @@ impl Bytes {
         return Bytes(unsafe { std::mem::transmute::<[u32; 8], __m256i>(words) });
         #[cfg(not(target_arch = "x86_64"))]
         Bytes(std::array::from_fn(|i| u64::from(words[2 * i]) | u64::from(words[2 * i + 1]) << 32))
+    }
+
+    /// As eight words of four.
+    #[inline(always)]
+    pub fn fours(self) -> [u32; 8] {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        return unsafe { std::mem::transmute::<__m256i, [u32; 8]>(self.0) };
+        #[cfg(not(target_arch = "x86_64"))]
+        std::array::from_fn(|i| (self.0[i / 2] >> (32 * (i % 2))) as u32)
     }
 
     /// As four words.
@@ -168,28 +178,6 @@ impl Isa {
             return Bytes(unsafe { _mm256_and_si256(where_set(bits), _mm256_set1_epi8(16)) });
         }
         Bytes::of([0, 8, 16, 24].map(|at| super::fifth_bits(bits >> at)))
-    }
-
-    /// Eight numbers of nine bits, in sixteen each: the low bytes, and the ninth bits.
-    #[inline(always)]
-    pub fn nines(self, low: &[u8; 8], ninth: u8) -> [u64; 2] {
-        #[cfg(target_arch = "x86_64")]
-        if self.level != Level::Portable {
-            // SAFETY: AVX2 is behind both levels; eight bytes are read.
-            return unsafe {
-                let low = _mm_cvtepu8_epi16(_mm_loadl_epi64(low.as_ptr().cast()));
-                let each = _mm_setr_epi16(1, 2, 4, 8, 16, 32, 64, 128);
-                let set = _mm_and_si128(_mm_set1_epi16(ninth.into()), each);
-                let set = _mm_and_si128(_mm_cmpeq_epi16(set, each), _mm_set1_epi16(256));
-                std::mem::transmute::<__m128i, [u64; 2]>(_mm_or_si128(low, set))
-            };
-        }
-        let mut out = [0; 2];
-        for (k, low) in low.iter().enumerate() {
-            let nine = u64::from(*low) | u64::from(ninth >> k & 1) << 8;
-            out[k / 4] |= nine << (16 * (k % 4));
-        }
-        out
     }
 
     /// Each byte more by `bias`, after those were made negative whose bit of `signs` is set.

@@ -1,4 +1,4 @@
-use super::{row::Bytes, *};
+use super::{points::Words, row::Bytes, *};
 
 #[test]
 fn every_set_rounds_a_product_and_a_sum_once() {
@@ -81,12 +81,6 @@ fn every_set_takes_the_same_steps() {
                     assert_eq!(even_first[i], bytes[i % 8 * 2 + i / 8], "{}", isa.name());
                 }
             }
-            let nines = isa.nines(&[1, 2, 3, 4, 5, 6, 7, bytes[0]], bytes[1]);
-            for k in 0..8 {
-                let low = if k < 7 { k as u64 + 1 } else { bytes[0].into() };
-                let nine = nines[k / 4] >> (16 * (k % 4)) & 0xffff;
-                assert_eq!(nine, low | u64::from(bytes[1] >> k & 1) << 8, "{}", isa.name());
-            }
             let numbered = isa.numbered(isa.above(row), d);
             for (i, number) in numbered.as_flattened().iter().enumerate() {
                 assert_eq!(*number, f32::from(above[i] as i8) * d, "{}", isa.name());
@@ -125,6 +119,75 @@ fn every_set_takes_the_same_steps() {
         }
     }
 }
+
+#[test]
+fn every_set_finds_the_same_points() {
+    let number = |i: usize| ((i * 2_654_435_761) >> 11) as u16;
+    let book: [u16; 1024] = std::array::from_fn(|i| number(i + 7));
+    for round in 0..64 {
+        let numbers: [u16; 32] = std::array::from_fn(|i| number(64 * round + i));
+        let bytes: [u8; 64] = std::array::from_fn(|i| number(97 * round + i) as u8);
+        let low: &[u8; 32] = bytes.first_chunk().unwrap();
+        let (words, row) = (Words::from(numbers), Bytes::from(*low));
+        let eight = u128::from_le_bytes(*bytes.first_chunk().unwrap());
+        let bits = u32::from_le_bytes(*bytes.first_chunk().unwrap());
+        for isa in Isa::available() {
+            let name = isa.name();
+            let places = isa.places(low, words).array();
+            let fields = isa.fields(eight, 3, 7).array();
+            let (ones, shifted) = (isa.ones(bits).array(), isa.shifted(words, 9).array());
+            let codes = isa.codes(words, &book);
+            let few = isa.codes(words, book.first_chunk::<256>().unwrap()).array();
+            let zeros = isa.where_zero(Words::from(fields), 0x0202).array();
+            let (sevens, parted) = (isa.sevens(row).fours(), isa.parted(&bytes));
+            let evened = isa.evened(isa.bits(low, 0, 127)).array();
+            let leveled = isa.leveled(isa.bits(low, 0, 15), &LEVELS).array();
+            let plus = isa.plus(isa.bits(low, 0, 127), isa.bits(low, 1, 127)).array();
+            for i in 0..32 {
+                let code = book[usize::from(numbers[i]) % 1024];
+                assert_eq!(places[i], numbers[i] << 8 | u16::from(low[i]), "{name}");
+                assert_eq!(fields[i], (eight >> (16 * (i / 4) + 3 * (i % 4))) as u16 & 7, "{name}");
+                assert_eq!(ones[i], (bits >> i & 1) as u16, "{name}");
+                assert_eq!(shifted[i], (numbers[i] >> 9) as u8, "{name}");
+                assert_eq!(codes.array()[i], code, "{name}");
+                assert_eq!(few[i], book[usize::from(numbers[i]) % 256], "{name}");
+                assert_eq!(zeros[i], if fields[i] == 0 { 0x0202 } else { 0 }, "{name}");
+                let even = low[i] & 127;
+                assert_eq!(evened[i], even | (even.count_ones() as u8 & 1) << 7, "{name}");
+                assert_eq!(leveled[i] as i8, LEVELS[usize::from(low[i] & 15)], "{name}");
+                assert_eq!(plus[i], even + (low[i] >> 1), "{name}");
+            }
+            for i in 0..8 {
+                let word = row.fours()[i];
+                assert_eq!(
+                    sevens[i].to_le_bytes(),
+                    [0, 7, 14, 21].map(|s| (word >> s & 127) as u8)
+                );
+                for half in 0..2 {
+                    let four = bytes[8 * i + 4 * half..].first_chunk().unwrap();
+                    assert_eq!(parted[half].fours()[i].to_le_bytes(), *four, "{name}");
+                }
+                let fourfold = isa.fourfold(words, i).array();
+                for (j, byte) in fourfold.into_iter().enumerate() {
+                    assert_eq!(byte, numbers[4 * i + j / 8].to_le_bytes()[j % 2], "{name}");
+                }
+            }
+            for part in 0..4 {
+                let (eights, fours) =
+                    (isa.digits::<8>(codes, part), isa.digits::<4>(codes, part % 2));
+                for i in 0..64 {
+                    let eight = codes.array()[8 * part + i / 8] >> (2 * (i % 8)) & 3;
+                    assert_eq!(u16::from(eights[i / 32].array()[i % 32]), eight, "{name}");
+                    let four = codes.array()[16 * (part % 2) + i / 4] >> (3 * (i % 4)) & 7;
+                    assert_eq!(u16::from(fours[i / 32].array()[i % 32]), four, "{name}");
+                }
+            }
+        }
+    }
+}
+
+/// Any sixteen.
+const LEVELS: [i8; 16] = [3, -7, 12, 0, 127, -128, 5, 9, -1, 44, 60, -60, 31, 2, 1, 8];
 
 /// In halves, as `infer::dot` has it.
 fn total(lanes: [f32; 16]) -> f32 {
