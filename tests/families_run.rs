@@ -200,6 +200,41 @@ fn texts_become_the_known_tokens() {
     }
 }
 
+/// Texts that share each reading of the weights say what each says alone, bit for bit, however far each has come.
+#[test]
+fn texts_side_by_side_are_read_as_alone() {
+    let rwkv = "golden/families/rwkv/2023-04-02_v100_all-matrices/rwkv4-f16.bin";
+    let rwkv = Path::new(env!("CARGO_MANIFEST_DIR")).join(rwkv);
+    let rwkv = container::open(&rwkv, &OpenOptions::default()).unwrap();
+    let models = families().into_iter().map(|(name, model, _)| (name, model));
+    for (name, model) in models.chain([("rwkv".to_owned(), rwkv)]) {
+        let weights = Weights::new(&model).unwrap();
+        let texts: [&[u32]; 4] = [&[5, 17, 3, 9, 9, 1], &[2], &[], &[30, 31, 32, 33]];
+        let alone = texts.map(|text| {
+            let mut logits = Vec::new();
+            let take = |_: usize, found: &[f32]| logits.extend(found.iter().map(|v| v.to_bits()));
+            Session::new(&weights, 6).read(text, Want::All, take).unwrap();
+            logits
+        });
+        let mut session = Session::new(&weights, 6).side_by_side(60);
+        assert_eq!(session.texts(), 4);
+        let mut together = [const { Vec::new() }; 4];
+        // The first two tokens of each, then what is left.
+        for part in [texts.map(|t| &t[..t.len().min(2)]), texts.map(|t| &t[t.len().min(2)..])] {
+            let take = |text: usize, _: usize, found: &[f32]| {
+                together[text].extend(found.iter().map(|v| v.to_bits()));
+            };
+            session.read_each(&part, Want::All, take).unwrap();
+        }
+        assert!(together == alone, "{name}");
+        // Of the last tokens alone only those are told, each with its place.
+        let mut told = Vec::new();
+        session.truncate(0);
+        session.read_each(&texts, Want::Last, |text, at, _| told.push((text, at))).unwrap();
+        assert_eq!(told, [(0, 5), (1, 0), (3, 3)], "{name}");
+    }
+}
+
 /// A model of learned positions has no vector for the next one.
 #[test]
 fn learned_positions_end() {

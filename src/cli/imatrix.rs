@@ -103,13 +103,15 @@ fn collect(args: &Args, globals: &Globals) -> Result<ExitCode> {
     measured.datasets = vec![args.windows.text()?.as_os_str().as_encoded_bytes().to_vec()];
     measured.chunks = u32::try_from(windows.len()).unwrap_or(u32::MAX);
     measured.chunk_size = Some(args.windows.context());
-    let mut session = Session::tapped(&loaded.weights, context, &mut measured);
+    let mut session =
+        Session::tapped(&loaded.weights, context, &mut measured).side_by_side(context);
     let bar = Tokens::new(globals, windows.len().saturating_mul(context));
-    for window in &windows {
+    for windows in windows.chunks(session.texts()) {
         check_interrupt()?;
         session.truncate(0);
-        session.read(window, Want::Last, |_, _| {})?;
-        bar.advance(window.len());
+        let texts: Vec<&[u32]> = windows.iter().map(Vec::as_slice).collect();
+        session.read_each(&texts, Want::Last, |_, _, _| {})?;
+        bar.advance(windows.len() * context);
     }
     // The session borrows what it measured into.
     drop((session, bar));

@@ -8,6 +8,10 @@
 //! In bytes `2 * layers * heads * head * 4` for each position, rounded up to blocks: 1 MB for a LLaMA of 7 billion
 //! weights (32 layers, 32 heads of 128).
 
+use std::ops::Range;
+
+use super::buffer::Buffer;
+
 /// Positions of a block.
 pub const BLOCK: usize = 64;
 
@@ -41,6 +45,55 @@ pub struct State {
     pub weights: Vec<f32>,
     /// The largest exponent of a weight.
     pub most: Vec<f32>,
+}
+
+/// Texts of which some tokens go through the layers together, one text's after the other's: each matrix is read once for
+/// all of them.
+#[derive(Debug)]
+pub struct Texts<'c>(Vec<(&'c mut Cache, usize)>);
+
+impl<'c> Texts<'c> {
+    /// So many tokens of the text of each cache; of some there may be none.
+    pub fn of(caches: &'c mut [Cache], tokens: impl Iterator<Item = usize>) -> Texts<'c> {
+        Texts(caches.iter_mut().zip(tokens).filter(|(_, tokens)| *tokens > 0).collect())
+    }
+
+    /// The position of every token in its text.
+    pub fn positions(&self) -> Vec<usize> {
+        self.0.iter().flat_map(|(cache, tokens)| cache.len..cache.len + tokens).collect()
+    }
+
+    /// Positions that there is room for in each.
+    pub fn context(&self) -> usize {
+        self.0.first().map_or(0, |(cache, _)| cache.context)
+    }
+
+    /// What is made of the tokens of each text, which are this range of all.
+    pub fn each(&mut self, mut make: impl FnMut(&mut Cache, Range<usize>) -> Buffer) -> Buffer {
+        let mut next = 0;
+        let mut made = self.0.iter_mut().map(|(cache, tokens)| {
+            next += *tokens;
+            make(cache, next - *tokens..next)
+        });
+        let first = made.next().unwrap_or_default();
+        let rest: Vec<Buffer> = made.collect();
+        if rest.is_empty() {
+            return first;
+        }
+        let mut all = Buffer::of(first.len() + rest.iter().map(|made| made.len()).sum::<usize>());
+        let mut places = &mut *all;
+        for made in std::iter::once(&first).chain(&rest) {
+            let (place, behind) = places.split_at_mut(made.len());
+            place.copy_from_slice(made);
+            places = behind;
+        }
+        all
+    }
+
+    /// Counts the tokens, whose keys and values every layer now has.
+    pub fn advance(self) {
+        self.0.into_iter().for_each(|(cache, tokens)| cache.len += tokens);
+    }
 }
 
 impl Cache {
@@ -80,7 +133,7 @@ impl Cache {
 
     /// Adds keys and values of new positions to `layer`: `[position][heads * head]` each.
     ///
-    /// They go behind the filled positions; every layer is given the same number before [`Cache::advance`] counts them.
+    /// They go behind the filled positions; every layer is given the same number before [`Texts::advance`] counts them.
     pub fn extend(&mut self, layer: usize, keys: &[f32], values: &[f32]) {
         for (blocks, new) in [(&mut self.keys[layer], keys), (&mut self.values[layer], values)] {
             for (position, new) in (self.len..).zip(new.chunks_exact(self.heads * self.head)) {
@@ -94,11 +147,6 @@ impl Cache {
                 }
             }
         }
-    }
-
-    /// Counts `n` positions, whose keys and values every layer now has.
-    pub fn advance(&mut self, n: usize) {
-        self.len += n;
     }
 
     /// Forgets all positions from `len` on. A state forgets only all of them.

@@ -3,10 +3,13 @@
 //! Shapes are written `[T][width]`: T vectors of `width` numbers, one after another. T is the number
 //! of tokens evaluated together; which tokens share a batch changes no result.
 
+use std::ops::Range;
+
 use super::{
     Config, Weights,
     awake::awake,
-    cache::Cache,
+    buffer::Buffer,
+    cache::{Cache, Texts},
     dot::scaled,
     layer::{Tap, Tapped, add, capped, norm::Norm},
     weights::{After, Head, Mixing},
@@ -18,7 +21,7 @@ use crate::{
 };
 
 /// Tokens evaluated together: each row of weights is decoded once for all of them.
-pub const BATCH: usize = 256;
+const BATCH: usize = 256;
 /// Logits computed together, unless 32 positions have more.
 const LOGITS: usize = 4 << 20;
 
@@ -32,7 +35,7 @@ pub enum Want {
     Last,
 }
 
-/// A text being read or written: the weights and the keys and values of its tokens so far.
+/// A text being read or written, or several side by side: the weights and the keys and values of the tokens so far.
 ///
 /// ```text
 /// Session::new(&weights, context)
@@ -42,7 +45,8 @@ pub enum Want {
 /// ```
 pub struct Session<'w> {
     weights: &'w Weights,
-    cache: Cache,
+    /// One for each text.
+    caches: Vec<Cache>,
     tap: Tapped<'w>,
     progress: &'w dyn Progress,
 }
@@ -74,8 +78,23 @@ impl<'w> Session<'w> {
     /// `context` may be more than the model was made for; whether that makes sense is the caller's to know.
     pub fn new(weights: &'w Weights, context: usize) -> Session<'w> {
         let Config { layers, kv_heads, head, .. } = weights.config;
-        let cache = Cache::new(layers, kv_heads, head, context);
-        Session { weights, cache, tap: None, progress: &() }
+        let caches = vec![Cache::new(layers, kv_heads, head, context)];
+        Session { weights, caches, tap: None, progress: &() }
+    }
+
+    /// The same for as many texts as fill a batch with `len` tokens each, to be read together
+    /// ([`Session::read_each`]); at least one.
+    #[must_use]
+    pub fn side_by_side(mut self, len: usize) -> Session<'w> {
+        let texts = (BATCH / len.max(1)).max(1);
+        self.caches.truncate(1);
+        let empty = self.caches.iter().cycle().take(texts).cloned().collect();
+        Session { caches: empty, ..self }
+    }
+
+    /// How many texts it is for.
+    pub fn texts(&self) -> usize {
+        self.caches.len()
     }
 
     /// The same, and `progress` hears of the bytes of weights that are read.
@@ -89,14 +108,14 @@ impl<'w> Session<'w> {
         Session { tap: Some(tap), ..Session::new(weights, context) }
     }
 
-    /// Keys and values so far.
+    /// Keys and values of the first text so far.
     pub fn cache(&self) -> &Cache {
-        &self.cache
+        &self.caches[0]
     }
 
-    /// Forgets all tokens from the `len`th on.
+    /// Forgets all tokens from the `len`th of each text on.
     pub fn truncate(&mut self, len: usize) {
-        self.cache.truncate(len);
+        self.caches.iter_mut().for_each(|cache| cache.truncate(len));
     }
 
     /// Reads `tokens` and hands the logits after each of them, or after the last, to `take` with the
@@ -129,21 +148,58 @@ impl<'w> Session<'w> {
         want: Want,
         mut take: impl FnMut(usize, &[f32]),
     ) -> Result<()> {
-        self.check(tokens)?;
+        self.read_each(&[tokens], want, |_, first, logits| take(first, logits))
+    }
+
+    /// As [`Session::read_many`] with the tokens that come next in each text; `take` hears the number of the text first.
+    ///
+    /// Texts share each reading of the weights, and not a bit of what comes out.
+    ///
+    /// # Errors
+    /// As [`Session::read`].
+    ///
+    /// # Panics
+    /// Where there are more texts than the session is for.
+    pub fn read_each(
+        &mut self,
+        texts: &[&[u32]],
+        want: Want,
+        mut take: impl FnMut(usize, usize, &[f32]),
+    ) -> Result<()> {
+        assert!(texts.len() <= self.caches.len(), "a cache for each text");
+        self.check(texts)?;
         let config = &self.weights.config;
         let head = self.weights.head()?;
-        for (n, batch) in tokens.chunks(BATCH).enumerate() {
+        let (width, vocab) = (config.width, config.vocab);
+        // Each row of the head is decoded once for all of these.
+        let many = (LOGITS / vocab.max(1)).clamp(32, BATCH);
+        let step = (BATCH / texts.len().max(1)).max(1);
+        let longest = texts.iter().map(|text| text.len()).max().unwrap_or(0);
+        for from in (0..longest).step_by(step) {
             // A batch at a time: matrices are read once for all of its tokens.
-            let stream = awake(|| self.layers(batch))?; // [T][width]
-            let first = match want {
-                Want::All => 0,
-                // The head is the largest matrix of a small model: only the last token of all needs it.
-                Want::Last if n * BATCH + batch.len() < tokens.len() => continue,
-                Want::Last => batch.len() - 1,
-            };
-            // Each row of the head is decoded once for all of these.
-            let many = (LOGITS / config.vocab.max(1)).clamp(32, BATCH);
-            for (m, xs) in stream[first * config.width..].chunks(many * config.width).enumerate() {
+            let parts: Vec<&[u32]> = texts
+                .iter()
+                .map(|text| &text[from.min(text.len())..text.len().min(from + step)])
+                .collect();
+            let stream = awake(|| self.layers(&parts))?; // [T][width]
+            // Of each vector the text and the token. The head is the largest matrix of a small model: unless all are
+            // wanted, only the last token of a text needs it.
+            let of_text =
+                |(text, part): (usize, &&[u32])| (from..from + part.len()).map(move |t| (text, t));
+            let tokens = parts.iter().enumerate().flat_map(of_text);
+            let wanted =
+                |(text, t): (usize, usize)| want == Want::All || t + 1 == texts[text].len();
+            let (mut places, mut xs) = (Vec::new(), Vec::new()); // [wanted], [wanted][width]
+            for (place, x) in
+                tokens.zip(stream.chunks_exact(width)).filter(|(place, _)| wanted(*place))
+            {
+                places.push(place);
+                xs.extend_from_slice(x);
+            }
+            if places.is_empty() {
+                continue;
+            }
+            for (places, xs) in places.chunks(many).zip(xs.chunks(many * width)) {
                 let tap = &mut self.tap;
                 let logits = awake(|| {
                     let x = head.norm.of(config.norm, config.epsilon, xs); // [T][width]
@@ -155,7 +211,12 @@ impl<'w> Session<'w> {
                 // A mapped file that was written to meanwhile gives numbers of neither version: none are handed out.
                 self.weights.check_unchanged()?;
                 self.check_finite(&logits)?;
-                take(n * BATCH + first + m * many, &logits);
+                let mut rest = &*logits;
+                for same in places.chunk_by(|a, b| a.0 == b.0) {
+                    let (logits, behind) = rest.split_at(same.len() * vocab);
+                    take(same[0].0, same[0].1, logits);
+                    rest = behind;
+                }
             }
             self.progress.advance(self.weights.step_bytes());
         }
@@ -168,14 +229,14 @@ impl<'w> Session<'w> {
     /// # Errors
     /// As [`Session::read`].
     pub fn vectors(&mut self, tokens: &[u32]) -> Result<Vec<f32>> {
-        self.check(tokens)?;
+        self.check(&[tokens])?;
         let all = match self.weights.config.whole_text {
             // Every token sees those behind it: no part of the text can be read before the rest.
-            true => awake(|| self.layers(tokens))?,
+            true => awake(|| self.layers(&[tokens]))?.to_vec(),
             false => {
                 let mut all = Vec::new();
                 for batch in tokens.chunks(BATCH) {
-                    all.extend(awake(|| self.layers(batch))?);
+                    all.extend(&*awake(|| self.layers(&[batch]))?);
                 }
                 all
             }
@@ -197,33 +258,35 @@ impl<'w> Session<'w> {
     }
 
     /// Refuses tokens that are none, or more than there is place for.
-    fn check(&self, tokens: &[u32]) -> Result<()> {
+    fn check(&self, texts: &[&[u32]]) -> Result<()> {
         let config = &self.weights.config;
         let learned = self.weights.positions.as_ref();
-        // Learned positions end; computed ones do not.
-        let known = learned.map_or(usize::MAX, |all| all.rows.saturating_sub(self.cache.len()));
-        if tokens.len() > known {
-            let what = format!("the model has learned {} positions", self.cache.len() + known);
-            return Err(Error::unsupported(what, "give a shorter text"));
-        }
-        if tokens.len() > self.cache.free() {
-            let (len, free) = (tokens.len(), self.cache.free());
-            let what =
-                format!("{len} tokens do not fit into the {free} free places of the context");
-            return Err(Error::unsupported(what, Setting::Window.to("give a larger context")));
-        }
-        if let Some(token) = tokens.iter().find(|t| **t as usize >= config.vocab) {
-            let what = format!("token {token} is outside the {} of the model", config.vocab);
-            return Err(Error::unsupported(
-                what,
-                "the vocabulary does not belong to these weights",
-            ));
+        for (tokens, cache) in texts.iter().zip(&self.caches) {
+            // Learned positions end; computed ones do not.
+            let known = learned.map_or(usize::MAX, |all| all.rows.saturating_sub(cache.len()));
+            if tokens.len() > known {
+                let what = format!("the model has learned {} positions", cache.len() + known);
+                return Err(Error::unsupported(what, "give a shorter text"));
+            }
+            if tokens.len() > cache.free() {
+                let (len, free) = (tokens.len(), cache.free());
+                let what =
+                    format!("{len} tokens do not fit into the {free} free places of the context");
+                return Err(Error::unsupported(what, Setting::Window.to("give a larger context")));
+            }
+            if let Some(token) = tokens.iter().find(|t| **t as usize >= config.vocab) {
+                let what = format!("token {token} is outside the {} of the model", config.vocab);
+                return Err(Error::unsupported(
+                    what,
+                    "the vocabulary does not belong to these weights",
+                ));
+            }
         }
         Ok(())
     }
 
-    /// Tokens through all layers: `[T][width]` out.
-    fn layers(&mut self, tokens: &[u32]) -> Result<Vec<f32>> {
+    /// The next tokens of each text through all layers: `[T][width]` out, text after text.
+    fn layers(&mut self, parts: &[&[u32]]) -> Result<Buffer> {
         let Weights { config, layers, .. } = self.weights;
         // x = embedding; then for each layer, with what a family leaves out left out:
         //
@@ -231,19 +294,20 @@ impl<'w> Session<'w> {
         //     x = norm_after(x + scale * post(after(norm(x))))
         //
         // Where both parts are parallel they see the same x.
-        let Config { norm, epsilon, parallel, norm_after, residual_scale, .. } = *config;
-        let (cache, tap) = (&mut self.cache, &mut self.tap);
-        let mut stream = embed(self.weights, tokens, cache.len()); // [T][width]
+        let Config { norm, epsilon, parallel, norm_after, residual_scale, width, .. } = *config;
+        let tap = &mut self.tap;
+        let mut texts = Texts::of(&mut self.caches, parts.iter().map(|part| part.len()));
+        let mut stream = embed(self.weights, &parts.concat(), &texts.positions()); // [T][width]
         for (n, layer) in layers.iter().enumerate() {
             check_interrupt()?;
             // What a part sees of the stream; families differ in whether norms are before it or behind.
             let seen = |before: Option<&Norm>, stream: &[f32]| match before.filter(|_| !norm_after)
             {
                 Some(before) => before.of(norm, epsilon, stream),
-                None => stream.to_vec(),
+                None => Buffer::from(stream),
             };
             // What it made, on its way to the stream.
-            let made = |post: &Option<Norm>, mut made: Vec<f32>| {
+            let made = |post: &Option<Norm>, mut made: Buffer| {
                 if let Some(post) = post {
                     made = post.of(norm, epsilon, &made);
                 }
@@ -251,16 +315,17 @@ impl<'w> Session<'w> {
                 made
             };
             // The stream with that.
-            let normed = |after: Option<&Norm>, stream: Vec<f32>| match after.filter(|_| norm_after)
-            {
+            let normed = |after: Option<&Norm>, stream: Buffer| match after.filter(|_| norm_after) {
                 Some(after) => after.of(norm, epsilon, &stream),
                 None => stream,
             };
             let x = seen(layer.attention_norm.as_ref(), &stream); // [T][width]
             let attended = match &layer.mixing {
-                Mixing::Attention(attention) => attention.of(config, n, &x, cache, tap),
-                Mixing::Latent(latent) => latent.of(config, n, &x, cache, tap),
-                Mixing::Recurrence(mix) => mix.of(&x, cache.state(n), tap),
+                Mixing::Attention(attention) => attention.of(config, n, &x, &mut texts, tap),
+                Mixing::Latent(latent) => latent.of(config, n, &x, &mut texts, tap),
+                Mixing::Recurrence(mix) => {
+                    texts.each(|cache, at| mix.of(of_tokens(&x, &at, width), cache.state(n), tap))
+                }
             }; // [T][width]
             let attended = made(&layer.attention_post_norm, attended);
             if !parallel {
@@ -273,7 +338,9 @@ impl<'w> Session<'w> {
             }; // [T][width]
             let said = match &layer.after {
                 After::Mlp(mlp) => mlp.of(config, &x, tap),
-                After::Channels(mix) => mix.of(config.activation, &x, cache.state(n), tap),
+                After::Channels(mix) => texts.each(|cache, at| {
+                    mix.of(config.activation, of_tokens(&x, &at, width), cache.state(n), tap)
+                }),
             }; // [T][width]
             let said = made(&layer.mlp_post_norm, said);
             if parallel {
@@ -283,27 +350,27 @@ impl<'w> Session<'w> {
             stream = normed(layer.mlp_norm.as_ref(), stream);
             self.progress.advance(self.weights.step_bytes());
         }
-        cache.advance(tokens.len());
+        texts.advance();
         Ok(stream)
     }
 }
 
-/// The vectors of tokens, of which the first is at position `past`: `[T][width]` out.
+/// The vectors of tokens at these positions: `[T][width]` out.
 ///
 /// ```text
-/// x = embedding[token] * scale  (+ position[past + t])  (+ text type)  then a norm, where there is one
+/// x = embedding[token] * scale  (+ position)  (+ text type)  then a norm, where there is one
 /// ```
-fn embed(weights: &Weights, tokens: &[u32], past: usize) -> Vec<f32> {
+fn embed(weights: &Weights, tokens: &[u32], at: &[usize]) -> Buffer {
     let Weights { config, embedding, positions, text_type, embedding_norm, .. } = weights;
-    let mut stream = vec![0.0; tokens.len() * config.width];
+    let mut stream = Buffer::of(tokens.len() * config.width);
     for (x, token) in stream.chunks_exact_mut(config.width).zip(tokens) {
         embedding.row(*token as usize, x);
     }
     scaled(&mut stream, config.embedding_scale);
     if let Some(positions) = positions {
         let mut vector = vec![0.0; config.width];
-        for (position, x) in (past..).zip(stream.chunks_exact_mut(config.width)) {
-            positions.row(position, &mut vector);
+        for (at, x) in at.iter().zip(stream.chunks_exact_mut(config.width)) {
+            positions.row(*at, &mut vector);
             add(x, &vector);
         }
     }
@@ -314,4 +381,9 @@ fn embed(weights: &Weights, tokens: &[u32], past: usize) -> Vec<f32> {
         Some(norm) => norm.of(config.norm, config.epsilon, &stream),
         None => stream,
     }
+}
+
+/// Those of `[T][width]` that belong to these tokens.
+fn of_tokens<'x>(x: &'x [f32], tokens: &Range<usize>, width: usize) -> &'x [f32] {
+    &x[tokens.start * width..tokens.end * width]
 }

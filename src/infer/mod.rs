@@ -23,6 +23,7 @@
 //! What differs between families is a value of [`Config`] or an optional tensor; no function asks for a family's name.
 
 pub(crate) mod awake;
+mod buffer;
 pub(crate) mod cache;
 pub(crate) mod config;
 #[doc(hidden)]

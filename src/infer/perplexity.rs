@@ -55,18 +55,25 @@ pub fn perplexity(
         )));
     }
     let mut costs = Vec::new();
-    let mut session = Session::new(weights, context);
-    for window in windows(tokens, context, bos).take(most) {
+    let half = context / 2;
+    let mut session = Session::new(weights, context).side_by_side(context - half);
+    let windows: Vec<_> = windows(tokens, context, bos).take(most).collect();
+    for windows in windows.chunks(session.texts()) {
         check_interrupt()?;
         session.truncate(0);
-        let half = context / 2;
-        session.read(&window[..half], Want::Last, |_, _| {})?;
-        session.read_many(&window[half..], Want::All, |first, logits| {
-            let answers = window.get(half + first + 1..).unwrap_or_default();
+        let (before, scored): (Vec<&[u32]>, Vec<&[u32]>) =
+            windows.iter().map(|window| window.split_at(half)).unzip();
+        session.read_each(&before, Want::Last, |_, _, _| {})?;
+        let mut of_each = vec![Vec::new(); windows.len()];
+        session.read_each(&scored, Want::All, |text, first, logits| {
+            let answers = scored[text].get(first + 1..).unwrap_or_default();
             let each = logits.par_chunks_exact(weights.config.vocab).zip(answers);
-            costs.par_extend(each.map(|(logits, next)| nats(logits, *next)));
+            of_each[text].par_extend(each.map(|(logits, next)| nats(logits, *next)));
         })?;
-        after_each(Perplexity::of(&costs))?;
+        for window in of_each {
+            costs.extend(window);
+            after_each(Perplexity::of(&costs))?;
+        }
     }
     Ok(Perplexity::of(&costs))
 }

@@ -284,7 +284,7 @@ fn dots_of_blocks<W: Whole<BYTES, N>, const BYTES: usize, const N: usize, const 
     x: &Codes,
 ) -> [f32; R] {
     let mut sums = Sums { lanes: [[0.0; LANES]; R], minima: [0.0; R] };
-    // All of one length, so that the loop has nothing to ask for.
+    // By number, for iterators over all of these together were kept in memory, a third of the loop.
     let pairs = rows[0].len() / 2;
     let parts = (x.q.as_chunks::<64>().0, x.fours.as_chunks::<LANES>().0);
     let beside = (x.scales.as_chunks::<2>().0, x.stated.as_chunks::<2>().0);

@@ -355,7 +355,7 @@ fn speaks(name: &str, known: &Json, model: &Model, wrong: &mut Vec<String>) {
     // Transformers turns by angles in float32, which far from the beginning are off by as much.
     let bound = if known["tokens"].is_u64() { 1e-4 } else { 1e-5 };
     let mut compared = 0;
-    let compare = |i: usize, found: &[f32]| {
+    let mut compare = |i: usize, found: &[f32]| {
         if i >= first && Sampler::new(Sampling::GREEDY).choose(found) != argmax[i - first] {
             wrong.push(format!("{name}: another token after {i}"));
         }
@@ -373,7 +373,16 @@ fn speaks(name: &str, known: &Json, model: &Model, wrong: &mut Vec<String>) {
             wrong.push(format!("{name}: {apart} apart, largest {largest}"));
         }
     };
-    Session::new(&weights, tokens.len()).read(&tokens, Want::All, compare).unwrap();
+    // Between two other texts, of which one ends earlier and one has nothing to read.
+    let vocab = weights.config.vocab;
+    let mut session = Session::new(&weights, tokens.len()).side_by_side(1);
+    let texts = [&tokens[tokens.len() - 1..], &tokens[..], &[]];
+    let take = |text: usize, first: usize, logits: &[f32]| {
+        if text == 1 {
+            (first..).zip(logits.chunks(vocab)).for_each(|(i, found)| compare(i, found));
+        }
+    };
+    session.read_each(&texts, Want::All, take).unwrap();
     assert_eq!(compared, 2, "{name}");
 }
 

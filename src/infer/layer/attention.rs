@@ -13,7 +13,8 @@ use rayon::prelude::*;
 
 use super::{Linear, Tapped, heads::mix, norm::Norm, position::rotate};
 use crate::infer::{
-    cache::Cache,
+    buffer::Buffer,
+    cache::Texts,
     config::{Config, Position},
     dot::scaled,
 };
@@ -38,16 +39,17 @@ pub struct Attention {
 }
 
 impl Attention {
-    /// `[T][width]` in and out; keys and values go into layer `n` of `cache`.
+    /// `[T][width]` in and out; keys and values go into layer `n` of each text's cache.
     pub fn of(
         &self,
         config: &Config,
         n: usize,
         x: &[f32],
-        cache: &mut Cache,
+        texts: &mut Texts,
         tap: &mut Tapped,
-    ) -> Vec<f32> {
+    ) -> Buffer {
         let Config { heads, kv_heads, head, clamp, .. } = *config;
+        let positions = texts.positions();
         let mut queries = self.query.of(x, tap); // [T][heads * head]
         let mut keys = self.key.of(x, tap); // [T][kv_heads * head]
         let mut values = self.value.of(x, tap); // [T][kv_heads * head]
@@ -71,15 +73,13 @@ impl Attention {
         // SmolLM3 and Command R7B leave every fourth layer without positions.
         let turns = config.unturned == 0 || !(n + 1).is_multiple_of(config.unturned);
         if let (Position::Rotary { rope, near, far, pairs }, true) = (&config.position, turns) {
-            let past = cache.len();
             // Long factors where the context reaches beyond that of training; other steps in layers with windows.
-            let far = far.as_ref().filter(|(trained, _)| cache.context() > *trained);
+            let far = far.as_ref().filter(|(trained, _)| texts.context() > *trained);
             let rope = far.map_or(rope, |(_, far)| far);
             let rope = near.as_ref().filter(|_| config.windows.covers(n)).unwrap_or(rope);
             let turn = |vectors: &mut [f32], width: usize| {
-                vectors.par_chunks_exact_mut(width).enumerate().for_each(|(t, vector)| {
-                    rotate(*pairs, vector, head, &rope.at(past + t));
-                });
+                let vectors = vectors.par_chunks_exact_mut(width).zip(&positions);
+                vectors.for_each(|(vector, at)| rotate(*pairs, vector, head, &rope.at(*at)));
             };
             turn(&mut queries, heads * head);
             turn(&mut keys, kv_heads * head);
@@ -89,13 +89,12 @@ impl Attention {
                 keys = even.of(config.norm, config.epsilon, &keys);
             }
         } else if let Some(growth) = config.growth {
-            for (t, query) in (cache.len()..).zip(queries.chunks_exact_mut(heads * head)) {
-                scaled(query, growth.at(t));
+            for (at, query) in positions.iter().zip(queries.chunks_exact_mut(heads * head)) {
+                scaled(query, growth.at(*at));
             }
         }
         // Turned keys are kept: a position never changes.
-        cache.extend(n, &keys, &values);
-        let mixed = mix(config, &self.sinks, &queries, cache, n); // [T][heads * head]
+        let mixed = mix(config, &self.sinks, [&queries, &keys, &values], texts, n); // [T][heads * head]
         self.out.of(&mixed, tap) // [T][width]
     }
 }

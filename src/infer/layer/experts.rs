@@ -8,6 +8,7 @@ use super::{Linear, Tapped, add, mlp::FeedForward};
 use crate::{
     format::arithmetic::Shares,
     infer::{
+        buffer::Buffer,
         config::Config,
         dot::scaled,
         functions::{sigmoid, softmax},
@@ -45,7 +46,7 @@ pub struct Shared {
 
 impl Mlp {
     /// `[T][width]` in and out: with experts the sum of the chosen ones' results, each by its share.
-    pub fn of(&self, config: &Config, x: &[f32], tap: &mut Tapped) -> Vec<f32> {
+    pub fn of(&self, config: &Config, x: &[f32], tap: &mut Tapped) -> Buffer {
         let Config { width, activation, .. } = *config;
         let count = self.parts.len();
         let Some(router) = &self.router else {
@@ -80,11 +81,11 @@ impl Mlp {
             part.of(activation, &gathered, tap) // [sent][width]
         };
         // A tap hears of one expert after the other; else several are at work, and results are added in their order.
-        let all: Vec<Vec<f32>> = match tap {
+        let all: Vec<Buffer> = match tap {
             Some(_) => work.iter().map(|work| said(work, tap)).collect(),
             None => work.par_iter().map(|work| said(work, &mut None)).collect(),
         };
-        let mut out = vec![0.0; x.len()]; // [T][width]
+        let mut out = Buffer::zeros(x.len()); // [T][width]
         for ((_, sent), said) in work.iter().zip(all) {
             for ((t, share), said) in sent.iter().zip(said.chunks_exact(width)) {
                 let share = if before { 1.0 } else { *share };
@@ -98,8 +99,8 @@ impl Mlp {
             if let Some(router) = router {
                 let mut shares = router.of(x, tap); // [T]
                 sigmoid(&mut shares);
-                for (said, share) in said.chunks_exact_mut(width).zip(shares) {
-                    scaled(said, share);
+                for (said, share) in said.chunks_exact_mut(width).zip(&*shares) {
+                    scaled(said, *share);
                 }
             }
             add(&mut out, &said);

@@ -20,7 +20,8 @@ use super::capped;
 use crate::{
     format::arithmetic::Windows,
     infer::{
-        cache::{BLOCK, Cache},
+        buffer::Buffer,
+        cache::{BLOCK, Cache, Texts},
         config::{Config, Position},
         dot::{LANES, add, dot, scaled},
         functions::{softmax, softmax_beside},
@@ -33,13 +34,31 @@ use crate::{
 /// Queries of one head that go together.
 const TOKENS: usize = 24;
 
-/// What each head of each token sees, mixed.
+/// What each head of each token sees, mixed, after keys and values were put into layer `n` of each text's cache.
 ///
-/// `[T][heads * head]` in and out; `sinks` has a number for each head, or none.
-pub fn mix(config: &Config, sinks: &[f32], queries: &[f32], cache: &Cache, n: usize) -> Vec<f32> {
+/// `[T][heads * head]` in and out, `[T][kv_heads * head]` of keys and values; `sinks` has a number for each head, or
+/// none.
+pub fn mix(
+    config: &Config,
+    sinks: &[f32],
+    [queries, keys, values]: [&[f32]; 3],
+    texts: &mut Texts,
+    n: usize,
+) -> Buffer {
+    let Config { heads, kv_heads, head, .. } = *config;
+    texts.each(|cache, tokens| {
+        let [first, last] = [tokens.start, tokens.end].map(|t| t * kv_heads * head);
+        cache.extend(n, &keys[first..last], &values[first..last]);
+        let queries = &queries[tokens.start * heads * head..tokens.end * heads * head];
+        mix_text(config, sinks, queries, cache, n)
+    })
+}
+
+/// The same of one text.
+fn mix_text(config: &Config, sinks: &[f32], queries: &[f32], cache: &Cache, n: usize) -> Buffer {
     let Config { heads, head, .. } = *config;
     let count = queries.len() / (heads * head);
-    let mut by_head = vec![0.0; queries.len()]; // [heads][T][head]
+    let mut by_head = Buffer::zeros(queries.len()); // [heads][T][head]
     let texts = by_head.par_chunks_exact_mut(count * head).enumerate();
     texts.for_each(|(h, out)| {
         // One piece of work is one head and up to 24 tokens: with a token at a time, a head.
@@ -59,7 +78,7 @@ pub fn mix(config: &Config, sinks: &[f32], queries: &[f32], cache: &Cache, n: us
     if count == 1 {
         return by_head;
     }
-    let mut mixed = vec![0.0; queries.len()]; // [T][heads][head]
+    let mut mixed = Buffer::of(queries.len()); // [T][heads][head]
     mixed.par_chunks_exact_mut(heads * head).enumerate().for_each(|(t, mixed)| {
         for (h, mixed) in mixed.chunks_exact_mut(head).enumerate() {
             mixed.copy_from_slice(&by_head[(h * count + t) * head..][..head]);

@@ -14,7 +14,8 @@
 
 use super::{Linear, Tapped, heads::mix, norm::Norm, position::rotate};
 use crate::infer::{
-    cache::Cache,
+    buffer::Buffer,
+    cache::Texts,
     config::{Config, Position},
 };
 
@@ -44,15 +45,15 @@ pub struct Latent {
 }
 
 impl Latent {
-    /// `[T][width]` in and out; what is kept goes into layer `n` of `cache`.
+    /// `[T][width]` in and out; what is kept goes into layer `n` of each text's cache.
     pub fn of(
         &self,
         config: &Config,
         n: usize,
         x: &[f32],
-        cache: &mut Cache,
+        texts: &mut Texts,
         tap: &mut Tapped,
-    ) -> Vec<f32> {
+    ) -> Buffer {
         let Config { heads, head, width, .. } = *config;
         let short = self.short_norm.weight.len();
         let turning = head - short;
@@ -70,7 +71,7 @@ impl Latent {
         let mut kept = Vec::with_capacity(count * head); // [T][short + turning]
         for made in made.chunks_exact(head) {
             let (vector, turns) = made.split_at(short);
-            kept.extend(self.short_norm.of(config.norm, EPSILON, vector));
+            kept.extend(&*self.short_norm.of(config.norm, EPSILON, vector));
             kept.extend(turns);
         }
         let mut looking = vec![0.0; count * heads * head]; // [T][heads][short + turning]
@@ -85,17 +86,15 @@ impl Latent {
             }
         }
         if let Position::Rotary { rope, pairs, .. } = &config.position {
-            let past = cache.len();
-            for t in 0..count {
-                let turns = rope.at(past + t);
+            for (t, at) in texts.positions().into_iter().enumerate() {
+                let turns = rope.at(at);
                 for vector in looking[t * heads * head..][..heads * head].chunks_exact_mut(head) {
                     rotate(*pairs, &mut vector[short..], turning, &turns);
                 }
                 rotate(*pairs, &mut kept[t * head..][short..head], turning, &turns);
             }
         }
-        cache.extend(n, &kept, &kept);
-        let mixed = mix(config, &[], &looking, cache, n); // [T][heads][short + turning]
+        let mixed = mix(config, &[], [&looking, &kept, &kept], texts, n); // [T][heads][short + turning]
         let value = self.values.first().map_or(0, |values| values.matrix.rows);
         let mut all = vec![0.0; count * heads * value]; // [T][heads][value]
         for (h, values) in self.values.iter().enumerate() {

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use super::{Linear, Tapped};
 use crate::{
     format::arithmetic::Activation,
-    infer::{functions, matrix::Precision},
+    infer::{buffer::Buffer, functions, matrix::Precision},
     quant::isa::Isa,
 };
 
@@ -32,7 +32,7 @@ const SHARE: usize = 1 << 12;
 impl FeedForward {
     /// `down(activation(gate(x)) * up(x))`, or without a gate `down(activation(up(x)))`: `[T][width]` in
     /// and out.
-    pub fn of(&self, activation: Activation, x: &[f32], tap: &mut Tapped) -> Vec<f32> {
+    pub fn of(&self, activation: Activation, x: &[f32], tap: &mut Tapped) -> Buffer {
         let precision = self.up.matrix.precision();
         let between = match &self.gate {
             Some(gate) => {

@@ -11,7 +11,7 @@ pub mod norm;
 pub mod position;
 pub mod recurrence;
 
-use super::matrix::Matrix;
+use super::{buffer::Buffer, matrix::Matrix};
 
 /// A matrix and what is added to its products.
 ///
@@ -40,12 +40,12 @@ pub type Tapped<'t> = Option<&'t mut dyn Tap>;
 
 impl Linear {
     /// `[T][cols]` in, `[T][rows]` out.
-    pub fn of(&self, x: &[f32], tap: &mut Tapped) -> Vec<f32> {
+    pub fn of(&self, x: &[f32], tap: &mut Tapped) -> Buffer {
         let Matrix { rows, cols, .. } = self.matrix;
         if let (Some(tap), Some(name)) = (tap, &self.name) {
             tap.see(name, self.expert, cols, x);
         }
-        let mut out = vec![0.0; x.len() / cols * rows];
+        let mut out = Buffer::of(x.len() / cols * rows);
         self.matrix.multiply(x, &mut out);
         if !self.bias.is_empty() {
             out.chunks_exact_mut(rows).for_each(|out| add(out, &self.bias));

@@ -9,7 +9,11 @@
 
 use rayon::prelude::*;
 
-use crate::{format::arithmetic, infer::dot, quant::isa::Isa};
+use crate::{
+    format::arithmetic,
+    infer::{buffer::Buffer, dot},
+    quant::isa::Isa,
+};
 
 /// The numbers of one norm.
 #[derive(Debug)]
@@ -22,8 +26,8 @@ pub struct Norm {
 
 impl Norm {
     /// Every vector of `xs`, brought to one size: `[T][width]` in and out.
-    pub fn of(&self, kind: arithmetic::Norm, epsilon: f32, xs: &[f32]) -> Vec<f32> {
-        let mut out = vec![0.0; xs.len()];
+    pub fn of(&self, kind: arithmetic::Norm, epsilon: f32, xs: &[f32]) -> Buffer {
+        let mut out = Buffer::of(xs.len());
         let width = self.weight.len();
         // As long as its weights: the width of the stream, or of one head.
         let vectors = out.par_chunks_exact_mut(width).zip(xs.par_chunks_exact(width));
@@ -69,8 +73,8 @@ mod tests {
         let norm = Norm { weight: vec![1.0, 2.0], bias: vec![0.5, -0.5] };
         // Mean square of (3, 5) is 17; mean 4, variance 1.
         let rms = norm.of(arithmetic::Norm::Rms, 8.0, &[3.0, 5.0]);
-        assert_eq!(rms, [3.0f32 / 5.0 + 0.5, 5.0f32 / 5.0 * 2.0 - 0.5]);
+        assert_eq!(*rms, [3.0f32 / 5.0 + 0.5, 5.0f32 / 5.0 * 2.0 - 0.5]);
         let layer = norm.of(arithmetic::Norm::Layer, 0.0, &[3.0, 5.0]);
-        assert_eq!(layer, [-1.0 + 0.5, 1.0 * 2.0 - 0.5]);
+        assert_eq!(*layer, [-1.0 + 0.5, 1.0 * 2.0 - 0.5]);
     }
 }

@@ -15,7 +15,7 @@
 use super::{Linear, Tapped};
 use crate::{
     format::arithmetic::Activation,
-    infer::{cache::State, functions},
+    infer::{buffer::Buffer, cache::State, functions},
     quant::isa::Isa,
 };
 
@@ -59,7 +59,7 @@ pub struct ChannelMix {
 
 impl TimeMix {
     /// `[T][width]` in and out, one token after another.
-    pub fn of(&self, x: &[f32], state: &mut State, tap: &mut Tapped) -> Vec<f32> {
+    pub fn of(&self, x: &[f32], state: &mut State, tap: &mut Tapped) -> Buffer {
         let before = &state.time;
         let keys = self.key.of(&mixed(x, before, &self.mix_key), tap); // [T][inner]
         let values = self.value.of(&mixed(x, before, &self.mix_value), tap); // [T][inner]
@@ -111,7 +111,7 @@ impl ChannelMix {
         x: &[f32],
         state: &mut State,
         tap: &mut Tapped,
-    ) -> Vec<f32> {
+    ) -> Buffer {
         let before = &state.channel;
         let mut between = self.up.of(&mixed(x, before, &self.mix_up), tap); // [T][ff]
         functions::activate(Isa::best(), activation, &mut between);
@@ -119,7 +119,7 @@ impl ChannelMix {
         functions::sigmoid(&mut open);
         state.channel = last(x, self.mix_up.len());
         let said = self.down.of(&between, tap); // [T][width]
-        open.iter_mut().zip(&said).for_each(|(open, said)| *open *= said);
+        open.iter_mut().zip(&*said).for_each(|(open, said)| *open *= said);
         open
     }
 }

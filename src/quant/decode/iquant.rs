@@ -21,129 +21,13 @@
 //! ```
 
 use super::{
+    books::{IQ1, IQ1_V1, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_S_V1, IQ3_XXS},
     kernel::{decoders, half_at},
     whole::{EACH, Head, SUPER, Whole, decoded, plain},
 };
-use crate::quant::{
-    grid,
-    isa::{Isa, points::Words, row::Bytes},
-};
+use crate::quant::isa::{Isa, points::Words, row::Bytes};
 
 decoders!(iq1_s_v1, iq1_s_v2, iq1_s, iq1_m, iq2_xxs, iq2_xs, iq2_s, iq3_xxs, iq3_s_v1, iq3_s);
-
-/// Four or eight words, written out: a function that is handed to `map` is not compiled for the set.
-macro_rules! words {
-    ($of:ident $n:literal, $l:ident => $word:expr) => {{
-        let mut words = [0; $n];
-        for $l in 0..$n {
-            words[$l] = $word;
-        }
-        Bytes::$of(words)
-    }};
-}
-
-/// A code book, the points as codes and as coordinates: the bytes of a word.
-struct Book<W, const N: usize, const D: usize> {
-    codes: &'static [u16; N],
-    /// What digits are worth.
-    levels: [i8; 16],
-    words: [W; N],
-}
-
-/// A point of `D` coordinates in the bytes of a word.
-const fn word<const D: usize>(code: u16, levels: &[i8; 16]) -> u64 {
-    let (mut word, mut i) = (0, 0);
-    while i < D {
-        // Eight digits of two bits, or four of three.
-        let digit = if D == 8 { code >> (2 * i) & 3 } else { code >> (3 * i) & 7 };
-        word |= (levels[digit as usize] as u8 as u64) << (8 * i);
-        i += 1;
-    }
-    word
-}
-
-/// Levels of digits; beyond the last there is none.
-const fn levels<const L: usize>(some: [i8; L]) -> [i8; 16] {
-    let (mut all, mut i) = ([0; 16], 0);
-    while i < L {
-        all[i] = some[i];
-        i += 1;
-    }
-    all
-}
-
-impl<const N: usize> Book<u64, N, 8> {
-    const fn of<const L: usize>(codes: &'static [u16; N], some: [i8; L]) -> Self {
-        let levels = levels(some);
-        let (mut words, mut i) = ([0; N], 0);
-        while i < N {
-            words[i] = word::<8>(codes[i], &levels);
-            i += 1;
-        }
-        Book { codes, levels, words }
-    }
-
-    /// Points `4 * pair` to `4 * pair + 3` of those that `points` names.
-    #[inline(always)]
-    fn pair(&self, isa: Isa, points: &[Words; 2], pair: usize) -> Bytes {
-        if isa.searches_books() && N <= MOST_SEARCHED {
-            let digits = isa.digits::<8>(points[0], pair / 2);
-            return isa.leveled(digits[pair % 2], &self.levels);
-        }
-        let places = points[0].words()[pair];
-        words!(of 4, l => self.words[(places >> (16 * l)) as usize % N])
-    }
-}
-
-impl<const N: usize> Book<u32, N, 4> {
-    const fn of<const L: usize>(codes: &'static [u16; N], some: [i8; L]) -> Self {
-        let levels = levels(some);
-        let (mut words, mut i) = ([0; N], 0);
-        while i < N {
-            words[i] = word::<4>(codes[i], &levels) as u32;
-            i += 1;
-        }
-        Book { codes, levels, words }
-    }
-
-    /// Points `8 * pair` to `8 * pair + 7` of those that `points` names.
-    #[inline(always)]
-    fn pair(&self, isa: Isa, points: &[Words; 2], pair: usize) -> Bytes {
-        if isa.searches_books() && N <= MOST_SEARCHED {
-            let digits = isa.digits::<4>(points[pair / 4], pair / 2 % 2);
-            return isa.leveled(digits[pair % 2], &self.levels);
-        }
-        let places = &points[pair / 4].words()[2 * (pair % 4)..][..2];
-        words!(of_fours 8, k => self.words[(places[k / 4] >> (16 * (k % 4))) as usize % N])
-    }
-}
-
-impl<W, const N: usize, const D: usize> Book<W, N, D> {
-    /// What names points at these places: their codes where books are searched in registers, else the places.
-    #[inline(always)]
-    fn named(&self, isa: Isa, places: Words) -> Words {
-        match isa.searches_books() && N <= MOST_SEARCHED {
-            true => isa.codes(places, self.codes),
-            false => places,
-        }
-    }
-}
-
-/// The largest book that is searched in registers: to load a larger one takes longer than to load its points.
-const MOST_SEARCHED: usize = 1024;
-
-static IQ2_XXS: Book<u64, 256, 8> = Book::<u64, 256, 8>::of(&grid::IQ2_XXS, [8, 25, 43]);
-static IQ2_XS: Book<u64, 512, 8> = Book::<u64, 512, 8>::of(&grid::IQ2_XS, [8, 25, 43]);
-static IQ2_S: Book<u64, 1024, 8> = Book::<u64, 1024, 8>::of(&grid::IQ2_S, [8, 25, 43]);
-static IQ3_XXS: Book<u32, 256, 4> = Book::<u32, 256, 4>::of(&grid::IQ3_XXS, IQ3_LEVELS);
-// The same book of indices: in its first weeks with the magnitudes of IQ3_XXS, then with odd numbers.
-static IQ3_S_V1: Book<u32, 512, 4> = Book::<u32, 512, 4>::of(&grid::IQ3_S, IQ3_LEVELS);
-static IQ3_S: Book<u32, 512, 4> =
-    Book::<u32, 512, 4>::of(&grid::IQ3_S, [1, 3, 5, 7, 9, 11, 13, 15]);
-/// In eighths, with the bias of [`Iq1S`] and less one, which a delta above zero adds twice.
-static IQ1: Book<u64, 2048, 8> = Book::<u64, 2048, 8>::of(&grid::IQ1, [7, 15, 23]);
-static IQ1_V1: Book<u64, 512, 8> = Book::<u64, 512, 8>::of(&grid::IQ1_V1, [-1, 0, 1]);
-const IQ3_LEVELS: [i8; 8] = [4, 12, 20, 28, 36, 44, 52, 62];
 
 /// Words are little-endian, and not aligned: a block of 66 or 98 bytes begins anywhere.
 #[inline(always)]
@@ -238,13 +122,13 @@ macro_rules! signed_points {
             fn head($isa: Isa, $b: &[u8; $bytes]) -> Head {
                 let (d, scales, places, signs): (f32, u128, [Words; 2], Bytes) = $head;
                 let points = [$book.named($isa, places[0]), $book.named($isa, places[1])];
-                Head { scales, points, marks: signs.fours(), ..plain(d) }
+                Head { scales, points, signs: signs.fours(), ..plain(d) }
             }
 
             #[inline(always)]
             fn pair<const PAIR: usize>(isa: Isa, _: &[u8; $bytes], head: &Head) -> Bytes {
                 let magnitudes = $book.pair(isa, &head.points, PAIR);
-                isa.signed(magnitudes, head.marks[PAIR], $bias)
+                isa.signed(magnitudes, head.signs[PAIR], $bias)
             }
         }
     )+};

@@ -4,6 +4,7 @@
 //! `decoders!` runs over all blocks of the rows and compiles for every instruction set. Weights do
 //! not depend on each other, so only the order of operations within one weight matters.
 
+mod books;
 mod ik;
 pub(crate) mod iquant;
 mod kernel;

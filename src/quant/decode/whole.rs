@@ -50,9 +50,10 @@ pub(crate) struct Head {
     pub scales: u128,
     /// A byte for each 16 numbers, those of even blocks first; only in super-blocks.
     pub mins: u128,
-    /// What names the points of a code book, and a bit for each number: which are negative, or raised.
+    /// What names the points of a code book ([`super::books`]).
     pub points: [Words; 2],
-    pub marks: [u32; 8],
+    /// For each 32 numbers which are negative, where that is beside them.
+    pub signs: [u32; 8],
 }
 
 /// A type that is decoded here.
@@ -278,7 +279,7 @@ impl Whole<210, SUPER> for Q6K {
 /// A head with one scale.
 #[inline(always)]
 pub(super) fn plain(d: f32) -> Head {
-    Head { d, dmin: 0.0, scales: 0, mins: 0, points: [Words::of([0; 8]); 2], marks: [0; 8] }
+    Head { d, dmin: 0.0, scales: 0, mins: 0, points: [Words::of([0; 8]); 2], signs: [0; 8] }
 }
 
 /// Blocks of 32: one scale, perhaps a minimum, perhaps the fifth bits of all, then nibbles.
