@@ -310,6 +310,7 @@ fn unsafe_code_stays_on_its_islands() {
         "bytes/map.rs",
         "quant/isa.rs",
         "quant/isa/bytes.rs",
+        "quant/isa/points.rs",
         "quant/isa/row.rs",
         "quant/isa/stored.rs",
         "quant/isa/words.rs",

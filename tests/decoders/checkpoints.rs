@@ -374,13 +374,11 @@ fn speaks(name: &str, known: &Json, model: &Model, wrong: &mut Vec<String>) {
         }
     };
     // Between two other texts, of which one ends earlier and one has nothing to read.
-    let vocab = weights.config.vocab;
     let mut session = Session::new(&weights, tokens.len()).side_by_side(1);
     let texts = [&tokens[tokens.len() - 1..], &tokens[..], &[]];
     let take = |text: usize, first: usize, logits: &[f32]| {
-        if text == 1 {
-            (first..).zip(logits.chunks(vocab)).for_each(|(i, found)| compare(i, found));
-        }
+        let each = logits.chunks(weights.config.vocab);
+        (first..).zip(each).filter(|_| text == 1).for_each(|(i, found)| compare(i, found));
     };
     session.read_each(&texts, Want::All, take).unwrap();
     assert_eq!(compared, 2, "{name}");
