@@ -8,15 +8,16 @@
 //! ```
 //!
 //! With the two, a key in the cache is the latent vector beside what turns, one for all heads, and the metadata say so.
-//! Only plain numbers are transposed: blocks of quantized weights would be rounded again.
+//! Only plain numbers are transposed where they are: blocks of quantized weights would be rounded again, or are decoded
+//! and become F32 where a person wants nothing rounded. Values stay in their blocks when they are taken apart.
 
 use std::slice::from_ref;
 
 use crate::{
     error::{Error, Result},
     format::{catalog, family::Family},
-    model::{Model, Naming, Role, Tensor},
-    remedy::{Note, Notes},
+    model::{Join, Model, Naming, Role, Sum, Tensor, Term, sum::plain},
+    remedy::{Note, Notes, Remedy, Setting},
     size::counted,
 };
 
@@ -100,10 +101,11 @@ fn name(family: &'static Family, id: &str, layer: u64) -> Option<String> {
     role.name(Naming::Gguf)
 }
 
-/// Whether a model has keys and values in one matrix, of plain numbers.
-pub fn is_whole(model: &Model) -> bool {
+/// Whether a model has keys and values in one matrix, of plain numbers or, with `coded`, of any that are decoded.
+pub fn is_whole(model: &Model, coded: bool) -> bool {
     let all = wholes(model);
-    !all.is_empty() && !all.into_iter().any(is_coded)
+    let fits = |t: &&Tensor| !is_coded(t) || coded && is_turnable(t);
+    !all.is_empty() && all.iter().all(fits)
 }
 
 /// The matrices that hold keys and values, of a model whose metadata are of that layout.
@@ -122,6 +124,12 @@ fn is_coded(tensor: &Tensor) -> bool {
     tensor.quant.layout().elements > 1
 }
 
+/// Whether its blocks can be decoded row by row.
+fn is_turnable(tensor: &Tensor) -> bool {
+    let plain = tensor.orders.is_empty() && tensor.sum.is_none() && tensor.span.is_none();
+    plain && tensor.fold == 1 && tensor.join == Join::Rows && tensor.quant.row_group() == 1
+}
+
 /// Says of quantized ones why they stay.
 pub(super) fn note_coded(model: &Model, notes: &mut Notes) {
     let all = wholes(model);
@@ -134,7 +142,9 @@ pub(super) fn note_coded(model: &Model, notes: &mut Notes) {
                 first.name,
                 first.quant
             ),
-            "for the other layout upgrade the F16 or BF16 model and quantize the outcome",
+            Setting::Exact
+                .to("for the other layout write keys as F32")
+                .or("upgrade the F16 or BF16 model and quantize the outcome"),
         ));
     }
 }
@@ -170,8 +180,8 @@ pub(super) fn split(model: &mut Model, notes: &mut Notes) -> Result<()> {
 /// Puts both matrices of each layer into one, as builds before 15 April 2025 read them.
 ///
 /// # Errors
-/// Where the model has no such, they are quantized, or not of the size that metadata say.
-pub(super) fn join(model: &mut Model, notes: &mut Notes) -> Result<()> {
+/// Where the model has no such, they are quantized and `exact` is not asked for, or not of the size that metadata say.
+pub(super) fn join(model: &mut Model, exact: bool, notes: &mut Notes) -> Result<()> {
     let known = family(model).zip(Latent::of(model, false));
     let of = |id: &str| {
         let family = known.as_ref().map(|(family, _)| *family);
@@ -185,18 +195,24 @@ pub(super) fn join(model: &mut Model, notes: &mut Notes) -> Result<()> {
         let what = "the model has no attn_k_b and attn_v_b that could be joined";
         return Err(Error::refused(what, "write it as it is"));
     };
-    if let Some(coded) = pairs.0.iter().chain(&pairs.1).find(|t| is_coded(t)) {
+    let mut all = pairs.0.iter().chain(&pairs.1);
+    if let Some(coded) = all.find(|t| is_coded(t) && !(exact && is_turnable(t))) {
         let what = format!("{} is {}: to join it would round it again", coded.name, coded.quant);
-        return Err(Error::refused(
-            what,
-            "start from the F16 or BF16 model and quantize the outcome",
-        ));
+        let other = Remedy::from("start from the F16 or BF16 model and quantize the outcome");
+        let next = match exact {
+            true => other,
+            false => Setting::Exact.to("write it as F32").or(other),
+        };
+        return Err(Error::refused(what, next));
     }
     let mut joined = Vec::new();
     for keys in &pairs.0 {
         let layer = role(family, keys).map_or(0, |(_, layer)| layer);
         let values = pairs.1.iter().find(|t| role(family, t).is_some_and(|(_, n)| n == layer));
-        let whole = values.and_then(|values| sizes.whole(keys, values));
+        let whole = values.and_then(|values| match is_coded(keys) || is_coded(values) {
+            true => sizes.whole_of_coded(keys, values),
+            false => sizes.whole(keys, values),
+        });
         let name = name(family, WHOLE, layer);
         let (whole, name) = whole.zip(name).ok_or_else(|| misfit(keys))?;
         joined.push((keys.name.clone(), Tensor { name, ..whole }));
@@ -224,6 +240,12 @@ fn misfit(tensor: &Tensor) -> Error {
     Error::unsupported(what, "get a fresh copy of the file")
 }
 
+/// A tensor of these rows turned.
+fn turned(base: &Tensor, term: Term, shape: Vec<u64>) -> Option<Tensor> {
+    let sum = Sum { base: base.clone(), terms: vec![term] };
+    Some(Tensor { shape, ..sum.tensor(plain().ok()?) })
+}
+
 impl Latent {
     /// The keys, transposed head by head, and the values of one matrix.
     fn halves(&self, whole: &Tensor) -> Option<[Tensor; 2]> {
@@ -232,21 +254,38 @@ impl Latent {
         if whole.shape != [all, self.latent] {
             return None;
         }
-        let mut pieces = Vec::new();
-        for head in 0..self.heads {
-            let mut keys = whole.clone();
-            keys.take(from_ref(&(head * rows..head * rows + self.still)))?;
-            // A transposed piece reads columns where rows were: nothing is computed, and nothing copied.
-            pieces.extend(keys.transposed()?.pieces);
-        }
         let shape = vec![self.heads, self.latent, self.still];
-        let keys = Tensor { shape, pieces, ..whole.clone() };
+        let keys = match is_coded(whole) {
+            true => {
+                turned(whole, Term::Turned { rows: self.still, step: rows, below: None }, shape)?
+            }
+            false => {
+                let mut pieces = Vec::new();
+                for head in 0..self.heads {
+                    let mut keys = whole.clone();
+                    keys.take(from_ref(&(head * rows..head * rows + self.still)))?;
+                    // A transposed piece reads columns where rows were: nothing is computed, and nothing copied.
+                    pieces.extend(keys.transposed()?.pieces);
+                }
+                Tensor { shape, pieces, ..whole.clone() }
+            }
+        };
         let mut values = whole.clone();
         // Of each head what is behind its key.
         let bands = (0..self.heads).map(|head| head * rows + self.still..(head + 1) * rows);
         values.take(&bands.collect::<Vec<_>>())?;
         values.shape = vec![self.heads, self.value, self.latent];
         Some([keys, values])
+    }
+
+    /// One matrix of both, decoded.
+    fn whole_of_coded(&self, keys: &Tensor, values: &Tensor) -> Option<Tensor> {
+        let fits = keys.shape == [self.heads, self.latent, self.still]
+            && values.shape == [self.heads, self.value, self.latent];
+        let below = Some((values.clone(), self.value));
+        let term = Term::Turned { rows: self.latent, step: self.latent, below };
+        let shape = vec![self.heads.checked_mul(self.still.checked_add(self.value)?)?, self.latent];
+        fits.then(|| turned(keys, term, shape))?
     }
 
     /// One matrix of both.

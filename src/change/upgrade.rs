@@ -91,6 +91,7 @@ pub fn plan(model: Model, options: &Options) -> Result<(Model, Plan)> {
         repair_key_rows: options.repair_key_rows,
         split_experts: options.split_experts,
         join_kv_b: options.join_kv_b,
+        exact: options.exact,
     };
     let model = prepare::prepare(model, target, asked, &mut notes)?;
     let mut steps = Vec::new();

@@ -12,14 +12,14 @@
 
 use std::path::Path;
 
-use super::{Plan, Step, mend::of_kind};
+use super::{Plan, Step, graft::is_vision, mend::of_kind};
 use crate::{
     error::{Error, Result},
     format::{
         catalog,
         projector::{Derived, Fixed, Projector, Side, Taken},
     },
-    model::{Array, Kind, Metadata, Model, Order, Tensor, Value},
+    model::{Array, Kind, Metadata, Model, Order, Tensor, Value, loader::Content},
     quant::{QuantType, encode::encoder},
     remedy::Setting,
     size::counted,
@@ -39,6 +39,20 @@ pub fn is_joined(model: &Model) -> bool {
     known(model).is_some()
 }
 
+/// What is to say of a language model that has vision tensors in the same file which no description here is for.
+pub fn unknown(model: &Model) -> Option<Error> {
+    let seen = model.tensors.iter().find(|tensor| is_vision(&tensor.name))?;
+    let unknown = known(model).is_none() && Content::of(model) == Content::Model;
+    let architecture = model.metadata.architecture();
+    let what = format!(
+        "{architecture} with its vision tensors in the same file ({} and others): which projector of llama.cpp's they \
+         are is not known here",
+        seen.name
+    );
+    let next = Setting::Drop.of(r"'^(v|mm)\.'").to("upgrade it to the language model alone");
+    unknown.then(|| Error::unsupported(what, next))
+}
+
 /// Takes the vision tensors out of the plan of a model. Returns the plan of the projector, to be written to `output`.
 ///
 /// ```text
@@ -50,6 +64,9 @@ pub fn is_joined(model: &Model) -> bool {
 /// Where the model has none that are known, or lacks a key that a projector must have.
 pub fn take_out(model: &mut Model, plan: &mut Plan, output: &Path) -> Result<Plan> {
     let Some(known) = known(model).filter(|_| plan.target.is_keyed()) else {
+        if let Some(error) = unknown(model) {
+            return Err(error);
+        }
         let what = "the model has no vision tensors in the same file that are known here";
         return Err(Error::refused(what, Setting::Drop.to("leave tensors out by their names")));
     };

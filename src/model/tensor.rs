@@ -70,6 +70,15 @@ pub enum Term {
         /// What is added to each row that it does not have; empty for nothing.
         beyond: Arc<[f32]>,
     },
+    /// Nothing: in place of the base's rows are its columns, band by band, as only decoded blocks can be turned.
+    Turned {
+        /// Rows of the base in a band, which are its columns then.
+        rows: u64,
+        /// Rows of the base from one band to the next.
+        step: u64,
+        /// What is below each band when it is turned: a tensor, and how many of its rows.
+        below: Option<(Tensor, u64)>,
+    },
 }
 
 /// A part of a tensor in one file.

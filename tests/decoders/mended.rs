@@ -83,6 +83,74 @@ fn latent_keys_and_values_go_into_one_matrix_and_back() {
     assert!(seen >= 2, "{seen} models with latent attention");
 }
 
+/// The numbers of F32.
+fn from_f32(bytes: &[u8]) -> Vec<f32> {
+    bytes.chunks_exact(4).map(|n| f32::from_le_bytes(n.try_into().unwrap())).collect()
+}
+
+/// The numbers of Q8_0 blocks: an f16 scale, then 32 whole numbers.
+fn from_q8_0(bytes: &[u8]) -> Vec<f32> {
+    let block = |block: &[u8]| {
+        let scale = half::f16::from_le_bytes([block[0], block[1]]).to_f32();
+        block[2..].iter().map(|n| f32::from(*n as i8) * scale).collect::<Vec<_>>()
+    };
+    bytes.chunks_exact(34).flat_map(block).collect()
+}
+
+#[test]
+fn quantized_latent_matrices_are_taken_apart_and_joined_without_rounding() {
+    let mut seen = 0;
+    for (name, known) in known().into_iter().filter(|(name, _)| name.starts_with("deepseek2")) {
+        let config = &known["config"];
+        let of = |key: &str| config[key].as_u64().unwrap() as usize;
+        let (heads, still) = (of("num_attention_heads"), of("qk_nope_head_dim"));
+        let (value, latent) = (of("v_head_dim"), of("kv_lora_rank"));
+        if !latent.is_multiple_of(32) {
+            continue;
+        }
+        seen += 1;
+        let above = tempfile::tempdir().unwrap();
+        let folder = above.path().join(&name);
+        std::fs::create_dir(&folder).unwrap();
+        write(&known, &folder);
+        let at = |name: &str| folder.join(name);
+        let joined = upgrade::Options { join_kv_b: true, ..Default::default() };
+        upgraded(&converted(&folder), &at("old.gguf"), joined.clone());
+        regguf(&folder, &["quantize", "old.gguf", "coded.gguf", "q8_0"]);
+        let coded = container::open(&at("coded.gguf"), &Default::default()).unwrap();
+        let exact = upgrade::Options { exact: true, ..Default::default() };
+        let apart = upgraded(&at("coded.gguf"), &at("apart.gguf"), exact);
+        let exact = upgrade::Options { exact: true, ..joined.clone() };
+        let again = upgraded(&at("apart.gguf"), &at("again.gguf"), exact);
+        for layer in 0..of("num_hidden_layers") {
+            let own = |part: &str| format!("blk.{layer}.attn_{part}_b.weight");
+            let whole = bytes(&coded, &own("kv"));
+            let row = latent / 32 * 34;
+            assert_eq!(whole.len(), heads * (still + value) * row, "{name} is q8_0");
+            // Values are whole rows: the same blocks.
+            let rows: Vec<&[u8]> = whole.chunks_exact(row).collect();
+            let values = rows.chunks_exact(still + value).flat_map(|head| head[still..].concat());
+            assert!(bytes(&apart, &own("v")) == values.collect::<Vec<u8>>(), "{name} {layer}");
+            let decoded: Vec<Vec<f32>> = rows.iter().map(|row| from_q8_0(row)).collect();
+            let key = |head: &[Vec<f32>]| {
+                let column = |n: usize| head[..still].iter().map(move |row| row[n]);
+                (0..latent).flat_map(column).collect::<Vec<f32>>()
+            };
+            let keys: Vec<f32> = decoded.chunks_exact(still + value).flat_map(key).collect();
+            assert_eq!(
+                apart.tensor(&own("k")).unwrap().shape,
+                [heads, latent, still].map(|n| n as u64)
+            );
+            assert!(from_f32(&bytes(&apart, &own("k"))) == keys, "{name} {layer}");
+            assert!(from_f32(&bytes(&again, &own("kv"))) == decoded.concat(), "{name} {layer}");
+        }
+        // Unasked nothing becomes larger.
+        let refused = upgrade::plan(apart, &joined).unwrap_err().to_string();
+        assert!(refused.contains("to join it would round it again"), "{refused}");
+    }
+    assert!(seen >= 1, "{seen} models whose latent vectors are whole blocks");
+}
+
 #[test]
 fn stacks_of_experts_are_taken_apart_and_put_together() {
     let mut seen = 0;

@@ -9,6 +9,7 @@
 //! | `hole` | bytes between tensors that belong to none, more than alignment explains | note |
 //! | `foreign-size`, `broken-original` | a foreign type takes other bytes than its shape says | warning, failure |
 //! | `foreign-types` | tensors of other programs' types | note |
+//! | `turned` | weights that only the program undoes which turned them | warning |
 //! | `no-tensors`, `no-role` | nothing to look at; names that the family does not know | note |
 //! | `vocabulary` | tokens, scores, special ids or rows do not fit each other | failure or warning |
 //!
@@ -39,6 +40,8 @@ pub fn meaning(model: &Model) -> Vec<Finding> {
     findings.extend(demands(model));
     findings.extend(foreign(model));
     findings.extend(vocabulary(model));
+    let turned = model.check_unturned().err();
+    findings.extend(turned.map(|error| Finding::warning("turned", &error)));
     findings
 }
 

@@ -338,6 +338,9 @@ fn next(path: &Path, format: &'static Container, model: &Model, refused: &[Findi
             None => format!("regguf upgrade {word}"),
         };
     }
+    if let Some(unknown) = change::vision::unknown(model) {
+        return format!("nothing: {}", advice::error(&unknown));
+    }
     match format.id() {
         _ if is_present(format, model) => {
             let reader = format.format.source.split([' ', ',']).next().unwrap_or_default();
