@@ -304,7 +304,7 @@ mod tests {
             let right = PreTokenizer::named(name).unwrap();
             let mut vocab = vocabulary(right, &text);
             assert!(vocab.merges.len() > FEW, "{name}: {} merges", vocab.merges.len());
-            let told = |vocab: &Vocab| super::found(vocab, "mpt").and_then(|found| found.name);
+            let told = |vocab: &Vocab| found(vocab, "mpt").and_then(|found| found.name);
             let names = PreTokenizer::named(&told(&vocab).unwrap_or_default());
             assert_eq!(names.map(|pre| pre.stages), Some(right.stages), "{name}");
             vocab.pre = name.to_owned();

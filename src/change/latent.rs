@@ -310,3 +310,110 @@ impl Latent {
         fits.then(|| Tensor { shape, pieces, ..keys.clone() })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use half::f16;
+
+    use super::*;
+    use crate::{bytes::Input, quant::QuantType};
+
+    const HEADS: usize = 2;
+    const STILL: usize = 3;
+    const VALUE: usize = 2;
+    const LATENT: usize = 64;
+    /// Blocks of a row, each a scale and 32 whole numbers.
+    const ROW: usize = LATENT / 32 * 34;
+
+    /// A model with one quantized matrix of keys and values.
+    fn coded() -> Model {
+        let rows = HEADS * (STILL + VALUE);
+        let block = |n: usize| {
+            let scale = f16::from_f32(0.5 + n as f32).to_le_bytes();
+            let codes = (0..32).map(move |at| (n * 37 + at * 11 % 251) as u8);
+            scale.into_iter().chain(codes).collect::<Vec<_>>()
+        };
+        let bytes: Vec<u8> = (0..rows * LATENT / 32).flat_map(block).collect();
+        let shape = vec![rows as u64, LATENT as u64];
+        let q8_0 = QuantType::today("q8_0").unwrap();
+        let tensor = Tensor::whole("blk.0.attn_kv_b.weight".into(), shape, q8_0, 0, 0).unwrap();
+        let mut model = Model {
+            files: vec![Input::memory("x", bytes)],
+            tensors: vec![tensor],
+            family: "deepseek2".to_owned(),
+            ..Model::default()
+        };
+        model.metadata.set("general.architecture", "deepseek2");
+        let words = [
+            ("attention.head_count", HEADS),
+            ("attention.head_count_kv", HEADS),
+            ("attention.key_length", STILL + 4),
+            ("attention.value_length", VALUE),
+            ("attention.kv_lora_rank", LATENT),
+            ("rope.dimension_count", 4),
+        ];
+        for (word, n) in words {
+            model.metadata.set(format!("deepseek2.{word}"), n as u32);
+        }
+        model
+    }
+
+    fn read(model: &Model, name: &str, first: u64, rows: u64) -> Vec<u8> {
+        let tensor = model.tensor(name).unwrap();
+        let mut bytes = vec![0; usize::try_from(rows * tensor.row_bytes()).unwrap()];
+        model.read_rows(tensor, first, rows, &mut bytes).unwrap();
+        bytes
+    }
+
+    fn floats(bytes: &[u8]) -> Vec<f32> {
+        bytes.chunks_exact(4).map(|n| f32::from_le_bytes(*n.first_chunk().unwrap())).collect()
+    }
+
+    #[test]
+    fn blocks_are_turned_without_rounding_and_back() {
+        let mut model = coded();
+        let stored = read(&model, "blk.0.attn_kv_b.weight", 0, 10);
+        let number = |row: usize, column: usize| {
+            let block = &stored[row * ROW + column / 32 * 34..];
+            let scale = f16::from_le_bytes([block[0], block[1]]).to_f32();
+            f32::from(block[2 + column % 32] as i8) * scale
+        };
+        assert!(!is_whole(&model, false) && is_whole(&model, true));
+        let mut notes = Notes::default();
+        split(&mut model, &mut notes).unwrap();
+        // Head by head a row for each number of the latent vector.
+        let keys: Vec<f32> = (0..HEADS * LATENT)
+            .flat_map(|row| {
+                (0..STILL).map(move |n| (row / LATENT * (STILL + VALUE) + n, row % LATENT))
+            })
+            .map(|(row, column)| number(row, column))
+            .collect();
+        let key = "blk.0.attn_k_b.weight";
+        assert_eq!(model.tensor(key).unwrap().shape, [2, 64, 3]);
+        assert!(floats(&read(&model, key, 0, 128)) == keys);
+        assert!(
+            floats(&read(&model, key, 60, 9)) == keys[60 * STILL..69 * STILL],
+            "over a head's end"
+        );
+        let values = [&stored[3 * ROW..5 * ROW], &stored[8 * ROW..]].concat();
+        assert!(read(&model, "blk.0.attn_v_b.weight", 0, 4) == values, "the same blocks");
+
+        // Keys of numbers, values of blocks: numbers again.
+        let bytes = [read(&model, key, 0, 128), values].concat();
+        let at = bytes.len() as u64 - 4 * ROW as u64;
+        model.files = vec![Input::memory("y", bytes)];
+        let [f32, q8_0] = ["f32", "q8_0"].map(|name| QuantType::today(name).unwrap());
+        let whole = |name: &str, shape: &[u64], quant, at| {
+            Tensor::whole(name.to_owned(), shape.to_vec(), quant, 0, at).unwrap()
+        };
+        let value = whole("blk.0.attn_v_b.weight", &[2, 2, 64], q8_0, at);
+        model.tensors = vec![whole(key, &[2, 64, 3], f32, 0), value];
+        let refused = join(&mut model.clone(), false, &mut notes).unwrap_err().to_string();
+        assert!(refused.contains("to join it would round it again"), "{refused}");
+        join(&mut model, true, &mut notes).unwrap();
+        let all: Vec<f32> = (0..10 * LATENT).map(|n| number(n / LATENT, n % LATENT)).collect();
+        let name = "blk.0.attn_kv_b.weight";
+        assert!(floats(&read(&model, name, 0, 10)) == all);
+        assert!(floats(&read(&model, name, 2, 5)) == all[2 * LATENT..7 * LATENT]);
+    }
+}
