@@ -332,7 +332,7 @@ impl Report {
             "computed" => "codes of a quantized checkpoint times their scales, in f32".to_owned(),
             "copied" => "the same bytes".to_owned(),
             "reordered" => "lossless: the same weights, bit for bit".to_owned(),
-            "decoded" => "lossless: F32 holds every weight".to_owned(),
+            "decoded" | "turned" => "lossless: F32 holds every weight".to_owned(),
             "rescaled" if now && group.rounded_blocks == 0 => {
                 format!("lossless: each of {} scales is an f16", group.blocks)
             }
