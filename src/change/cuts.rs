@@ -64,8 +64,10 @@ pub(super) fn found(vocab: &Vocab, architecture: &str) -> Option<Found> {
         && cut_apart(stated, &some, usize::MAX)? * DOUBT <= some.len()
     {
         let (other, _) = finest(&possible(&some))?;
-        let other = (other.stages != stated.stages).then_some(other)?;
-        return rival(vocab, architecture, stated, other);
+        return match other.stages == stated.stages {
+            true => None,
+            false => rival(vocab, architecture, stated),
+        };
     }
     let learned = learned(vocab, 1);
     let all = learned.len();
@@ -114,18 +116,13 @@ pub(super) fn found(vocab: &Vocab, architecture: &str) -> Option<Found> {
 /// Where the stated way of cutting is possible, and another more likely: a finer one across whose cuts no token lies, or
 /// one that cuts clearly fewer tokens apart. It is told where it makes a difference and never written, for what a file
 /// states counts.
-fn rival(
-    vocab: &Vocab,
-    architecture: &str,
-    stated: &PreTokenizer,
-    other: &'static PreTokenizer,
-) -> Option<Found> {
+fn rival(vocab: &Vocab, architecture: &str, stated: &PreTokenizer) -> Option<Found> {
     let learned = learned(vocab, 1);
     let all = learned.len();
+    let (other, less) = finest(&possible(&learned))?;
     let cut = cut_apart(stated, &learned, usize::MAX)?;
-    let less = cut_apart(other, &learned, usize::MAX)?;
-    let finer = joins(stated, other)? >= CHANCE && joins(other, stated)? == 0 && less <= cut;
-    if all < FEW || less > all / ODD || !finer && cut < less + MORE {
+    let finer = joins(stated, other)? >= CHANCE && joins(other, stated)? == 0;
+    if all < FEW || !(finer && less < cut + CHANCE || cut >= less + MORE) {
         return None;
     }
     let (name, pre) = named(vocab, architecture, other);
