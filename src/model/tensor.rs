@@ -306,6 +306,13 @@ impl Tensor {
         })
     }
 
+    /// What is wrong with it, where its rows are no whole blocks and the program that wrote it tears them.
+    pub fn torn(&self) -> Option<&'static str> {
+        let foreign = self.quant.stranger().filter(|foreign| !foreign.torn.is_empty())?;
+        let torn = self.misfit().is_none() && self.with_scale().is_none();
+        torn.then_some(foreign.torn.as_str())
+    }
+
     /// Whether its weights can be had.
     pub fn is_decodable(&self) -> bool {
         self.quant.stranger().is_none() || self.with_scale().is_some()

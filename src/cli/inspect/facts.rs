@@ -320,7 +320,10 @@ fn next(path: &Path, format: &'static Container, model: &Model, refused: &[Findi
     {
         return match tensor.misfit().is_some() && !foreign.broken.is_empty() {
             true => format!("nothing: {}", foreign.broken),
-            false => format!("nothing: only {} reads {}", foreign.program, foreign.name),
+            false => match tensor.torn() {
+                Some(torn) => format!("nothing: {torn}"),
+                None => format!("nothing: only {} reads {}", foreign.program, foreign.name),
+            },
         };
     }
     // What follows the data of an older file an upgrade leaves behind.
