@@ -121,7 +121,7 @@ fn rival(vocab: &Vocab, architecture: &str, stated: &PreTokenizer) -> Option<Fou
     let all = learned.len();
     let (other, less) = finest(&possible(&learned))?;
     let cut = cut_apart(stated, &learned, usize::MAX)?;
-    let finer = joins(stated, other)? >= CHANCE && joins(other, stated)? == 0;
+    let finer = joins(stated, other)? >= CHANCE && joins(other, stated)? < CHANCE;
     if all < FEW || !(finer && less < cut + CHANCE || cut >= less + MORE) {
         return None;
     }
@@ -302,12 +302,12 @@ mod tests {
             let mut vocab = vocabulary(right, &text);
             assert!(vocab.merges.len() > FEW, "{name}: {} merges", vocab.merges.len());
             let told = |vocab: &Vocab| found(vocab, "mpt").and_then(|found| found.name);
-            let names = PreTokenizer::named(&told(&vocab).unwrap_or_default());
+            let names = PreTokenizer::named(told(&vocab).unwrap_or_default());
             assert_eq!(names.map(|pre| pre.stages), Some(right.stages), "{name}");
             vocab.pre = name.to_owned();
             assert_eq!(told(&vocab), None, "{name} is right");
             vocab.pre = "viking".to_owned();
-            let names = PreTokenizer::named(&told(&vocab).unwrap());
+            let names = PreTokenizer::named(told(&vocab).unwrap());
             assert_eq!(names.map(|pre| pre.stages), Some(right.stages), "{name}");
             vocab.pre = "of-tomorrow".to_owned();
             assert_eq!(told(&vocab), None, "what is not known here is not doubted");

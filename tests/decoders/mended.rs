@@ -405,7 +405,7 @@ fn tensors_of_qwen3_vl_are_put_together_and_taken_apart() {
     }
     assert_eq!(projector.tensors.len(), 9);
     let key = |key: &str| projector.metadata.get(&format!("clip.vision.{key}"));
-    assert_eq!(key("image_size").and_then(|n| n.as_u64()), Some(5 * 16));
+    assert_eq!(key("image_size").and_then(regguf::model::Value::as_u64), Some(5 * 16));
     let marks = key("is_deepstack_layers").and_then(|marks| marks.as_array()).unwrap();
     let marks: Vec<String> = marks.iter().map(|mark| mark.to_string()).collect();
     assert_eq!(marks, ["false", "true", "false", "true"]);
