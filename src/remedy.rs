@@ -27,6 +27,8 @@ pub enum Setting {
     RopeScale,
     /// The tokenizer whose vocabulary counts.
     Vocabulary,
+    /// The name of how text is cut before byte pairs are merged.
+    PreTokenizer,
     /// That a vocabulary is fitted to the rows of the embedding.
     PadVocabulary,
     /// The model that an adapter belongs to.

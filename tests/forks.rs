@@ -382,6 +382,25 @@ fn types_of_prism_become_llama_cpp_s() {
     }
 }
 
+/// What BitNet's own program reads of rows that are no whole blocks is not what it stored: nothing decodes them.
+#[test]
+fn torn_rows_of_i2_s_are_spoken_of_and_not_decoded() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("torn.gguf");
+    fs::write(&path, of_type(36, &[192, 4], 192 * 4 / 4 + 32)).unwrap();
+    let model = container::open(&path, &OpenOptions::default()).unwrap();
+    assert!(!model.tensors[0].is_decodable() && model.unsure().is_none());
+    assert!(model.tensors[0].torn().unwrap().contains("across rows"));
+    // Whole blocks are read, though nothing tells whose.
+    fs::write(&path, of_type(36, &[256, 4], 256 * 4 / 4 + 32)).unwrap();
+    let model = container::open(&path, &OpenOptions::default()).unwrap();
+    assert!(model.tensors[0].torn().is_none() && model.tensors[0].is_decodable());
+    assert!(model.unsure().unwrap().contains("builds for Arm"));
+    let options = upgrade::Options { output: Some(folder.path().join("o")), ..Default::default() };
+    let (_, plan) = upgrade::plan(model, &options).unwrap();
+    assert!(plan.notes.iter().any(|note| note.contains("builds for Arm")));
+}
+
 #[test]
 fn types_of_other_programs_are_named_sized_and_kept() {
     for (id, name, sizes, bytes, decoded) in [

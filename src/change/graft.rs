@@ -76,10 +76,8 @@ fn leave_out(model: &mut Model, pattern: &Regex, notes: &mut Notes) -> Result<()
         return Err(Error::refused(what, names()));
     }
     notes.push(format!("left out: {}", told(&gone)));
-    // llama.cpp's names of a vision tower (`v.`) and of what leads from it into the text model (`mm.`).
-    let vision = |name: &str| name.starts_with("v.") || name.starts_with("mm.");
-    let had_vision = gone.iter().any(|t| vision(&t.name));
-    if had_vision && !model.tensors.iter().any(|t| vision(&t.name)) {
+    let had_vision = gone.iter().any(|t| is_vision(&t.name));
+    if had_vision && !model.tensors.iter().any(|t| is_vision(&t.name)) {
         let start = format!("{}.vision.", model.metadata.architecture());
         let keys: Vec<String> = model.metadata.iter().map(|(key, _)| key.to_owned()).collect();
         let of_vision =
@@ -90,6 +88,12 @@ fn leave_out(model: &mut Model, pattern: &Regex, notes: &mut Notes) -> Result<()
         }
     }
     Ok(())
+}
+
+/// Whether a name is one of a vision tower (`v.`) or of what leads from it into the text model (`mm.`), as llama.cpp and
+/// Ollama call them.
+pub(super) fn is_vision(name: &str) -> bool {
+    name.starts_with("v.") || name.starts_with("mm.")
 }
 
 /// What to do where a pattern finds no tensor.
@@ -117,7 +121,13 @@ fn take(model: &mut Model, other: &Model, pattern: &Regex, notes: &mut Notes) ->
     }
     notes.push(format!("taken from {}: {}", named(from.as_ref()), told(&found)));
     model.files.extend(other.files.iter().cloned());
-    model.tensors.extend(found);
+    for tensor in found {
+        // Where the other file has it: behind the nearest tensor before it there that is here too.
+        let before = other.tensors.iter().take_while(|t| t.name != tensor.name);
+        let place = |t: &Tensor| model.tensors.iter().position(|own| own.name == t.name);
+        let at = before.filter_map(place).last().map_or(model.tensors.len(), |at| at + 1);
+        model.tensors.insert(at, tensor);
+    }
     Ok(())
 }
 
@@ -188,7 +198,7 @@ fn grow(metadata: &mut Metadata, other: &Metadata, architecture: &str) {
         let is_array =
             |value: &&crate::model::Value| word.starts_with("nextn") || value.as_array().is_some();
         if let Some(value) = other.get(&key).filter(is_array) {
-            metadata.set(key, value.clone());
+            metadata.set_as(&key, value.clone(), other);
         }
     }
 }

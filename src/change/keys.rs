@@ -165,12 +165,14 @@ pub(super) fn modernise(
         merges.iter().for_each(|merge| texts.push(merge));
         keys.set("tokenizer.ggml.merges", texts);
     }
+    let mut told = false;
     for mend in mend::found(model, given.is_none()) {
+        told |= mend.keys.is_empty();
         plan.notes.push(mend.note);
         mend.keys.into_iter().for_each(|(key, value)| keys.set(key, value));
     }
     let byte_pairs = keys.str("tokenizer.ggml.model") == Some("gpt2");
-    if byte_pairs && keys.get("tokenizer.ggml.pre").is_none() {
+    if byte_pairs && keys.get("tokenizer.ggml.pre").is_none() && !told {
         let note = "tokenizer.ggml.pre is missing: llama.cpp will guess how to split words; convert the \
                     original checkpoint again if its texts are odd";
         plan.notes.push(note.to_owned());

@@ -8,15 +8,16 @@
 //! ```
 //!
 //! With the two, a key in the cache is the latent vector beside what turns, one for all heads, and the metadata say so.
-//! Only plain numbers are transposed: blocks of quantized weights would be rounded again.
+//! Only plain numbers are transposed where they are: blocks of quantized weights would be rounded again, or are decoded
+//! and become F32 where a person wants nothing rounded. Values stay in their blocks when they are taken apart.
 
 use std::slice::from_ref;
 
 use crate::{
     error::{Error, Result},
     format::{catalog, family::Family},
-    model::{Model, Naming, Role, Tensor},
-    remedy::{Note, Notes},
+    model::{Join, Model, Naming, Role, Sum, Tensor, Term, sum::plain},
+    remedy::{Note, Notes, Remedy, Setting},
     size::counted,
 };
 
@@ -100,10 +101,11 @@ fn name(family: &'static Family, id: &str, layer: u64) -> Option<String> {
     role.name(Naming::Gguf)
 }
 
-/// Whether a model has keys and values in one matrix, of plain numbers.
-pub fn is_whole(model: &Model) -> bool {
+/// Whether a model has keys and values in one matrix, of plain numbers or, with `coded`, of any that are decoded.
+pub fn is_whole(model: &Model, coded: bool) -> bool {
     let all = wholes(model);
-    !all.is_empty() && !all.into_iter().any(is_coded)
+    let fits = |t: &&Tensor| !is_coded(t) || coded && is_turnable(t);
+    !all.is_empty() && all.iter().all(fits)
 }
 
 /// The matrices that hold keys and values, of a model whose metadata are of that layout.
@@ -122,6 +124,12 @@ fn is_coded(tensor: &Tensor) -> bool {
     tensor.quant.layout().elements > 1
 }
 
+/// Whether its blocks can be decoded row by row.
+fn is_turnable(tensor: &Tensor) -> bool {
+    let plain = tensor.orders.is_empty() && tensor.sum.is_none() && tensor.span.is_none();
+    plain && tensor.fold == 1 && tensor.join == Join::Rows && tensor.quant.row_group() == 1
+}
+
 /// Says of quantized ones why they stay.
 pub(super) fn note_coded(model: &Model, notes: &mut Notes) {
     let all = wholes(model);
@@ -134,7 +142,9 @@ pub(super) fn note_coded(model: &Model, notes: &mut Notes) {
                 first.name,
                 first.quant
             ),
-            "for the other layout upgrade the F16 or BF16 model and quantize the outcome",
+            Setting::Exact
+                .to("for the other layout write keys as F32")
+                .or("upgrade the F16 or BF16 model and quantize the outcome"),
         ));
     }
 }
@@ -170,8 +180,8 @@ pub(super) fn split(model: &mut Model, notes: &mut Notes) -> Result<()> {
 /// Puts both matrices of each layer into one, as builds before 15 April 2025 read them.
 ///
 /// # Errors
-/// Where the model has no such, they are quantized, or not of the size that metadata say.
-pub(super) fn join(model: &mut Model, notes: &mut Notes) -> Result<()> {
+/// Where the model has no such, they are quantized and `exact` is not asked for, or not of the size that metadata say.
+pub(super) fn join(model: &mut Model, exact: bool, notes: &mut Notes) -> Result<()> {
     let known = family(model).zip(Latent::of(model, false));
     let of = |id: &str| {
         let family = known.as_ref().map(|(family, _)| *family);
@@ -185,18 +195,24 @@ pub(super) fn join(model: &mut Model, notes: &mut Notes) -> Result<()> {
         let what = "the model has no attn_k_b and attn_v_b that could be joined";
         return Err(Error::refused(what, "write it as it is"));
     };
-    if let Some(coded) = pairs.0.iter().chain(&pairs.1).find(|t| is_coded(t)) {
+    let mut all = pairs.0.iter().chain(&pairs.1);
+    if let Some(coded) = all.find(|t| is_coded(t) && !(exact && is_turnable(t))) {
         let what = format!("{} is {}: to join it would round it again", coded.name, coded.quant);
-        return Err(Error::refused(
-            what,
-            "start from the F16 or BF16 model and quantize the outcome",
-        ));
+        let other = Remedy::from("start from the F16 or BF16 model and quantize the outcome");
+        let next = match exact {
+            true => other,
+            false => Setting::Exact.to("write it as F32").or(other),
+        };
+        return Err(Error::refused(what, next));
     }
     let mut joined = Vec::new();
     for keys in &pairs.0 {
         let layer = role(family, keys).map_or(0, |(_, layer)| layer);
         let values = pairs.1.iter().find(|t| role(family, t).is_some_and(|(_, n)| n == layer));
-        let whole = values.and_then(|values| sizes.whole(keys, values));
+        let whole = values.and_then(|values| match is_coded(keys) || is_coded(values) {
+            true => sizes.whole_of_coded(keys, values),
+            false => sizes.whole(keys, values),
+        });
         let name = name(family, WHOLE, layer);
         let (whole, name) = whole.zip(name).ok_or_else(|| misfit(keys))?;
         joined.push((keys.name.clone(), Tensor { name, ..whole }));
@@ -224,6 +240,12 @@ fn misfit(tensor: &Tensor) -> Error {
     Error::unsupported(what, "get a fresh copy of the file")
 }
 
+/// A tensor of these rows turned.
+fn turned(base: &Tensor, term: Term, shape: Vec<u64>) -> Option<Tensor> {
+    let sum = Sum { base: base.clone(), terms: vec![term] };
+    Some(Tensor { shape, ..sum.tensor(plain().ok()?) })
+}
+
 impl Latent {
     /// The keys, transposed head by head, and the values of one matrix.
     fn halves(&self, whole: &Tensor) -> Option<[Tensor; 2]> {
@@ -232,21 +254,38 @@ impl Latent {
         if whole.shape != [all, self.latent] {
             return None;
         }
-        let mut pieces = Vec::new();
-        for head in 0..self.heads {
-            let mut keys = whole.clone();
-            keys.take(from_ref(&(head * rows..head * rows + self.still)))?;
-            // A transposed piece reads columns where rows were: nothing is computed, and nothing copied.
-            pieces.extend(keys.transposed()?.pieces);
-        }
         let shape = vec![self.heads, self.latent, self.still];
-        let keys = Tensor { shape, pieces, ..whole.clone() };
+        let keys = match is_coded(whole) {
+            true => {
+                turned(whole, Term::Turned { rows: self.still, step: rows, below: None }, shape)?
+            }
+            false => {
+                let mut pieces = Vec::new();
+                for head in 0..self.heads {
+                    let mut keys = whole.clone();
+                    keys.take(from_ref(&(head * rows..head * rows + self.still)))?;
+                    // A transposed piece reads columns where rows were: nothing is computed, and nothing copied.
+                    pieces.extend(keys.transposed()?.pieces);
+                }
+                Tensor { shape, pieces, ..whole.clone() }
+            }
+        };
         let mut values = whole.clone();
         // Of each head what is behind its key.
         let bands = (0..self.heads).map(|head| head * rows + self.still..(head + 1) * rows);
         values.take(&bands.collect::<Vec<_>>())?;
         values.shape = vec![self.heads, self.value, self.latent];
         Some([keys, values])
+    }
+
+    /// One matrix of both, decoded.
+    fn whole_of_coded(&self, keys: &Tensor, values: &Tensor) -> Option<Tensor> {
+        let fits = keys.shape == [self.heads, self.latent, self.still]
+            && values.shape == [self.heads, self.value, self.latent];
+        let below = Some((values.clone(), self.value));
+        let term = Term::Turned { rows: self.latent, step: self.latent, below };
+        let shape = vec![self.heads.checked_mul(self.still.checked_add(self.value)?)?, self.latent];
+        fits.then(|| turned(keys, term, shape))?
     }
 
     /// One matrix of both.
@@ -269,5 +308,112 @@ impl Latent {
         }
         let shape = vec![self.heads * (self.still + self.value), self.latent];
         fits.then(|| Tensor { shape, pieces, ..keys.clone() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use half::f16;
+
+    use super::*;
+    use crate::{bytes::Input, quant::QuantType};
+
+    const HEADS: usize = 2;
+    const STILL: usize = 3;
+    const VALUE: usize = 2;
+    const LATENT: usize = 64;
+    /// Blocks of a row, each a scale and 32 whole numbers.
+    const ROW: usize = LATENT / 32 * 34;
+
+    /// A model with one quantized matrix of keys and values.
+    fn coded() -> Model {
+        let rows = HEADS * (STILL + VALUE);
+        let block = |n: usize| {
+            let scale = f16::from_f32(0.5 + n as f32).to_le_bytes();
+            let codes = (0..32).map(move |at| (n * 37 + at * 11 % 251) as u8);
+            scale.into_iter().chain(codes).collect::<Vec<_>>()
+        };
+        let bytes: Vec<u8> = (0..rows * LATENT / 32).flat_map(block).collect();
+        let shape = vec![rows as u64, LATENT as u64];
+        let q8_0 = QuantType::today("q8_0").unwrap();
+        let tensor = Tensor::whole("blk.0.attn_kv_b.weight".into(), shape, q8_0, 0, 0).unwrap();
+        let mut model = Model {
+            files: vec![Input::memory("x", bytes)],
+            tensors: vec![tensor],
+            family: "deepseek2".to_owned(),
+            ..Model::default()
+        };
+        model.metadata.set("general.architecture", "deepseek2");
+        let words = [
+            ("attention.head_count", HEADS),
+            ("attention.head_count_kv", HEADS),
+            ("attention.key_length", STILL + 4),
+            ("attention.value_length", VALUE),
+            ("attention.kv_lora_rank", LATENT),
+            ("rope.dimension_count", 4),
+        ];
+        for (word, n) in words {
+            model.metadata.set(format!("deepseek2.{word}"), n as u32);
+        }
+        model
+    }
+
+    fn read(model: &Model, name: &str, first: u64, rows: u64) -> Vec<u8> {
+        let tensor = model.tensor(name).unwrap();
+        let mut bytes = vec![0; usize::try_from(rows * tensor.row_bytes()).unwrap()];
+        model.read_rows(tensor, first, rows, &mut bytes).unwrap();
+        bytes
+    }
+
+    fn floats(bytes: &[u8]) -> Vec<f32> {
+        bytes.chunks_exact(4).map(|n| f32::from_le_bytes(*n.first_chunk().unwrap())).collect()
+    }
+
+    #[test]
+    fn blocks_are_turned_without_rounding_and_back() {
+        let mut model = coded();
+        let stored = read(&model, "blk.0.attn_kv_b.weight", 0, 10);
+        let number = |row: usize, column: usize| {
+            let block = &stored[row * ROW + column / 32 * 34..];
+            let scale = f16::from_le_bytes([block[0], block[1]]).to_f32();
+            f32::from(block[2 + column % 32] as i8) * scale
+        };
+        assert!(!is_whole(&model, false) && is_whole(&model, true));
+        let mut notes = Notes::default();
+        split(&mut model, &mut notes).unwrap();
+        // Head by head a row for each number of the latent vector.
+        let keys: Vec<f32> = (0..HEADS * LATENT)
+            .flat_map(|row| {
+                (0..STILL).map(move |n| (row / LATENT * (STILL + VALUE) + n, row % LATENT))
+            })
+            .map(|(row, column)| number(row, column))
+            .collect();
+        let key = "blk.0.attn_k_b.weight";
+        assert_eq!(model.tensor(key).unwrap().shape, [2, 64, 3]);
+        assert!(floats(&read(&model, key, 0, 128)) == keys);
+        assert!(
+            floats(&read(&model, key, 60, 9)) == keys[60 * STILL..69 * STILL],
+            "over a head's end"
+        );
+        let values = [&stored[3 * ROW..5 * ROW], &stored[8 * ROW..]].concat();
+        assert!(read(&model, "blk.0.attn_v_b.weight", 0, 4) == values, "the same blocks");
+
+        // Keys of numbers, values of blocks: numbers again.
+        let bytes = [read(&model, key, 0, 128), values].concat();
+        let at = bytes.len() as u64 - 4 * ROW as u64;
+        model.files = vec![Input::memory("y", bytes)];
+        let [f32, q8_0] = ["f32", "q8_0"].map(|name| QuantType::today(name).unwrap());
+        let whole = |name: &str, shape: &[u64], quant, at| {
+            Tensor::whole(name.to_owned(), shape.to_vec(), quant, 0, at).unwrap()
+        };
+        let value = whole("blk.0.attn_v_b.weight", &[2, 2, 64], q8_0, at);
+        model.tensors = vec![whole(key, &[2, 64, 3], f32, 0), value];
+        let refused = join(&mut model.clone(), false, &mut notes).unwrap_err().to_string();
+        assert!(refused.contains("to join it would round it again"), "{refused}");
+        join(&mut model, true, &mut notes).unwrap();
+        let all: Vec<f32> = (0..10 * LATENT).map(|n| number(n / LATENT, n % LATENT)).collect();
+        let name = "blk.0.attn_kv_b.weight";
+        assert!(floats(&read(&model, name, 0, 10)) == all);
+        assert!(floats(&read(&model, name, 2, 5)) == all[2 * LATENT..7 * LATENT]);
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! | what is mended | evidence |
 //! |---|---|
-//! | `tokenizer.ggml.pre` | the learned tokens: only one way of cutting leaves them whole |
+//! | `tokenizer.ggml.pre` | the learned tokens: only one way of cutting leaves them whole (`cuts`) |
 //! | tokens of one text | llama.cpp ends its process for them, so no reader can rely on both |
 //! | arrays of more or fewer items than blocks | shapes of each block's matrices, or that all items are equal |
 
@@ -12,15 +12,11 @@ use std::{
     hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
 };
 
-use super::choose::mix::block_of;
+use super::{choose::mix::block_of, cuts};
 use crate::{
     format::catalog,
-    infer::tokenizer::pretokenize::Splitter,
-    model::{
-        Array, Kind, Model, TokenKind, Value, Vocab,
-        pretokenizer::{self, PreTokenizer},
-        spelling,
-    },
+    model::{Array, Kind, Model, TokenKind, Value},
+    remedy::Note,
     size::counted,
 };
 
@@ -28,125 +24,20 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Mend {
     /// What is wrong and what shows it, as a sentence.
-    pub note: String,
-    /// The keys with the values that they should have.
+    pub note: Note,
+    /// The keys with the values that they should have; none where the file does not say which is right.
     pub keys: Vec<(String, Value)>,
 }
 
 /// Everything that is found; with `vocabulary` also in the tokens that the file has.
 pub fn found(model: &Model, vocabulary: bool) -> Vec<Mend> {
-    let tokens = vocabulary.then(|| {
-        [pre_tokenizer(&model.vocab, model.metadata.architecture()), repeated_texts(model)]
-    });
+    let pre = || {
+        let cuts::Found { note, name } = cuts::found(&model.vocab, model.metadata.architecture())?;
+        let key = |name| ("tokenizer.ggml.pre".to_owned(), Value::from(name));
+        Some(Mend { note, keys: name.map(key).into_iter().collect() })
+    };
+    let tokens = vocabulary.then(|| [pre(), repeated_texts(model)]);
     tokens.into_iter().flatten().flatten().chain(arrays(model)).collect()
-}
-
-/// Learned tokens that are too few to prove how words were split.
-const FEW: usize = 8192;
-/// Of N learned tokens one may be cut apart by what made them: expressions were corrected after training.
-const ODD: usize = 4096;
-/// A pre-tokenizer that cuts N tokens more apart than another is not what made them.
-const MORE: usize = 8;
-
-/// Words split otherwise than the merges were learned: a token that the pre-tokenizer cuts apart can never be made, and
-/// no training makes such. Of those that cut none, the one that cuts texts most finely is it: with a coarser one, tokens
-/// across its cuts would have been learned.
-fn pre_tokenizer(vocab: &Vocab, architecture: &str) -> Option<Mend> {
-    if vocab.model != "gpt2" {
-        return None;
-    }
-    let stated = match vocab.pre.as_str() {
-        "" => None,
-        name => Some(PreTokenizer::named(name)?),
-    };
-    if let Some(stated) = stated {
-        // A few thousand are enough to see that nothing is wrong.
-        let some = learned(vocab, vocab.merges.len() / FEW + 1);
-        if cut_apart(stated, some.iter(), usize::MAX)? * 1000 <= some.len() {
-            return None;
-        }
-    }
-    let learned = learned(vocab, 1);
-    if learned.len() < FEW {
-        return None;
-    }
-    // Each way of cutting once, however many names it has; counted no further than is needed to rule it out.
-    let mut all: Vec<(usize, &PreTokenizer)> = Vec::new();
-    for pre in pretokenizer::ALL {
-        if !all.iter().any(|(_, other)| other.stages == pre.stages) {
-            all.push((cut_apart(pre, learned.iter(), learned.len() / ODD + MORE)?, pre));
-        }
-    }
-    let least = all.iter().map(|(cut, _)| *cut).min()?;
-    // The least must be next to nothing, and clearly less than what the others cut.
-    let (fit, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|(cut, _)| *cut == least);
-    if least > learned.len() / ODD || others.iter().any(|(cut, _)| *cut < least + MORE) {
-        return None;
-    }
-    // Of equals the finest: see above.
-    let pieces = |pre: &PreTokenizer| Some(Splitter::new(pre).ok()?.split(SAMPLE).len());
-    let finest = fit.iter().filter_map(|(_, pre)| pieces(pre)).max()?;
-    let (_, right) = fit.into_iter().find(|(_, pre)| pieces(pre) == Some(finest))?;
-    if stated.is_some_and(|stated| stated.stages == right.stages) {
-        return None;
-    }
-    // Tokens that no merge makes are found as a whole, or never.
-    let made: HashSet<&str> = learned.iter().map(|(spelled, _)| spelled.as_str()).collect();
-    let whole = |id: usize, text: &[u8]| {
-        let text = std::str::from_utf8(text).unwrap_or_default();
-        let one = text.chars().nth(1).is_none();
-        vocab.kind(id) == TokenKind::Normal && !one && !made.contains(text)
-    };
-    let ignores = vocab.tokens.iter().enumerate().any(|(id, text)| whole(id, text));
-    let same = || pretokenizer::ALL.iter().filter(|pre| pre.stages == right.stages);
-    let right = same().find(|pre| pre.ignore_merges == ignores).or(same().next())?;
-    // Several names mean the same; a model's own is among them.
-    let own = right.names.iter().find(|name| **name == architecture);
-    let (name, all) = (own.copied().unwrap_or(right.name()), learned.len());
-    let now = match stated {
-        Some(stated) => {
-            let cut = cut_apart(stated, learned.iter(), usize::MAX)?;
-            format!("is {:?}, which cuts {cut} of {all} learned tokens apart", vocab.pre)
-        }
-        None => "is missing, and llama.cpp would guess".to_owned(),
-    };
-    let note =
-        format!("tokenizer.ggml.pre {now}: {name} is what keeps {} of {all} whole", all - least);
-    Some(Mend { note, keys: vec![("tokenizer.ggml.pre".to_owned(), Value::from(name))] })
-}
-
-/// Text in which pre-tokenizers that cut no learned token differ: digits, punctuation, white space.
-const SAMPLE: &str = "for (int i = 0; i < 12345; i++) {\n    total[i] += (x == \"y\") ? 2024 : -1; // it's\r\n}\n\n\
-                      \tThe year 1999 -- (see page 12,345) was 'fine'; 100 % ... don't!\n";
-
-/// The texts that every `step`-th merge makes, as they are spelled and as they are read, each once; what is no UTF-8 is
-/// part of a letter.
-fn learned(vocab: &Vocab, step: usize) -> Vec<(String, String)> {
-    let rebuilt = spelling::lost_merges(vocab).unwrap_or_default();
-    let stored = vocab.merges.iter().filter_map(|merge| std::str::from_utf8(merge).ok());
-    let mut seen = HashSet::new();
-    let mut out = Vec::new();
-    for merge in stored.chain(rebuilt.iter().map(String::as_str)).step_by(step) {
-        let Some((left, right)) = merge.split_once(' ') else { continue };
-        let spelled = format!("{left}{right}");
-        let bytes = spelling::from_alphabet(spelled.as_bytes());
-        if let Some(text) = bytes.and_then(|bytes| String::from_utf8(bytes).ok())
-            && seen.insert(spelled.clone())
-        {
-            out.push((spelled, text));
-        }
-    }
-    out
-}
-
-/// How many of these texts a pre-tokenizer cuts apart, counted up to `enough`.
-fn cut_apart<'t>(
-    pre: &PreTokenizer,
-    texts: impl Iterator<Item = &'t (String, String)>,
-    enough: usize,
-) -> Option<usize> {
-    let splitter = Splitter::new(pre).ok()?;
-    Some(texts.filter(|(_, text)| splitter.split(text).len() > 1).take(enough).count())
 }
 
 /// Tokens with a text that another has, which llama.cpp ends its process for. The text stays with a token that metadata
@@ -215,7 +106,7 @@ fn repeated_texts(model: &Model) -> Option<Mend> {
          unused tokens now, [PAD{first}] and so on",
         counted(others.len(), "token has", "tokens have")
     );
-    Some(Mend { note, keys })
+    Some(Mend { note: note.into(), keys })
 }
 
 /// Arrays of one item a block that have more or fewer, as programs leave them that take blocks out: set anew from the
@@ -252,7 +143,10 @@ fn arrays(model: &Model) -> Vec<Mend> {
         let values = values.into_iter().map(|n| of_kind(items, n)).collect::<Option<Vec<_>>>();
         if let Some(values) = values {
             let note = format!("{key} has {there} items for {blocks} blocks: {how}");
-            out.push(Mend { note, keys: vec![(key, Array::of(items.kind(), values).into())] });
+            out.push(Mend {
+                note: note.into(),
+                keys: vec![(key, Array::of(items.kind(), values).into())],
+            });
         }
     }
     out
@@ -289,77 +183,13 @@ pub(super) fn of_kind(items: &Array, n: u64) -> Option<Value> {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, path::Path};
+    use std::path::Path;
 
     use super::*;
     use crate::{
         container::{self, OpenOptions},
-        model::Texts,
+        model::Vocab,
     };
-
-    /// What this house has written, as a text with words, numbers and code.
-    fn corpus() -> String {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let names = ["README.md", "CHANGELOG.md", "src/cli/json.md", "src/model/pretokenizer.rs"];
-        let sources = ["src/change", "src/quant/decode", "src/container", "src/checkpoint/packed"];
-        let listed = sources.iter().flat_map(|folder| fs::read_dir(root.join(folder)).unwrap());
-        let files = listed.map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
-        let files = files.chain(names.iter().map(|name| root.join(name)));
-        let mut files: Vec<_> = files.collect();
-        files.sort();
-        let counts: String = (0..3000).map(|n| format!(" {n} {}", n * 7919)).collect();
-        files.iter().map(|path| fs::read_to_string(path).unwrap()).collect::<String>() + &counts
-    }
-
-    /// A vocabulary with merges that make every beginning of the pieces into which `pre` cuts a text.
-    fn vocabulary(pre: &PreTokenizer, text: &str) -> Vocab {
-        let splitter = Splitter::new(pre).unwrap();
-        let mut seen = HashSet::new();
-        let mut merges = Texts::default();
-        for piece in splitter.split(text) {
-            let ends = piece.char_indices().skip(2).map(|(at, _)| at).chain([piece.len()]);
-            for (end, c) in ends.zip(piece.chars().skip(1)) {
-                let left = &piece[..end - c.len_utf8()];
-                let whole = &piece[..end];
-                if left.is_ascii()
-                    && c.is_ascii()
-                    && splitter.split(whole).len() == 1
-                    && seen.insert(whole)
-                {
-                    merges.push(format!(
-                        "{} {}",
-                        spelling::alphabet(left.as_bytes()),
-                        spelling::alphabet(&whole.as_bytes()[left.len()..])
-                    ));
-                }
-            }
-        }
-        Vocab { model: "gpt2".to_owned(), merges, ..Vocab::default() }
-    }
-
-    #[test]
-    fn merges_tell_how_words_were_split() {
-        let text = corpus();
-        for name in ["gpt-2", "starcoder", "falcon", "llama-bpe", "deepseek-coder", "gpt-4o"] {
-            let right = PreTokenizer::named(name).unwrap();
-            let mut vocab = vocabulary(right, &text);
-            assert!(vocab.merges.len() > FEW, "{name}: {} merges", vocab.merges.len());
-            let found = |vocab: &Vocab| {
-                pre_tokenizer(vocab, "mpt").map(|mend| mend.keys[0].1.as_str().unwrap().to_owned())
-            };
-            let names = PreTokenizer::named(&found(&vocab).unwrap_or_default());
-            assert_eq!(names.map(|pre| pre.stages), Some(right.stages), "{name}");
-            vocab.pre = name.to_owned();
-            assert_eq!(found(&vocab), None, "{name} is right");
-            vocab.pre = "viking".to_owned();
-            let names = PreTokenizer::named(&found(&vocab).unwrap());
-            assert_eq!(names.map(|pre| pre.stages), Some(right.stages), "{name}");
-            vocab.pre = "of-tomorrow".to_owned();
-            assert_eq!(found(&vocab), None, "what is not known here is not doubted");
-            vocab.merges = vocab.merges.iter().take(FEW - 1).collect();
-            assert_eq!(found(&vocab), None, "too few to prove anything");
-        }
-    }
 
     fn model() -> Model {
         let path =

@@ -16,6 +16,7 @@ pub(crate) mod adapter;
 #[doc(hidden)]
 pub mod choose;
 pub mod convert;
+mod cuts;
 pub mod edit;
 pub mod execute;
 pub mod export;
@@ -50,5 +51,7 @@ pub use target::Target;
 
 /// Whether an upgrade changes what the metadata of a GGUF say, or the layout of its matrices, for the better.
 pub fn mends(model: &crate::model::Model) -> bool {
-    has_single_experts(model) || latent::is_whole(model) || !mend::found(model, true).is_empty()
+    has_single_experts(model)
+        || latent::is_whole(model, false)
+        || mend::found(model, true).iter().any(|mend| !mend.keys.is_empty())
 }

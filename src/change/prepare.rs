@@ -43,6 +43,8 @@ pub(super) struct Asked {
     pub split_experts: bool,
     /// Keys and values of latent attention in one matrix.
     pub join_kv_b: bool,
+    /// Nothing rounded: blocks that have to be turned become F32.
+    pub exact: bool,
 }
 
 /// Brings the tensors of `model` into the terms of the target: GGUF's names or the ones before.
@@ -101,8 +103,8 @@ pub(super) fn prepare(
             false => stack_experts(&mut model, notes)?,
         }
         match asked.join_kv_b {
-            true => latent::join(&mut model, notes)?,
-            false if !target.is_past() && latent::is_whole(&model) => {
+            true => latent::join(&mut model, asked.exact, notes)?,
+            false if !target.is_past() && latent::is_whole(&model, asked.exact) => {
                 latent::split(&mut model, notes)?;
             }
             false if !target.is_past() => latent::note_coded(&model, notes),

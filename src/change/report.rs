@@ -332,7 +332,7 @@ impl Report {
             "computed" => "codes of a quantized checkpoint times their scales, in f32".to_owned(),
             "copied" => "the same bytes".to_owned(),
             "reordered" => "lossless: the same weights, bit for bit".to_owned(),
-            "decoded" => "lossless: F32 holds every weight".to_owned(),
+            "decoded" | "turned" => "lossless: F32 holds every weight".to_owned(),
             "rescaled" if now && group.rounded_blocks == 0 => {
                 format!("lossless: each of {} scales is an f16", group.blocks)
             }
@@ -364,11 +364,13 @@ impl Report {
 /// | `rescaled` | the same codes with scales of f16 |
 /// | `computed` | numbers that a packed checkpoint's codes and scales make |
 /// | `decoded`, `encoded` | written as F32, or in another type |
+/// | `turned` | decoded, with rows as columns |
 /// | `merged`, `restored` | a sum in f32, or one that is rounded to the type of the published difference |
 fn how(model: &Model, source: &Tensor, plan: &Plan, step: &Step) -> &'static str {
     let computed = |piece: &Piece| model.files.get(piece.file).is_some_and(Input::is_made);
     let turned = source.big_endian != plan.target.big_endian();
     match step.how() {
+        _ if source.sum.as_ref().is_some_and(|sum| sum.is_turned()) => "turned",
         _ if source.sum.is_some() && !source.is_f32() => "restored",
         _ if source.sum.is_some() => "merged",
         "copied" if source.quant.layout().elements == 1 && source.pieces.iter().any(computed) => {

@@ -86,11 +86,15 @@ pub fn plan(model: Model, options: &Options) -> Result<(Model, Plan)> {
     let mut model = model;
     // First what is asked of the tensors themselves, so that all that follows sees the model as it will be.
     options.graft.apply(&mut model, &mut notes)?;
+    if !options.as_stored {
+        notes.extend(model.unsure());
+    }
     let model = if options.as_stored { model } else { model.readable() };
     let asked = prepare::Asked {
         repair_key_rows: options.repair_key_rows,
         split_experts: options.split_experts,
         join_kv_b: options.join_kv_b,
+        exact: options.exact,
     };
     let model = prepare::prepare(model, target, asked, &mut notes)?;
     let mut steps = Vec::new();

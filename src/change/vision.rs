@@ -7,19 +7,20 @@
 //! | types | Ollama's; float32 where llama.cpp takes nothing else (`float32`) |
 //! | rows of queries and keys | `halves`: put in pairs, which Ollama does for the language part only |
 //! | vectors | `taken`: rows of the model's own matrices |
+//! | matrices that are one there, kernels that are several | `fused`, `frames` |
 //! | keys of the projector | `fixed`, `keys` (the model's, renamed), `derived` (computed from others) |
 //! | keys of the model | `renamed`, `padded`, `lacking`, `long`: what Ollama has in its program |
 
 use std::path::Path;
 
-use super::{Plan, Step, mend::of_kind};
+use super::{Plan, Step, graft::is_vision, mend::of_kind};
 use crate::{
     error::{Error, Result},
     format::{
         catalog,
-        projector::{Derived, Fixed, Projector, Side, Taken},
+        projector::{Derived, Fixed, Frames, Projector, Side, Taken},
     },
-    model::{Array, Kind, Metadata, Model, Order, Tensor, Value},
+    model::{Array, Kind, Metadata, Model, Order, Tensor, Value, loader::Content, rows::together},
     quant::{QuantType, encode::encoder},
     remedy::Setting,
     size::counted,
@@ -39,6 +40,20 @@ pub fn is_joined(model: &Model) -> bool {
     known(model).is_some()
 }
 
+/// What is to say of a language model that has vision tensors in the same file which no description here is for.
+pub fn unknown(model: &Model) -> Option<Error> {
+    let seen = model.tensors.iter().find(|tensor| is_vision(&tensor.name))?;
+    let unknown = known(model).is_none() && Content::of(model) == Content::Model;
+    let architecture = model.metadata.architecture();
+    let what = format!(
+        "{architecture} with its vision tensors in the same file ({} and others): which projector of llama.cpp's they \
+         are is not known here",
+        seen.name
+    );
+    let next = Setting::Drop.of(r"'^(v|mm)\.'").to("upgrade it to the language model alone");
+    unknown.then(|| Error::unsupported(what, next))
+}
+
 /// Takes the vision tensors out of the plan of a model. Returns the plan of the projector, to be written to `output`.
 ///
 /// ```text
@@ -50,6 +65,9 @@ pub fn is_joined(model: &Model) -> bool {
 /// Where the model has none that are known, or lacks a key that a projector must have.
 pub fn take_out(model: &mut Model, plan: &mut Plan, output: &Path) -> Result<Plan> {
     let Some(known) = known(model).filter(|_| plan.target.is_keyed()) else {
+        if let Some(error) = unknown(model) {
+            return Err(error);
+        }
         let what = "the model has no vision tensors in the same file that are known here";
         return Err(Error::refused(what, Setting::Drop.to("leave tensors out by their names")));
     };
@@ -58,9 +76,12 @@ pub fn take_out(model: &mut Model, plan: &mut Plan, output: &Path) -> Result<Pla
     let (vision, rest): (Vec<Step>, Vec<Step>) =
         std::mem::take(&mut plan.steps).into_iter().partition(|step| known.sees(&step.name));
     plan.steps = rest;
-    let mut steps: Vec<Step> = vision.into_iter().map(|step| known.renamed(step)).collect();
+    let renamed = |step| known.renamed(&model.metadata, step);
+    let mut steps: Vec<Step> = vision.into_iter().map(renamed).collect();
     known.put_in_pairs(model, &steps)?;
     known.take_rows(model, &mut steps)?;
+    known.fuse(model, &mut steps)?;
+    known.take_frames(model, &mut steps)?;
     let mut projector = Plan {
         metadata: known.metadata(model)?,
         steps,
@@ -114,9 +135,18 @@ impl Projector {
     }
 
     /// A step as llama.cpp names its tensor and takes its type.
-    fn renamed(&self, mut step: Step) -> Step {
+    fn renamed(&self, metadata: &Metadata, mut step: Step) -> Step {
         for (theirs, name) in &self.names {
             step.name = step.name.replace(theirs, name);
+        }
+        for (begin, list) in &self.placed {
+            let list = metadata.own(list).and_then(Value::as_array);
+            let place = step.name.strip_prefix(begin).and_then(|rest| rest.split_once('.'));
+            let number = |(place, rest): (&str, &str)| {
+                let number = list?.iter().nth(place.parse().ok()?)?.as_u64()?;
+                Some(format!("{begin}{number}.{rest}"))
+            };
+            step.name = place.and_then(number).unwrap_or(step.name);
         }
         if self.float32.iter().any(|begin| step.name.starts_with(begin)) {
             as_float32(&mut step);
@@ -159,6 +189,65 @@ impl Projector {
             as_float32(&mut step);
             model.tensors.push(row);
             steps.push(step);
+        }
+        Ok(())
+    }
+
+    /// Makes one matrix of those that are one in llama.cpp's terms, in the place of the first.
+    fn fuse(&self, model: &mut Model, steps: &mut Vec<Step>) -> Result<()> {
+        for (whole, parts) in &self.fused {
+            let first = parts.first().map_or("", String::as_str);
+            while let Some(at) = steps.iter().position(|step| step.name.contains(first)) {
+                let Some(name) = steps.get(at).map(|step| step.name.clone()) else { break };
+                let names = parts.iter().map(|part| name.replace(first, part));
+                let names: Vec<String> = names.collect();
+                let tensor = |name: &String| {
+                    let step = steps.iter().find(|step| step.name == *name)?;
+                    model.tensors.get(step.source)
+                };
+                let tensors: Option<Vec<&Tensor>> = names.iter().map(tensor).collect();
+                let Some(one) = tensors.and_then(|tensors| together(&tensors)) else {
+                    let what = format!("{} are no rows of one matrix", names.join(", "));
+                    return Err(Error::unsupported(what, "get a fresh copy of the file"));
+                };
+                let one = Tensor { name: name.replace(first, whole), ..one };
+                steps.insert(at, Step::copy(model.tensors.len(), &one));
+                steps.retain(|step| !names.contains(&step.name));
+                model.tensors.push(one);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a tensor of every frame of a kernel.
+    fn take_frames(&self, model: &mut Model, steps: &mut Vec<Step>) -> Result<()> {
+        for (name, Frames { channels, into }) in &self.frames {
+            let Some(at) = steps.iter().position(|step| step.name == *name) else { continue };
+            let step = steps.remove(at);
+            let frames = into.len() as u64;
+            let channels = model.metadata.own(channels).and_then(Value::as_u64);
+            let frame = |n: u64| {
+                let whole = model.tensors.get(step.source)?;
+                let [out, stored, height, width] = *whole.shape.as_slice() else { return None };
+                let channels = channels.filter(|n| *n > 0 && out.is_multiple_of(*n))?;
+                let first = |kernel: u64| (kernel * frames + n) * height;
+                let bands: Vec<_> = (0..out).map(|k| first(k)..first(k) + height).collect();
+                let mut frame = whole.clone();
+                frame.take(&bands).filter(|()| stored == frames)?;
+                frame.shape = vec![out / channels, channels, height, width];
+                Some(frame)
+            };
+            let all: Option<Vec<Tensor>> = (0..frames).map(frame).collect();
+            let Some(all) = all else {
+                let what =
+                    format!("{name}: its shape is not that of a kernel over {frames} frames");
+                return Err(Error::unsupported(what, "get a fresh copy of the file"));
+            };
+            for (name, frame) in into.iter().zip(all) {
+                let frame = Tensor { name: name.clone(), ..frame };
+                steps.push(Step::copy(model.tensors.len(), &frame));
+                model.tensors.push(frame);
+            }
         }
         Ok(())
     }
@@ -226,7 +315,24 @@ impl Projector {
             keys.set(key.clone(), own(theirs)?);
         }
         for (key, from) in &self.derived {
+            let list = |name: &str| own(name).ok()?.as_array().cloned();
             let number = match from {
+                Derived::Marks { list: name, count } => {
+                    let marked: Option<Vec<u64>> =
+                        list(name).map(|items| items.iter().filter_map(|n| n.as_u64()).collect());
+                    let flags = |(marked, count): (Vec<u64>, u64)| {
+                        let flag = |n| Value::Bool(marked.contains(&n));
+                        Array::of(Kind::Bool, (0..count).map(flag))
+                    };
+                    let count = own(count)?.as_u64();
+                    let flags = marked.zip(count).map(flags);
+                    keys.set(key.clone(), flags.ok_or_else(|| missing(name.clone()))?);
+                    continue;
+                }
+                Derived::Square { rows, times } => {
+                    let side = whole.tensor(rows).map(|tensor| tensor.rows().isqrt());
+                    side.zip(own(times)?.as_u64()).map(|(side, times)| side * times)
+                }
                 Derived::Rows(name) => whole.tensor(name).map(Tensor::rows),
                 // Where block 7 is the first of full attention, counted from 0, every eighth is.
                 Derived::First(name) => {

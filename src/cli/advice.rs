@@ -23,6 +23,7 @@ fn flag(setting: Setting) -> (&'static str, &'static str) {
         Setting::RopeBase => ("--rope-base", "X"),
         Setting::RopeScale => ("--rope-scale", "N"),
         Setting::Vocabulary => ("--vocab", "tokenizer.model"),
+        Setting::PreTokenizer => ("--pre-tokenizer", "NAME"),
         Setting::PadVocabulary => ("--pad-vocab", ""),
         Setting::Base => ("--base", "MODEL"),
         Setting::Rows => ("--rows", "ORDER"),

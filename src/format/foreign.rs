@@ -37,6 +37,12 @@ pub struct Foreign {
     /// What is wrong with files of another size, where it is the program that wrote them wrong.
     #[serde(default)]
     pub broken: String,
+    /// What is wrong with tensors whose rows are no whole blocks of what decodes them.
+    #[serde(default)]
+    pub torn: String,
+    /// What nothing in a file tells of it.
+    #[serde(default)]
+    pub unsure: String,
 }
 
 impl Foreign {

@@ -34,6 +34,8 @@ pub struct Kept {
     /// Those that keep an outermost dimension of 1.
     #[serde(default)]
     pub outermost: Vec<String>,
+    /// Blocks that some file types favour over what the roles of their matrices say.
+    pub ends: Option<Favoured>,
 }
 
 /// Matrices of one role.

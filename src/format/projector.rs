@@ -30,6 +30,16 @@ pub struct Projector {
     /// Vectors of the projector that are rows of the model's matrices.
     #[serde(default)]
     pub taken: BTreeMap<String, Taken>,
+    /// Parts of names of matrices that are one in llama.cpp's terms, and that part of its name, in front.
+    #[serde(default)]
+    pub fused: BTreeMap<String, Vec<String>>,
+    /// Kernels over several frames, by their names in llama.cpp's terms, each of which is a tensor there.
+    #[serde(default)]
+    pub frames: BTreeMap<String, Frames>,
+    /// Beginnings of names, in llama.cpp's terms, that go on with a place in a list, and that list, behind the
+    /// architecture, of the numbers that llama.cpp has there.
+    #[serde(default)]
+    pub placed: BTreeMap<String, String>,
     /// By how much fewer the tokens of an image are than its patches, along a side.
     pub side: Option<Side>,
     /// Parts of names and what llama.cpp calls them; they are looked for in alphabetical order.
@@ -65,6 +75,31 @@ pub enum Derived {
     First(String),
     /// One divided by a number behind the architecture.
     Inverse(String),
+    /// A flag for each of so many, set where a list behind the architecture has its number.
+    Marks {
+        /// The list.
+        list: String,
+        /// How many there are.
+        count: String,
+    },
+    /// Along a side of the square that the rows of a tensor fill, times a number behind the architecture.
+    Square {
+        /// The tensor.
+        rows: String,
+        /// The number.
+        times: String,
+    },
+}
+
+/// How a kernel over several frames is stored: `[out × channels, frames, height, width]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Frames {
+    /// The number of channels, behind the architecture.
+    pub channels: String,
+    /// The tensors that the frames are.
+    pub into: Vec<String>,
 }
 
 /// A row of a matrix.

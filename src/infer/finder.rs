@@ -193,8 +193,8 @@ impl Finder<'_> {
         let Some(sum) = tensor.sum.as_ref().filter(|_| tensor.orders.is_empty()) else {
             return Ok(None);
         };
-        // Rows that a difference adds are no product.
-        if sum.terms.iter().any(|term| matches!(term, Term::Rows { .. })) {
+        // Rows that a difference adds are no product, and neither are rows that are turned.
+        if !sum.terms.iter().all(|term| matches!(term, Term::Product { .. })) {
             return Ok(None);
         }
         let mut matrix = self.load(&sum.base, rows, cols)?;

@@ -54,6 +54,20 @@ impl Metadata {
         }
     }
 
+    /// Sets `key`, in its place where it exists, else where `other` has it: behind the nearest key before it there that
+    /// is here too.
+    pub fn set_as(&mut self, key: &str, value: impl Into<Value>, other: &Metadata) {
+        let there = self.get(key).is_some();
+        self.set(key, value);
+        let before = other.iter().map(|(k, _)| k).take_while(|k| *k != key);
+        let place = |k: &str| self.iter().position(|(own, _)| own == k);
+        if let Some(at) = before.filter_map(place).last().filter(|_| !there)
+            && let Some(pair) = self.0.pop()
+        {
+            self.0.insert(at + 1, pair);
+        }
+    }
+
     /// Appends without looking for the key, for readers that check duplicates themselves.
     pub fn push(&mut self, key: String, value: Value) {
         self.0.push(Arc::new((key, value)));

@@ -50,6 +50,7 @@ use crate::{
     bytes::Input,
     error::{Error, Result},
     limits::Limits,
+    quant::QuantType,
     remedy::Notes,
 };
 
@@ -145,6 +146,17 @@ impl Model {
         );
         let next = "inspect, verify, compare and quantize … COPY take such files; run them with that program";
         Err(Error::unsupported(what, next))
+    }
+
+    /// What nothing tells of a type that another program wrote and that is decoded here.
+    pub fn unsure(&self) -> Option<String> {
+        let read = self.tensors.iter().filter(|tensor| tensor.with_scale().is_some());
+        let quant = read.map(|tensor| tensor.quant);
+        let told = |quant: QuantType| {
+            let unsure = quant.stranger().map(|foreign| foreign.unsure.as_str())?;
+            (!unsure.is_empty()).then(|| format!("{quant}: {unsure}"))
+        };
+        quant.into_iter().find_map(told)
     }
 
     /// The model with tensors as their weights are read: see [`Tensor::with_scale`].

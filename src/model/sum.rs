@@ -4,6 +4,7 @@
 //! row r of the sum = row r of the base
 //!                  + scale * (B[r][0] A[0] + .. + B[r][rank - 1] A[rank - 1])        Term::Product, an adapter
 //!                  + row r of another tensor, or `beyond` where that has none         Term::Rows, a difference
+//!         or       = column r of the base's band                                      Term::Turned, one term alone
 //! ```
 //!
 //! A is read whole and packed once, B and the other rows come with the rows of the base. All is added in f32.
@@ -51,6 +52,11 @@ pub struct Stretch<'a> {
 }
 
 impl Sum {
+    /// Whether it is no sum but the base turned.
+    pub fn is_turned(&self) -> bool {
+        self.terms.iter().any(|term| matches!(term, Term::Turned { .. }))
+    }
+
     /// Reads what rows `wanted` are made of.
     ///
     /// # Errors
@@ -62,6 +68,10 @@ impl Sum {
         room: &'a mut Room,
     ) -> Result<Stretch<'a>> {
         let Room { base, others, factors } = room;
+        if let [Term::Turned { rows, step, below }] = self.terms.as_slice() {
+            let base = self.turned(model, (*rows, *step, below.as_ref()), wanted, base)?;
+            return Ok(Stretch { base, parts: Vec::new() });
+        }
         others.resize_with(self.terms.len(), Vec::new);
         let base = Rows::read(model, &self.base, wanted.clone(), base)?;
         let part = |(term, bytes)| Part::of(model, term, wanted.clone(), bytes);
@@ -69,6 +79,51 @@ impl Sum {
         // What no thread holds is made anew: the last ones are held until these are there.
         *factors = parts.iter().filter_map(Part::factor).collect();
         Ok(Stretch { base, parts })
+    }
+
+    /// Some rows of bands that are turned, each with what is below it.
+    ///
+    /// ```text
+    /// base, rows 2, step 3      turned, below 1
+    /// a b c    band 0           a d
+    /// d e f                     b e
+    /// . . .    of no band       c f
+    /// g h i    band 1           x y      row 0 of what is below
+    /// j k l                     g j      and so on
+    /// ```
+    fn turned<'a>(
+        &self,
+        model: &Model,
+        (rows, step, below): (u64, u64, Option<&(Tensor, u64)>),
+        wanted: Range<u64>,
+        bytes: &'a mut Vec<u8>,
+    ) -> Result<Rows<'a>> {
+        let columns = self.base.row_len();
+        let under = below.map_or(0, |(_, rows)| *rows);
+        let (cols, width) = (size(rows)?, size(columns)?);
+        bytes.clear();
+        let mut at = wanted.start;
+        while at < wanted.end {
+            let band = at / (columns + under);
+            let first = band * (columns + under);
+            let end = wanted.end.min(first + columns + under);
+            let (from, to) = ((at - first).min(columns), (end - first).min(columns));
+            if from < to {
+                let stored = numbers(model, &self.base, band * step..band * step + rows)?;
+                for column in size(from)?..size(to)? {
+                    let turned = stored.iter().skip(column).step_by(width).take(cols);
+                    bytes.extend(turned.flat_map(|number| number.to_le_bytes()));
+                }
+            }
+            if let Some((tensor, _)) = below.filter(|_| end > first + columns) {
+                let from = band * under + at.max(first + columns) - first - columns;
+                let rows = from..band * under + end - first - columns;
+                let stored = numbers(model, tensor, rows)?;
+                bytes.extend(stored.iter().flat_map(|number| number.to_le_bytes()));
+            }
+            at = end;
+        }
+        Ok(Rows { bytes, quant: plain()?, cols, row_bytes: cols.saturating_mul(4) })
     }
 
     /// Makes rows `first .. first + n` in the type `quant`, plain numbers, into `out`.
@@ -86,7 +141,7 @@ impl Sum {
     }
 
     /// The tensor that it is, in the type `quant`: plain numbers.
-    pub(super) fn tensor(self, quant: QuantType) -> Tensor {
+    pub(crate) fn tensor(self, quant: QuantType) -> Tensor {
         // Where the base is in its file says when to read it.
         let mut tensor =
             Tensor { quant, big_endian: false, orders: Vec::new(), ..self.base.clone() };
@@ -281,6 +336,8 @@ impl<'a> Part<'a> {
             Term::Rows { tensor, beyond } => {
                 Ok(Part::Rows { other: Rows::read(model, tensor, wanted, bytes)?, beyond })
             }
+            // It is alone, and made in place of the base.
+            Term::Turned { .. } => Err(Error::unsupported("rows that are turned and added to", "")),
         }
     }
 
@@ -304,6 +361,6 @@ fn size(n: u64) -> Result<usize> {
     usize::try_from(n).map_err(|_| Error::unsupported("a row is larger than memory", ""))
 }
 
-pub(super) fn plain() -> Result<QuantType> {
+pub(crate) fn plain() -> Result<QuantType> {
     QuantType::today("f32").ok_or_else(|| Error::unsupported("no f32", ""))
 }

@@ -70,6 +70,15 @@ pub enum Term {
         /// What is added to each row that it does not have; empty for nothing.
         beyond: Arc<[f32]>,
     },
+    /// Nothing: in place of the base's rows are its columns, band by band, as only decoded blocks can be turned.
+    Turned {
+        /// Rows of the base in a band, which are its columns then.
+        rows: u64,
+        /// Rows of the base from one band to the next.
+        step: u64,
+        /// What is below each band when it is turned: a tensor, and how many of its rows.
+        below: Option<(Tensor, u64)>,
+    },
 }
 
 /// A part of a tensor in one file.
@@ -295,6 +304,13 @@ impl Tensor {
             pieces: vec![scale, piece(whole.at, stored, stored)],
             ..self.clone()
         })
+    }
+
+    /// What is wrong with it, where its rows are no whole blocks and the program that wrote it tears them.
+    pub fn torn(&self) -> Option<&'static str> {
+        let foreign = self.quant.stranger().filter(|foreign| !foreign.torn.is_empty())?;
+        let torn = self.misfit().is_none() && self.with_scale().is_none();
+        torn.then_some(foreign.torn.as_str())
     }
 
     /// Whether its weights can be had.

@@ -243,10 +243,18 @@ fn names_and_keys_of_other_vision_models_follow() {
         ("mm.norm.weight", "mm.input_norm.weight", &[8]),
         ("mm.patch_merger.merging_layer.weight", "mm.patch_merger.weight", &[8, 32]),
     ];
+    let lfm2: &[Renamed] = &[
+        ("v.blk.0.ffn_up.weight", "v.blk.0.ffn_up.weight", &[16, 8]),
+        ("mm.layer_norm.bias", "mm.input_norm.bias", &[8]),
+        ("mm.1.weight", "mm.1.weight", &[6, 8]),
+    ];
     let lists = ["vision.fullatt_block_indexes", "[i32]:7,15", "rope.mrope_section", "[i32]:2,3,3"];
+    let colours =
+        ["vision.image_mean", "[f32]:0.5,0.5,0.5", "vision.image_std", "[f32]:0.5,0.5,0.5"];
     for (architecture, model, names, lists, expected) in [
         ("llama4", "llama4", llama4, &[][..], ("llama4", "projector.scale_factor", 2)),
         ("mistral3", "mistral3", mistral, &[], ("pixtral", "spatial_merge_size", 4)),
+        ("lfm2", "lfm2", lfm2, &colours, ("lfm2", "projector.scale_factor", 4)),
         ("qwen25vl", "qwen2vl", qwen, &lists, ("qwen2.5vl_merger", "n_wa_pattern", 8)),
     ] {
         let folder = tempfile::tempdir().unwrap();
@@ -263,6 +271,7 @@ fn names_and_keys_of_other_vision_models_follow() {
             "vision.attention.head_count",
             "vision.spatial_merge_size",
             "spatial_merge_size",
+            "vision.projector.scale_factor",
             "vision.window_size",
         ];
         keys.extend(sizes.map(|key| (format!("{architecture}.{key}"), Value::Size(4))));
@@ -322,4 +331,82 @@ fn names_and_keys_of_other_vision_models_follow() {
             model == "qwen2vl"
         );
     }
+}
+
+/// Queries, keys and values are one matrix in llama.cpp, the kernel of two frames is two, and mergers bear the number of
+/// the block that they follow.
+#[test]
+fn tensors_of_qwen3_vl_are_put_together_and_taken_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let tensor = |name: &str, shape: &[usize]| {
+        (name.to_owned(), shape.to_vec(), numbers(name, shape.iter().product(), 0.0))
+    };
+    let tensors = [
+        tensor("token_embd.weight", &[16, 4]),
+        tensor("v.patch_embd.weight", &[8 * 3, 2, 2, 2]),
+        tensor("v.position_embd.weight", &[25, 8]),
+        tensor("v.blk.0.attn_q.weight", &[8, 8]),
+        tensor("v.blk.0.attn_k.weight", &[8, 8]),
+        tensor("v.blk.0.attn_v.weight", &[8, 8]),
+        tensor("v.blk.0.attn_q.bias", &[8]),
+        tensor("v.blk.0.attn_k.bias", &[8]),
+        tensor("v.blk.0.attn_v.bias", &[8]),
+        tensor("v.blk.0.ffn_up.weight", &[12, 8]),
+        tensor("v.deepstack.0.linear_fc1.weight", &[8, 8]),
+        tensor("v.deepstack.1.norm.bias", &[8]),
+        tensor("v.merger.linear_fc2.weight", &[4, 8]),
+    ];
+    let of = |name: &str| &tensors.iter().find(|t| t.0 == name).unwrap().2;
+    let text = |text: &str| Value::Text(text.to_owned());
+    let mut keys = vec![("general.architecture".to_owned(), text("qwen3vl"))];
+    for (key, size) in [
+        ("embedding_length", 4),
+        ("vision.block_count", 4),
+        ("vision.embedding_length", 8),
+        ("vision.num_channels", 3),
+        ("vision.patch_size", 16),
+        ("vision.attention.head_count", 2),
+        ("vision.spatial_merge_size", 2),
+    ] {
+        keys.push((format!("qwen3vl.{key}"), Value::Size(size)));
+    }
+    let epsilon = "qwen3vl.vision.attention.layer_norm_epsilon";
+    keys.push((epsilon.to_owned(), Value::Number(1e-6)));
+    std::fs::write(here.join("whole.gguf"), gguf::bytes(&keys, &tensors)).unwrap();
+    let set = |key: &'static str, list: &'static str| ["set", key, list];
+    let lists = [
+        set("qwen3vl.vision.deepstack_visual_indexes", "[i32]:1,3"),
+        set("qwen3vl.vision.image_mean", "[f32]:0.5,0.5,0.5"),
+        set("qwen3vl.vision.image_std", "[f32]:0.5,0.5,0.5"),
+    ];
+    let words = ["metadata", "whole.gguf", "-o", "listed.gguf", "--anyway"];
+    regguf(here, &[&words[..], &lists.concat()].concat());
+    regguf(here, &["upgrade", "listed.gguf", "-o", "text.gguf", "--mmproj", "mmproj.gguf"]);
+    let projector = container::open(&here.join("mmproj.gguf"), &Default::default()).unwrap();
+    let raw = |numbers: &[f32]| numbers.iter().flat_map(|n| n.to_le_bytes()).collect::<Vec<u8>>();
+    for kind in ["weight", "bias"] {
+        let part = |part: &str| of(&format!("v.blk.0.attn_{part}.{kind}")).clone();
+        let whole = raw(&["q", "k", "v"].map(part).concat());
+        assert!(bytes(&projector, &format!("v.blk.0.attn_qkv.{kind}")) == whole, "{kind}");
+    }
+    for (name, frame) in [("v.patch_embd.weight", 0), ("v.patch_embd.weight.1", 1)] {
+        let kernels = of("v.patch_embd.weight").chunks(8);
+        let wanted: Vec<f32> = kernels.flat_map(|k| k[frame * 4..][..4].to_vec()).collect();
+        assert!(bytes(&projector, name) == raw(&wanted), "{name}");
+        assert_eq!(projector.tensor(name).unwrap().shape, [8, 3, 2, 2]);
+    }
+    for (name, theirs) in [
+        ("v.deepstack.1.fc1.weight", "v.deepstack.0.linear_fc1.weight"),
+        ("v.deepstack.3.norm.bias", "v.deepstack.1.norm.bias"),
+        ("mm.2.weight", "v.merger.linear_fc2.weight"),
+    ] {
+        assert!(bytes(&projector, name) == raw(of(theirs)), "{name}");
+    }
+    assert_eq!(projector.tensors.len(), 9);
+    let key = |key: &str| projector.metadata.get(&format!("clip.vision.{key}"));
+    assert_eq!(key("image_size").and_then(regguf::model::Value::as_u64), Some(5 * 16));
+    let marks = key("is_deepstack_layers").and_then(|marks| marks.as_array()).unwrap();
+    let marks: Vec<String> = marks.iter().map(|mark| mark.to_string()).collect();
+    assert_eq!(marks, ["false", "true", "false", "true"]);
 }

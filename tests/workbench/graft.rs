@@ -65,6 +65,25 @@ fn blocks_are_left_out_and_taken_back() {
 }
 
 #[test]
+fn blocks_that_predict_further_tokens_come_back_where_they_were() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let [first, whole, short, again] = ["first", "whole", "short", "again"].map(at);
+    let key = "llama.nextn_predict_layers";
+    let words = ["set", key, "1", "--anyway", "-o", &first];
+    super::said(&words, call("metadata", &golden("T/E10/model-Q4_K_M.gguf"), &words));
+    // A key behind it, so that its place shows.
+    let words = ["set", "general.author", "nobody", "-o", &whole];
+    super::said(&words, call("metadata", Path::new(&first), &words));
+    let words = ["--drop", r"^blk\.1\.", "-o", &short];
+    super::said(&words, call("upgrade", Path::new(&whole), &words));
+    assert_eq!(open(Path::new(&short)).metadata.u64(key), None, "none is left");
+    let words = ["--take-from", &whole, r"^blk\.1\.", "-o", &again];
+    super::said(&words, call("upgrade", Path::new(&short), &words));
+    assert!(fs::read(&again).unwrap() == fs::read(&whole).unwrap(), "the first file");
+}
+
+#[test]
 fn what_cannot_go_or_come_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let whole = golden("T/E10/model-Q4_K_M.gguf");

@@ -36,19 +36,23 @@ const TENSORS: [(&str, &[u64], u32, &str); 11] = [
     ("scale", &[], F32, "f32"),
 ];
 
-fn write(path: &Path) {
+type Listed<'a> = (&'a str, &'a [u64], u32, &'a str);
+
+fn write(architecture: &str, tensors: &[Listed], path: &Path) {
     let text = |text: &str| [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat();
     let mut head = [b"GGUF".as_slice(), &3u32.to_le_bytes()].concat();
-    head.extend((TENSORS.len() as u64).to_le_bytes());
+    head.extend((tensors.len() as u64).to_le_bytes());
     head.extend(3u64.to_le_bytes());
-    head.extend([text("general.architecture"), 8u32.to_le_bytes().to_vec(), text("wan")].concat());
+    head.extend(
+        [text("general.architecture"), 8u32.to_le_bytes().to_vec(), text(architecture)].concat(),
+    );
     for (key, value) in [("general.quantization_version", 2u32), ("general.file_type", 1)] {
         head.extend(
             [text(key), 4u32.to_le_bytes().to_vec(), value.to_le_bytes().to_vec()].concat(),
         );
     }
     let (mut data, mut next) = (Vec::new(), 0x2545_f491_u32);
-    for (name, dims, kind, _) in TENSORS {
+    for (name, dims, kind, _) in tensors {
         head.extend([text(name), (dims.len() as u32).to_le_bytes().to_vec()].concat());
         dims.iter().for_each(|n| head.extend(n.to_le_bytes()));
         head.extend(
@@ -57,7 +61,7 @@ fn write(path: &Path) {
         for _ in 0..dims.iter().product::<u64>() {
             next = next.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             // From a thousandth to two, of either sign.
-            match kind {
+            match *kind {
                 F16 => data.extend(
                     ((0x1400 + (next >> 16 & 0x2bff) as u16) | (next >> 15 & 0x8000) as u16)
                         .to_le_bytes(),
@@ -90,7 +94,7 @@ fn bytes(model: &Model, name: &str) -> Vec<u8> {
 fn video_models_are_quantized_as_the_patched_program_does_it() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
-    write(&here.join("wan.gguf"));
+    write("wan", &TENSORS, &here.join("wan.gguf"));
     let words = ["quantize", "wan.gguf", "out.gguf", "Q4_K_M"];
     let said = super::said(&words, call(here, &words));
     assert!(said.contains("1 tensor became f16: rows that are no multiple of 256"), "{said}");
@@ -120,11 +124,43 @@ fn video_models_are_quantized_as_the_patched_program_does_it() {
     );
 }
 
+/// The patch's rules for Qwen-Image: what leads in and out is kept, roles count, and over them the first and last block.
+#[test]
+fn blocks_at_the_ends_of_qwen_image_have_types_of_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let wanted = [
+        // name, Q2_K, Q4_K_M, Q4_K_S
+        ("img_in.weight", "f16", "f16", "f16"),
+        ("time_text_embed.timestep_embedder.linear_1.weight", "f16", "f16", "f16"),
+        ("proj_out.weight", "f16", "f16", "f16"),
+        ("transformer_blocks.0.attn.to_v.weight", "q4_k", "q5_k", "q5_k"),
+        ("transformer_blocks.0.attn.to_q.weight", "q4_k", "q5_k", "q4_k"),
+        ("transformer_blocks.30.attn.to_q.weight", "q2_k", "q4_k", "q4_k"),
+        ("transformer_blocks.30.attn.add_v_proj.weight", "q3_k", "q6_k", "q5_k"),
+        ("transformer_blocks.30.img_mlp.net.2.weight", "q2_k", "q6_k", "q5_k"),
+        ("transformer_blocks.59.txt_mlp.net.2.weight", "q4_k", "q5_k", "q5_k"),
+    ];
+    let tensors = wanted.map(|(name, ..)| (name, &[256, 8][..], F16, ""));
+    write("qwen_image", &tensors, &here.join("qwen.gguf"));
+    for (at, file) in ["Q2_K", "Q4_K_M", "Q4_K_S"].iter().enumerate() {
+        let words = ["quantize", "qwen.gguf", "out.gguf", file, "--force"];
+        super::said(&words, call(here, &words));
+        let made = open(&here.join("out.gguf"));
+        for (name, small, medium, less) in wanted {
+            let kind = [small, medium, less][at];
+            assert_eq!(made.tensor(name).unwrap().quant.name(), kind, "{file} {name}");
+        }
+    }
+    let seen = super::said(&[], call(here, &["inspect", "qwen.gguf"]));
+    assert!(seen.contains("programs that make images and videos take it"), "{seen}");
+}
+
 #[test]
 fn long_names_and_odd_dimensions_are_inspected_verified_edited_and_split() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
-    write(&here.join("wan.gguf"));
+    write("wan", &TENSORS, &here.join("wan.gguf"));
     let run = |words: &[&str]| super::said(words, call(here, words));
     let listed = run(&["inspect", "wan.gguf", "--tensors"]);
     let long = TENSORS[9].0;

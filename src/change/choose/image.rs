@@ -34,7 +34,7 @@ pub fn has_outermost(architecture: &str, name: &str) -> bool {
 /// Those of [`mix::choose`]; where the program refuses the file type, or its readers know no such names.
 pub fn choose(shape: &Shape, tensors: &[Weight], wanted: &Rules) -> Result<Vec<Choice>> {
     match catalog::mixture(&shape.architecture) {
-        Some((mixture, _)) => of_image(mixture, shape, tensors, wanted),
+        Some((mixture, own)) => of_image(mixture, own, shape, tensors, wanted),
         None => mix::choose(shape, tensors, wanted),
     }
 }
@@ -42,6 +42,7 @@ pub fn choose(shape: &Shape, tensors: &[Weight], wanted: &Rules) -> Result<Vec<C
 /// The types of an image or video model's tensors, by the rules of the program that reads them.
 fn of_image(
     mixture: &Mixture,
+    own: &Kept,
     shape: &Shape,
     tensors: &[Weight],
     rules: &Rules,
@@ -73,6 +74,8 @@ fn of_image(
             *seen += 1;
             first.map(|first| &first.becomes).or_else(|| role.becomes.get(file))
         });
+        let end = own.ends.as_ref().filter(|ends| any(&ends.patterns, t.name));
+        let favoured = end.and_then(|ends| ends.becomes.get(file)).or(favoured);
         let favoured = favoured.and_then(|name| QuantType::today(name)).map(QuantType::name);
         // A person's word first, then one type for all, then what the mixture favours, then the type of the file.
         let wanted = match named {

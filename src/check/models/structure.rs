@@ -8,7 +8,10 @@
 //! | `shared` | two tensors are the same stretch | note |
 //! | `hole` | bytes between tensors that belong to none, more than alignment explains | note |
 //! | `foreign-size`, `broken-original` | a foreign type takes other bytes than its shape says | warning, failure |
+//! | `torn-rows` | a program packed blocks across rows that it reads row by row | warning |
+//! | `unsure-order` | blocks that programs order in two ways, which no file tells | note |
 //! | `foreign-types` | tensors of other programs' types | note |
+//! | `turned` | weights that only the program undoes which turned them | warning |
 //! | `no-tensors`, `no-role` | nothing to look at; names that the family does not know | note |
 //! | `vocabulary` | tokens, scores, special ids or rows do not fit each other | failure or warning |
 //!
@@ -39,6 +42,8 @@ pub fn meaning(model: &Model) -> Vec<Finding> {
     findings.extend(demands(model));
     findings.extend(foreign(model));
     findings.extend(vocabulary(model));
+    let turned = model.check_unturned().err();
+    findings.extend(turned.map(|error| Finding::warning("turned", &error)));
     findings
 }
 
@@ -70,6 +75,13 @@ fn foreign(model: &Model) -> Vec<Finding> {
             continue;
         }
         counts.entry(tensor.quant.to_string()).or_insert((0, foreign)).0 += 1;
+        if let Some(torn) = tensor.torn()
+            && !out.iter().any(|f| f.code == "torn-rows")
+        {
+            let columns = tensor.row_len();
+            let what = format!("{}, in rows of {columns}: {torn}", tensor.quant);
+            out.push(Finding::warning("torn-rows", what).about(&tensor.name));
+        }
         let Some(wanted) = tensor.misfit() else { continue };
         let found = tensor.bytes();
         let what = format!("takes {found} bytes, {} takes {wanted}", tensor.quant);
@@ -94,6 +106,7 @@ fn foreign(model: &Model) -> Vec<Finding> {
         );
         out.push(Finding::note("foreign-types", message));
     }
+    out.extend(model.unsure().map(|unsure| Finding::note("unsure-order", unsure)));
     let broken = out.iter().any(|f| f.severity == crate::check::Severity::Failure);
     for (name, (n, foreign)) in counts {
         let dates = &foreign.dates;

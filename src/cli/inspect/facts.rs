@@ -320,7 +320,10 @@ fn next(path: &Path, format: &'static Container, model: &Model, refused: &[Findi
     {
         return match tensor.misfit().is_some() && !foreign.broken.is_empty() {
             true => format!("nothing: {}", foreign.broken),
-            false => format!("nothing: only {} reads {}", foreign.program, foreign.name),
+            false => match tensor.torn() {
+                Some(torn) => format!("nothing: {torn}"),
+                None => format!("nothing: only {} reads {}", foreign.program, foreign.name),
+            },
         };
     }
     // What follows the data of an older file an upgrade leaves behind.
@@ -337,6 +340,9 @@ fn next(path: &Path, format: &'static Container, model: &Model, refused: &[Findi
             None if adapter.wants_base => format!("regguf upgrade {word} --base MODEL"),
             None => format!("regguf upgrade {word}"),
         };
+    }
+    if let Some(unknown) = change::vision::unknown(model) {
+        return format!("nothing: {}", advice::error(&unknown));
     }
     match format.id() {
         _ if is_present(format, model) => {
