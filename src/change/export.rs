@@ -372,6 +372,10 @@ impl Export {
     }
 
     /// Writes the folder.
+    ///
+    /// # Errors
+    /// Where a file is there and is not to be replaced, an input changes or cannot be read, weights are infinite or NaN without
+    /// `keep_nan`, or the disk has no room. Weights come first: without them no other file is written.
     pub fn write(&self, commit: impl Into<Commit>, progress: &dyn Progress) -> Result<()> {
         let commit = commit.into();
         let inputs: Vec<&Input> = self.model.files.iter().collect();
