@@ -19,6 +19,7 @@ use crate::checkpoint::card;
 use crate::container;
 use crate::error::{Error, Result};
 use crate::remedy::Note;
+use crate::size::counted;
 
 /// Bytes a second of a job that encodes them, for the estimate only.
 const ENCODED_PER_SECOND: f64 = 40e6;
@@ -162,14 +163,15 @@ fn risk(plans: &[Plan], settings: &Settings) -> String {
     match (count(Loss::Rounded), count(Loss::Recoded)) {
         (0, 0) => parts.push("exact".to_owned()),
         (rounded, recoded) => {
-            let told = [(rounded, "tensors rounded"), (recoded, "tensors encoded")];
-            parts
-                .extend(told.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")));
+            let told = [(rounded, "rounded"), (recoded, "encoded")];
+            let said =
+                |(n, what): &(usize, &str)| format!("{} {what}", counted(*n, "tensor", "tensors"));
+            parts.extend(told.iter().filter(|(n, _)| *n > 0).map(said));
         }
     }
     let assumed = plans.iter().map(|plan| plan.assumed.len()).max().unwrap_or(0);
     if assumed > 0 {
-        parts.push(format!("{assumed} values assumed"));
+        parts.push(format!("{} assumed", counted(assumed, "value", "values")));
     }
     let stand_ins: usize = plans.iter().map(|plan| plan.stand_ins).sum();
     if let Some(kind) = settings.fallback_type.as_ref().filter(|_| stand_ins > 0) {
