@@ -98,6 +98,11 @@ fn fitted(rows: &[Vec<String>], columns: &[Column], screen: Option<usize>) -> Ve
     widths
 }
 
+/// A name that may lose its middle to be of `width` characters.
+pub fn name_within(name: &str, width: usize) -> String {
+    cut(name, width, width / 2)
+}
+
 /// At most `width` characters of `text`: what is left out leaves a mark, and `behind` characters after it.
 fn cut(text: &str, width: usize, behind: usize) -> String {
     let len = text.chars().count();

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::{
     Globals,
+    common::OUTPUT,
     json::{self, Shown, VERSION},
     print, print_folded,
     progress::Bar,
@@ -35,8 +36,9 @@ Edits, one after the other, as many as are wanted:
   remove KEY               take a key away
   rename KEY NAME          give a key another name
   copy-from OTHER KEY      take a key from another file
-KEY may have * and ? in it, but for set and rename. A VALUE is read as the kind that the key has,
-or llama.cpp wants; for another key, name it: u32:5, str:TEXT, bool:true, [f32]:0.5,1, and with
+
+KEY may have * and ? in it, but for set and rename. A VALUE is read as the kind that the key has, \
+or llama.cpp wants; for another key, name it: u32:5, str:TEXT, bool:true, [f32]:0.5,1, and with \
 @FILE (@- for standard input) in place of :TEXT its text is read from there, one item a line.
 
 Examples:
@@ -66,23 +68,23 @@ pub struct Args {
     #[arg(long, value_name = "NAME")]
     pre_tokenizer: Option<String>,
     /// Where to write [default: NAME-edited.gguf beside the input]
-    #[arg(short, long, value_name = "OUT")]
+    #[arg(short, long, value_name = "OUT", help_heading = OUTPUT)]
     output: Option<PathBuf>,
     /// Write into the file itself, where no tensor has to move: no byte of a tensor is touched. If the
     /// process is killed meanwhile, the next `regguf metadata FILE` completes it
-    #[arg(long, conflicts_with_all = ["output", "no_sync"])]
+    #[arg(long, help_heading = OUTPUT, conflicts_with_all = ["output", "no_sync"])]
     in_place: bool,
     #[command(flatten)]
     dry_run: super::common::DryRunArg,
     /// Write also what today's llama.cpp would refuse
-    #[arg(long)]
+    #[arg(long, help_heading = OUTPUT)]
     anyway: bool,
     #[command(flatten)]
     commit: super::common::CommitArgs,
     #[command(flatten)]
-    json: super::common::JsonArg,
-    #[command(flatten)]
     open: super::open::OpenArgs,
+    #[command(flatten)]
+    json: super::common::JsonArg,
 }
 
 /// Runs it.

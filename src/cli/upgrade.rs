@@ -34,7 +34,7 @@ use crate::{
 Examples:
   regguf upgrade ggml-model-q4_0.bin
   regguf upgrade ggml-model-q4_0.bin --dry-run
-  regguf upgrade llama-2-7b.ggmlv3.q4_K_M.bin -o llama-2-7b.Q4_K_M.gguf --eps 1e-5 --context 4096
+  regguf upgrade llama-2-7b.ggmlv3.q4_K_M.bin --eps 1e-5 --context 4096
   regguf upgrade alpaca-lora.bin --base llama-7b.gguf --prove
   regguf upgrade with-vision.gguf --drop '^(v|mm)\\.' -o text.gguf
   regguf upgrade model.gguf --to ggjt-v3 -o for-an-old-build.bin
@@ -71,9 +71,9 @@ pub struct Args {
     #[arg(long, num_args = 2, value_names = ["OTHER", "REGEX"])]
     take_from: Vec<String>,
     #[command(flatten)]
-    write: super::write::WriteArgs,
-    #[command(flatten)]
     open: super::open::OpenArgs,
+    #[command(flatten)]
+    write: super::write::WriteArgs,
 }
 
 /// Runs it.
