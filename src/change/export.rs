@@ -47,6 +47,7 @@ use crate::{
 
 /// What will be written.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Export {
     /// The folder.
     pub folder: PathBuf,

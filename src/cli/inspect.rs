@@ -51,7 +51,7 @@ Examples:
   regguf inspect models/                       a line for each model of a folder
   regguf inspect --tensors --json model.gguf   everything, as data
   regguf inspect model.gguf --html model.html  a page of types and histograms
-  regguf inspect -v model.bin                  why it is this format and no other")]
+  regguf inspect -v model.bin                  why this format and no other")]
 pub struct Args {
     /// Model files or folders
     #[arg(required = true, value_name = "FILE")]
@@ -317,7 +317,7 @@ const MODELS: [Column; 5] = [
     Column::figures(5),
     Column::words(7, 6),
     Column::words(6, 4),
-    Column::words(16, 8),
+    Column::words(12, 8),
 ];
 
 /// Header words of old files before keys; nothing where it was not asked for.

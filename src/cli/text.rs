@@ -88,23 +88,27 @@ pub fn whole_table(rows: &[Vec<String>]) -> String {
     }
 }
 
-/// Rows of more columns than a screen has room for: the cells of each one behind the other, further in from its second
-/// line on.
+/// Rows of more columns than a screen has room for: behind what is first in each, its other cells one after the other.
 fn listed(rows: &[Vec<String>], screen: usize) -> String {
+    let rows = shown(rows);
+    let len = |cell: &String| cell.chars().count();
+    let widest = rows.iter().filter_map(|row| row.first()).map(len).max().unwrap_or(0);
+    // Where the first cells take half of a narrow screen, the others go below them.
+    let (first, hang) = if widest + 4 > screen / 3 { (0, 6) } else { (widest, widest + 4) };
     let mut out = String::new();
-    for row in shown(rows) {
-        let mut column = 0;
-        for cell in row.iter().filter(|cell| !cell.is_empty()) {
-            let len = cell.chars().count() + 2;
-            let before = match column {
-                0 => "  ",
-                _ if column + len > screen => "\n      ",
-                _ => "  ",
-            };
-            column = if before.len() > 2 { 4 + len } else { column + len };
-            out += before;
-            out += cell;
+    for row in rows {
+        let mut cells = row.iter().filter(|cell| !cell.is_empty());
+        let mut line = format!("  {:<first$}", cells.next().map_or("", String::as_str));
+        for cell in cells {
+            if line.chars().count() + 2 + len(cell) > screen && line.trim_start() != "" {
+                out += line.trim_end();
+                out.push('\n');
+                line = " ".repeat(hang - 2);
+            }
+            line += "  ";
+            line += cell;
         }
+        out += line.trim_end();
         out.push('\n');
     }
     folded_to(&out, screen)
@@ -237,13 +241,17 @@ mod tests {
         assert_eq!(folded_to("models/a-long-name.gguf: OK\n", 20), "models/a…me.gguf: OK\n");
         assert_eq!(
             folded_to("models/a-long-name.gguf: is no model\n", 20),
-            "models/a-…ame.gguf:\n  is no model\n"
+            "models/a-…name.gguf:\n  is no model\n"
         );
         let copied = "error: models/a-long-name.gguf: not there\n";
         assert_eq!(folded_to(copied, 20), "error:\n  models/a-long-name.gguf:\n  not there\n");
         let rows = [vec!["n_ctx".into(), String::new(), "b".repeat(9), "c".into()]];
-        assert_eq!(listed(&rows, 14), "  n_ctx\n      bbbbbbbbb\n      c\n");
-        assert_eq!(listed(&rows, 20), "  n_ctx  bbbbbbbbb  c\n");
+        assert_eq!(listed(&rows, 16), "  n_ctx\n      bbbbbbbbb\n      c\n");
+        assert_eq!(listed(&rows, 27), "  n_ctx  bbbbbbbbb  c\n");
+        let rows = [rows.concat(), vec!["x".into(), "b".repeat(9), "d".repeat(20)]];
+        let listed_wide =
+            "  n_ctx  bbbbbbbbb  c\n  x      bbbbbbbbb\n         dddddddddddddddddddd\n";
+        assert_eq!(listed(&rows, 30), listed_wide);
         let labelled = "  format  one two three\n          four five\n";
         assert_eq!(
             folded_to(labelled, 20),

@@ -280,7 +280,7 @@ mod tests {
         rows[9][0] = f32::INFINITY;
         let found = codes(&f32_model(&rows));
         assert_eq!(found.len(), 1);
-        assert_eq!(found[0].1, "1 weights are NaN, 2 infinite, the first in row 7");
+        assert_eq!(found[0].1, "1 weight is NaN, 2 infinite, the first in row 7");
         rows[7][2] = 0.0;
         assert_eq!(codes(&f32_model(&rows))[0].0, "infinite");
     }

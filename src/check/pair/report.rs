@@ -158,13 +158,18 @@ impl CompareReport {
         for c in &self.candidates {
             let _ = writeln!(
                 out,
-                "{} ({}, {})",
+                "{} ({}, {} of weights)",
                 self.reference.name,
                 self.reference.format,
                 size::text(self.reference.bytes)
             );
-            let _ =
-                writeln!(out, "{} ({}, {})", c.side.name, c.side.format, size::text(c.side.bytes));
+            let _ = writeln!(
+                out,
+                "{} ({}, {} of weights)",
+                c.side.name,
+                c.side.format,
+                size::text(c.side.bytes)
+            );
             for d in &c.comparison.metadata {
                 let value = |v: &Option<String>| v.clone().unwrap_or_else(|| "-".to_owned());
                 let _ = writeln!(out, "  {}: {} | {}", d.key, value(&d.first), value(&d.second));
@@ -225,10 +230,10 @@ fn tensors(out: &mut String, comparison: &Comparison, detail: Detail, screen: Op
         ["tensor", "types", "", "rmse", "max", "snr dB", "cosine"].map(str::to_owned).to_vec(),
     ];
     rows.extend(shown_first.map(|t| {
-        let same = t.first == t.second;
+        let (a, b) = types(&t.first, &t.second);
         vec![
             t.name.clone(),
-            if same { t.first.clone() } else { format!("{} | {}", t.first, t.second) },
+            if a == b { a.to_owned() } else { format!("{a} | {b}") },
             if all { String::new() } else { t.verdict.words().to_owned() },
             format!("{:.2e}", t.rmse),
             format!("{:.2e}", t.max_error),
@@ -239,6 +244,15 @@ fn tensors(out: &mut String, comparison: &Comparison, detail: Detail, screen: Op
     out.push_str(&table(&rows, &COLUMNS, 2, screen));
     if shown.len() > most {
         let _ = writeln!(out, "  … and {} more", shown.len() - most);
+    }
+}
+
+/// Two types as a table has room for them: without their dialects where they differ otherwise.
+fn types<'a>(first: &'a str, second: &'a str) -> (&'a str, &'a str) {
+    let name = |quant: &'a str| quant.split('/').next().unwrap_or(quant);
+    match name(first) == name(second) {
+        true => (first, second),
+        false => (name(first), name(second)),
     }
 }
 
