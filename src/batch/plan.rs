@@ -154,7 +154,7 @@ fn seconds(plan: &Plan) -> f64 {
     plan.steps.iter().map(|step| step.bytes() as f64 / per_second(&step.act)).sum()
 }
 
-/// What the plans lose and assume.
+/// What the plans lose and assume, in some words for a column: `16 tensors rounded, 4 values assumed`.
 fn risk(plans: &[Plan], settings: &Settings) -> String {
     let count = |loss: Loss| {
         plans.iter().flat_map(|plan| &plan.steps).filter(|step| step.loss() == loss).count()
@@ -182,6 +182,15 @@ fn risk(plans: &[Plan], settings: &Settings) -> String {
 
 impl Found {
     /// Where an output goes: beside the model, or at the same place below `--out`; named after it.
+    ///
+    /// ```text
+    /// models/a/7b.bin     --out new    new/a/7b.gguf        the first of these that is free, which neither
+    ///                                  new/a/7b.gguf-v3.gguf  another output has nor an input is
+    ///                                  new/a/7b.bin.gguf-v3.gguf
+    ///                                  new/a/7b-2.gguf, -3, …
+    /// ```
+    ///
+    /// Where a type was asked for its name stands there in place of the format's: `7b-Q4_0`, `7b.bin-Q4_0`.
     fn output_path(
         &self,
         output: &Output,
@@ -211,7 +220,8 @@ impl Found {
         paths.find(|path| free(path)).unwrap_or_default()
     }
 
-    /// The name of an output without the ending.
+    /// The name of an output without the ending: by the template that a person gave, or as the task names by itself. A
+    /// template makes no folders.
     fn base(&self, task: Task, settings: &Settings, plan: &Plan, kind: Option<&str>) -> String {
         let stem = match (task, self.kind, self.path.parent()) {
             // Every adapter of PEFT has the same name in a folder of its own.

@@ -108,9 +108,10 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     }
 }
 
-/// The words behind the file.
+/// The words behind the file, in the order in which they were typed: each edit sees what those before it made.
 #[derive(Debug, Default)]
 struct Words {
+    /// Keys to print, with `*` and `?`.
     get: Vec<String>,
     edits: Vec<Word>,
 }
@@ -124,6 +125,10 @@ enum Word {
 }
 
 impl Words {
+    /// Cuts the words into edits: a verb, and what it takes.
+    ///
+    /// # Errors
+    /// Where a word is no verb, or what it takes is missing.
     fn read(words: &[String]) -> Result<Words> {
         let mut out = Words::default();
         let mut rest = words.iter();
@@ -228,6 +233,7 @@ fn template(text: String) -> Result<String> {
     }
 }
 
+/// What `--json` prints of keys that are only listed.
 #[derive(Serialize)]
 struct Listed<'a> {
     schema_version: u32,
@@ -239,6 +245,7 @@ struct Listed<'a> {
 /// Keys with the kinds of their values.
 struct Keys<'a>(Vec<(&'a str, &'a Value)>);
 
+/// A value and its kind: a JSON number alone does not tell u32 from i64.
 #[derive(Serialize)]
 struct Typed<'a> {
     #[serde(rename = "type")]
@@ -302,6 +309,7 @@ fn raw(value: &Value) -> String {
     }
 }
 
+/// What `--json` prints of an edit.
 #[derive(Serialize)]
 struct Edited<'a> {
     schema_version: u32,
@@ -313,6 +321,7 @@ struct Edited<'a> {
     notes: &'a [String],
 }
 
+/// A key before and after; none where it was not there, or is no more.
 #[derive(Serialize)]
 struct Differs<'a> {
     key: &'a str,
@@ -377,6 +386,12 @@ fn change(args: &Args, globals: &Globals, model: &Model, edits: &[Edit]) -> Resu
 }
 
 /// What differs, as `diff` shows it.
+///
+/// ```text
+/// - tokenizer.ggml.scores  f32[512] 0, 0, 0, …
+/// + tokenizer.ggml.scores  f32[512] 0, 0, 0, …
+///   (item 259 is the first that differs)
+/// ```
 fn shown(changed: &[Difference]) -> String {
     let mut out = String::new();
     for Difference { key, before, after } in changed {

@@ -126,6 +126,7 @@ pub struct Args {
 #[derive(Debug)]
 struct TensorTypes(Vec<TensorType>);
 
+/// One use of either flag.
 #[derive(Clone, Debug)]
 enum TensorType {
     Pair(Pattern, TypeName),
@@ -193,10 +194,20 @@ impl clap::FromArgMatches for TensorTypes {
 }
 
 /// The call as meant.
+///
+/// ```text
+/// model.gguf q4_k_m               MODEL TYPE              the output is named after both
+/// model.gguf q4_k_m 8             MODEL TYPE NTHREADS
+/// model.gguf out.gguf q4_k_m 8    MODEL OUT TYPE NTHREADS
+/// model.gguf out.gguf 8           MODEL OUT NTHREADS      with --type or a goal
+/// 7B                              models/7B, as quantize.py
+/// ```
 struct Call {
     input: PathBuf,
     output: Option<PathBuf>,
+    /// Names or numbers of file types; none where a goal chooses them.
     types: Vec<String>,
+    /// As many as the command has, where nothing is said.
     threads: Option<usize>,
 }
 
@@ -303,7 +314,11 @@ fn as_in_2023(words: &[OsString]) -> Option<Call> {
 }
 
 impl Call {
-    /// `MODEL [OUT] TYPE [NTHREADS]`: the second word is the type if it is one, else the output.
+    /// Reads the words: the second is the type if it is one and nothing says that it is not, else the output. So a file
+    /// that is called as a type is called, `q8_0` for example, needs a path: `./q8_0`.
+    ///
+    /// # Errors
+    /// Where a word is missing or one is left over.
     fn read(words: &[OsString], types: &[String], goal: bool) -> Result<Call> {
         let usage = |what: &str| Error::usage(format!("{what}; see regguf quantize --help"));
         let mut rest = words.iter();
@@ -344,7 +359,7 @@ impl Call {
     }
 }
 
-/// Runs `job` on `count` threads.
+/// Runs `job` on `count` threads, where that is said; never on more than there are processors.
 fn with_threads<T: Send>(count: Option<usize>, job: impl FnOnce() -> T + Send) -> T {
     let pool = count.and_then(|n| {
         let threads = super::within_processors(Some(n));
