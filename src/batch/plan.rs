@@ -184,10 +184,10 @@ impl Found {
     /// Where an output goes: beside the model, or at the same place below `--out`; named after it.
     ///
     /// ```text
-    /// models/a/7b.bin     --out new    new/a/7b.gguf        the first of these that is free, which neither
-    ///                                  new/a/7b.gguf-v3.gguf  another output has nor an input is
-    ///                                  new/a/7b.bin.gguf-v3.gguf
-    ///                                  new/a/7b-2.gguf, -3, …
+    /// models/a/7b.bin, --out new    new/a/7b.gguf
+    ///                               new/a/7b.gguf-v3.gguf        where the name before is that of an input
+    ///                               new/a/7b.bin.gguf-v3.gguf    or of another output
+    ///                               new/a/7b-2.gguf, -3, …
     /// ```
     ///
     /// Where a type was asked for its name stands there in place of the format's: `7b-Q4_0`, `7b.bin-Q4_0`.

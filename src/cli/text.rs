@@ -93,7 +93,7 @@ fn listed(rows: &[Vec<String>], screen: usize) -> String {
     let rows = shown(rows);
     let len = |cell: &String| cell.chars().count();
     let widest = rows.iter().filter_map(|row| row.first()).map(len).max().unwrap_or(0);
-    // Where the first cells take half of a narrow screen, the others go below them.
+    // Where the first cells take more than a third of the screen, the others go below them.
     let (first, hang) = if widest + 4 > screen / 3 { (0, 6) } else { (widest, widest + 4) };
     let mut out = String::new();
     for row in rows {
