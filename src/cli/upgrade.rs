@@ -121,7 +121,8 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         true => Vec::new(),
         false => {
             // Before a weight is read: under a name that is made up here the same upgrade may be there already.
-            if args.write.output.is_none() && args.write.commit().existing == Existing::Keep {
+            let named = |plan: &Plan| args.write.output.as_ref() == Some(&plan.output);
+            if args.write.commit().existing == Existing::Keep && !plans.iter().any(named) {
                 plans.iter().try_for_each(|plan| check_not_made(plan, &args.input))?;
             }
             let _made = make_output_folder(args.write.output.as_deref(), 1)?;
