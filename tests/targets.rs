@@ -188,10 +188,10 @@ fn outputs_find_the_place_that_was_meant() {
     }
     assert!(run(here, &["upgrade", "m.bin"]).status.success());
     let made = fs::read(here.join("m.gguf")).expect("readable");
-    for again in [&["upgrade", "m.bin"][..], &["upgrade", "m.bin", "-o", "d/"]] {
+    for again in [&["upgrade", "m.bin"][..], &["upgrade", "m.bin", "-o", "new/"]] {
         refused(here, again, "is there already, with the header and size of this upgrade");
     }
-    refused(here, &["upgrade", "m.bin", "-o", "d/m.gguf"], "exists already");
+    refused(here, &["upgrade", "m.bin", "-o", "new/m.gguf"], "exists already");
     fs::write(here.join("m.gguf"), "something else").expect("writable");
     refused(here, &["upgrade", "m.bin"], "exists already");
     assert!(!here.join("m-upgraded.gguf").exists());
