@@ -51,8 +51,10 @@ pub fn table(
         let cells = row.iter().zip(columns).zip(&widths).filter(|(_, width)| **width > 0);
         for (i, ((cell, column), width)) in cells.enumerate() {
             let gap = " ".repeat(if i == 0 { 0 } else { GAP });
-            let behind = if column.kind == Kind::Names { *width / 2 } else { 0 };
-            let cell = cut(cell, *width, behind);
+            let cell = match column.kind {
+                Kind::Names => name_within(cell, *width),
+                _ => cut(cell, *width, 0),
+            };
             line += &match column.kind {
                 Kind::Figures => format!("{gap}{cell:>width$}"),
                 _ => format!("{gap}{cell:<width$}"),
@@ -98,6 +100,13 @@ fn fitted(rows: &[Vec<String>], columns: &[Column], screen: Option<usize>) -> Ve
     widths
 }
 
+/// A name that may lose its middle to be of `width` characters; the end, where that is the `.weight` of nearly every
+/// tensor.
+pub fn name_within(name: &str, width: usize) -> String {
+    let stem = name.strip_suffix(".weight").map(|stem| stem.chars().count() + 3);
+    cut(name, width, if stem.is_some_and(|least| least <= width) { 0 } else { width / 2 })
+}
+
 /// At most `width` characters of `text`: what is left out leaves a mark, and `behind` characters after it.
 fn cut(text: &str, width: usize, behind: usize) -> String {
     let len = text.chars().count();
@@ -125,7 +134,7 @@ mod tests {
         let all = "blk.0.attn_q.weight  q4_0  21.5\noutput.weight        f16      -\n";
         assert_eq!(table(&rows(), &COLUMNS, 0, None), all);
         assert_eq!(table(&rows(), &COLUMNS, 0, Some(31)), all);
-        let cut = "  blk.…ight  q4_0  21.5\n  outp…ight  f16      -\n";
+        let cut = "  blk.…ight  q4_0  21.5\n  output.w…  f16      -\n";
         assert_eq!(table(&rows(), &COLUMNS, 2, Some(23)), cut);
         let without = "blk…ight  21.5\nout…ight     -\n";
         assert_eq!(table(&rows(), &COLUMNS, 0, Some(14)), without);

@@ -159,7 +159,7 @@ fn ggml_ggmf_and_ggjt() {
         (
             "a byte short",
             cut(1),
-            "ggjt-v3-llama: tensors[0] (norm.weight).data at 0x60: found 127 bytes, wanted 128 bytes; the file is about 1 bytes short (11 whole tensors are missing too): download or copy it again",
+            "ggjt-v3-llama: tensors[0] (norm.weight).data at 0x60: found 127 bytes, wanted 128 bytes; the file is about 1 byte short (11 whole tensors are missing too): download or copy it again",
         ),
         (
             "one tensor of many",

@@ -1,4 +1,5 @@
-//! Every block type against the original programs: random blocks and what those decode them to.
+//! Block types on random blocks: on every instruction set, and from one type to another. Those of the original programs
+//! are decoded in `golden`.
 
 use regguf::quant::{QuantType, decode_rows, isa::Isa, permute::transform};
 use std::fs;
@@ -6,18 +7,6 @@ use std::fs;
 fn golden(q: QuantType, kind: &str) -> Option<Vec<u8>> {
     let root = env!("CARGO_MANIFEST_DIR");
     fs::read(format!("{root}/golden/blocks/{}-{}.{kind}", q.name(), q.dialect())).ok()
-}
-
-/// Other programs' types, whose rows are in `golden/blocks/forks.json`: `forks.rs` looks at them.
-fn is_of_a_fork(q: QuantType) -> bool {
-    q.program().is_some()
-}
-
-/// Types that no original program ever decoded to `f32`: plain numbers, those of dot products only,
-/// and packings that were made in memory.
-fn has_no_original(q: QuantType) -> bool {
-    matches!(q.name(), "f32" | "f64" | "i8" | "i16" | "i32" | "i64" | "q8_1")
-        || q.name().starts_with("iq4_nl_")
 }
 
 /// Bytes without a pattern, the same every time.
@@ -39,28 +28,6 @@ fn bits(q: QuantType, isa: Isa, bytes: &[u8], row_len: usize, rows: usize) -> Ve
 
 fn has_nan(q: QuantType, bytes: &[u8], row_len: usize, rows: usize) -> bool {
     bits(q, Isa::PORTABLE, bytes, row_len, rows).contains(&!0)
-}
-
-#[test]
-fn decodes_as_the_originals_on_every_instruction_set() {
-    for q in QuantType::all() {
-        let (Some(bytes), Some(wanted)) = (golden(q, "bin"), golden(q, "f32")) else {
-            assert!(has_no_original(q) || is_of_a_fork(q), "{q}: no golden blocks");
-            continue;
-        };
-        let wanted: Vec<u32> =
-            wanted.as_chunks().0.iter().map(|x| u32::from_le_bytes(*x)).collect();
-        let row_len = wanted.len() / q.row_group();
-        for isa in Isa::available() {
-            let mut out = vec![f32::NAN; wanted.len()];
-            decode_rows(q, isa, &bytes, row_len, &mut out);
-            let bad = out.iter().zip(&wanted).position(|(x, w)| x.to_bits() != *w);
-            if let Some(i) = bad {
-                let wanted = f32::from_bits(wanted[i]);
-                panic!("{q} on {}: weight {i} is {}, not {wanted}", isa.name(), out[i]);
-            }
-        }
-    }
 }
 
 /// Rows of several lengths of random bytes: every instruction set gives the bits of the portable one.

@@ -1,164 +1,18 @@
-//! Files of ggml's other families, as their original programs wrote them, are read as an independent
-//! reader read them: format, header words, tokens, types, shapes, weights.
+//! Files of ggml's other families that are cut, damaged or ambiguous; whole ones are read in `golden`.
 
-use std::path::{Path, PathBuf};
+#[path = "golden/facts.rs"]
+mod facts;
 
+use facts::{facts, folder, open, text, weights};
 use regguf::{
     bytes::Input,
     container::{self, OpenOptions, Verdict},
     error::Error,
     format::catalog,
-    model::{FeedForward, Model, Naming, Role, Tensor, TokenKind, Value},
-    quant::{QuantType, decode_rows, isa::Isa},
+    model::{FeedForward, Model, Naming, Role, Tensor},
+    quant::QuantType,
     remedy::Setting,
 };
-use sha2::{Digest, Sha256};
-
-fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/families")
-}
-
-fn facts() -> Vec<serde_json::Value> {
-    let text = std::fs::read(folder().join("facts.json")).unwrap();
-    let json: serde_json::Value = serde_json::from_slice(&text).unwrap();
-    json["files"].as_array().unwrap().clone()
-}
-
-fn text<'a>(json: &'a serde_json::Value, key: &str) -> &'a str {
-    json[key].as_str().unwrap()
-}
-
-/// Opens a file as its facts say; the person decides what no file can tell.
-fn open(facts: &serde_json::Value) -> Model {
-    let (path, format) = (folder().join(text(facts, "path")), text(facts, "format"));
-    let mut options = OpenOptions::default();
-    if facts["either"].as_bool() == Some(true) {
-        let detected = container::detect(&Input::open(&path).unwrap(), &options).unwrap();
-        let Verdict::Either(formats, next) = detected.verdict else { panic!("{facts}") };
-        assert!(formats.iter().any(|f| f.id() == format), "{}", path.display());
-        assert!(next.steps()[0].means.contains(&Setting::Format.of(format)), "{next}");
-        options.format = Some(format.to_owned());
-    }
-    container::open(&path, &options).unwrap()
-}
-
-fn digest(bytes: impl IntoIterator<Item = impl AsRef<[u8]>>) -> String {
-    let mut sum = Sha256::new();
-    bytes.into_iter().for_each(|bytes| sum.update(bytes));
-    sum.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn floats<'a>(all: impl IntoIterator<Item = &'a f32>) -> String {
-    digest(all.into_iter().map(|number| number.to_le_bytes()))
-}
-
-fn weights(model: &Model, tensor: &Tensor) -> Vec<f32> {
-    let mut bytes = vec![0; usize::try_from(tensor.bytes()).unwrap()];
-    model.read_rows(tensor, 0, tensor.rows(), &mut bytes).unwrap();
-    let mut out = vec![0.0; usize::try_from(tensor.elements()).unwrap()];
-    let len = usize::try_from(tensor.row_len()).unwrap();
-    decode_rows(tensor.quant, Isa::best(), &bytes, len, &mut out);
-    out
-}
-
-/// The weights in the order in which they are: GPT-NeoX's queries, keys and values are read as GGUF has them,
-/// and so are the matrices of adapters that ggla has transposed.
-fn as_stored(model: &Model, tensor: &Tensor) -> Vec<f32> {
-    let read = weights(model, tensor);
-    if is_turned(tensor) {
-        let width = usize::try_from(tensor.row_len()).unwrap();
-        let column = |c: usize| read.iter().skip(c).step_by(width).copied();
-        return (0..width).flat_map(column).collect();
-    }
-    if model.family != "gptneox" || !tensor.name.contains("query_key_value") {
-        return read;
-    }
-    let heads = usize::try_from(model.header("n_head").unwrap()).unwrap();
-    let rows = usize::try_from(tensor.shape[0]).unwrap();
-    let (head, width) = (rows / heads / 3, read.len() / rows);
-    let mut stored = Vec::new();
-    for h in 0..heads {
-        for part in 0..3 {
-            let first = (part * heads + h) * head;
-            stored.extend(&read[first * width..(first + head) * width]);
-        }
-    }
-    stored
-}
-
-fn is_turned(tensor: &Tensor) -> bool {
-    tensor.name.ends_with(".loraA")
-}
-
-#[test]
-fn every_file_is_read_as_an_independent_reader_read_it() {
-    for facts in facts() {
-        let model = open(&facts);
-        let path = text(&facts, "path");
-        assert_eq!(model.format, text(&facts, "format"), "{path}");
-        let header = facts["header"].as_object().unwrap();
-        assert_eq!(model.header.len(), header.len(), "{path}: {:?}", model.header);
-        for (word, value) in header {
-            assert_eq!(model.header(word), value.as_i64(), "{path}: {word}");
-        }
-        let tensors = facts["tensors"].as_array().unwrap();
-        assert_eq!(model.tensors.len(), tensors.len(), "{path}");
-        for (tensor, wanted) in model.tensors.iter().zip(tensors) {
-            let mut shape = tensor.shape.clone();
-            if is_turned(tensor) {
-                shape.reverse();
-            }
-            let quant = format!("{}/{}", tensor.quant.name(), tensor.quant.dialect());
-            let sum = floats(&as_stored(&model, tensor))[..32].to_owned();
-            let found = serde_json::json!([tensor.name, shape, quant, sum]);
-            assert_eq!(found, *wanted, "{path}");
-        }
-    }
-}
-
-#[test]
-fn every_vocabulary_keeps_its_bytes() {
-    for facts in facts() {
-        let model = open(&facts);
-        let path = text(&facts, "path");
-        // A family that is carried has its tokens in GGUF's terms too: tests/carried.rs compares those.
-        let stored = Some(model.records.len() as u64) == facts["tokens"].as_u64();
-        let vocab = if stored { &model.records } else { &model.vocab };
-        if !vocab.model.is_empty() {
-            continue;
-        }
-        assert_eq!(vocab.len() as u64, facts["tokens"].as_u64().unwrap(), "{path}");
-        let record = |token: &[u8]| {
-            let len = u32::try_from(token.len()).unwrap().to_le_bytes();
-            [&len, token].concat()
-        };
-        let tokens = digest(vocab.tokens.iter().map(record));
-        assert_eq!(tokens, text(&facts, "tokens_sha256"), "{path}");
-        match facts["scores_sha256"].as_str() {
-            Some(scores) => assert_eq!(floats(&vocab.scores), scores, "{path}"),
-            None => assert!(vocab.scores.is_empty(), "{path}"),
-        }
-        assert_eq!(vocab.merges.len() as u64, facts["merges"].as_u64().unwrap_or(0), "{path}");
-        if let Some(merges) = facts["merges_sha256"].as_str() {
-            assert_eq!(
-                digest([vocab.merges.iter().collect::<Vec<_>>().join(&b'\n')]),
-                merges,
-                "{path}"
-            );
-        }
-        if let Some(special) = facts["special"].as_array() {
-            let ids: Vec<usize> =
-                (0..vocab.len()).filter(|id| vocab.kind(*id) == TokenKind::Control).collect();
-            assert_eq!(serde_json::json!(ids), serde_json::json!(special), "{path}");
-        }
-        if let Some(filters) = facts["filters_sha256"].as_str() {
-            let items = model.metadata.get("filters").and_then(Value::as_array).unwrap();
-            let number = |item: Value| if let Value::F32(v) = item { v } else { panic!("{item}") };
-            let numbers: Vec<f32> = items.iter().map(number).collect();
-            assert_eq!(floats(&numbers), filters, "{path}");
-        }
-    }
-}
 
 /// The weights of one model under two layouts that store them in different orders are the same.
 #[test]

@@ -188,11 +188,10 @@ fn outputs_find_the_place_that_was_meant() {
     }
     assert!(run(here, &["upgrade", "m.bin"]).status.success());
     let made = fs::read(here.join("m.gguf")).expect("readable");
-    refused(
-        here,
-        &["upgrade", "m.bin"],
-        "is there already, with the header and size of this upgrade",
-    );
+    for again in [&["upgrade", "m.bin"][..], &["upgrade", "m.bin", "-o", "new/"]] {
+        refused(here, again, "is there already, with the header and size of this upgrade");
+    }
+    refused(here, &["upgrade", "m.bin", "-o", "new/m.gguf"], "exists already");
     fs::write(here.join("m.gguf"), "something else").expect("writable");
     refused(here, &["upgrade", "m.bin"], "exists already");
     assert!(!here.join("m-upgraded.gguf").exists());

@@ -19,6 +19,7 @@ use crate::checkpoint::card;
 use crate::container;
 use crate::error::{Error, Result};
 use crate::remedy::Note;
+use crate::size::counted;
 
 /// Bytes a second of a job that encodes them, for the estimate only.
 const ENCODED_PER_SECOND: f64 = 40e6;
@@ -153,7 +154,7 @@ fn seconds(plan: &Plan) -> f64 {
     plan.steps.iter().map(|step| step.bytes() as f64 / per_second(&step.act)).sum()
 }
 
-/// What the plans lose and assume.
+/// What the plans lose and assume, in some words for a column: `16 tensors rounded, 4 values assumed`.
 fn risk(plans: &[Plan], settings: &Settings) -> String {
     let count = |loss: Loss| {
         plans.iter().flat_map(|plan| &plan.steps).filter(|step| step.loss() == loss).count()
@@ -162,14 +163,15 @@ fn risk(plans: &[Plan], settings: &Settings) -> String {
     match (count(Loss::Rounded), count(Loss::Recoded)) {
         (0, 0) => parts.push("exact".to_owned()),
         (rounded, recoded) => {
-            let told = [(rounded, "tensors rounded"), (recoded, "tensors encoded")];
-            parts
-                .extend(told.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")));
+            let told = [(rounded, "rounded"), (recoded, "encoded")];
+            let said =
+                |(n, what): &(usize, &str)| format!("{} {what}", counted(*n, "tensor", "tensors"));
+            parts.extend(told.iter().filter(|(n, _)| *n > 0).map(said));
         }
     }
     let assumed = plans.iter().map(|plan| plan.assumed.len()).max().unwrap_or(0);
     if assumed > 0 {
-        parts.push(format!("{assumed} values assumed"));
+        parts.push(format!("{} assumed", counted(assumed, "value", "values")));
     }
     let stand_ins: usize = plans.iter().map(|plan| plan.stand_ins).sum();
     if let Some(kind) = settings.fallback_type.as_ref().filter(|_| stand_ins > 0) {
@@ -180,6 +182,15 @@ fn risk(plans: &[Plan], settings: &Settings) -> String {
 
 impl Found {
     /// Where an output goes: beside the model, or at the same place below `--out`; named after it.
+    ///
+    /// ```text
+    /// models/a/7b.bin, --out new    new/a/7b.gguf
+    ///                               new/a/7b.gguf-v3.gguf        where the name before is that of an input
+    ///                               new/a/7b.bin.gguf-v3.gguf    or of another output
+    ///                               new/a/7b-2.gguf, -3, …
+    /// ```
+    ///
+    /// Where a type was asked for its name stands there in place of the format's: `7b-Q4_0`, `7b.bin-Q4_0`.
     fn output_path(
         &self,
         output: &Output,
@@ -209,7 +220,8 @@ impl Found {
         paths.find(|path| free(path)).unwrap_or_default()
     }
 
-    /// The name of an output without the ending.
+    /// The name of an output without the ending: by the template that a person gave, or as the task names by itself. A
+    /// template makes no folders.
     fn base(&self, task: Task, settings: &Settings, plan: &Plan, kind: Option<&str>) -> String {
         let stem = match (task, self.kind, self.path.parent()) {
             // Every adapter of PEFT has the same name in a folder of its own.

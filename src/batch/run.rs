@@ -1,4 +1,16 @@
 //! Works through a plan: jobs side by side, each output locked, written whole, and given a receipt.
+//!
+//! ```text
+//! locks of all outputs of a job    another process holds one: busy, and looked at again in a second round
+//! receipt of each against work     proved: nothing to do · due: missing, or ours and outdated · foreign: refused
+//! inputs digested, planned anew    weights are read when they are written: the plan of the batch is an estimate
+//! free space set aside             less than that and what is to stay free: refused
+//! receipt, state "started"         so that what a killed run leaves is known as a batch's own
+//! output beside its name           read back, its digest put into the receipt, then renamed
+//! receipt, state "finished"
+//! ```
+//!
+//! Nothing is kept in memory between jobs, so the second run of a killed batch does what the first would have done.
 
 use crate::bytes::replace::{Commit, Existing};
 use std::cell::RefCell;
@@ -84,18 +96,24 @@ pub struct Summary {
 
 /// What became of one job.
 enum Done {
+    /// Outputs were made; none by a check.
     Finished(Vec<Made>),
+    /// There was nothing to do, and why.
     Skipped(Note),
     /// Another process has the lock of this output.
     Busy(PathBuf),
 }
 
+/// A batch while it is worked through; shared by its workers.
 struct Run<'a> {
     plan: &'a BatchPlan,
+    /// Of every output only this part of its tensors.
     part: Option<Shard>,
     limits: Limits,
     observer: &'a dyn Observer,
+    /// What decides the bytes of all outputs alike.
     options: Value,
+    /// No worker begins another job: one failed, or the person pressed Ctrl-C.
     stop: AtomicBool,
     /// Bytes that running jobs have yet to write, so that two do not count on the same free space.
     reserved: Mutex<u64>,
@@ -114,6 +132,9 @@ fn options(settings: &Settings) -> Value {
 
 /// Works through the jobs of `plan` that `takes` says; of every output only one part, where `part`
 /// says so.
+///
+/// `takes` has one item a job; jobs beyond its end are taken. What fails is in the summary, not an error: a batch that
+/// began always ends with one. `observer` is called from all workers.
 pub fn run(
     plan: &BatchPlan,
     takes: &[bool],
@@ -122,6 +143,7 @@ pub fn run(
     observer: &dyn Observer,
 ) -> Summary {
     let began = Instant::now();
+    // Jobs are known by their place in the plan, in events too.
     let mine: Vec<usize> =
         (0..plan.jobs.len()).filter(|i| takes.get(*i).copied().unwrap_or(true)).collect();
     let bytes = mine.iter().filter_map(|i| plan.jobs.get(*i)).map(|job| job.model.bytes).sum();
@@ -157,10 +179,12 @@ pub fn run(
 }
 
 impl Run<'_> {
-    /// Does the jobs with some workers; returns those that another process has locked.
+    /// Does the jobs with some workers; returns those that another process has locked, in order. With `wait` none is:
+    /// then a worker sleeps until the lock is free.
     fn round(&self, jobs: &[usize], workers: usize, wait: bool) -> Vec<usize> {
         let (next, busy) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
         let work = || {
+            // Whoever is free takes the next: models differ in size by a hundred times.
             while let Some(&i) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
                 let Some(job) = self.plan.jobs.get(i) else { continue };
                 if self.stop.load(Ordering::Relaxed) {
@@ -202,10 +226,12 @@ impl Run<'_> {
         busy
     }
 
+    /// Notes something in the summary.
     fn note(&self, what: impl FnOnce(&mut Summary)) {
         what(&mut self.summary.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
+    /// Notes and tells a failure; without `keep_going` it is the last job that begins.
     fn failed(&self, i: usize, job: &Job, error: &Error) {
         let error = Note::from(error);
         self.note(|summary| summary.failures.push((job.model.name.clone(), error.clone())));
@@ -215,6 +241,10 @@ impl Run<'_> {
         self.observer.hear(&Event::Failed { job: i, error });
     }
 
+    /// Does one job: what the plan knows of it, then what its receipts say, then the work.
+    ///
+    /// # Errors
+    /// Where the job cannot be done, or a file is in the place of an output that no batch made.
     fn job(&self, i: usize, job: &Job, wait: bool) -> Result<Done> {
         check_interrupt()?;
         if self.plan.task == Task::Join {
@@ -237,6 +267,7 @@ impl Run<'_> {
             .collect();
         let mut outputs = job.outputs.clone();
         if let Some(part) = self.part {
+            // Once the whole is there its parts are gone, and a part alone would be made again.
             let joined = |output: &Output| {
                 let work = self.work(job, output, None, &inputs);
                 Ok(standing(&output.path, &work)? == Standing::Proved)
@@ -261,6 +292,7 @@ impl Run<'_> {
                 None => return Ok(Done::Busy(path.to_owned())),
             }
         }
+        // Which outputs are to be made, by their places, each with what it may replace; why, for the last of them.
         let mut due = Vec::new();
         let mut why = String::new();
         for (n, output) in outputs.iter().enumerate() {
@@ -322,7 +354,11 @@ impl Run<'_> {
         options
     }
 
-    /// Makes the outputs that are due; their locks are held.
+    /// Makes the outputs that are due from one reading of the model; their locks are held.
+    ///
+    /// # Errors
+    /// Where an input cannot be read or changes, the disk has no room, or an output cannot be written. Then no output
+    /// of this call has its name, and receipts say "started".
     fn make(
         &self,
         i: usize,
@@ -334,6 +370,8 @@ impl Run<'_> {
         let threads = self.limits.threads;
         let written: u64 = due.iter().filter_map(|(n, _)| outputs.get(*n)).map(|o| o.bytes).sum();
         let written = self.part.map_or(written, |part| written / part.count() as u64);
+        // Inputs are read to digest them, outputs written and read back. The reading for the work itself is not counted:
+        // it goes as far as the writing.
         let telling = self.telling(i, job.model.bytes + 2 * written);
         let read =
             |(name, path): &(String, PathBuf)| FileState::read(path, name, threads, &telling);
@@ -362,6 +400,7 @@ impl Run<'_> {
             receipts.push((output, receipt));
         }
         let receipts = RefCell::new(receipts);
+        // Called when an output is whole and has no name yet; before the first, inputs are looked at once more.
         let sealed = |i: usize, place: &Path| {
             for (state, (_, path)) in states.iter().zip(inputs).filter(|_| i == 0) {
                 if !state.is_unmoved(path) {
@@ -404,11 +443,16 @@ impl Run<'_> {
         if ours { Commit { existing: Existing::Replace, ..commit } } else { commit }
     }
 
+    /// What hears of the bytes of a job, `total` of them.
     fn telling(&self, job: usize, total: u64) -> Telling<'_> {
         Telling { run: self, job, total, done: AtomicU64::new(0) }
     }
 
     /// Puts the parts of one output together; see [`join`].
+    ///
+    /// # Errors
+    /// Where parts are missing or were not made of the same model in the same way, or an output is there that no batch
+    /// made.
     fn join(&self, i: usize, job: &Job, wait: bool) -> Result<Done> {
         let output = job.model.path.as_path();
         let lock = if wait { Some(Lock::wait(output)?) } else { Lock::try_take(output)? };
@@ -453,7 +497,10 @@ impl Run<'_> {
         Ok(Done::Finished(vec![made]))
     }
 
-    /// Sets bytes to be written beside `output` aside from the free space of its disk.
+    /// Sets bytes to be written beside `output` aside from the free space of its disk, until what is returned goes.
+    ///
+    /// # Errors
+    /// Where less is free than these bytes, those of other jobs, and what is to stay free.
     fn reserve(&self, output: Option<&Path>, total: u64) -> Result<Reserved<'_>> {
         let mut reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
         let free = output.map(folder_of).and_then(free_space);
@@ -473,6 +520,7 @@ impl Run<'_> {
         Ok(Reserved { all: &self.reserved, bytes: total })
     }
 
+    /// Checks the files of a model; the first failure among its findings is the error.
     fn verify(&self, i: usize, job: &Job) -> Result<Done> {
         let (input, bytes) = (job.model.name.as_str(), job.model.bytes);
         self.observer.hear(&Event::Started { job: i, input, bytes, why: "" });

@@ -114,6 +114,7 @@ impl Settings {
         Err(Error::usage(wrong))
     }
 
+    /// What is asked of an upgrade; where outputs go is the batch's to say.
     fn upgrade(&self) -> upgrade::Options {
         let (to, stated) = (self.to.clone(), self.stated.clone());
         upgrade::Options { to, stated, keep_nan: self.keep_nan, ..Default::default() }
@@ -159,6 +160,7 @@ impl Settings {
         checkpoint::open(path, &options)
     }
 
+    /// Plans what a conversion makes of a model that is open; weights as stored where no type is named.
     fn converted(&self, model: Model, found: &Found) -> Result<(Model, Vec<Plan>)> {
         let auto = || vec!["auto".to_owned()];
         let options = convert::Options {
@@ -173,11 +175,13 @@ impl Settings {
         convert::plan(model, &options)
     }
 
+    /// The imatrix data of a model; none where no file is of its name.
     fn importance(&self, found: &Found) -> Result<Importance> {
         let file = self.imatrix_of(found)?;
         Ok(file.map(|file| Importance::read(&file, &self.limits)).transpose()?.unwrap_or_default())
     }
 
+    /// The type that stands in for want of imatrix data, where one is named.
     fn fallback_type(&self) -> Result<Option<TypeName>> {
         let Some(word) = &self.fallback_type else { return Ok(None) };
         mix::fallback_type(word).map(Some).map_err(Error::usage)
@@ -187,6 +191,7 @@ impl Settings {
         open_model(task, found, self.limits)
     }
 
+    /// The types as llama-quantize knows them.
     fn file_types(&self) -> Result<Vec<FileType>> {
         self.types.iter().map(|word| FileType::parse(word)).collect()
     }

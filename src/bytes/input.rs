@@ -366,6 +366,9 @@ impl Input {
     }
 
     /// Checks that the file is as it was when it was opened: same length, same modification time.
+    ///
+    /// # Errors
+    /// [`Error::Changed`] where it is not; [`Error::Io`] where the file is gone.
     pub fn check_unchanged(&self) -> Result<()> {
         match &self.0.kind {
             Kind::File(OnDisk { held, metadata }) => {

@@ -31,6 +31,10 @@ use crate::remedy::{Remedy, Setting};
 pub static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// An error once the person has pressed Ctrl-C.
+///
+/// # Errors
+/// [`Error::Interrupted`], at every call from then on. Loops over files, tensors and chunks ask here, so a job ends within
+/// one chunk.
 pub fn check_interrupt() -> Result<()> {
     if INTERRUPTED.load(Ordering::Relaxed) { Err(Error::Interrupted) } else { Ok(()) }
 }

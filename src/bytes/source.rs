@@ -142,6 +142,9 @@ impl<'a> Source<'a> {
         Ok(out)
     }
 
+    // Numbers in the order of the file's bytes. All fail alike: with the place and the name of `field` where the file ends
+    // before, as [`Source::malformed`] words it, or where it cannot be read.
+
     /// The byte at `at`.
     pub fn u8_at(&self, at: u64, field: impl Display) -> Result<u8> {
         Ok(u8::from_le_bytes(self.number(at, field)?))

@@ -105,6 +105,9 @@ pub fn carry(
 pub type Proof<'a> = &'a dyn Fn(&Plan, Model) -> Result<Option<String>>;
 
 /// As [`carry`]; every file must pass `proof` before any gets its name.
+///
+/// # Errors
+/// As [`carry`], and where `proof` returns one: then no file has its name.
 pub fn carry_proved(
     model: &Model,
     plans: &[Plan],

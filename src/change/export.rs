@@ -47,6 +47,7 @@ use crate::{
 
 /// What will be written.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Export {
     /// The folder.
     pub folder: PathBuf,
@@ -372,6 +373,10 @@ impl Export {
     }
 
     /// Writes the folder.
+    ///
+    /// # Errors
+    /// Where a file is there and is not to be replaced, an input changes or cannot be read, weights are infinite or NaN without
+    /// `keep_nan`, or the disk has no room. Weights come first: without them no other file is written.
     pub fn write(&self, commit: impl Into<Commit>, progress: &dyn Progress) -> Result<()> {
         let commit = commit.into();
         let inputs: Vec<&Input> = self.model.files.iter().collect();

@@ -137,7 +137,10 @@ fn told(tensors: &[Tensor]) -> String {
     let first = tensors.first().map_or("", |tensor| tensor.name.as_str());
     match tensors.len() {
         1 => format!("{first}, {bytes}"),
-        n => format!("{first} and {} more tensors, {bytes}", n - 1),
+        n => {
+            let more = size::counted(n - 1, "more tensor", "more tensors");
+            format!("{first} and {more}, {bytes}")
+        }
     }
 }
 

@@ -94,11 +94,12 @@ impl Obstacles {
         no(&self.unwritable, "these types cannot be made here", "choose other types".into())?;
         no(&self.unfit, "rows are no whole number of blocks", types.clone())?;
         if !allow_requantize && let Some((name, quant)) = self.quantized.first() {
-            let more = self.quantized.len() - 1;
+            let which = match self.quantized.len() {
+                1 => format!("{name} is"),
+                n => format!("{name} and {} more are", n - 1),
+            };
             return Err(Error::refused(
-                format!(
-                    "{name} and {more} more are quantized already ({quant}), and would lose twice"
-                ),
+                format!("{which} quantized already ({quant}), and would lose twice"),
                 again("start from the F16 or F32 model"),
             ));
         }

@@ -71,6 +71,9 @@ impl Size {
 }
 
 /// Writes `general.*` for the checkpoint in `folder`, which has this many weights.
+///
+/// # Errors
+/// Where README.md is there and cannot be read. Settings that are no JSON are as none.
 pub fn write(
     metadata: &mut Metadata,
     folder: &Path,

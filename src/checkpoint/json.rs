@@ -17,6 +17,9 @@ const LONGEST: u64 = 40 << 20;
 const LONGEST_ANY: u64 = 4 << 20;
 
 /// The bytes of a file, or nothing where there is none.
+///
+/// # Errors
+/// Where it cannot be read, or is larger than any such file.
 pub fn bytes(path: &Path) -> Result<Option<Vec<u8>>> {
     bytes_up_to(path, LONGEST)
 }
@@ -37,6 +40,9 @@ fn bytes_up_to(path: &Path, longest: u64) -> Result<Option<Vec<u8>>> {
 }
 
 /// A file's JSON, or nothing where there is none.
+///
+/// # Errors
+/// Where it cannot be read, is larger than any such file, or is no JSON.
 pub fn read(path: &Path) -> Result<Option<Value>> {
     let Some(bytes) = bytes_up_to(path, LONGEST_ANY)? else { return Ok(None) };
     let parsed = serde_json::from_slice(&bytes);

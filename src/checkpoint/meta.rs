@@ -33,6 +33,10 @@ const HEAD_DIM: u32 = 128;
 const LONGEST: u64 = 64 << 10;
 
 /// Reads a checkpoint in Meta's layout.
+///
+/// # Errors
+/// Where tensors are not those of a LLaMA, shards do not fit together, or numbers that the shapes leave open are neither
+/// in params.json nor known of its width.
 pub fn open(mut draft: Draft, shards: &[Vec<Stored>], options: &Options) -> Result<Model> {
     let params = json::read(&draft.folder.join("params.json"))?;
     let own = params.is_none() && draft.params.is_some();

@@ -59,6 +59,9 @@ use crate::{
 
 /// Whether `path` is something that [`open`] reads: a folder, an index, or a file that begins as one
 /// of the checkpoint formats does.
+///
+/// # Errors
+/// Where a file cannot be read.
 pub fn is_checkpoint(path: &Path) -> Result<bool> {
     if path.is_dir() || path.extension().is_some_and(|e| e == "json") {
         return Ok(true);

@@ -11,6 +11,9 @@ use crate::{
 };
 
 /// Whether a file begins as one of torch or safetensors does.
+///
+/// # Errors
+/// Where the file cannot be read.
 pub fn is_weights(path: &Path) -> Result<bool> {
     let input = Input::open(path)?;
     let mut head = vec![0; usize::try_from(input.len().min(512)).unwrap_or(0)];
@@ -19,6 +22,9 @@ pub fn is_weights(path: &Path) -> Result<bool> {
 }
 
 /// The directory of one file of weights, whatever its format.
+///
+/// # Errors
+/// Where the file cannot be read, is of neither format, or breaks the rules of the one it is of.
 pub fn weights(path: &Path, limits: &Limits) -> Result<Weights> {
     let input = Input::open(path)?;
     let mut head = vec![0; usize::try_from(input.len().min(512)).unwrap_or(0)];

@@ -13,38 +13,40 @@ use super::{
     Globals,
     common::OUTPUT,
     json::{self, VERSION},
-    may_draw, print,
+    may_draw, print, print_folded,
     progress::{BYTES, style},
     text::{self, Column},
 };
 use crate::batch::events::{Event, Observer};
-use crate::batch::plan::BatchPlan;
 use crate::batch::run::{Limits, Summary, run as run_plan};
 use crate::batch::shard::Shard;
 use crate::batch::task::{Settings, Task};
+use crate::batch::{Job, plan::BatchPlan};
 use crate::bytes::{inputs, read_text, replace::write_small};
 use crate::cli::advice;
 use crate::error::{Error, Result, plain};
 use crate::model::Stated;
-use crate::remedy::Call;
+use crate::remedy::{Call, Note};
 use crate::size;
 
 /// What the person typed.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  regguf batch upgrade models/ --dry-run            what would be done, and what it would lose
-  regguf batch verify ~/Downloads                   every model below a folder, whole?
-  regguf batch quantize models/ --type q4_0,q5_1,q8_0 -o quantized/ --min-free 20G
-  regguf batch quantize models/ --type iq2_m --imatrix imatrix/ --fallback-type q2_k
+  regguf batch upgrade models/ --dry-run    what would be done, and be lost
+  regguf batch verify ~/Downloads           whether every model is whole
+  regguf batch quantize models/ --type q4_0,q8_0 -o quantized/ --min-free 20G
+  regguf batch quantize models/ --type iq2_m --imatrix imatrix/
   regguf batch convert checkpoints/ --type f16,q4_k_m --plan night.json
+  regguf batch run night.json --shard $SLURM_ARRAY_TASK_ID/16
   regguf batch merge adapters/ --base llama-7b.gguf --type q4_0 -o merged/
-  regguf batch run night.json --shard $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT
-  regguf batch quantize huge/ --type q4_k_m -o out/ --tensors --shard 0/4    and 1/4, 2/4, 3/4
-  regguf batch join out/                            once all four have ended
 
-Kill it at any moment and run it again: what is proved whole by its receipt
-(<output>.receipt.json) is skipped, everything else is done.")]
+One huge model on four machines, then its parts put together:
+  regguf batch quantize huge/ --type q4_k_m -o out/ --tensors --shard 0/4
+  regguf batch join out/                    once 1/4, 2/4 and 3/4 are done too
+
+Kill it at any moment and run it again: what is proved whole by its receipt (<output>.receipt.json) is \
+skipped, everything else is done.")]
 pub struct Args {
     /// upgrade, quantize, convert, merge, verify or join; or `run` with a plan that was saved
     #[arg(value_name = "TASK", value_parser = super::words::Words(super::words::tasks), hide_possible_values = true)]
@@ -80,15 +82,6 @@ pub struct Args {
     /// Decode every row (verify)
     #[arg(long)]
     deep: bool,
-    #[command(flatten)]
-    stated: super::stated::StatedArgs,
-    #[command(flatten)]
-    dry_run: super::common::DryRunArg,
-    /// Save the plan to this file and do nothing
-    #[arg(long, value_name = "FILE")]
-    plan: Option<PathBuf>,
-    #[command(flatten)]
-    json: super::common::JsonArg,
     /// Tell what happens as JSON lines on stdout
     #[arg(long, conflicts_with = "json")]
     events: bool,
@@ -112,7 +105,16 @@ pub struct Args {
     #[arg(short, long)]
     keep_going: bool,
     #[command(flatten)]
+    dry_run: super::common::DryRunArg,
+    /// Save the plan to this file and do nothing
+    #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
+    plan: Option<PathBuf>,
+    #[command(flatten)]
     commit: super::common::CommitArgs,
+    #[command(flatten)]
+    stated: super::stated::StatedArgs,
+    #[command(flatten)]
+    json: super::common::JsonArg,
 }
 
 /// Plans, and unless told otherwise runs.
@@ -169,7 +171,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     } else if people {
         // Where both streams are one terminal, what failed was said when it did.
         let told = !globals.quiet && std::io::stdout().is_terminal();
-        print(&closing(&summary, told))?;
+        print_folded(&closing(&summary, told))?;
     }
     if summary.interrupted {
         return Err(Error::Interrupted);
@@ -266,16 +268,20 @@ fn table(plan: &BatchPlan, takes: &[bool], whole: bool) -> String {
             format!("{:.0} s", job.seconds.ceil()),
             match &job.problem {
                 Some(_) => "cannot be done".to_owned(),
-                None => job.skip.as_ref().map_or_else(|| job.risk.clone(), ToString::to_string),
+                None => job.skip.as_ref().map_or_else(|| job.risk.clone(), |why| alone(job, why)),
             },
         ]);
         if let Some(problem) = job.problem.as_ref().filter(|_| whole) {
+            let problem = alone(job, problem);
             reasons += &format!("cannot be done: {}: {problem}\n", plain(&job.model.name));
         }
         seconds += job.seconds;
         bytes += size;
     }
     let models = rows.len() - 1;
+    if models == 0 {
+        rows.clear();
+    }
     let head = format!("{}: {}", plan.task.name(), text::counted(models, "model", "models"));
     let tail = if bytes > 0 {
         format!("{head}, {} to write, about {:.0} s\n", size::text(bytes), seconds.ceil())
@@ -289,6 +295,13 @@ fn table(plan: &BatchPlan, takes: &[bool], whole: bool) -> String {
         }
     }
     text::table_of(&rows, &COLUMNS) + &text::folded(&reasons) + &tail
+}
+
+/// What is in the way of a job, without the file that it begins with: the model was named before.
+fn alone(job: &Job, why: &Note) -> String {
+    let why = advice::note(why);
+    let file = job.model.files.first().map(|file| format!("{}: ", file.display()));
+    file.and_then(|file| why.strip_prefix(&file).map(str::to_owned)).unwrap_or(why)
 }
 
 /// The last words for people; what failed, where that was not `told` before.
@@ -349,8 +362,9 @@ impl<'a> Telling<'a> {
     }
 
     /// What people call the model of a job.
-    fn name(&self, job: usize) -> &str {
-        self.plan.jobs.get(job).map_or("?", |job| job.model.name.as_str())
+    fn name(&self, job: usize) -> String {
+        let name = self.plan.jobs.get(job).map_or("?", |job| job.model.name.as_str());
+        text::short_name(&std::io::stderr(), name)
     }
 
     /// A line for people, above the bars.
@@ -451,7 +465,9 @@ impl Observer for Telling<'_> {
                 ));
             }
             Event::Failed { job, error } => {
-                self.say(&format!("failed: {}: {}", self.name(*job), advice::note(error)));
+                let why =
+                    self.plan.jobs.get(*job).map_or_else(String::new, |job| alone(job, error));
+                self.say(&format!("failed: {}: {why}", self.name(*job)));
             }
             _ => {}
         }

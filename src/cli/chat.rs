@@ -49,7 +49,7 @@ impl Line<'_> {
 struct Lines(io::Lines<Take<StdinLock<'static>>>);
 
 impl Lines {
-    // At most so many bytes in all: what is piped in may have no end.
+    // A bounded number of bytes in all: what is piped in may have no end.
     fn new() -> Lines {
         Lines(io::stdin().lock().take(TEXT).lines())
     }

@@ -33,8 +33,9 @@ Exit code 0: the same weights and outputs; 1: something differs.
 
 Examples:
   regguf compare ggml-model-q4_0.bin ggml-model-q4_0.gguf
-  regguf compare llama.gguf --lora alpaca.gguf merged.gguf      an adapter over the reference
-  regguf compare f16.gguf q8_0.gguf q4_0.gguf --text wiki.test.raw --html report.html")]
+  regguf compare llama.gguf --lora alpaca.gguf merged.gguf
+  regguf compare f16.gguf q8_0.gguf q4_0.gguf --text wiki.test.raw
+  regguf compare f16.gguf q4_0.gguf --text wiki.test.raw --html report.html")]
 #[allow(missing_docs, reason = "the fields are documented for the person")]
 pub struct Args {
     /// The reference: a file of any era, or the folder of a checkpoint
@@ -53,13 +54,13 @@ pub struct Args {
     /// Take the vocabulary for the text from this tokenizer.model or tokenizer.json, or from the one in this folder
     #[arg(long, value_name = "FILE|DIR", requires = "text")]
     vocab: Option<PathBuf>,
-    #[command(flatten)]
-    open: super::open::OpenArgs,
-    #[command(flatten)]
-    precision: PrecisionArg,
     /// Write one self-contained page with plots
     #[arg(long, value_name = "OUT")]
     html: Option<PathBuf>,
+    #[command(flatten)]
+    precision: PrecisionArg,
+    #[command(flatten)]
+    open: super::open::OpenArgs,
     #[command(flatten)]
     force: super::common::ForceArg,
     #[command(flatten)]

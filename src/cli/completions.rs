@@ -12,7 +12,7 @@ use crate::error::Result;
 #[command(after_help = "\
 Examples:
   regguf completions bash > ~/.local/share/bash-completion/completions/regguf
-  regguf completions zsh > ~/.zfunc/_regguf        with fpath+=~/.zfunc before compinit
+  regguf completions zsh > ~/.zfunc/_regguf     fpath+=~/.zfunc before compinit
   regguf completions fish > ~/.config/fish/completions/regguf.fish")]
 pub struct Args {
     /// The shell that will read it

@@ -28,14 +28,14 @@ Examples:
   regguf convert models/7B/ --type f16,q4_k_m,q8_0
   regguf convert Mistral-7B-v0.1/ -o mistral.gguf --type bf16
   regguf convert pytorch_model.bin.index.json --dry-run
-  regguf convert llama-7b-hf/ --lora alpaca-lora-7b.gguf -o alpaca.gguf --type q4_0
-  regguf convert llama-7b-hf/ --delta vicuna-7b-delta-v1.1/ -o vicuna.gguf --type f16,q4_0
+  regguf convert llama-7b-hf/ --lora alpaca-lora.gguf -o alpaca.gguf --type q4_0
+  regguf convert llama-7b-hf/ --delta vicuna-7b-delta-v1.1/ -o vicuna.gguf
   regguf convert ggml-model-q4_0.bin --to safetensors -o llama-hf/
 
 IN is a folder with consolidated.*.pth, *.safetensors or pytorch_model*.bin, an index, one shard, or any \
 model file that regguf reads. OUT is a file, or a folder for names by GGUF's naming convention; by \
-default such a name in the folder of IN, and for Meta's folders ggml-model-f16.gguf, as in 2023. Types are auto (as stored), f32, f16, bf16, q8_0 and those of \
-quantize. Formats are gguf-v3, gguf-v3-be, gguf-v2, gguf-v1, ggjt-v3, ggjt-v2, ggjt-v1, ggmf-v1, ggml \
+default such a name in the folder of IN, and for Meta's folders ggml-model-f16.gguf, as in 2023. Types \
+are auto (as stored), f32, f16, bf16, q8_0 and those of quantize. Formats are gguf-v3, gguf-v3-be, gguf-v2, gguf-v1, ggjt-v3, ggjt-v2, ggjt-v1, ggmf-v1, ggml \
 and safetensors.")]
 pub struct Args {
     /// What to convert
@@ -65,9 +65,9 @@ pub struct Args {
     #[command(flatten)]
     delta: super::lora::DeltaArgs,
     #[command(flatten)]
-    write: super::write::WriteArgs,
-    #[command(flatten)]
     open: super::open::OpenArgs,
+    #[command(flatten)]
+    write: super::write::WriteArgs,
 }
 
 /// Runs it.

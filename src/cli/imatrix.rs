@@ -5,11 +5,12 @@ use std::{path::PathBuf, process::ExitCode};
 
 use super::{
     Globals,
+    common::OUTPUT,
     json::{self, VERSION},
     print,
     progress::Tokens,
     remark,
-    runner::{WindowArgs, with_threads},
+    runner::{HintArgs, WindowArgs, with_threads},
     text::{self, Column},
 };
 use crate::{
@@ -30,11 +31,11 @@ use crate::{
 #[command(after_help = "\
 Examples:
   regguf imatrix model-f16.gguf -f calibration.txt
-  regguf imatrix -m model-f16.gguf -f calibration.txt --chunks 100 -o imatrix.dat
-  regguf imatrix --in-file imatrix.dat -o imatrix.gguf                the other format, either way
-  regguf imatrix --in-file english.gguf,code.gguf -o both.gguf        both together
-  regguf imatrix --in-file imatrix.gguf --show-statistics             which tensors matter most
-  regguf quantize --imatrix imatrix.gguf model-f16.gguf IQ3_XXS       what it is for")]
+  regguf imatrix -m model.gguf -f calibration.txt --chunks 100 -o imatrix.dat
+  regguf imatrix --in-file imatrix.dat -o imatrix.gguf    to the other format
+  regguf imatrix --in-file english.gguf,code.gguf -o both.gguf
+  regguf imatrix --in-file imatrix.gguf --show-statistics    what matters most
+  regguf quantize --imatrix imatrix.gguf model-f16.gguf IQ3_XXS")]
 pub struct Args {
     #[command(flatten)]
     windows: WindowArgs,
@@ -45,21 +46,25 @@ pub struct Args {
     #[arg(long, requires = "in_file", conflicts_with = "output")]
     show_statistics: bool,
     /// Where to write: `.dat` in the format of 2024, anything else as GGUF
-    #[arg(short, long, value_name = "OUT", default_value = "imatrix.gguf")]
+    #[arg(short, long, value_name = "OUT", default_value = "imatrix.gguf", help_heading = OUTPUT)]
     output: PathBuf,
     /// The format, whatever the name of the file
-    #[arg(long, value_name = "gguf|dat", value_parser = ["gguf", "dat"], hide_possible_values = true)]
+    #[arg(long, value_name = "gguf|dat", value_parser = ["gguf", "dat"], hide_possible_values = true, help_heading = OUTPUT)]
     output_format: Option<String>,
     #[command(flatten)]
     force: super::common::ForceArg,
     #[command(flatten)]
+    hints: HintArgs,
+    #[command(flatten)]
     json: super::common::JsonArg,
+    #[command(flatten)]
+    t: super::common::ThreadsArg,
 }
 
 /// Reads files, or the text window by window, and writes what was seen.
 pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     if args.in_file.is_empty() {
-        return with_threads(args.windows.t.t, || collect(args, globals));
+        return with_threads(args.t.t, || collect(args, globals));
     }
     let mut inputs = Vec::new();
     for path in &args.in_file {
@@ -87,7 +92,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
 /// Measures a model over a text, window by window; every window begins anew, with the token before a text where there
 /// is one.
 fn collect(args: &Args, globals: &Globals) -> Result<ExitCode> {
-    let (loaded, tokens) = args.windows.open(globals)?;
+    let (loaded, tokens) = args.windows.open(&args.hints, globals)?;
     check_target(&args.output, args.force.existing(), &[])?;
     let context = args.windows.window();
     let bos = loaded.tokenizer.leading_bos();

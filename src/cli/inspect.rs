@@ -47,11 +47,11 @@ use facts::Facts;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  regguf inspect ggml-model-q4_0.bin           what it is and which command comes next
-  regguf inspect models/                       every model below a folder, one line each
+  regguf inspect ggml-model-q4_0.bin           what it is, and what comes next
+  regguf inspect models/                       a line for each model of a folder
   regguf inspect --tensors --json model.gguf   everything, as data
-  regguf inspect model.gguf --html model.html  its tensors drawn: types, sizes, histograms
-  regguf inspect -v model.bin                  why it is this format and no other")]
+  regguf inspect model.gguf --html model.html  a page of types and histograms
+  regguf inspect -v model.bin                  why this format and no other")]
 pub struct Args {
     /// Model files or folders
     #[arg(required = true, value_name = "FILE")]
@@ -67,9 +67,9 @@ pub struct Args {
     #[command(flatten)]
     force: super::common::ForceArg,
     #[command(flatten)]
-    json: super::common::JsonArg,
-    #[command(flatten)]
     hints: OpenArgs,
+    #[command(flatten)]
+    json: super::common::JsonArg,
 }
 
 /// Prints what every file is; the exit code is that of the first file that could not be told.
@@ -308,8 +308,17 @@ fn lines(folder: &Path, found: &[(PathBuf, Facts)]) -> String {
             facts.next.clone(),
         ]);
     }
-    text::table(&rows)
+    text::table_of(&rows, &MODELS)
 }
+
+/// Which model, how large, in which format and of which types, and what to do next.
+const MODELS: [Column; 5] = [
+    Column::names(20, 9),
+    Column::figures(5),
+    Column::words(7, 6),
+    Column::words(6, 4),
+    Column::words(12, 8),
+];
 
 /// Header words of old files before keys; nothing where it was not asked for.
 fn metadata(model: &Model, args: &Args) -> String {

@@ -7,6 +7,7 @@ use std::{
 
 use super::{
     Globals,
+    common::OUTPUT,
     json::{self, VERSION},
     print_folded,
     progress::Bar,
@@ -30,23 +31,23 @@ Examples:
   regguf join shards-joined-with-cat.gguf -o model.gguf
   regguf join model.gguf.part1of2
 
-Shards are found beside the first; a missing one is named. Files cut by bytes (.part1of2, -split-a,
+Shards are found beside the first; a missing one is named. Files cut by bytes (.part1of2, -split-a, \
 .gguf.000) become what they were, byte for byte.")]
 pub struct Args {
     /// A file of the set, or all of them
     #[arg(required = true)]
     inputs: Vec<PathBuf>,
     /// Where to write [default: the name without what makes it one of a set]
-    #[arg(short, long, value_name = "OUT")]
+    #[arg(short, long, value_name = "OUT", help_heading = OUTPUT)]
     output: Option<PathBuf>,
     #[command(flatten)]
     dry_run: super::common::DryRunArg,
     #[command(flatten)]
     commit: super::common::CommitArgs,
     #[command(flatten)]
-    json: super::common::JsonArg,
-    #[command(flatten)]
     open: super::open::OpenArgs,
+    #[command(flatten)]
+    json: super::common::JsonArg,
 }
 
 /// Runs it.

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 #[command(after_help = "\
 Examples:
   regguf man upgrade | man -l -
-  regguf man --dir ~/.local/share/man/man1        all of them, for `man regguf-upgrade`")]
+  regguf man --dir ~/.local/share/man/man1     for `man regguf-upgrade`")]
 pub struct Args {
     /// The page of this verb instead of the whole command's
     verb: Option<String>,

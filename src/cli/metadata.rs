@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::{
     Globals,
+    common::OUTPUT,
     json::{self, Shown, VERSION},
     print, print_folded,
     progress::Bar,
@@ -35,8 +36,9 @@ Edits, one after the other, as many as are wanted:
   remove KEY               take a key away
   rename KEY NAME          give a key another name
   copy-from OTHER KEY      take a key from another file
-KEY may have * and ? in it, but for set and rename. A VALUE is read as the kind that the key has,
-or llama.cpp wants; for another key, name it: u32:5, str:TEXT, bool:true, [f32]:0.5,1, and with
+
+KEY may have * and ? in it, but for set and rename. A VALUE is read as the kind that the key has, \
+or llama.cpp wants; for another key, name it: u32:5, str:TEXT, bool:true, [f32]:0.5,1, and with \
 @FILE (@- for standard input) in place of :TEXT its text is read from there, one item a line.
 
 Examples:
@@ -66,23 +68,23 @@ pub struct Args {
     #[arg(long, value_name = "NAME")]
     pre_tokenizer: Option<String>,
     /// Where to write [default: NAME-edited.gguf beside the input]
-    #[arg(short, long, value_name = "OUT")]
+    #[arg(short, long, value_name = "OUT", help_heading = OUTPUT)]
     output: Option<PathBuf>,
     /// Write into the file itself, where no tensor has to move: no byte of a tensor is touched. If the
     /// process is killed meanwhile, the next `regguf metadata FILE` completes it
-    #[arg(long, conflicts_with_all = ["output", "no_sync"])]
+    #[arg(long, help_heading = OUTPUT, conflicts_with_all = ["output", "no_sync"])]
     in_place: bool,
     #[command(flatten)]
     dry_run: super::common::DryRunArg,
     /// Write also what today's llama.cpp would refuse
-    #[arg(long)]
+    #[arg(long, help_heading = OUTPUT)]
     anyway: bool,
     #[command(flatten)]
     commit: super::common::CommitArgs,
     #[command(flatten)]
-    json: super::common::JsonArg,
-    #[command(flatten)]
     open: super::open::OpenArgs,
+    #[command(flatten)]
+    json: super::common::JsonArg,
 }
 
 /// Runs it.
@@ -106,9 +108,10 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     }
 }
 
-/// The words behind the file.
+/// The words behind the file, in the order in which they were typed: each edit sees what those before it made.
 #[derive(Debug, Default)]
 struct Words {
+    /// Keys to print, with `*` and `?`.
     get: Vec<String>,
     edits: Vec<Word>,
 }
@@ -122,6 +125,10 @@ enum Word {
 }
 
 impl Words {
+    /// Cuts the words into edits: a verb, and what it takes.
+    ///
+    /// # Errors
+    /// Where a word is no verb, or what it takes is missing.
     fn read(words: &[String]) -> Result<Words> {
         let mut out = Words::default();
         let mut rest = words.iter();
@@ -226,6 +233,7 @@ fn template(text: String) -> Result<String> {
     }
 }
 
+/// What `--json` prints of keys that are only listed.
 #[derive(Serialize)]
 struct Listed<'a> {
     schema_version: u32,
@@ -237,6 +245,7 @@ struct Listed<'a> {
 /// Keys with the kinds of their values.
 struct Keys<'a>(Vec<(&'a str, &'a Value)>);
 
+/// A value and its kind: a JSON number alone does not tell u32 from i64.
 #[derive(Serialize)]
 struct Typed<'a> {
     #[serde(rename = "type")]
@@ -300,6 +309,7 @@ fn raw(value: &Value) -> String {
     }
 }
 
+/// What `--json` prints of an edit.
 #[derive(Serialize)]
 struct Edited<'a> {
     schema_version: u32,
@@ -311,6 +321,7 @@ struct Edited<'a> {
     notes: &'a [String],
 }
 
+/// A key before and after; none where it was not there, or is no more.
 #[derive(Serialize)]
 struct Differs<'a> {
     key: &'a str,
@@ -375,6 +386,12 @@ fn change(args: &Args, globals: &Globals, model: &Model, edits: &[Edit]) -> Resu
 }
 
 /// What differs, as `diff` shows it.
+///
+/// ```text
+/// - tokenizer.ggml.scores  f32[512] 0, 0, 0, …
+/// + tokenizer.ggml.scores  f32[512] 0, 0, 0, …
+///   (item 259 is the first that differs)
+/// ```
 fn shown(changed: &[Difference]) -> String {
     let mut out = String::new();
     for Difference { key, before, after } in changed {

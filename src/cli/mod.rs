@@ -78,7 +78,7 @@ With an old file and a laptop:
 
 Checking a download:
   regguf verify models/                  digest lists, known files, structure
-  regguf compare a.gguf b.gguf           whether they are the same, or how far off
+  regguf compare a.gguf b.gguf           whether they are the same, or how near
 
 Keeping directories of models:
   regguf batch upgrade models/ -o new/ --dry-run
@@ -212,5 +212,65 @@ mod tests {
     #[test]
     fn the_words_fit_together() {
         Cli::command().debug_assert();
+    }
+
+    /// In clap a heading holds for all flags that are declared behind it, so own flags go first.
+    #[test]
+    fn help_has_common_flags_last_and_no_other_flag_among_them() {
+        let under = |heading: &str| -> &[&str] {
+            match heading {
+                common::COMMON => &["quiet", "verbose", "threads", "json", "t"],
+                common::OUTPUT => &[
+                    "output",
+                    "out",
+                    "to",
+                    "dry_run",
+                    "prove",
+                    "keep_nan",
+                    "force",
+                    "no_sync",
+                    "plan",
+                    "in_place",
+                    "anyway",
+                    "output_format",
+                ],
+                "What the input is" => &["format", "blocks", "read_as", "n_parts"],
+                _ => &[
+                    "eps",
+                    "stated-context",
+                    "rope_base",
+                    "rope_scale",
+                    "vocab",
+                    "pad_vocab",
+                    "base",
+                    "rows",
+                ],
+            }
+        };
+        let mut all = Cli::command();
+        all.build();
+        for verb in all.get_subcommands().filter(|verb| verb.get_name() != "help") {
+            let mut headings = Vec::new();
+            for arg in verb.get_arguments() {
+                let Some(heading) = arg.get_help_heading() else { continue };
+                let id = arg.get_id().as_str();
+                let is_there = under(heading).contains(&id) && !arg.is_positional();
+                assert!(is_there, "{} {id}: under {heading:?}", verb.get_name());
+                headings.push(heading);
+            }
+            headings.dedup();
+            let common = headings.iter().position(|heading| *heading == common::COMMON);
+            assert_eq!(common, Some(headings.len() - 1), "{}: {headings:?}", verb.get_name());
+        }
+    }
+
+    #[test]
+    fn examples_fit_80_columns() {
+        for verb in Cli::command().get_subcommands() {
+            let after = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
+            for line in after.lines().filter(|line| line.starts_with("  ")) {
+                assert!(line.chars().count() <= 80, "{}: {line}", verb.get_name());
+            }
+        }
     }
 }

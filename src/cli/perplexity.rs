@@ -8,7 +8,7 @@ use super::{
     print,
     progress::Tokens,
     remark,
-    runner::{WindowArgs, with_threads},
+    runner::{HintArgs, WindowArgs, with_threads},
     text,
 };
 use crate::{
@@ -20,23 +20,29 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  regguf perplexity ggml-model-q4_0.bin -f wiki.test.raw              an old file, as it is
-  regguf perplexity download.gguf -f wiki.test.raw --chunks 4         does it still make sense?
-  for m in models/*.gguf; do regguf perplexity $m -f wiki.test.raw --chunks 8; done")]
+  regguf perplexity ggml-model-q4_0.bin -f wiki.test.raw
+  regguf perplexity download.gguf -f wiki.test.raw --chunks 4   is it sound?
+  for m in *.gguf; do regguf perplexity $m -f wiki.test.raw --chunks 8; done")]
 pub struct Args {
+    #[command(flatten)]
+    windows: WindowArgs,
+    #[command(flatten)]
+    hints: HintArgs,
     #[command(flatten)]
     json: super::common::JsonArg,
     #[command(flatten)]
-    windows: WindowArgs,
+    t: super::common::ThreadsArg,
 }
 
 /// Prints the running estimate and the final one with its error.
 pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
-    with_threads(args.windows.t.t, || score(&args.windows, args.json.json, globals))
+    with_threads(args.t.t, || score(args, globals))
 }
 
-fn score(args: &WindowArgs, json: bool, globals: &Globals) -> Result<ExitCode> {
-    let (loaded, tokens) = args.open(globals)?;
+fn score(args: &Args, globals: &Globals) -> Result<ExitCode> {
+    let json = args.json.json;
+    let (loaded, tokens) = args.windows.open(&args.hints, globals)?;
+    let args = &args.windows;
     let bos = loaded.tokenizer.leading_bos();
     remark(globals, &format!("arithmetic {}", args.precision.activations.words()));
     let (mut n, mut column) = (0, 0);

@@ -44,10 +44,11 @@ Examples:
   regguf quantize --to ggjt-v1 ggml-model-f16.bin old.bin q4_0
 
 Types, by name in any case or by number:
-  0 F32  1 F16  32 BF16  40 Q1_0  41 Q2_0  2 Q4_0  3 Q4_1  8 Q5_0  9 Q5_1  7 Q8_0
-  10 Q2_K  21 Q2_K_S  11 Q3_K_S  12 Q3_K_M  13 Q3_K_L  14 Q4_K_S  15 Q4_K_M  16 Q5_K_S  17 Q5_K_M
-  18 Q6_K  24 IQ1_S  31 IQ1_M  19 IQ2_XXS  20 IQ2_XS  28 IQ2_S  29 IQ2_M  23 IQ3_XXS  22 IQ3_XS
-  26 IQ3_S  27 IQ3_M  25 IQ4_NL  30 IQ4_XS  36 TQ1_0  37 TQ2_0  38 MXFP4_MOE  COPY (only copies)
+  0 F32  1 F16  32 BF16  2 Q4_0  3 Q4_1  8 Q5_0  9 Q5_1  7 Q8_0  40 Q1_0
+  41 Q2_0  10 Q2_K  21 Q2_K_S  11 Q3_K_S  12 Q3_K_M  13 Q3_K_L  14 Q4_K_S
+  15 Q4_K_M  16 Q5_K_S  17 Q5_K_M  18 Q6_K  24 IQ1_S  31 IQ1_M  19 IQ2_XXS
+  20 IQ2_XS  28 IQ2_S  29 IQ2_M  23 IQ3_XXS  22 IQ3_XS  26 IQ3_S  27 IQ3_M
+  25 IQ4_NL  30 IQ4_XS  36 TQ1_0  37 TQ2_0  38 MXFP4_MOE  COPY (only copies)
   with --to ggjt-v1 also Q4_2 and Q4_3")]
 pub struct Args {
     /// The model or the folder of a checkpoint, the file to write [default: named after the model, beside
@@ -116,15 +117,16 @@ pub struct Args {
     #[arg(long)]
     measure: bool,
     #[command(flatten)]
-    write: super::write::WriteArgs,
-    #[command(flatten)]
     open: super::open::OpenArgs,
+    #[command(flatten)]
+    write: super::write::WriteArgs,
 }
 
 /// `--tensor-type` and `--tensor-type-file` in the order in which they were typed: the first match counts.
 #[derive(Debug)]
 struct TensorTypes(Vec<TensorType>);
 
+/// One use of either flag.
 #[derive(Clone, Debug)]
 enum TensorType {
     Pair(Pattern, TypeName),
@@ -192,10 +194,20 @@ impl clap::FromArgMatches for TensorTypes {
 }
 
 /// The call as meant.
+///
+/// ```text
+/// model.gguf q4_k_m               MODEL TYPE              the output is named after both
+/// model.gguf q4_k_m 8             MODEL TYPE NTHREADS
+/// model.gguf out.gguf q4_k_m 8    MODEL OUT TYPE NTHREADS
+/// model.gguf out.gguf 8           MODEL OUT NTHREADS      with --type or a goal
+/// 7B                              models/7B, as quantize.py
+/// ```
 struct Call {
     input: PathBuf,
     output: Option<PathBuf>,
+    /// Names or numbers of file types; none where a goal chooses them.
     types: Vec<String>,
+    /// As many as the command has, where nothing is said.
     threads: Option<usize>,
 }
 
@@ -302,7 +314,11 @@ fn as_in_2023(words: &[OsString]) -> Option<Call> {
 }
 
 impl Call {
-    /// `MODEL [OUT] TYPE [NTHREADS]`: the second word is the type if it is one, else the output.
+    /// Reads the words: the second is the type if it is one and nothing says that it is not, else the output. So a file
+    /// that is called as a type is called, `q8_0` for example, needs a path: `./q8_0`.
+    ///
+    /// # Errors
+    /// Where a word is missing or one is left over.
     fn read(words: &[OsString], types: &[String], goal: bool) -> Result<Call> {
         let usage = |what: &str| Error::usage(format!("{what}; see regguf quantize --help"));
         let mut rest = words.iter();
@@ -343,7 +359,7 @@ impl Call {
     }
 }
 
-/// Runs `job` on `count` threads.
+/// Runs `job` on `count` threads, where that is said; never on more than there are processors.
 fn with_threads<T: Send>(count: Option<usize>, job: impl FnOnce() -> T + Send) -> T {
     let pool = count.and_then(|n| {
         let threads = super::within_processors(Some(n));

@@ -13,11 +13,11 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  regguf run ggml-model-q4_0.bin -p \"Building a website can be done in 10 simple steps:\" -n 512
-  regguf run model.gguf -f prompt.txt --temp 0 -n 64     the likeliest tokens, always
-  regguf run llama-7b.gguf --lora alpaca.gguf -n 64      an adapter over its model
-  regguf run model.gguf --interactive                    a conversation
-  regguf run model.gguf -r \"User:\" -f chat-with-bob.txt  as llama.cpp's `main` took turns
+  regguf run ggml-model-q4_0.bin -p \"Building a website takes 10 steps:\" -n 512
+  regguf run model.gguf -f prompt.txt --temp 0 -n 64   the likeliest tokens
+  regguf run llama-7b.gguf --lora alpaca.gguf -n 64    an adapter over its model
+  regguf run model.gguf --interactive                  a conversation
+  regguf run model.gguf -r \"User:\" -f chat-with-bob.txt   as `main` took turns
 
 Flags of llama.cpp's `main` that change nothing here (-ngl 32, --mlock, -b 512 …) are accepted.")]
 pub struct Args {
@@ -72,15 +72,13 @@ pub struct Args {
     #[arg(short, long = "ctx-size", value_name = "N")]
     context: Option<usize>,
     #[command(flatten)]
-    t: super::common::ThreadsArg,
-    #[command(flatten)]
     lora: super::lora::LoraArgs,
     #[command(flatten)]
-    open: open::OpenArgs,
-    #[command(flatten)]
-    stated: super::stated::StatedArgs,
-    #[command(flatten)]
     precision: super::runner::PrecisionArg,
+    #[command(flatten)]
+    hints: super::runner::HintArgs,
+    #[command(flatten)]
+    t: super::common::ThreadsArg,
 }
 
 /// Writes text, or talks.
@@ -92,8 +90,7 @@ fn write(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let begun = Instant::now();
     let path = args.model.path(globals)?;
     let precision = args.precision.activations;
-    let stated = args.stated.stated();
-    let loaded = Loaded::open(&path, &args.open, &args.lora, &stated, precision, globals)?;
+    let loaded = Loaded::open(&path, &args.hints, &args.lora, precision, globals)?;
     loaded.weights.check_writes()?;
     let seed = args.seed.unwrap_or_else(clock);
     let context = args.context.unwrap_or(loaded.weights.config.context);

@@ -7,6 +7,7 @@ use super::{
     lora::LoraArgs,
     open::{ModelArg, OpenArgs},
     remark,
+    stated::StatedArgs,
 };
 use crate::{
     bytes::{read_stdin, read_text},
@@ -15,7 +16,7 @@ use crate::{
     error::{Error, Result},
     infer::{Precision, Tokenizer, Weights},
     limits::Limits,
-    model::{Hyper, Stated, loader::Content},
+    model::{Hyper, loader::Content},
 };
 
 /// What a model is computed with.
@@ -24,6 +25,15 @@ pub struct PrecisionArg {
     /// What weights are multiplied with: float32, or numbers rounded to 8 bits as llama.cpp rounds them
     #[arg(long, value_name = "exact|q8", value_enum, default_value_t, hide_possible_values = true)]
     pub activations: Precision,
+}
+
+/// What helps to read a model that is run.
+#[derive(Clone, Debug, clap::Args)]
+pub struct HintArgs {
+    #[command(flatten)]
+    open: OpenArgs,
+    #[command(flatten)]
+    stated: StatedArgs,
 }
 
 /// A model that is ready to run.
@@ -37,17 +47,17 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// Opens the model at `path` with adapters over it, of which a person says what is `stated`, and remarks
-    /// what was assumed.
+    /// Opens the model at `path`, read as the `hints` of a person say, with adapters over it, and remarks what was
+    /// assumed.
     pub fn open(
         path: &Path,
-        open: &OpenArgs,
+        hints: &HintArgs,
         lora: &LoraArgs,
-        stated: &Stated,
         precision: Precision,
         globals: &Globals,
     ) -> Result<Loaded> {
-        let mut model = open.open_any(path, stated)?;
+        let stated = &hints.stated.stated();
+        let mut model = hints.open.open_any(path, stated)?;
         if let Some((what, taken)) = Content::of(&model).other() {
             let what = format!("{}: holds {what}, no model to run", path.display());
             return Err(Error::unsupported(what, taken));
@@ -86,21 +96,14 @@ pub struct WindowArgs {
     #[command(flatten)]
     lora: LoraArgs,
     #[command(flatten)]
-    open: OpenArgs,
-    #[command(flatten)]
-    stated: super::stated::StatedArgs,
-    #[command(flatten)]
     pub precision: PrecisionArg,
-    #[command(flatten)]
-    pub t: super::common::ThreadsArg,
 }
 
 impl WindowArgs {
     /// The model, and the tokens of the text.
-    pub fn open(&self, globals: &Globals) -> Result<(Loaded, Vec<u32>)> {
+    pub fn open(&self, hints: &HintArgs, globals: &Globals) -> Result<(Loaded, Vec<u32>)> {
         let path = self.model.path(globals)?;
-        let (stated, precision) = (self.stated.stated(), self.precision.activations);
-        let loaded = Loaded::open(&path, &self.open, &self.lora, &stated, precision, globals)?;
+        let loaded = Loaded::open(&path, hints, &self.lora, self.precision.activations, globals)?;
         let file = self.text()?;
         let text = if file.as_os_str() == "-" { read_stdin()? } else { read_text(file)? };
         let tokens = loaded.tokenizer.read(&text)?;

@@ -32,7 +32,7 @@ Examples:
   regguf split model.gguf shards/model --max-tensors 128 --dry-run
   regguf split old-00001-of-00009.gguf new --max-size 4G
 
-The shards have the names and bytes that llama-gguf-split gives them; `regguf join` makes the
+The shards have the names and bytes that llama-gguf-split gives them; `regguf join` makes the \
 file of them again, byte for byte. A tensor larger than --max-size has a shard of its own.")]
 pub struct Args {
     /// The GGUF file; of a set, its first file
@@ -62,9 +62,9 @@ pub struct Args {
     #[command(flatten)]
     commit: super::common::CommitArgs,
     #[command(flatten)]
-    json: super::common::JsonArg,
-    #[command(flatten)]
     open: super::open::OpenArgs,
+    #[command(flatten)]
+    json: super::common::JsonArg,
 }
 
 /// Runs it.

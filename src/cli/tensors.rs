@@ -29,7 +29,7 @@ Examples:
   regguf tensors model.gguf token_embd.weight --npy embedding.npy
   regguf tensors model.gguf 'blk.0.*' --npz block-0.npz
 
-Weights are decoded to f32. Outliers lie further from the mean than six standard deviations; the
+Weights are decoded to f32. Outliers lie further from the mean than six standard deviations; the \
 bars count the weights between the least and the greatest.")]
 pub struct Args {
     /// The model file, of a set its first file, or the folder of a checkpoint
@@ -49,9 +49,9 @@ pub struct Args {
     #[command(flatten)]
     force: super::common::ForceArg,
     #[command(flatten)]
-    json: super::common::JsonArg,
-    #[command(flatten)]
     open: super::open::OpenArgs,
+    #[command(flatten)]
+    json: super::common::JsonArg,
 }
 
 /// `5` or `0..3`.
@@ -153,7 +153,7 @@ fn print_statistics(
 
 /// The name, the range and what is odd stay longest.
 const COLUMNS: [Column; 10] = [
-    Column::names(16, 9),
+    Column::names(17, 9),
     Column::words(4, 4),
     Column::words(9, 3),
     Column::figures(1),

@@ -1,6 +1,7 @@
 //! How text is laid out for people: colour where it is wanted, counts, tables.
 
 use std::{
+    borrow::Cow,
     env,
     io::{self, IsTerminal},
 };
@@ -78,8 +79,45 @@ pub fn table_of(rows: &[Vec<String>], columns: &[Column]) -> String {
 /// As [`table`], but what is too long for a terminal is broken: for rows of which no word may be missing, each behind
 /// two spaces.
 pub fn whole_table(rows: &[Vec<String>]) -> String {
+    let screen = width();
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    folded(&columns::table(&shown(rows), &vec![Column::words(NARROW, 0); columns], 2, None))
+    let whole = columns::table(&shown(rows), &vec![Column::words(NARROW, 0); columns], 2, None);
+    match screen.filter(|screen| whole.lines().any(|line| line.chars().count() > *screen)) {
+        Some(screen) if columns > 3 => listed(rows, screen),
+        _ => folded(&whole),
+    }
+}
+
+/// Rows of more columns than a screen has room for: behind what is first in each, its other cells one after the other.
+fn listed(rows: &[Vec<String>], screen: usize) -> String {
+    let rows = shown(rows);
+    let len = |cell: &String| cell.chars().count();
+    let widest = rows.iter().filter_map(|row| row.first()).map(len).max().unwrap_or(0);
+    // Where the first cells take more than a third of the screen, the others go below them.
+    let (first, hang) = if widest + 4 > screen / 3 { (0, 6) } else { (widest, widest + 4) };
+    let mut out = String::new();
+    for row in rows {
+        let mut cells = row.iter().filter(|cell| !cell.is_empty());
+        let mut line = format!("  {:<first$}", cells.next().map_or("", String::as_str));
+        for cell in cells {
+            if line.chars().count() + 2 + len(cell) > screen && line.trim_start() != "" {
+                out += line.trim_end();
+                out.push('\n');
+                line = " ".repeat(hang - 2);
+            }
+            line += "  ";
+            line += cell;
+        }
+        out += line.trim_end();
+        out.push('\n');
+    }
+    folded_to(&out, screen)
+}
+
+/// The name of a file in the middle of a line to `stream`: on a terminal, of at most half of it.
+pub fn short_name(stream: &impl Stream, name: &str) -> String {
+    let room = width_of(stream).map(|width| (width / 2).saturating_sub(2));
+    room.map_or_else(|| name.to_owned(), |room| columns::name_within(name, room))
 }
 
 /// Lines that are too long for a terminal are broken at spaces, and go on where their text began.
@@ -94,7 +132,8 @@ pub fn folded_for(stream: &impl Stream, text: &str) -> String {
 
 fn folded_to(text: &str, width: usize) -> String {
     let mut out = String::new();
-    for line in text.split_inclusive('\n') {
+    for line in text.split_inclusive('\n').map(|line| with_short_name(line, width)) {
+        let line = line.as_ref();
         // Never further in than half of the screen, else a narrow one has no room for words.
         let hang = " ".repeat(beginning(line).min(width / 2));
         let mut column = 0;
@@ -112,6 +151,18 @@ fn folded_to(text: &str, width: usize) -> String {
         }
     }
     out
+}
+
+/// A line that begins with the name of a file, as those of a report do, in its middle without what would not fit: beside
+/// the rest of the line, else alone. Names further in stay whole, as those of outputs and in errors: they are copied.
+fn with_short_name(line: &str, width: usize) -> Cow<'_, str> {
+    let (name, rest) = line.split_at(line.find([' ', '\n']).unwrap_or(line.len()));
+    let rest_len = rest.trim_end().chars().count();
+    let room = if rest_len > width / 2 { width } else { width - rest_len };
+    if name.chars().count() <= room {
+        return Cow::Borrowed(line);
+    }
+    Cow::Owned(columns::name_within(name, room) + rest)
 }
 
 /// The words of a line, each with the space behind it; a figure and its unit are one.
@@ -187,6 +238,20 @@ mod tests {
             "  one two\n    three\n    four\nnote: short\n"
         );
         assert_eq!(folded_to("would write a (110.7 KB)\n", 22), "would write a\n  (110.7 KB)\n");
+        assert_eq!(folded_to("models/a-long-name.gguf: OK\n", 20), "models/a…me.gguf: OK\n");
+        assert_eq!(
+            folded_to("models/a-long-name.gguf: is no model\n", 20),
+            "models/a-…name.gguf:\n  is no model\n"
+        );
+        let copied = "error: models/a-long-name.gguf: not there\n";
+        assert_eq!(folded_to(copied, 20), "error:\n  models/a-long-name.gguf:\n  not there\n");
+        let rows = [vec!["n_ctx".into(), String::new(), "b".repeat(9), "c".into()]];
+        assert_eq!(listed(&rows, 16), "  n_ctx\n      bbbbbbbbb\n      c\n");
+        assert_eq!(listed(&rows, 27), "  n_ctx  bbbbbbbbb  c\n");
+        let rows = [rows.concat(), vec!["x".into(), "b".repeat(9), "d".repeat(20)]];
+        let listed_wide =
+            "  n_ctx  bbbbbbbbb  c\n  x      bbbbbbbbb\n         dddddddddddddddddddd\n";
+        assert_eq!(listed(&rows, 30), listed_wide);
         let labelled = "  format  one two three\n          four five\n";
         assert_eq!(
             folded_to(labelled, 20),

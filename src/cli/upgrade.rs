@@ -34,7 +34,7 @@ use crate::{
 Examples:
   regguf upgrade ggml-model-q4_0.bin
   regguf upgrade ggml-model-q4_0.bin --dry-run
-  regguf upgrade llama-2-7b.ggmlv3.q4_K_M.bin -o llama-2-7b.Q4_K_M.gguf --eps 1e-5 --context 4096
+  regguf upgrade llama-2-7b.ggmlv3.q4_K_M.bin --eps 1e-5 --context 4096
   regguf upgrade alpaca-lora.bin --base llama-7b.gguf --prove
   regguf upgrade with-vision.gguf --drop '^(v|mm)\\.' -o text.gguf
   regguf upgrade model.gguf --to ggjt-v3 -o for-an-old-build.bin
@@ -71,9 +71,9 @@ pub struct Args {
     #[arg(long, num_args = 2, value_names = ["OTHER", "REGEX"])]
     take_from: Vec<String>,
     #[command(flatten)]
-    write: super::write::WriteArgs,
-    #[command(flatten)]
     open: super::open::OpenArgs,
+    #[command(flatten)]
+    write: super::write::WriteArgs,
 }
 
 /// Runs it.
@@ -121,7 +121,8 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         true => Vec::new(),
         false => {
             // Before a weight is read: under a name that is made up here the same upgrade may be there already.
-            if args.write.output.is_none() && args.write.commit().existing == Existing::Keep {
+            let named = |plan: &Plan| args.write.output.as_ref() == Some(&plan.output);
+            if args.write.commit().existing == Existing::Keep && !plans.iter().any(named) {
                 plans.iter().try_for_each(|plan| check_not_made(plan, &args.input))?;
             }
             let _made = make_output_folder(args.write.output.as_deref(), 1)?;

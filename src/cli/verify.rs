@@ -24,13 +24,13 @@ use super::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  regguf verify models/                        everything below a folder
-  regguf verify models/7B/checklist.chk        like md5sum -c, and says why a file fails
-  regguf verify model.gguf --sha256 6a03…      against a digest from a web page
-  cat sums | regguf verify -c -                a list from elsewhere
-  regguf verify ~/.cache/huggingface/hub       every cached file by its own name
-  regguf verify --deep model.gguf              also decodes every row: NaN, infinities
-  regguf verify --write models/7B              makes SHA256SUMS and checklist.chk")]
+  regguf verify models/                     everything below a folder
+  regguf verify models/7B/checklist.chk     as md5sum -c, with why a file fails
+  regguf verify model.gguf --sha256 6a03…   against a digest from a web page
+  cat sums | regguf verify -c -             a list from elsewhere
+  regguf verify ~/.cache/huggingface/hub    every cached file by its own name
+  regguf verify --deep model.gguf           every weight: NaN, infinity, zeros
+  regguf verify --write models/7B           makes SHA256SUMS and checklist.chk")]
 pub struct Args {
     /// Lists, files or folders
     #[arg(required_unless_present = "lists", value_name = "PATH")]

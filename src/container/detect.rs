@@ -29,6 +29,7 @@ use crate::{
 
 /// What a file is, and why.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Detected {
     /// The verdict.
     pub verdict: Verdict,

@@ -20,11 +20,12 @@ pub(super) fn advise(error: Error, model: &Model, cut: &Tensor, left: u64) -> Er
     let family = catalog::family(&model.family);
     let rest = family.map_or_else(Absent::default, |family| absent(family, model, &[&cut.name]));
     let bytes = (cut.bytes() - left).saturating_add(rest.bytes);
+    let short = counted(bytes, "byte", "bytes");
     malformed.next = match rest.names.len() {
-        0 => format!("the file is {bytes} bytes short: download or copy it again"),
+        0 => format!("the file is {short} short: download or copy it again"),
         n => format!(
-            "the file is about {bytes} bytes short ({n} whole tensors are missing too): download or \
-             copy it again"
+            "the file is about {short} short ({} missing too): download or copy it again",
+            counted(n, "whole tensor is", "whole tensors are")
         ),
     }
     .into();
@@ -38,11 +39,15 @@ pub(super) fn check_whole(source: &Source, end: u64, model: &Model) -> Result<()
     let Some(family) = catalog::family(&model.family) else { return Ok(()) };
     let rest = absent(family, model, &[]);
     let Some(first) = rest.names.first() else { return Ok(()) };
+    let wanted = match rest.names.len() {
+        1 => first.clone(),
+        n => format!("{first} and {}", counted(n - 1, "more tensor", "more tensors")),
+    };
     Err(source.malformed(
         end,
         format!("tensors[{}]", model.tensors.len()),
         "the end of the file",
-        format!("{first} and {} more tensors", rest.names.len() - 1),
+        wanted,
     ))
 }
 
@@ -86,7 +91,7 @@ pub(super) fn explain(error: Error, format: &Container, model: &Model) -> Error 
     if is_a_cut(own, model, &rest) {
         let short = match rest.bytes {
             0 => String::new(),
-            bytes => format!(": about {bytes} bytes short"),
+            bytes => format!(": about {} short", counted(bytes, "byte", "bytes")),
         };
         let next = format!("it is {what}{short}: download or copy it again");
         return Error::Malformed(malformed).advising(next);

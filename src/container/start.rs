@@ -18,6 +18,9 @@ use crate::{
 };
 
 /// Whether a file begins as a model of some known format does.
+///
+/// # Errors
+/// Where the file cannot be read.
 pub fn has_magic(path: &Path) -> Result<bool> {
     let input = Input::open(path)?;
     let mut head = vec![0; usize::try_from(input.len().min(16)).unwrap_or(0)];

@@ -447,6 +447,10 @@ impl Family {
 }
 
 /// Parses and checks one description; `stem` is its file's name without `.toml`.
+///
+/// # Errors
+/// Where it is no TOML of this shape, is named otherwise than its file, or speaks of a role or a number that it does not
+/// define: the place, and what is wrong there.
 pub fn parse(stem: &str, text: &str) -> Result<Family, String> {
     let family: Family = schema::toml(text)?;
     if family.family.name != stem {

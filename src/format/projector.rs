@@ -54,7 +54,7 @@ pub struct Projector {
     /// Keys of the model that llama.cpp calls otherwise, both behind the architecture.
     #[serde(default)]
     pub renamed: BTreeMap<String, String>,
-    /// Lists among them that llama.cpp reads with zeros behind, up to so many items.
+    /// Lists among them that llama.cpp reads padded with zeros, and the length to pad to.
     #[serde(default)]
     pub padded: BTreeMap<String, usize>,
     /// Keys behind the architecture that the model lacks, and their values.

@@ -39,6 +39,9 @@ pub struct Identity {
 }
 
 /// Parses and checks one description; `stem` is its file's name without `.toml`.
+///
+/// # Errors
+/// Where it is no TOML of this shape, is named otherwise than its file, or has bytes that are not hexadecimal.
 pub fn parse(stem: &str, text: &str) -> Result<Published, String> {
     let mut published: Published = schema::toml(text)?;
     if published.vocabulary.name != stem {

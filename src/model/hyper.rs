@@ -96,6 +96,7 @@ impl fmt::Display for Assumed {
 /// # }
 /// ```
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Hyper {
     /// The family in whose symbols they are given.
     pub family: &'static Family,

@@ -27,7 +27,7 @@ use super::{
     Array, Kind, Model, Role, Sizes, Tensor, Texts, Value,
     role::{expert_of, scaled_by},
 };
-use crate::format::catalog;
+use crate::{format::catalog, size::counted};
 
 /// Layers whose tensors are looked for; no model has as many, and metadata may claim any number.
 const MOST_LAYERS: u64 = 1 << 12;
@@ -232,7 +232,8 @@ pub fn tensors(model: &Model) -> Vec<Breach> {
     // Where most names are strange it is another model under a known name: then what is missing says nothing.
     let partial = unknown > model.tensors.len() / 2;
     if let Some(first) = missing.first().filter(|_| !partial && !model.tensors.is_empty()) {
-        let what = format!("{} tensors are missing, the first is {}", missing.len(), first.title());
+        let tensors = counted(missing.len(), "tensor is", "tensors are");
+        let what = format!("{tensors} missing, the first is {}", first.title());
         out.push(Breach::damage("missing-tensors", "", what));
     }
     out

@@ -1,6 +1,7 @@
 //! A vocabulary: tokens as bytes, with scores, kinds and merges where the file has them.
 
 use super::{Array, Metadata, Texts, Value};
+use crate::size::counted;
 
 /// What a token is; the numbers are those of `tokenizer.ggml.token_type` and of SentencePiece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,9 +125,11 @@ impl Vocab {
     pub fn misfit(&self, rows: usize, done: &str) -> String {
         let tokens = self.len();
         let how = if tokens < rows {
-            format!("{} rows have no token, which {done} filled with unused ones", rows - tokens)
+            let rows = counted(rows - tokens, "row has", "rows have");
+            format!("{rows} no token, which {done} filled with unused ones")
         } else {
-            format!("{} tokens have no row and {done} left out", tokens - rows)
+            let tokens = counted(tokens - rows, "token has", "tokens have");
+            format!("{tokens} no row and {done} left out")
         };
         format!("the vocabulary has {tokens} tokens, the embedding {rows} rows: {how}")
     }

@@ -25,7 +25,7 @@ fn raw_weights_are_looked_into() {
         fs::write(&path, &bytes).expect("writable");
         let result = verify(std::slice::from_ref(&path), &options, &());
         let nan = result.files[0].findings.iter().find(|f| f.code == "nan").expect("a NaN");
-        assert_eq!(nan.message.text, "1 weights are NaN, the first in row 0");
+        assert_eq!(nan.message.text, "1 weight is NaN, the first in row 0");
         assert!(!result.is_good());
         fs::write(&path, &bytes[..bytes.len() - 100]).expect("writable");
         assert_eq!(failure(&check(&path), path.to_str().expect("text")).0, "truncated");

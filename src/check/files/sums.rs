@@ -72,6 +72,9 @@ pub enum NotAList {
 
 impl List {
     /// Reads a list from a file.
+    ///
+    /// # Errors
+    /// Where the file cannot be read or is no list; see [`NotAList`].
     pub fn open(path: &Path) -> Result<Self, NotAList> {
         let file = open_regular(path).map_err(NotAList::Unreadable)?;
         let mut bytes = Vec::new();
@@ -80,6 +83,9 @@ impl List {
     }
 
     /// Reads a list from standard input; names are relative to the folder that one is in.
+    ///
+    /// # Errors
+    /// As [`List::open`].
     pub fn from_stdin() -> Result<Self, NotAList> {
         let mut bytes = Vec::new();
         let read = io::stdin().lock().take(MAX_LIST_BYTES).read_to_end(&mut bytes);
@@ -88,6 +94,9 @@ impl List {
     }
 
     /// Reads a list from bytes; `path` names bare digests and is what names are relative to.
+    ///
+    /// # Errors
+    /// Where the bytes are no list. One line in a known form makes them one; the others are in `malformed`.
     pub fn parse(bytes: &[u8], path: &Path) -> Result<Self, NotAList> {
         if let Some(nature) = Nature::of(bytes, bytes.len() as u64) {
             return Err(NotAList::Is(nature));

@@ -27,6 +27,7 @@ use crate::bytes::replace::check_interrupt;
 use crate::check::Finding;
 use crate::error::{Error, Result};
 use crate::model::{Model, Tensor};
+use crate::size::counted;
 
 /// The name of the list.
 pub const TENSORSUMS: &str = "TENSORSUMS";
@@ -146,7 +147,7 @@ pub(super) fn compare_claims(
         return told.then(|| Finding::note("tensors-as-listed", message)).into_iter().collect();
     };
     let more = if differ.len() > 1 {
-        format!(", and {} more tensors", differ.len() - 1)
+        format!(", and {}", counted(differ.len() - 1, "more tensor", "more tensors"))
     } else {
         String::new()
     };

@@ -21,6 +21,7 @@ use crate::error::Result;
 use crate::model::{Model, Tensor};
 use crate::per_isa;
 use crate::quant::{decode_rows, isa::Isa};
+use crate::size::counted;
 
 /// Bytes of decoded weights that one thread holds at a time.
 const PIECE_BYTES: u64 = 512 << 10;
@@ -209,12 +210,13 @@ pub fn check(model: &Model, progress: &(dyn Fn(u64) + Sync)) -> Result<Vec<Findi
 
 /// What is wrong with the numbers of one tensor.
 fn judge(numbers: &Numbers) -> impl Iterator<Item = Finding> {
+    let weights = |n| counted(n, "weight is", "weights are");
     let bad = numbers.first_bad_row.map(|row| {
         let (code, message) = match (numbers.nan, numbers.infinite) {
-            (nan, 0) => ("nan", format!("{nan} weights are NaN, the first in row {row}")),
-            (0, inf) => ("infinite", format!("{inf} weights are infinite, the first in row {row}")),
+            (nan, 0) => ("nan", format!("{} NaN, the first in row {row}", weights(nan))),
+            (0, inf) => ("infinite", format!("{} infinite, the first in row {row}", weights(inf))),
             (nan, inf) => {
-                ("nan", format!("{nan} weights are NaN, {inf} infinite, the first in row {row}"))
+                ("nan", format!("{} NaN, {inf} infinite, the first in row {row}", weights(nan)))
             }
         };
         Finding::failure(code, message)
@@ -278,7 +280,7 @@ mod tests {
         rows[9][0] = f32::INFINITY;
         let found = codes(&f32_model(&rows));
         assert_eq!(found.len(), 1);
-        assert_eq!(found[0].1, "1 weights are NaN, 2 infinite, the first in row 7");
+        assert_eq!(found[0].1, "1 weight is NaN, 2 infinite, the first in row 7");
         rows[7][2] = 0.0;
         assert_eq!(codes(&f32_model(&rows))[0].0, "infinite");
     }

@@ -22,6 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::check::Finding;
 use crate::format::{catalog, foreign::Foreign};
 use crate::model::{Model, Piece, Role, Sizes, Tensor, loader, loader::Content, role::expert_of};
+use crate::size::counted;
 
 /// Padding between tensors up to this is alignment; more is a hole.
 const MOST_PADDING: u64 = 4096;
@@ -102,7 +103,8 @@ fn foreign(model: &Model) -> Vec<Finding> {
     }
     for (name, (n, from)) in decoded {
         let message = format!(
-            "{n} tensors are {name} (from {from} on): upgrade gives them types of llama.cpp's"
+            "{} {name} (from {from} on): upgrade gives them types of llama.cpp's",
+            counted(n, "tensor is", "tensors are")
         );
         out.push(Finding::note("foreign-types", message));
     }
@@ -111,8 +113,10 @@ fn foreign(model: &Model) -> Vec<Finding> {
     for (name, (n, foreign)) in counts {
         let dates = &foreign.dates;
         let judged = if broken { "" } else { "; not damaged as far as can be told" };
-        let message =
-            format!("{n} tensors are {name} ({dates}), named and copied here, not decoded{judged}");
+        let message = format!(
+            "{} {name} ({dates}), named and copied here, not decoded{judged}",
+            counted(n, "tensor is", "tensors are")
+        );
         out.push(Finding::note("foreign-types", message));
     }
     out
@@ -219,8 +223,8 @@ fn roles(model: &Model) -> Vec<Finding> {
     if !unknown.is_empty() {
         let shown = unknown.get(..NAMED).unwrap_or(&unknown).join(", ");
         let more = if unknown.len() > NAMED { ", …" } else { "" };
-        let message =
-            format!("{} tensors have no role in {}: {shown}{more}", unknown.len(), model.family);
+        let tensors = counted(unknown.len(), "tensor has", "tensors have");
+        let message = format!("{tensors} no role in {}: {shown}{more}", model.family);
         findings.push(Finding::note("no-role", message));
     }
     findings

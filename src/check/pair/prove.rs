@@ -32,6 +32,9 @@ pub enum Proof {
 }
 
 /// What looks at each file that is made of `model` and gives its verdict, if one was asked for.
+///
+/// # Errors
+/// Those of [`prove`], from what is returned.
 pub fn proof(
     model: &Model,
     asked: Proof,

@@ -10,7 +10,7 @@ use crate::{
     columns::{Column, table},
     infer::{Outputs, Perplexity},
     quant::QuantType,
-    size,
+    size::{self, counted},
 };
 
 /// A reference and the models compared with it.
@@ -81,21 +81,26 @@ impl Candidate {
 pub fn verdict(comparison: &Comparison, outputs: Option<&Outputs>) -> String {
     let lacking = comparison.only_first.len() + comparison.only_second.len();
     if lacking > 0 {
-        return format!("not the same model: {lacking} tensors are on one side only");
+        let tensors = counted(lacking, "tensor is", "tensors are");
+        return format!("not the same model: {tensors} on one side only");
     }
     let count = |v: Verdict| comparison.tensors.iter().filter(|t| t.verdict == v).count();
     let (other, different, rounded) =
         (count(Verdict::OtherShape), count(Verdict::Different), count(Verdict::Rounded));
     if other > 0 {
-        return format!("not the same model: {other} tensors have another shape");
+        let tensors = counted(other, "tensor has", "tensors have");
+        return format!("not the same model: {tensors} another shape");
     }
     let weights = match (different, rounded) {
         (0, 0) => "the same weights".to_owned(),
         // Plain numbers have no scales: there the weights themselves were rounded.
         (0, n) if comparison.tensors.iter().any(has_scales) => {
-            format!("scales rounded to f16 in {n} tensors")
+            format!("scales rounded to f16 in {}", counted(n, "tensor", "tensors"))
         }
-        (0, n) => format!("{n} tensors are apart by no more than an f16 rounds"),
+        (0, n) => {
+            let tensors = counted(n, "tensor is", "tensors are");
+            format!("{tensors} apart by no more than an f16 rounds")
+        }
         _ => {
             let kinds = |pick: fn(&TensorDifference) -> &str| main_kind(comparison, pick);
             format!("differs as {} differs from {}", kinds(|t| &t.second), kinds(|t| &t.first))
@@ -133,9 +138,11 @@ fn main_kind(comparison: &Comparison, pick: fn(&TensorDifference) -> &str) -> St
             None => sums.push((pick(t), t.weights)),
         }
     }
-    sums.into_iter()
-        .max_by_key(|(_, n)| *n)
-        .map_or_else(String::new, |(name, _)| name.to_uppercase())
+    let most = sums.into_iter().max_by_key(|(_, n)| *n);
+    most.map_or_else(String::new, |(name, _)| match name.split_once('/') {
+        Some((name, dialect)) => format!("{}/{dialect}", name.to_uppercase()),
+        None => name.to_uppercase(),
+    })
 }
 
 impl CompareReport {
@@ -151,13 +158,18 @@ impl CompareReport {
         for c in &self.candidates {
             let _ = writeln!(
                 out,
-                "{} ({}, {})",
+                "{} ({}, {} of weights)",
                 self.reference.name,
                 self.reference.format,
                 size::text(self.reference.bytes)
             );
-            let _ =
-                writeln!(out, "{} ({}, {})", c.side.name, c.side.format, size::text(c.side.bytes));
+            let _ = writeln!(
+                out,
+                "{} ({}, {} of weights)",
+                c.side.name,
+                c.side.format,
+                size::text(c.side.bytes)
+            );
             for d in &c.comparison.metadata {
                 let value = |v: &Option<String>| v.clone().unwrap_or_else(|| "-".to_owned());
                 let _ = writeln!(out, "  {}: {} | {}", d.key, value(&d.first), value(&d.second));
@@ -218,10 +230,10 @@ fn tensors(out: &mut String, comparison: &Comparison, detail: Detail, screen: Op
         ["tensor", "types", "", "rmse", "max", "snr dB", "cosine"].map(str::to_owned).to_vec(),
     ];
     rows.extend(shown_first.map(|t| {
-        let same = t.first == t.second;
+        let (a, b) = types(&t.first, &t.second);
         vec![
             t.name.clone(),
-            if same { t.first.clone() } else { format!("{} | {}", t.first, t.second) },
+            if a == b { a.to_owned() } else { format!("{a} | {b}") },
             if all { String::new() } else { t.verdict.words().to_owned() },
             format!("{:.2e}", t.rmse),
             format!("{:.2e}", t.max_error),
@@ -232,6 +244,15 @@ fn tensors(out: &mut String, comparison: &Comparison, detail: Detail, screen: Op
     out.push_str(&table(&rows, &COLUMNS, 2, screen));
     if shown.len() > most {
         let _ = writeln!(out, "  … and {} more", shown.len() - most);
+    }
+}
+
+/// Two types as a table has room for them: without their dialects where they differ otherwise.
+fn types<'a>(first: &'a str, second: &'a str) -> (&'a str, &'a str) {
+    let name = |quant: &'a str| quant.split('/').next().unwrap_or(quant);
+    match name(first) == name(second) {
+        true => (first, second),
+        false => (name(first), name(second)),
     }
 }
 

@@ -30,6 +30,9 @@ pub fn is_legacy(head: &[u8]) -> bool {
 }
 
 /// Reads the directory of a file in this layout.
+///
+/// # Errors
+/// Where a pickle is broken or asks for what no tensor needs, or a storage is cut short.
 pub fn open(input: &Input) -> Result<Weights> {
     let source = Source::new(input, FORMAT);
     let next = |at| pickle::read(&source, at, input.len());

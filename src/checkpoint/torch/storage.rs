@@ -110,6 +110,9 @@ pub struct Found {
 
 /// The named tensors in an unpickled object. Of several dicts of tensors, as trainers save them with
 /// their optimizer's, the one that has most of a known model's tensors counts, else the largest.
+///
+/// # Errors
+/// Where there is no tensor, or one lies outside its storage or has a shape that is no shape.
 pub fn views(input: &Input, format: &str, root: &Node) -> Result<Found> {
     let source = Source::new(input, format);
     let mut groups = Vec::new();

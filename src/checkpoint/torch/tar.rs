@@ -37,6 +37,9 @@ pub fn is_tar(head: &[u8]) -> bool {
 }
 
 /// Reads the directory of a file in this layout.
+///
+/// # Errors
+/// Where a member is missing or broken, or a tensor lies outside its storage.
 pub fn open(input: &Input) -> Result<Weights> {
     let source = Source::new(input, FORMAT);
     let members = members(&source)?;

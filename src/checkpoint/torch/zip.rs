@@ -144,6 +144,9 @@ impl Archive {
     }
 
     /// A small entry in memory.
+    ///
+    /// # Errors
+    /// Where it is too large to be one, cannot be read, or does not unpack to its length.
     pub fn small(&self, entry: &Entry) -> Result<Vec<u8>> {
         if entry.len > SMALL {
             let (found, wanted) = (format!("{} bytes", entry.len), format!("at most {SMALL}"));

@@ -40,7 +40,8 @@ use crate::{
     size,
 };
 
-/// The facts about one file.
+/// The facts about one file; what each field means is on `src/cli/json.md`. Lists are empty and options none where the
+/// file does not say.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Facts {
     pub file: String,
@@ -148,7 +149,8 @@ impl Facts {
         Ok(Facts { bytes, files, next, ..Facts::about(path, format) })
     }
 
-    /// The facts about a file that could not be read.
+    /// The facts about a file that could not be read: in a folder it is a line among others, with the reason as what
+    /// comes next.
     pub fn broken(path: &Path, error: &Error) -> Result<Facts> {
         let message = advice::error(error);
         let name = unicode(path);
@@ -170,6 +172,7 @@ impl Facts {
         })
     }
 
+    /// What the description of a format says of every file of it.
     pub fn about(path: &Path, format: &'static Container) -> Facts {
         let lived = &format.format.lived;
         Facts {

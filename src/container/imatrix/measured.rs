@@ -33,6 +33,7 @@ const SHARE: usize = 256;
 
 /// What was seen of texts, by GGUF tensor name.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct Measured {
     /// The texts, as their paths were written.
     pub datasets: Vec<Vec<u8>>,

@@ -47,6 +47,7 @@ pub struct Statistics {
 
 /// The same of a layer, matrices weighted by their columns.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct LayerStatistics {
     /// The number of the layer.
     pub layer: u64,

@@ -44,6 +44,9 @@ pub struct Spelled {
 }
 
 /// The vocabulary in GGUF's terms, or why it cannot be had. Of several spellings the records tell which it is.
+///
+/// # Errors
+/// Where the ids are not in the order in which byte pairs were learned, so no merges can be told from them.
 pub fn read(rule: &Tokenizer, spellings: &[Spelling], records: &Vocab) -> Result<Spelled, String> {
     let is_text = |record: &[u8]| std::str::from_utf8(record).is_ok();
     let spelling = match spellings {

@@ -1,59 +1,18 @@
-//! Q2_K to Q6_K: super-blocks of 256 numbers with quantized scales.
-//!
-//! | type | sub-blocks | number restored | quantum q | scale s, min m |
-//! |---|---|---|---|---|
-//! | Q2_K | 16 of 16 | d·s·q − dmin·m | 0..=3 | 4 bits each |
-//! | Q3_K | 16 of 16 | d·(s − 32)·(q − 4) | 0..=7 | 6 bits, no min |
-//! | Q4_K | 8 of 32 | d·s·q − dmin·m | 0..=15 | 6 bits each |
-//! | Q5_K | 8 of 32 | d·s·q − dmin·m | 0..=31 | 6 bits each |
-//! | Q6_K | 16 of 16 | d·s·(q − 32) | 0..=63 | i8, no min |
-//!
-//! d and dmin are f16, one each a super-block. What is minimised is the error `Σ w·(x − restored)²` of a
-//! sub-block, where the weight w of a number comes from the imatrix (with importance) or from the number itself.
-//!
-//! Every type goes the same way. Each sub-block of 16 or 32 numbers gets its best scale (and minimum),
-//! sixteen sub-blocks a step; the scales of a super-block are quantized in their turn, with importance
-//! by a search whose lanes are super-blocks; then, with what the stored scales really restore to, the
-//! quanta are made anew. Sub-blocks whose stored scale is zero keep the quanta of the first search.
-//!
-//! After llama.cpp `ggml-quants.c`: `quantize_row_q2_K_ref`, `quantize_row_q2_K_impl` and their kin.
+//! Q2_K, Q4_K and Q5_K: numbers restored by a scale and a minimum.
 
-use super::group::{
-    Group, affine_quanta, affine_requanta, centred_quanta, centred_requanta, energies, half_scale,
-    transposed,
+use super::sub_blocks::{groups, importance_weights, mean_squares, stored_half, subs};
+use crate::{
+    per_isa,
+    quant::{
+        encode::{
+            group::{Group, affine_quanta, affine_requanta, transposed},
+            lanes::{LANES, Lanes, nearest_int},
+            search::{Affine, Walk, affine, positive},
+            superblock::{SUPER, pack_nibbles, pack_pairs, pack_sixes},
+        },
+        isa::Isa,
+    },
 };
-use super::lanes::{LANES, Lanes, nearest_int};
-use super::search::{Affine, NOTHING, Walk, affine, centred, descended, positive};
-use super::superblock::{SUPER, pack_nibbles, pack_pairs, pack_q3_k_scales, pack_q6_k, pack_sixes};
-use crate::per_isa;
-use crate::quant::half::f32_from_half;
-use crate::quant::isa::Isa;
-
-/// Calls `encode` with each sixteen super-blocks and their bytes.
-#[inline(always)]
-fn groups<const BYTES: usize>(
-    rows: &[f32],
-    weights: &[f32],
-    out: &mut [u8],
-    encode: impl Fn(&Group<SUPER>, &mut [[u8; BYTES]]),
-) {
-    let weights = weights.as_chunks::<SUPER>().0;
-    let blocks = rows.as_chunks::<SUPER>().0.chunks(LANES);
-    let mut group = Group::<SUPER>::new();
-    for (i, (blocks, out)) in
-        blocks.zip(out.as_chunks_mut::<BYTES>().0.chunks_mut(LANES)).enumerate()
-    {
-        group.take(i * LANES, blocks, weights);
-        encode(&group, out);
-    }
-}
-
-/// The half nearest to `x`, as stored and as it restores.
-#[inline(always)]
-fn stored_half(x: f32) -> ([u8; 2], f32) {
-    let bytes = half_scale(x);
-    (bytes, f32_from_half(u16::from_le_bytes(bytes)))
-}
 
 /// What the first search found for every sub-block of a group, before scales are quantized: super-block, then
 /// sub-block.
@@ -124,33 +83,6 @@ fn plain_weights<const SIZE: usize>(xs: &[Lanes; SIZE]) -> [Lanes; SIZE] {
     ws
 }
 
-/// The weights of the sub-blocks of one step: `importance * sqrt(energy + x²)`; and their sums.
-#[inline(always)]
-fn importance_weights<const SIZE: usize>(
-    xs: &[Lanes; SIZE],
-    importance: &[Lanes; SIZE],
-    energy: Lanes,
-) -> ([Lanes; SIZE], Lanes) {
-    let mut ws = [Lanes::ZERO; SIZE];
-    let mut sum = Lanes::ZERO;
-    for j in 0..SIZE {
-        ws[j] = importance[j] * (energy + xs[j] * xs[j]).sqrt();
-        sum = sum + ws[j];
-    }
-    (ws, sum)
-}
-
-/// The sixteen sub-blocks from number `first` on, of blocks that follow one another: lane `i` is sub-block
-/// `first + i`, so one step searches sixteen of them at once, each in the order of its own numbers.
-#[inline(always)]
-fn subs<const SIZE: usize>(blocks: &[[f32; SUPER]; LANES], first: usize) -> [Lanes; SIZE] {
-    let all = blocks.as_flattened().as_chunks::<SIZE>().0;
-    match all[first..].first_chunk::<LANES>() {
-        Some(sixteen) => transposed(sixteen),
-        None => [Lanes::ZERO; SIZE],
-    }
-}
-
 /// The mean square that belongs to each of the sixteen sub-blocks from number `first` on.
 #[inline(always)]
 fn sub_energies<const SUBS: usize>(energies: &[f32; LANES], first: usize) -> Lanes {
@@ -165,12 +97,6 @@ fn sub_energies<const SUBS: usize>(energies: &[f32; LANES], first: usize) -> Lan
 #[inline(always)]
 fn store<const SUBS: usize>(to: &mut [[f32; SUBS]; LANES], first: usize, from: Lanes) {
     to.as_flattened_mut()[first..first + LANES].copy_from_slice(&from.0);
-}
-
-/// `factor * (sum of squares) / 256` of each super-block.
-#[inline(always)]
-fn mean_squares(group: &Group<SUPER>, factor: f32) -> [f32; LANES] {
-    energies(&group.x).map(|sum| factor * sum / SUPER as f32)
 }
 
 /// The best scale and minimum of every sub-block of a group, before they are quantized.
@@ -368,172 +294,9 @@ fn q4_k_q5_k_body<const WEIGHTED: bool, const FIVE: bool, const BYTES: usize>(
     );
 }
 
-/// The first of largest magnitude.
-#[inline(always)]
-fn largest(scales: &[f32; 16]) -> f32 {
-    let mut max = 0.0f32;
-    for s in scales {
-        max = if s.abs() > max.abs() { *s } else { max };
-    }
-    max
-}
-
-/// The quanta that the first search of Q3_K found, for a sub-block whose stored scale is zero. They are
-/// so few that they are searched again.
-#[cold]
-#[inline(never)]
-fn first_quanta(x: &[f32; 16]) -> [u8; 16] {
-    let mut quanta = [[Lanes::ZERO; 16]];
-    let nothing = x.iter().all(|x| x.abs() < NOTHING);
-    descended(4.0, &[x.map(Lanes::splat)], &mut quanta);
-    quanta[0].map(|lanes| if nothing { 0 } else { (lanes.0[0] + 4.0) as u8 })
-}
-
-/// Q3_K: quanta in −4..=3, scales in −32..=31, both stored that much higher. The third bit of a quantum is in
-/// `hmask`, bit `e` of byte `l` for number `32 e + l`; the low two are packed as Q2_K's. The largest scale in
-/// magnitude becomes −32, the end of the range that has one more.
-#[inline(always)]
-fn q3_k_body<const WEIGHTED: bool>(rows: &[f32], weights: &[f32], out: &mut [u8]) {
-    groups::<110>(
-        rows,
-        weights,
-        out,
-        #[inline(always)]
-        |group, out| {
-            let mut scale = [[0.0; 16]; LANES];
-            let mut step = [[0.0; 16]; LANES];
-            let mut weight = [[0.0; 16]; LANES];
-            let means = if WEIGHTED { mean_squares(group, 2.0) } else { [0.0; LANES] };
-            if WEIGHTED {
-                for i in 0..group.count {
-                    let xs = subs::<16>(&group.x, 16 * i);
-                    let importance = subs::<16>(&group.importance, 16 * i);
-                    let (ws, sum) = importance_weights(&xs, &importance, Lanes::splat(means[i]));
-                    // One super-block a step: its sixteen sub-blocks are the lanes.
-                    let found = centred(4.0, &xs, &ws);
-                    (scale[i], step[i], weight[i]) = (found.scale.0, found.step.0, sum.0);
-                }
-            } else {
-                // Four super-blocks in turn, for each move of `descended` waits for a division.
-                let mut quanta = [[Lanes::ZERO; 16]; 4];
-                for first in (0..group.count).step_by(4) {
-                    let mut four = [[Lanes::ZERO; 16]; 4];
-                    for (p, xs) in four.iter_mut().enumerate() {
-                        *xs = subs::<16>(&group.x, 16 * (first + p));
-                    }
-                    for (p, found) in descended(4.0, &four, &mut quanta).iter().enumerate() {
-                        scale[first + p] = found.0;
-                    }
-                }
-            }
-
-            // The scales in their turn, 32 higher than they are.
-            let mut unit = [0.0; LANES];
-            let mut codes = [[0; 16]; LANES];
-            if WEIGHTED {
-                // The same search as for numbers: scales are numbers around zero too, of six bits.
-                let found = centred(32.0, &transposed(&scale), &transposed(&weight));
-                unit = found.scale.0;
-                for (i, codes) in codes.iter_mut().enumerate() {
-                    centred_quanta(&scale[i], found.step.0[i], 32, codes);
-                }
-            } else {
-                for (i, codes) in codes.iter_mut().enumerate() {
-                    let max = largest(&scale[i]);
-                    if max != 0.0 {
-                        // The one of largest magnitude becomes -32, so `unit` has the other sign than it.
-                        let inverse = -32.0 / max;
-                        unit[i] = 1.0 / inverse;
-                        for (code, scale) in codes.iter_mut().zip(&scale[i]) {
-                            let l = nearest_int(inverse * scale) as i8;
-                            *code = (l.clamp(-32, 31) + 32) as u8;
-                        }
-                    }
-                }
-            }
-
-            for (i, bytes) in out.iter_mut().enumerate() {
-                let (d, d_value) = stored_half(unit[i]);
-                let mut quanta = [0; SUPER];
-                let subs = group.x[i].as_chunks::<16>().0.iter();
-                for (sub, (x, out)) in subs.zip(quanta.as_chunks_mut::<16>().0).enumerate() {
-                    let scale = d_value * (f32::from(codes[i][sub]) - 32.0);
-                    if scale != 0.0 {
-                        centred_requanta(x, scale, 4, out);
-                    } else if WEIGHTED {
-                        centred_quanta(x, step[i][sub], 4, out);
-                    } else {
-                        *out = first_quanta(x);
-                    }
-                }
-                // Bit 2 of number 32 e + l is bit e of byte l.
-                for l in 0..32 {
-                    bytes[l] = (0..8).fold(0, |b, e| b | quanta[32 * e + l] >> 2 << e);
-                }
-                pack_pairs(&quanta.map(|q| q & 3), &mut bytes[32..96]);
-                pack_q3_k_scales(&codes[i], &mut bytes[96..108]);
-                bytes[108..110].copy_from_slice(&d);
-            }
-        },
-    );
-}
-
-/// Q6_K: quanta in −32..=31, stored 32 higher, and scales of a whole signed byte: the largest in magnitude
-/// becomes −128. Without importance the weight of a number is its square. A super-block without a scale worth
-/// storing is all zero bytes, d too.
-#[inline(always)]
-fn q6_k_body<const WEIGHTED: bool>(rows: &[f32], weights: &[f32], out: &mut [u8]) {
-    groups::<210>(
-        rows,
-        weights,
-        out,
-        #[inline(always)]
-        |group, out| {
-            for (i, bytes) in out.iter_mut().enumerate() {
-                let xs = subs::<16>(&group.x, 16 * i);
-                // Q6_K alone weighs by the imatrix as it is, without the root of the mean square and x^2.
-                let ws = if WEIGHTED {
-                    subs::<16>(&group.importance, 16 * i)
-                } else {
-                    let mut squares = [Lanes::ZERO; 16];
-                    for j in 0..16 {
-                        squares[j] = xs[j] * xs[j];
-                    }
-                    squares
-                };
-                let found = centred(32.0, &xs, &ws);
-                let max = largest(&found.scale.0);
-                bytes.fill(0);
-                if max.abs() < NOTHING {
-                    continue;
-                }
-                let inverse = -128.0 / max;
-                let (d, d_value) = stored_half(1.0 / inverse);
-                let mut quanta = [0; SUPER];
-                let subs = group.x[i].as_chunks::<16>().0.iter();
-                for (sub, (x, out)) in subs.zip(quanta.as_chunks_mut::<16>().0).enumerate() {
-                    // Not bounded below: none is larger in magnitude than the one that becomes -128.
-                    let code = nearest_int(inverse * found.scale.0[sub]).min(127) as i8;
-                    bytes[192 + sub] = code as u8;
-                    let scale = d_value * f32::from(code);
-                    if scale != 0.0 {
-                        centred_requanta(x, scale, 32, out);
-                    } else {
-                        centred_quanta(x, found.step.0[sub], 32, out);
-                    }
-                }
-                pack_q6_k(&quanta, bytes);
-                bytes[208..].copy_from_slice(&d);
-            }
-        },
-    );
-}
-
 per_isa! {
     fn plain_q2_k(rows: &[f32], weights: &[f32], out: &mut [u8]) = q2_k_body::<false>, up to avx2;
     fn weighted_q2_k(rows: &[f32], weights: &[f32], out: &mut [u8]) = q2_k_body::<true>;
-    fn plain_q3_k(rows: &[f32], weights: &[f32], out: &mut [u8]) = q3_k_body::<false>;
-    fn weighted_q3_k(rows: &[f32], weights: &[f32], out: &mut [u8]) = q3_k_body::<true>, up to avx2;
     fn plain_q4_k(rows: &[f32], weights: &[f32], out: &mut [u8])
         = q4_k_q5_k_body::<false, false, 144>, up to avx2;
     fn weighted_q4_k(rows: &[f32], weights: &[f32], out: &mut [u8])
@@ -542,8 +305,6 @@ per_isa! {
         = q4_k_q5_k_body::<false, true, 176>, up to avx2;
     fn weighted_q5_k(rows: &[f32], weights: &[f32], out: &mut [u8])
         = q4_k_q5_k_body::<true, true, 176>;
-    fn plain_q6_k(rows: &[f32], weights: &[f32], out: &mut [u8]) = q6_k_body::<false>, up to avx2;
-    fn weighted_q6_k(rows: &[f32], weights: &[f32], out: &mut [u8]) = q6_k_body::<true>, up to avx2;
 }
 
 /// Q2_K, 84 bytes: `u8 scales[16], u8 qs[64], f16 d, f16 dmin`.
@@ -551,14 +312,6 @@ pub fn encode_q2_k(isa: Isa, rows: &[f32], _: usize, weights: Option<&[f32]>, ou
     match weights {
         None => plain_q2_k(isa, rows, &[], out),
         Some(weights) => weighted_q2_k(isa, rows, weights, out),
-    }
-}
-
-/// Q3_K, 110 bytes: `u8 hmask[32], u8 qs[64], u8 scales[12], f16 d`.
-pub fn encode_q3_k(isa: Isa, rows: &[f32], _: usize, weights: Option<&[f32]>, out: &mut [u8]) {
-    match weights {
-        None => plain_q3_k(isa, rows, &[], out),
-        Some(weights) => weighted_q3_k(isa, rows, weights, out),
     }
 }
 
@@ -575,13 +328,5 @@ pub fn encode_q5_k(isa: Isa, rows: &[f32], _: usize, weights: Option<&[f32]>, ou
     match weights {
         None => plain_q5_k(isa, rows, &[], out),
         Some(weights) => weighted_q5_k(isa, rows, weights, out),
-    }
-}
-
-/// Q6_K, 210 bytes: `u8 ql[128], u8 qh[64], i8 scales[16], f16 d`.
-pub fn encode_q6_k(isa: Isa, rows: &[f32], _: usize, weights: Option<&[f32]>, out: &mut [u8]) {
-    match weights {
-        None => plain_q6_k(isa, rows, &[], out),
-        Some(weights) => weighted_q6_k(isa, rows, weights, out),
     }
 }

@@ -1,4 +1,9 @@
-//! Every file that the original programs wrote opens as its manifest says: one test a file, named after it.
+//! Every file that the original programs wrote is read as its manifest, an independent reader or those programs say: one
+//! test a file, named after it.
+
+mod blocks;
+mod facts;
+mod families;
 
 use std::path::{Path, PathBuf};
 
@@ -23,6 +28,7 @@ fn main() {
         }
     }
     assert!(tests.len() > 100, "{} files", tests.len());
+    tests.extend(families::all().chain(blocks::all()));
     libtest_mimic::run(&arguments, tests).exit();
 }
 
