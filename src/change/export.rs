@@ -12,6 +12,8 @@
 //! tokenizer.ggml.* keys             tokenizer.model or tokenizer.json, tokenizer_config.json
 //! ```
 
+mod config;
+
 use std::{
     collections::BTreeMap,
     ops::Range,
@@ -32,11 +34,8 @@ use crate::{
         tokenizer::{self, given},
     },
     error::{Error, Result},
-    format::{
-        arithmetic::Windows,
-        family::{Bias, Cut, LongFactors, Numbers},
-    },
-    model::{Hyper, Model, Naming, Order, Role, Scaling, Stated, Vocab, loader::Content, rows},
+    format::family::{Bias, Cut, Numbers},
+    model::{Hyper, Model, Naming, Order, Role, Stated, Vocab, loader::Content, rows},
     quant::{
         QuantType, decode_rows,
         encode::{EncodeRows, encoder},
@@ -57,21 +56,31 @@ pub struct Export {
     pub notes: Notes,
     /// Infinite and NaN weights are written as they are.
     pub keep_nan: bool,
+    /// What it is made of; tensors that are cut of others are at its end.
     model: Model,
+    /// Every tensor, or band of one, that is written row by row.
     weights: Vec<Weight>,
+    /// Tensors whose rows alternate between several of GGUF's.
     weaves: Vec<Weave>,
+    /// JSON of names, types, shapes and places, padded with spaces.
     header: Vec<u8>,
+    /// How many it names.
     tensors: usize,
+    /// Bytes of `model.safetensors`.
     total: u64,
 }
 
 /// A tensor of the output, or rows of one that are a tensor's there.
 #[derive(Debug)]
 struct Weight {
+    /// Index among the model's tensors.
     tensor: usize,
+    /// Rows of that tensor, in the order of transformers.
     rows: Range<u64>,
+    /// Written as this.
     to: QuantType,
     encode: EncodeRows,
+    /// Bytes from the beginning of the data to its first row.
     at: u64,
     /// Its rows become columns.
     turned: bool,
@@ -142,6 +151,8 @@ pub fn plan(model: Model, folder: PathBuf, dtype: &str, stated: &Stated) -> Resu
             continue;
         }
         let role = of(&step.name);
+        // Three ways from GGUF to names of transformers: one to one; one of ours is several there (`parts`); several of
+        // ours are one there (`cut::of_role`, below).
         let parts = role.and_then(|role| rows::parts(family, &role)).unwrap_or_default();
         let named = role.and_then(|role| match parts.is_empty() {
             true => Some((role, role.written(Naming::Hf, has)?)),
@@ -208,6 +219,7 @@ pub fn plan(model: Model, folder: PathBuf, dtype: &str, stated: &Stated) -> Resu
             continue;
         }
         let entry = |shape: &[u64], at: u64, bytes: u64| entry(to, shape, at, bytes);
+        // `[experts][rows][columns]` has one dimension more than the tensor of one expert.
         let mut counted = beside::STACKED.iter().filter(|(_, inner)| shape.len() == inner + 1);
         let stack = counted.find_map(|(of, _)| Some((of, name.split_once(of)?)));
         match stack.zip(shape.split_first()) {
@@ -265,7 +277,7 @@ pub fn plan(model: Model, folder: PathBuf, dtype: &str, stated: &Stated) -> Resu
     //      length (u64)  header JSON  data, each tensor at its `data_offsets`
     let total = 8 + header.len() as u64 + at;
     let dtype = weights.iter().max_by_key(|w| w.to.layout().bytes).map_or("f16", |w| w.to.name());
-    let mut config = config(&model, &hyper, dtype, &mut notes);
+    let mut config = config::config(&model, &hyper, dtype, &mut notes);
     // What GGUF says by having a tensor or not, config.json says in words.
     config.insert("tie_word_embeddings".to_owned(), (!has("output")).into());
     for (id, names) in &family.roles {
@@ -329,6 +341,10 @@ fn join(
     at: &mut u64,
     weights: &mut Vec<Weight>,
 ) -> Option<Json> {
+    // ```text
+    // groups of 2, parts q (2 rows a group), k (1), v (1)
+    // there   q0 q1 k0 v0 | q2 q3 k1 v1          ours   q: q0 q1 q2 q3   k: k0 k1   v: v0 v1
+    // ```
     let groups = cut.groups.as_ref().map_or(Some(1), |symbol| hyper.sizes.get(symbol))?;
     let (_, dimensions, shape, Weight { to, encode, .. }) = parts.first()?;
     let (dimensions, columns, to, encode) = (*dimensions, *shape.last()?, *to, *encode);
@@ -379,6 +395,7 @@ impl Export {
     /// `keep_nan`, or the disk has no room. Weights come first: without them no other file is written.
     pub fn write(&self, commit: impl Into<Commit>, progress: &dyn Progress) -> Result<()> {
         let commit = commit.into();
+        // An output that is an input would be read while it is written: refused with the rest of what is there.
         let inputs: Vec<&Input> = self.model.files.iter().collect();
         let path = |name: &str| self.folder.join(name);
         // Of the small files too, before the large one is written: work of an hour should not end at config.json.
@@ -494,99 +511,6 @@ impl Export {
         self.check(weight, first, &made, &numbers)?;
         out.write_at(at, &made)
     }
-}
-
-/// `config.json` without what depends on the tensors that are there: numbers, class, type, special tokens.
-fn config(model: &Model, hyper: &Hyper, dtype: &str, notes: &mut Notes) -> Map<String, Json> {
-    let torch = match dtype {
-        "f32" => "float32",
-        "bf16" => "bfloat16",
-        _ => "float16",
-    };
-    let mut config = hyper.config_json();
-    for (key, value) in [
-        ("architectures", json!([hyper.family.family.hf.first()])),
-        ("torch_dtype", torch.into()),
-        ("bos_token_id", model.vocab.bos.into()),
-        ("eos_token_id", model.vocab.eos.into()),
-        ("pad_token_id", model.vocab.padding.into()),
-    ] {
-        config.insert(key.to_owned(), value);
-    }
-    let scales = hyper.family.order.hf.iter().any(|symbol| symbol == "scaling");
-    if scales && hyper.scaling == Scaling::None {
-        config.insert("rope_scaling".to_owned(), stored_scaling(model, hyper, notes));
-    }
-    let Some(choices) = &hyper.family.arithmetic else { return config };
-    match config.get_mut("rope_scaling") {
-        Some(Json::Object(yarn)) if choices.yarn_between => {
-            yarn.insert("truncate".to_owned(), false.into());
-        }
-        // Where nothing is said, transformers stretches the positions of this family.
-        Some(none) if choices.yarn_between => *none = json!({"rope_type": "default"}),
-        // Where windows turn by a base of their own, it asks for the kind by its newer name.
-        Some(Json::Object(scaling)) if hyper.sizes.is_stated("rope_base_near") => {
-            let kind = scaling.remove("type");
-            scaling.extend(kind.map(|kind| ("rope_type".to_owned(), kind)));
-        }
-        _ => {}
-    }
-    if let Some(divisor) = hyper.sizes.score_divisor(&choices.attention) {
-        config.insert("query_pre_attn_scalar".to_owned(), divisor.into());
-    }
-    // Which layers see a window is the family's own order; transformers has another where nothing is said.
-    let layers = hyper.sizes.get("n_layer").and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
-    if let (Windows::AllButLastOf(_), Some(_)) = (choices.windows, hyper.sizes.get("window")) {
-        let kind =
-            |n| if choices.windows.covers(n) { "sliding_attention" } else { "full_attention" };
-        config.insert("layer_types".to_owned(), (0..layers).map(kind).collect());
-    }
-    if let Some(without) = choices.attention.even_unless_experts {
-        let even = hyper.sizes.get("n_expert") != Some(without);
-        config.insert("use_qk_norm".to_owned(), even.into());
-    }
-    config
-}
-
-/// The numbers of a small tensor of float32.
-fn stored_numbers(model: &Model, name: &str) -> Option<Vec<f32>> {
-    let tensor = model.tensor(name)?;
-    let mut bytes = vec![0; usize::try_from(tensor.bytes().min(1 << 20)).ok()?];
-    model.read_rows(tensor, 0, tensor.rows(), &mut bytes).ok()?;
-    Some(bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
-}
-
-/// Rope scaling from the tensors of long and short factors, or from that of divisors, if a known rule gives it.
-fn stored_scaling(model: &Model, hyper: &Hyper, notes: &mut Notes) -> Json {
-    let factors = |kind: &str| stored_numbers(model, &format!("rope_factors_{kind}.weight"));
-    if let (Some(long), Some(short), Some(said)) =
-        (factors("long"), factors("short"), hyper.family.family.long_factors)
-    {
-        let mut scaling = Scaling::Long { long, short, attention: 1.0, said }.config_json();
-        if let (LongFactors::Type, Some(object)) = (said, scaling.as_object_mut()) {
-            let trained = hyper.sizes.get("n_trained").or(hyper.sizes.get("n_ctx"));
-            object.insert("original_max_position_embeddings".to_owned(), trained.into());
-        }
-        return scaling;
-    }
-    let Some(stored) = stored_numbers(model, "rope_freqs.weight") else { return Json::Null };
-    // The base of every model before files stated one.
-    let base = hyper.sizes.f32("rope_base").unwrap_or(10_000.0);
-    let head = hyper.sizes.get("head").and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
-    // LLaMA 3's, and LLaMA 4's.
-    for (factor, high) in [(8.0, 4.0), (32.0, 4.0), (16.0, 1.0), (8.0, 1.0)] {
-        let scaling = Scaling::Llama3 { factor, low: 1.0, high, original: 8192.0 };
-        let made = scaling.divisors(base, head).unwrap_or_default();
-        let near = |(a, b): (&f32, &f32)| (a - b).abs() <= b.abs() * 1e-4;
-        if made.len() == stored.len() && made.iter().zip(&stored).all(near) {
-            return scaling.config_json();
-        }
-    }
-    notes.push(
-        "rope_freqs.weight fits no known rule: rope_scaling in config.json is yours to write"
-            .to_owned(),
-    );
-    Json::Null
 }
 
 /// The folder beside `input` that an export goes to by default.

@@ -59,6 +59,7 @@ fn repeated_texts(model: &Model) -> Option<Mend> {
     };
     // Of millions of texts the hashes alone; texts are looked at where two of these are the same.
     let hash = |text: &[u8]| BuildHasherDefault::<DefaultHasher>::default().hash_one(text);
+    // Rows without a text are no tokens: nothing leads to them, in any number.
     let texts = || vocab.tokens.iter().enumerate().filter(|(_, text)| !text.is_empty());
     let mut hashes: Vec<u64> = texts().map(|(_, text)| hash(text)).collect();
     hashes.sort_unstable();
@@ -114,6 +115,7 @@ fn repeated_texts(model: &Model) -> Option<Mend> {
 fn arrays(model: &Model) -> Vec<Mend> {
     let own = |name: &str| format!("{}.{name}", model.metadata.architecture());
     let Some(blocks) = model.metadata.u64(&own("block_count")) else { return Vec::new() };
+    // Blocks that guess the tokens after the next one are counted among all.
     let ahead = model.metadata.u64(&own("nextn_predict_layers")).unwrap_or(0);
     // Only of a model whose blocks are all there: else nobody knows which items are those of the missing ones.
     let known: HashSet<u64> = model.tensors.iter().filter_map(|t| block_of(&t.name)).collect();

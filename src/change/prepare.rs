@@ -55,6 +55,7 @@ pub(super) fn prepare(
     notes: &mut Notes,
 ) -> Result<Model> {
     tail::check(&model)?;
+    // No container but GGUF has names or shapes that these steps could read otherwise.
     let to_gguf = target.is_keyed();
     let before = model.tensors.len();
     // Meta's checkpoints have them (`rope.freqs`); the factors of LLaMA 3.1 are another thing, and stay.
@@ -130,6 +131,7 @@ fn check_shapes(family: &'static Family, model: &Model) -> Result<()> {
     }
     let sizes = Sizes::of(model);
     for tensor in &model.tensors {
+        // A tensor without a role is the loader's to refuse; here only shapes are looked at.
         let wanted = Role::find(family, &tensor.name).and_then(|(_, role)| role.shape(&sizes));
         let Some(wanted) = wanted.filter(|wanted| *wanted != tensor.shape) else { continue };
         let what = format!(
@@ -154,6 +156,7 @@ fn as_stored(family: &'static Family, container: &Container, model: &mut Model) 
         let repeats = container.tensors.repeated.iter().any(|end| old.ends_with(end.as_str()));
         // Only a matrix that has one copy is repeated; one that was read from such a file has all.
         let one = |tensor: &Tensor| tensor.shape.first() == sizes.get("n_qkv").as_ref();
+        // Where a size is not known nothing is repeated: the rows are put in order as for any other container.
         let heads = [sizes.get("n_head"), sizes.get("n_head_kv"), sizes.get("head")];
         let laid = match heads {
             [Some(heads), Some(kv), Some(head)] if repeats && one(tensor) => {
@@ -185,6 +188,7 @@ fn join_parts(family: &'static Family, model: &mut Model) -> Result<()> {
     let wholes = family.roles.iter().filter(|(_, names)| !names.parts.is_empty());
     let layers = Sizes::of(model).get("n_layer").unwrap_or(0);
     for (id, names) in wholes {
+        // The bias of a joined matrix is the biases of its parts, joined in the same order.
         let biases = [false, true].into_iter().take(1 + usize::from(names.bias != Bias::None));
         for (layer, bias) in (0..layers).flat_map(|n| biases.clone().map(move |bias| (n, bias))) {
             let whole = Role { id, names, layer: Some(layer), bias };
@@ -200,6 +204,7 @@ fn join_parts(family: &'static Family, model: &mut Model) -> Result<()> {
                 return Err(Error::unsupported(what, next));
             };
             let names: Vec<String> = there.iter().map(|t| t.name.clone()).collect();
+            // In the place of the first part, so that a layer's tensors stay together.
             let place = model.tensors.iter().position(|t| names.contains(&t.name)).unwrap_or(0);
             model.tensors.retain(|t| !names.contains(&t.name));
             let joined = Tensor { name: whole.title(), ..joined };

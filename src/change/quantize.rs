@@ -13,7 +13,7 @@ use std::{
 };
 
 use super::{
-    Act, Plan, Step, Target,
+    Act, Plan, Step,
     choose::{
         ftype::FileType,
         image,
@@ -31,11 +31,7 @@ use crate::{
     error::{Error, Result},
     format::catalog,
     model::{Metadata, Model, Naming, Role, Stated, Value, loader::Content},
-    quant::{
-        QuantType,
-        encode::{EncodeRows, encoder},
-        recipe::recipes,
-    },
+    quant::{QuantType, encode::encoder},
     remedy::{Notes, Remedy, Setting},
     size::counted,
 };
@@ -91,6 +87,7 @@ pub struct Options {
 /// Where something asked for cannot be had; the error says for which tensors.
 pub fn plan(model: Model, options: &Options) -> Result<(Model, Vec<Plan>)> {
     let input = model.files.first().map(|f| f.path().to_owned()).unwrap_or_default();
+    // A projector is quantized as any model is; adapters, tokenizers and imatrix data are not.
     let content = Content::of(&model);
     if let Some((what, next)) = content.other()
         && !matches!(content, Content::Projector | Content::Image)
@@ -101,6 +98,7 @@ pub fn plan(model: Model, options: &Options) -> Result<(Model, Vec<Plan>)> {
     let from_gguf = keys::are_gguf(&model);
     let stated = options.stated.clone();
     let to = options.to.clone();
+    // `copy` leaves every tensor in its type: nothing is put in order that would have to be decoded for it.
     let as_stored = options.types.iter().all(|file_type| file_type.copy);
     let retyped = !options.types.iter().any(|file_type| file_type.copy);
     let upgrade =
@@ -124,6 +122,7 @@ pub fn plan(model: Model, options: &Options) -> Result<(Model, Vec<Plan>)> {
         let plans = options.types.iter().map(plan).collect::<Result<_>>()?;
         return Ok((model, plans));
     }
+    // Q4_2 and Q4_3 were dropped with ggjt v2, before there was GGUF.
     if let Some(old) = options.types.iter().find(|f| QuantType::today(f.base).is_none()) {
         let what = format!("{} was a type of ggjt v1 only", old.name);
         return Err(Error::unsupported(
@@ -169,6 +168,7 @@ fn old_plan(
     options: &Options,
     file_type: FileType,
 ) -> Result<Plan> {
+    // Shards, mixtures, imatrix data and keys came with GGUF or after it: no program that reads older files knows them.
     let beyond = options.keep_split
         || !options.prune.is_empty()
         || !options.tensor_types.is_empty()
@@ -186,7 +186,7 @@ fn old_plan(
         let all: Vec<_> = base.target.types().iter().map(|q| q.name()).collect();
         Error::unsupported(what, format!("it holds {}", all.join(", ")))
     })?;
-    let encode = recipe(base.target, to, options.recipe.as_deref())?;
+    let encode = base.target.recipe(to, options.recipe.as_deref())?;
     let never = &base.target.container().tensors.kept;
     // GPT-2's names end in `w`; its quantizer lists those of the matrices.
     let family = catalog::family(&model.family).filter(|family| family.tokenizer.is_some());
@@ -194,6 +194,7 @@ fn old_plan(
         let role = family.and_then(|family| Role::of(family, Naming::Old, name));
         role.is_some_and(|role| !role.bias && role.names.shape.len() == 2)
     };
+    // Of a container's lists `f16` never gets smaller than that, `float` is never in blocks, `f32` stays as it is.
     for step in &mut plan.steps {
         let ends = |list: &[String]| list.iter().any(|end| step.name.ends_with(end.as_str()));
         let to = match ends(&never.f16) && to.layout().elements > 1 {
@@ -222,26 +223,6 @@ fn old_plan(
     plan.output = output(input, options, &plan, &file_type.name.to_lowercase());
     plan.lay_out()?;
     Ok(plan)
-}
-
-/// How the bytes of a type were made: as asked for, else in the last way of the container's era.
-fn recipe(target: Target, quant: QuantType, asked: Option<&str>) -> Result<Option<EncodeRows>> {
-    let known = recipes(quant);
-    let until = target.container().format.lived.to.as_deref();
-    let Some(name) = asked else {
-        let then = known.iter().rev().find(|r| until.is_none_or(|until| r.lived.0 < until));
-        return Ok(then.map(|r| r.encode));
-    };
-    match known.iter().find(|r| r.name == name) {
-        Some(recipe) => Ok(Some(recipe.encode)),
-        None => {
-            let known: Vec<_> = known.iter().map(|r| r.name).collect();
-            let known = known.join(", ");
-            Err(Error::usage(format!(
-                "no way to make {quant} is called {name}; it was made by {known}"
-            )))
-        }
-    }
 }
 
 /// The keys of `new` in the order that they have in `old`.
@@ -295,6 +276,7 @@ impl<'a> Job<'a> {
         let shape = Shape::of(&shape);
         let (originals, blocks) = prune::prune(&mut base, &options.prune)?;
         let mut job = Job { model, base, options, shape, originals, stated, blocks };
+        // Shards are written in the order of their files: a shard's steps must be one run of the plan.
         if options.keep_split {
             let place = |s: &Step| {
                 let first = job.model.tensors.get(s.source).and_then(|t| t.pieces.first());
@@ -330,6 +312,7 @@ impl<'a> Job<'a> {
 
     /// The plans of one file type.
     fn mixed(&self, input: &Path, file_type: FileType) -> Result<Vec<Plan>> {
+        // A copy changes no type, so the file keeps the number it had; else it has that of the mixture.
         let choices = image::choose(&self.shape, &self.weights(), &self.rules(file_type))?;
         let number = match file_type.copy {
             true => self.present_file_type(),
@@ -344,6 +327,11 @@ impl<'a> Job<'a> {
         // Of the mixtures only the question remains which tensors are quantized at all.
         let asked = image::choose(&self.shape, &self.weights(), &self.rules(f16))?;
         let rules = self.rules(f16);
+        // ```text
+        // named by a pattern            that type
+        // F16 would quantize it         free: the size decides
+        // F16 would leave it            as it is: norms, biases, routers
+        // ```
         let free = |step: &Step, choice: &Choice| {
             let named = rules.overrides.iter().find(|(p, _)| mix::matches(p, &step.name));
             let weight = Weight { name: &step.name, shape: &step.shape, present: "f32" };
@@ -356,6 +344,7 @@ impl<'a> Job<'a> {
         };
         let fixed: Vec<Option<TypeName>> =
             self.base.steps.iter().zip(&asked).map(|(s, c)| free(s, c)).collect();
+        // What is no weight counts against the size too: header, keys, vocabulary, padding.
         let mut empty = self.base.clone();
         self.stamp(&mut empty.metadata, 0);
         empty.lay_out()?;
@@ -372,6 +361,7 @@ impl<'a> Job<'a> {
         for (step, becomes) in self.base.steps.iter().zip(&chosen) {
             *sizes.entry(becomes).or_default() += step.shape.iter().product::<u64>();
         }
+        // The file type of a fitted file is that of most of its weights.
         let main = sizes.into_iter().max_by_key(|(_, n)| *n).map_or("f16", |(q, _)| q);
         let number = FileType::guess(main) & 0xff;
         let mut plans = self.plans(&choices, number, self.output(input, "fitted"))?;
@@ -424,6 +414,7 @@ impl<'a> Job<'a> {
             if step.quant.name() == choice.becomes {
                 continue;
             }
+            // Three answers: data for this matrix; none, and the type does without; none, and it needs some.
             let weights = self.importance(i)?;
             let needs = choice.needs_importance || never_blind(choice.becomes);
             let blind = weights.is_none() && needs;
@@ -486,6 +477,7 @@ impl<'a> Job<'a> {
             return Ok(None);
         };
         let Some(values) = self.options.importance.get(name) else { return Ok(None) };
+        // A number for each column; of stacked experts, `[experts][rows][columns]`, as many rows of them as experts.
         let row = step.shape.last().copied().unwrap_or(1);
         let matrices = step.shape.iter().rev().nth(2).copied().unwrap_or(1);
         if values.len() as u64 == row * matrices {
@@ -507,6 +499,7 @@ impl<'a> Job<'a> {
 
     /// Sets what llama-quantize sets, in its order.
     fn stamp(&self, metadata: &mut Metadata, file_type: u32) {
+        // A key that is set is moved to the end, as in the files of llama-quantize.
         let mut last = |key: &str, value: Value| {
             metadata.remove(key);
             metadata.push(key.to_owned(), value);
@@ -545,6 +538,7 @@ impl<'a> Job<'a> {
         let shard = |n: usize| {
             let mut plan = whole.clone();
             plan.steps.retain(|s| file(s) == n);
+            // Keys and notes are in the first shard only, as llama-gguf-split writes them.
             if n > 0 {
                 plan.metadata = Metadata::new();
                 plan.notes = Notes::default();

@@ -23,7 +23,7 @@ use crate::{
         family::Family,
     },
     model::Model,
-    quant::QuantType,
+    quant::{QuantType, encode::EncodeRows, recipe::recipes},
     remedy::{Call, Remedy, Setting},
 };
 
@@ -260,6 +260,30 @@ impl Target {
         // Types of at least as many bits come before those of fewer; then the one that is nearest.
         let distance = |q: &QuantType| (bits(*q) < wanted, bits(*q).abs_diff(wanted));
         self.types().into_iter().min_by_key(distance)
+    }
+
+    /// How the bytes of a type were made: as `asked` for, else in the last way of the container's era.
+    ///
+    /// # Errors
+    /// Where it was never made in the way that is asked for.
+    pub fn recipe(self, quant: QuantType, asked: Option<&str>) -> Result<Option<EncodeRows>> {
+        let known = recipes(quant);
+        // An encoder that came after the container's last day never wrote such a file.
+        let until = self.container().format.lived.to.as_deref();
+        let Some(name) = asked else {
+            let then = known.iter().rev().find(|r| until.is_none_or(|until| r.lived.0 < until));
+            return Ok(then.map(|r| r.encode));
+        };
+        match known.iter().find(|r| r.name == name) {
+            Some(recipe) => Ok(Some(recipe.encode)),
+            None => {
+                let known: Vec<_> = known.iter().map(|r| r.name).collect();
+                let known = known.join(", ");
+                Err(Error::usage(format!(
+                    "no way to make {quant} is called {name}; it was made by {known}"
+                )))
+            }
+        }
     }
 }
 

@@ -22,13 +22,17 @@ pub struct Cache {
     heads: usize,
     /// Numbers of one position in one head.
     head: usize,
+    /// Positions that there is room for.
     context: usize,
     /// Keys of each layer in blocks of `[heads][BLOCK][head]`: attention reads one head from end to end,
     /// and what is there never moves.
+    /// `[layer][block]` of those numbers.
     keys: Vec<Vec<Vec<f32>>>,
+    /// As the keys.
     values: Vec<Vec<Vec<f32>>>,
     /// A state for each layer, where layers have one.
     states: Vec<State>,
+    /// Positions filled, in every layer.
     len: usize,
 }
 
@@ -71,6 +75,7 @@ impl<'c> Texts<'c> {
     /// What is made of the tokens of each text, which are this range of all.
     pub fn each(&mut self, mut make: impl FnMut(&mut Cache, Range<usize>) -> Buffer) -> Buffer {
         let mut next = 0;
+        // One text, as in chat: what was made of it is all, and not copied.
         let mut made = self.0.iter_mut().map(|(cache, tokens)| {
             next += *tokens;
             make(cache, next - *tokens..next)

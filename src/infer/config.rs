@@ -206,6 +206,7 @@ impl Config {
         rows: impl Fn(&str) -> Option<u64>,
     ) -> Result<Config> {
         let Some(choices) = &family.arithmetic else { return Err(not_run(&family.family.title)) };
+        // What no file says is measured or assumed first, so that all below asks one kind of source: GGUF's keys.
         let hyper = Hyper::within(family, model, &Stated::default());
         let mut notes: Notes = hyper.assumed().iter().collect();
         let mut metadata = model.metadata.clone();
@@ -221,6 +222,7 @@ impl Config {
             Some(_) => numbers.size("attention.key_length", 1 << 16)?,
             None => width / heads,
         };
+        // Files before grouped heads have no key for them; their key matrix has `kv_heads * head` rows all the same.
         let measured =
             rows("key").filter(|_| attends).and_then(|rows| rows.checked_div(head as u64));
         let kv_heads = numbers.u64("attention.head_count_kv").or(measured).unwrap_or(heads as u64);
@@ -230,6 +232,7 @@ impl Config {
             return Err(Error::unsupported(what, Call::Verify.to("check the file")));
         }
         let vocab = rows("token_embedding").and_then(|rows| rows.try_into().ok()).unwrap_or(0);
+        // Chunks have their length in the family, windows in the file; a window of 0 is none.
         let window = match choices.windows {
             Windows::Chunks { tokens, .. } => Some(tokens as u64),
             _ => numbers.u64("attention.sliding_window").filter(|window| *window > 0),
@@ -257,13 +260,17 @@ impl Config {
             epsilon: epsilon(&numbers, choices.norm)?,
             embedding_scale: match choices.embedding {
                 Embedding::Plain => numbers.factor("embedding_scale").unwrap_or(1.0),
+                // Gemma: vectors are stored as they were trained, and grow to the size of the stream here.
                 Embedding::Scaled => (width as f32).sqrt(),
             },
             attention_scale: match numbers.factor("attention.scale") {
                 Some(scale) => scale,
+                // Gemma's models of 27 billion weights, told by their layers: 1 / sqrt(width / heads), though heads are
+                // of another length.
                 None if choices.attention.scale_of_width == Some(layers) => {
                     1.0 / ((width / heads) as f32).sqrt()
                 }
+                // Of a whole key, its still and its turning part; yarn stretches queries and keys, so it counts twice.
                 None if choices.attention.latent => {
                     if numbers.u64("attention.key_length_mla").is_none() {
                         let what =
@@ -298,6 +305,7 @@ impl Config {
                 Residual::ParallelIf(key) => {
                     numbers.bool(key).ok_or_else(|| numbers.missing(key))?
                 }
+                // StableLM: a layer without a second norm has both parts read what the first made.
                 Residual::ParallelIfOneNorm => rows("ffn_norm").is_none(),
             },
             norm_after: choices.residual == Residual::AfterNorm,
@@ -308,6 +316,7 @@ impl Config {
                 Qkv::Either => rows("query_key_value").is_some(),
             },
             clamp: clamp(&numbers, choices),
+            // Baichuan: the 13 billion, of 40 layers, have slopes where the others turn.
             position: match choices.slopes.filter(|slopes| slopes.layers == layers) {
                 Some(slopes) => Position::Alibi(self::slopes(heads, slopes.most)),
                 None => position(&numbers, choices, heads, head)?,

@@ -144,6 +144,13 @@ impl Finder<'_> {
         Ok(matrix.times(scale.unwrap_or(1.0)))
     }
 
+    /// The bytes of a matrix, where they lie or copied.
+    ///
+    /// ```text
+    /// adapters on it                        the stored matrix, and products beside it
+    /// whole rows in order, on a disk        mapped: pages come in as they are multiplied
+    /// anything else                         read whole, rows put in order, into memory
+    /// ```
     fn stored(&mut self, tensor: &Tensor, rows: usize, cols: usize) -> Result<Matrix> {
         if tensor.rows() != rows as u64 || tensor.row_len() != cols as u64 || rows == 0 || cols == 0
         {
@@ -213,6 +220,7 @@ impl Finder<'_> {
         if let Some(map) = known {
             return Ok(map.clone());
         }
+        // One map a file, however many of its tensors are asked for.
         let map = Arc::new(map::map(&self.model.files[file])?);
         self.maps[file] = Some(map.clone());
         Ok(map)

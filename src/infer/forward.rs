@@ -21,8 +21,10 @@ use crate::{
 };
 
 /// Tokens evaluated together: each row of weights is decoded once for all of them.
+/// The stream of a width of 4096 is then 4 MB.
 const BATCH: usize = 256;
 /// Logits computed together, unless 32 positions have more.
+/// 16 MB: of a vocabulary of 32,000 tokens 131 positions, of 128,000 the least, 32.
 const LOGITS: usize = 4 << 20;
 
 /// Which logits to compute.
@@ -47,7 +49,9 @@ pub struct Session<'w> {
     weights: &'w Weights,
     /// One for each text.
     caches: Vec<Cache>,
+    /// Sees what goes into every matrix; none unless an imatrix is collected.
     tap: Tapped<'w>,
+    /// Hears of a step's bytes after each layer, and after the head.
     progress: &'w dyn Progress,
 }
 
@@ -153,6 +157,12 @@ impl<'w> Session<'w> {
 
     /// As [`Session::read_many`] with the tokens that come next in each text; `take` hears the number of the text first.
     ///
+    /// ```text
+    /// texts      a: 5 tokens, b: 3       a step is 256 / 2 = 128 tokens of each
+    /// stream     [a0 a1 a2 a3 a4 b0 b1 b2][width]
+    /// wanted     All: each of them       Last: a4, b2
+    /// ```
+    ///
     /// Texts share each reading of the weights, and not a bit of what comes out.
     ///
     /// # Errors
@@ -181,6 +191,7 @@ impl<'w> Session<'w> {
                 .iter()
                 .map(|text| &text[from.min(text.len())..text.len().min(from + step)])
                 .collect();
+            // A text that is shorter than others has an empty part here, and no place in the stream.
             let stream = awake(|| self.layers(&parts))?; // [T][width]
             // Of each vector the text and the token. The head is the largest matrix of a small model: unless all are
             // wanted, only the last token of a text needs it.
@@ -211,6 +222,7 @@ impl<'w> Session<'w> {
                 // A mapped file that was written to meanwhile gives numbers of neither version: none are handed out.
                 self.weights.check_unchanged()?;
                 self.check_finite(&logits)?;
+                // One call a text: what is side by side belongs together only as far as the text is the same.
                 let mut rest = &*logits;
                 for same in places.chunk_by(|a, b| a.0 == b.0) {
                     let (logits, behind) = rest.split_at(same.len() * vocab);
@@ -246,6 +258,8 @@ impl<'w> Session<'w> {
         Ok(all)
     }
 
+    /// One check behind the head is enough: NaN and infinity go through sums and products to the end.
+    ///
     /// Refuses what no model that is whole returns.
     fn check_finite(&self, numbers: &[f32]) -> Result<()> {
         if numbers.iter().all(|x| x.is_finite()) {
@@ -294,6 +308,8 @@ impl<'w> Session<'w> {
         //     x = norm_after(x + scale * post(after(norm(x))))
         //
         // Where both parts are parallel they see the same x.
+        // `after` is the feed-forward part or the experts; both norms are one tensor, of which a family says
+        // where it is. A parallel layer without a second norm has both parts read the same normed vectors.
         let Config { norm, epsilon, parallel, norm_after, residual_scale, width, .. } = *config;
         let tap = &mut self.tap;
         let mut texts = Texts::of(&mut self.caches, parts.iter().map(|part| part.len()));
@@ -350,6 +366,7 @@ impl<'w> Session<'w> {
             stream = normed(layer.mlp_norm.as_ref(), stream);
             self.progress.advance(self.weights.step_bytes());
         }
+        // Only now: an interrupted pass leaves keys and values behind the last position, where the next pass writes.
         texts.advance();
         Ok(stream)
     }

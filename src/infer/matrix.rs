@@ -115,6 +115,14 @@ impl Bytes {
     }
 }
 
+/// ```text
+/// vectors   types                    path
+/// 1         with a whole kernel      whole: codes as whole numbers, decoded in registers
+/// 1         with a fused kernel      fused: decoded to floats in registers
+/// 1         others, and all of 2..   panel: 48 rows decoded to memory, then multiplied
+/// any       rounded activations      rounded, where the type has a kernel; else rounded and then as above
+/// ```
+///
 /// Rows that a thread multiplies before it asks for more.
 const SHARE: usize = 64;
 /// Places for the products of each `height` rows with every vector: threads own rows, and what they compute stands
@@ -184,6 +192,8 @@ impl Matrix {
 
     /// Rows `rows` as a matrix of their own. Rows that are coded together stay together.
     pub fn band(&self, rows: Range<usize>) -> Matrix {
+        // Parts are consecutive: each has of the band what is between the later of both starts and the earlier of both
+        // ends.
         // A part of a set that has none of these rows falls away.
         let cut = |part: &Part| {
             let (from, to) = (rows.start.max(part.rows.start), rows.end.min(part.rows.end));

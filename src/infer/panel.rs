@@ -140,6 +140,7 @@ fn products<const L: usize, const R: usize, const T: usize>(
     room: &mut Room,
 ) {
     let (steps, height, count) = (n.div_ceil(LANES), rows.len() / n, out.len());
+    // Sizes round up: a last tile of fewer rows or vectors is computed whole, with zeros, and not copied out.
     // Sums start at zero once and grow over all columns: a tile takes up where the last step left it.
     room.sums.clear();
     room.sums.resize(count.div_ceil(T) * height.div_ceil(R) * R * T, Line([0.0; LANES]));

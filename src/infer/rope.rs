@@ -27,7 +27,9 @@ use crate::remedy::Call;
 /// sine are rounded to float32 at the end.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rope {
+    /// Radians for one position, of each pair; the first turns fastest.
     steps: Vec<f64>,
+    /// What cosine and sine are multiplied with, so that scores grow by its square.
     magnitude: f32,
 }
 
@@ -44,11 +46,14 @@ impl Rope {
     /// Where the kind of stretching is not known or the sizes do not fit.
     pub fn new(numbers: &Numbers, head: usize, between: bool) -> Result<Rope> {
         let number = |key: &str| numbers.f64(&format!("rope.{key}"));
+        // Only the first `dims` numbers of a head turn; the rest pass as they are.
         let dims = dims(numbers, head)?;
         let base = number("freq_base").unwrap_or(10_000.0);
         let plain = steps(base, dims);
+        // `rope.scale_linear` is what the key was called in GGUF's first months.
         let factor = number("scaling.factor").or_else(|| number("scale_linear"));
         let factor = factor.filter(|factor| *factor > 0.0).unwrap_or(1.0);
+        // What pairs turned through in training: its length before the stretch, else the context itself.
         let trained = number("scaling.original_context_length")
             .unwrap_or_else(|| numbers.u64("context_length").unwrap_or(2048) as f64);
         let mut rope = Rope { steps: plain, magnitude: 1.0 };
@@ -71,6 +76,7 @@ impl Rope {
                 };
                 let (low, high) = (low.max(0.0), high.min(dims - 1.0));
                 for (i, step) in rope.steps.iter_mut().enumerate() {
+                    // 0 up to `low`: as it is; 1 from `high` on: divided; a straight line between.
                     let ramp = ((i as f64 - low) / (high - low).max(0.001)).clamp(0.0, 1.0);
                     *step *= ramp / factor + (1.0 - ramp);
                 }
@@ -85,6 +91,7 @@ impl Rope {
                 let low = number("scaling.low_freq_factor").unwrap_or(1.0);
                 let high = number("scaling.high_freq_factor").unwrap_or(4.0);
                 for step in &mut rope.steps {
+                    // 1 where a pair turns `high` times or more in training, 0 where `low` times or fewer.
                     let turns = trained * *step / std::f64::consts::TAU;
                     let keep = ((turns - low) / (high - low)).clamp(0.0, 1.0);
                     *step *= keep + (1.0 - keep) / factor;

@@ -85,6 +85,7 @@ impl Sampler {
         if top_k > 0 {
             all.truncate(top_k);
         }
+        // top-p and min-p are about shares at temperature 1, as in llama.cpp's order; the temperature comes last.
         let shares = shares(&all, 1.0);
         let mut sum = 0.0;
         let mut keep = 0;

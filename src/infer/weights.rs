@@ -274,6 +274,8 @@ impl Finder<'_> {
         let short = weight.len();
         let [keys, values] = ["key_of_short", "value_of_short"].map(|role| self.by_head(role, n));
         let (keys, values) = (keys?, values?);
+        // Of each head: [short][still] from its still query to the short vector, [value][short] from there to the
+        // value.
         let still = keys.first().map_or(0, |keys| keys.matrix.cols);
         let fits =
             |linear: &Linear, rows, cols| (linear.matrix.rows, linear.matrix.cols) == (rows, cols);
@@ -368,6 +370,7 @@ impl Finder<'_> {
         let rows = |role: &Tensor| usize::try_from(role.rows()).unwrap_or(0);
         // Of RWKV no header says how wide the parts are inside: the matrices do.
         let (inner, between) = (rows(&self.found("key", at)?), rows(&self.found("up", at)?));
+        // Shares of mixing have a number for each of the stream's, decay and first one for each of the state's.
         let share = |role, len| self.vector(&self.found(role, at)?, len);
         let [mix_key, mix_value, mix_receptance, mix_up, mix_gate] =
             ["mix_key", "mix_value", "mix_receptance", "mix_up", "mix_gate"]

@@ -138,14 +138,18 @@ const LARGEST: u64 = 16 << 20;
 
 /// What is known while the tensors of an adapter are carried.
 struct Job {
+    /// Of the adapter's file, for messages.
     name: String,
+    /// Of the base, given or told by names.
     family: &'static Family,
+    /// Of the base; without it what the width of a LLaMA says.
     sizes: Sizes,
     rows: Option<Standing>,
     /// Whether a base was given.
     based: bool,
     /// The head size, where it had to be assumed.
     head: Option<Assumed>,
+    /// What had to be, with the setting that says otherwise.
     assumed: Vec<Assumed>,
     notes: Notes,
 }
@@ -171,6 +175,7 @@ impl Job {
         let roles = || model.tensors.iter().filter_map(|t| Role::find(family, half(&t.name)?.0));
         // The script took matrices of attention and of the feed-forward part; finetune trains all that there is.
         let all = roles().any(|(_, role)| role.is_vector() || role.id == "token_embedding");
+        // Who trains norms or the embedding is finetune, whose rows are ggml's already.
         let of_finetune = model.header("r").is_some() && all;
         let unsaid = rows.is_none() && roles().any(|(naming, _)| naming == Naming::Gguf);
         let rows = rows.or(of_finetune.then_some(Standing::Ggml));

@@ -1,7 +1,7 @@
 //! Matrices of eight-bit floats: a published checkpoint with its matrices stored so, against the same with
 //! each number of them worked out here by the formula of the format's paper, as f32.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{fs, path::Path};
 
 use regguf::{
     change::report::Detail,
@@ -12,68 +12,7 @@ use regguf::{
 };
 use serde_json::{Value as Json, json};
 
-/// A tensor: dtype, shape, bytes.
-pub type Tensor = (String, Vec<u64>, Vec<u8>);
-pub type Tensors = BTreeMap<String, Tensor>;
-
-pub fn original() -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/T/hf-st")
-}
-
-/// The tensors of a safetensors file.
-pub fn tensors(file: &[u8]) -> Tensors {
-    let len = u64::from_le_bytes(file[..8].try_into().unwrap()) as usize;
-    let header: Json = serde_json::from_slice(&file[8..8 + len]).unwrap();
-    let entries = header.as_object().unwrap().iter().filter(|(name, _)| *name != "__metadata__");
-    entries
-        .map(|(name, entry)| {
-            let at = |n: usize| 8 + len + entry["data_offsets"][n].as_u64().unwrap() as usize;
-            let shape = serde_json::from_value(entry["shape"].clone()).unwrap();
-            let dtype = entry["dtype"].as_str().unwrap().to_owned();
-            (name.clone(), (dtype, shape, file[at(0)..at(1)].to_vec()))
-        })
-        .collect()
-}
-
-fn file(tensors: &Tensors) -> Vec<u8> {
-    let (mut header, mut data) = (serde_json::Map::new(), Vec::<u8>::new());
-    for (name, (dtype, shape, bytes)) in tensors {
-        let at = data.len();
-        data.extend(bytes);
-        let ends = [at, data.len()];
-        header.insert(name.clone(), json!({"dtype": dtype, "shape": shape, "data_offsets": ends}));
-    }
-    let header = serde_json::to_vec(&header).unwrap();
-    let mut out = (header.len() as u64).to_le_bytes().to_vec();
-    out.extend(header);
-    out.extend(data);
-    out
-}
-
-/// The published folder with other tensors, and a config.json that is changed.
-pub fn opened_with(tensors: &Tensors, change: impl Fn(&mut Json)) -> Result<Model> {
-    opened_as(&Options::default(), tensors, change)
-}
-
-/// The same, read in a certain way.
-pub fn opened_as(
-    options: &Options,
-    tensors: &Tensors,
-    change: impl Fn(&mut Json),
-) -> Result<Model> {
-    let folder = tempfile::tempdir().unwrap();
-    for entry in fs::read_dir(original()).unwrap() {
-        let path = entry.unwrap().path();
-        fs::copy(&path, folder.path().join(path.file_name().unwrap())).unwrap();
-    }
-    let mut config: Json =
-        serde_json::from_slice(&fs::read(original().join("config.json")).unwrap()).unwrap();
-    change(&mut config);
-    fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
-    fs::remove_file(folder.path().join("model.safetensors")).unwrap();
-    fs::write(folder.path().join("model.safetensors"), file(tensors)).unwrap();
-    checkpoint::open(folder.path(), options)
-}
+use super::golden::{Tensors, opened_with, original, rows, tensors};
 
 /// The published folder with other tensors and settings of quantization.
 fn opened(tensors: &Tensors, settings: Option<&Json>) -> Result<Model> {
@@ -147,18 +86,6 @@ const ROWS: Scales = ("_scale", |rows, _| vec![rows, 1], |row, _, _| row);
 
 fn blocks() -> Json {
     json!({"quant_method": "fp8", "weight_block_size": [128, 48]})
-}
-
-pub fn rows(model: &Model, name: &str, step: u64) -> Vec<u8> {
-    let tensor = model.tensor(name).unwrap();
-    let mut all = Vec::new();
-    for first in (0..tensor.rows()).step_by(step as usize) {
-        let n = step.min(tensor.rows() - first);
-        let mut bytes = vec![0; (n * tensor.row_bytes()) as usize];
-        model.read_rows(tensor, first, n, &mut bytes).unwrap();
-        all.extend(bytes);
-    }
-    all
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 mod broken;
 mod fp8;
+#[path = "../golden/packed.rs"]
+mod golden;
 mod layouts;
 mod packed;
 mod published;

@@ -1,144 +1,20 @@
 //! Matrices packed by other programs: parts whose integers a generator makes, against the digests of what the
 //! original libraries make of the same (golden/families/packed.json, of which golden/README.md says how).
 
-use std::{fs, path::Path};
-
 use regguf::{
     Existing,
     change::{self, choose::ftype::FileType, convert, quantize},
     check::pair::compare::compare,
     checkpoint::Options,
     container,
-    error::{Error, Result},
+    error::Error,
     infer::{Session, Want, Weights},
     model::Model,
 };
 use serde_json::{Value as Json, json};
 use sha2::{Digest, Sha256};
 
-use super::fp8::{Tensors, opened_as, opened_with, rows, tensors};
-
-/// Words from a generator that the name seeds: the upper halves of splitmix64.
-fn words(name: &str, count: u64) -> Vec<u32> {
-    let seed = name.bytes().fold(7u64, |s, b| s.wrapping_mul(31).wrapping_add(u64::from(b)));
-    let word = |i: u64| {
-        let mut z = seed.wrapping_add((i + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((z ^ (z >> 31)) >> 32) as u32
-    };
-    (0..count).map(word).collect()
-}
-
-/// A number as a safetensors file has it.
-fn number(dtype: &str, value: f64) -> Vec<u8> {
-    match dtype {
-        "F16" => half::f16::from_f64(value).to_le_bytes().to_vec(),
-        "BF16" => half::bf16::from_f64(value).to_le_bytes().to_vec(),
-        "F32" => (value as f32).to_le_bytes().to_vec(),
-        "I32" => (value as i32).to_le_bytes().to_vec(),
-        "I64" => (value as i64).to_le_bytes().to_vec(),
-        "U8" => vec![value as u8],
-        "I8" => vec![value as i8 as u8],
-        other => panic!("{other}"),
-    }
-}
-
-/// The bytes of a part of a case.
-fn part(case: &str, name: &str, dtype: &str, shape: &[u64], kind: &Json) -> Vec<u8> {
-    if let Some(values) = kind["values"].as_array() {
-        return values.iter().flat_map(|v| number(dtype, v.as_f64().unwrap())).collect();
-    }
-    let words = words(&format!("{case} {name}"), shape.iter().product());
-    let byte = |word: u32| word as u8;
-    let code = |code: u8| if code & 0x7f > 0x78 { code & 0x80 | 1 } else { code };
-    match (kind.as_str(), kind[0].as_str()) {
-        (Some("any"), _) if dtype.ends_with("32") => {
-            words.iter().flat_map(|word| word.to_le_bytes()).collect()
-        }
-        (Some("any"), _) => words.into_iter().map(byte).collect(),
-        (Some("codes"), _) => words.into_iter().map(|word| code(byte(word))).collect(),
-        (Some("scales"), _) => words.into_iter().map(|word| code(byte(word)) & 0x7f).collect(),
-        (_, Some("below")) => {
-            let most = kind[1].as_u64().unwrap() as u32;
-            words.iter().flat_map(|word| number(dtype, f64::from(word % most))).collect()
-        }
-        (_, Some("from")) => {
-            let (first, most) = (kind[1].as_f64().unwrap(), kind[2].as_u64().unwrap() as u32);
-            words.iter().flat_map(|word| number(dtype, f64::from(word % most) + first)).collect()
-        }
-        (_, Some("times")) => {
-            let most = kind[1].as_u64().unwrap() as u32;
-            let times = 2f64.powi(kind[2].as_i64().unwrap() as i32);
-            let signed = kind[3].as_bool().unwrap();
-            let value = |word: &u32| {
-                let size = f64::from(word % most + 1) * times;
-                if signed && word >> 31 == 1 { -size } else { size }
-            };
-            words.iter().flat_map(|word| number(dtype, value(word))).collect()
-        }
-        _ => panic!("{kind}"),
-    }
-}
-
-fn known() -> Vec<Json> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/families/packed.json");
-    let known: Vec<Json> = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
-    assert!(known.len() >= 40, "{}", known.len());
-    known
-}
-
-/// The matrix of the published folder that has such a shape: its stem, and its name in GGUF.
-fn place(shape: &Json) -> (&'static str, &'static str) {
-    match (shape[0].as_u64().unwrap(), shape[1].as_u64().unwrap()) {
-        (64, 192) => ("model.layers.1.mlp.down_proj", "blk.1.ffn_down.weight"),
-        (192, 64) => ("model.layers.1.mlp.gate_proj", "blk.1.ffn_gate.weight"),
-        other => panic!("{other:?}"),
-    }
-}
-
-/// The published folder with one matrix packed as a case has it.
-fn packed(case: &Json) -> Tensors {
-    let mut all = tensors(&fs::read(super::fp8::original().join("model.safetensors")).unwrap());
-    let (stem, _) = place(&case["shape"]);
-    all.remove(&format!("{stem}.weight")).unwrap();
-    for (end, about) in case["parts"].as_object().unwrap() {
-        let dtype = about[0].as_str().unwrap();
-        let shape: Vec<u64> = serde_json::from_value(about[1].clone()).unwrap();
-        let bytes = part(case["name"].as_str().unwrap(), end, dtype, &shape, &about[2]);
-        all.insert(format!("{stem}.{end}"), (dtype.to_owned(), shape, bytes));
-    }
-    all
-}
-
-/// Opens the folder with the settings of a case.
-fn opened(tensors: &Tensors, case: &Json) -> Result<Model> {
-    let key = case["key"].as_str().unwrap_or("quantization_config");
-    opened_with(tensors, |config| config[key] = case["settings"].clone())
-}
-
-#[test]
-fn packed_matrices_are_the_numbers_of_the_original_libraries() {
-    let mut wrong = Vec::new();
-    for case in known() {
-        let name = case["name"].as_str().unwrap();
-        let model = opened(&packed(&case), &case).unwrap_or_else(|error| panic!("{name}: {error}"));
-        assert_eq!(model.tensors.len(), 21, "{name}");
-        let (_, gguf) = place(&case["shape"]);
-        let found = model.tensor(gguf).unwrap();
-        let shape: Vec<u64> = serde_json::from_value(case["shape"].clone()).unwrap();
-        assert_eq!((found.quant.name(), &found.shape), ("f32", &shape), "{name}");
-        for step in [1, 7, 1024] {
-            let sum = Sha256::digest(rows(&model, gguf, step));
-            let sum: String = sum.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-            if case["sum"] != sum {
-                wrong.push(format!("{name}, {step} rows at a time"));
-            }
-        }
-        assert!(model.notes.iter().any(|note| note.contains("1 matrices")), "{:?}", model.notes);
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-}
+use super::golden::{Tensors, known, opened, opened_as, opened_with, packed, part, place, rows};
 
 /// What is written as float32 and run says this after each of some tokens.
 fn said(model: Model) -> Vec<Vec<f32>> {

@@ -4,9 +4,9 @@
 use std::path::{Path, PathBuf};
 
 use regguf::{
-    checkpoint::{self, Options, family},
+    checkpoint::{self, Options},
     container::{self, OpenOptions},
-    model::{Model, Naming, Role, Tensor},
+    model::{Model, Tensor},
 };
 
 fn golden(name: &str) -> PathBuf {
@@ -26,52 +26,6 @@ fn rows(model: &Model, tensor: &Tensor) -> Vec<u8> {
     let mut bytes = vec![0; tensor.bytes() as usize];
     model.read_rows(tensor, 0, tensor.rows(), &mut bytes).unwrap();
     bytes
-}
-
-/// What converters write: matrices as they are, vectors as f32.
-fn written(model: &Model, tensor: &Tensor) -> Vec<u8> {
-    let bytes = rows(model, tensor);
-    if tensor.shape.len() > 1 || tensor.quant.name() == "f32" {
-        return bytes;
-    }
-    let half = |b: &[u8]| half::f16::from_le_bytes([b[0], b[1]]).to_f32().to_le_bytes();
-    bytes.chunks_exact(2).flat_map(half).collect()
-}
-
-#[test]
-fn every_layout_holds_the_bytes_that_the_converters_wrote() {
-    let e4 = converted("T/E4/ggml-model-f16.bin");
-    let references =
-        [converted("T/E9/ggml-model-f16.gguf"), converted("T/E10/model-f16.convert-hf.gguf")];
-    for name in [
-        "T/meta/T",
-        "T/meta/T/consolidated.00.pth",
-        "T/meta-2shard/T",
-        "T/meta-2shard/T/consolidated.01.pth",
-        "T/meta-legacy/T",
-        "T/hf-bin",
-        "T/hf-bin-2shard",
-        "T/hf-bin-2shard/pytorch_model-00001-of-00002.bin",
-        "T/hf-st",
-        "T/hf-st/model.safetensors",
-        "T/hf-st-2shard",
-        "T/hf-st-2shard/model.safetensors.index.json",
-    ] {
-        let model = checkpoint(name);
-        assert_eq!(model.tensors.len(), 21, "{name}");
-        for tensor in &model.tensors {
-            let ours = written(&model, tensor);
-            for reference in &references {
-                let theirs = reference.tensor(&tensor.name).unwrap();
-                assert_eq!(theirs.shape, tensor.shape, "{name}: {}", tensor.name);
-                assert!(ours == rows(reference, theirs), "{name}: {}", tensor.name);
-            }
-            let meta =
-                Role::of(family(), Naming::Gguf, &tensor.name).unwrap().name(Naming::Old).unwrap();
-            let theirs = e4.tensor(&meta).unwrap();
-            assert!(ours == rows(&e4, theirs), "{name}: {meta}");
-        }
-    }
 }
 
 /// `meta-bf16` was saved from the same f32 weights as the f16 files, so the two agree to the

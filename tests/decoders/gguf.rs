@@ -55,16 +55,3 @@ pub fn bytes(keys: &[(String, Value)], tensors: &[Tensor]) -> Vec<u8> {
     out.resize(out.len().next_multiple_of(32), 0);
     out
 }
-
-/// Numbers within a half of `around`, from a generator that the name seeds (splitmix64).
-pub fn numbers(name: &str, count: usize, around: f32) -> Vec<f32> {
-    let seed = name.bytes().fold(7u64, |s, b| s.wrapping_mul(31).wrapping_add(u64::from(b)));
-    let number = |i: u64| {
-        let mut z = seed.wrapping_add((i + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^= z >> 31;
-        around + (z >> 40) as f32 / (1u64 << 24) as f32 - 0.5
-    };
-    (0..count as u64).map(number).collect()
-}

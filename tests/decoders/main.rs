@@ -3,6 +3,8 @@
 
 mod checkpoints;
 mod gguf;
+#[path = "../golden/checkpoints.rs"]
+mod golden;
 mod mended;
 mod model;
 mod slow;

@@ -1,5 +1,5 @@
 //! Layouts that llama.cpp left behind, and back to them: latent attention before 15 April 2025, experts one by one; and
-//! models with their vision tensors in the same file, as Ollama writes them. The models are those of [`super::checkpoints`], whose
+//! models with their vision tensors in the same file, as Ollama writes them. The models are those of [`super::golden`], whose
 //! tensors are the converter's, byte by byte.
 
 use std::{path::Path, process::Command};
@@ -12,8 +12,9 @@ use regguf::{
     quant::QuantType,
 };
 
-use super::checkpoints::{compare, converted, known, safetensors, tensors_of, write};
-use super::gguf::{self, Value, numbers};
+use super::checkpoints::tensors_of;
+use super::gguf::{self, Value};
+use super::golden::{compare, converted, known, numbers, safetensors, write};
 
 /// The file that an upgrade with these options makes.
 fn upgraded(path: &Path, output: &Path, options: upgrade::Options) -> Model {

@@ -2,7 +2,8 @@
 
 use regguf::format::family::{self, Family};
 
-use super::gguf::{self, Tensor, Value, numbers};
+use super::gguf::{self, Tensor, Value};
+use super::golden::numbers;
 
 /// What the family computes.
 #[derive(Clone, Copy, Debug)]

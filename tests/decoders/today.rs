@@ -10,7 +10,8 @@ use regguf::{
 };
 use serde_json::Value as Json;
 
-use super::gguf::{self, Tensor, Value, numbers};
+use super::gguf::{self, Tensor, Value};
+use super::golden::numbers;
 
 /// What is known of each family: name, and the file of golden/families/today.
 fn known() -> Vec<(String, Json)> {

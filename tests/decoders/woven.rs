@@ -5,7 +5,8 @@ use std::fs;
 use regguf::{Existing, change::export, container, model::Stated};
 use serde_json::{Value as Json, json};
 
-use super::checkpoints::{converted, known, safetensors, tensors_of, write};
+use super::checkpoints::tensors_of;
+use super::golden::{converted, known, safetensors, write};
 
 /// Gates and rows that alternate in them, each a few pieces long, are those of the checkpoint again.
 #[test]

@@ -2,8 +2,12 @@
 //! test a file, named after it.
 
 mod blocks;
+mod checkpoints;
+mod converted;
 mod facts;
 mod families;
+mod folders;
+mod packed;
 
 use std::path::{Path, PathBuf};
 
@@ -28,7 +32,8 @@ fn main() {
         }
     }
     assert!(tests.len() > 100, "{} files", tests.len());
-    tests.extend(families::all().chain(blocks::all()));
+    tests
+        .extend(families::all().chain(blocks::all()).chain(converted::all()).chain(folders::all()));
     libtest_mimic::run(&arguments, tests).exit();
 }
 

@@ -282,8 +282,14 @@ pub fn file_watched(
     }
 }
 
+/// One for each algorithm that was asked for.
 type Digests = BTreeMap<Algorithm, Digest>;
 
+/// Size and digests; none where the file changed under the reading.
+///
+/// ```text
+/// stamp before  ->  bytes to the end  ->  stamp after      size, time and count of bytes must agree
+/// ```
 fn read(
     path: &Path,
     algorithms: &[Algorithm],
@@ -310,6 +316,7 @@ fn read(
     Ok(Some((size, digests.into_iter().map(|d| (d.algorithm, d)).collect())))
 }
 
+/// Has the system read far ahead and drop what was read.
 fn advise_sequential(file: &File) {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     {
@@ -335,6 +342,7 @@ fn fill(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(filled)
 }
 
+/// Reads a piece and feeds it to one digest after the other, in one thread.
 fn read_alone(
     file: &mut File,
     mut hashers: Vec<Hasher>,
@@ -366,6 +374,7 @@ fn read_ahead(
     hashers: Vec<Hasher>,
     watch: &mut dyn FnMut(&[u8]),
 ) -> io::Result<Option<(u64, Vec<Digest>)>> {
+    // Room for every buffer from every lane: giving back never waits, so no two sides can wait for each other.
     let (give_back, returned) = sync_channel::<Shared>(RING * hashers.len().max(1));
     thread::scope(|scope| {
         let mut lanes: Vec<SyncSender<Shared>> = Vec::new();
@@ -449,8 +458,10 @@ pub fn spread<T: Sync, R: Send>(
 ) -> Vec<R> {
     let threads = threads.max(1);
     let workers = threads.min(items.len()).max(1);
+    // 8 threads and 3 files: 3 files at once, 2 threads in each.
     let lanes = threads / workers;
     let mut order: Vec<usize> = (0..items.len()).collect();
+    // The largest first: begun last, it would be read alone at the end.
     order.sort_by_key(|&i| std::cmp::Reverse(items.get(i).map_or(0, &size)));
     let next = AtomicUsize::new(0);
     let results: Mutex<Vec<(usize, R)>> = Mutex::new(Vec::with_capacity(items.len()));
@@ -469,6 +480,7 @@ pub fn spread<T: Sync, R: Send>(
         run();
     });
     let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+    // They came in the order in which they were done.
     results.sort_by_key(|&(i, _)| i);
     results.into_iter().map(|(_, result)| result).collect()
 }

@@ -50,6 +50,7 @@ pub struct Spelled {
 pub fn read(rule: &Tokenizer, spellings: &[Spelling], records: &Vocab) -> Result<Spelled, String> {
     let is_text = |record: &[u8]| std::str::from_utf8(record).is_ok();
     let spelling = match spellings {
+        // Both of these write valid UTF-8 only: a record that is none was written as its bytes.
         [Spelling::Decoded | Spelling::Latin1, ..] if !records.tokens.iter().all(is_text) => {
             Spelling::Bytes
         }
@@ -248,10 +249,12 @@ impl Walk {
                 Found::Again if self.decoded && id < last => {
                     (format!("[UNK_BYTES{id}]"), TokenKind::Unused)
                 }
+                // Behind the merges: added by hand, the first time it comes.
                 Found::Again if spaces(text) && id > last && added.insert(plain()) => {
                     (plain(), TokenKind::UserDefined)
                 }
                 Found::Again | Found::Empty => (format!("[PAD{id}]"), TokenKind::Unused),
+                // No merge leads to it, yet it is written as it is: it can be printed, and a byte can be typed.
                 Found::Byte | Found::Apart => (alphabet(text), TokenKind::Normal),
                 Found::Merged(_) if id <= last && !marked => (alphabet(text), TokenKind::Normal),
                 _ if special => (plain(), TokenKind::Control),
@@ -341,6 +344,7 @@ fn words(rule: &Tokenizer, records: &Vocab) -> Spelled {
     };
     name_special(&mut vocab, rule, |wanted| records.tokens.iter().position(|t| t == wanted));
     for text in records.tokens.iter() {
+        // `[CLS]` and its like are looked for in the text as they are, and begin no word.
         let special = rule.special.iter().any(|special| special.as_bytes() == text);
         let (text, kind) = match special {
             true => (text.to_vec(), TokenKind::Control),
