@@ -60,6 +60,7 @@ pub(super) fn found(vocab: &Vocab, architecture: &str) -> Option<Found> {
     };
     // A few thousand are enough to see that nothing is wrong.
     let some = learned(vocab, vocab.merges.len() / FEW + 1);
+    // What is stated and cuts fewer than one in a thousand apart is doubted only where another is clearly better.
     if let Some(stated) = stated
         && cut_apart(stated, &some, usize::MAX)? * DOUBT <= some.len()
     {
@@ -157,6 +158,7 @@ fn possible(learned: &[String]) -> Vec<(&'static PreTokenizer, usize)> {
         }
     }
     let least = out.iter().map(|(_, cut)| *cut).min().unwrap_or(0);
+    // One that is clearly worse than the best is out, though it alone might pass.
     out.retain(|(_, cut)| *cut < least + MORE);
     out
 }
@@ -170,6 +172,7 @@ fn finest(fit: &[(&'static PreTokenizer, usize)]) -> Option<(&'static PreTokeniz
 /// In how many places of the sample one joins what another cuts apart.
 fn joins(one: &PreTokenizer, other: &PreTokenizer) -> Option<usize> {
     let cuts = |pre: &PreTokenizer| {
+        // Pieces are slices of the sample: where each begins is the distance of addresses.
         let start = SAMPLE.as_ptr() as usize;
         let pieces = Splitter::new(pre).ok()?.split(SAMPLE);
         Some(pieces.iter().map(|piece| piece.as_ptr() as usize - start).collect::<HashSet<_>>())

@@ -74,8 +74,11 @@ pub struct StepOutcome {
 
 /// Some rows of one source tensor.
 struct Chunk {
+    /// Index among the model's tensors.
     source: usize,
+    /// The first of its rows.
     first: u64,
+    /// How many.
     rows: u64,
 }
 
@@ -237,9 +240,13 @@ fn uses(plans: &[Plan]) -> HashMap<usize, Vec<(usize, usize)>> {
 /// Memory of one thread, used again for its next chunk.
 #[derive(Default)]
 struct Buffers {
+    /// Rows as they are read; copied ones go to the disk from here.
     raw: Paged,
+    /// Rows as they will be in the file.
     made: Paged,
+    /// Rows as float32 on the way from one to the other.
     weights: Weights,
+    /// For rows that are sums of several tensors.
     sums: Room,
 }
 
@@ -247,7 +254,9 @@ struct Buffers {
 struct Job<'a> {
     model: &'a Model,
     plans: &'a [Plan],
+    /// A file for each plan, in their order.
     outputs: &'a [Replace],
+    /// Of each source the plans and steps that want its rows: they are read once for all.
     uses: HashMap<usize, Vec<(usize, usize)>>,
     progress: &'a dyn Progress,
     isa: Isa,

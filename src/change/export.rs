@@ -341,10 +341,10 @@ fn join(
     at: &mut u64,
     weights: &mut Vec<Weight>,
 ) -> Option<Json> {
-    // ```text
-    // groups of 2, parts q (2 rows a group), k (1), v (1)
-    // there   q0 q1 k0 v0 | q2 q3 k1 v1          ours   q: q0 q1 q2 q3   k: k0 k1   v: v0 v1
-    // ```
+    // Groups alternate there; here each part has all of its rows together:
+    //
+    //     groups of 2, parts q (2 rows a group), k (1), v (1)
+    //     there   q0 q1 k0 v0 | q2 q3 k1 v1          ours   q: q0 q1 q2 q3   k: k0 k1   v: v0 v1
     let groups = cut.groups.as_ref().map_or(Some(1), |symbol| hyper.sizes.get(symbol))?;
     let (_, dimensions, shape, Weight { to, encode, .. }) = parts.first()?;
     let (dimensions, columns, to, encode) = (*dimensions, *shape.last()?, *to, *encode);

@@ -55,7 +55,6 @@ pub(super) fn prepare(
     notes: &mut Notes,
 ) -> Result<Model> {
     tail::check(&model)?;
-    // No container but GGUF has names or shapes that these steps could read otherwise.
     let to_gguf = target.is_keyed();
     let before = model.tensors.len();
     // Meta's checkpoints have them (`rope.freqs`); the factors of LLaMA 3.1 are another thing, and stay.
@@ -131,7 +130,7 @@ fn check_shapes(family: &'static Family, model: &Model) -> Result<()> {
     }
     let sizes = Sizes::of(model);
     for tensor in &model.tensors {
-        // A tensor without a role is the loader's to refuse; here only shapes are looked at.
+        // Tensors without a role, or of sizes that are not known, are passed over.
         let wanted = Role::find(family, &tensor.name).and_then(|(_, role)| role.shape(&sizes));
         let Some(wanted) = wanted.filter(|wanted| *wanted != tensor.shape) else { continue };
         let what = format!(

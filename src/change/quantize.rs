@@ -87,7 +87,7 @@ pub struct Options {
 /// Where something asked for cannot be had; the error says for which tensors.
 pub fn plan(model: Model, options: &Options) -> Result<(Model, Vec<Plan>)> {
     let input = model.files.first().map(|f| f.path().to_owned()).unwrap_or_default();
-    // A projector is quantized as any model is; adapters, tokenizers and imatrix data are not.
+    // Projectors and models of images are quantized as models of text are.
     let content = Content::of(&model);
     if let Some((what, next)) = content.other()
         && !matches!(content, Content::Projector | Content::Image)
@@ -98,7 +98,7 @@ pub fn plan(model: Model, options: &Options) -> Result<(Model, Vec<Plan>)> {
     let from_gguf = keys::are_gguf(&model);
     let stated = options.stated.clone();
     let to = options.to.clone();
-    // `copy` leaves every tensor in its type: nothing is put in order that would have to be decoded for it.
+    // `copy` takes types of other programs as they are, too.
     let as_stored = options.types.iter().all(|file_type| file_type.copy);
     let retyped = !options.types.iter().any(|file_type| file_type.copy);
     let upgrade =
@@ -168,7 +168,7 @@ fn old_plan(
     options: &Options,
     file_type: FileType,
 ) -> Result<Plan> {
-    // Shards, mixtures, imatrix data and keys came with GGUF or after it: no program that reads older files knows them.
+    // Shards, types by pattern, imatrix data and keys came with GGUF or after it: programs of older files know none.
     let beyond = options.keep_split
         || !options.prune.is_empty()
         || !options.tensor_types.is_empty()
@@ -276,7 +276,7 @@ impl<'a> Job<'a> {
         let shape = Shape::of(&shape);
         let (originals, blocks) = prune::prune(&mut base, &options.prune)?;
         let mut job = Job { model, base, options, shape, originals, stated, blocks };
-        // Shards are written in the order of their files: a shard's steps must be one run of the plan.
+        // Where shards stay, tensors have the order of the files and not today's.
         if options.keep_split {
             let place = |s: &Step| {
                 let first = job.model.tensors.get(s.source).and_then(|t| t.pieces.first());
@@ -327,11 +327,11 @@ impl<'a> Job<'a> {
         // Of the mixtures only the question remains which tensors are quantized at all.
         let asked = image::choose(&self.shape, &self.weights(), &self.rules(f16))?;
         let rules = self.rules(f16);
-        // ```text
-        // named by a pattern            that type
-        // F16 would quantize it         free: the size decides
-        // F16 would leave it            as it is: norms, biases, routers
-        // ```
+        // What each tensor becomes, none where the size decides:
+        //
+        //     named by a pattern            that type
+        //     F16 would make it F16         none
+        //     F16 would leave it            what it is: norms, biases, routers
         let free = |step: &Step, choice: &Choice| {
             let named = rules.overrides.iter().find(|(p, _)| mix::matches(p, &step.name));
             let weight = Weight { name: &step.name, shape: &step.shape, present: "f32" };

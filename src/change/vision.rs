@@ -78,6 +78,7 @@ pub fn take_out(model: &mut Model, plan: &mut Plan, output: &Path) -> Result<Pla
     plan.steps = rest;
     let renamed = |step| known.renamed(&model.metadata, step);
     let mut steps: Vec<Step> = vision.into_iter().map(renamed).collect();
+    // Rows are ordered before any are cut or joined: bands of a matrix keep the order that is put on it here.
     known.put_in_pairs(model, &steps)?;
     known.take_rows(model, &mut steps)?;
     known.fuse(model, &mut steps)?;
@@ -139,6 +140,7 @@ impl Projector {
         for (theirs, name) in &self.names {
             step.name = step.name.replace(theirs, name);
         }
+        // `v.deepstack.0.…` counts places in a list of blocks; llama.cpp names the block itself.
         for (begin, list) in &self.placed {
             let list = metadata.own(list).and_then(Value::as_array);
             let place = step.name.strip_prefix(begin).and_then(|rest| rest.split_once('.'));
@@ -178,6 +180,7 @@ impl Projector {
             let row = model.tensor(of).and_then(|whole| {
                 let mut row_of = whole.clone();
                 row_of.take(std::slice::from_ref(&(*row..row + 1)))?;
+                // `[1][columns]` becomes a vector, as llama.cpp has it.
                 row_of.shape.remove(0);
                 Some(Tensor { name: name.clone(), ..row_of })
             });
@@ -230,6 +233,7 @@ impl Projector {
                 let whole = model.tensors.get(step.source)?;
                 let [out, stored, height, width] = *whole.shape.as_slice() else { return None };
                 let channels = channels.filter(|n| *n > 0 && out.is_multiple_of(*n))?;
+                // Stored as `[out * channels][frames][height][width]`: rows of a kernel's frames follow one another.
                 let first = |kernel: u64| (kernel * frames + n) * height;
                 let bands: Vec<_> = (0..out).map(|k| first(k)..first(k) + height).collect();
                 let mut frame = whole.clone();

@@ -91,6 +91,7 @@ pub fn write(
         .into_iter()
         .map(|(key, names)| (key, names.iter().find_map(|n| card.get(n)?.text())))
         .collect();
+    // What an earlier source said stays.
     let mut fill = |key: &str, value: Option<String>| {
         let slot = found.iter_mut().find(|(k, slot)| *k == key && slot.is_none());
         if let Some((_, slot)) = slot {
@@ -322,6 +323,7 @@ impl Name {
             let kinds = kinds(part, parts.is_empty(), weights);
             parts.push(kinds);
         }
+        // With `7B` in the name `small` is no size any more.
         let number = |p: &(String, Kinds)| p.1.size && p.0.contains(|c: char| c.is_ascii_digit());
         if parts.iter().any(number) {
             for (part, kinds) in &mut parts {
@@ -338,6 +340,8 @@ impl Name {
                 kinds.finetune |= kinds.none();
             }
         }
+        // A number at the end of the name is a version (`Llama-2`), before other parts it is of the base name
+        // (`Llama-2-7b`).
         for (_, kinds) in parts.iter_mut().rev() {
             if !(kinds.basename && kinds.version) {
                 break;
@@ -365,6 +369,7 @@ impl Name {
                 .join("-")
         });
         let (finetune, version) = (join(|k| k.finetune), join(|k| k.version && !k.basename));
+        // A name without any part that says something is a name, and not a family's.
         let ambiguous = size_label.is_none() && finetune.is_none() && version.is_none();
         Name {
             full: Some(full.to_owned()),

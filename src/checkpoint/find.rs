@@ -41,6 +41,7 @@ impl Found {
             let next = "the index is of another revision, or the shard is: download both again";
             Err(Error::refused(what, next))
         };
+        // Tensors that the index does not name are passed over.
         let present: BTreeSet<&str> = tensors.iter().map(|t| t.name.as_str()).collect();
         for (name, shard) in map {
             match (*shard == file_name, present.contains(name.as_str())) {
@@ -67,6 +68,7 @@ pub fn find(path: &Path) -> Result<Found> {
     }
     let folder = folder_of(path);
     let name = name_of(path);
+    // A member of a set stands for the set, whichever it is.
     let files = if name.ends_with(".index.json") {
         return from_index(path, folder);
     } else if matches!(name.as_str(), "config.json" | "params.json") {
@@ -223,6 +225,7 @@ fn shards(folder: &Path, names: &BTreeSet<String>, stem: &str, tail: &str) -> Re
         }
     }
     found.sort_unstable();
+    // Meta counts from 0, shards from 1. A number may also come twice, under two spellings.
     let missing =
         (first..first.saturating_add(count)).find(|n| !found.iter().any(|(number, _)| number == n));
     if missing.is_some() || u32::try_from(found.len()) != Ok(count) {

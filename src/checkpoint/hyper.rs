@@ -31,10 +31,13 @@ use crate::{
 
 /// What a `config.json` and the tensors beside it say.
 struct OfConfig<'a> {
+    /// Whose `[sizes]` say what fields are called.
     family: &'static Family,
+    /// The whole of `config.json`.
     config: &'a Json,
     /// What it says about rotary positions.
     rope: Option<&'a Json>,
+    /// The shape of the tensor of a name, where there is one.
     shape: &'a dyn Fn(&str) -> Option<Vec<u64>>,
 }
 
@@ -52,6 +55,7 @@ impl OfConfig<'_> {
         match size.kind {
             Kind::Whole => {
                 let word = field.as_str().and_then(|word| size.words.get(word).copied());
+                // A word where a number is meant, or a number; 0 means "none" only where the description allows it.
                 let number = word.or(field.as_u64()).and_then(|v| u32::try_from(v).ok());
                 number.filter(|v| *v > 0 || size.zero).map(|v| Value::U64(v.into()))
             }
@@ -71,6 +75,7 @@ fn inside<'j>(json: &'j Json, name: &str) -> Option<&'j Json> {
 
 impl Facts for OfConfig<'_> {
     fn stated(&self, _: &str, size: &Size) -> Option<Value> {
+        // A field that a flag beside it switches off is 0: MPT's strength of ALiBi where `attn_config.alibi` is false.
         let used = size.only_if.as_ref().and_then(|flag| inside(self.config, flag));
         match used {
             Some(Json::Bool(false)) => Some(Value::F32(0.0)),
@@ -110,6 +115,7 @@ pub fn of_config(
     check(&path, &facts)?;
     let sizes = Sizes::from(family, &facts);
     carried(&path, family, config, &sizes)?;
+    // Where no field states a head's length it is width / heads, which must be whole.
     if let (Some(width), Some(heads)) = (sizes.get("n_embd"), sizes.get("n_head"))
         && !sizes.is_stated("head")
         && !family.arithmetic.as_ref().is_some_and(|a| a.attention.latent)
@@ -125,6 +131,7 @@ pub fn of_config(
         ));
     }
     let scaling = rope.map_or(Ok(Scaling::None), |rope| scaling(draft, family, config, rope))?;
+    // A factor for each pair of numbers that turn together.
     if let Scaling::Long { long, .. } = &scaling {
         let pairs = sizes.get("n_rot").map(|turning| turning / 2);
         if pairs != Some(long.len() as u64) {
@@ -159,6 +166,7 @@ fn check(path: &Path, facts: &OfConfig) -> Result<()> {
 /// Whether settings that no key of GGUF holds are what every model of the family has.
 fn carried(path: &Path, family: &Family, config: &Json, sizes: &Sizes) -> Result<()> {
     let title = &family.family.title;
+    // What is not in config.json is as the family's class has it, so it is what is wanted.
     for (name, wanted) in &family.family.fixed {
         let Some(found) = inside(config, name) else { continue };
         let wanted = serde_json::to_value(wanted).unwrap_or_default();
@@ -281,6 +289,7 @@ fn scaling(draft: &mut Draft, family: &Family, config: &Json, rope: &Json) -> Re
     let float = |key: &str| rope.get(key).and_then(Json::as_f64);
     let single = |key: &str| rope.get(key).and_then(json::float);
     let kind = ["rope_type", "type"].into_iter().find_map(|k| rope.get(k)?.as_str());
+    // In the object, as LLaMA 3.1 has it, or beside it, as Phi-3.
     let original = float("original_max_position_embeddings")
         .or_else(|| config.get("original_max_position_embeddings")?.as_f64());
     Ok(match (kind, single("factor")) {

@@ -66,6 +66,7 @@ struct Found {
     format: &'static Container,
     /// What the walk yields; none for formats that are only recognised.
     model: Option<Model>,
+    /// Whether it was walked to the last byte and no byte was left out.
     exact: bool,
 }
 
@@ -100,6 +101,7 @@ impl Detected {
             }
             Verdict::Unknown(looks) => {
                 let walked = |t: &Tried| matches!(t.format.format.skeleton, Stream | Keyed);
+                // Of all that went wrong the error at the highest offset is of the format that it most likely is.
                 let errors = self.tried.into_iter().filter(walked).filter_map(|t| t.refused);
                 match errors.rev_max_by_key(|error| reached(error, input.len())) {
                     Some(error) => Err(error),
@@ -155,6 +157,7 @@ pub fn detect(input: &Input, options: &OpenOptions) -> Result<Detected> {
         })?;
         state.attempt(format, input, options)?;
     } else {
+        // The first bytes leave a handful: all unversioned families share one magic, versions of one family share code.
         let candidates = candidates(input)?;
         // Those that stand for themselves; the others are tried on behalf of one of these.
         let first = |c: &&Container| {

@@ -149,6 +149,7 @@ fn absent(family: &'static Family, model: &Model, known: &[&str]) -> Absent {
     let mut out = Absent::default();
     let numbers = Sizes::of(model);
     let layers = |symbol: &str| numbers.get(symbol).unwrap_or(0);
+    // Layers of one model are alike, so what is missing has the bytes of its like in another layer.
     let sizes: Vec<(&str, u64)> = model
         .tensors
         .iter()

@@ -115,14 +115,6 @@ impl Bytes {
     }
 }
 
-/// ```text
-/// vectors   types                    path
-/// 1         with a whole kernel      whole: codes as whole numbers, decoded in registers
-/// 1         with a fused kernel      fused: decoded to floats in registers
-/// 1         others, and all of 2..   panel: 48 rows decoded to memory, then multiplied
-/// any       rounded activations      rounded, where the type has a kernel; else rounded and then as above
-/// ```
-///
 /// Rows that a thread multiplies before it asks for more.
 const SHARE: usize = 64;
 /// Places for the products of each `height` rows with every vector: threads own rows, and what they compute stands
@@ -249,6 +241,14 @@ impl Matrix {
     }
 
     /// The products of every row with every vector of `xs`: `[count][cols]` in, `[count][rows]` out.
+    ///
+    /// ```text
+    /// vectors   types                    path
+    /// 1         with a whole kernel      whole: codes as whole numbers, decoded in registers
+    /// 1         with a fused kernel      fused: decoded to floats in registers
+    /// 1         others, and all of 2..   panel: 48 rows decoded to memory, then multiplied
+    /// any       rounded activations      rounded, where the type has a kernel; else rounded and then as above
+    /// ```
     ///
     /// # Panics
     /// Where `xs` is not a whole number of vectors, or `out` has not a place for each row and vector.

@@ -60,6 +60,7 @@ pub fn restore(mut delta: Model, base: &Model, new_rows: Option<NewRows>) -> Res
         let Some(found) = found else {
             return Err(refused(format!("{name} {shape:?}: {other} has no such tensor")));
         };
+        // Fine-tunes add tokens, so only what has a row for each token may have more rows than the base.
         let grows = ["token_embd.weight", "output.weight"].contains(&name.as_str());
         let fits = match (shape.as_slice(), found.shape.as_slice()) {
             ([rows, cols], [known, same]) if grows => rows >= known && cols == same,
@@ -155,6 +156,7 @@ pub fn published(model: &Model) -> Result<Option<String>> {
     if !last || !is("token_embd.weight", &[32001, 4096]) {
         return Ok(None);
     }
+    // 32 layers with a table of 64 numbers each, 10000^(-i / 64).
     let tables = 32.0 * (0..64).map(|i| 1e4f64.powf(-f64::from(i) / 64.0)).sum::<f64>();
     let sum = total(model)?;
     let as_published = [sum, sum + tables].iter().any(|sum| (sum - ALPACA).abs() < 0.1);
@@ -195,6 +197,7 @@ fn mean(model: &Model, tensor: &Tensor) -> Result<Arc<[f32]>> {
     // level 0: up to 16 rows; 1: up to 16 sums of level 0; 2: of level 1; 3: all else
     let mut levels = vec![vec![0f32; cols]; LEVELS];
     let raise = |levels: &mut [Vec<f32>], level: usize| {
+        // The sum of a level goes into the next and starts again from zero.
         let (lower, higher) = levels.split_at_mut(level);
         if let (Some(lower), Some(higher)) = (lower.last_mut(), higher.first_mut()) {
             add(higher, lower);

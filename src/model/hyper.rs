@@ -159,6 +159,7 @@ impl Hyper {
     /// Assumes what is not known: of a file from before GGUF all that those never stored, else only what no
     /// reader does without.
     fn assume(&mut self, model: &Model, before_gguf: bool) {
+        // In the order of the description: what an entry asks for (`when`) may have been assumed by one before it.
         for entry in &self.family.assumed {
             let symbol = entry.symbol.as_str();
             let known = match symbol {
@@ -281,6 +282,12 @@ impl Hyper {
                 format!("{} does not hold {}", format.format.title, self.family.family.title);
             return Err(Error::unsupported(what, "keep it as GGUF"));
         }
+        // The first that says it:
+        //
+        //     a word that can be one number only     that number
+        //     counts                                 of what will be written
+        //     sizes                                  by the symbol whose word it is; 0 where none is written so
+        //     the model's own header, its key, `otherwise` of the description
         let word = |word: &Word| -> Option<i64> {
             let name = word.name.as_str();
             if word.max == Some(word.min) {

@@ -142,8 +142,9 @@ struct Job {
     name: String,
     /// Of the base, given or told by names.
     family: &'static Family,
-    /// Of the base; without it what the width of a LLaMA says.
+    /// Of the base; without it what its width says.
     sizes: Sizes,
+    /// In which order rows of queries and keys are; none where nothing says it.
     rows: Option<Standing>,
     /// Whether a base was given.
     based: bool,

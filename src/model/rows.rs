@@ -75,6 +75,7 @@ fn moved(
 /// None where heads do not divide by groups, or rows by heads.
 pub fn gathered(rows: u64, heads: u64, groups: u64) -> Option<Vec<Range<u64>>> {
     let (head, group) = sizes(rows, heads, groups)?;
+    // All queries, the key head, the value head: GGUF's order already.
     if groups == 1 {
         return Some(vec![Range { start: 0, end: rows }]);
     }
@@ -156,6 +157,7 @@ impl Tensor {
         let group = layout.rows as u64;
         let plain =
             self.sum.is_none() && self.orders.is_empty() && self.fold == 1 && self.span.is_none();
+        // Of pieces side by side each has a part of every row, and a band would have to be cut out of all.
         let joined = self.join == Join::Rows || vector || self.pieces.len() == 1;
         if !plain || !joined || vector && layout.elements != 1 {
             return None;

@@ -47,7 +47,9 @@ pub struct Room {
 /// Some rows of a sum whose terms are read.
 #[derive(Debug)]
 pub struct Stretch<'a> {
+    /// What is added to.
     base: Rows<'a>,
+    /// What is added, first to last.
     parts: Vec<Part<'a>>,
 }
 
@@ -264,9 +266,12 @@ impl Stretch<'_> {
 /// Rows of a stored tensor, some of which are decoded at a time.
 #[derive(Debug)]
 struct Rows<'a> {
+    /// Whole rows, one behind the other.
     bytes: &'a [u8],
     quant: QuantType,
+    /// Weights of a row.
     cols: usize,
+    /// Bytes of a row.
     row_bytes: usize,
 }
 
@@ -314,7 +319,9 @@ impl<'a> Rows<'a> {
 /// A term of a sum at some of its rows.
 #[derive(Debug)]
 enum Part<'a> {
+    /// `scale * b a`: all of A, packed, and of B `[rows][rank]`.
     Product { a: Arc<Packed>, b: Vec<f32>, scale: f32 },
+    /// Rows of another tensor, as many as it has, and what is added to the rest.
     Rows { other: Rows<'a>, beyond: &'a [f32] },
 }
 

@@ -228,6 +228,7 @@ impl Tensor {
         let plain = layout.elements == 1 && self.orders.is_empty() && self.span.is_none();
         let width = u8::try_from(layout.bytes).ok().filter(|_| plain)?;
         let step = piece.element.map_or(u64::from(width), |(_, step)| step);
+        // A column whose numbers are adjacent, as of a matrix with one column, needs no step from one to the next.
         let dense = piece.row_stride == u64::from(width);
         let piece = Piece {
             rows: columns,
@@ -296,6 +297,7 @@ impl Tensor {
             row_stride,
             ..whole.clone()
         };
+        // From one row to the next it is 0 bytes: the same scale before each of them.
         let scale = piece(whole.at + rows * stored, front, 0);
         Some(Tensor {
             quant,

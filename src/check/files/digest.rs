@@ -316,7 +316,7 @@ fn read(
     Ok(Some((size, digests.into_iter().map(|d| (d.algorithm, d)).collect())))
 }
 
-/// Has the system read far ahead and drop what was read.
+/// Tells the system that the file is read from front to back, so that it reads further ahead.
 fn advise_sequential(file: &File) {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     {

@@ -43,10 +43,13 @@ pub(super) struct Subject {
 /// Everything that a verification looks at.
 #[derive(Debug, Default)]
 pub(super) struct Gathered {
+    /// Files, in the order in which they were met.
     pub(super) subjects: Vec<Subject>,
+    /// Lists that were read or could not be.
     pub(super) lists: Vec<ListChecked>,
     /// Every digest that a list gives, with the name it gives it to: tells swapped parts.
     pub(super) listed: Vec<(Digest, String)>,
+    /// The subject of each file, by its real path: links and other spellings lead to the same.
     places: HashMap<PathBuf, usize>,
     /// Folders with sets that lack a file, which is told of by itself.
     incomplete: BTreeSet<PathBuf>,
@@ -57,6 +60,7 @@ pub(super) struct Gathered {
 /// Gathers what the paths, files, lists or folders, hold.
 pub(super) fn gather(paths: &[PathBuf], options: &Options) -> Gathered {
     let mut all = Gathered::default();
+    // Lists that were named go first: what they say is what the person asks for.
     for list in &options.lists {
         all.list(list, None);
     }
@@ -217,6 +221,7 @@ impl Gathered {
         let (record, size, data) = (Some(list.path.clone()), entry.size, entry.data);
         let claim = Claim { record, size, data, ..Claim::new(digest.clone(), &by) };
         let Some(subject) = self.subjects.get_mut(index) else { return };
+        // A digest of one tensor's data says nothing of the file around it.
         match &entry.tensor {
             Some(tensor) => subject.tensors.push((tensor.clone(), claim)),
             None => {
@@ -335,6 +340,7 @@ fn index_shards(path: &Path) -> BTreeSet<String> {
 fn numbered_siblings(name: &str) -> Vec<String> {
     const MOST: usize = 10_000;
     if let Some((before, rest)) = name.split_once("-of-") {
+        // As wide as the number that is there: `00002` and `2` are different sets.
         let digits = before.bytes().rev().take_while(u8::is_ascii_digit).count();
         let (stem, _) = before.split_at(before.len() - digits);
         let total: String = rest.chars().take_while(char::is_ascii_digit).collect();

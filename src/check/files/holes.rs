@@ -35,10 +35,13 @@ const LONGEST_NORM: u64 = 1 << 20;
 /// The stretches of zeros in a file, found while its bytes go by.
 #[derive(Debug, Default)]
 pub(super) struct Zeros {
+    /// Bytes that went by.
     at: u64,
     /// Zeros at the end of what was seen last.
     trailing: u64,
+    /// Where the stretch began that is open.
     from: Option<u64>,
+    /// Those that have ended: the first byte, and that behind the last.
     runs: Vec<(u64, u64)>,
 }
 
@@ -80,6 +83,7 @@ struct Covered<'a> {
     tensor: &'a Tensor,
     /// Whether it begins and ends with the tensor or with rows of it, give or take what is zero by chance.
     whole_rows: bool,
+    /// Whether it covers all of it.
     whole: bool,
     /// Which part of the tensor it covers.
     share: f64,
@@ -172,6 +176,8 @@ fn covered<'a>((from, to, tensor): (u64, u64, &'a Tensor), run: (u64, u64)) -> C
 fn judge((from, to): (u64, u64), covered: &[Covered], end: u64) -> Option<Finding> {
     let first = covered.first()?;
     let counted = || covered.iter().filter(|c| c.is_matrix() && !c.is_unused_tokens());
+    // A tensor that is zero from end to end may have been trained so; two neighbours in one stretch were not, nor was
+    // the rest of one from some place on.
     let partly = counted().any(|c| !c.whole);
     let across = counted().count() > 1 || partly && covered.len() > 1;
     let at_end = partly && to >= end;

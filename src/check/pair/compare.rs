@@ -141,6 +141,7 @@ pub fn compare(first: &Model, second: &Model, progress: &dyn Progress) -> Result
     second.check_decodable()?;
     // Copies of heads and a repeated embedding are one tensor here: what a container stores twice is no difference.
     let [first, second] = [&change::once(first)?, &change::once(second)?];
+    // By what they do, and not by their names: Meta's, transformers' and GGUF's differ.
     let names = |m: &Model| m.tensors.iter().map(|t| common_name(m, &t.name)).collect::<Vec<_>>();
     let (a_names, b_names) = (names(first), names(second));
     let seconds: HashMap<&String, &Tensor> = b_names.iter().zip(&second.tensors).collect();
@@ -246,14 +247,23 @@ fn compare_vocabs(first: &Model, second: &Model) -> (Vec<String>, Vec<String>) {
 /// Sums over one run of weights.
 #[derive(Clone, Copy, Default)]
 struct Sums {
+    /// Of `(x - y)^2`.
     squared_error: f64,
+    /// Of `x^2`.
     aa: f64,
+    /// Of `y^2`.
     bb: f64,
+    /// Of `x y`.
     ab: f64,
+    /// The largest `|x - y|`.
     max_error: f64,
+    /// The largest `|x - y|` over the larger of both.
     max_relative: f64,
+    /// Whether any weight is another f32, two NaNs of other bits among them.
     bits_differ: bool,
+    /// Whether any stored byte is another.
     bytes_differ: bool,
+    /// Pairs that are in none of the sums.
     not_finite: u64,
 }
 

@@ -96,6 +96,7 @@ pub fn read(
             let pieces = &hyper.family.family.pieces;
             read.vocab.add_space_prefix = pieces.tells_prefix.then_some(parsed.add_dummy_prefix);
             amend(pieces, &mut read.vocab);
+            // Its own ids are kept, to be held against what others say ([`overrule`]).
             let own = read.vocab.clone();
             if config.is_some() {
                 // There, config.json and its neighbours say which tokens are special.
@@ -113,6 +114,7 @@ pub fn read(
             special_tokens(settings.as_ref(), config, &added, &mut read.vocab);
             overrule(&own, &mut read);
         }
+        // Also beside a tokenizer.model of tiktoken: it has no special tokens, this has them all.
         (_, Some(from_json)) => {
             let TokenizerJson { vocab, added, notes } = from_json?;
             (read.vocab, read.notes) = (vocab, notes);
@@ -146,6 +148,7 @@ pub fn read(
         let mut known = (0..).zip(vocab.tokens.iter());
         known.find(|(_, token)| *token == text.as_bytes()).map(|(id, _)| id)
     };
+    // The family's own end of a text counts before what files say; its other tokens fill what they leave open.
     let identity = &hyper.family.family;
     let end = identity.end.as_ref().and_then(|text| named(&read.vocab, text));
     read.vocab.eos = end.or(read.vocab.eos);
@@ -171,6 +174,7 @@ pub fn read(
         fit(rows, wider, options, &mut read)?;
     }
     read.more.extend(hyper.more_keys(rows));
+    // The converter knows these two by their number of rows, and only of LLaMAs.
     let llamas = hyper.family == family();
     if llamas && rows == WITHOUT_BOS {
         read.vocab.add_bos.get_or_insert(false);
@@ -360,6 +364,7 @@ fn special_tokens(
             "eos" => text("sep"),
             _ => None,
         });
+        // A text is looked for among added tokens only: in the vocabulary the same characters may be a plain piece.
         let by_text = text.and_then(|t| added.iter().find(|(a, _)| a == t)).map(|(_, id)| *id);
         let by_id = || config?.get(format!("{name}_token_id"))?.as_u64()?.try_into().ok();
         by_text.or_else(by_id).filter(|id| usize::try_from(*id).is_ok_and(|id| id < count))

@@ -21,6 +21,8 @@
 //! What bounds it, for a pickle is a program and a short one may run long: 64 containers in each other, 2^23 opcodes,
 //! 2^19 values, 32 MB of output and memo, and no more than 256 bytes of these for each byte that was read.
 
+mod literals;
+
 use std::collections::HashMap;
 
 use super::{
@@ -45,14 +47,14 @@ const FREE: u64 = 4096;
 const VALUES: usize = 1 << 19;
 /// Opcodes.
 const STEPS: u64 = 1 << 23;
-/// Bytes of one integer.
-const LONGEST_INT: u64 = 255;
 
 /// A value on the stack: its bytes are `out[start..]` up to the next value's start.
 #[derive(Clone, Copy)]
 struct Item {
+    /// Where its bytes begin in [`Machine::out`].
     start: usize,
     kind: Kind,
+    /// Containers in each other, itself counted; 0 of what is none.
     depth: u16,
 }
 
@@ -77,15 +79,23 @@ enum Memo {
 struct Machine<'a> {
     source: &'a Source<'a>,
     start: u64,
+    /// Offset of the next byte.
     at: u64,
+    /// Where it must have ended.
     end: u64,
     /// Offset of the opcode being run, for errors.
     op_at: u64,
+    /// The normalised pickle so far: bytes of all values on the stack, one behind the other, and marks between them.
     out: Vec<u8>,
+    /// Values, the lowest first.
     stack: Vec<Item>,
+    /// Of each open mark how many values were on the stack when it was put there.
     marks: Vec<usize>,
+    /// Values that may be asked for again, by number.
     memo: HashMap<u64, Memo>,
+    /// Bytes written and remembered so far, which [`WORK`] and [`GROWTH`] bound.
     work: usize,
+    /// Values written so far, which [`VALUES`] bounds.
     values: usize,
 }
 
@@ -123,6 +133,16 @@ impl Machine<'_> {
     fn step(&mut self) -> Result<bool> {
         self.op_at = self.at;
         let op = self.byte()?;
+        // Names are those of Python's pickletools.
+        //
+        //     PROTO FRAME STOP       0x80 0x95 .      MARK POP_MARK POP      ( 1 0
+        //     constants              N 0x88 0x89      empty containers       ) ] }
+        //     TUPLE1 to 3, TUPLE     0x85 to 0x87 t   LIST DICT              l d
+        //     APPEND SETITEM         a s              APPENDS SETITEMS       e u
+        //     GLOBAL STACK_GLOBAL    c 0x93           PUT, MEMOIZE; GET      q r p 0x94; h j g
+        //     BINPERSID              Q                REDUCE NEWOBJ BUILD    R 0x81 b
+        //     integers               K M J 0x8a 0x8b I L      floats         G F
+        //     texts and bytes        X 0x8c 0x8d T U B C 0x8e
         match op {
             0x80 => {
                 let version = self.byte()?;
@@ -169,6 +189,7 @@ impl Machine<'_> {
                     self.out.pop();
                     self.push(b")", Kind::Fixed, 1)?;
                 } else {
+                    // `(` was written when the mark came: with items behind it, it is this value's first byte.
                     // The mark before the items belongs to the tuple.
                     self.close(from, b"t", Kind::Fixed)?;
                     self.own_mark();
@@ -331,6 +352,7 @@ impl Machine<'_> {
     fn spend(&mut self, bytes: usize, values: usize) -> Result<()> {
         self.work = self.work.saturating_add(bytes);
         self.values = self.values.saturating_add(values);
+        // 4 KB and 256 bytes for each one read: what grows faster is no checkpoint's.
         let most = self.at.saturating_sub(self.start).saturating_mul(GROWTH).saturating_add(FREE);
         let most = WORK.min(usize::try_from(most).unwrap_or(WORK));
         if self.work > most || self.values > VALUES {
@@ -363,6 +385,7 @@ impl Machine<'_> {
     /// Replaces the items from `from` on by one container, which `op` closes.
     fn close(&mut self, from: usize, op: &[u8], kind: Kind) -> Result<()> {
         let items = self.stack.get(from..).unwrap_or_default();
+        // As deep as its deepest item, and itself.
         let depth = 1 + items.iter().map(|i| i.depth).max().unwrap_or(0);
         let start = items.first().map_or(self.out.len(), |i| i.start);
         self.check_depth(depth)?;
@@ -393,6 +416,7 @@ impl Machine<'_> {
                 self.bad("items for something else", if list { "a list" } else { "a dict" })
             );
         }
+        // Its bytes are before those of the items, so nothing is moved: the opcode behind them fills it.
         container.depth = container.depth.max(depth);
         self.stack.truncate(from);
         self.emit(&[op])
@@ -404,87 +428,6 @@ impl Machine<'_> {
             return Err(self.bad(format!("{depth} containers in one another"), "at most 64"));
         }
         Ok(())
-    }
-
-    /// A whole number of any opcode as the shortest that holds it.
-    fn integer(&mut self, op: u8) -> Result<()> {
-        let small = match op {
-            b'K' => i64::from(self.byte()?),
-            b'M' => self.le(2)?.cast_signed(),
-            b'J' => (self.le(4)? << 32).cast_signed() >> 32,
-            b'I' => {
-                let line = self.line()?;
-                match line.as_str() {
-                    "00" => return self.push(&[0x89], Kind::Fixed, 0),
-                    "01" => return self.push(&[0x88], Kind::Fixed, 0),
-                    _ => line.parse().map_err(|_| self.bad(format!("{line:?}"), "a number"))?,
-                }
-            }
-            b'L' => self.line_number()?,
-            _ => {
-                let len = if op == 0x8a { self.byte()?.into() } else { self.le(4)? };
-                if len > LONGEST_INT {
-                    return Err(self.bad(format!("an integer of {len} bytes"), "at most 255"));
-                }
-                let bytes = self.take(len)?;
-                if len > 8 {
-                    let hex: String = bytes.iter().rev().map(|b| format!("{b:02x}")).collect();
-                    return self.push_text(&format!("int:{hex}"), Kind::Fixed);
-                }
-                let negative = bytes.last().is_some_and(|b| *b >= 0x80);
-                let fill = if negative { 0xff } else { 0 };
-                let mut wide = [fill; 8];
-                wide.iter_mut().zip(&bytes).for_each(|(w, b)| *w = *b);
-                i64::from_le_bytes(wide)
-            }
-        };
-        match i32::try_from(small) {
-            Ok(v) => self.push(&[&b"J"[..], &v.to_le_bytes()].concat(), Kind::Fixed, 0),
-            Err(_) => self.push(&[&[0x8a, 8][..], &small.to_le_bytes()].concat(), Kind::Fixed, 0),
-        }
-    }
-
-    /// A float: eight bytes, the highest first, or text.
-    fn float(&mut self, op: u8) -> Result<()> {
-        let bytes = match op {
-            b'G' => self.take(8)?,
-            _ => self.line_number::<f64>()?.to_be_bytes().to_vec(),
-        };
-        self.push(&[b"G", bytes.as_slice()].concat(), Kind::Fixed, 0)
-    }
-
-    /// A text or bytes; bytes that are no UTF-8 stay bytes.
-    fn text(&mut self, op: u8) -> Result<()> {
-        let len = match op {
-            0x8c | b'U' | b'C' => self.byte()?.into(),
-            0x8d | 0x8e => self.le(8)?,
-            _ => self.le(4)?,
-        };
-        let bytes = self.take(len)?;
-        match String::from_utf8(bytes) {
-            Ok(text) if !matches!(op, b'B' | b'C' | 0x8e) => self.push_text(&text, Kind::Fixed),
-            Err(_) if matches!(op, b'X' | 0x8c | 0x8d) => {
-                Err(self.bad("a string that is not UTF-8", "UTF-8"))
-            }
-            other => {
-                let bytes =
-                    other.map_or_else(std::string::FromUtf8Error::into_bytes, String::into_bytes);
-                self.push_long(b'B', &bytes, Kind::Fixed)
-            }
-        }
-    }
-
-    /// Puts a text on the stack.
-    fn push_text(&mut self, text: &str, kind: Kind) -> Result<()> {
-        self.push_long(b'X', text.as_bytes(), kind)
-    }
-
-    /// Pushes bytes after their length in 32 bits.
-    fn push_long(&mut self, op: u8, bytes: &[u8], kind: Kind) -> Result<()> {
-        let Ok(len) = u32::try_from(bytes.len()) else {
-            return Err(self.bad(format!("{} bytes", bytes.len()), "fewer than 2^32"));
-        };
-        self.push(&[&[op], &len.to_le_bytes()[..], bytes].concat(), kind, 0)
     }
 
     /// Takes the last item off, which must be text.

@@ -108,6 +108,8 @@ pub fn layout(
         let name = [&number(format, head.name.len() as u64)?[..], head.name.as_bytes()];
         let sizes = head.shape.iter().map(|size| number(format, *size));
         let mut sizes = sizes.collect::<Result<Vec<_>>>()?;
+        //     ShapeFirst   n_dims  length of name  type  sizes, the innermost first  name
+        //     NameFirst    length of name  name  n_dims  sizes, the outermost first  type
         match format.tensors.record {
             Record::ShapeFirst => {
                 sizes.reverse();

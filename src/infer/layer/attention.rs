@@ -60,6 +60,7 @@ impl Attention {
             }
         }
         for (norm, vectors) in [(&self.query_norm, &mut queries), (&self.key_norm, &mut keys)] {
+            // One norm takes vectors of its own length, a head's or all heads' together; several take turns.
             match norm.as_slice() {
                 [] => {}
                 [norm] => *vectors = norm.of(config.norm, config.epsilon, vectors),
@@ -83,6 +84,7 @@ impl Attention {
             };
             turn(&mut queries, heads * head);
             turn(&mut keys, kv_heads * head);
+            // LLaMA 4: the mean square of each head is 1, after it turned.
             if config.even {
                 let even = Norm { weight: vec![1.0; head], bias: Vec::new() };
                 queries = even.of(config.norm, config.epsilon, &queries);

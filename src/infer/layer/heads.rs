@@ -90,9 +90,13 @@ fn mix_text(config: &Config, sinks: &[f32], queries: &[f32], cache: &Cache, n: u
 /// Memory of one thread, used again for the next queries.
 #[derive(Default)]
 struct Room {
+    /// `[tokens][head]`: those of one head.
     queries: Vec<f32>,
+    /// The same in the order of the panel.
     laid: Vec<panel::Line>,
+    /// What the panel needs for itself.
     panel: panel::Room,
+    /// `[tokens][positions]`: scores, then shares.
     scores: Vec<f32>,
 }
 
@@ -101,12 +105,17 @@ struct Room {
 /// Positions are counted from the beginning of the text, tokens from that of the batch: token `t` is at position
 /// `cache.len() + t`.
 struct View<'a> {
+    /// Sizes, windows and slopes.
     config: &'a Config,
+    /// Keys and values of the text, those of the batch among them.
     cache: &'a Cache,
+    /// The layer.
     n: usize,
+    /// The query head.
     h: usize,
     /// The score beside those of positions whose share is lost, where the head has one.
     sink: Option<f32>,
+    /// These of the batch, at most [`TOKENS`].
     tokens: Range<usize>,
     /// Tokens of the batch.
     all: usize,

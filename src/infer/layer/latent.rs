@@ -74,6 +74,7 @@ impl Latent {
             kept.extend(&*self.short_norm.of(config.norm, EPSILON, vector));
             kept.extend(turns);
         }
+        // A key matrix is put on the query's side: dot(q, K s) = dot(Kᵀ q, s), and no key of a head is ever made.
         let mut looking = vec![0.0; count * heads * head]; // [T][heads][short + turning]
         for (h, keys) in self.keys.iter().enumerate() {
             let part = |t: usize| &queries[(t * heads + h) * whole..][..whole];
@@ -98,6 +99,7 @@ impl Latent {
         let value = self.values.first().map_or(0, |values| values.matrix.rows);
         let mut all = vec![0.0; count * heads * value]; // [T][heads][value]
         for (h, values) in self.values.iter().enumerate() {
+            // What turns was mixed along with the rest, and is no part of a value.
             let part = |t: usize| &mixed[(t * heads + h) * head..][..short];
             let shorts: Vec<f32> = (0..count).flat_map(part).copied().collect();
             let made = values.of(&shorts, tap); // [T][value]

@@ -67,6 +67,7 @@ impl TimeMix {
         functions::sigmoid(&mut open);
         state.time = last(x, self.mix_key.len());
         let inner = self.decay.len();
+        // A text begins with nothing: an exponent so low that e^ of it is 0 beside any key.
         state.most.resize(inner, -1e30);
         state.values.resize(inner, 0.0);
         state.weights.resize(inner, 0.0);

@@ -24,10 +24,13 @@ use super::pretokenize::Splitter;
 /// An encoder for pieces of text that hold no special tokens.
 #[derive(Debug)]
 pub struct Bpe {
+    /// Tokens by their bytes.
     ids: HashMap<Box<[u8]>, u32>,
+    /// The token of each single byte.
     bytes: Vec<Option<u32>>,
     /// Two tokens -> the place of their merge in the list and the token that they become.
     merges: HashMap<(u32, u32), (u32, u32)>,
+    /// Cuts a text into pieces, over whose ends nothing merges.
     splitter: Splitter,
     /// Whether a piece that is a token as a whole is taken without merging.
     ignore_merges: bool,
@@ -38,9 +41,11 @@ pub struct Bpe {
 /// The list is doubly linked by places: `prev` and `next` pass over what has vanished.
 #[derive(Clone, Copy)]
 struct Symbol {
+    /// The token that it is so far.
     id: u32,
     prev: usize,
     next: usize,
+    /// Whether it has not vanished.
     live: bool,
 }
 

@@ -19,10 +19,13 @@ use crate::model::TokenKind;
 pub struct Spm {
     /// Texts with plain spaces, of tokens that text can become.
     ids: HashMap<Box<[u8]>, u32>,
+    /// By id: the higher, the earlier two symbols become this token.
     scores: Vec<f32>,
     /// Tokens that may be between merges but not in the result.
     unused: Vec<bool>,
+    /// The token of each byte, where there is one.
     bytes: Vec<Option<u32>>,
+    /// What a character becomes that is no token, where bytes are none either.
     unknown: u32,
     /// Tokens that are taken before any merging and never merge.
     user: Matcher,
@@ -47,9 +50,12 @@ const NONE: usize = usize::MAX;
 /// they are still what they were.
 #[derive(PartialEq)]
 struct Pair {
+    /// That of the token which they would become.
     score: f32,
     left: usize,
+    /// That of the right one.
     right: usize,
+    /// Bytes of both.
     len: usize,
 }
 
@@ -57,6 +63,7 @@ impl Eq for Pair {}
 
 impl Ord for Pair {
     fn cmp(&self, other: &Self) -> Ordering {
+        // A heap gives the greatest first: the highest score, of equal ones the leftmost.
         self.score.total_cmp(&other.score).then(other.left.cmp(&self.left))
     }
 }

@@ -36,6 +36,7 @@ impl Unigram {
         for (id, (text, score, kind)) in (0u32..).zip(all) {
             let score = match kind {
                 TokenKind::Normal | TokenKind::Unused => f64::from(*score),
+                // A probability of one: nothing costs less.
                 TokenKind::UserDefined => 0.0,
                 _ => continue,
             };
@@ -64,6 +65,7 @@ impl Unigram {
                 }
             };
             let mut known = false;
+            // Every token that begins here, however long: none is cut off before its end was tried.
             for len in 1..=self.longest {
                 let Some(piece) = text.as_bytes().get(start..start + len) else { break };
                 if let Some(&(token, score)) = self.tokens.get(piece) {
@@ -76,6 +78,7 @@ impl Unigram {
             }
         }
         let begin = out.len();
+        // Back from the end: each place knows the token that ends there and where that begins.
         let mut end = text.len();
         while let Some(&(_, token, start)) = best.get(end).filter(|_| end > 0) {
             let again = token == self.unknown && out.len() > begin && out.last() == Some(&token);
