@@ -62,7 +62,11 @@ pub(super) fn found(vocab: &Vocab, architecture: &str) -> Option<Found> {
     };
     match published::told(vocab, stated) {
         Told::Right => return None,
-        Told::Wrong(owners) => return owner(vocab, architecture, &owners),
+        Told::Wrong(owners) => {
+            if let Some(found) = owner(vocab, architecture, &owners) {
+                return Some(found);
+            }
+        }
         Told::Open => {}
     }
     // A few thousand are enough to see that nothing is wrong.
@@ -120,19 +124,18 @@ pub(super) fn found(vocab: &Vocab, architecture: &str) -> Option<Found> {
     Some(Found { note: Note::new(what, remedy.to("write what its maker names")), name: None })
 }
 
-/// The name of the published tokenizer that a vocabulary belongs to.
+/// The name of the published tokenizer that a vocabulary belongs to; none where those take tokens whole otherwise.
 fn owner(
     vocab: &Vocab,
     architecture: &str,
     owners: &[(&'static Published, &'static PreTokenizer)],
 ) -> Option<Found> {
-    let (first, pre) = *owners.first()?;
-    // Of several that cut alike the one that takes tokens whole as this vocabulary needs, by the model's own name or
-    // the first.
+    let (_, pre) = owners.first()?;
+    // Of several that cut alike one that takes tokens whole as this vocabulary needs, by the model's own name or the
+    // first.
     let (own, entry) = named(vocab, architecture, pre);
     let by_name = |name: &str| owners.iter().map(|(owner, _)| *owner).find(|o| o.pre == name);
-    let owner = by_name(own).or_else(|| entry.names.iter().find_map(|name| by_name(name)));
-    let owner = owner.unwrap_or(first);
+    let owner = by_name(own).or_else(|| entry.names.iter().find_map(|name| by_name(name)))?;
     let now = match vocab.pre.as_str() {
         "" => "is missing, and llama.cpp would guess its ids".to_owned(),
         stated => format!("is {stated:?}, by which its ids are those of no published tokenizer"),
