@@ -402,8 +402,7 @@ fn torn_rows_of_i2_s_are_spoken_of_and_not_decoded() {
     fs::write(&path, of_type(36, &[256, 4], 256 * 4 / 4 + 32)).unwrap();
     let model = container::open(&path, &OpenOptions::default()).unwrap();
     assert!(model.tensors[0].torn().is_none() && model.tensors[0].is_decodable());
-    let unsure = model.unsure().unwrap();
-    assert!(unsure.contains("builds for Arm") && unsure.contains("read it so"), "{unsure}");
+    assert!(model.unsure().unwrap().contains("builds for Arm"));
     let options = upgrade::Options { output: Some(folder.path().join("o")), ..Default::default() };
     let (_, plan) = upgrade::plan(model, &options).unwrap();
     assert!(plan.notes.iter().any(|note| note.contains("builds for Arm")));

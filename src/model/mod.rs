@@ -156,7 +156,9 @@ impl Model {
             let foreign = quant.stranger().filter(|foreign| !foreign.unsure.is_empty())?;
             let mut others = QuantType::foreign(foreign.id).filter_map(QuantType::stranger);
             let other = others.find(|o| o.name == foreign.name && o.rows != foreign.rows)?;
-            let remedy = Setting::ReadAs.of(&other.rows).to("read it so where it speaks nonsense");
+            let remedy = Setting::ReadAs
+                .of(&other.rows)
+                .to("where it speaks nonsense, read it in the other order");
             Some(Note::new(format!("{quant}: {}", foreign.unsure), remedy))
         };
         quant.into_iter().find_map(told)
