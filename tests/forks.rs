@@ -176,8 +176,15 @@ fn types_of_other_programs_are_decoded_and_upgraded() {
 /// The scale of a whole tensor, which is behind its rows.
 #[test]
 fn one_scale_for_a_tensor_is_read_before_each_row() {
+    one_scale("i2_s-bitnet", &OpenOptions::default());
+    // Nothing in a file tells it from the first.
+    let read_as = vec![type_of("i2_s-arm")];
+    one_scale("i2_s-arm", &OpenOptions { read_as, ..OpenOptions::default() });
+}
+
+fn one_scale(id: &str, how: &OpenOptions) {
     let rows = golden();
-    let rows = &rows["i2_s-bitnet"];
+    let rows = &rows[id];
     let (stored, len) = (rows.bytes(), 4 + rows.row_len / 4);
     let mut bytes: Vec<u8> = stored.chunks(len).flat_map(|row| row[4..].to_vec()).collect();
     let n = stored.len() / len;
@@ -189,8 +196,8 @@ fn one_scale_for_a_tensor_is_read_before_each_row() {
     let folder = tempfile::tempdir().unwrap();
     let (input, output) = (folder.path().join("in.gguf"), folder.path().join("out.gguf"));
     fs::write(&input, &file).unwrap();
-    let model = container::open(&input, &OpenOptions::default()).unwrap();
-    let wanted = decoded(type_of("i2_s-bitnet"), Isa::best(), &stored, rows.row_len);
+    let model = container::open(&input, how).unwrap();
+    let wanted = decoded(type_of(id), Isa::best(), &stored, rows.row_len);
     let options = upgrade::Options { output: Some(output.clone()), ..Default::default() };
     let (model, plan) = upgrade::plan(model, &options).unwrap();
     change::carry(&model, &[plan], Existing::Replace, &()).unwrap();
@@ -204,7 +211,7 @@ fn one_scale_for_a_tensor_is_read_before_each_row() {
     assert!(found.iter().zip(&wanted).all(near));
     // As it is stored it stays a stream with its scale behind.
     let copy = upgrade::Options { as_stored: true, ..options };
-    let model = container::open(&input, &OpenOptions::default()).unwrap();
+    let model = container::open(&input, how).unwrap();
     let (model, plan) = upgrade::plan(model, &copy).unwrap();
     change::carry(&model, &[plan], Existing::Replace, &()).unwrap();
     let copied = fs::read(&output).unwrap();
@@ -460,7 +467,8 @@ fn a_file_of_any_type_opens_and_is_carried_or_refused() {
         let bytes = bytes.unwrap_or(512) as usize;
         let id = quant.stranger().map_or_else(|| quant.gguf_id().unwrap(), |f| f.id);
         fs::write(&path, of_type(id, &[row, rows], bytes)).unwrap();
-        let model = container::open(&path, &OpenOptions::default());
+        let options = OpenOptions { read_as: vec![quant], ..OpenOptions::default() };
+        let model = container::open(&path, &options);
         let model = model.unwrap_or_else(|e| panic!("{quant}: {e}"));
         assert_eq!(model.tensors[0].quant, quant);
         let types = vec!["f32".to_owned()];

@@ -10,7 +10,11 @@ use std::path::{Path, PathBuf};
 
 use super::{
     Plan, Step, Target,
-    choose::{ftype::FileType, mix::TypeName},
+    choose::{
+        ftype::FileType,
+        image,
+        mix::{Rules, Shape, TypeName, Weight},
+    },
     output::{ggml_model, is_meta_folder, place},
     quantize, upgrade,
 };
@@ -182,7 +186,15 @@ fn alike(
     let checkpoint = catalog::container(&model.format)
         .is_some_and(|container| container.format.skeleton == Skeleton::Checkpoint);
     let target = plan.target;
-    for step in plan.steps.iter_mut().filter(|s| !is_vector(model, target, s)) {
+    // The program that reads image models has its own rules for what is quantized; converters quantize all.
+    let (shape, rules) = (Shape::of(&plan.metadata), Rules::of(file_type));
+    let images = to.layout().elements > 1 && catalog::mixture(&shape.architecture).is_some();
+    let kept = |step: &Step| {
+        let (name, quant) = (step.name.as_str(), step.quant.name());
+        let weight = Weight { name, shape: &step.shape, present: quant };
+        images && !image::may_quantize(&shape, &weight, &rules)
+    };
+    for step in plan.steps.iter_mut().filter(|s| !is_vector(model, target, s) && !kept(s)) {
         let Some(source) = model.tensors.get(step.source) else { continue };
         // Rows that are no whole blocks stay floats.
         let fits = step.shape.last().is_some_and(|n| to.row_bytes(*n).is_some());

@@ -1,5 +1,6 @@
 //! How a byte-level vocabulary's texts were cut before its merges were learned, by what the learned tokens show: the
-//! evidence for a `tokenizer.ggml.pre` that is missing or wrong.
+//! evidence for a `tokenizer.ggml.pre` that is missing or wrong, where the vocabulary is not that of a published tokenizer
+//! ([`published`]).
 //!
 //! ```text
 //! a way of cutting is     where
@@ -13,6 +14,7 @@ use std::collections::HashSet;
 
 use regex::Regex;
 
+use super::published::{self, Published, Told};
 use crate::{
     infer::tokenizer::{Special, Tokenizer, pretokenize::Splitter},
     model::{
@@ -58,6 +60,15 @@ pub(super) fn found(vocab: &Vocab, architecture: &str) -> Option<Found> {
         "" => None,
         name => Some(PreTokenizer::named(name)?),
     };
+    match published::told(vocab, stated) {
+        Told::Right => return None,
+        Told::Wrong(owners) => {
+            if let Some(found) = owner(vocab, architecture, &owners) {
+                return Some(found);
+            }
+        }
+        Told::Open => {}
+    }
     // A few thousand are enough to see that nothing is wrong.
     let some = learned(vocab, vocab.merges.len() / FEW + 1);
     // What is stated and cuts fewer than one in a thousand apart is doubted only where another is clearly better.
@@ -112,6 +123,29 @@ pub(super) fn found(vocab: &Vocab, architecture: &str) -> Option<Found> {
     );
     let remedy = Call::Metadata.on("FILE").with(Setting::PreTokenizer.of("NAME"));
     Some(Found { note: Note::new(what, remedy.to("write what its maker names")), name: None })
+}
+
+/// The name of the published tokenizer that a vocabulary belongs to; none where those take tokens whole otherwise.
+fn owner(
+    vocab: &Vocab,
+    architecture: &str,
+    owners: &[(&'static Published, &'static PreTokenizer)],
+) -> Option<Found> {
+    let (_, pre) = owners.first()?;
+    // Of several that cut alike one that takes tokens whole as this vocabulary needs, by the model's own name or the
+    // first.
+    let (own, entry) = named(vocab, architecture, pre);
+    let by_name = |name: &str| owners.iter().map(|(owner, _)| *owner).find(|o| o.pre == name);
+    let owner = by_name(own).or_else(|| entry.names.iter().find_map(|name| by_name(name)))?;
+    let now = match vocab.pre.as_str() {
+        "" => "is missing, and llama.cpp would guess its ids".to_owned(),
+        stated => format!("is {stated:?}, by which its ids are those of no published tokenizer"),
+    };
+    let note = format!(
+        "tokenizer.ggml.pre {now}: by {}, they are those of {}, for the text from which llama.cpp's converter takes the name",
+        owner.pre, owner.model
+    );
+    Some(Found { note: note.into(), name: Some(owner.pre.as_str()) })
 }
 
 /// Where the stated way of cutting is possible, and another more likely: a finer one across whose cuts no token lies, or

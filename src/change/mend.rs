@@ -3,7 +3,7 @@
 //!
 //! | what is mended | evidence |
 //! |---|---|
-//! | `tokenizer.ggml.pre` | the learned tokens: only one way of cutting leaves them whole (`cuts`) |
+//! | `tokenizer.ggml.pre` | ids of a text that are a published tokenizer's (`published`), else the learned tokens: only one way of cutting leaves them whole (`cuts`) |
 //! | tokens of one text | llama.cpp ends its process for them, so no reader can rely on both |
 //! | arrays of more or fewer items than blocks | shapes of each block's matrices, or that all items are equal |
 

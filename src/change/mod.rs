@@ -32,6 +32,7 @@ pub(crate) mod pieces;
 pub(crate) mod plan;
 mod prepare;
 mod prune;
+mod published;
 pub mod quantize;
 mod recode;
 pub mod report;

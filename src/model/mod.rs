@@ -51,7 +51,7 @@ use crate::{
     error::{Error, Result},
     limits::Limits,
     quant::QuantType,
-    remedy::Notes,
+    remedy::{Note, Notes, Setting},
 };
 
 /// What is read at once to put rows in order.
@@ -149,12 +149,17 @@ impl Model {
     }
 
     /// What nothing tells of a type that another program wrote and that is decoded here.
-    pub fn unsure(&self) -> Option<String> {
+    pub fn unsure(&self) -> Option<Note> {
         let read = self.tensors.iter().filter(|tensor| tensor.with_scale().is_some());
         let quant = read.map(|tensor| tensor.quant);
         let told = |quant: QuantType| {
-            let unsure = quant.stranger().map(|foreign| foreign.unsure.as_str())?;
-            (!unsure.is_empty()).then(|| format!("{quant}: {unsure}"))
+            let foreign = quant.stranger().filter(|foreign| !foreign.unsure.is_empty())?;
+            let mut others = QuantType::foreign(foreign.id).filter_map(QuantType::stranger);
+            let other = others.find(|o| o.name == foreign.name && o.rows != foreign.rows)?;
+            let remedy = Setting::ReadAs
+                .of(&other.rows)
+                .to("where it speaks nonsense, read it in the other order");
+            Some(Note::new(format!("{quant}: {}", foreign.unsure), remedy))
         };
         quant.into_iter().find_map(told)
     }

@@ -33,6 +33,7 @@ ways! {
     "iq2_bn" "ik" 4: "tq2_0" "q2_0";
     "iq2_bn" "v1" 0: "tq2_0" "q2_0";
     "i2_s" "bitnet" 4: "tq2_0" "q2_0";
+    "i2_s" "arm" 4: "tq2_0" "q2_0";
 }
 
 /// Rows that begin with `FRONT` bytes of scale. With a scale of 1 the weights are the digits, less 1.

@@ -124,6 +124,21 @@ pub struct Rules {
     pub importance: bool,
 }
 
+impl Rules {
+    /// Nothing but a mixture.
+    pub fn of(file_type: FileType) -> Rules {
+        Rules {
+            file_type,
+            pure: false,
+            leave_output: false,
+            output: None,
+            embedding: None,
+            overrides: Vec::new(),
+            importance: false,
+        }
+    }
+}
+
 /// The decision for one tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Choice {

@@ -257,7 +257,7 @@ impl Walk<'_> {
             own.into_iter().chain(once)
         };
         let sized: Vec<QuantType> = match known().filter(exact).collect::<Vec<_>>() {
-            none if none.is_empty() => match QuantType::foreign(id).find(exact) {
+            none if none.is_empty() => match self.foreign(id, &exact) {
                 Some(other) => return Some(other),
                 None => known().find(|q| fits(*q)).into_iter().collect(),
             },
@@ -281,6 +281,15 @@ impl Walk<'_> {
         // Of some the size is not known.
         let nameless = || others().find(|quant| quant.layout().bytes == 1);
         any().or_else(nameless).or(own)
+    }
+
+    /// The type of another program with this number that fits: the one that a person asks for, else the first.
+    fn foreign(&self, id: u32, fits: &dyn Fn(&QuantType) -> bool) -> Option<QuantType> {
+        let rows = |q: &QuantType| q.stranger().and_then(|f| f.rows.parse().ok());
+        let asked =
+            |q: &QuantType| [Some(*q), rows(q)].iter().flatten().any(|q| self.read_as.contains(q));
+        let all: Vec<QuantType> = QuantType::foreign(id).filter(fits).collect();
+        all.iter().copied().find(asked).or_else(|| all.first().copied())
     }
 
     /// Which of types with the same sizes the bytes bear out; the first where they do not tell.

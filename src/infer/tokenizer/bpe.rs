@@ -72,6 +72,11 @@ impl Bpe {
         Bpe { ids, bytes, merges: by_pair, splitter, ignore_merges }
     }
 
+    /// Cuts text in another way from now on.
+    pub fn cut_by(&mut self, splitter: Splitter, ignore_merges: bool) {
+        (self.splitter, self.ignore_merges) = (splitter, ignore_merges);
+    }
+
     /// Appends the tokens of `text`.
     pub fn encode(&self, text: &str, out: &mut Vec<u32>) {
         for piece in self.splitter.split(text) {

@@ -386,6 +386,17 @@ impl Tokenizer {
         Ok(tokens)
     }
 
+    /// Cuts text in another way from now on, where it is byte-level BPE.
+    ///
+    /// # Errors
+    /// Where an expression of `pre` cannot be compiled.
+    pub(crate) fn cut_by(&mut self, pre: &PreTokenizer) -> Result<()> {
+        if let Algorithm::Bpe(bpe) = &mut self.algorithm {
+            bpe.cut_by(Splitter::new(pre)?, pre.ignore_merges);
+        }
+        Ok(())
+    }
+
     /// The tokens of `text` between the tokens that this vocabulary puts around every text.
     pub fn encode_whole(&self, text: &str, special: Special) -> Vec<u32> {
         let mut out: Vec<u32> = self.leading_bos().into_iter().collect();

@@ -9,7 +9,7 @@
 //! IQ4_KSS   f32   as IQ4_KS, the byte spread over the low bits of eight words
 //! IQ2_KL    f16   s  4 bits and 2 above, less 32            w  5 bits name two levels
 //! IQ1_BN    f16   trits, five to a byte                     IQ2_BN  f32  trits in pairs of bits
-//! I2_S      f32   trits, the first 32 of 128 in the highest bits; the scale is the whole tensor's
+//! I2_S      f32   trits, the first 32 of 128 in the highest bits, or 16 of 64; the scale is the whole tensor's
 //! Q8_KV     f32   whole bytes, after the sum of the row
 //! ```
 //!
@@ -34,6 +34,7 @@ decoders!(
     0 iq1_bn_v1,
     0 iq2_bn_v1,
     4 i2_s,
+    4 i2_s_arm,
 );
 
 /// The kernels that decode four rows together.
@@ -253,8 +254,19 @@ fn iq2_bn_v1(isa: Isa, _: &[u8; 0], b: &[u8; 16], out: &mut [f32; 64]) {
 /// Pair `3 - p` of byte `j` is weight `j + 32p`.
 #[inline(always)]
 fn i2_s(_: Isa, front: &[u8; 4], b: &[u8; 32], out: &mut [f32; 128]) {
-    let d = f32_at(front, 0);
-    for (p, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+    high_first(f32_at(front, 0), b, out);
+}
+
+/// Pair `3 - p` of byte `j` is weight `j + 16p`.
+#[inline(always)]
+fn i2_s_arm(_: Isa, front: &[u8; 4], b: &[u8; 16], out: &mut [f32; 64]) {
+    high_first(f32_at(front, 0), b, out);
+}
+
+/// Pair `3 - p` of byte `j` of N is weight `j + Np`.
+#[inline(always)]
+fn high_first<const N: usize>(d: f32, b: &[u8; N], out: &mut [f32]) {
+    for (p, out) in out.as_chunks_mut::<N>().0.iter_mut().enumerate() {
         let pair = |q: &u8| q >> (6 - 2 * p) & 3;
         out.iter_mut().zip(b).for_each(|(out, q)| *out = f32::from(pair(q) as i8 - 1) * d);
     }
