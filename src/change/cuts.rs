@@ -131,12 +131,15 @@ fn owner(
     architecture: &str,
     owners: &[(&'static Published, &'static PreTokenizer)],
 ) -> Option<Found> {
-    let (_, pre) = owners.first()?;
-    // Of several that cut alike one that takes tokens whole as this vocabulary needs, by the model's own name or the
-    // first.
-    let (own, entry) = named(vocab, architecture, pre);
+    let (first, pre) = *owners.first()?;
     let by_name = |name: &str| owners.iter().map(|(owner, _)| *owner).find(|o| o.pre == name);
-    let owner = by_name(own).or_else(|| entry.names.iter().find_map(|name| by_name(name)))?;
+    // The model's own name; of others that put a token before texts the first; else one that takes tokens whole as this
+    // vocabulary needs.
+    let (own, entry) = named(vocab, architecture, pre);
+    let owner = by_name(architecture)
+        .or_else(|| pre.adds_bos.then_some(first))
+        .or_else(|| by_name(own))
+        .or_else(|| entry.names.iter().find_map(|name| by_name(name)))?;
     let now = match vocab.pre.as_str() {
         "" => "is missing, and llama.cpp would guess its ids".to_owned(),
         stated => format!("is {stated:?}, by which its ids are those of no published tokenizer"),
