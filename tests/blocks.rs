@@ -92,7 +92,7 @@ fn exact_transforms_keep_every_weight() {
             }
         }
     }
-    let forks = 33 + 5 + 16 + 4;
+    let forks = 33 + 5 + 16 + 4 + 2;
     assert_eq!(ways, 12 + 12 + 2 + 2 + 8 + 12 + 4 + 2 + forks);
 }
 

@@ -67,6 +67,9 @@ fn turned_block(x: &[f32; BLOCK]) -> [f32; 2] {
 }
 
 /// The same of a super-block of Q8_K, where the first of the largest becomes -127.
+///
+/// With 64 numbers it becomes -128: the programs that had such super-blocks ended in early 2024, before llama.cpp took
+/// -127 (k_quants.c of dadbed99e: `quantize_row_q8_K_reference`).
 #[inline(always)]
 fn turned_super(x: &[f32]) -> [f32; 2] {
     let most = most(x);
@@ -80,7 +83,8 @@ fn turned_super(x: &[f32]) -> [f32; 2] {
         (false, true) => -most,
         _ => x.iter().find(|x| x.abs() == most).copied().unwrap_or(f32::NAN),
     };
-    let turned = -127.0 / signed;
+    let least = if x.len() == 64 { -128.0 } else { -127.0 };
+    let turned = least / signed;
     [turned, 1.0 / turned]
 }
 
