@@ -41,15 +41,7 @@ fn llama(layers: u64, heads: u64, kv_heads: u64, experts: u64) -> Shape {
 }
 
 fn rules(word: &str) -> Rules {
-    Rules {
-        file_type: FileType::parse(word).unwrap(),
-        pure: false,
-        leave_output: false,
-        output: None,
-        embedding: None,
-        overrides: Vec::new(),
-        importance: false,
-    }
+    Rules::of(FileType::parse(word).unwrap())
 }
 
 /// Chooses types for tensors of these names and shapes, f16 but for vectors.

@@ -21,7 +21,7 @@ use super::job::{Job, MOVED_PER_SECOND, Output};
 use super::receipt::{self, FileState, Receipt, State, TOOL};
 use super::shard::Shard;
 use crate::bytes::replace::{check_interrupt, folder_of};
-use crate::bytes::{Input, Replace};
+use crate::bytes::{Input, Replace, hex};
 use crate::change::{Progress, Target};
 use crate::container::{self, OpenOptions};
 use crate::error::{Error, Result};
@@ -160,7 +160,7 @@ pub fn lay(
             (at, to) = (at + size as u64, to + size as u64);
             progress.advance(size as u64);
         }
-        let found: String = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let found = hex(&digest.finalize());
         if found != state.sha256 {
             let what = format!("{}: is not what its receipt says", input.name());
             return Err(Error::refused(

@@ -21,3 +21,10 @@ pub use progress::Progress;
 pub use replace::Replace;
 pub use source::{ByteOrder, Source};
 pub use sums::Sum;
+
+/// Two digits a byte, in lower case: how digests are written.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |nibble: u8| DIGITS.get(usize::from(nibble)).map_or('?', |&d| char::from(d));
+    bytes.iter().flat_map(|&b| [digit(b >> 4), digit(b & 15)]).collect()
+}

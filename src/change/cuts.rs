@@ -40,7 +40,7 @@ const FEW: usize = 8192;
 const ODD: usize = 4096;
 /// Of N learned tokens a name that is right cuts fewer than one apart; beyond, it is doubted.
 const DOUBT: usize = 1000;
-/// A way of cutting that cuts so many more tokens apart than another is not what made them.
+/// A way of cutting that cuts this many more tokens apart than another is not what made them.
 const MORE: usize = 8;
 /// Fewer tokens that are cut apart than this, or places where cuts differ, may be by chance.
 const CHANCE: usize = 4;

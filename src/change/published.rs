@@ -7,6 +7,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use crate::{
+    bytes::hex,
     format::schema,
     infer::tokenizer::{Special, Tokenizer},
     model::{
@@ -89,8 +90,7 @@ fn owners(
 ) -> impl Iterator<Item = (&'static Published, &'static PreTokenizer)> {
     let around = |before: Option<u32>, after: Option<u32>| {
         let ids: Vec<u32> = before.into_iter().chain(ids.iter().copied()).chain(after).collect();
-        let digest = Sha256::digest(format!("{ids:?}"));
-        digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+        hex(&Sha256::digest(format!("{ids:?}")))
     };
     let (bos, eos) = (vocab.bos, vocab.eos);
     let digests = [around(bos, eos), around(bos, None), around(None, eos), around(None, None)];

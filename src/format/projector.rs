@@ -75,7 +75,7 @@ pub enum Derived {
     First(String),
     /// One divided by a number behind the architecture.
     Inverse(String),
-    /// A flag for each of so many, set where a list behind the architecture has its number.
+    /// A flag for each of N, set where a list behind the architecture has its number.
     Marks {
         /// The list.
         list: String,

@@ -57,7 +57,7 @@ pub struct State {
 pub struct Texts<'c>(Vec<(&'c mut Cache, usize)>);
 
 impl<'c> Texts<'c> {
-    /// So many tokens of the text of each cache; of some there may be none.
+    /// The next `tokens` of the text of each cache; of some there may be none.
     pub fn of(caches: &'c mut [Cache], tokens: impl Iterator<Item = usize>) -> Texts<'c> {
         Texts(caches.iter_mut().zip(tokens).filter(|(_, tokens)| *tokens > 0).collect())
     }
@@ -75,22 +75,20 @@ impl<'c> Texts<'c> {
     /// What is made of the tokens of each text, which are this range of all.
     pub fn each(&mut self, mut make: impl FnMut(&mut Cache, Range<usize>) -> Buffer) -> Buffer {
         let mut next = 0;
-        // One text, as in chat: what was made of it is all, and not copied.
-        let mut made = self.0.iter_mut().map(|(cache, tokens)| {
+        let made = self.0.iter_mut().map(|(cache, tokens)| {
             next += *tokens;
             make(cache, next - *tokens..next)
         });
-        let first = made.next().unwrap_or_default();
-        let rest: Vec<Buffer> = made.collect();
-        if rest.is_empty() {
-            return first;
+        let mut made: Vec<Buffer> = made.collect();
+        // One text, as in chat: what was made of it is all, and not copied.
+        if made.len() == 1 {
+            return made.swap_remove(0);
         }
-        let mut all = Buffer::of(first.len() + rest.iter().map(|made| made.len()).sum::<usize>());
-        let mut places = &mut *all;
-        for made in std::iter::once(&first).chain(&rest) {
-            let (place, behind) = places.split_at_mut(made.len());
-            place.copy_from_slice(made);
-            places = behind;
+        let mut all = Buffer::of(made.iter().map(|made| made.len()).sum());
+        let mut at = 0;
+        for made in &made {
+            all[at..at + made.len()].copy_from_slice(made);
+            at += made.len();
         }
         all
     }

@@ -134,8 +134,7 @@ mod tests {
             let codes = book(name).unwrap().codes;
             assert_eq!(codes.len(), len, "{name}");
             let bytes: Vec<u8> = codes.iter().flat_map(|c| c.to_le_bytes()).collect();
-            let found: String = Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();
-            assert_eq!(found, digest, "{name}");
+            assert_eq!(crate::bytes::hex(&Sha256::digest(&bytes)), digest, "{name}");
         }
         assert!(book("q4_0").is_none());
     }

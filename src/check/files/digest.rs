@@ -25,7 +25,7 @@ use std::time::SystemTime;
 use serde::{Serialize, Serializer};
 use sha1::digest::Digest as _;
 
-use crate::bytes::{open_regular, replace::check_interrupt};
+use crate::bytes::{hex, open_regular, replace::check_interrupt};
 
 /// Bytes of one buffer: large enough that channel traffic is nothing, small enough for a cache.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -222,13 +222,6 @@ pub fn of_bytes(algorithm: Algorithm, bytes: &[u8]) -> Digest {
     let mut hasher = Hasher::new(algorithm, bytes.len() as u64);
     hasher.update(bytes);
     hasher.finish()
-}
-
-/// Two digits a byte, in lower case.
-fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digit = |nibble: u8| DIGITS.get(usize::from(nibble)).map_or('?', |&d| char::from(d));
-    bytes.iter().flat_map(|&b| [digit(b >> 4), digit(b & 15)]).collect()
 }
 
 /// What came of reading one file.

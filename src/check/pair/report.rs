@@ -156,20 +156,9 @@ impl CompareReport {
     pub fn text(&self, detail: Detail, screen: Option<usize>) -> String {
         let mut out = String::new();
         for c in &self.candidates {
-            let _ = writeln!(
-                out,
-                "{} ({}, {} of weights)",
-                self.reference.name,
-                self.reference.format,
-                size::text(self.reference.bytes)
-            );
-            let _ = writeln!(
-                out,
-                "{} ({}, {} of weights)",
-                c.side.name,
-                c.side.format,
-                size::text(c.side.bytes)
-            );
+            for Side { name, format, bytes, .. } in [&self.reference, &c.side] {
+                let _ = writeln!(out, "{name} ({format}, {} of weights)", size::text(*bytes));
+            }
             for d in &c.comparison.metadata {
                 let value = |v: &Option<String>| v.clone().unwrap_or_else(|| "-".to_owned());
                 let _ = writeln!(out, "  {}: {} | {}", d.key, value(&d.first), value(&d.second));

@@ -5,7 +5,7 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::{format::vocabulary::Published, model::Texts};
+use crate::{bytes::hex, format::vocabulary::Published, model::Texts};
 
 /// U+FFFD.
 const REPLACED: &[u8] = "\u{fffd}".as_bytes();
@@ -29,8 +29,7 @@ pub(super) fn published<'k>(tokens: &Texts, known: &'k [Published]) -> Option<&'
             sum.update(u32::try_from(token.len()).unwrap_or(u32::MAX).to_le_bytes());
             sum.update(token);
         }
-        let hex: String = sum.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        hex == published.vocabulary.digest
+        hex(&sum.finalize()) == published.vocabulary.digest
     })
 }
 
@@ -110,7 +109,7 @@ mod tests {
         let stored: Texts = ["a", "\u{fffd}", "b", ".", ""].into_iter().collect();
         let mut sum = Sha256::new();
         sum.update(b"\x01\0\0\0a\x01\0\0\0b");
-        let digest: String = sum.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = hex(&sum.finalize());
         let text = format!(
             "[vocabulary]\nname='x'\ntitle=''\nsource=''\ntokens=4\ndigest='{digest}'\n\
              [bytes]\n1 = 'e4ba'\n3 = '202e'"

@@ -223,20 +223,6 @@ impl Isa {
         out.map(Bytes::from)
     }
 
-    /// Of sixteen levels those at 32 places below sixteen.
-    #[inline(always)]
-    pub fn leveled(self, places: Bytes, levels: &[i8; 16]) -> Bytes {
-        #[cfg(target_arch = "x86_64")]
-        if self.level != Level::Portable {
-            // SAFETY: AVX2 is behind both levels; sixteen levels are read.
-            return Bytes(unsafe {
-                let levels = _mm_loadu_si128(levels.as_ptr().cast());
-                _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(levels), places.0)
-            });
-        }
-        Bytes::from(places.array().map(|place| levels[usize::from(place & 15)] as u8))
-    }
-
     /// Words of 32 bits whose lower 28 are four times seven, each seven in a byte.
     #[inline(always)]
     pub fn sevens(self, words: Bytes) -> Bytes {

@@ -156,7 +156,12 @@ impl Isa {
     /// Of sixteen levels those that the nibbles of sixteen bytes name, those of the low ones first.
     #[inline(always)]
     pub fn named(self, bytes: &[u8; 16], levels: &[i8; 16]) -> Bytes {
-        let places = self.halved(bytes);
+        self.leveled(self.halved(bytes), levels)
+    }
+
+    /// Of sixteen levels those at 32 places below sixteen.
+    #[inline(always)]
+    pub fn leveled(self, places: Bytes, levels: &[i8; 16]) -> Bytes {
         #[cfg(target_arch = "x86_64")]
         if self.level != Level::Portable {
             // SAFETY: AVX2 is behind both levels; sixteen levels are read.
