@@ -21,6 +21,8 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::{dot::scaled, fused, panel, rounded, whole};
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+use crate::quant::isa::tiles::TILE;
 use crate::quant::{
     QuantType, activations, decode_rows,
     isa::{Isa, bytes::GROUP},
@@ -281,17 +283,24 @@ impl Matrix {
                 };
                 return self.in_shares(out, multiply);
             }
-            let groups = xs.par_chunks(GROUP * self.cols);
-            let groups = groups.map(|xs| kernel.group(isa, self.quant, xs, self.cols));
-            let groups: Vec<_> = groups.collect();
             let rows: Vec<&[u8]> = self.stored().collect();
             let bands = bands(out, self.rows, rounded::ROWS);
-            return bands.into_par_iter().zip(rows.par_chunks(rounded::ROWS)).for_each_init(
-                Default::default,
-                |room, (mut out, rows)| {
-                    (kernel.many)(isa, rows, &groups, &mut out, room);
-                },
-            );
+            let shares = bands.into_par_iter().zip(rows.par_chunks(rounded::ROWS));
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            if let Some(tiles) = isa.tiles() {
+                let groups = xs.par_chunks(TILE * self.cols);
+                let groups = groups.map(|xs| kernel.group(isa, self.quant, xs, self.cols));
+                let groups: Vec<rounded::tiled::Sixteen> = groups.collect();
+                return shares.for_each_init(Default::default, |room, (mut out, rows)| {
+                    (kernel.tiled)(tiles, rows, &groups, &mut out, room);
+                });
+            }
+            let groups = xs.par_chunks(GROUP * self.cols);
+            let groups = groups.map(|xs| kernel.group(isa, self.quant, xs, self.cols));
+            let groups: Vec<rounded::Eight> = groups.collect();
+            return shares.for_each_init(Default::default, |room, (mut out, rows)| {
+                (kernel.many)(isa, rows, &groups, &mut out, room);
+            });
         }
         // Without a kernel the vectors are rounded to where eight bits put them, and multiplied as floats.
         let mut xs = xs.to_vec();

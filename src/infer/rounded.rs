@@ -61,12 +61,15 @@ pub struct Kernel {
     pub one: One,
     /// Rows with each of several vectors.
     pub many: Many,
+    /// The same by tiles of AMX.
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    pub tiled: tiled::Many,
 }
 
 /// Multiplies whole rows of `row_bytes` bytes with a vector.
 type One = fn(isa: Isa, rows: &[u8], row_bytes: usize, x: &Codes, out: &mut [f32]);
 /// Multiplies rows with vectors: `out` has, for each vector, a place for the product of each row.
-type Many = fn(isa: Isa, rows: &[&[u8]], xs: &[Group], out: &mut [&mut [f32]], room: &mut Room);
+type Many = fn(isa: Isa, rows: &[&[u8]], xs: &[Eight], out: &mut [&mut [f32]], room: &mut Room);
 
 /// The kernel for rows of `cols` weights of type `quant`, where there is one.
 pub fn kernel(quant: QuantType, cols: usize) -> Option<Kernel> {
@@ -83,10 +86,16 @@ impl Kernel {
         codes
     }
 
-    /// Rounds up to [`GROUP`] vectors of `cols` numbers and lays them side by side.
-    pub fn group(&self, isa: Isa, quant: QuantType, xs: &[f32], cols: usize) -> Group {
+    /// Rounds up to `T` vectors of `cols` numbers and lays them side by side.
+    pub fn group<F: Fours, const T: usize>(
+        &self,
+        isa: Isa,
+        quant: QuantType,
+        xs: &[f32],
+        cols: usize,
+    ) -> Group<F, T> {
         let (mut group, mut codes) = (Group::default(), Codes::default());
-        for t in 0..GROUP {
+        for t in 0..T {
             // At the end of many the last of them stands in for those that lack.
             if let Some(x) = xs.chunks(cols).nth(t) {
                 codes.fill(isa, quant, x, self.bias);
@@ -97,29 +106,38 @@ impl Kernel {
     }
 }
 
+/// Four numbers of each of several vectors.
+pub trait Fours: Clone + Default + AsMut<[[i8; 4]]> {}
+
+impl<F: Clone + Default + AsMut<[[i8; 4]]>> Fours for F {}
+
 /// Vectors side by side: at the end of many, the last of them several times.
 #[derive(Clone, Debug, Default)]
-pub struct Group {
-    q: Vec<[[i8; 4]; GROUP]>,
+pub struct Group<F, const T: usize> {
+    /// Their numbers; behind the last of them zeros, up to whole super-blocks.
+    q: Vec<F>,
     /// Of the numbers that have one scale, their sums times the negative bias.
-    offsets: Vec<[i32; GROUP]>,
-    scales: Vec<[f32; GROUP]>,
-    stated: Vec<[f32; GROUP]>,
+    offsets: Vec<[i32; T]>,
+    scales: Vec<[f32; T]>,
+    stated: Vec<[f32; T]>,
     /// Of each super-block, in pairs, the sums of the numbers that have one scale.
-    sums: Vec<[[[i16; 2]; GROUP]; 8]>,
+    sums: Vec<[[[i16; 2]; T]; 8]>,
 }
 
-impl Group {
+/// A group whose vectors meet rows that have a lane each.
+pub type Eight = Group<[[i8; 4]; GROUP], GROUP>;
+
+impl<F: Fours, const T: usize> Group<F, T> {
     /// Makes `x` vector `t`, for rows of which `sub` numbers have one scale.
     fn place(&mut self, t: usize, x: &Codes, sub: usize) {
         // sum((v - bias) * q) = sum(v * q) - bias * sum(q): the second part is known before any row is.
         let fours = sub / 4;
-        self.q.resize(x.q.len() / 4, [[0; 4]; GROUP]);
-        self.offsets.resize(x.fours.len() / fours, [0; GROUP]);
-        self.scales.resize(x.scales.len(), [0.0; GROUP]);
-        self.stated.resize(x.stated.len(), [0.0; GROUP]);
-        self.sums.resize(x.sums.len(), [[[0; 2]; GROUP]; 8]);
-        self.q.iter_mut().zip(x.q.as_chunks().0).for_each(|(to, q)| to[t] = *q);
+        self.q.resize((x.q.len() / 4).next_multiple_of(SUPER / 4), F::default());
+        self.offsets.resize(x.fours.len() / fours, [0; T]);
+        self.scales.resize(x.scales.len(), [0.0; T]);
+        self.stated.resize(x.stated.len(), [0.0; T]);
+        self.sums.resize(x.sums.len(), [[[0; 2]; T]; 8]);
+        self.q.iter_mut().zip(x.q.as_chunks().0).for_each(|(to, q)| to.as_mut()[t] = *q);
         let offsets = self.offsets.iter_mut().zip(x.fours.chunks_exact(fours));
         offsets.for_each(|(to, fours)| to[t] = fours.iter().sum());
         self.scales.iter_mut().zip(&x.scales).for_each(|(to, scale)| to[t] = *scale);
@@ -156,6 +174,7 @@ impl Heads {
         mins: [[[0; 2]; STRIP]; 8],
     };
 
+    /// What a block has beside its numbers and their scales.
     #[inline(always)]
     fn set<W: Whole<BYTES, N>, const BYTES: usize, const N: usize>(
         &mut self,
@@ -164,20 +183,26 @@ impl Heads {
     ) {
         // The minimum is taken off: its sign is turned once here, and it is added everywhere.
         (self.d[row], self.dmin[row]) = (head.d, -head.dmin);
-        if N < SUPER {
-            return;
-        }
-        for s in 0..SUPER / W::SUB {
-            // A byte for each 16 numbers, so that of 32 every second one.
-            self.scales[s][row] = i32::from((head.scales >> (8 * s * W::SUB / 16)) as i8);
-        }
-        if W::MINIMA {
+        if N == SUPER && W::MINIMA {
             for (i, mins) in self.mins.iter_mut().enumerate() {
                 mins[row] = [2 * i, 2 * i + 1].map(|s| {
                     let at = if W::SUB == 16 { even_first(s) } else { s % 8 };
                     i16::from((head.mins >> (8 * at)) as u8)
                 });
             }
+        }
+    }
+
+    /// The whole scales of a super-block's numbers.
+    #[inline(always)]
+    fn set_scales<W: Whole<BYTES, N>, const BYTES: usize, const N: usize>(
+        &mut self,
+        row: usize,
+        head: &Head,
+    ) {
+        for s in 0..N / W::SUB {
+            // A byte for each 16 numbers, so that of 32 every second one.
+            self.scales[s][row] = i32::from((head.scales >> (8 * s * W::SUB / 16)) as i8);
         }
     }
 }
@@ -351,7 +376,7 @@ impl<const R: usize> Sums<R> {
 fn many<W: Whole<BYTES, N>, const BYTES: usize, const N: usize>(
     isa: Isa,
     rows: &[&[u8]],
-    xs: &[Group],
+    xs: &[Eight],
     out: &mut [&mut [f32]],
     room: &mut Room,
 ) {
@@ -374,6 +399,9 @@ fn many<W: Whole<BYTES, N>, const BYTES: usize, const N: usize>(
                 let head = W::head(isa, block);
                 lay_out::<W, BYTES, N>(isa, block, &head, i % STRIP, quads);
                 heads.set::<W, BYTES, N>(i % STRIP, &head);
+                if N == SUPER {
+                    heads.set_scales::<W, BYTES, N>(i % STRIP, &head);
+                }
             }
         }
         for (g, x) in xs.iter().enumerate() {
@@ -442,7 +470,7 @@ impl Blocks<'_> {
     fn add<W: Whole<BYTES, N>, S: Set<T>, const BYTES: usize, const N: usize, const T: usize>(
         self,
         set: S,
-        x: &Group,
+        x: &Eight,
         sums: &mut [[f32; STRIP]; GROUP],
     ) {
         let from = set.first();
@@ -508,6 +536,8 @@ macro_rules! kernels {
                 sub: <$of as Whole<$bytes, $elements>>::SUB,
                 one: kernels::$kernel::one,
                 many: kernels::$kernel::many,
+                #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+                tiled: kernels::$kernel::tiled,
             },
         )),+];
 
@@ -520,10 +550,20 @@ macro_rules! kernels {
                         = super::super::one::<$of, $bytes, $elements>[isa], up to avx2, and vnni;
                     pub fn many(
                         rows: &[&[u8]],
-                        xs: &[Group],
+                        xs: &[Eight],
                         out: &mut [&mut [f32]],
                         room: &mut Room,
                     ) = super::super::many::<$of, $bytes, $elements>[isa], up to avx2, and vnni;
+                }
+
+                #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+                crate::quant::isa::tiles::with_tiles! {
+                    pub fn tiled(
+                        rows: &[&[u8]],
+                        xs: &[tiled::Sixteen],
+                        out: &mut [&mut [f32]],
+                        room: &mut tiled::Room,
+                    ) = super::super::tiled::many::<$of, $bytes, $elements>;
                 }
             })+
         }
@@ -558,3 +598,5 @@ kernels! {
 
 #[cfg(test)]
 mod tests;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub mod tiled;

@@ -25,6 +25,8 @@ pub struct Isa {
     level: Level,
     /// Whether AVX-512 multiplies bytes (VNNI).
     vnni: bool,
+    /// Whether the processor says that it multiplies tiles of them (AMX) besides.
+    tiles: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +76,12 @@ impl Isa {
                 {
                     all.push(Isa::of(Level::Avx512));
                     if is_x86_feature_detected!("avx512vnni") {
-                        all.push(Isa { vnni: true, ..Isa::of(Level::Avx512) });
+                        let bytes = Isa { vnni: true, ..Isa::of(Level::Avx512) };
+                        all.push(bytes);
+                        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+                        if tiles::named() {
+                            all.push(Isa { tiles: true, ..bytes });
+                        }
                     }
                 }
             }
@@ -82,18 +89,19 @@ impl Isa {
         all
     }
 
-    /// The name that `REGGUF_ISA` takes: `portable`, `avx2`, `avx512` or `avx512-vnni`.
+    /// The name that `REGGUF_ISA` takes: `portable`, `avx2`, `avx512`, `avx512-vnni` or `avx512-amx`.
     pub fn name(self) -> &'static str {
         match self.level {
             Level::Portable => "portable",
             Level::Avx2 => "avx2",
+            Level::Avx512 if self.tiles => "avx512-amx",
             Level::Avx512 if self.vnni => "avx512-vnni",
             Level::Avx512 => "avx512",
         }
     }
 
     const fn of(level: Level) -> Isa {
-        Isa { level, vnni: false }
+        Isa { level, vnni: false, tiles: false }
     }
 
     #[doc(hidden)]
@@ -113,7 +121,7 @@ impl Isa {
     #[doc(hidden)]
     // SAFETY: the caller's promise, above.
     pub const unsafe fn assume(level: Level, vnni: bool) -> Isa {
-        Isa { level, vnni }
+        Isa { level, vnni, tiles: false }
     }
 
     /// The value of a half, exactly; a NaN as some NaN.
@@ -352,4 +360,6 @@ pub(crate) mod row;
 pub(super) mod stored;
 #[cfg(test)]
 mod tests;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub(crate) mod tiles;
 mod words;

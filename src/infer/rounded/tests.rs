@@ -1,4 +1,6 @@
 use super::*;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+use crate::quant::isa::tiles::TILE;
 use crate::{
     format::block::{Activations, Kind},
     quant::{activations, decode_rows, half::f32_from_half},
@@ -39,13 +41,13 @@ fn sums_of_whole_numbers_are_those_of_rounded_activations() {
         let rows = rows_of(quant, height, cols);
         let mut weights = vec![0.0; height * cols];
         decode_rows(quant, Isa::PORTABLE, &rows, cols, &mut weights);
-        for count in [2, 4, 7, 13] {
+        for count in [2, 4, 7, 13, 17] {
             let x = |i: usize| ((i * 7919 % 1013) as f32 / 97.0 - 5.0) * (1 + i % 3) as f32;
             let mut xs: Vec<f32> = (0..count * cols).map(x).collect();
             let codes: Vec<Codes> =
                 xs.chunks(cols).map(|x| kernel.round(Isa::PORTABLE, quant, x)).collect();
             let groups = xs.chunks(GROUP * cols);
-            let groups: Vec<Group> =
+            let groups: Vec<Eight> =
                 groups.map(|xs| kernel.group(Isa::PORTABLE, quant, xs, cols)).collect();
             let mut one = vec![0.0; height];
             (kernel.one)(Isa::PORTABLE, &rows, row_bytes, &codes[1], &mut one);
@@ -59,6 +61,21 @@ fn sums_of_whole_numbers_are_those_of_rounded_activations() {
                 out.iter().map(|x| x.to_bits()).collect::<Vec<u32>>()
             };
             let all = run(Isa::PORTABLE);
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            for tiles in Isa::available().into_iter().filter_map(Isa::tiles) {
+                let groups = xs.chunks(TILE * cols);
+                let groups: Vec<tiled::Sixteen> =
+                    groups.map(|xs| kernel.group(Isa::best(), quant, xs, cols)).collect();
+                let mut out = vec![f32::NAN; height * count];
+                let mut room = tiled::Room::default();
+                // What an earlier call left there does no harm, and twice is the same.
+                for _ in 0..2 {
+                    let mut places: Vec<&mut [f32]> = out.chunks_mut(height).collect();
+                    (kernel.tiled)(tiles, &borrowed, &groups, &mut places, &mut room);
+                }
+                let out: Vec<u32> = out.iter().map(|x| x.to_bits()).collect();
+                assert_eq!(out, all, "{quant}, {count} by tiles");
+            }
             let mut stated = vec![0.0; count];
             for isa in Isa::available() {
                 assert_eq!(run(isa), all, "{quant}, {count} on {}", isa.name());
@@ -119,7 +136,8 @@ fn products_of_activations_that_are_not_finite_are_not() {
             let mut out = [0.0; 2];
             (kernel.one)(Isa::best(), &rows, rows.len(), &codes, &mut out[..1]);
             assert!(!out[0].is_finite(), "{quant}, {wrong}: {out:?}");
-            let group = [kernel.group(Isa::best(), quant, [x; 2].as_flattened(), SUPER)];
+            let group: [Eight; 1] =
+                [kernel.group(Isa::best(), quant, [x; 2].as_flattened(), SUPER)];
             let mut places: Vec<&mut [f32]> = out.chunks_mut(1).collect();
             (kernel.many)(Isa::best(), &[&rows], &group, &mut places, &mut Room::default());
             assert!(!out.iter().any(|x| x.is_finite()), "{quant}, {wrong}: {out:?}");
