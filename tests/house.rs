@@ -313,6 +313,7 @@ fn unsafe_code_stays_on_its_islands() {
         "quant/isa/points.rs",
         "quant/isa/row.rs",
         "quant/isa/stored.rs",
+        "quant/isa/tiles.rs",
         "quant/isa/words.rs",
     ];
     let src = root().join("src");

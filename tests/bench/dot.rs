@@ -84,7 +84,7 @@ fn peak(c: &mut Criterion) {
     let mut group = c.benchmark_group("peak");
     for isa in Isa::available() {
         let (lanes, run): (usize, fn(Isa, f32) -> f32) = match isa.name() {
-            "avx512" | "avx512-vnni" => (16, wide),
+            "avx512" | "avx512-vnni" | "avx512-amx" => (16, wide),
             "avx2" => (8, middle),
             _ => (4, narrow),
         };

@@ -55,9 +55,10 @@ pub(super) fn many<W: Whole<BYTES, N>, const BYTES: usize, const N: usize>(
     room: &mut Room,
 ) {
     let Some(set) = isa.by_sixteen() else { return };
-    let tiles = tiles.configured();
+    let configured = tiles.configured();
     let strips = rows.len().div_ceil(TILE);
     let blocks = rows.first().map_or(0, |row| row.len() / BYTES);
+    // As many as fill a row of a strip.
     let most = SUPER / N;
     room.upper.resize(strips, Lines([[0; ROW]; TILE]));
     room.lower.resize(strips, Lines([[0; ROW]; TILE]));
@@ -74,7 +75,7 @@ pub(super) fn many<W: Whole<BYTES, N>, const BYTES: usize, const N: usize>(
             let parts = upper.chunks_exact_mut(N).zip(lower.chunks_exact_mut(N));
             for ((block, (upper, lower)), heads) in bytes.iter().zip(parts).zip(heads) {
                 let head = W::head(isa, block);
-                lay_out::<W, BYTES, N>(isa, block, &head, upper, lower);
+                lay_out::<W, BYTES, N>(isa, tiles, block, &head, upper, lower);
                 heads.set::<W, BYTES, N>(row, &head);
             }
         }
@@ -87,7 +88,7 @@ pub(super) fn many<W: Whole<BYTES, N>, const BYTES: usize, const N: usize>(
                     heads: &room.heads[strip * most..][..some],
                 };
                 let sums = &mut room.sums[strip * xs.len() + g];
-                blocks.add::<W, _, BYTES, N>(set, &tiles, x, sums);
+                blocks.add::<W, _, BYTES, N>(set, &configured, x, sums);
             }
         }
     }
@@ -103,6 +104,7 @@ pub(super) fn many<W: Whole<BYTES, N>, const BYTES: usize, const N: usize>(
 #[inline(always)]
 fn lay_out<W: Whole<BYTES, N>, const BYTES: usize, const N: usize>(
     isa: Isa,
+    tiles: Tiles,
     block: &[u8; BYTES],
     head: &Head,
     upper: &mut [i8],
@@ -117,10 +119,8 @@ fn lay_out<W: Whole<BYTES, N>, const BYTES: usize, const N: usize>(
     each_pair!(PAIR => {
         let pair = W::pair::<PAIR>(isa, block, head);
         let words = isa.scaled(pair, W::BIAS.into(), head.scales, PAIR);
-        for (i, word) in words.into_iter().enumerate() {
-            upper[PAIR][i] = (word >> 6) as i8;
-            lower[PAIR][i] = (word & 63) as i8;
-        }
+        let parts = tiles.parts(&words);
+        (upper[PAIR], lower[PAIR]) = (parts.upper, parts.lower);
     });
 }
 

@@ -20,7 +20,7 @@
 #![allow(unsafe_code, reason = "the instructions have no functions in Rust yet")]
 
 use std::{
-    arch::{asm, x86_64::__cpuid_count},
+    arch::{asm, x86_64::*},
     sync::LazyLock,
 };
 
@@ -137,6 +137,28 @@ impl Tiles {
         // SAFETY: the machine has AMX, and 64 bytes are read.
         unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const shapes, options(nostack, readonly)) }
         Configured(())
+    }
+}
+
+/// Words of 14 bits as two bytes each: `64 * upper + lower`, with `lower` from 0 to 63.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Parts {
+    pub upper: [i8; 32],
+    pub lower: [i8; 32],
+}
+
+impl Tiles {
+    /// Parts words of -8192 to 8191.
+    #[inline(always)]
+    pub(crate) fn parts(self, words: &[i16; 32]) -> Parts {
+        // SAFETY: AVX-512 as above; 64 bytes are read, and both registers are 32 bytes, of which any value is one.
+        unsafe {
+            let words = _mm512_loadu_si512(words.as_ptr().cast());
+            let upper = _mm512_cvtepi16_epi8(_mm512_srai_epi16::<6>(words));
+            let lower = _mm512_cvtepi16_epi8(_mm512_and_si512(words, _mm512_set1_epi16(63)));
+            let [upper, lower] = std::mem::transmute::<[__m256i; 2], [[i8; 32]; 2]>([upper, lower]);
+            Parts { upper, lower }
+        }
     }
 }
 
