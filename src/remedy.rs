@@ -69,8 +69,8 @@ pub enum Setting {
     Drop,
     /// Layers that are left out.
     PruneLayers,
-    /// That rows of keys in a wrong order are put right.
-    RepairKeyRows,
+    /// That rows of queries and keys in a wrong order are put right.
+    RepairRows,
     /// A difference that is added to a model.
     Delta,
     /// What new rows of an embedding are made of.

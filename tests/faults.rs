@@ -466,7 +466,8 @@ fn flushing_can_be_left_to_the_system() {
         assert!(!models.is_empty(), "{words:?}");
         (models, text(&output).contains(note))
     };
-    let more: [&[&str]; 2] = [
+    let more: [&[&str]; 3] = [
+        &["tensors", "models/f16.gguf", "blk.*", "--npz", "disk/out"],
         &["split", "models/f16.gguf", "disk/out", "--max-size", "100K"],
         &["metadata", "models/f16.gguf", "set", "general.name", "x", "-o", "disk/out"],
     ];

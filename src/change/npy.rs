@@ -13,10 +13,9 @@ use std::path::Path;
 
 use super::Progress;
 use crate::{
-    bytes::replace::Existing,
     bytes::{
         Input, Replace,
-        replace::{check_interrupt, check_target},
+        replace::{Commit, check_interrupt},
     },
     error::Result,
     model::{Model, Tensor, weights},
@@ -48,12 +47,12 @@ pub fn one(
     model: &Model,
     tensor: &Tensor,
     output: &Path,
-    existing: Existing,
+    commit: Commit,
     progress: &dyn Progress,
 ) -> Result<()> {
     let head = header(tensor);
     let total = head.len() as u64 + size(tensor);
-    let out = begin(model, output, total, existing)?;
+    let out = begin(model, output, total, commit)?;
     out.write_at(0, &head)?;
     numbers(model, tensor, &out, head.len() as u64, progress)?;
     finish(model, out)
@@ -67,7 +66,7 @@ pub fn all(
     model: &Model,
     tensors: &[&Tensor],
     output: &Path,
-    existing: Existing,
+    commit: Commit,
     progress: &dyn Progress,
 ) -> Result<()> {
     let mut at = 0;
@@ -79,7 +78,7 @@ pub fn all(
         entries.push(Entry { tensor, name, head, at: before });
     }
     let central: u64 = entries.iter().map(|e| CENTRAL + e.name.len() as u64 + WIDE_CENTRAL).sum();
-    let out = begin(model, output, at + central + END, existing)?;
+    let out = begin(model, output, at + central + END, commit)?;
     let mut directory = Vec::new();
     for entry in &entries {
         let local = entry.at + LOCAL + entry.name.len() as u64 + WIDE;
@@ -98,10 +97,9 @@ pub fn all(
 }
 
 /// Begins an output that is none of the model's files.
-fn begin(model: &Model, output: &Path, total: u64, existing: Existing) -> Result<Replace> {
+fn begin(model: &Model, output: &Path, total: u64, commit: Commit) -> Result<Replace> {
     let inputs: Vec<&Input> = model.files.iter().collect();
-    check_target(output, existing, &inputs)?;
-    Replace::begin(output, total, existing, &inputs)
+    Replace::begin(output, total, commit, &inputs)
 }
 
 /// Gives the output its name, if nothing of the model changed meanwhile.

@@ -26,7 +26,7 @@ use crate::{
         family::{Bias, Family, Names},
     },
     model::{
-        Join, Model, Order, Sizes, Tensor,
+        Join, Model, Sizes, Tensor,
         role::{Naming, Role, expert_in, expert_of},
         rows,
     },
@@ -37,8 +37,6 @@ use crate::{
 /// Layouts that a person asks for.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Asked {
-    /// Key rows in the other order of 2023.
-    pub repair_key_rows: bool,
     /// Experts one by one.
     pub split_experts: bool,
     /// Keys and values of latent attention in one matrix.
@@ -111,13 +109,11 @@ pub(super) fn prepare(
             false => {}
         }
     }
-    if asked.repair_key_rows {
-        repair_keys(&mut model, notes)?;
-    } else if may_have_confused_heads(&model) {
+    if may_have_confused_heads(&model) {
         notes.push(Note::new(
             "key rows may be in the wrong order: convert.py scrambled those of Hugging Face models with \
              grouped heads from 27 July to 28 September 2023",
-            Setting::RepairKeyRows.to("see whether it helps to put them right"),
+            Setting::RepairRows.to("see whether it helps to put them right"),
         ));
     }
     Ok(model)
@@ -455,47 +451,20 @@ pub fn has_single_experts(model: &Model) -> bool {
     model.tensors.iter().any(|tensor| expert_of(&tensor.name).is_some())
 }
 
-/// How many heads the converter's bug of 2023 can have taken for the keys: `(wrong, right)`.
+/// Whether a file may have keys that the converter of 2023 put into the order of other heads.
 ///
 /// convert.py from 7c529cede (2023-07-27) to e51962101 (2023-09-28) permuted key rows of Hugging Face
-/// checkpoints by `n_head / n_kv` heads where `n_kv` was meant: the same only where both are equal.
-fn confused_heads(model: &Model) -> Option<(u64, u64)> {
-    let sizes = Sizes::of(model);
-    let (heads, kv) = (sizes.get("n_head")?, sizes.get("n_head_kv")?);
-    let wrong = heads.checked_div(kv)?;
-    (heads > kv && heads.is_multiple_of(kv) && wrong != kv).then_some((wrong, kv))
-}
-
-/// Whether a file is of the days of that bug: ggjt v1 (which convert.py wrote until August 2023) and its
-/// quantized ggjt v3, GGUF v1 and v2.
+/// checkpoints by `n_head / n_kv` heads where `n_kv` was meant: the same only where both are equal. It wrote ggjt v1
+/// until August 2023, of which there are quantized ggjt v3, then GGUF v1 and v2.
 fn may_have_confused_heads(model: &Model) -> bool {
     let of_the_days = ["ggjt-v1", "ggjt-v3", "gguf-v1", "gguf-v2"];
+    let sizes = Sizes::of(model);
+    let [heads, kv] = ["n_head", "n_head_kv"].map(|symbol| sizes.get(symbol).unwrap_or(0));
+    let wrong = heads.checked_div(kv).unwrap_or(0);
     let has_keys = model.tensors.iter().any(|t| t.name.ends_with("attn_k.weight"));
     has_keys
-        && confused_heads(model).is_some()
+        && heads > kv
+        && heads.is_multiple_of(kv)
+        && wrong != kv
         && of_the_days.iter().any(|f| model.format.starts_with(f))
-}
-
-/// Undoes that permutation and applies the right one.
-fn repair_keys(model: &mut Model, notes: &mut Notes) -> Result<()> {
-    let Some((wrong, right)) = confused_heads(model) else {
-        let what = "rows of keys: with these numbers of heads nothing went wrong";
-        return Err(Error::unsupported(what, "upgrade it without putting them right"));
-    };
-    let mut repaired = 0usize;
-    for tensor in model.tensors.iter_mut().filter(|t| t.name.ends_with("attn_k.weight")) {
-        let rows = tensor.rows();
-        if !rows.is_multiple_of(2 * wrong) || !rows.is_multiple_of(2 * right) {
-            continue;
-        }
-        // Back to the order of the checkpoint with the wrong number of heads, then to pairs with the right one.
-        tensor.orders.push(Order::HalvesFromPairs { rows_per_head: rows / wrong });
-        tensor.orders.push(Order::PairsFromHalves { rows_per_head: rows / right });
-        repaired += 1;
-    }
-    notes.push(format!(
-        "key rows put into another order in {}, as asked",
-        counted(repaired, "tensor", "tensors")
-    ));
-    Ok(())
 }

@@ -154,6 +154,11 @@ mod tests {
         assert_eq!(names(&mut llama, "smaug-bpe"), Some(vec![]));
         let found = names(&mut llama, "gpt-2").unwrap();
         assert_eq!((found[0], found.contains(&"smaug-bpe")), ("llama-bpe", true), "{found:?}");
+        // Letters that are tokens of their own, beside the bytes that spell them.
+        let mut command_r = vocabulary("command-r");
+        assert_eq!(names(&mut command_r, "command-r"), Some(vec![]));
+        let found = names(&mut command_r, "").unwrap();
+        assert!(!found.is_empty() && found.iter().all(|name| *name == "command-r"), "{found:?}");
         // One other id, and it is nobody's.
         let mut other = vocabulary("falcon");
         let last = falcon.merges.len() - 1;

@@ -57,8 +57,6 @@ pub struct Options {
     pub split_experts: bool,
     /// Write keys and values of latent attention as one matrix.
     pub join_kv_b: bool,
-    /// Undo the key-row order that convert.py of 27 July to 28 September 2023 got wrong.
-    pub repair_key_rows: bool,
 }
 
 /// Plans an upgrade. Returns the model as the plan refers to it, and the plan.
@@ -91,7 +89,6 @@ pub fn plan(model: Model, options: &Options) -> Result<(Model, Plan)> {
     }
     let model = if options.as_stored { model } else { model.readable() };
     let asked = prepare::Asked {
-        repair_key_rows: options.repair_key_rows,
         split_experts: options.split_experts,
         join_kv_b: options.join_kv_b,
         exact: options.exact,

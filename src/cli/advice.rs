@@ -44,7 +44,7 @@ fn flag(setting: Setting) -> (&'static str, &'static str) {
         Setting::KeepNan => ("--keep-nan", ""),
         Setting::Drop => ("--drop", "REGEX"),
         Setting::PruneLayers => ("--prune-layers", "N,N"),
-        Setting::RepairKeyRows => ("--repair-key-rows", ""),
+        Setting::RepairRows => ("--repair-rows", ""),
         Setting::Delta => ("--delta", "FILE"),
         Setting::NewRows => ("--new-rows", "WHAT"),
         Setting::Force => ("--force", ""),

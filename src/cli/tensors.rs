@@ -47,7 +47,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE", conflicts_with = "rows")]
     npz: Option<PathBuf>,
     #[command(flatten)]
-    force: super::common::ForceArg,
+    commit: super::common::CommitArgs,
     #[command(flatten)]
     open: super::open::OpenArgs,
     #[command(flatten)]
@@ -75,9 +75,9 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
                 let what = format!("--npy takes one tensor, {} are named", tensors.len());
                 return Err(Error::usage(format!("{what}: --npz takes them all")));
             };
-            npy::one(&model, tensor, path, args.force.existing(), &bar())?;
+            npy::one(&model, tensor, path, args.commit.commit(), &bar())?;
         }
-        (_, Some(path), _) => npy::all(&model, &tensors, path, args.force.existing(), &bar())?,
+        (_, Some(path), _) => npy::all(&model, &tensors, path, args.commit.commit(), &bar())?,
         (_, _, Some(rows)) => return print_rows(args, &model, &tensors, rows),
         _ => return print_statistics(args, &model, &tensors, globals),
     }

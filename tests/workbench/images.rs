@@ -124,6 +124,31 @@ fn video_models_are_quantized_as_the_patched_program_does_it() {
     );
 }
 
+/// What stays as it is in one of these models does so whichever verb changes the types of the others.
+#[test]
+fn convert_keeps_the_tensors_that_quantize_keeps() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    write("wan", &TENSORS, &here.join("wan.gguf"));
+    for words in [
+        ["quantize", "wan.gguf", "quantized.gguf", "Q8_0"].as_slice(),
+        &["convert", "wan.gguf", "-o", "converted.gguf", "--type", "q8_0"],
+    ] {
+        super::said(words, call(here, words));
+    }
+    let source = open(&here.join("wan.gguf"));
+    let made = ["quantized.gguf", "converted.gguf"].map(|name| open(&here.join(name)));
+    for (name, ..) in TENSORS {
+        let [quantized, converted] = made
+            .each_ref()
+            .map(|model| model.tensor(name).unwrap().quant == source.tensor(name).unwrap().quant);
+        assert_eq!(quantized, converted, "{name}");
+        assert!(!converted || bytes(&made[1], name) == bytes(&source, name), "{name}");
+    }
+    let kind = |name: &str| made[1].tensor(name).unwrap().quant.name();
+    assert_eq!((kind("head.head.weight"), kind("blocks.0.ffn.2.weight")), ("f16", "q8_0"));
+}
+
 /// The patch's rules for Qwen-Image: what leads in and out is kept, roles count, and over them the first and last block.
 #[test]
 fn blocks_at_the_ends_of_qwen_image_have_types_of_their_own() {

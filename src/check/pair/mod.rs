@@ -6,3 +6,4 @@ pub(crate) mod page;
 pub mod prove;
 pub mod readings;
 pub(crate) mod report;
+pub mod scrambled;

@@ -23,7 +23,9 @@ use crate::{
         container::{Container, Skeleton},
     },
     model::{
-        Model, Sizes, TokenKind, Vocab, pretokenizer::PreTokenizer, printable::bytes_of,
+        Model, Sizes, TokenKind, Vocab,
+        pretokenizer::PreTokenizer,
+        printable::{bytes_of, text_of},
         vocab::SENTENCEPIECE,
     },
     remedy::{Notes, Setting},
@@ -248,15 +250,22 @@ impl Tokenizer {
             );
         }
         let mut pieces = Vec::with_capacity(vocab.len());
-        let mut ids = HashMap::with_capacity(vocab.len());
+        let (mut ids, mut raw) = (HashMap::with_capacity(vocab.len()), Vec::new());
         for (id, (number, stored)) in (0u32..).zip(vocab.tokens.iter()).enumerate() {
             let kind = vocab.kind(id);
             let plain = matches!(kind, TokenKind::Normal | TokenKind::Byte | TokenKind::Unused);
             let piece = if plain { bytes_of(stored) } else { stored.to_vec() };
-            if plain && !piece.is_empty() {
-                ids.entry(piece.clone().into_boxed_slice()).or_insert(number);
+            let text = piece.clone().into_boxed_slice();
+            if plain && text_of(&piece).as_bytes() != stored {
+                raw.push((text, number));
+            } else if plain && !piece.is_empty() {
+                ids.entry(text).or_insert(number);
             }
             pieces.push((piece, kind));
+        }
+        // Command R has some letters as they are beside the bytes that spell them; merges make only the latter.
+        for (text, number) in raw {
+            ids.entry(text).or_insert(number);
         }
         let merges = vocab.merges.iter().filter_map(|merge| {
             let mut parts = merge.splitn(2, |b| *b == b' ');
