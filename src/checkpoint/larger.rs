@@ -15,6 +15,7 @@ use crate::format::family::Family;
 /// alone, and fills in what the settings leave to the class of transformers.
 pub fn take_out(draft: &mut Draft, family: &Family, config: &mut Json, all: &mut Vec<Stored>) {
     let about = &family.family;
+    // Asked before settings are changed: `text_config` has another `architectures`, or none.
     let architecture = architecture(config);
     let is_part = architecture.is_some_and(|name| about.within.iter().any(|w| w == name));
     let class = architecture.map(str::to_owned);
@@ -37,6 +38,7 @@ pub fn take_out(draft: &mut Draft, family: &Family, config: &mut Json, all: &mut
         let beside = draft.beside.iter_mut().map(|(name, ..)| name);
         all.iter_mut().map(|stored| &mut stored.name).chain(beside).for_each(alone);
     }
+    // transformers writes only what differs from the class's own values, so that what is missing is known, and told.
     let mut taken = Vec::new();
     let own = class.and_then(|class| about.class_defaults.get(&class));
     for (name, value) in own.into_iter().flatten().chain(&about.defaults) {
@@ -57,6 +59,8 @@ pub fn take_out(draft: &mut Draft, family: &Family, config: &mut Json, all: &mut
 }
 
 /// Leaves out the layers behind the last.
+///
+/// DeepSeek V3 counts 61 layers and has the tensors of a 62nd, which guesses the token after the next.
 fn leave_beyond(
     draft: &mut Draft,
     family: &Family,

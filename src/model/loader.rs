@@ -35,6 +35,8 @@ const MOST_LAYERS: u64 = 1 << 12;
 /// What a GGUF holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
+///
+/// All of these are written as GGUF, and a person is told which one a file is before anything else is said of it.
 pub enum Content {
     /// A model.
     Model,
@@ -56,6 +58,8 @@ pub enum Content {
 
 impl Content {
     /// What `model` holds.
+    ///
+    /// Names of tensors count beside keys, for tools copy keys along when they change the rest.
     pub fn of(model: &Model) -> Content {
         let metadata = &model.metadata;
         let said = metadata.str("general.type").unwrap_or_default();
@@ -103,6 +107,8 @@ impl Content {
 /// A demand that a model does not meet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
+///
+/// It shows as `llama.block_count is 32, and block 31 is not there: 31 of 32 are`.
 pub struct Breach {
     /// What kind of thing it is, in kebab-case.
     pub code: &'static str,
@@ -162,6 +168,9 @@ pub fn doubt(model: &Model) -> Option<String> {
 }
 
 /// The demands that `model`, a GGUF, does not meet.
+///
+/// Those of ggml itself first, which are of any GGUF, then by what it holds: keys before the arrays and tensors that
+/// are counted by them.
 pub fn breaches(model: &Model) -> Vec<Breach> {
     if !is_keyed(model) {
         return Vec::new();
@@ -271,6 +280,9 @@ fn shapes(model: &Model) -> Vec<Breach> {
 }
 
 /// A model by the keys of its architecture.
+///
+/// llama.cpp's loader asks for keys and tensors by name in code of each architecture; `formats/loader` lists what it
+/// asks for, as data.
 struct Architecture<'a> {
     model: &'a Model,
     name: &'a str,
@@ -309,6 +321,8 @@ impl<'a> Architecture<'a> {
     }
 
     /// Arrays of one item a block.
+    ///
+    /// Those of further tokens may be counted or not: converters have written both.
     fn arrays(&self) -> Vec<Breach> {
         let Some(blocks) = self.blocks else { return Vec::new() };
         let mut out = Vec::new();
@@ -405,6 +419,8 @@ impl<'a> Architecture<'a> {
     }
 
     /// Tensors that no architecture has: the loader counts what it asked for.
+    ///
+    /// llama.cpp ends with `wrong number of tensors` where a file has more than were asked for, and names none of them.
     fn strangers(&self) -> Vec<Breach> {
         let loader = catalog::loader();
         if !loader.architectures.contains_key(self.name) {
@@ -454,6 +470,9 @@ fn is_in_another_part(name: &str) -> bool {
 }
 
 /// The tokenizer's keys, and its tokens against the rows of the embedding.
+///
+/// Fewer tokens than rows would do no harm to a text that is written, but llama.cpp takes the number of tokens for that
+/// of rows and refuses the shape.
 fn vocabulary(model: &Model) -> Vec<Breach> {
     let metadata = &model.metadata;
     let Some(tokenizer) = metadata.str("tokenizer.ggml.model") else {

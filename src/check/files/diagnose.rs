@@ -25,6 +25,8 @@ use crate::container::has_magic;
 const MAX_TEXT_BYTES: u64 = 1 << 20;
 
 /// Faults that show without any digest: no model at all, cut short, not finished.
+///
+/// The first that is found is all that is told: a page of HTML is also of a wrong size, and that helps nobody.
 pub(super) fn evident(path: &Path, size: u64, claims: &[Claim]) -> Option<Finding> {
     if let Some(nature) = prefix(path).ok().and_then(|bytes| Nature::of(&bytes, size)) {
         let code = match nature {
@@ -91,6 +93,9 @@ pub(super) struct Mismatch<'a> {
 
 impl Mismatch<'_> {
     /// The reason, as far as the evidence goes.
+    ///
+    /// The order is that of the module's table: what is certain comes before what is only likely, so that a stale
+    /// list is never blamed for a file that is visibly broken.
     pub(super) fn explain(&self) -> Finding {
         evident(self.path, self.size, self.claims)
             .or_else(|| self.other_part())
@@ -126,6 +131,8 @@ impl Mismatch<'_> {
     }
 
     /// The bytes are published ones, under another name or of another date.
+    ///
+    /// Meta's weights are known by their digests; where the list means the same file of another date, the list is old.
     fn known_otherwise(&self) -> Option<Finding> {
         let known = self.found.iter().find_map(known::find)?;
         if let Some(listed) = known::find(&self.claim.digest).filter(|l| l.path == known.path) {
@@ -177,6 +184,8 @@ impl Mismatch<'_> {
     }
 
     /// The file is whole and newer than the list.
+    ///
+    /// A copy may keep the time of its original or not, so this is the last that is tried, and it leaves both open.
     fn stale(&self) -> Option<Finding> {
         let list = self.claim.record.as_deref()?;
         let older = written(list)? < written(self.path)?;

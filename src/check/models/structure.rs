@@ -30,6 +30,8 @@ const MOST_PADDING: u64 = 4096;
 const NAMED: usize = 3;
 
 /// Everything that does not fit in a model.
+///
+/// In the order in which one fault explains the next: names, then places, then what the tensors mean together.
 pub fn check(model: &Model) -> Vec<Finding> {
     let mut findings = duplicates(model);
     findings.extend(extents(model));

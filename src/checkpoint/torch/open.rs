@@ -34,6 +34,7 @@ pub fn open(input: &Input, limits: &Limits) -> Result<Weights> {
 /// Reads a zip archive: `data.pkl` as data, then where the entries of the storages lie.
 fn open_zip(input: &Input, limits: &Limits) -> Result<Weights> {
     let archive = Archive::open(input, limits)?;
+    // The folder is called after the file that was saved, so that only the ending of the name is known.
     let bad = |field: &str, found: String, wanted: &str| {
         Source::new(input, "pth-zip").malformed(0, field, found, wanted)
     };
@@ -69,6 +70,7 @@ fn open_zip(input: &Input, limits: &Limits) -> Result<Weights> {
                 "its storage (is the file whole?)",
             ));
         };
+        // A cut download has short entries, and a view of one would end in another's numbers.
         let bytes = view.storage.bytes().unwrap_or(u64::MAX);
         if entry.len != bytes {
             return Err(bad(&name, format!("{} bytes", entry.len), &format!("{bytes} bytes")));
