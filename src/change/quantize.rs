@@ -41,7 +41,7 @@ use crate::{
     container::imatrix::Importance,
     error::{Error, Result},
     format::catalog,
-    model::{Metadata, Model, Stated, loader::Content},
+    model::{Metadata, Model, Stated, Value, loader::Content},
     quant::{QuantType, encode::encoder},
     remedy::{Remedy, Setting},
     size::counted,
