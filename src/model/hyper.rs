@@ -324,6 +324,7 @@ impl Hyper {
     }
 
     /// What programs of a container without a word for it take otherwise, as sentences.
+    /// LLaMA 2's epsilon of 1e-5, say, in a ggjt file: its programs had 1e-6 in their code, or took a flag.
     pub fn unknown_to(&self, format: &Container) -> Vec<String> {
         let mut notes = Vec::new();
         for entry in self.family.assumed.iter().filter(|entry| entry.when.is_empty()) {
@@ -440,6 +441,7 @@ fn of_toml(kind: Kind, value: &toml::Value) -> Option<Value> {
 }
 
 /// Whole numbers as GGUF has them, in 32 bits.
+/// Readers ask for `u32` by its kind and refuse a `u64` of the same value.
 fn narrow(value: &Value) -> Value {
     match *value {
         Value::U64(v) => u32::try_from(v).map_or(Value::U64(v), Value::U32),

@@ -66,6 +66,8 @@ fn finding(breach: loader::Breach) -> Finding {
 }
 
 /// Tensors of other programs' types, and whether their sizes are those that the types have.
+///
+/// One finding for each type, not for each tensor: a model of such a type has hundreds.
 fn foreign(model: &Model) -> Vec<Finding> {
     let mut out: Vec<Finding> = Vec::new();
     let mut counts: BTreeMap<String, (usize, &Foreign)> = BTreeMap::new();
@@ -134,6 +136,7 @@ fn duplicates(model: &Model) -> Vec<Finding> {
 }
 
 /// Where a tensor begins and ends in one file.
+/// Both in bytes from the beginning of the file; the second is behind its last byte.
 struct Extent<'a> {
     from: u64,
     to: u64,
@@ -141,6 +144,11 @@ struct Extent<'a> {
 }
 
 /// Tensors beyond the end of their file, over each other, or far apart.
+///
+/// ```text
+/// file      | header | a      | b      ....  | c      |
+/// to        a.to = b.from            > 4096 bytes: a hole       c.to beyond the end: truncated
+/// ```
 pub(in crate::check) fn extents(model: &Model) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut files: BTreeMap<usize, Vec<Extent>> = BTreeMap::new();
@@ -233,6 +241,8 @@ fn roles(model: &Model) -> Vec<Finding> {
 }
 
 /// The vocabulary against the rows of the embedding, and against itself.
+///
+/// Of a GGUF `model::loader` says it; here are the containers before, and what is true of any.
 fn vocabulary(model: &Model) -> Vec<Finding> {
     let vocab = &model.vocab;
     let mut findings = Vec::new();

@@ -13,6 +13,7 @@ use serde_json::{Value as Json, value::RawValue};
 const LONGEST_STEPS: usize = 1 << 20;
 
 /// JSON of any kind, which takes many times its length in memory, if it is not long.
+/// `normalizer`, `pre_tokenizer` and `post_processor` of published files are a few KB.
 pub(super) fn short<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Json, D::Error> {
     let raw = <&RawValue>::deserialize(deserializer)?.get();
     if raw.len() > LONGEST_STEPS {
@@ -70,6 +71,7 @@ pub(super) struct Added {
 /// A merge: one text with a space in it, or (since tokenizers 0.20) a pair.
 #[derive(Deserialize)]
 #[serde(untagged)]
+/// The second form can have spaces in its parts.
 pub(super) enum Merge {
     Joined(String),
     Pair(String, String),
