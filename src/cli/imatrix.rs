@@ -66,6 +66,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     if args.in_file.is_empty() {
         return with_threads(args.t.t, || collect(args, globals));
     }
+    // All are read before one is merged: an error in the last ends it before anything is written.
     let mut inputs = Vec::new();
     for path in &args.in_file {
         let input = Input::open(path)?;
@@ -91,6 +92,10 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
 
 /// Measures a model over a text, window by window; every window begins anew, with the token before a text where there
 /// is one.
+///
+/// ```text
+/// text -> tokens -> windows of -c tokens -> as many side by side as there is room for -> sums of squares
+/// ```
 fn collect(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let (loaded, tokens) = args.windows.open(&args.hints, globals)?;
     check_target(&args.output, args.force.existing(), &[])?;
@@ -124,6 +129,8 @@ fn collect(args: &Args, globals: &Globals) -> Result<ExitCode> {
 }
 
 /// Writes the file and says what it holds, and what its format does not.
+///
+/// The bytes are read again as `quantize` will read them before the file gets its name.
 fn write(args: &Args, globals: &Globals, measured: Measured, chunk_size: u32) -> Result<ExitCode> {
     // The format that was asked for, else the ending of the name.
     let is_dat = match &args.output_format {
@@ -163,6 +170,14 @@ fn write(args: &Args, globals: &Globals, measured: Measured, chunk_size: u32) ->
 }
 
 /// The tables of llama-imatrix: tensors, and layers.
+///
+/// | column | what it says of the squares that a matrix met |
+/// |---|---|
+/// | sum, min, max, mean, deviation | of the columns' mean squares |
+/// | active | columns whose mean square is above 1e-5 |
+/// | entropy, of max | how evenly they are spread; 100 % is all alike |
+/// | ZD | columns more than one deviation above the mean |
+/// | cosine | how like the same matrix of the layer before |
 fn show(args: &Args, measured: &Measured) -> Result<ExitCode> {
     let tensors = measured.statistics();
     let layers = statistics::of_layers(&tensors);

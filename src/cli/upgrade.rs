@@ -158,6 +158,9 @@ fn graft(args: &Args) -> Result<Graft> {
 }
 
 /// What its base says of the rows of an old adapter; a proof wants one.
+///
+/// Two programs of 2023 wrote such files with rows in two orders and no mark; run over its model the right one says the
+/// text with less surprise.
 fn orders(model: &Model, options: &Options, proved: bool) -> Result<Option<Orders>> {
     if !lora::is_foreign(model) || !proved && options.stated.base.is_none() {
         return Ok(None);
@@ -192,6 +195,8 @@ fn one_file(input: &Path, rest: &[PathBuf]) -> Result<()> {
 }
 
 /// What a text costs with the key rows as stored and as repaired; an error where repair makes it worse.
+///
+/// The same weights, read twice: as the plan has them, and without the orders that it puts on keys.
 fn evidence(repaired: &Model, plan: &Plan) -> Result<String> {
     let mut stored = running(repaired, plan);
     // Without the orders that the repair put on top the rows are as the file has them.

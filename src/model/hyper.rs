@@ -32,6 +32,8 @@ use crate::{
 /// What a person says about a model that its file does not, or says wrong.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
+///
+/// Each is also a flag of the commands that read models; what is left out is taken from the file, or assumed.
 pub struct Stated {
     /// The epsilon of the norms.
     pub eps: Option<f32>,
@@ -54,6 +56,8 @@ pub struct Stated {
 /// A value that had to be assumed.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
+///
+/// It is a sentence in every report, with what overrides it: a model with another value loads, and talks worse.
 pub struct Assumed {
     /// The key, as `llama.context_length`.
     pub key: String,
@@ -250,6 +254,9 @@ impl Hyper {
     }
 
     /// Sets the keys of one symbol.
+    ///
+    /// Nothing where the symbol has no key in GGUF, is not known, or follows from others and is only written where it
+    /// was stated.
     pub(crate) fn put(&self, symbol: &str, keys: &mut Metadata) {
         let architecture = self.family.architecture();
         if symbol == "scaling" {
@@ -347,6 +354,12 @@ impl Hyper {
     }
 
     /// The numbers as `config.json` of Hugging Face states them.
+    ///
+    /// ```text
+    /// n_embd     4096     "hidden_size": 4096
+    /// scaling    linear   "rope_scaling": {"type": "linear", "factor": 2.0}
+    /// a symbol that is not known       left out, or null or false where the family's class wants the field
+    /// ```
     pub fn config_json(&self) -> Map<String, Json> {
         let mut config = Map::new();
         for (name, value) in &self.family.family.config {

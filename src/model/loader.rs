@@ -142,6 +142,7 @@ impl Breach {
 }
 
 /// Whether the demands on the architecture of `model` are known.
+/// Of others nothing is demanded but what ggml itself needs.
 pub fn knows(model: &Model) -> bool {
     let architecture = model.metadata.str("general.architecture").unwrap_or_default();
     catalog::loader().architectures.contains_key(architecture)
@@ -407,6 +408,8 @@ impl<'a> Architecture<'a> {
     }
 
     /// Whether some array of one item a block says that `block` is not as the blocks `like`.
+    ///
+    /// As in Llama-Nemotron, where `head_count` is an array and blocks without attention have a 0 in it.
     fn differs(&self, block: u64, like: &[u64]) -> bool {
         let item = |items: &Array, n: u64| usize::try_from(n).ok().and_then(|n| items.get(n));
         let own = |(key, value): (&str, &Value)| {

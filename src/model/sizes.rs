@@ -28,6 +28,9 @@ struct Known {
 }
 
 /// What is known of a model before its sizes are.
+///
+/// Three kinds of source answer it: a model file ([`Sizes::of`]), a `config.json` with the shapes beside it, and
+/// numbers that somebody gives ([`Sizes::with`]).
 pub trait Facts {
     /// What is stated for a symbol: by a header word, a key of GGUF or of `config.json`.
     fn stated(&self, symbol: &str, size: &Size) -> Option<Value>;
@@ -264,6 +267,11 @@ impl Search<'_> {
     }
 
     /// What follows from one origin.
+    ///
+    /// ```text
+    /// { rows = "gate" }                     shape [11008, 4096] of the gate      11008
+    /// { quotient = ["n_embd", "n_head"] }   4096 / 32                            128
+    /// ```
     fn follow(&self, origin: &Origin) -> Option<Value> {
         let number = match origin {
             Origin::Rows(role) => self.shape(role)?.first().copied(),
