@@ -9,7 +9,7 @@
 use serde_json::Value as Json;
 
 use super::{Stored, assemble::Draft, beside::alone, family::architecture};
-use crate::format::family::Family;
+use crate::{format::family::Family, size::counted};
 
 /// Makes of the settings and tensors of a checkpoint those of its part of `family`, under the names that they have
 /// alone, and fills in what the settings leave to the class of transformers.
@@ -31,8 +31,8 @@ pub fn take_out(draft: &mut Draft, family: &Family, config: &mut Json, all: &mut
         all.retain(|stored| !about.beside.iter().any(|begin| stored.name.starts_with(begin)));
         if count > all.len() {
             draft.notes.push(format!(
-                "{} tensors that see are left out: llama.cpp keeps those in a file of their own (mmproj)",
-                count - all.len()
+                "{} left out: llama.cpp keeps those in a file of their own (mmproj)",
+                counted(count - all.len(), "vision tensor is", "vision tensors are")
             ));
         }
         let beside = draft.beside.iter_mut().map(|(name, ..)| name);

@@ -224,7 +224,8 @@ fn show(args: &Args, measured: &Measured) -> Result<ExitCode> {
     print(&text::table_of(&rows, &COLUMNS))?;
     let mut rows = vec![cells(&["layer", "sum", "ZD", "cosine"])];
     rows.extend(layers.iter().map(|one| {
-        let cosine = format!("{:.4}", one.cosine);
+        // The first layer has none before it.
+        let cosine = if one.cosine == 0.0 { none() } else { format!("{:.4}", one.cosine) };
         vec![one.layer.to_string(), format!("{:.2}", one.sum), percent(one.zd), cosine]
     }));
     let columns = [Column::figures(0); 4];
@@ -235,7 +236,7 @@ fn show(args: &Args, measured: &Measured) -> Result<ExitCode> {
 /// What tells a layer from another stays longest.
 const COLUMNS: [Column; 13] = [
     Column::figures(11),
-    Column::names(8, 12),
+    Column::names(11, 12),
     Column::figures(10),
     Column::figures(2),
     Column::figures(3),

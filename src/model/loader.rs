@@ -443,9 +443,11 @@ impl<'a> Architecture<'a> {
         } else {
             ""
         };
-        let count =
-            if strange.len() == 1 { "1 tensor" } else { &format!("{} tensors", strange.len()) };
-        let what = format!("{count} like this one: llama.cpp asks for none of that name{why}");
+        let which = match strange.len() {
+            1 => "a tensor".to_owned(),
+            n => format!("one of {n} tensors"),
+        };
+        let what = format!("is {which} that llama.cpp does not ask for{why}");
         vec![Breach::other("unknown-tensors", *first, what)]
     }
 }
