@@ -84,6 +84,7 @@ pub fn open(mut draft: Draft, shards: &[Vec<Stored>], options: &Options) -> Resu
 ///
 /// # Errors
 /// Where the two differ, or nothing is a norm and nothing is stated.
+/// A norm is whole in every shard, so its length needs no other knowledge.
 fn width(draft: &Draft, params: Option<&Json>, shards: &[Vec<Stored>]) -> Result<u64> {
     let norm = shards.iter().flatten().find(|t| t.name.ends_with("norm.weight"));
     let found = norm.and_then(|t| t.shape.first().copied());
@@ -178,11 +179,12 @@ fn join(role: Role, shards: &[&Stored], width: u64) -> Result<Part> {
     let pieces: Result<Vec<Piece>> = shards.iter().map(|s| s.piece()).collect();
     let sum =
         |axis: usize| shards.iter().map(|s| s.shape.get(axis).copied().unwrap_or(0)).sum::<u64>();
+    // The axis of the residual stream: the rows of what writes it, the columns of what reads it.
+    //
     //     shape [n_embd, x] in the description     its rows write the stream (`wo`, `w2`)       axis 0
     //     shape [x, n_embd]                        its columns read it (`wq`, `w1`, output)     axis 1
     //
     // So of a square matrix, too, the role decides and not the shape.
-    // The axis of the residual stream: the columns of what reads it, the rows of what writes it.
     let stream = usize::from(role.names.shape.first().is_none_or(|first| first != "n_embd"));
     let uncut = shards.iter().all(|s| s.shape.get(stream) == Some(&width));
     let axis = if uncut {

@@ -109,6 +109,7 @@ impl Mismatch<'_> {
 
     /// The bytes are those of another file of the list: parts saved under each other's names.
     fn other_part(&self) -> Option<Finding> {
+        // A file of the same name in another folder of the list is a copy, not another part.
         let own = self.path.file_name()?.to_string_lossy();
         let (_, name) = self
             .listed
@@ -148,6 +149,11 @@ impl Mismatch<'_> {
     }
 
     /// A small text file whose line ends were converted on the way.
+    ///
+    /// ```text
+    /// a file            {\r\n  "dim": 4096\r\n}
+    /// with line feeds   {\n  "dim": 4096\n}          has the digest that the list gives
+    /// ```
     fn line_ends(&self) -> io::Result<Option<Finding>> {
         if self.size > MAX_TEXT_BYTES {
             return Ok(None);
@@ -222,6 +228,7 @@ impl Mismatch<'_> {
 }
 
 /// Which algorithms a file has to be read for: what is claimed, or SHA-256 to recognise it.
+/// Each once, so that one reading serves all claims.
 pub(super) fn algorithms(claims: &[Claim]) -> Vec<Algorithm> {
     let mut wanted: Vec<Algorithm> = claims.iter().map(|claim| claim.digest.algorithm).collect();
     wanted.sort_unstable();

@@ -87,6 +87,13 @@ fn models(paths: &[PathBuf], files: &[Checked], limits: Limits) -> Vec<Checked> 
 type Read = (Outcome, Vec<(u64, u64)>);
 
 /// What came of one file: a file that cannot be read fails, one that is missing does unless that was to be ignored.
+///
+/// | what came of it | status |
+/// |---|---|
+/// | it is not there, and missing files are to be ignored | missing, unless something explains why it lacks |
+/// | it is not there or cannot be read | unreadable |
+/// | its size or time changed meanwhile | failed: no digest of it means anything |
+/// | it was read | as it compares with what is claimed |
 fn judge(subject: &Subject, (outcome, zeros): Read, all: &Gathered, options: &Options) -> Checked {
     let mut checked = Checked {
         name: subject.name.clone(),

@@ -68,6 +68,13 @@ fn finding(breach: loader::Breach) -> Finding {
 /// Tensors of other programs' types, and whether their sizes are those that the types have.
 ///
 /// One finding for each type, not for each tensor: a model of such a type has hundreds.
+///
+/// | the type | its size | said |
+/// |---|---|---|
+/// | decoded here | - | `foreign-types`: upgrade gives it a type of llama.cpp's |
+/// | named only | as its shape says | `foreign-types`: not damaged as far as can be told |
+/// | named only | another | `foreign-size`, a warning |
+/// | named only, and its program wrote broken files | another | `broken-original`, a failure |
 fn foreign(model: &Model) -> Vec<Finding> {
     let mut out: Vec<Finding> = Vec::new();
     let mut counts: BTreeMap<String, (usize, &Foreign)> = BTreeMap::new();
@@ -243,6 +250,11 @@ fn roles(model: &Model) -> Vec<Finding> {
 /// The vocabulary against the rows of the embedding, and against itself.
 ///
 /// Of a GGUF `model::loader` says it; here are the containers before, and what is true of any.
+///
+/// ```text
+/// more tokens than rows     failure      such an id would be looked up behind the matrix
+/// more rows than tokens     warning      padding; a failure where the header of an old file gives another number
+/// ```
 fn vocabulary(model: &Model) -> Vec<Finding> {
     let vocab = &model.vocab;
     let mut findings = Vec::new();

@@ -44,10 +44,10 @@ pub struct Side {
 }
 
 /// A model compared with the reference.
-#[derive(Clone, Debug, Serialize)]
-#[non_exhaustive]
 ///
 /// In JSON the fields of [`Side`] and [`Comparison`] are its own, without another level.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct Candidate {
     /// The model.
     #[serde(flatten)]
@@ -65,6 +65,8 @@ pub struct Candidate {
 impl Candidate {
     /// Whether nothing that matters differs: weights, vocabulary and, where run, outputs. Weights that are
     /// no numbers are never the same.
+    ///
+    /// Keys do not matter here: a name, a date or the width of a number makes no other model.
     pub fn same(&self) -> bool {
         let c = &self.comparison;
         let weights = c.tensors.iter().all(|t| {
@@ -262,10 +264,10 @@ fn types<'a>(first: &'a str, second: &'a str) -> (&'a str, &'a str) {
     }
 }
 
-/// Decibels and the cosine say how like two tensors are whatever their scale; rmse and max say by how much they differ.
 /// Tensors that a report by kinds shows.
 const MOST: usize = 24;
-/// Names, types and verdicts stay longest.
+/// Names, verdicts and types stay longest; of the figures decibels, which say how like two tensors are whatever their
+/// scale, then rmse.
 const COLUMNS: [Column; 7] = [
     Column::names(22, 9),
     Column::words(10, 6),

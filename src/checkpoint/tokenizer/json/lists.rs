@@ -68,16 +68,20 @@ pub(super) struct Added {
     pub(super) special: bool,
 }
 
-/// A merge: one text with a space in it, or (since tokenizers 0.20) a pair.
+/// A merge: one text with a space in it, or (since tokenizers 0.20) a pair, whose parts may have spaces.
 #[derive(Deserialize)]
 #[serde(untagged)]
-/// The second form can have spaces in its parts.
 pub(super) enum Merge {
     Joined(String),
     Pair(String, String),
 }
 
 /// A vocabulary: an object from text to id (BPE) or a list of texts with scores (Unigram).
+///
+/// ```text
+/// BPE, WordPiece     "vocab": {"the": 262, …}
+/// Unigram            "vocab": [["▁the", -3.2], …]          the place in the list is the id
+/// ```
 pub(super) enum Pieces {
     Ids(Vec<(String, u32)>),
     Scores(Vec<(String, f32)>),
