@@ -39,10 +39,10 @@ pub enum Kind {
 }
 
 /// One model.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
 ///
 /// In a saved plan paths are as they were seen from where it was made; `name` is what people and receipts call it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Found {
     /// What to open: the file, the first part, the folder.
     pub path: PathBuf,

@@ -345,9 +345,9 @@ impl Run<'_> {
     }
 
     /// Everything that decides the bytes of an output, or of a part of it, besides its inputs.
-    #[expect(clippy::indexing_slicing, reason = "options are an object, which gets the key")]
     ///
     /// A receipt holds them: what differs in them is another output, though the name be the same.
+    #[expect(clippy::indexing_slicing, reason = "options are an object, which gets the key")]
     fn options_of(&self, output: &Output, part: Option<Shard>) -> Value {
         let mut options = self.options.clone();
         if self.plan.settings.keep_nan {

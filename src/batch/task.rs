@@ -39,10 +39,10 @@ pub enum Task {
 }
 
 /// How it is done: everything that decides the outputs' bytes, and where they go.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 ///
 /// All of it goes into a saved plan, and what changes bytes into receipts; how fast and how carefully a batch is worked
 /// through is in [`super::run::Limits`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
     /// The quantization types, one output for each.
     pub types: Vec<String>,

@@ -39,10 +39,10 @@ pub struct Detected {
 }
 
 /// The verdict on "what is this file?"
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
 ///
 /// Two candidates that the bytes do not tell apart are an answer, too: none is taken in silence.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Verdict {
     /// It is this.
     Sure(&'static Container),

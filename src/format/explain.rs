@@ -18,10 +18,10 @@ use super::{
 };
 
 /// Rows of cells under a heading.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-#[non_exhaustive]
 ///
 /// In JSON it is the same: headings and rows of texts, in the order of the page.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
 pub struct Section {
     /// The heading; empty for the first.
     pub title: &'static str,

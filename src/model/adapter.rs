@@ -35,11 +35,11 @@ pub struct Adapter {
 }
 
 /// Two matrices whose product is added to a third.
+///
+/// A vector `x` meets `a` first, so that r numbers are all that is computed from it: `b (a x)`. The full product is
+/// only made where weights are merged.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-///
-/// A vector `x` [in] meets `a` first, so that r numbers are all that is computed from it: `b (a x)`. The full product
-/// is only made where weights are merged.
 pub struct Pair {
     /// The GGUF name of the tensor that is changed.
     pub target: String,

@@ -30,10 +30,10 @@ use crate::{
 };
 
 /// What a person says about a model that its file does not, or says wrong.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
 ///
 /// Each is also a flag of the commands that read models; what is left out is taken from the file, or assumed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Stated {
     /// The epsilon of the norms.
     pub eps: Option<f32>,
@@ -54,10 +54,10 @@ pub struct Stated {
 }
 
 /// A value that had to be assumed.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
 ///
 /// It is a sentence in every report, with what overrides it: a model with another value loads, and talks worse.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Assumed {
     /// The key, as `llama.context_length`.
     pub key: String,

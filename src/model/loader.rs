@@ -33,10 +33,10 @@ use crate::{format::catalog, size::counted};
 const MOST_LAYERS: u64 = 1 << 12;
 
 /// What a GGUF holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 ///
 /// All of these are written as GGUF, and a person is told which one a file is before anything else is said of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Content {
     /// A model.
     Model,
@@ -105,10 +105,10 @@ impl Content {
 }
 
 /// A demand that a model does not meet.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 ///
 /// It shows as `llama.block_count is 32, and block 31 is not there: 31 of 32 are`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Breach {
     /// What kind of thing it is, in kebab-case.
     pub code: &'static str,

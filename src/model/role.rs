@@ -32,13 +32,13 @@ impl Naming {
 }
 
 /// What a tensor does in a model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 ///
 /// ```text
 /// blk.11.attn_q.weight    id "query", layer 11, bias false       names: the row of formats/family/llama.toml
 /// output_norm.weight      id "final_norm", no layer
 /// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Role {
     /// The role's name in the family's table: `query`.
     pub id: &'static str,

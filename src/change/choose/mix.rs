@@ -59,9 +59,9 @@ pub fn matches(pattern: &Pattern, name: &str) -> bool {
 }
 
 /// What the rules look at in a model besides its tensors.
-#[derive(Clone, Debug, Default)]
 ///
 /// Numbers that differ from block to block are taken of the first, as llama-quantize takes them.
+#[derive(Clone, Debug, Default)]
 pub struct Shape {
     /// `general.architecture`.
     pub architecture: String,

@@ -46,14 +46,14 @@ pub enum Nature {
 }
 
 /// The content of a Git LFS pointer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 ///
 /// ```text
 /// version https://git-lfs.github.com/spec/v1
 /// oid sha256:<64 digits>
 /// size <bytes>
 /// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Pointer {
     /// The digest of the real file.
     pub digest: Digest,

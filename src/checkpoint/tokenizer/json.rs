@@ -78,8 +78,8 @@ struct Lists {
 }
 
 /// `model` of the file; vocabulary and merges stay text until their kind is known.
-#[derive(Deserialize)]
 /// Where there is no `type` it is byte pairs.
+#[derive(Deserialize)]
 struct ModelPart<'a> {
     #[serde(default, rename = "type")]
     kind: Option<String>,

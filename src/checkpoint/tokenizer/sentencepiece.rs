@@ -68,8 +68,8 @@ enum Field<'a> {
 }
 
 /// A message of `file` with its offset there.
-#[derive(Clone, Copy)]
 /// Errors say where in the whole file a field is, however deep the message lies.
+#[derive(Clone, Copy)]
 struct Message<'a> {
     file: &'a str,
     bytes: &'a [u8],

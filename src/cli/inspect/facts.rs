@@ -42,7 +42,6 @@ use crate::{
 
 /// The facts about one file; what each field means is on `src/cli/json.md`. Lists are empty and options none where the
 /// file does not say.
-#[derive(Debug, Default, Serialize)]
 ///
 /// | field | from |
 /// |---|---|
@@ -51,6 +50,7 @@ use crate::{
 /// | types, parameters | the tensors |
 /// | vocabulary, findings | checks that need no weight |
 /// | next | all of it: the one command to type, or why there is none |
+#[derive(Debug, Default, Serialize)]
 pub(super) struct Facts {
     pub file: String,
     pub format: String,

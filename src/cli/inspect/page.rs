@@ -38,13 +38,13 @@ struct Cell<'a> {
 }
 
 /// Tensors in layers: of the same words before the layer's number.
-#[derive(Default)]
 ///
 /// ```text
 /// blk.3.attn_q.weight     stem "blk", row 3, column "attn_q.weight"
 /// ```
 ///
 /// Columns come in the order in which the file first has them.
+#[derive(Default)]
 struct Table<'a> {
     stem: String,
     /// The columns, by what follows the number.

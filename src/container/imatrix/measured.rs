@@ -201,7 +201,7 @@ impl Measured {
     /// Adds the vectors `xs`, each of `cols` numbers, that one of the `experts` of a tensor was multiplied
     /// with.
     ///
-    /// `xs` is [vectors][cols]. The order of the sums does not depend on how many threads there are, so the same text
+    /// `xs` is `[vectors][cols]`. The order of the sums does not depend on how many threads there are, so the same text
     /// gives the same file.
     pub fn add(&mut self, name: &str, (expert, experts): (usize, usize), cols: usize, xs: &[f32]) {
         let entry = self.entries.entry(name.to_owned()).or_default();
