@@ -68,6 +68,14 @@ pub fn table(
 
 /// The width of each column, 0 for those that are left out. As few are as can be; of the others the widest words give
 /// way first.
+///
+/// ```text
+/// columns      names, 6 at least, worth 9; words, 4, worth 5; figures, worth 7
+/// 31 wide      blk.0.attn_q.weight  q4_0  21.5
+/// 21           blk.…ight  q4_0  21.5               the widest gave way
+/// 14           blk…ight  21.5                      the words are worth least and are gone
+///  6           bl…ght                              and so are the figures
+/// ```
 fn fitted(rows: &[Vec<String>], columns: &[Column], screen: Option<usize>) -> Vec<usize> {
     let widest = |column: usize| {
         rows.iter().filter_map(|row| row.get(column)).map(|c| c.chars().count()).max().unwrap_or(0)

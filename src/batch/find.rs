@@ -39,6 +39,8 @@ pub enum Kind {
 }
 
 /// One model.
+///
+/// In a saved plan paths are as they were seen from where it was made; `name` is what people and receipts call it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Found {
@@ -82,6 +84,13 @@ pub enum Outputs {
 ///
 /// # Errors
 /// Where a root is not there or a folder cannot be listed.
+///
+/// ```text
+/// each root      folders, each with its files          hidden ones are passed over
+/// each folder    a checkpoint takes its files; sets take theirs; what is left is one model a file
+/// ```
+///
+/// A model that two roots reach, or two names, counts once, by its real path.
 pub fn find(roots: &[PathBuf], outputs: Outputs, limits: &Limits) -> Result<Vec<Found>> {
     let (mut found, mut seen) = (Vec::new(), BTreeSet::new());
     for root in roots {
@@ -119,11 +128,14 @@ fn describe(root: &Path, kind: Kind, path: PathBuf, files: Vec<PathBuf>) -> Foun
     Found { path, name, root: base.to_path_buf(), kind, files, bytes }
 }
 
+/// The last part of a path as text.
 fn file_name(path: &Path) -> String {
     unicode(Path::new(path.file_name().unwrap_or_default()))
 }
 
 /// The models that the files of one folder form.
+///
+/// A checkpoint's files are taken before any is looked at alone: its shards would each be a model, too.
 fn in_folder(
     folder: &Path,
     files: &[PathBuf],
@@ -175,12 +187,17 @@ fn look(path: &Path) -> Option<Looks> {
 }
 
 /// Whether a file is what a batch made from files that are there below `root`.
+///
+/// A model that was moved elsewhere together with its receipt is an input like any other, for what it was made from is
+/// not there.
 fn is_output(path: &Path, root: &Path) -> bool {
     let there = |receipt: Receipt| receipt.inputs.iter().all(|i| root.join(&i.name).exists());
     receipt::path_of(path).exists() && Receipt::of(path).is_none_or(there)
 }
 
 /// The weights and descriptions of a checkpoint, where a folder holds one.
+///
+/// Weights alone are none: without config.json or params.json a `.safetensors` file may be anything.
 fn checkpoint_files(folder: &Path, files: &[PathBuf]) -> Vec<PathBuf> {
     let names: Vec<String> = files.iter().map(|f| file_name(f)).collect();
     let has = |wanted: &str| names.iter().any(|n| n == wanted);
@@ -225,6 +242,12 @@ fn sets(files: &[PathBuf]) -> HashMap<String, Vec<&PathBuf>> {
 }
 
 /// What a file of a set shares with the others' names, and its number.
+///
+/// ```text
+/// model-00002-of-00003.gguf     (model--of-00003.gguf, 2)
+/// ggml-model-f16.bin.1          (ggml-model-f16.bin, 1)
+/// ggml-model-f16.bin            (ggml-model-f16.bin, 0)
+/// ```
 fn place_in_set(name: &str) -> (String, u32) {
     let numbered = || {
         let (before, after) = name.split_once("-of-")?;

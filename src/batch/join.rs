@@ -6,6 +6,13 @@
 //! digest of its receipt and that all were made from the same inputs in the same way, lays them end to
 //! end, opens the result as what it should be, and only then gives it its name and the receipt that an
 //! undivided batch would have left. The parts go last: a join that is killed is simply run again.
+//!
+//! ```text
+//! OUT.part-0-of-3  header, a, b      receipt: options + part 0/3, digest
+//! OUT.part-1-of-3  c, d              receipt: options + part 1/3, digest
+//! OUT.part-2-of-3  e, padding        receipt: options + part 2/3, digest
+//! OUT              end to end        receipt: options, digest: as if one machine had made it
+//! ```
 
 use crate::bytes::replace::Commit;
 use std::collections::{BTreeMap, BTreeSet};
@@ -60,6 +67,7 @@ pub fn jobs(roots: &[PathBuf]) -> Result<Vec<Job>> {
 /// The most missing parts that are named.
 const NAMED: usize = 100;
 
+/// The job of one output; which parts are missing is its problem.
 fn job(root: &Path, output: &Path, count: usize, there: &BTreeSet<Shard>) -> Job {
     let missing = Shard::all(count).filter(|s| !there.contains(s)).map(|s| s.to_string());
     let missing: Vec<String> = missing.take(NAMED).collect();
@@ -91,6 +99,7 @@ fn job(root: &Path, output: &Path, count: usize, there: &BTreeSet<Shard>) -> Job
     }
 }
 
+/// The format that the parts were made for, as their receipts have it.
 fn target(options: &Value) -> &str {
     options.get("to").and_then(Value::as_str).unwrap_or("gguf-v3")
 }
@@ -113,6 +122,7 @@ pub fn agreed(parts: &[PathBuf]) -> Result<(Receipt, Vec<FileState>)> {
             return Err(again("is not finished"));
         };
         states.push(state);
+        // Another version may cut elsewhere, or encode otherwise.
         if receipt.tool != TOOL {
             return Err(again(&format!("was made by {}", receipt.tool)));
         }

@@ -1,6 +1,16 @@
 //! What a batch will do, model by model, before it does anything.
 //!
 //! A plan is data: it can be printed, saved, and run unchanged on another day or machine.
+//!
+//! ```text
+//! find                models below the roots, in the order of their names
+//! Task::plans         of each what the single command would do, its headers read, no weight
+//! names               beside the model or at its place below --out; never an input's, never another output's
+//! Job                 size, time, what is lost, or why it is passed over, or what is wrong with it
+//! ```
+//!
+//! What is wrong with one model is no error of the plan: it is told with the job, and the job fails when its turn
+//! comes.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -21,7 +31,7 @@ use crate::error::{Error, Result};
 use crate::remedy::Note;
 use crate::size::counted;
 
-/// Bytes a second of a job that encodes them, for the estimate only.
+/// Bytes of the output that are encoded in a second: a rough figure, for the estimate of a plan only.
 const ENCODED_PER_SECOND: f64 = 40e6;
 
 /// A whole batch.
@@ -84,6 +94,10 @@ impl BatchPlan {
     }
 }
 
+/// What a batch will do with one model, or why it cannot.
+///
+/// Its outputs have names without a folder and an ending yet: [`Found::output_path`] gives them places, when all inputs
+/// are known.
 fn plan_job(task: Task, settings: &Settings, model: Found) -> Job {
     let mut job = Job {
         model,
@@ -137,6 +151,7 @@ fn plan_job(task: Task, settings: &Settings, model: Found) -> Job {
 }
 
 /// Whether a plan would write what is there already.
+/// One file, of the same format, with nothing mended, no key changed and every tensor copied.
 fn is_same(model: &crate::model::Model, plan: &Plan) -> bool {
     model.format == plan.target.id()
         && model.files.iter().flat_map(Input::sources).count() == 1

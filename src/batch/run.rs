@@ -12,12 +12,12 @@
 //!
 //! Nothing is kept in memory between jobs, so the second run of a killed batch does what the first would have done.
 
-use crate::bytes::replace::{Commit, Existing};
-use std::cell::RefCell;
+mod outputs;
+
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::PoisonError;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use serde::Serialize;
@@ -25,25 +25,18 @@ use serde_json::{Value, json};
 
 use super::events::{Event, Made, Observer};
 use super::job::{Job, Output};
-use super::join;
 use super::lock::Lock;
 use super::plan::BatchPlan;
-use super::receipt::{FileState, Receipt, Standing, Work, part_of, path_of, standing};
+use super::receipt::{Standing, Work, part_of, standing};
 use super::shard::Shard;
 use super::task::{Settings, Task};
-use crate::bytes::replace::{check_interrupt, check_target, folder_of, free_space, make_folder};
-use crate::change::{self, Plan, Progress, Writing};
-use crate::check::Severity;
-use crate::check::files::{self, verify};
+use crate::bytes::replace::{Commit, Existing, check_interrupt, folder_of, make_folder};
 use crate::error::{Error, Result};
 use crate::model::Stated;
 use crate::remedy::{Note, Remedy, Setting};
-use crate::size;
 
 /// Memory that one job needs besides the buffers that all jobs share: headers and vocabularies.
 const JOB_MEMORY: u64 = 128 << 20;
-/// Progress is told whenever N more bytes are read or written.
-const PROGRESS_BYTES: u64 = 16 << 20;
 
 /// How a plan is worked through: nothing here changes a byte of the outputs.
 #[derive(Clone, Copy, Debug)]
@@ -181,6 +174,9 @@ pub fn run(
 impl Run<'_> {
     /// Does the jobs with some workers; returns those that another process has locked, in order. With `wait` none is:
     /// then a worker sleeps until the lock is free.
+    ///
+    /// The first round goes on past a lock, so that two batches over one tree share the work between them; the second
+    /// waits, for by then there is nothing else to do.
     fn round(&self, jobs: &[usize], workers: usize, wait: bool) -> Vec<usize> {
         let (next, busy) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
         let work = || {
@@ -245,6 +241,14 @@ impl Run<'_> {
     ///
     /// # Errors
     /// Where the job cannot be done, or a file is in the place of an output that no batch made.
+    ///
+    /// ```text
+    /// join                  its own way: parts are its inputs
+    /// a problem of the plan the error
+    /// nothing to do         skipped
+    /// verify                checked
+    /// else                  locks, receipts, and what is due is made
+    /// ```
     fn job(&self, i: usize, job: &Job, wait: bool) -> Result<Done> {
         check_interrupt()?;
         if self.plan.task == Task::Join {
@@ -341,6 +345,8 @@ impl Run<'_> {
     }
 
     /// Everything that decides the bytes of an output, or of a part of it, besides its inputs.
+    ///
+    /// A receipt holds them: what differs in them is another output, though the name be the same.
     #[expect(clippy::indexing_slicing, reason = "options are an object, which gets the key")]
     fn options_of(&self, output: &Output, part: Option<Shard>) -> Value {
         let mut options = self.options.clone();
@@ -353,235 +359,10 @@ impl Run<'_> {
         }
         options
     }
-
-    /// Makes the outputs that are due from one reading of the model; their locks are held.
-    ///
-    /// # Errors
-    /// Where an input cannot be read or changes, the disk has no room, or an output cannot be written. Then no output
-    /// of this call has its name, and receipts say "started".
-    fn make(
-        &self,
-        i: usize,
-        job: &Job,
-        outputs: &[Output],
-        due: &[(usize, Option<FileState>)],
-        inputs: &[(String, PathBuf)],
-    ) -> Result<Vec<Made>> {
-        let threads = self.limits.threads;
-        let written: u64 = due.iter().filter_map(|(n, _)| outputs.get(*n)).map(|o| o.bytes).sum();
-        let written = self.part.map_or(written, |part| written / part.count() as u64);
-        // Inputs are read to digest them, outputs written and read back. The reading for the work itself is not counted:
-        // it goes as far as the writing.
-        let telling = self.telling(i, job.model.bytes + 2 * written);
-        let read =
-            |(name, path): &(String, PathBuf)| FileState::read(path, name, threads, &telling);
-        let states = inputs.iter().map(read).collect::<Result<Vec<FileState>>>()?;
-        let planned = self.plan.task.plans(&self.plan.settings, &job.model)?;
-        let Some((model, plans)) = planned else { return Ok(Vec::new()) };
-        if plans.len() != outputs.len() {
-            let what = format!("{}: planned for other outputs", job.model.name);
-            return Err(Error::unsupported(what, "plan the batch again"));
-        }
-        let plans: Vec<Plan> = due
-            .iter()
-            .filter_map(|(n, _)| {
-                let plan = Plan { output: outputs.get(*n)?.path.clone(), ..plans.get(*n)?.clone() };
-                Some(self.part.map_or(plan.clone(), |part| plan.part(part.index(), part.count())))
-            })
-            .collect();
-        let total = plans.iter().map(|plan| plan.layout.total).sum();
-        let _reserved = self.reserve(plans.first().map(|plan| plan.output.as_path()), total)?;
-        let mut receipts = Vec::new();
-        for (n, replaces) in due {
-            let Some(output) = outputs.get(*n) else { continue };
-            let work = self.work(job, output, self.part, inputs);
-            let receipt = Receipt::start(&work, states.clone(), replaces.clone());
-            receipt.write(&output.path)?;
-            receipts.push((output, receipt));
-        }
-        let receipts = RefCell::new(receipts);
-        // Called when an output is whole and has no name yet; before the first, inputs are looked at once more.
-        let sealed = |i: usize, place: &Path| {
-            for (state, (_, path)) in states.iter().zip(inputs).filter(|_| i == 0) {
-                if !state.is_unmoved(path) {
-                    let how = "it was written to between reading and digesting it".to_owned();
-                    return Err(Error::Changed { path: path.clone(), how });
-                }
-            }
-            let mut receipts = receipts.borrow_mut();
-            let Some((output, receipt)) = receipts.get_mut(i) else { return Ok(()) };
-            self.seal(job, receipt, place, &output.path, &telling)
-        };
-        // What appeared meanwhile is nobody's to replace.
-        let ours = due.iter().any(|(_, replaces)| replaces.is_some());
-        let commit = self.commit(ours);
-        let how = Writing { commit, progress: &telling, proof: &|_, _| Ok(None), sealed: &sealed };
-        let outcomes = change::carry_with(&model, &plans, &how)?;
-        let receipts = receipts.into_inner().into_iter().zip(outcomes);
-        let made = receipts.map(|((output, receipt), outcome)| {
-            Ok(Made { notes: outcome.refused, ..made(receipt, &output.path)? })
-        });
-        made.collect()
-    }
-
-    /// Reads an output back that is to get its name, and says so in its receipt.
-    fn seal(
-        &self,
-        job: &Job,
-        receipt: &mut Receipt,
-        place: &Path,
-        output: &Path,
-        telling: &Telling,
-    ) -> Result<()> {
-        let name = relative(output, self.plan.settings.out.as_ref().unwrap_or(&job.model.root));
-        receipt.seal(place, output, &name, self.limits.threads, telling)
-    }
-
-    /// How outputs take their places: those that a receipt claims may be replaced.
-    fn commit(&self, ours: bool) -> Commit {
-        let commit = self.limits.commit;
-        if ours { Commit { existing: Existing::Replace, ..commit } } else { commit }
-    }
-
-    /// What hears of the bytes of a job, `total` of them.
-    fn telling(&self, job: usize, total: u64) -> Telling<'_> {
-        Telling { run: self, job, total, done: AtomicU64::new(0) }
-    }
-
-    /// Puts the parts of one output together; see [`join`].
-    ///
-    /// # Errors
-    /// Where parts are missing or were not made of the same model in the same way, or an output is there that no batch
-    /// made.
-    fn join(&self, i: usize, job: &Job, wait: bool) -> Result<Done> {
-        let output = job.model.path.as_path();
-        let lock = if wait { Some(Lock::wait(output)?) } else { Lock::try_take(output)? };
-        let Some(lock) = lock else { return Ok(Done::Busy(output.to_owned())) };
-        let (parts, threads) = (&job.model.files, self.limits.threads);
-        let agreed = join::agreed(parts);
-        let there = Receipt::of(output);
-        if there.is_none() {
-            check_target(&path_of(output), self.limits.commit.existing, &[])?;
-        }
-        let replaces =
-            there.as_ref().and_then(|r| r.owned(output, threads)).map(|(o, _)| o.clone());
-        if let (Ok((whole, _)), Some(receipt)) = (&agreed, there)
-            && receipt.makes_the_same(whole)
-            && receipt.output.is_some()
-            && replaces == receipt.output
-        {
-            receipt.finish(output)?;
-            drop(lock);
-            join::remove_parts(output, threads);
-            return Ok(Done::Skipped("joined already; its parts are removed".into()));
-        }
-        if let Some(problem) = &job.problem {
-            return Err(Error::unsupported(format!("{}: {problem}", output.display()), ""));
-        }
-        let (mut receipt, states) = agreed?;
-        let commit = self.commit(replaces.is_some());
-        check_target(output, commit.existing, &[])?;
-        let (input, bytes) = (job.model.name.as_str(), job.model.bytes);
-        self.observer.hear(&Event::Started { job: i, input, bytes, why: "all parts are there" });
-        let _reserved = self.reserve(Some(output), bytes)?;
-        receipt.replaces = replaces;
-        receipt.write(output)?;
-        let telling = self.telling(i, 2 * bytes);
-        let out = join::lay(output, parts, &states, &receipt.options, commit, &telling)?;
-        self.seal(job, &mut receipt, out.temp_path(), output, &telling)?;
-        out.commit()?;
-        let made = made(receipt, output)?;
-        // The parts go after the lock: where one is left, the next run finds the job and tidies up.
-        drop(lock);
-        join::remove_parts(output, threads);
-        Ok(Done::Finished(vec![made]))
-    }
-
-    /// Sets bytes to be written beside `output` aside from the free space of its disk, until what is returned goes.
-    ///
-    /// # Errors
-    /// Where less is free than these bytes, those of other jobs, and what is to stay free.
-    fn reserve(&self, output: Option<&Path>, total: u64) -> Result<Reserved<'_>> {
-        let mut reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
-        let free = output.map(folder_of).and_then(free_space);
-        let wanted = total.saturating_add(*reserved).saturating_add(self.limits.min_free);
-        if let Some(free) = free.filter(|free| *free < wanted) {
-            let what = format!(
-                "{} are to be written and {} kept free, the disk has {} free",
-                size::text(total.saturating_add(*reserved)),
-                size::text(self.limits.min_free),
-                size::text(free)
-            );
-            let next =
-                Remedy::from("free some space").or(Setting::Output.to("name another output"));
-            return Err(Error::refused(what, next));
-        }
-        *reserved += total;
-        Ok(Reserved { all: &self.reserved, bytes: total })
-    }
-
-    /// Checks the files of a model; the first failure among its findings is the error.
-    fn verify(&self, i: usize, job: &Job) -> Result<Done> {
-        let (input, bytes) = (job.model.name.as_str(), job.model.bytes);
-        self.observer.hear(&Event::Started { job: i, input, bytes, why: "" });
-        let threads = self.limits.threads;
-        let options =
-            files::Options { deep: self.plan.settings.deep, threads, ..Default::default() };
-        let telling = self.telling(i, bytes);
-        let result = verify(&job.model.files, &options, &telling);
-        check_interrupt()?;
-        let bad = result.files.iter().find_map(|file| {
-            let graver = file.findings.iter().find(|f| f.severity == Severity::Failure)?;
-            Some(format!("{}: {graver}", file.name))
-        });
-        match bad {
-            Some(what) => Err(Error::unsupported(what, "")),
-            None => Ok(Done::Finished(Vec::new())),
-        }
-    }
-}
-
-/// Completes the receipt of an output that has its name.
-fn made(receipt: Receipt, output: &Path) -> Result<Made> {
-    let state = receipt.finish(output)?;
-    let path = output.display().to_string();
-    Ok(Made { path, bytes: state.size, sha256: state.sha256, notes: Vec::new() })
 }
 
 /// A path relative to a folder, with `/`.
 fn relative(path: &Path, folder: &Path) -> String {
     let name = path.strip_prefix(folder).unwrap_or(path).to_string_lossy();
     name.replace(std::path::MAIN_SEPARATOR, "/")
-}
-
-/// Free space set aside, given back when dropped.
-struct Reserved<'a> {
-    all: &'a Mutex<u64>,
-    bytes: u64,
-}
-
-impl Drop for Reserved<'_> {
-    fn drop(&mut self) {
-        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
-        *all = all.saturating_sub(self.bytes);
-    }
-}
-
-/// Tells the observer of bytes read and written.
-struct Telling<'a> {
-    run: &'a Run<'a>,
-    job: usize,
-    total: u64,
-    done: AtomicU64,
-}
-
-impl Progress for Telling<'_> {
-    fn advance(&self, bytes: u64) {
-        let before = self.done.fetch_add(bytes, Ordering::Relaxed);
-        let done = before.saturating_add(bytes).min(self.total);
-        if before / PROGRESS_BYTES != done / PROGRESS_BYTES {
-            let (job, total) = (self.job, self.total);
-            self.run.observer.hear(&Event::Progress { job, done, total });
-        }
-    }
 }

@@ -53,6 +53,14 @@ impl Shard {
     }
 
     /// For every item, given by name and size, whether it falls to this machine.
+    ///
+    /// ```text
+    /// sizes 8 7 6 5 4, two machines      8: first (8)   7: second (7)   6: second (13)   5: first (13)   4: first (17)
+    /// ```
+    ///
+    /// The most loaded machine has at most a third more than in the best split (Graham, 1969). Of equal sizes the name
+    /// decides, so the order of a folder's listing does not matter; no table of machines is kept, so their number may
+    /// be any.
     pub fn takes(self, items: &[(&str, u64)]) -> Vec<bool> {
         let mut order: Vec<(usize, &str, u64)> =
             items.iter().enumerate().map(|(i, &(name, size))| (i, name, size)).collect();

@@ -39,6 +39,9 @@ pub enum Task {
 }
 
 /// How it is done: everything that decides the outputs' bytes, and where they go.
+///
+/// All of it goes into a saved plan, and what changes bytes into receipts; how fast and how carefully a batch is worked
+/// through is in [`super::run::Limits`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
     /// The quantization types, one output for each.
@@ -77,6 +80,9 @@ impl Settings {
     ///
     /// # Errors
     /// What does not.
+    ///
+    /// Once for the whole batch: a thousand jobs that each fail with the same usage error help nobody.
+    ///
     pub fn check(&self, task: Task) -> Result<()> {
         if !matches!(task, Task::Convert | Task::Merge) {
             self.file_types()?;
@@ -199,6 +205,9 @@ impl Settings {
 
 /// Opens a model, or an adapter for a task that takes adapters. Files that are read like models and are none are
 /// passed over, with the reason.
+///
+/// # Errors
+/// [`Error::Foreign`] for what is no model of this task: the job is then skipped, not failed.
 fn open_model(task: Task, found: &Found, limits: Limits) -> Result<Model> {
     let takes_adapters = matches!(task, Task::Upgrade | Task::Merge);
     let adapter = || {
@@ -248,6 +257,13 @@ impl Task {
     }
 
     /// Whether it is done to models of this kind.
+    ///
+    /// | kind | upgrade | quantize, convert | merge | verify |
+    /// |---|---|---|---|---|
+    /// | a file, an adapter | yes | yes | yes | yes |
+    /// | parts, shards | yes | yes | no | yes |
+    /// | a checkpoint | no | yes | no | yes |
+    /// | raw weights alone | no | no | no | yes |
     pub fn takes(self, kind: Kind) -> bool {
         match kind {
             Kind::Weights => self == Self::Verify,

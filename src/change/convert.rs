@@ -5,6 +5,12 @@
 //! matrix alike, as llama.cpp's `convert_hf_to_gguf.py` writes them, and other types by the mixtures
 //! of llama-quantize ([`super::quantize`]). Vectors are f32 in all of them: no reader takes anything
 //! else.
+//!
+//! | asked for | every matrix | why |
+//! |---|---|---|
+//! | `auto` | the type that is stored, sums that of what they are added to | a lossless file |
+//! | `f32`, `f16`, `bf16`, `q8_0` | that type | as converters write them, without a mixture |
+//! | `q4_k_m` and so on | by role, layer and importance | as llama-quantize would make it of the F16 file |
 
 use std::path::{Path, PathBuf};
 
@@ -73,6 +79,8 @@ pub fn plan(model: Model, options: &Options) -> Result<(Model, Vec<Plan>)> {
     let retyped = !options.types.iter().any(|word| word.eq_ignore_ascii_case("auto"));
     let upgrade = upgrade::Options { output: place, retyped, ..options.upgrade.clone() };
     let (model, mut base) = upgrade::plan(model, &upgrade)?;
+    // Outputs of one type start from this planned upgrade; a mixture starts from the source, for `quantize` upgrades
+    // it by itself.
     base.tells_nan = false;
     let mut plans = Vec::new();
     for word in &options.types {
@@ -108,6 +116,9 @@ pub fn plan(model: Model, options: &Options) -> Result<(Model, Vec<Plan>)> {
 }
 
 /// Refuses raw weights without a vocabulary, where the target has a place for one.
+///
+/// llama.cpp loads no model without one. A `.pth` file has weights alone, and the tokenizer is often left behind when
+/// it is copied; it is better told before hours of reading than by the first program that loads the file.
 fn check_vocab(model: &Model, options: &upgrade::Options) -> Result<()> {
     let is_raw = catalog::container(&model.format)
         .is_none_or(|container| container.format.skeleton == Skeleton::Checkpoint);
@@ -133,6 +144,9 @@ pub fn encoding(plan: &Plan) -> &'static str {
 }
 
 /// Whether blocks that a checkpoint holds stay such where these types are asked for, in the format `to`.
+///
+/// NVFP4 of a checkpoint, for one, is GGUF's blocks in another order of bytes: where floats are asked for it goes
+/// over as it is, where a quantized type is, it is decoded first.
 pub fn keeps_blocks(types: &[String], to: Option<&str>) -> bool {
     let floats = |word: &String| {
         ["auto", "f32", "f16", "bf16"].iter().any(|known| word.eq_ignore_ascii_case(known))
@@ -258,6 +272,7 @@ fn mixture(model: Model, file_type: FileType, options: &Options) -> Result<Plan>
 
 /// Norms and other vectors, whatever their shape says, the routers of experts, which take little room and decide
 /// much, and what readers of GGUF take no other way.
+/// The router of a mixture of experts is a matrix [experts, n_embd]: a small error there sends tokens elsewhere.
 fn is_vector(model: &Model, target: Target, step: &Step) -> bool {
     let family = catalog::family(&model.family).filter(|_| target.is_keyed());
     let role = family.and_then(|family| Role::of(family, Naming::Gguf, &step.name));
@@ -284,6 +299,12 @@ fn vectors_to_f32(model: &Model, plan: &mut Plan) {
 }
 
 /// The output as named, or by GGUF's naming convention in the folder.
+///
+/// ```text
+/// models/7B/ (Meta's)     models/7B/ggml-model-f16.gguf     convert.py's name with today's ending
+/// a checkpoint            Llama-2-7B-F16.gguf               name, size and type by GGUF's convention
+/// into ggjt and others    ggml-model-f16.bin
+/// ```
 fn output(plan: &Plan, encoding: &str, options: &Options, as_in_2023: bool) -> PathBuf {
     let name = match plan.target.is_keyed() {
         true if as_in_2023 => format!("{}.gguf", ggml_model(encoding)),

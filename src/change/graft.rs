@@ -3,6 +3,15 @@
 //!
 //! Counts and arrays of one item a block follow: they shrink with the last blocks, and grow with those of the other
 //! file, from whose metadata they then come.
+//!
+//! ```text
+//! model of 2 blocks, drop blk.1         blk.0                    block_count 1
+//! the same, take blk.2 from another     blk.0 blk.1 blk.2        block_count 3, arrays from the other file
+//! drop blk.0                            blk.1 alone              refused: blocks are counted from 0, without gaps
+//! ```
+//!
+//! What is taken is not copied: the model gets the other file among its own, and the tensor says that its bytes lie
+//! there.
 
 use std::{collections::BTreeSet, path::PathBuf};
 
@@ -102,6 +111,7 @@ fn names() -> Remedy {
 }
 
 /// Takes the tensors that a pattern finds in another file. Their bytes stay there: the model gets that file too.
+/// A tensor that is there already is not replaced: which of the two is meant, a person says by leaving one out.
 fn take(model: &mut Model, other: &Model, pattern: &Regex, notes: &mut Notes) -> Result<()> {
     let from = other.files.first().map(Input::name).unwrap_or_default();
     let found = other.tensors.iter().filter(|tensor| pattern.is_match(&tensor.name));
@@ -145,6 +155,9 @@ fn told(tensors: &[Tensor]) -> String {
 }
 
 /// Makes counts and arrays fit the blocks that are there.
+///
+/// # Errors
+/// Where a block in between would have no tensors, or more blocks come and no other file says what they are like.
 fn counts(model: &mut Model, others: &[Model], notes: &mut Notes) -> Result<()> {
     let architecture = model.metadata.architecture().to_owned();
     let key = format!("{architecture}.block_count");
@@ -194,6 +207,8 @@ fn counts(model: &mut Model, others: &[Model], notes: &mut Notes) -> Result<()> 
 }
 
 /// Takes what is said of each block, and of blocks that predict further tokens, from the other file.
+///
+/// A single number that is true of every block stays; an array has an item for each, and can only come as a whole.
 fn grow(metadata: &mut Metadata, other: &Metadata, architecture: &str) {
     let per_block = catalog::loader().per_block.iter().map(String::as_str);
     for word in per_block.chain(["nextn_predict_layers"]) {

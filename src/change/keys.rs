@@ -7,6 +7,9 @@
 //! ```
 //!
 //! All three say in the plan what they had to assume.
+//!
+//! The order of keys is kept: a GGUF that needs nothing is the same keys in the same places, and a new key comes behind
+//! them. What a person states goes before what the file says, and that before what is assumed ([`Hyper`]).
 
 use std::path::Path;
 
@@ -29,6 +32,9 @@ use crate::{
 const QUANTIZATION_VERSION: u32 = 2;
 
 /// GGUF metadata for a ggml, ggmf or ggjt file: from the header and the shapes, the rest assumed.
+///
+/// # Errors
+/// Where no family describes the model, or a number is missing that no reader does without.
 pub(super) fn from_header(model: &Model, plan: &mut Plan, stated: &Stated) -> Result<()> {
     let hyper = Hyper::of(model, stated)?;
     let mut keys = Metadata::new();
@@ -70,6 +76,13 @@ pub(super) fn name_of(model: &Model) -> String {
 }
 
 /// Sets `general.file_type`, and `general.quantization_version` where anything is quantized.
+///
+/// ```text
+/// general.file_type              llama.cpp's number of the mixture: 2 is mostly Q4_0
+/// general.quantization_version   2 since May 2023: halves with f16 scales; floats have none
+/// ```
+///
+/// Both are for people and listings: loaders take the type of each tensor from its own record.
 fn stamp(keys: &mut Metadata, model: &Model, plan: &Plan, stated: Option<i64>) {
     if plan.steps.is_empty() {
         return;
@@ -97,6 +110,8 @@ fn file_type(model: &Model, plan: &Plan, stated: Option<i64>) -> u32 {
 
 /// The type that a file says most of its matrices have, in a container with numbers of its own: what the
 /// source says where that was kept, else that of most weights.
+///
+/// LLaMA's containers all have llama.cpp's list (`ftype`); most others number types by themselves.
 fn own_type(model: &Model, plan: &Plan) -> Option<&'static str> {
     plan.target.container().header.file_type.as_ref()?;
     let source = catalog::container(&model.format)?;
@@ -107,6 +122,23 @@ fn own_type(model: &Model, plan: &Plan) -> Option<&'static str> {
 
 /// Today's metadata for a GGUF file of any version; what a file says is kept as it is where it stays
 /// in an older version. `given` is the vocabulary that takes the place of the file's.
+///
+/// ```text
+/// 1  split.*                what belongs to files, not to the model, goes
+/// 2  numbers                stated by a person, or assumed because no reader does without
+/// 3  vocabulary             another one that is given
+///    -- a file that stays in its own old version ends here --
+/// 4  rope.scale_linear      today's name
+/// 5  bytes, scores          of SentencePiece tokens, lost where a converter took an old file's records as they were
+/// 6  merges                 told from the order of ids
+/// 7  `mend`                 the rest of what programs left wrong
+/// 8  file type              of the types that will be written
+/// ```
+///
+/// 5, 6 and what 7 does to tokens are about the file's own vocabulary: one that is given stays as it is.
+///
+/// # Errors
+/// Where a number contradicts the family's description.
 pub(super) fn modernise(
     model: &Model,
     plan: &mut Plan,
@@ -194,6 +226,17 @@ pub(super) fn modernise(
 
 /// Header words and vocabulary records of an older target. `given` is the vocabulary that takes the place
 /// of the file's.
+///
+/// | vocabulary | family | records |
+/// |---|---|---|
+/// | the container holds none | any | none; one that is given is left out, and told |
+/// | given, or GGUF's | with a rule | spelled by that rule |
+/// | given, or GGUF's | LLaMA's | SentencePiece's pieces as text; byte pairs are refused |
+/// | of an old file | spelled as in the target | byte for byte |
+/// | of an old file | spelled otherwise | read, and spelled by the rule |
+///
+/// # Errors
+/// Where the container holds no such vocabulary, or a header word cannot be had.
 pub(super) fn to_header(
     model: &Model,
     plan: &mut Plan,
@@ -253,6 +296,7 @@ pub(super) fn to_header(
             target.title()
         ));
     }
+    // Whisper's mel filters, rows of floats behind the header words: kept as metadata, else computed anew.
     if let Some(matrix) = &target.container().header.matrix {
         let word =
             |name: &str| plan.header.iter().find(|(known, _)| known == name).map(|(_, n)| *n);

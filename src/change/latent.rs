@@ -8,6 +8,17 @@
 //! ```
 //!
 //! With the two, a key in the cache is the latent vector beside what turns, one for all heads, and the metadata say so.
+//! Why two serve better than one: with `c` the latent vector of a token, and of a head `K` [still, latent], the
+//! score of a query `q` is
+//!
+//! ```text
+//! q · (K c)  =  (Kᵀ q) · c        K c  for every token before: keys are made and kept
+//!                                 Kᵀ q once: then the query meets the latent vectors as they are
+//! ```
+//!
+//! so the cache holds `latent + turns` numbers a token and layer (DeepSeek V3: 512 + 64) in place of
+//! `heads × (still + turns + value)` (128 × (128 + 64 + 128)). What is transposed in the file is that `Kᵀ`.
+//!
 //! Only plain numbers are transposed where they are: blocks of quantized weights would be rounded again, or are decoded
 //! and become F32 where a person wants nothing rounded. Values stay in their blocks when they are taken apart.
 
@@ -22,6 +33,8 @@ use crate::{
 };
 
 /// The sizes that either layout follows from.
+///
+/// Each is a count of numbers; for DeepSeek V3 128 heads, 128 still, 64 turning, 128 of a value, 512 latent.
 struct Latent {
     heads: u64,
     /// Numbers of a head's key that do not turn.
@@ -102,6 +115,8 @@ fn name(family: &'static Family, id: &str, layer: u64) -> Option<String> {
 }
 
 /// Whether a model has keys and values in one matrix, of plain numbers or, with `coded`, of any that are decoded.
+///
+/// All layers or none: metadata say one layout for the whole model.
 pub fn is_whole(model: &Model, coded: bool) -> bool {
     let all = wholes(model);
     let fits = |t: &&Tensor| !is_coded(t) || coded && is_turnable(t);
@@ -109,6 +124,7 @@ pub fn is_whole(model: &Model, coded: bool) -> bool {
 }
 
 /// The matrices that hold keys and values, of a model whose metadata are of that layout.
+/// `key_length_mla` is in files of the new layout only.
 fn wholes(model: &Model) -> Vec<&Tensor> {
     let known = family(model).filter(|_| {
         Latent::of(model, true).is_some()
@@ -150,6 +166,8 @@ pub(super) fn note_coded(model: &Model, notes: &mut Notes) {
 }
 
 /// Puts each such matrix into two.
+///
+/// Tensors keep their places: the two come where the one was. Metadata follow last, when all tensors fit.
 ///
 /// # Errors
 /// Where a matrix is not of the size that metadata say.
@@ -241,6 +259,8 @@ fn misfit(tensor: &Tensor) -> Error {
 }
 
 /// A tensor of these rows turned.
+/// Blocks have no columns that could be read in place: such a tensor is made while it is read, decoded to f32 and then
+/// turned, and its type is F32.
 fn turned(base: &Tensor, term: Term, shape: Vec<u64>) -> Option<Tensor> {
     let sum = Sum { base: base.clone(), terms: vec![term] };
     Some(Tensor { shape, ..sum.tensor(plain().ok()?) })
@@ -248,6 +268,12 @@ fn turned(base: &Tensor, term: Term, shape: Vec<u64>) -> Option<Tensor> {
 
 impl Latent {
     /// The keys, transposed head by head, and the values of one matrix.
+    ///
+    /// ```text
+    /// rows of the one   head 0: still × [latent], value × [latent]   head 1: still …
+    /// keys              head 0: latent × [still]                     head 1: …
+    /// values            head 0: value × [latent]                     head 1: …
+    /// ```
     fn halves(&self, whole: &Tensor) -> Option<[Tensor; 2]> {
         let rows = self.still.checked_add(self.value)?;
         let all = self.heads.checked_mul(rows)?;

@@ -165,6 +165,9 @@ impl Entry<'_> {
     }
 
     /// Version 4.5 (for the wide field), UTF-8, stored, 1 January 1980, sum, sizes, lengths.
+    ///
+    /// Sizes are 2^32 - 1 here and true in the wide field, which any reader of large archives takes; the date is the
+    /// first that a zip can state, so that the same tensors give the same file.
     fn common(&self, crc: u32, extra: u64) -> Vec<u8> {
         let name = self.name.len() as u64;
         fields(&[

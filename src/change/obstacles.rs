@@ -1,4 +1,17 @@
 //! What is in the way of a quantization, gathered for all tensors before anything is written.
+//!
+//! A person who asks for a type learns of all tensors that stand in its way at once, not of the first one after an
+//! hour. `quantize` looks at each tensor that is to be encoded while it plans, then asks once.
+//!
+//! | list | what is wrong | can it be waived |
+//! |---|---|---|
+//! | `unknown` | a type of another program, which nothing here decodes | no |
+//! | `no_weights` | plain numbers that are no weights: indices | no |
+//! | `unwritable` | a type that nothing here makes | no |
+//! | `unfit` | rows that are no whole blocks | no, another type is |
+//! | `quantized` | blocks already: rounded once, and again now | yes |
+//! | `blind` | a type that needs imatrix data, of which there are none | yes, by a type that stands in |
+//! | `unmeasured` | imatrix data that lack this tensor | it is only told |
 
 use super::Step;
 use crate::{
@@ -9,6 +22,8 @@ use crate::{
 };
 
 /// What is in the way of a quantization, for all tensors at once.
+///
+/// Each list has names of tensors, most with the type in brackets, as they are printed.
 #[derive(Default)]
 pub(super) struct Obstacles {
     unknown: Vec<String>,
@@ -36,6 +51,7 @@ impl Obstacles {
         &mut self,
         step: &Step,
         source: QuantType,
+        // What was asked for, in the person's words: also where there is no such encoder.
         wanted: &str,
         to: Option<(QuantType, EncodeRows)>,
     ) {

@@ -45,7 +45,12 @@ pub(super) struct Asked {
     pub exact: bool,
 }
 
-/// Brings the tensors of `model` into the terms of the target: GGUF's names or the ones before.
+/// Brings the tensors of `model` into the terms of the target: GGUF's names or the ones before. `notes` get what a
+/// person should know of it.
+///
+/// # Errors
+/// Where the file begins again before its data ends, an old file has its matrices in shapes of other days, tensors
+/// that are to become one are of several types, or an older container has no name for one.
 pub(super) fn prepare(
     mut model: Model,
     target: Target,
@@ -61,6 +66,8 @@ pub(super) fn prepare(
         notes.push("rope.freqs dropped: every loader computes them".to_owned());
     }
     if let Some(family) = catalog::family(&model.family) {
+        // A family with `tokenizer` is one of ggml's examples and their like; LLaMA's containers repeat no heads, and
+        // never stored a matrix transposed.
         if family.tokenizer.is_some() && to_gguf {
             cut_repeated(&mut model, notes)?;
             check_shapes(family, &model)?;
@@ -73,6 +80,8 @@ pub(super) fn prepare(
             as_stored(family, target.container(), &mut model)?;
         }
         let order = &target.container().tensors.order;
+        // These programs read records one after another into places that they know, whatever the records are called. A
+        // file of theirs has that order already.
         if !order.is_empty() && keys::are_gguf(&model) {
             model.tensors.sort_by_key(|tensor| place(family, order, &tensor.name));
         }
@@ -140,6 +149,9 @@ fn check_shapes(family: &'static Family, model: &Model) -> Result<()> {
 
 /// Puts rows as the programs of `container` have them: heads that they want again and again, and the embedding as an
 /// output where they want one. Names are those of any naming.
+///
+/// # Errors
+/// Where the rows of a tensor are no whole number of heads.
 fn as_stored(family: &'static Family, container: &Container, model: &mut Model) -> Result<()> {
     let sizes = Sizes::of(model);
     let mut embedding = None;
@@ -169,6 +181,7 @@ fn as_stored(family: &'static Family, container: &Container, model: &mut Model) 
     }
     let output = family.roles.get("output").map(Role::first);
     let name = output.and_then(|role| role.name(Naming::Old));
+    // Files of GGUF leave out an output that is the embedding again; programs that look for one would fail without it.
     if let (Some(name), Some(mut again), false) = (name, embedding, has_output)
         && container.detect.needs.contains(&name)
     {
@@ -179,6 +192,17 @@ fn as_stored(family: &'static Family, container: &Container, model: &mut Model) 
 }
 
 /// Joins what is one tensor in files from before GGUF.
+///
+/// ```text
+/// blk.0.attn_q [n_embd, n_embd]   blk.0.attn_k, attn_v [n_kv, n_embd]
+///   -> query_key_value [n_embd + 2 n_kv, n_embd]      and the biases, [n_embd + 2 n_kv]
+/// ```
+///
+/// The joined tensor has three lists of places behind one another, and still GGUF's order of rows; [`as_stored`] puts
+/// them in that of the container.
+///
+/// # Errors
+/// Where a part is missing, or of another type than the rest: one tensor has one type.
 fn join_parts(family: &'static Family, model: &mut Model) -> Result<()> {
     let wholes = family.roles.iter().filter(|(_, names)| !names.parts.is_empty());
     let layers = Sizes::of(model).get("n_layer").unwrap_or(0);
@@ -211,6 +235,11 @@ fn join_parts(family: &'static Family, model: &mut Model) -> Result<()> {
 
 /// Where a tensor is among others that are read in this order of roles: those of a layer behind those of the
 /// layer before, a bias behind its matrix.
+///
+/// ```text
+/// order   embedding, query, output_of_attention, final_norm       the two in the middle are of every layer
+/// sorted  embedding | blk.0 query, blk.0 output_of_attention | blk.1 query, … | final_norm
+/// ```
 fn place(family: &'static Family, order: &[String], name: &str) -> (usize, u64, usize, bool) {
     let Some((_, role)) = Role::find(family, name) else { return (0, 0, 0, false) };
     let at = order.iter().position(|id| id == role.id).unwrap_or(order.len());
@@ -244,6 +273,9 @@ fn repeat_heads(tensor: &mut Tensor, heads: u64, kv: u64, head: u64) -> Option<(
 
 /// Drops an output matrix whose bytes are those of the embedding, in families whose files may leave it out: readers
 /// of GGUF take the embedding by themselves.
+///
+/// ggml's examples wrote the embedding twice where a model ties the two. Only bytes are compared, a megabyte of each
+/// at a time; a second matrix of the same shape that differs is an output of its own, and stays.
 fn drop_tied(family: &'static Family, model: &mut Model, notes: &mut Notes) -> Result<()> {
     if !family.roles.get("output").is_some_and(|names| names.optional_old) {
         return Ok(());
@@ -284,6 +316,16 @@ pub fn once(model: &Model) -> Result<Model> {
 
 /// Leaves one key head and one value head where the container repeats them for every query head, in all layers
 /// and byte for byte.
+///
+/// StarCoder has one key head and one value head for all queries; the converter in ggml's examples wrote a copy of them
+/// for each query head, and the example runs the model as GPT-2.
+///
+/// ```text
+/// stored, 3 heads    q0 q1 q2 | k k k | v v v        [3 * heads * head, n_embd]
+/// kept               q0 q1 q2 | k | v                [(heads + 2) * head, n_embd]
+/// ```
+///
+/// Where one copy differs from the others all are kept, in every layer: then they are heads of their own.
 fn cut_repeated(model: &mut Model, notes: &mut Notes) -> Result<()> {
     let repeated = |t: &&Tensor| {
         let container = catalog::container(&model.format);
@@ -364,6 +406,13 @@ const CHUNK: u64 = 1 << 20;
 
 /// Joins `blk.N.ffn_gate.E.weight` of the first Mixtral files into `blk.N.ffn_gate_exps.weight`, which
 /// is all that llama.cpp reads since it stopped taking them one by one.
+///
+/// ```text
+/// blk.0.ffn_gate.0.weight [r, c], .1. [r, c], …    ->    blk.0.ffn_gate_exps.weight [experts, r, c]
+/// ```
+///
+/// # Errors
+/// Where experts do not come in their order from 0 on, or differ in shape or type.
 fn stack_experts(model: &mut Model, notes: &mut Notes) -> Result<()> {
     let mut stacked: Vec<Tensor> = Vec::new();
     let mut joined = 0usize;
@@ -413,6 +462,9 @@ fn stack_experts(model: &mut Model, notes: &mut Notes) -> Result<()> {
 
 /// Takes stacks of experts apart, as llama.cpp from 13 December 2023 to 3 April 2024 read them (799a1cb13 to
 /// 08a0c0206).
+///
+/// # Errors
+/// Where there is no stack, or its rows are not where they can be cut: those of a sum, say.
 fn split_experts(model: &mut Model, notes: &mut Notes) -> Result<()> {
     let mut apart = Vec::new();
     let before = model.tensors.len();
@@ -456,6 +508,11 @@ pub fn has_single_experts(model: &Model) -> bool {
 /// convert.py from 7c529cede (2023-07-27) to e51962101 (2023-09-28) permuted key rows of Hugging Face
 /// checkpoints by `n_head / n_kv` heads where `n_kv` was meant: the same only where both are equal. It wrote ggjt v1
 /// until August 2023, of which there are quantized ggjt v3, then GGUF v1 and v2.
+///
+/// ```text
+/// 32 heads over 8 key heads    4 taken, 8 meant: key rows are in a wrong order
+/// 64 heads over 8 key heads    8 and 8: LLaMA 2 70B came through unharmed
+/// ```
 fn may_have_confused_heads(model: &Model) -> bool {
     let of_the_days = ["ggjt-v1", "ggjt-v3", "gguf-v1", "gguf-v2"];
     let sizes = Sizes::of(model);

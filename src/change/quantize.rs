@@ -5,6 +5,17 @@
 //! every tensor that is to change its type is decoded and encoded anew. Everything that can be wrong
 //! (imatrix data that is missing, types that rows do not fit, weights that are quantized already) is
 //! found here, for all tensors at once, before the first byte is written.
+//!
+//! ```text
+//! model --upgrade--> steps, all copied --choose--> a type for each --retype--> encoders and imatrix data
+//!                                                                    scales    the factor beside an NVFP4 output
+//!                                                                    stamp     llama-quantize's keys, then shards
+//! ```
+//!
+//! Outputs of several types are planned from the same upgrade, so that the source is read once for all.
+
+mod files;
+mod old;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,9 +41,9 @@ use crate::{
     container::imatrix::Importance,
     error::{Error, Result},
     format::catalog,
-    model::{Metadata, Model, Naming, Role, Stated, Value, loader::Content},
+    model::{Metadata, Model, Stated, Value, loader::Content},
     quant::{QuantType, encode::encoder},
-    remedy::{Notes, Remedy, Setting},
+    remedy::{Remedy, Setting},
     size::counted,
 };
 
@@ -110,6 +121,7 @@ pub fn plan(model: Model, options: &Options) -> Result<(Model, Vec<Plan>)> {
     let (model, mut base) = upgrade::plan(model, &upgrade)?;
     (base.keep_nan, base.tells_nan) = (options.keep_nan, false);
     base.measure = options.measure;
+    // Containers of the ggml line have vectors as F32 already.
     if !model.format.starts_with("gg") {
         vectors_to_f32(&mut base.steps);
     }
@@ -118,7 +130,7 @@ pub fn plan(model: Model, options: &Options) -> Result<(Model, Vec<Plan>)> {
         base.metadata = in_order_of(&original, base.metadata);
     }
     if !base.target.is_keyed() {
-        let plan = |file_type: &FileType| old_plan(&model, &base, &input, options, *file_type);
+        let plan = |file_type: &FileType| options.old_plan(&model, &base, &input, *file_type);
         let plans = options.types.iter().map(plan).collect::<Result<_>>()?;
         return Ok((model, plans));
     }
@@ -157,74 +169,6 @@ fn vectors_to_f32(steps: &mut [Step]) {
     }
 }
 
-/// A quantization as the program of an older container made it: every matrix in the same type.
-///
-/// llama.cpp, before GGUF: `llama_model_quantize` takes every tensor of two dimensions whose name ends
-/// in `weight`.
-fn old_plan(
-    model: &Model,
-    base: &Plan,
-    input: &Path,
-    options: &Options,
-    file_type: FileType,
-) -> Result<Plan> {
-    // Shards, types by pattern, imatrix data and keys came with GGUF or after it: programs of older files know none.
-    let beyond = options.keep_split
-        || !options.prune.is_empty()
-        || !options.tensor_types.is_empty()
-        || !options.overrides.is_empty()
-        || !options.importance.is_empty();
-    if beyond || options.goal.is_some() {
-        let what = "older containers are written with one type for all matrices and nothing else";
-        return Err(Error::usage(format!("{}: {what}", base.target.id())));
-    }
-    let mut plan = base.clone();
-    let mut obstacles = Obstacles::default();
-    let to = base.target.types().into_iter().find(|q| q.name() == file_type.base);
-    let to = to.ok_or_else(|| {
-        let what = format!("{} holds no {}", base.target.title(), file_type.base);
-        let all: Vec<_> = base.target.types().iter().map(|q| q.name()).collect();
-        Error::unsupported(what, format!("it holds {}", all.join(", ")))
-    })?;
-    let encode = base.target.recipe(to, options.recipe.as_deref())?;
-    let never = &base.target.container().tensors.kept;
-    // GPT-2's names end in `w`; its quantizer lists those of the matrices.
-    let family = catalog::family(&model.family).filter(|family| family.tokenizer.is_some());
-    let is_matrix = |name: &str| {
-        let role = family.and_then(|family| Role::of(family, Naming::Old, name));
-        role.is_some_and(|role| !role.bias && role.names.shape.len() == 2)
-    };
-    // Of a container's lists `f16` never gets smaller than that, `float` is never in blocks, `f32` stays as it is.
-    for step in &mut plan.steps {
-        let ends = |list: &[String]| list.iter().any(|end| step.name.ends_with(end.as_str()));
-        let to = match ends(&never.f16) && to.layout().elements > 1 {
-            true => QuantType::today("f16").unwrap_or(to),
-            false => to,
-        };
-        let encode = if to.name() == "f16" { encoder("f16") } else { encode };
-        let kept = file_type.copy
-            || options.leave_output && step.name == "output.weight"
-            || to.layout().elements > 1 && ends(&never.float)
-            || ends(&never.f32);
-        let named = step.name.ends_with("weight") || is_matrix(&step.name);
-        if step.rows() > 1 && named && !kept && step.quant != to {
-            let source = model.tensors.get(step.source).map_or(step.quant, |t| t.quant);
-            obstacles.look_at(step, source, to.name(), encode.map(|e| (to, e)));
-            let Some(encode) = encode else { continue };
-            (step.quant, step.act) = (to, Act::recode(encode, None));
-        }
-    }
-    obstacles.check(options.allow_requantize)?;
-    plan.measure |= obstacles.requantizes();
-    obstacles.note(&mut plan.notes);
-    if !file_type.copy {
-        plan.state_type(file_type.base, file_type.number);
-    }
-    plan.output = output(input, options, &plan, &file_type.name.to_lowercase());
-    plan.lay_out()?;
-    Ok(plan)
-}
-
 /// The keys of `new` in the order that they have in `old`.
 fn in_order_of(old: &Metadata, mut new: Metadata) -> Metadata {
     let mut ordered = Metadata::new();
@@ -259,6 +203,7 @@ impl<'a> Job<'a> {
         options: &'a Options,
     ) -> Result<Job<'a>> {
         let architecture = base.metadata.architecture().to_owned();
+        // The order of tensors is an input of the mixtures, which count roles as they come, and that of the output.
         // The program with rules for images goes through a file as it is.
         if catalog::mixture(&architecture).is_none() {
             base.steps.sort_by(|a, b| mix::file_order(&a.name, &b.name));
@@ -372,6 +317,7 @@ impl<'a> Job<'a> {
     }
 
     /// The number that llama.cpp knows the model by now.
+    /// Where the file states none: that of the type that most tensors have, as llama.cpp's loader guesses it.
     fn present_file_type(&self) -> u32 {
         self.stated.unwrap_or_else(|| {
             let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
@@ -407,6 +353,9 @@ impl<'a> Job<'a> {
     }
 
     /// Gives every step its type, or says for which steps it cannot be done.
+    ///
+    /// # Errors
+    /// Those of [`Obstacles::check`], for all steps at once.
     fn retype(&self, plan: &mut Plan, choices: &[Choice]) -> Result<()> {
         let mut obstacles = Obstacles::default();
         let mut stand_ins: BTreeMap<(TypeName, TypeName), usize> = BTreeMap::new();
@@ -496,79 +445,12 @@ impl<'a> Job<'a> {
                 .or(Setting::ExcludeWeights.to("pass the tensor over")),
         ))
     }
-
-    /// Sets what llama-quantize sets, in its order.
-    fn stamp(&self, metadata: &mut Metadata, file_type: u32) {
-        // A key that is set is moved to the end, as in the files of llama-quantize.
-        let mut last = |key: &str, value: Value| {
-            metadata.remove(key);
-            metadata.push(key.to_owned(), value);
-        };
-        last("general.quantization_version", Value::U32(2));
-        last("general.file_type", Value::U32(file_type));
-        for (key, value) in &self.options.overrides {
-            last(key, value.clone());
-        }
-        let importance = &self.options.importance;
-        if !importance.is_empty() {
-            last("quantize.imatrix.file", Value::String(short(&importance.file)));
-            if let Some(text) = importance.datasets.first() {
-                last("quantize.imatrix.dataset", Value::String(short(text)));
-            }
-            let entries = u32::try_from(importance.len()).unwrap_or(u32::MAX);
-            last("quantize.imatrix.entries_count", Value::U32(entries));
-            if importance.chunks > 0 {
-                last("quantize.imatrix.chunks_count", Value::U32(importance.chunks));
-            }
-        }
-        if let Some(blocks) = self.blocks {
-            let arch = self.shape.architecture.clone();
-            last(&format!("{arch}.block_count"), Value::U32(blocks));
-        }
-    }
-
-    /// Cuts a plan at the borders of the input's files.
-    fn shards(&self, whole: &Plan) -> Vec<Plan> {
-        let count = self.model.files.len().max(1);
-        let tensors = i32::try_from(whole.steps.len()).unwrap_or(i32::MAX);
-        let file = |step: &Step| {
-            let pieces = self.model.tensors.get(step.source).map(|t| &t.pieces);
-            pieces.and_then(|p| p.first()).map_or(0, |p| p.file)
-        };
-        let shard = |n: usize| {
-            let mut plan = whole.clone();
-            plan.steps.retain(|s| file(s) == n);
-            // Keys and notes are in the first shard only, as llama-gguf-split writes them.
-            if n > 0 {
-                plan.metadata = Metadata::new();
-                plan.notes = Notes::default();
-            }
-            if count > 1 {
-                let word = |n: usize| Value::U16(u16::try_from(n).unwrap_or(u16::MAX));
-                plan.metadata.push("split.no".into(), word(n));
-                plan.metadata.push("split.count".into(), word(count));
-                plan.metadata.push("split.tensors.count".into(), Value::I32(tensors));
-            }
-            let stem = whole.output.display().to_string();
-            let stem = stem.strip_suffix(".gguf").unwrap_or(&stem);
-            let name = format!("{stem}-{:05}-of-{count:05}.gguf", n + 1);
-            plan.output = PathBuf::from(name);
-            plan
-        };
-        (0..count).map(shard).collect()
-    }
 }
 
 /// Whether ggml ends the program rather than make this type without imatrix data, also for the token
 /// embedding and the output (ggml.c, `ggml_quantize_requires_imatrix`).
 fn never_blind(quant: TypeName) -> bool {
     matches!(quant, "iq2_xxs" | "iq2_xs" | "iq1_s")
-}
-
-/// At most 127 bytes, as llama-quantize has room for.
-fn short(text: &str) -> Vec<u8> {
-    let bytes = text.as_bytes();
-    bytes.get(..127).unwrap_or(bytes).to_vec()
 }
 
 /// Where an output goes: as asked for, in the folder asked for, or beside the input; named after it.

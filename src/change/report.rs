@@ -1,4 +1,12 @@
 //! What a plan will do and what it did, as text for people and as JSON; one value for both.
+//!
+//! ```text
+//! input.bin (ggjt-v1-llama)                                        what was read
+//! wrote output.gguf (gguf-v3, 110.7 KB) in 0.0 s                   or "would write", of a dry run
+//!     16 tensors  q4_0/pairs-f32 -> q4_0  rescaled  rounded: …     one line for what tensors have in common
+//! assumed, for the file does not say:                              each with what overrides it
+//! note: …
+//! ```
 
 use std::fmt::Write;
 

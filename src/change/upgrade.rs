@@ -4,6 +4,17 @@
 //! type; another order of the same codes, or f16 for f32 scales ([`crate::quant::permute`]); the type
 //! that holds a removed one best (`successors`). What an old file never stored is derived from shapes
 //! where it can be and assumed aloud where not.
+//!
+//! | stored | asked for | what becomes of it |
+//! |---|---|---|
+//! | q4_0/halves-f16 (ggjt v3) | GGUF | copied |
+//! | q5_0/pairs (ggjt v1) | GGUF | reordered: nibbles in other places, the same weights |
+//! | q4_0/pairs-f32 (ggjt v1) | GGUF | rescaled: scales become f16; with `exact` F32 |
+//! | q4_2 (ggjt v1) | GGUF | encoded: Q8_0 is nearest; with `exact` F32 |
+//! | q6_k (GGUF) | ggjt v1 | refused: that container never held it, and what is nearest is named |
+//!
+//! The steps of [`plan`] come in this order because each sees what the one before left: tensors are dropped and taken
+//! first, then named and ordered, then given types; metadata follow the tensors, the vocabulary follows the metadata.
 
 use std::path::{Path, PathBuf};
 
@@ -144,6 +155,9 @@ pub fn plan(model: Model, options: &Options) -> Result<(Model, Plan)> {
 }
 
 /// The plan with as many tokens as there are rows, laid out.
+///
+/// # Errors
+/// Where they differ and nobody asked to have them fitted, or a tensor that is not copied cannot be decoded.
 fn fitted(model: Model, mut plan: Plan, options: &Options) -> Result<(Model, Plan)> {
     fit_vocab(&model, &mut plan, options)?;
     plan.check_sources(&model)?;
@@ -152,11 +166,15 @@ fn fitted(model: Model, mut plan: Plan, options: &Options) -> Result<(Model, Pla
 }
 
 /// How many tokens the header counts; those that are stored where it says nothing.
+/// Alpaca's header says 32001, the rows of the embedding, where 32000 pieces are stored.
 fn n_vocab(model: &Model) -> usize {
     model.header("n_vocab").and_then(|n| usize::try_from(n).ok()).unwrap_or(model.vocab.len())
 }
 
 /// Puts the vocabulary into the plan, and says where it comes from.
+///
+/// A `tokenizer.model` that is given has the scores, kinds and bytes that old files lost, and wins token by token; what
+/// differs is told, for a file of another model would be seen by that.
 fn set_vocab(rebuilt: &Rebuilt, plan: &mut Plan, given: Option<Vocab>) {
     plan.notes.extend(rebuilt.notes.iter().cloned());
     match given {
@@ -183,6 +201,10 @@ fn set_vocab(rebuilt: &Rebuilt, plan: &mut Plan, given: Option<Vocab>) {
 ///
 /// # Errors
 /// Where they differ and nobody asked.
+///
+/// Fewer tokens get fillers behind them, which no text becomes; more lose the last. Rows are what the file has weights
+/// for, and are never changed.
+///
 fn fit_vocab(model: &Model, plan: &mut Plan, options: &Options) -> Result<()> {
     let sizes = Sizes::of(model);
     let rows = sizes.get("n_vocab").filter(|_| !sizes.is_stated("n_vocab"));
@@ -295,6 +317,7 @@ fn step(
 }
 
 /// Matrices that readers take as float32 only.
+/// Position embeddings and biases of experts, mostly: `float32` in `formats/family`.
 fn as_readers_take(family: &'static Family, steps: &mut [Step]) {
     let Some((f32, encode)) = QuantType::today("f32").zip(encoder("f32")) else { return };
     for step in steps {
@@ -333,6 +356,9 @@ fn as_programs_take(family: &'static Family, plan: &mut Plan) {
 }
 
 /// What takes blocks that crossed rows: the nearest small type, then the exact one.
+///
+/// Builds of June 2023 ran super-blocks of 256 over rows of 3200 (open_llama 3B): block and row borders meet every
+/// second row only, and readers of GGUF take rows that are whole blocks.
 fn wider() -> Vec<(QuantType, Fidelity)> {
     let types = [("q8_0", Fidelity::Nearest), ("f16", Fidelity::Nearest), ("f32", Fidelity::Exact)];
     types.into_iter().filter_map(|(name, fit)| Some((QuantType::today(name)?, fit))).collect()

@@ -10,6 +10,12 @@
 //! | matrices that are one there, kernels that are several | `fused`, `frames` |
 //! | keys of the projector | `fixed`, `keys` (the model's, renamed), `derived` (computed from others) |
 //! | keys of the model | `renamed`, `padded`, `lacking`, `long`: what Ollama has in its program |
+//!
+//! The work goes in the order of that table, and the order counts: `halves`, `fused`, `frames` and `float32` name
+//! tensors in llama.cpp's terms, so that names are replaced first.
+//!
+//! Nothing is decoded or moved for it but what becomes float32: a tensor that is cut or joined is a new list of the
+//! same places in the same file.
 
 use std::path::Path;
 
@@ -27,6 +33,7 @@ use crate::{
 };
 
 /// What is known of a model that has its vision tensors in the same file.
+/// The architecture alone does not tell: the same model without vision has the same name, and lacks the tensors.
 fn known(model: &Model) -> Option<&'static Projector> {
     let architecture = model.metadata.architecture();
     let fits = |known: &&Projector| {
@@ -42,6 +49,7 @@ pub fn is_joined(model: &Model) -> bool {
 
 /// What is to say of a language model that has vision tensors in the same file which no description here is for.
 pub fn unknown(model: &Model) -> Option<Error> {
+    // Projectors and adapters have such names by right.
     let seen = model.tensors.iter().find(|tensor| is_vision(&tensor.name))?;
     let unknown = known(model).is_none() && Content::of(model) == Content::Model;
     let architecture = model.metadata.architecture();
@@ -78,7 +86,8 @@ pub fn take_out(model: &mut Model, plan: &mut Plan, output: &Path) -> Result<Pla
     plan.steps = rest;
     let renamed = |step| known.renamed(&model.metadata, step);
     let mut steps: Vec<Step> = vision.into_iter().map(renamed).collect();
-    // Rows are ordered before any are cut or joined: bands of a matrix keep the order that is put on it here.
+    // No description orders the rows of a matrix and joins or cuts it too: what has an order on it is neither
+    // ([`Tensor::take`]), and such a model would be refused.
     known.put_in_pairs(model, &steps)?;
     known.take_rows(model, &mut steps)?;
     known.fuse(model, &mut steps)?;
@@ -131,6 +140,7 @@ fn stored(value: &Fixed) -> Value {
 
 impl Projector {
     /// Whether a tensor of this name is of the vision part.
+    /// Asked of Ollama's names, before any is replaced.
     fn sees(&self, name: &str) -> bool {
         self.tensors.iter().any(|begin| name.starts_with(begin))
     }
@@ -140,6 +150,7 @@ impl Projector {
         for (theirs, name) in &self.names {
             step.name = step.name.replace(theirs, name);
         }
+        // list [8, 16, 24]:   v.deepstack.1.fc1.weight  ->  v.deepstack.16.fc1.weight
         // `v.deepstack.0.…` counts places in a list of blocks; llama.cpp names the block itself.
         for (begin, list) in &self.placed {
             let list = metadata.own(list).and_then(Value::as_array);
@@ -157,6 +168,14 @@ impl Projector {
     }
 
     /// Orders the rows of queries and keys as llama.cpp turns them; Ollama leaves those of vision as they were.
+    ///
+    /// ```text
+    /// rows of a head of 6    halves  a0 a1 a2 b0 b1 b2        row n turns with row n + 3
+    ///                        pairs   a0 b0 a1 b1 a2 b2        row 2n turns with row 2n + 1
+    /// ```
+    ///
+    /// The rows of a head are those of the matrix over `vision.attention.head_count`; the model's own count of heads is
+    /// another.
     fn put_in_pairs(&self, model: &mut Model, steps: &[Step]) -> Result<()> {
         let key = format!("{}.vision.attention.head_count", self.architecture);
         for step in steps.iter().filter(|step| self.halves.iter().any(|e| step.name.ends_with(e))) {
@@ -175,6 +194,9 @@ impl Projector {
     }
 
     /// Adds the vectors that are rows of the model's own matrices.
+    ///
+    /// Pixtral's `[IMG_BREAK]`, which ends a line of patches, is row 12 of the token embedding; llama.cpp's
+    /// projector, which has no vocabulary, wants it as a vector, `[columns]` of float32.
     fn take_rows(&self, model: &mut Model, steps: &mut Vec<Step>) -> Result<()> {
         for (name, Taken { of, row }) in &self.taken {
             let row = model.tensor(of).and_then(|whole| {
@@ -197,9 +219,14 @@ impl Projector {
     }
 
     /// Makes one matrix of those that are one in llama.cpp's terms, in the place of the first.
+    ///
+    /// ```text
+    /// attn_q [n, in]  attn_k [n, in]  attn_v [n, in]   ->   attn_qkv [3n, in], or biases [n] each  ->  [3n]
+    /// ```
     fn fuse(&self, model: &mut Model, steps: &mut Vec<Step>) -> Result<()> {
         for (whole, parts) in &self.fused {
             let first = parts.first().map_or("", String::as_str);
+            // The name of the whole contains no part's, so every round leaves one `first` less.
             while let Some(at) = steps.iter().position(|step| step.name.contains(first)) {
                 let Some(name) = steps.get(at).map(|step| step.name.clone()) else { break };
                 let names = parts.iter().map(|part| name.replace(first, part));
@@ -223,6 +250,14 @@ impl Projector {
     }
 
     /// Makes a tensor of every frame of a kernel.
+    ///
+    /// Qwen's kernel for patches is over two frames of a video; llama.cpp has a kernel for each frame and adds what
+    /// the two give.
+    ///
+    /// ```text
+    /// stored    [out * channels, 2, height, width]
+    /// tensors   [out, channels, height, width] for frame 0, the same for frame 1
+    /// ```
     fn take_frames(&self, model: &mut Model, steps: &mut Vec<Step>) -> Result<()> {
         for (name, Frames { channels, into }) in &self.frames {
             let Some(at) = steps.iter().position(|step| step.name == *name) else { continue };
@@ -356,6 +391,8 @@ impl Projector {
                 number.ok_or_else(|| missing(format!("what {key} follows from")))?,
             );
         }
+        //     image 896, patch 14, tokens 256     64 patches and 16 tokens along a side: 4, which readers take anyway
+        //
         // Patches along a side are image / patch, tokens along a side sqrt(tokens); the projector merges as many
         // patches of a side into one token as the quotient of the two says.
         let size = |name: &str| own(name).ok().and_then(|value| value.as_u64());

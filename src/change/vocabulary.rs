@@ -114,6 +114,11 @@ pub fn to_gguf(old: &Vocab, n_vocab: usize) -> Rebuilt {
 
 /// The vocabulary of a GGUF made from one of the first files by a converter that took its records as they
 /// stood: with the bytes that those lost, and with scores. `None` where nothing is to mend.
+///
+/// ```text
+/// id 200     U+FFFD, normal, score 0        <0xC5>, byte, score 0
+/// id 300     its text, normal, score 0      its text, normal, score -41
+/// ```
 pub fn mend(old: &Vocab) -> Option<Rebuilt> {
     let lossy = lost_bytes(old);
     let pieces = |kind: &TokenKind| *kind == TokenKind::Normal;
@@ -264,6 +269,12 @@ pub fn differences(given: &Vocab, rebuilt: &Rebuilt) -> Notes {
 ///
 /// # Errors
 /// Where none is given and the file's cannot be put into GGUF's terms.
+///
+/// | from | what |
+/// |---|---|
+/// | what is given | tokens, kinds, scores, merges; special ids that the rule does not find; `pre` where it is said |
+/// | the rule | texts of the special tokens; the kind of tokenizer; `pre` otherwise |
+/// | the file | `add_bos`, `add_eos`, what becomes of spaces; lowercase where nothing is given; the number of rows |
 pub fn of_family(
     rule: &Tokenizer,
     model: &Model,

@@ -149,6 +149,13 @@ fn tensor(stored: &Stored) -> Result<Option<(String, char, Tensor)>> {
 }
 
 /// The module, the half that is read, and whether the module is an embedding.
+///
+/// ```text
+/// ….self_attn.q_proj.lora_A.default.weight [r, in]    (….self_attn.q_proj, A)
+/// ….embed_tokens.lora_embedding_A [r, vocabulary]     (….embed_tokens, B), turned to [vocabulary, r]
+/// ```
+///
+/// An embedding is looked up, not multiplied, so PEFT's halves of it are the other way round.
 fn half(name: &str) -> Option<(&str, char, bool)> {
     let marks = [(".lora_A", 'A', false), (".lora_B", 'B', false)];
     let of_embeddings = [(".lora_embedding_A", 'B', true), (".lora_embedding_B", 'A', true)];
@@ -240,6 +247,7 @@ impl Config {
     }
 
     /// What is said of a tensor that is no half of a pair.
+    /// The name tells what a pair of matrices cannot say of it.
     fn beside(&self, file: &str, name: &str) -> Error {
         let kind = match name {
             _ if name.contains("lora_magnitude_vector") => "the lengths of DoRA",
@@ -252,6 +260,12 @@ impl Config {
     }
 
     /// Alpha as GGUF has it: divided by the rank of a pair, it is what the product is multiplied with.
+    ///
+    /// ```text
+    /// PEFT              W + lora_alpha / r · B A
+    /// rank-stabilised   W + lora_alpha / sqrt(r) · B A      alpha here: lora_alpha · sqrt(r)
+    /// GGUF              W + alpha / r · B A                 r of each pair
+    /// ```
     fn alpha(&self, file: &str, model: &Model) -> Result<f32> {
         let rank = self.get("r").and_then(Json::as_u64).filter(|r| (1..=MOST_RANK).contains(r));
         let rank =

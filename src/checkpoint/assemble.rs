@@ -133,8 +133,10 @@ impl Draft {
         config: Option<&Json>,
         options: &Options,
     ) -> Result<Model> {
+        // Checked first: what follows takes every tensor for what its name says.
         self.check(parts, hyper, naming)?;
         let mut tensors = Vec::new();
+        // The converter has these tensors before all others, so they come first here.
         let base = hyper.sizes.f32("rope_base").unwrap_or(ROPE_BASE);
         let head = hyper.sizes.get("head").and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
         let mut factors = Vec::new();
@@ -162,6 +164,7 @@ impl Draft {
         let mut metadata = Metadata::new();
         metadata.set("general.architecture", hyper.family.architecture());
         metadata.set("general.type", "model");
+        // Keys in the converter's order: what it is, what it is called, its numbers, its tokens.
         card::write(&mut metadata, &self.folder, config, size, naming)?;
         let mut hyper = hyper.clone();
         hyper.sizes.set("ftype", Value::U32(file_type(&tensors)));
@@ -193,6 +196,13 @@ impl Draft {
     }
 
     /// Every tensor of every layer once, each of the right shape.
+    ///
+    /// ```text
+    /// none of a role         fine where the family may lack it, else an incomplete download
+    /// two of a role          a file too many
+    /// another shape          settings of another model, or a shard is missing
+    /// a layer too high       settings of a smaller model
+    /// ```
     fn check(&mut self, parts: &[Part], hyper: &Hyper, naming: Naming) -> Result<()> {
         let counted = |symbol: &str| hyper.sizes.get(symbol).unwrap_or(0);
         // Every role in every layer that the numbers count, so that what is missing is noticed by its absence.
@@ -257,6 +267,7 @@ fn experts_of(hyper: &Hyper) -> Option<u64> {
 const OF_BLOCKS: [(&str, u32); 2] = [("mxfp4", 38), ("nvfp4", 39)];
 
 /// `general.file_type` of weights as they are stored: by the type of most matrices' elements.
+/// A file of blocks has the number of its blocks, however few they are: the converter says so of every such model.
 fn file_type(tensors: &[Tensor]) -> u32 {
     let elements = |name: &str| -> u64 {
         let of_type = tensors.iter().filter(|t| t.quant.name() == name && t.shape.len() > 1);

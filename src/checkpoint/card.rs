@@ -5,6 +5,15 @@
 //! falls into parts by the form of each: `7B` is a size, `v0.2` a version, `Instruct` a fine-tune.
 //!
 //! Compare: llama.cpp, gguf-py metadata.py, utility.py.
+//!
+//! ```text
+//! models/Mistral-7B-Instruct-v0.2/    general.name        Mistral 7B Instruct v0.2
+//!                                     general.basename    Mistral          general.size_label  7B
+//!                                     general.finetune    Instruct         general.version     v0.2
+//! ```
+//!
+//! None of it changes what a model computes: it is what lists and file names are made of, and it is written as
+//! llama.cpp's converter writes it, so that files can be compared byte for byte.
 
 use std::{path::Path, sync::LazyLock};
 
@@ -64,6 +73,9 @@ pub struct Size {
 
 impl Size {
     /// `7B`, or of experts, what a model of one would have: `8x7B`.
+    ///
+    /// Mixtral 8x7B has 46.7 billion weights, of which experts are all but 1.6: 45.1 / 8 + 1.6 is `7.2B`, and so
+    /// `8x7.2B`.
     fn label(self) -> String {
         let one = size_label(self.elements - self.experts + self.experts / self.of.max(1));
         if self.of > 1 { format!("{}x{one}", self.of) } else { one }
@@ -98,6 +110,7 @@ pub fn write(
             *slot = value;
         }
     };
+    // The card is written by people, so it counts first; the folder's name is what is always there.
     let path = config.and_then(|c| c.get("_name_or_path")?.as_str());
     // More than one slash is a path on the machine that it was saved on.
     let path = path.filter(|p| p.matches('/').count() <= 1);
@@ -153,6 +166,8 @@ pub fn write(
 }
 
 /// The recommended settings of samplers.
+///
+/// llama.cpp's programs take them where a person names none (`general.sampling.*`).
 fn sampling(metadata: &mut Metadata, settings: &Json) {
     for (key, names) in [
         ("top_k", &["top_k"][..]),
@@ -176,6 +191,14 @@ fn sampling(metadata: &mut Metadata, settings: &Json) {
 }
 
 /// Models or data sets that this one comes from: ids on Hugging Face, or addresses.
+///
+/// ```text
+/// base_model: mistralai/Mistral-7B-v0.1    general.base_model.count         1
+///                                          general.base_model.0.name        Mistral 7B v0.1
+///                                          general.base_model.0.version     v0.1
+///                                          general.base_model.0.organization Mistralai
+///                                          general.base_model.0.repo_url    https://huggingface.co/…
+/// ```
 fn sources(metadata: &mut Metadata, card: &yaml::Yaml, kind: &str, names: &[&str], weights: u64) {
     let Some(listed) = names.iter().find_map(|n| card.get(n)) else { return };
     let ids = listed.texts();
@@ -208,6 +231,7 @@ fn sources(metadata: &mut Metadata, card: &yaml::Yaml, kind: &str, names: &[&str
 }
 
 /// The folder's name; for Meta's `7B` and the like with what it is a size of.
+/// A path that ends in `.` or `..` has a name only once it is followed.
 fn folder_name(folder: &Path, naming: Naming) -> String {
     let whole = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
     let name = whole.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -383,6 +407,13 @@ impl Name {
 }
 
 /// What a part of a name is by its form, and the part in its usual spelling.
+///
+/// ```text
+/// v0.2        version                        Q4_0     type, which is left out of names
+/// 7b          size, spelled 7B               7b1      size, spelled 7.1B (BLOOM)
+/// 128k        fine-tune, of a model of 7B    chat     fine-tune
+/// Mistral     nothing: its place decides
+/// ```
 fn kinds(part: &str, first: bool, weights: u64) -> (String, Kinds) {
     let mut kinds = Kinds::default();
     let mut part = part.to_owned();

@@ -82,6 +82,10 @@ fn record(walk: &mut Walk, n: usize) -> Result<Tensor> {
     let name = words.join(".");
     let name = name.strip_prefix("params.").unwrap_or(&name);
     let field = |what: &str| format!("{name}: {what}");
+    // Three lengths that must agree: of the bytes, of the array in them, of the numbers in that.
+    //
+    //     c6 [length]  c9 [length] 01  93  92 [rows] [columns]  a8 bfloat16  c6 [length] numbers…
+    //                                                                                   all three end here: ^
     let end = walk.bytes(&field("bytes"))?;
     let array_end = walk.extension(&field("array"))?;
     walk.array(3..=3, &field("array"))?;
@@ -210,6 +214,8 @@ impl Walk<'_> {
     }
 
     /// Goes into an array of numbers as flax writes it.
+    ///
+    /// msgpack leaves extensions to programs; flax calls its arrays kind 1.
     fn extension(&mut self, field: &str) -> Result<u64> {
         let at = self.at;
         let wanted = "an array of numbers (extension 1)";

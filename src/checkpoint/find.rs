@@ -33,6 +33,9 @@ pub struct Found {
 
 impl Found {
     /// Checks that a shard holds the tensors that the index promises, and none promised of another.
+    ///
+    /// # Errors
+    /// The first tensor that is not where the index says: shards of two revisions have the same names.
     pub(super) fn check_shard(&self, file: &Path, tensors: &[Stored]) -> Result<()> {
         let Some((index, map)) = &self.index else { return Ok(()) };
         let file_name = name_of(file);
@@ -73,8 +76,7 @@ pub fn find(path: &Path) -> Result<Found> {
         return from_index(path, folder);
     } else if matches!(name.as_str(), "config.json" | "params.json") {
         return in_folder(folder);
-    } else if let Some(consolidated) = consolidated(&name) {
-        let _ = consolidated;
+    } else if consolidated(&name).is_some() {
         shards(folder, &names_in(folder)?, "consolidated.", ".pth")?
     } else if let Some((stem, _, _, tail)) = shard(&name) {
         shards(folder, &names_in(folder)?, stem, tail)?
@@ -85,6 +87,8 @@ pub fn find(path: &Path) -> Result<Found> {
 }
 
 /// The weights that lie in a folder, if there are any.
+///
+/// A folder may hold a model twice, as Meta's files beside Hugging Face's: one of them is read, never both.
 fn weights_in(folder: &Path) -> Result<Option<Found>> {
     let names = names_in(folder)?;
     let has = |name: &str| names.contains(name);
@@ -200,6 +204,7 @@ fn consolidated(name: &str) -> Option<u32> {
 }
 
 /// `STEM-`, number, count and `.TAIL` of `STEM-00001-of-00002.TAIL`.
+/// `model-00001-of-00002.safetensors` is (`model-`, 1, 2, `.safetensors`).
 fn shard(name: &str) -> Option<(&str, u32, u32, &str)> {
     let (head, rest) = name.split_once("-of-")?;
     let digits = rest.find(|c: char| !c.is_ascii_digit())?;
@@ -210,6 +215,11 @@ fn shard(name: &str) -> Option<(&str, u32, u32, &str)> {
 }
 
 /// All shards of a set in order; every one must be there.
+///
+/// How many there must be says the name itself; Meta's do not, and there a gap is all that can be noticed.
+///
+/// # Errors
+/// The first number that is missing, or that one is there twice.
 fn shards(folder: &Path, names: &BTreeSet<String>, stem: &str, tail: &str) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut count = 0;
@@ -240,6 +250,11 @@ fn shards(folder: &Path, names: &BTreeSet<String>, stem: &str, tail: &str) -> Re
 }
 
 /// The shards that an index names, each once, in the order of their names.
+///
+/// Names lead out of the folder in no index that a program wrote, so one that would (`../other`) is refused.
+///
+/// # Errors
+/// Where it is no index, or a shard that it names is not there.
 fn from_index(index: &Path, folder: &Path) -> Result<Found> {
     let Some(parsed) = json::read(index)? else {
         return Err(Error::io(index, "open", std::io::ErrorKind::NotFound.into()));

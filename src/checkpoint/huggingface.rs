@@ -70,9 +70,11 @@ pub fn open(mut draft: Draft, mut shards: Vec<Vec<Stored>>, options: &Options) -
         }
     }
     let role = |name: &str| Role::of(family, Naming::Hf, name);
+    // Masks and frequencies that transformers computes and old checkpoints stored.
     all.retain(|stored| !is_constant(family, &stored.name));
     for stored in &mut all {
         let Some(role) = role(&stored.name) else { continue };
+        // GPT-2's Conv1D has [in, out]: the shape is turned round, the numbers stay, and steps say where each is.
         if role.names.transposed && !role.bias {
             stored.shape.reverse();
             stored.stride.reverse();
@@ -176,6 +178,9 @@ pub fn open(mut draft: Draft, mut shards: Vec<Vec<Stored>>, options: &Options) -
 ///
 /// Gemma's norms, for one, are stored one less than they are. A sum is no order of bytes, so it is computed now, and
 /// the tensor is read from memory.
+///
+/// # Errors
+/// Where the tensor is longer than any norm.
 fn renumber(draft: &mut Draft, name: &str, part: &mut Part) -> Result<()> {
     let tensor = part.tensor();
     let too_long = || Error::refused(format!("{name}: too long for a norm"), "check the download");
@@ -210,6 +215,14 @@ type Stack = Vec<(u64, Stored)>;
 
 /// Tensors by name, one each but for the experts of a layer and for parts of one: those that do the
 /// same are one stack, which is where its last one stood.
+///
+/// ```text
+/// ….experts.0.w1 [r, c], ….experts.1.w1 [r, c]    ->    ….experts.w1: (0, …), (1, …)
+/// ….qkv_proj [q + 2 kv, c], cut by the family     ->    ….q_proj, ….k_proj, ….v_proj, each a band of its rows
+/// ```
+///
+/// # Errors
+/// Where the rows of a tensor that is cut are not those of its parts.
 fn stacked(
     draft: &Draft,
     family: &'static Family,

@@ -74,6 +74,7 @@ fn inside<'j>(json: &'j Json, name: &str) -> Option<&'j Json> {
 }
 
 impl Facts for OfConfig<'_> {
+    // A field of another form than it should have counts as none here; [`check`] has refused it before.
     fn stated(&self, _: &str, size: &Size) -> Option<Value> {
         // A field that a flag beside it switches off is 0: MPT's strength of ALiBi where `attn_config.alibi` is false.
         let used = size.only_if.as_ref().and_then(|flag| inside(self.config, flag));
@@ -87,6 +88,7 @@ impl Facts for OfConfig<'_> {
         (self.shape)(&Role::first(names).name(Naming::Hf)?)
     }
 
+    // These two are of files with records and header words, which a checkpoint has not.
     fn layers(&self) -> Option<u64> {
         None
     }
@@ -109,6 +111,8 @@ pub fn of_config(
     let path = draft.folder.join("config.json");
     let stated = |key: &str| config.get(key).filter(|v| !v.is_null());
     let rope = ["rope_parameters", "rope_scaling"].into_iter().find_map(stated);
+    //     {"rope_parameters": {"full_attention": {"rope_theta": 1e6}, "sliding_attention": {"rope_theta": 1e4}}}
+    //
     // Where layers differ, those that see everything are spoken of first.
     let rope = rope.map(|rope| rope.get("full_attention").unwrap_or(rope));
     let facts = OfConfig { family, config, rope, shape };
@@ -143,6 +147,9 @@ pub fn of_config(
 }
 
 /// Whether every field is what it is meant to be, and none is missing that no model does without.
+///
+/// # Errors
+/// The field by its first name, what is there and what is wanted.
 fn check(path: &Path, facts: &OfConfig) -> Result<()> {
     for size in facts.family.sizes.values() {
         let wanted = match size.kind {
@@ -164,6 +171,12 @@ fn check(path: &Path, facts: &OfConfig) -> Result<()> {
 }
 
 /// Whether settings that no key of GGUF holds are what every model of the family has.
+///
+/// A GGUF says which family a model is of, and its readers have the rest in their code: which activation, which layers
+/// see a window, by what scores are divided. A checkpoint that says otherwise would be read, and would talk nonsense.
+///
+/// # Errors
+/// The first setting that differs, with what readers take instead.
 fn carried(path: &Path, family: &Family, config: &Json, sizes: &Sizes) -> Result<()> {
     let title = &family.family.title;
     // What is not in config.json is as the family's class has it, so it is what is wanted.
@@ -285,6 +298,16 @@ fn long_factors(
 }
 
 /// How `rope`, which is in `config`, says that rotary frequencies are stretched.
+///
+/// ```text
+/// linear     factor                                     positions / factor
+/// llama3     factor, low_freq_factor, high_freq_factor  low frequencies / factor, high ones as they are
+/// yarn       factor, original_max_position_embeddings   the same by a ramp, and scores made larger
+/// longrope   long_factor[], short_factor[]              a divisor for each pair
+/// ```
+///
+/// # Errors
+/// Where a factor is missing without which readers compute something else, or the family has no place for the kind.
 fn scaling(draft: &mut Draft, family: &Family, config: &Json, rope: &Json) -> Result<Scaling> {
     let float = |key: &str| rope.get(key).and_then(Json::as_f64);
     let single = |key: &str| rope.get(key).and_then(json::float);

@@ -9,12 +9,13 @@
 use serde_json::Value as Json;
 
 use super::{Stored, assemble::Draft, beside::alone, family::architecture};
-use crate::format::family::Family;
+use crate::{format::family::Family, size::counted};
 
 /// Makes of the settings and tensors of a checkpoint those of its part of `family`, under the names that they have
 /// alone, and fills in what the settings leave to the class of transformers.
 pub fn take_out(draft: &mut Draft, family: &Family, config: &mut Json, all: &mut Vec<Stored>) {
     let about = &family.family;
+    // Asked before settings are changed: `text_config` has another `architectures`, or none.
     let architecture = architecture(config);
     let is_part = architecture.is_some_and(|name| about.within.iter().any(|w| w == name));
     let class = architecture.map(str::to_owned);
@@ -30,13 +31,14 @@ pub fn take_out(draft: &mut Draft, family: &Family, config: &mut Json, all: &mut
         all.retain(|stored| !about.beside.iter().any(|begin| stored.name.starts_with(begin)));
         if count > all.len() {
             draft.notes.push(format!(
-                "{} tensors that see are left out: llama.cpp keeps those in a file of their own (mmproj)",
-                count - all.len()
+                "{} left out: llama.cpp keeps those in a file of their own (mmproj)",
+                counted(count - all.len(), "vision tensor is", "vision tensors are")
             ));
         }
         let beside = draft.beside.iter_mut().map(|(name, ..)| name);
         all.iter_mut().map(|stored| &mut stored.name).chain(beside).for_each(alone);
     }
+    // transformers writes only what differs from the class's own values, so that what is missing is known, and told.
     let mut taken = Vec::new();
     let own = class.and_then(|class| about.class_defaults.get(&class));
     for (name, value) in own.into_iter().flatten().chain(&about.defaults) {
@@ -57,6 +59,8 @@ pub fn take_out(draft: &mut Draft, family: &Family, config: &mut Json, all: &mut
 }
 
 /// Leaves out the layers behind the last.
+///
+/// DeepSeek V3 counts 61 layers and has the tensors of a 62nd, which guesses the token after the next.
 fn leave_beyond(
     draft: &mut Draft,
     family: &Family,

@@ -26,7 +26,7 @@ use crate::{
     model::{Hyper, Join, Model, Naming, Piece, Role, Scaling, Sizes},
 };
 
-/// LLaMA's heads have this many rows in every size.
+/// LLaMA's heads have this many rows in every size: 32 of them in a width of 4096, 64 in one of 8192.
 const HEAD_DIM: u32 = 128;
 
 /// Bytes of a tensor that are compared between shards.
@@ -52,6 +52,7 @@ pub fn open(mut draft: Draft, shards: &[Vec<Stored>], options: &Options) -> Resu
     if !unknown.is_empty() {
         return Err(draft.unknown_tensors(&unknown, "Meta's LLaMA"));
     }
+    // The first shard says which tensors there are: every shard has a piece of each, or all of it.
     for stored in first {
         let mut same = Vec::new();
         for (number, shard) in shards.iter().enumerate() {
@@ -80,6 +81,10 @@ pub fn open(mut draft: Draft, shards: &[Vec<Stored>], options: &Options) -> Resu
 }
 
 /// The width of the residual stream: stated, or the length of a norm.
+///
+/// # Errors
+/// Where the two differ, or nothing is a norm and nothing is stated.
+/// A norm is whole in every shard, so its length needs no other knowledge.
 fn width(draft: &Draft, params: Option<&Json>, shards: &[Vec<Stored>]) -> Result<u64> {
     let norm = shards.iter().flatten().find(|t| t.name.ends_with("norm.weight"));
     let found = norm.and_then(|t| t.shape.first().copied());
@@ -174,7 +179,12 @@ fn join(role: Role, shards: &[&Stored], width: u64) -> Result<Part> {
     let pieces: Result<Vec<Piece>> = shards.iter().map(|s| s.piece()).collect();
     let sum =
         |axis: usize| shards.iter().map(|s| s.shape.get(axis).copied().unwrap_or(0)).sum::<u64>();
-    // The axis of the residual stream: the columns of what reads it, the rows of what writes it.
+    // The axis of the residual stream: the rows of what writes it, the columns of what reads it.
+    //
+    //     shape [n_embd, x] in the description     its rows write the stream (`wo`, `w2`)       axis 0
+    //     shape [x, n_embd]                        its columns read it (`wq`, `w1`, output)     axis 1
+    //
+    // So of a square matrix, too, the role decides and not the shape.
     let stream = usize::from(role.names.shape.first().is_none_or(|first| first != "n_embd"));
     let uncut = shards.iter().all(|s| s.shape.get(stream) == Some(&width));
     let axis = if uncut {
@@ -242,6 +252,7 @@ fn hyper(
             width / HEAD_DIM
         }
     };
+    // Mistral's params.json states the rows of a head, which need not be the width over the heads.
     let head_dim = number("head_dim")?;
     let states_head_dim = head_dim.is_some();
     if heads == 0 || width == 0 || (head_dim.is_none() && !width.is_multiple_of(heads)) {
@@ -331,6 +342,9 @@ fn hyper(
 }
 
 /// What no params.json says: how long the texts were that the model was trained on.
+///
+/// Each release changed one thing that is stated: Code Llama the base of positions to 1e6, LLaMA 3 to 5e5 with a
+/// vocabulary of 128,256, 3.1 scales them, LLaMA 2 has an epsilon of 1e-5 where LLaMA 1 has 1e-6.
 fn context(eps: f32, rope_base: Option<f32>, vocab: u32, scaling: &Scaling) -> (u32, &'static str) {
     match rope_base {
         _ if *scaling != Scaling::None => (131_072, "as LLaMA 3.1 has it"),

@@ -183,6 +183,15 @@ impl Scheme {
 }
 
 /// The scheme that tensors show by their names, types and shapes.
+///
+/// Of each scheme the part that no other has is looked for first, and bits follow from shapes, for 32-bit words hold
+/// `32 / bits` codes:
+///
+/// ```text
+/// matrix [out, in], bits b, group g
+/// GPTQ    qweight [in·b/32, out]    scales [in/g, out]    qzeros [in/g, out·b/32]    g_idx [in]
+/// AWQ     qweight [in, out·b/32]    scales [in/g, out]    qzeros [in/g, out·b/32]
+/// ```
 fn of_tensors<'a>(tensors: &(impl Iterator<Item = &'a Stored> + Clone)) -> Option<Scheme> {
     let find = |end: &str| tensors.clone().find(|t| t.name.ends_with(end));
     let beside = |one: &Stored, end: &str, other: &str| {

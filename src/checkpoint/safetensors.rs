@@ -41,7 +41,9 @@ const LONGEST_READ: u64 = 48 << 20;
 struct Entry<'a> {
     #[serde(borrow)]
     dtype: Cow<'a, str>,
+    /// Outermost first.
     shape: Vec<u64>,
+    /// In bytes from the end of the header; the second is behind the last byte.
     data_offsets: (u64, u64),
 }
 
@@ -103,6 +105,7 @@ pub fn open(input: &Input, limits: &Limits) -> Result<Weights> {
     }
     ranges.sort_unstable();
     let last = ranges.iter().try_fold(0, |at, (begin, end)| (*begin == at).then_some(*end));
+    // The format forbids holes, so that no file is also one of another format (README.md).
     if last != Some(source.left(data)) {
         let found = last.map_or_else(|| "overlaps or holes".into(), |l| format!("an end at {l}"));
         let wanted = format!("tensors side by side over all {} bytes", source.left(data));

@@ -118,6 +118,16 @@ pub struct Args {
 }
 
 /// Plans, and unless told otherwise runs.
+///
+/// ```text
+/// plan        made, or read from a file
+/// --plan      saved, and nothing done
+/// --dry-run   printed, exit code 1 where a job cannot be done
+/// else        printed on stderr, worked through, summed up on stdout
+/// ```
+///
+/// Which jobs a shard takes is told from the whole plan, so every machine makes the same one and none is told of
+/// another.
 pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let mut plan = make_plan(args)?;
     advice::word(plan.jobs.iter_mut().flat_map(|job| job.problem.iter_mut().chain(&mut job.skip)));
@@ -180,6 +190,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     Ok(ExitCode::from(u8::from(failed)))
 }
 
+/// The plan of what was typed.
 fn make_plan(args: &Args) -> Result<BatchPlan> {
     if args.task == "run" {
         return read_plan(args);
@@ -250,6 +261,12 @@ const COLUMNS: [Column; 6] = [
 
 /// The plan for people: what, from, to, size, time, risk. Why something cannot be done is told below where the
 /// `whole` is wanted, else where it fails.
+///
+/// ```text
+/// MODEL        FROM           TO           SIZE    TIME  RISK
+/// a/7b.bin     ggjt-v1-llama  7b.gguf      3.8 GB  12 s  226 tensors rounded
+/// upgrade: 1 model, 3.8 GB to write, about 12 s
+/// ```
 fn table(plan: &BatchPlan, takes: &[bool], whole: bool) -> String {
     let mut rows =
         vec![["MODEL", "FROM", "TO", "SIZE", "TIME", "RISK"].map(str::to_owned).to_vec()];
@@ -335,6 +352,8 @@ struct Told<'a> {
 }
 
 /// Tells events: as JSON lines, or as lines and bars for people.
+///
+/// Lines stay when bars go: what was done, skipped, or failed is still there in the morning.
 struct Telling<'a> {
     plan: &'a BatchPlan,
     events: bool,
@@ -342,6 +361,7 @@ struct Telling<'a> {
     bars: Option<Mutex<Bars>>,
 }
 
+/// One bar over all jobs, and one for each that runs.
 struct Bars {
     all: MultiProgress,
     overall: ProgressBar,

@@ -1,4 +1,9 @@
 //! A conversation: turn by turn by the file's chat template, or free text up to a reverse prompt.
+//!
+//! ```text
+//! by template          [begin] [system] turn 1 -> answer -> turn 2 -> …          what was said stays in the cache
+//! by reverse prompt    text …User: <the person>\n -> text …User: <the person>    as `main -r "User:"`
+//! ```
 
 use std::{
     io::{self, BufRead, IsTerminal, Read, StdinLock, Take, Write},
@@ -70,6 +75,8 @@ impl Lines {
 }
 
 /// Talks by the template of the file; `system` goes before the first turn.
+///
+/// Only what is new is read each time: the turn, and the token that ended the answer before it.
 pub fn by_template(writer: &mut Writer, system: &str, globals: &Globals) -> Result<()> {
     let stored = writer.loaded.chat_template.as_deref();
     let template = Template::of(stored);

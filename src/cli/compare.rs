@@ -68,6 +68,12 @@ pub struct Args {
 }
 
 /// Runs it.
+///
+/// ```text
+/// each other model   weights, keys and vocabularies are compared as the files have them
+///                    with a text: both are run over it, cut into tokens by the reference's vocabulary
+/// exit code          1 where any of them differs in what matters ([`Candidate::same`])
+/// ```
 pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     // Names that lead to no file are not mended: the other file may be the one that would be taken. What is said of the
     // reference counts where a file may be of two formats.
@@ -124,6 +130,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     Ok(if same { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// A model without what running it shows.
 fn side(model: &Model) -> Side {
     Side {
         name: model.files.first().map(crate::bytes::Input::name).unwrap_or_default(),

@@ -75,6 +75,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let input = input(&args.input, globals);
     let types = types(args)?;
     let stated = args.write.stated.stated();
+    // Read, then added to, then converted: what an adapter or a difference changes is made while rows are read.
     let raw = checkpoint::is_checkpoint(&input)?;
     let model = if raw {
         let drop = args.drop.clone();

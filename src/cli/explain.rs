@@ -45,12 +45,14 @@ pub fn run(args: &Args, _: &Globals) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The error for a word that names nothing, with names that contain it.
 fn unknown(id: &str) -> Error {
     let similar = similar(id).join(", ");
     let hint = if similar.is_empty() { "`regguf explain` lists all".to_owned() } else { similar };
     Error::usage(format!("no format {id:?}; there is: {hint}"))
 }
 
+/// Headings and tables; no cell is cut, for a table of bytes without a byte is none.
 fn lay_out(sections: &[Section]) -> String {
     let mut out = String::new();
     for section in sections {

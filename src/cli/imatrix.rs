@@ -66,6 +66,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     if args.in_file.is_empty() {
         return with_threads(args.t.t, || collect(args, globals));
     }
+    // All are read before one is merged: an error in the last ends it before anything is written.
     let mut inputs = Vec::new();
     for path in &args.in_file {
         let input = Input::open(path)?;
@@ -91,6 +92,10 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
 
 /// Measures a model over a text, window by window; every window begins anew, with the token before a text where there
 /// is one.
+///
+/// ```text
+/// text -> tokens -> windows of -c tokens -> as many side by side as there is room for -> sums of squares
+/// ```
 fn collect(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let (loaded, tokens) = args.windows.open(&args.hints, globals)?;
     check_target(&args.output, args.force.existing(), &[])?;
@@ -124,6 +129,8 @@ fn collect(args: &Args, globals: &Globals) -> Result<ExitCode> {
 }
 
 /// Writes the file and says what it holds, and what its format does not.
+///
+/// The bytes are read again as `quantize` will read them before the file gets its name.
 fn write(args: &Args, globals: &Globals, measured: Measured, chunk_size: u32) -> Result<ExitCode> {
     // The format that was asked for, else the ending of the name.
     let is_dat = match &args.output_format {
@@ -163,6 +170,14 @@ fn write(args: &Args, globals: &Globals, measured: Measured, chunk_size: u32) ->
 }
 
 /// The tables of llama-imatrix: tensors, and layers.
+///
+/// | column | what it says of the squares that a matrix met |
+/// |---|---|
+/// | sum, min, max, mean, deviation | of the columns' mean squares |
+/// | active | columns whose mean square is above 1e-5 |
+/// | entropy, of max | how evenly they are spread; 100 % is all alike |
+/// | ZD | columns more than one deviation above the mean |
+/// | cosine | how like the same matrix of the layer before |
 fn show(args: &Args, measured: &Measured) -> Result<ExitCode> {
     let tensors = measured.statistics();
     let layers = statistics::of_layers(&tensors);
@@ -209,7 +224,8 @@ fn show(args: &Args, measured: &Measured) -> Result<ExitCode> {
     print(&text::table_of(&rows, &COLUMNS))?;
     let mut rows = vec![cells(&["layer", "sum", "ZD", "cosine"])];
     rows.extend(layers.iter().map(|one| {
-        let cosine = format!("{:.4}", one.cosine);
+        // The first layer has none before it.
+        let cosine = if one.cosine == 0.0 { none() } else { format!("{:.4}", one.cosine) };
         vec![one.layer.to_string(), format!("{:.2}", one.sum), percent(one.zd), cosine]
     }));
     let columns = [Column::figures(0); 4];
@@ -220,7 +236,7 @@ fn show(args: &Args, measured: &Measured) -> Result<ExitCode> {
 /// What tells a layer from another stays longest.
 const COLUMNS: [Column; 13] = [
     Column::figures(11),
-    Column::names(8, 12),
+    Column::names(11, 12),
     Column::figures(10),
     Column::figures(2),
     Column::figures(3),

@@ -73,6 +73,9 @@ pub struct Args {
 }
 
 /// Prints what every file is; the exit code is that of the first file that could not be told.
+///
+/// # Errors
+/// Of the one file that is named; of several each is told with its own, and the exit code is that of the first.
 pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let mut failed = None;
     let paths: Vec<PathBuf> = args.paths.iter().map(|path| input(path, globals)).collect();
@@ -180,6 +183,13 @@ fn holds_files(path: &Path) -> Result<bool> {
 }
 
 /// The facts about one file, and its model where it holds one.
+///
+/// ```text
+/// an adapter of PEFT       its settings and its pairs
+/// a model                  opened, its headers read
+/// raw weights              their directory: what tensors there are, without a model
+/// recognised only          what its description says
+/// ```
 fn inspect(path: &Path, args: &Args) -> Result<(Facts, Option<Model>)> {
     let options = args.hints.options();
     if options.format.is_none() && checkpoint::adapter::is_adapter(path, &Limits::DEFAULT)? {
@@ -223,6 +233,11 @@ fn detected(path: &Path, options: &OpenOptions) -> Result<Detected> {
 }
 
 /// Why the file is this format and no other.
+///
+/// ```text
+/// ggjt-v1-llama    fits
+/// ggml-gptj        no: magic at 0x0: found 74 6a 67 67, wanted 6c 6d 67 67
+/// ```
 fn tried(path: &Path, args: &Args) -> Result<String> {
     let mut rows = Vec::new();
     for tried in detected(path, &args.hints.options())?.tried {
@@ -239,6 +254,7 @@ fn tried(path: &Path, args: &Args) -> Result<String> {
 }
 
 /// What no file can tell and nobody should be bothered with unasked.
+/// Each is a bug of some weeks, and most files are of other weeks.
 fn doubts(model: &Model) -> String {
     let mut out = String::new();
     let has = |name: &str| model.tensors.iter().any(|t| t.quant.name() == name);
@@ -269,6 +285,8 @@ fn doubts(model: &Model) -> String {
 }
 
 /// Every model below a folder, in the order of names; files that are no models are passed over.
+///
+/// A set of shards or parts is one line, that of its first file. A file that cannot be read is a line, too.
 fn folder(path: &Path, args: &Args) -> Result<Vec<(PathBuf, Facts)>> {
     let mut out = Vec::new();
     let (files, unlisted) = search::files(path);

@@ -57,6 +57,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     if let Some(pieces) = Pieces::of(first, output, Limits::DEFAULT)? {
         return join_pieces(args, globals, &pieces);
     }
+    // Pieces cut by bytes are told by their names alone: none but the first begins like a model.
     let options = args.open.options();
     let model = match args.inputs.as_slice() {
         [one] if !shards::is_row(one, &options)? => container::open(one, &options)?,
@@ -71,6 +72,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     tell(&model, &[plan], !args.dry_run.dry_run, args.json.json)
 }
 
+/// Lays pieces end to end: no container is looked into, so any file comes back byte for byte.
 fn join_pieces(args: &Args, globals: &Globals, pieces: &Pieces) -> Result<ExitCode> {
     match args.dry_run.dry_run {
         true => pieces.check()?,

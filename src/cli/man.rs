@@ -91,6 +91,7 @@ pub fn run(args: &Args, mut command: clap::Command) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The page of one verb, or of the whole command, in roff: what its arguments say, then [`ENDS`].
 fn page(command: &clap::Command) -> Result<Vec<u8>> {
     let mut page = Vec::new();
     let done = clap_mangen::Man::new(command.clone()).render(&mut page);

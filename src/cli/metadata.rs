@@ -129,6 +129,12 @@ impl Words {
     ///
     /// # Errors
     /// Where a word is no verb, or what it takes is missing.
+    ///
+    /// ```text
+    /// get KEY            set KEY VALUE          remove KEY
+    /// rename KEY NAME    copy-from FILE KEYS
+    /// ```
+    ///
     fn read(words: &[String]) -> Result<Words> {
         let mut out = Words::default();
         let mut rest = words.iter();
@@ -160,6 +166,10 @@ impl Words {
 
 impl Args {
     /// Every edit, those of flags last.
+    ///
+    /// # Errors
+    /// Where a file cannot be read, or an id is no number. Whether the edits can be done is asked when they are
+    /// planned.
     fn edits(&self, words: &Words) -> Result<Vec<Edit>> {
         let mut edits = Vec::new();
         for word in &words.edits {
@@ -200,6 +210,13 @@ fn given(key: &str, text: String) -> Edit {
 }
 
 /// `VALUE`, `FORM:VALUE` or `FORM@FILE`.
+///
+/// ```text
+/// llama.rope.freq_base 1e6              the kind that the key has
+/// my.key f32:1e6                        a kind that is said, where no file knows the key
+/// tokenizer.ggml.tokens [str]@list.txt  the text of a file
+/// general.url https://example.org       `https` is no kind: all of it is the value
+/// ```
 fn set(key: &str, value: &str) -> Result<Edit> {
     let key = key.to_owned();
     if let Some((form, rest)) = value.find([':', '@']).map(|at| value.split_at(at))
@@ -270,6 +287,8 @@ fn typed(value: &Value) -> Typed<'_> {
 }
 
 /// Prints all keys, or those that were asked for.
+///
+/// One key alone is printed as it is, for other programs; several are a table, whose values are cut to the line.
 fn list(args: &Args, model: &Model, wanted: &[String]) -> Result<ExitCode> {
     let metadata = &model.metadata;
     for glob in wanted {
@@ -337,6 +356,8 @@ impl Differs<'_> {
 }
 
 /// Does the edits and says what differs.
+///
+/// The same edits twice are one edit: where nothing differs nothing is written, unless an output is named.
 fn change(args: &Args, globals: &Globals, model: &Model, edits: &[Edit]) -> Result<ExitCode> {
     let demands = if args.anyway { Demands::Waived } else { Demands::Met };
     let (plans, changed) = edit::plans(model, edits, args.output.as_deref(), demands)?;

@@ -39,6 +39,11 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     with_threads(args.t.t, || score(args, globals))
 }
 
+///
+/// ```text
+/// [1]5.1234,[2]5.6789,…                    the estimate after each window, as llama-perplexity prints it
+/// Final estimate: PPL = 5.6789 +/- 0.03    exp of the mean surprise a token, and its standard error
+/// ```
 fn score(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let json = args.json.json;
     let (loaded, tokens) = args.windows.open(&args.hints, globals)?;

@@ -86,6 +86,8 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     super::runner::with_threads(args.t.t, || write(args, globals))
 }
 
+///
+/// What is written goes to stdout as it is made, all else to stderr: `regguf run … > story.txt` has the text alone.
 fn write(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let begun = Instant::now();
     let path = args.model.path(globals)?;
@@ -139,6 +141,7 @@ fn write(args: &Args, globals: &Globals) -> Result<ExitCode> {
     }
 }
 
+/// A seed that differs from run to run; it is told, so that a text can be had again.
 fn clock() -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     now.map_or(0, |time| u64::from(time.subsec_nanos()) ^ time.as_secs())

@@ -104,6 +104,8 @@ struct File {
 }
 
 /// Prints which files were made, or would be.
+///
+/// What today's llama.cpp would refuse the model for is told, too: it is then no fault of the cut.
 pub(super) fn tell(model: &Model, plans: &[Plan], written: bool, json: bool) -> Result<ExitCode> {
     let file = |plan: &Plan| File {
         file: plan.output.display().to_string(),

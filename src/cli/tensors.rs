@@ -183,6 +183,10 @@ fn row(told: &Told) -> Vec<String> {
 }
 
 /// Prints rows as numbers, the shortest decimals that read back as the same f32.
+///
+/// ```text
+/// blk.0.attn_q.weight 5: 0.0123 -0.5 …
+/// ```
 fn print_rows(
     args: &Args,
     model: &Model,

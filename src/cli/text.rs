@@ -1,4 +1,11 @@
 //! How text is laid out for people: colour where it is wanted, counts, tables.
+//!
+//! | what | on a terminal | in a pipe or a file |
+//! |---|---|---|
+//! | tables | cut to the width, least useful column first | whole |
+//! | sentences | folded at spaces, behind their label | one line |
+//! | paths of outputs, words of errors | whole, to be copied | whole |
+//! | colour | red for failures, unless NO_COLOR is set | none |
 
 use std::{
     borrow::Cow,
@@ -130,6 +137,11 @@ pub fn folded_for(stream: &impl Stream, text: &str) -> String {
     width_of(stream).map_or_else(|| text.to_owned(), |width| folded_to(text, width))
 }
 
+///
+/// ```text
+/// format      ggml, unversioned
+///             (GPT-J)                  what goes on begins where the text began
+/// ```
 fn folded_to(text: &str, width: usize) -> String {
     let mut out = String::new();
     for line in text.split_inclusive('\n').map(|line| with_short_name(line, width)) {
@@ -184,6 +196,8 @@ fn words(line: &str) -> impl Iterator<Item = &str> {
 }
 
 /// The column where the text of a line begins: behind a label, or a little further in than the line.
+///
+/// A label is what two spaces or more follow, in the first 22 columns: tables of two columns are read so, too.
 fn beginning(line: &str) -> usize {
     let indent = line.len() - line.trim_start_matches(' ').len();
     let labelled = line.char_indices().skip(indent + 1).take(22).find_map(|(at, _)| {

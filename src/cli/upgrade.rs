@@ -164,6 +164,9 @@ fn graft(args: &Args) -> Result<Graft> {
 }
 
 /// What its base says of the rows of an old adapter; a proof wants one.
+///
+/// Two programs of 2023 wrote such files with rows in two orders and no mark; run over its model the right one says the
+/// text with less surprise.
 fn orders(model: &Model, options: &Options, proved: bool) -> Result<Option<Orders>> {
     if !lora::is_foreign(model) || !proved && options.stated.base.is_none() {
         return Ok(None);

@@ -108,6 +108,8 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
 }
 
 /// The digests that were typed, which must be of one file.
+///
+/// `sha256:` in front is taken off, as Docker, Ollama and Hugging Face write it.
 fn digests(args: &Args) -> Result<Vec<Digest>> {
     let one = args.paths.iter().filter(|path| !path.is_dir()).count();
     if !args.digests.is_empty() && (args.paths.len(), one) != (1, 1) {
@@ -156,6 +158,13 @@ fn write_lists(args: &Args, options: &Options, bar: Bar) -> Result<ExitCode> {
 }
 
 /// The lines for standard output: `name: OK` as `md5sum -c` prints them, the reasons indented.
+///
+/// ```text
+/// models/7B.gguf: OK
+///   a model of 291 tensors …
+/// models/13B.gguf: FAILED
+///   truncated: …
+/// ```
 fn text(result: &Verification, quiet: bool) -> String {
     let mut out = String::new();
     for file in &result.files {
@@ -199,6 +208,8 @@ fn shown(name: &str) -> String {
 }
 
 /// The lines for standard error: what is wrong with lists, and the counts.
+///
+/// The words are those of `md5sum -c` where it has them: scripts look for "WARNING" and "improperly formatted".
 fn summary(result: &Verification, args: &Args, quiet: bool) -> String {
     let mut out = String::new();
     let mut say = |line: String| out.push_str(&format!("regguf: {line}\n"));

@@ -1,5 +1,8 @@
 //! Words that a shell can complete: formats, types, tasks. Anything may be typed; what is no such word is refused
 //! where it is used, with what there is.
+//!
+//! `clap` completes what an argument says are its possible values, and refuses all else; here it completes the same and
+//! refuses nothing, so that the error is the library's own: which formats hold the model, which types there are.
 
 use std::{ffi::OsStr, sync::LazyLock};
 

@@ -105,6 +105,7 @@ const VERBS: [(&str, Flags); 5] = [
 ];
 
 /// Flags whose value is anybody's text.
+/// `-p "-ngl"` is a prompt: what follows one of these is not looked at.
 const TEXTS: [&str; 10] =
     ["-p", "--prompt", "-f", "--file", "-m", "--model", "-r", "--reverse-prompt", "-o", "--output"];
 
@@ -252,6 +253,7 @@ fn unescape_prompt(words: &mut [OsString]) {
     }
 }
 
+/// A text with its escapes as the characters that they stand for; what is none of them stays as it is.
 fn unescaped(text: &str) -> String {
     let mut out = String::new();
     let mut chars = text.chars();

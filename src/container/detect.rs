@@ -39,6 +39,8 @@ pub struct Detected {
 }
 
 /// The verdict on "what is this file?"
+///
+/// Two candidates that the bytes do not tell apart are an answer, too: none is taken in silence.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Verdict {
@@ -103,7 +105,8 @@ impl Detected {
                 let walked = |t: &Tried| matches!(t.format.format.skeleton, Stream | Keyed);
                 // Of all that went wrong the error at the highest offset is of the format that it most likely is.
                 let errors = self.tried.into_iter().filter(walked).filter_map(|t| t.refused);
-                match errors.rev_max_by_key(|error| reached(error, input.len())) {
+                // Of several that came as far the first: from behind, for `max_by_key` takes the last.
+                match errors.rev().max_by_key(|error| reached(error, input.len())) {
                     Some(error) => Err(error),
                     None => unknown(looks.text, looks.remedy),
                 }
@@ -112,19 +115,10 @@ impl Detected {
     }
 }
 
-/// The first of the greatest, where [`Iterator::max_by_key`] returns the last.
-trait RevMax: Iterator + Sized {
-    fn rev_max_by_key<K: Ord>(self, key: impl Fn(&Self::Item) -> K) -> Option<Self::Item> {
-        self.fold(None, |best, item| match best {
-            Some(best) if key(&best) >= key(&item) => Some(best),
-            _ => Some(item),
-        })
-    }
-}
-
-impl<I: Iterator> RevMax for I {}
-
 /// How far into a file of `len` bytes a candidate was followed, and how much it knows of what it found there.
+///
+/// A candidate that fails at its first header word says nothing of the file; one that fails at the last tensor is most
+/// likely the format, and the file is damaged there.
 fn reached(error: &Error, len: u64) -> (u64, u8) {
     match error {
         Error::Malformed(m) => (m.at, 1),
@@ -159,6 +153,10 @@ pub fn detect(input: &Input, options: &OpenOptions) -> Result<Detected> {
     } else {
         // The first bytes leave a handful: all unversioned families share one magic, versions of one family share code.
         let candidates = candidates(input)?;
+        //     after     ggjt v3 with super-blocks of 64 after ggjt v3: the same header, other sizes of blocks
+        //     against   planar rows against blocks: the same header and the same sizes
+        //     asked     GGUF v3 with the first blocks of IQ1_S: nothing in a file tells, so only a person can
+        //
         // Those that stand for themselves; the others are tried on behalf of one of these.
         let first = |c: &&Container| {
             c.detect.after.is_none() && c.detect.against.is_none() && !c.detect.asked

@@ -41,6 +41,7 @@ pub(super) fn wrong_extension(path: &Path, model: &Model) -> Option<String> {
 }
 
 /// What a file of `len` bytes is whose first 4 KB are `head`.
+/// Sentences begin with a verb: what is before them is the name of the file.
 fn by_head(head: &[u8], len: u64) -> Note {
     let begins = |bytes: &[u8]| head.starts_with(bytes);
     // Preallocated by a downloader that did not come this far.
@@ -139,6 +140,7 @@ fn by_head(head: &[u8], len: u64) -> Note {
 }
 
 /// The first line of a file that is nothing but a short text.
+/// Control characters are left to binary files.
 fn short_text(head: &[u8], len: u64) -> Option<String> {
     let text = std::str::from_utf8(head).ok().filter(|_| len <= HEAD)?;
     let plain = !text.chars().any(|c| c.is_control() && !c.is_whitespace());
@@ -146,6 +148,10 @@ fn short_text(head: &[u8], len: u64) -> Option<String> {
 }
 
 /// An importance matrix has no magic: a small count, then a short name that ends ".weight".
+///
+/// ```text
+/// e0 00 00 00   13 00 00 00   blk.0.attn_q.weight …        224 entries, the first name has 19 letters
+/// ```
 fn imatrix(head: &[u8]) -> Option<String> {
     // imatrix.dat: i32 entries; for each i32 length, name, …
     let word = |at: usize| Some(u32::from_le_bytes(*head.get(at..)?.first_chunk()?));

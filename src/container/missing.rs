@@ -1,5 +1,14 @@
 //! Files that lack tensors: what is missing, how many bytes of it, counted from the tensors that are there,
 //! and whether a cut can have taken it.
+//!
+//! A stream states neither how many tensors it has nor where they are, so a file that ends between two records looks
+//! whole. What should be there says the family: every role in every layer that the header counts.
+//!
+//! ```text
+//! a file cut inside a tensor      the walk fails there; `advise` counts what was to follow
+//! a file cut between two          the walk ends well; `check_whole` notices what is missing
+//! a part that somebody took out   whole layers are there and others not, in no order: no cut makes that
+//! ```
 
 use std::collections::HashSet;
 
@@ -53,6 +62,13 @@ pub(super) fn check_whole(source: &Source, end: u64, model: &Model) -> Result<()
 
 /// What is wrong with a file whose records are whole to its last byte and are not those that `format` wants:
 /// whose tensors they are, and whether a cut can have taken the others.
+///
+/// ```text
+/// names of no family          the format's own signature decides: a part, or something unknown
+/// names of another family     that family's tensors in the form of this one
+/// its own, the last layer not whole     a cut: how many bytes are short
+/// its own, others missing     a part of a model
+/// ```
 pub(super) fn explain(error: Error, format: &Container, model: &Model) -> Error {
     let Error::Malformed(malformed) = error else { return error };
     let (name, title) = (&malformed.file, &format.format.title);
@@ -105,6 +121,7 @@ const PART: &str = "known, not converted: that takes the whole model";
 pub(super) const OTHER_FORM: &str = "known, not converted: no program is known that wrote them so";
 
 /// The families that know the names of the tensors: those that know most of them, and at least half.
+/// GPT-2 and StarCoder, for one, share theirs.
 fn named_so(model: &Model) -> Vec<&'static Family> {
     let known = |family: &'static Family| {
         let known = |t: &&Tensor| Role::of(family, Naming::Old, &t.name).is_some();

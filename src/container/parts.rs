@@ -48,6 +48,12 @@ fn part(first: &Path, n: u64) -> PathBuf {
 }
 
 /// Completes a model that is the first part of a set; any other model is returned as it is.
+///
+/// llama.cpp had a table of widths until April 2023 (4096 one part, 5120 two, 6656 four, 8192 eight), which was wrong
+/// for models that somebody had put together, so `--n_parts` was there to say it. Shapes tell it of either.
+///
+/// # Errors
+/// Where a part is missing or is of another model, or a person says another number than the shapes do.
 pub(super) fn complete(mut model: Model, options: &OpenOptions) -> Result<Model> {
     let parts = catalog::container(&model.format).is_some_and(|c| c.tensors.parts);
     let Some(input) = model.files.first().cloned().filter(|_| parts) else { return Ok(model) };
@@ -95,6 +101,9 @@ pub(super) fn complete(mut model: Model, options: &OpenOptions) -> Result<Model>
 ///
 /// `n_embd` over the row length of a matrix that is cut by columns: 4096 over 4096 is one part, 8192 over 1024 eight.
 /// None where the family has no such matrix.
+///
+/// # Errors
+/// Where it is no whole number: header and tensors are then of different models.
 fn expected(model: &Model, input: &Input) -> Result<Option<u64>> {
     let Some(family) = catalog::family(&model.family) else { return Ok(None) };
     // The first matrix that is cut by columns: its rows are as long as the model is wide, divided by the parts.
@@ -122,6 +131,7 @@ fn check_part(all: &[Model], model: &Model, input: &Input) -> Result<()> {
         let what = format!("{}: {looks}: these are parts of different models", input.name());
         Err(Error::refused(what, "put the parts of one model into one folder"))
     };
+    // Every part was written by the same run, so whatever is not cut is the same byte for byte.
     // From the cheapest to the dearest: header words, tokens, shapes, then bytes.
     for ((name, one), (_, two)) in first.header.iter().zip(&model.header) {
         if one != two {
@@ -204,6 +214,9 @@ fn is_copy(one: &Model, two: &Model) -> Result<bool> {
 }
 
 /// The parts as one model: each tensor that is cut gets the pieces of all parts.
+///
+/// No row is put together here: the pieces of a row that is cut stay in their files and are read one after another,
+/// which works with blocks too, for every piece of a row is whole blocks.
 fn join(mut all: Vec<Model>) -> Result<Model> {
     let rest = all.split_off(1);
     let Some(mut whole) = all.pop() else {

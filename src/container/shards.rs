@@ -114,6 +114,16 @@ fn next(model: &Model) -> Result<Option<Input>> {
 }
 
 /// Completes a model that is one shard of a set; any other model is returned as it is.
+///
+/// ```text
+/// no split.count, or 1               it is whole
+/// another shard behind its data      several in one file: each is read where it begins
+/// all tensors of the set             the keys were left over
+/// named as a shard                   the others are looked for beside it, by their names
+/// ```
+///
+/// # Errors
+/// Where shards are missing, or the name does not say which the others are.
 pub(super) fn complete(model: Model, options: &OpenOptions) -> Result<Model> {
     let Some(count) = model.metadata.u64(COUNT).filter(|n| *n > 1) else {
         return Ok(without_split(model));
@@ -196,6 +206,10 @@ pub(super) fn first(path: &Path) -> Option<PathBuf> {
 }
 
 /// The shards, in order, as one model: the first one's metadata, the tensors of all.
+///
+/// # Errors
+/// Where a shard is not the one that its place asks for, holds a tensor again, or there are not as many tensors as the
+/// first says.
 fn join(shards: Vec<Model>, count: u64) -> Result<Model> {
     let mut whole = Model::default();
     let (mut stated, mut names) = (None, HashSet::new());

@@ -54,6 +54,10 @@ use record::{Head, named};
 use walk::Walk;
 
 /// Reads `input` by the rules of `format`.
+///
+/// # Errors
+/// [`Error::Malformed`] at the first field that breaks a rule; a file whose records are whole and are not those of the
+/// format is [`Error::Foreign`].
 pub(super) fn read(
     format: &'static Container,
     input: &Input,

@@ -18,6 +18,8 @@ use super::{
 };
 
 /// Rows of cells under a heading.
+///
+/// In JSON it is the same: headings and rows of texts, in the order of the page.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct Section {
@@ -139,6 +141,12 @@ fn container(c: &Container) -> Vec<Section> {
 }
 
 /// The rows of the first bytes: magic, version, header words. Cells are bytes, field, what it holds.
+///
+/// ```text
+/// 4    magic     74 6a 67 67 ("tjgg")
+/// 4    version   3
+/// 4    n_vocab   u32, 0 to 1000000
+/// ```
 fn start(c: &Container) -> Vec<Vec<String>> {
     let begins: String = c.detect.begins.iter().map(|b| format!("{b:02x} ")).collect();
     let begins = format!("{begins}({:?})", String::from_utf8_lossy(&c.detect.begins));
@@ -172,6 +180,7 @@ fn start(c: &Container) -> Vec<Vec<String>> {
 }
 
 /// Types in the order of their numbers.
+/// TOML has them as texts, of which "10" comes before "2".
 fn numbered(types: &BTreeMap<String, String>) -> String {
     let mut all: Vec<_> = types.iter().collect();
     all.sort_by_key(|(id, _)| id.parse::<u32>().ok());
@@ -180,6 +189,9 @@ fn numbered(types: &BTreeMap<String, String>) -> String {
 
 /// The rows of a file whose records follow one another to its end: header, vocabulary, then for each tensor its
 /// description and, at once, its data.
+///
+/// Fields are called as the reader's errors call them (`tensor.n_dims`), so a person finds in the table what an error
+/// speaks of.
 fn stream(c: &Container) -> Vec<Vec<String>> {
     let mut rows = start(c);
     for (name, value) in &c.header.implied {
@@ -269,6 +281,9 @@ fn vocab(vocab: &VocabShape) -> Vec<Vec<String>> {
 
 /// The rows of a GGUF. Version 1 has counts and lengths of 32 bits, later ones of 64; the places of tensors have 64
 /// bits in all of them.
+///
+/// No description says it: GGUF is one layout, which its code walks. What a description adds are types that a variant
+/// reads otherwise.
 fn keyed(c: &Container) -> Vec<Vec<String>> {
     let (width, kind) = if c.detect.version == Some(1) { ("4", "u32") } else { ("8", "u64") };
     let mut rows = start(c);
@@ -298,6 +313,8 @@ fn keyed(c: &Container) -> Vec<Vec<String>> {
 }
 
 /// A block type: what it means, then its fields in order, with the place of each.
+///
+/// Sizes and places are computed from the fields, never written down; the same numbers lay out the code's blocks.
 fn block(b: &Block) -> Vec<Section> {
     let storage = match b.storage {
         Storage::Block => "block after block",

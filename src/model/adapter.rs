@@ -35,6 +35,9 @@ pub struct Adapter {
 }
 
 /// Two matrices whose product is added to a third.
+///
+/// A vector `x` meets `a` first, so that r numbers are all that is computed from it: `b (a x)`. The full product is
+/// only made where weights are merged.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Pair {
@@ -132,6 +135,8 @@ impl Adapter {
     ///
     /// # Errors
     /// [`Error::Refused`] where `base` has no such tensor or one of another shape, with both shapes.
+    /// Names of the base may be of any naming: they are compared under GGUF's.
+    ///
     pub fn fits(&self, base: &Model) -> Result<Vec<usize>> {
         let refused = |what: String| {
             let what = format!("{}: {what}", self.name);
@@ -166,6 +171,8 @@ impl Adapter {
 }
 
 /// Where each tensor of `base` is, by its GGUF name.
+///
+/// Without those of Hugging Face whose rows would have to be put in order first: an adapter is in GGUF's.
 pub(super) fn names(base: &Model) -> BTreeMap<String, usize> {
     let family: Option<&'static Family> = catalog::family(&base.family);
     let name = |tensor: &Tensor| match family.and_then(|f| Role::find(f, &tensor.name)) {
@@ -181,6 +188,9 @@ pub(super) fn names(base: &Model) -> BTreeMap<String, usize> {
 type Halves<'m> = [Option<&'m Tensor>; 2];
 
 /// The halves of each target, in file order.
+///
+/// # Errors
+/// Where a tensor is no half of a pair, or is there twice.
 fn halves(model: &Model) -> Result<Vec<(String, Halves<'_>)>> {
     let mut all: Vec<(String, Halves)> = Vec::new();
     let mut places: BTreeMap<&str, usize> = BTreeMap::new();
@@ -213,6 +223,14 @@ fn halves(model: &Model) -> Result<Vec<(String, Halves<'_>)>> {
 pub const MOST_RANK: u64 = 1 << 16;
 
 /// The pair of A, [r, in], and B, [out, r]. For embeddings the two change places, and B is turned.
+///
+/// ```text
+/// lora_a [r, in]        lora_b [out, r]          any matrix
+/// lora_a [tokens, r]    lora_b [width, r]        an embedding: a = lora_b turned [r, width], b = lora_a
+/// ```
+///
+/// # Errors
+/// Where they are no two matrices of plain numbers with one rank.
 fn pair(model: &Model, target: String, a: &Tensor, b: &Tensor) -> Result<Pair> {
     a.check_decodable()?;
     b.check_decodable()?;

@@ -42,6 +42,12 @@ pub enum NewRows {
 ///
 /// # Errors
 /// Where the two do not have the same tensors, or a tensor has another shape but for new rows.
+///
+/// ```text
+/// Alpaca, rows of the embedding     delta    base    result
+/// 0 to 31999                        d        b       d + b
+/// 32000, the token for padding      d        -       d, or d + the mean of all b
+/// ```
 pub fn restore(mut delta: Model, base: &Model, new_rows: Option<NewRows>) -> Result<Model> {
     let (names, shift) = (names(base), delta.files.len());
     let called = |model: &Model| model.files.first().map(Input::name).unwrap_or_default();

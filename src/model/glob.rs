@@ -1,6 +1,13 @@
 //! Names with `*` for any characters and `?` for one, as shells have them.
 
 /// Whether `name` is one of those that `glob` means.
+///
+/// Stars are tried short first: where the rest does not fit, the last star takes one character more. Earlier stars
+/// never have to be tried again, so it takes time by the product of the two lengths at most.
+///
+/// ```text
+/// blk.*.attn_?.weight      blk.3.attn_q.weight, blk.11.attn_k.weight, not blk.3.attn_norm.weight
+/// ```
 pub fn matches(glob: &str, name: &str) -> bool {
     let (mut glob, mut name) = (glob, name);
     // Where the last star stood, and the name behind what it has taken so far.

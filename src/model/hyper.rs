@@ -30,6 +30,8 @@ use crate::{
 };
 
 /// What a person says about a model that its file does not, or says wrong.
+///
+/// Each is also a flag of the commands that read models; what is left out is taken from the file, or assumed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Stated {
@@ -52,6 +54,8 @@ pub struct Stated {
 }
 
 /// A value that had to be assumed.
+///
+/// It is a sentence in every report, with what overrides it: a model with another value loads, and talks worse.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Assumed {
@@ -250,6 +254,9 @@ impl Hyper {
     }
 
     /// Sets the keys of one symbol.
+    ///
+    /// Nothing where the symbol has no key in GGUF, is not known, or follows from others and is only written where it
+    /// was stated.
     pub(crate) fn put(&self, symbol: &str, keys: &mut Metadata) {
         let architecture = self.family.architecture();
         if symbol == "scaling" {
@@ -324,6 +331,7 @@ impl Hyper {
     }
 
     /// What programs of a container without a word for it take otherwise, as sentences.
+    /// LLaMA 2's epsilon of 1e-5, say, in a ggjt file: its programs had 1e-6 in their code, or took a flag.
     pub fn unknown_to(&self, format: &Container) -> Vec<String> {
         let mut notes = Vec::new();
         for entry in self.family.assumed.iter().filter(|entry| entry.when.is_empty()) {
@@ -346,6 +354,12 @@ impl Hyper {
     }
 
     /// The numbers as `config.json` of Hugging Face states them.
+    ///
+    /// ```text
+    /// n_embd     4096     "hidden_size": 4096
+    /// scaling    linear   "rope_scaling": {"type": "linear", "factor": 2.0}
+    /// a symbol that is not known       left out, or null or false where the family's class wants the field
+    /// ```
     pub fn config_json(&self) -> Map<String, Json> {
         let mut config = Map::new();
         for (name, value) in &self.family.family.config {
@@ -440,6 +454,7 @@ fn of_toml(kind: Kind, value: &toml::Value) -> Option<Value> {
 }
 
 /// Whole numbers as GGUF has them, in 32 bits.
+/// Readers ask for `u32` by its kind and refuse a `u64` of the same value.
 fn narrow(value: &Value) -> Value {
     match *value {
         Value::U64(v) => u32::try_from(v).map_or(Value::U64(v), Value::U32),

@@ -33,6 +33,8 @@ use crate::{format::catalog, size::counted};
 const MOST_LAYERS: u64 = 1 << 12;
 
 /// What a GGUF holds.
+///
+/// All of these are written as GGUF, and a person is told which one a file is before anything else is said of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Content {
@@ -56,6 +58,8 @@ pub enum Content {
 
 impl Content {
     /// What `model` holds.
+    ///
+    /// Names of tensors count beside keys, for tools copy keys along when they change the rest.
     pub fn of(model: &Model) -> Content {
         let metadata = &model.metadata;
         let said = metadata.str("general.type").unwrap_or_default();
@@ -101,6 +105,8 @@ impl Content {
 }
 
 /// A demand that a model does not meet.
+///
+/// It shows as `llama.block_count is 32, and block 31 is not there: 31 of 32 are`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Breach {
@@ -136,6 +142,7 @@ impl Breach {
 }
 
 /// Whether the demands on the architecture of `model` are known.
+/// Of others nothing is demanded but what ggml itself needs.
 pub fn knows(model: &Model) -> bool {
     let architecture = model.metadata.str("general.architecture").unwrap_or_default();
     catalog::loader().architectures.contains_key(architecture)
@@ -162,6 +169,9 @@ pub fn doubt(model: &Model) -> Option<String> {
 }
 
 /// The demands that `model`, a GGUF, does not meet.
+///
+/// Those of ggml itself first, which are of any GGUF, then by what it holds: keys before the arrays and tensors that
+/// are counted by them.
 pub fn breaches(model: &Model) -> Vec<Breach> {
     if !is_keyed(model) {
         return Vec::new();
@@ -271,6 +281,9 @@ fn shapes(model: &Model) -> Vec<Breach> {
 }
 
 /// A model by the keys of its architecture.
+///
+/// llama.cpp's loader asks for keys and tensors by name in code of each architecture; `formats/loader` lists what it
+/// asks for, as data.
 struct Architecture<'a> {
     model: &'a Model,
     name: &'a str,
@@ -309,6 +322,8 @@ impl<'a> Architecture<'a> {
     }
 
     /// Arrays of one item a block.
+    ///
+    /// Those of further tokens may be counted or not: converters have written both.
     fn arrays(&self) -> Vec<Breach> {
         let Some(blocks) = self.blocks else { return Vec::new() };
         let mut out = Vec::new();
@@ -393,6 +408,8 @@ impl<'a> Architecture<'a> {
     }
 
     /// Whether some array of one item a block says that `block` is not as the blocks `like`.
+    ///
+    /// As in Llama-Nemotron, where `head_count` is an array and blocks without attention have a 0 in it.
     fn differs(&self, block: u64, like: &[u64]) -> bool {
         let item = |items: &Array, n: u64| usize::try_from(n).ok().and_then(|n| items.get(n));
         let own = |(key, value): (&str, &Value)| {
@@ -405,6 +422,8 @@ impl<'a> Architecture<'a> {
     }
 
     /// Tensors that no architecture has: the loader counts what it asked for.
+    ///
+    /// llama.cpp ends with `wrong number of tensors` where a file has more than were asked for, and names none of them.
     fn strangers(&self) -> Vec<Breach> {
         let loader = catalog::loader();
         if !loader.architectures.contains_key(self.name) {
@@ -424,9 +443,11 @@ impl<'a> Architecture<'a> {
         } else {
             ""
         };
-        let count =
-            if strange.len() == 1 { "1 tensor" } else { &format!("{} tensors", strange.len()) };
-        let what = format!("{count} like this one: llama.cpp asks for none of that name{why}");
+        let which = match strange.len() {
+            1 => "a tensor".to_owned(),
+            n => format!("one of {n} tensors"),
+        };
+        let what = format!("is {which} that llama.cpp does not ask for{why}");
         vec![Breach::other("unknown-tensors", *first, what)]
     }
 }
@@ -454,6 +475,9 @@ fn is_in_another_part(name: &str) -> bool {
 }
 
 /// The tokenizer's keys, and its tokens against the rows of the embedding.
+///
+/// Fewer tokens than rows would do no harm to a text that is written, but llama.cpp takes the number of tokens for that
+/// of rows and refuses the shape.
 fn vocabulary(model: &Model) -> Vec<Breach> {
     let metadata = &model.metadata;
     let Some(tokenizer) = metadata.str("tokenizer.ggml.model") else {

@@ -28,6 +28,13 @@ use crate::{
 ///
 /// # Errors
 /// Where it changes what no family has, or only the base says what is wanted.
+///
+/// ```text
+/// scaled      alpha under its key, and one for all pairs
+/// Job::new    family, sizes and the order of rows: of the base, or told by names and widths, or assumed
+/// carry       each tensor: its name, and the rows of B where they have to be put in order
+/// ```
+///
 pub fn in_gguf_terms(
     model: Model,
     base: Option<&Model>,
@@ -108,6 +115,9 @@ fn scaled(mut model: Model) -> Result<Model> {
 }
 
 /// Puts a tensor into memory, each number `factor` times as large.
+///
+/// # Errors
+/// Where it has more than [`LARGEST`] numbers.
 fn times(model: &mut Model, place: usize, factor: f64, name: &str) -> Result<()> {
     let Some(tensor) = model.tensors.get(place).cloned() else { return Ok(()) };
     let too_large = || {
@@ -137,6 +147,9 @@ fn times(model: &mut Model, place: usize, factor: f64, name: &str) -> Result<()>
 const LARGEST: u64 = 16 << 20;
 
 /// What is known while the tensors of an adapter are carried.
+///
+/// A pair is B A: what B has as rows are the rows of the matrix that is changed, so that B alone has heads; the columns
+/// of A are inputs, which nothing orders.
 struct Job {
     /// Of the adapter's file, for messages.
     name: String,
@@ -229,6 +242,9 @@ impl Job {
     }
 
     /// Puts rows that are as in Hugging Face's models into GGUF's order.
+    ///
+    /// # Errors
+    /// Where heads are not known, or do not divide the rows: a base would tell.
     fn order(&mut self, role: &Role, target: &str, tensor: &mut Tensor) -> Result<()> {
         let refused = |what: String| {
             let what = format!("{}: {target}: {what}", self.name);
@@ -293,6 +309,9 @@ fn family_of(model: &Model, name: &str, assumed: &mut Vec<Assumed>) -> Result<&'
 }
 
 /// The sizes of the model that an adapter belongs to, as far as its width tells them.
+///
+/// A [r, n_embd] of queries says the width; the family's own rule then says how long a head is (LLaMA's are of 128),
+/// which is assumed aloud.
 fn sizes_of(family: &'static Family, model: &Model) -> (Sizes, Option<Assumed>) {
     let width = model.tensors.iter().find_map(|tensor| {
         let (target, half) = half(&tensor.name)?;

@@ -5,6 +5,15 @@
 //! expression matches and what lies between matches become pieces. The expressions are those of the
 //! published `tokenizer.json` files, so one table serves both to run a GGUF vocabulary and to find the
 //! name for a Hugging Face one. Names and their meaning: llama.cpp, llama-vocab.cpp, `llm_tokenizer_bpe`.
+//!
+//! ```text
+//! "I'm 2023"    GPT-2      I | 'm | ␣2023
+//!               LLaMA 3    I | 'm | ␣ | 202 | 3           digits by threes
+//!               Qwen 2     I | 'm | ␣ | 2 | 0 | 2 | 3     digits by ones
+//! ```
+//!
+//! Pairs are merged inside a piece only, so a wrong name gives other tokens without an error: a model reads such a
+//! text, and answers worse.
 
 /// What one family of vocabularies does before merging.
 #[derive(Debug, PartialEq, Eq)]

@@ -32,6 +32,11 @@ impl Naming {
 }
 
 /// What a tensor does in a model.
+///
+/// ```text
+/// blk.11.attn_q.weight    id "query", layer 11, bias false       names: the row of formats/family/llama.toml
+/// output_norm.weight      id "final_norm", no layer
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Role {
@@ -116,6 +121,9 @@ impl Role {
     }
 
     /// The name that is written in `naming` for a model that has the roles for which `has` holds.
+    ///
+    /// A few roles are called otherwise where another role is there, too: Falcon's norm is `input_layernorm` where it
+    /// is the only one, `ln_mlp` where attention has one of its own.
     pub fn written(&self, naming: Naming, has: impl Fn(&str) -> bool) -> Option<String> {
         let second = self.names.second_with.as_deref().is_some_and(has);
         self.all_names(naming).nth(usize::from(second && naming != Naming::Gguf))
@@ -209,6 +217,8 @@ fn fit_bias(pattern: &str, name: &str) -> Option<Option<u64>> {
 }
 
 /// Whether `name` fits `pattern`: the number that is at `{n}`, or none where there is no `{n}`.
+///
+/// A number with a zero before it (`blk.07.`) is none: no program writes it, and it would be a second name of layer 7.
 fn fit(pattern: &str, name: &str) -> Option<Option<u64>> {
     let Some((before, after)) = pattern.split_once("{n}") else {
         return (pattern == name).then_some(None);

@@ -28,6 +28,9 @@ struct Known {
 }
 
 /// What is known of a model before its sizes are.
+///
+/// Three kinds of source answer it: a model file ([`Sizes::of`]), a `config.json` with the shapes beside it, and
+/// numbers that somebody gives ([`Sizes::with`]).
 pub trait Facts {
     /// What is stated for a symbol: by a header word, a key of GGUF or of `config.json`.
     fn stated(&self, symbol: &str, size: &Size) -> Option<Value>;
@@ -264,6 +267,11 @@ impl Search<'_> {
     }
 
     /// What follows from one origin.
+    ///
+    /// ```text
+    /// { rows = "gate" }                     shape [11008, 4096] of the gate      11008
+    /// { quotient = ["n_embd", "n_head"] }   4096 / 32                            128
+    /// ```
     fn follow(&self, origin: &Origin) -> Option<Value> {
         let number = match origin {
             Origin::Rows(role) => self.shape(role)?.first().copied(),
@@ -352,6 +360,7 @@ const RULES: [Rule; 3] = [
 ];
 
 /// The key heads in a matrix that holds queries, keys and values.
+/// Falcon 7B: 4672 rows of heads of 64 are 73: 71 queries, one key, one value.
 fn joined_key_heads(search: &Search) -> Option<u64> {
     // rows / head = queries + keys + values, and as many keys as values.
     let head = search.number("head").filter(|head| *head > 0)?;
@@ -375,6 +384,10 @@ fn feed_forward(search: &Search) -> Option<u64> {
 /// `n_mult`, from which old loaders compute the feed-forward width; 256 is LLaMA's own.
 ///
 /// Several multiples may give one width: the header's own is tried first, then 256, then the largest.
+///
+/// ```text
+/// width 4096, n_ff 11008     8 · 4096 / 3 = 10922, up to a multiple of 256     11008
+/// ```
 fn feed_forward_multiple(search: &Search) -> Option<u64> {
     let (width, n_ff) = (search.number("n_embd")?, search.number("n_ff")?);
     let likely = search.facts.word("n_mult").into_iter().chain([256]);

@@ -6,6 +6,17 @@
 //!                      string          length, bytes
 //!                      array           kind, count, items one behind the other; strings with their lengths
 //! ```
+//!
+//! ```text
+//! u32 7               07 00 00 00
+//! string "ab"         02 00 00 00 00 00 00 00  61 62
+//! array of u8 [5]     00 00 00 00  01 00 00 00 00 00 00 00  05
+//! ```
+//!
+//! So in GGUF 2 and 3; lengths and counts of version 1 have four bytes.
+//!
+//! The tokens and merges of LLaMA 3 are 408,403 texts: one by one they would be as many allocations, and as many again
+//! with every clone of the metadata.
 
 use std::{fmt, sync::Arc};
 
@@ -74,6 +85,10 @@ impl Kind {
 }
 
 /// A value of some kind.
+///
+/// Two values are equal only where their kinds are: `U32(1)` is not `I32(1)`, for a file that has one and is to have
+/// the other differs. Whoever wants the number asks [`Value::as_u64`]. A NaN equals nothing by itself, but arrays are
+/// held against each other as bytes, so that one of NaNs equals its copy.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs, reason = "the names say it")]
 #[non_exhaustive]
@@ -121,6 +136,7 @@ impl Value {
     }
 
     /// Its value, where it is a whole number that is not negative.
+    /// Writers have used every width for the same key, so that readers take any.
     pub fn as_u64(&self) -> Option<u64> {
         match *self {
             Value::U8(v) => Some(v.into()),
@@ -136,6 +152,8 @@ impl Value {
     }
 
     /// Its value as a float, where it is a number.
+    /// Whole numbers above 2^53 are rounded.
+    /// A boolean is no number.
     pub fn as_f64(&self) -> Option<f64> {
         match *self {
             Value::F32(v) => Some(v.into()),
@@ -210,6 +228,8 @@ impl From<Texts> for Value {
 
 impl fmt::Display for Value {
     /// One line; long arrays are cut after a few items.
+    /// Texts are in quotes, with what does not print escaped; an array says its kind and length first:
+    /// `u32[8] 1, 2, 3, 4, 5, 6, …`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Value::U8(v) => write!(f, "{v}"),
@@ -263,6 +283,7 @@ impl Array {
     }
 
     /// The values of `kind` among `values`.
+    /// Those of other kinds are passed over, as an array has one kind.
     pub fn of(kind: Kind, values: impl IntoIterator<Item = Value>) -> Array {
         let values = values.into_iter().filter(|value| value.kind() == kind);
         match kind {
@@ -302,6 +323,7 @@ impl Array {
     }
 
     /// The value at `index`.
+    /// Made anew for each question; a loop over many numbers is better off with [`Array::bytes`].
     pub fn get(&self, index: usize) -> Option<Value> {
         match &self.items {
             Items::Numbers(bytes) => {
@@ -373,6 +395,7 @@ fn put(value: &Value, out: &mut Vec<u8>) {
 }
 
 /// The number of a kind in its little-endian bytes.
+/// Strings and arrays have no width and are never asked here.
 fn take(kind: Kind, bytes: &[u8]) -> Value {
     let mut eight = [0; 8];
     eight.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);

@@ -37,6 +37,14 @@ pub const SENTENCEPIECE: &str = "llama";
 const UNUSED_SCORE: f32 = -10_000.0;
 
 /// The tokens of a model. `scores` and `kinds` are either empty or as long as `tokens`.
+///
+/// ```text
+/// id      tokens       scores    kinds      SentencePiece, LLaMA 1
+/// 0       <unk>        0         unknown
+/// 1, 2    <s>, </s>    0         control
+/// 3…258   <0x00>…      0         byte
+/// 259…    ▁▁, ▁t, …    0, -1 …   normal     the order in which they were learned
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Vocab {
     /// The tokens' texts as stored. GGUF keeps U+2581 for spaces and `<0x0A>` for bytes; older files

@@ -1,5 +1,5 @@
 //! Every file that the original programs wrote is read as its manifest, an independent reader or those programs say: one
-//! test a file, named after it.
+//! test a file, named after it. Of a file with several cases each case is a test.
 
 mod blocks;
 mod checkpoints;
@@ -7,7 +7,9 @@ mod converted;
 mod facts;
 mod families;
 mod folders;
+mod imatrix;
 mod packed;
+mod tokenizers;
 
 use std::path::{Path, PathBuf};
 
@@ -32,8 +34,8 @@ fn main() {
         }
     }
     assert!(tests.len() > 100, "{} files", tests.len());
-    tests
-        .extend(families::all().chain(blocks::all()).chain(converted::all()).chain(folders::all()));
+    tests.extend(families::all().chain(blocks::all()).chain(converted::all()));
+    tests.extend(folders::all().chain(imatrix::all()).chain(tokenizers::all()));
     libtest_mimic::run(&arguments, tests).exit();
 }
 

@@ -1,4 +1,13 @@
 //! Which type each tensor of an image or video model becomes: `formats/mixture` as a function of names and shapes.
+//!
+//! | what decides, first to last | |
+//! |---|---|
+//! | `kept` of the architecture, and what is no matrix | stays as it is |
+//! | a pattern that a person gives | that type |
+//! | one type for all, or floats | the base type |
+//! | `ends`: the first and last layers of an image model | the type that they name |
+//! | the role, of which the first few may be favoured | the type of that role |
+//! | rows that are no whole blocks | F16, told as such |
 
 use super::mix::{self, Choice, Rules, Shape, TypeName, Weight, block_len, is_quantized, matches};
 use crate::{

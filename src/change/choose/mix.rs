@@ -59,6 +59,8 @@ pub fn matches(pattern: &Pattern, name: &str) -> bool {
 }
 
 /// What the rules look at in a model besides its tensors.
+///
+/// Numbers that differ from block to block are taken of the first, as llama-quantize takes them.
 #[derive(Clone, Debug, Default)]
 pub struct Shape {
     /// `general.architecture`.
@@ -165,6 +167,9 @@ pub fn is_quantized(name: &str) -> bool {
 /// # Errors
 /// Where a row length fits neither the type nor anything that could stand in for it, and where a
 /// model with experts has feed-forward tensors outside its blocks, as llama-quantize has it.
+///
+/// Two passes: what the whole model is like (how many tensors of values, whether there is an output) has to be known
+/// before the first type is chosen.
 pub fn choose(shape: &Shape, tensors: &[Weight], rules: &Rules) -> Result<Vec<Choice>> {
     let mut mix = Mix {
         shape,
@@ -189,6 +194,9 @@ pub fn may_quantize(shape: &Shape, t: &Weight, rules: &Rules) -> bool {
 }
 
 /// The mixture at work: what it has seen so far decides what comes next.
+///
+/// The original counts tensors with the same role, whatever layer they are in. Where some layers lack one the counters
+/// lag behind the layers; such a file gets the types that llama-quantize gives it, not those that the layers suggest.
 struct Mix<'a> {
     shape: &'a Shape,
     rules: &'a Rules,
@@ -219,6 +227,7 @@ impl Mix<'_> {
             return Ok(self.choice(t, t.present, None));
         }
         let (rules, role) = (self.rules, role(t.name));
+        // A pattern goes before the mixture: a tensor that a person gives a type is not counted.
         let named = rules.overrides.iter().find(|(p, _)| matches(p, t.name)).map(|(_, q)| *q);
         match role {
             Role::Embedding if t.name == "token_embd.weight" || named.is_none() => {
@@ -255,11 +264,13 @@ impl Mix<'_> {
     }
 
     /// Query heads that share one head of keys and values.
+    /// Their matrices are smaller by that factor, so bits are cheap there and an error goes into all of these heads.
     fn sharing(&self) -> u64 {
         self.shape.heads.checked_div(self.shape.kv_heads).unwrap_or(0)
     }
 
     /// Whether llama.cpp calls the model "70B", which favours its values.
+    /// By the number of layers: 80 in LLaMA 2 70B, Qwen 2 72B and their like.
     fn is_70b(&self) -> bool {
         let Shape { architecture, heads, kv_heads, experts, .. } = self.shape;
         let layers = self.shape.layers.saturating_sub(self.shape.extra_layers);
@@ -272,6 +283,9 @@ impl Mix<'_> {
     }
 
     /// The layer that the counters say, or with experts the one that the name says.
+    ///
+    /// Files of experts one by one have several such tensors a layer, and not always in order, so a counter says
+    /// nothing.
     fn layer(&self, counted: u64, name: &str) -> Result<u64> {
         if self.shape.experts <= 1 {
             return Ok(counted);
@@ -288,6 +302,11 @@ impl Mix<'_> {
     }
 
     /// What the mixture gives a tensor, by what it does.
+    ///
+    /// ```text
+    /// Q4_K_M, 32 layers     output q6_k    values and down: q6_k in 16 layers, q4_k in 16    the rest q4_k
+    /// IQ2_XXS, 32 layers    output q5_k    embedding q2_k    values q2_k    down: q2_k in layers 0 to 3
+    /// ```
     fn mixed(&mut self, t: &Weight, role: Role, base: TypeName) -> Result<TypeName> {
         let glm5_kept = ["attn_q_a", "attn_q_b", "nextn.eh_proj"];
         if self.shape.architecture == "glm5-next" && glm5_kept.iter().any(|p| t.name.contains(p)) {
@@ -492,6 +511,8 @@ impl Mix<'_> {
 }
 
 /// The type that stands in where rows of `t` are no whole number of blocks of `wanted`.
+///
+/// Blocks of 256 give way to those of 32 with at least as many bits, these to F16: every row is whole numbers.
 fn fallback(t: &Weight, wanted: TypeName) -> Result<TypeName> {
     let row = t.shape.last().copied().unwrap_or(1);
     let fits = |name| row.is_multiple_of(block_len(name));

@@ -2,6 +2,12 @@
 //!
 //! llama-quantize looks at nothing else of a tensor but its name, shape and type: `blk.3.ffn_down.weight` is the
 //! fourth block's, and gets what that role gets. Names are GGUF's.
+//!
+//! What is kept is of two kinds: vectors in the shape of matrices (norms, first states, interpolations of RWKV), which
+//! are small and multiply everything; and matrices whose small errors decide something large (routers of experts,
+//! convolutions over a few positions, parts of encoders of images and sounds).
+//!
+//! Source: llama.cpp, `llama-quant.cpp`: `tensor_allows_quantization`.
 
 use std::cmp::Ordering;
 
@@ -42,6 +48,10 @@ pub(super) fn role(name: &str) -> Role {
 
 /// The order in which llama-quantize visits tensors: those outside blocks by name, then block by
 /// block, each by name (llama.cpp `weight_name_comparer`).
+///
+/// ```text
+/// output.weight  output_norm.weight  token_embd.weight  blk.0.attn_k.weight  blk.0.attn_norm.weight  …  blk.10.…
+/// ```
 pub fn file_order(a: &str, b: &str) -> Ordering {
     block_of(a).cmp(&block_of(b)).then_with(|| a.as_bytes().cmp(b.as_bytes()))
 }

@@ -185,6 +185,15 @@ fn ways(model: &Model, step: &Step, importance: Option<&[f32]>) -> Result<Vec<Wa
 }
 
 /// The ways from the smallest on along which every further byte buys less than the one before.
+///
+/// ```text
+/// damage | a
+///        |   poor              above the line from a to b: passed over
+///        |       b
+///        |         worse       larger than b and no better
+///        |               c
+///        +------------------ bytes
+/// ```
 fn hull(mut ways: Vec<Way>) -> Vec<Way> {
     ways.sort_by(|a, b| a.bytes.cmp(&b.bytes).then(a.damage.total_cmp(&b.damage)));
     let mut hull: Vec<Way> = Vec::new();

@@ -1,4 +1,13 @@
 //! Where edited metadata goes: into new files, or into the header of the file that has it.
+//!
+//! ```text
+//! new file      the edited header, tensors at new places            a plan of copies, one for each file of a set
+//! in place      bytes of the header from the first to the last that differ
+//!               only where no tensor would move: the header keeps its length up to padding
+//! ```
+//!
+//! The second is written through a journal (`bytes::journal`): killed at any moment, the file is as before, or the next
+//! call completes it.
 
 use std::path::{Path, PathBuf};
 
@@ -120,6 +129,7 @@ impl Patch<'_> {
 }
 
 /// The metadata of one file of a model as it has it, with what says its place in a set.
+/// A set that is open has the keys of its first file without those that say so; of each file they are read again.
 fn own_metadata(file: &Input, model: &Model) -> Result<Metadata> {
     if model.files.len() == 1 {
         return Ok(model.metadata.clone());
@@ -130,6 +140,8 @@ fn own_metadata(file: &Input, model: &Model) -> Result<Metadata> {
 }
 
 /// `keys` with the keys of `own` that say a file's place in a set, where these are there.
+///
+/// They come back to the places that they had, so that an edit of one value changes the bytes of that value alone.
 fn with_split(keys: &Metadata, own: &Metadata) -> Metadata {
     let mut all = Metadata::new();
     let place = |key: &str| own.iter().position(|(own, _)| own == key).unwrap_or(usize::MAX);

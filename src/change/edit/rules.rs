@@ -1,4 +1,13 @@
 //! What an edit may not do: what today's llama.cpp would refuse the file for.
+//!
+//! Only what an edit breaks counts: a file that llama.cpp refused before may be edited, and is refused no less after.
+//!
+//! | what | can it be waived |
+//! |---|---|
+//! | keys that say how files belong together; an alignment that is none | no: the file would be read otherwise |
+//! | demands of the loader that were met before | yes |
+//! | a value of another kind, an architecture, pre-tokenizer or token that is not known | yes |
+//! | lists of tokens that are not as long as the vocabulary | yes |
 
 use super::Difference;
 use crate::{
@@ -68,6 +77,7 @@ fn never(difference: &Difference) -> Result<()> {
 }
 
 /// What is wrong with a key as it is now.
+/// The sentence goes on from "would refuse the file:".
 fn wrong(difference: &Difference, model: &Model) -> Option<String> {
     let (key, value) = (difference.key.as_str(), difference.after.as_ref()?);
     let architecture = model.metadata.architecture();

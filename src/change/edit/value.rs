@@ -1,4 +1,12 @@
 //! Values as a person types them.
+//!
+//! ```text
+//! u32      "1"               bool   "true"             [f32]  "1,2.5" or "[1, 2.5]"
+//! str      "any text"        [str]  a text a line, or JSON
+//! ```
+//!
+//! The kind comes from the key where the file or llama.cpp knows it, so that `set llama.rope.freq_base 1e6` writes an
+//! f32; a number that its kind does not hold is an error, and nothing is rounded or cut.
 
 use crate::{
     format::catalog,

@@ -42,6 +42,13 @@ pub(super) enum Held {
 
 /// Opens a file, and with the first of a set the others; a later one by itself where the set is looked
 /// at elsewhere (`alone`). Raw weights are opened each by itself.
+///
+/// ```text
+/// raw weights                     with an adapter's settings where it is one, else its tensors alone
+/// a later piece cut by bytes      nothing of it can be read by itself
+/// a later shard of a set          alone, for the first brings the set
+/// anything else                   as `inspect` opens it
+/// ```
 pub(super) fn held(path: &Path, alone: bool, limits: &Limits) -> Held {
     if is_weights(path) {
         // Of an adapter its settings say more, where they are there.
@@ -77,6 +84,7 @@ pub(super) fn held(path: &Path, alone: bool, limits: &Limits) -> Held {
         Err(Error::Unknown { looks, next, .. }) if !has_magic(path).unwrap_or(false) => {
             Held::Other(Note::new(looks, next))
         }
+        // Two readings, or a format that is recognised and not read: the file is not at fault.
         Err(error) => Held::Told(match verdict(path, &options) {
             Some(Verdict::Either(..)) => Finding::note("ambiguous", &error),
             Some(Verdict::Sure(_)) if matches!(error, Error::Foreign { .. }) => {
@@ -160,6 +168,8 @@ pub(super) fn check(
 }
 
 /// What is wrong with a file by itself, its bytes unread but for what its structure needs.
+///
+/// For whoever only wants to know whether to go on: the first failure, and no digest.
 pub(super) fn damage(path: &Path, limits: &Limits) -> Option<Finding> {
     let size = path.metadata().map_or(0, |m| m.len());
     let found = match held(path, false, limits) {
@@ -210,6 +220,7 @@ pub(super) fn is_companion(path: &Path) -> bool {
 
 /// A folder of raw weights as the model that it is, put together as a conversion would; `None` where it
 /// is no checkpoint.
+/// A vocabulary that does not fit is no fault of the weights (`Misfit::Leave`).
 pub(super) fn check_folder(folder: &Path, limits: Limits) -> Option<Vec<Finding>> {
     let options = checkpoint::Options { misfit: Misfit::Leave, limits, ..Default::default() };
     let model = match checkpoint::open(folder, &options) {

@@ -25,6 +25,8 @@ use crate::container::has_magic;
 const MAX_TEXT_BYTES: u64 = 1 << 20;
 
 /// Faults that show without any digest: no model at all, cut short, not finished.
+///
+/// The first that is found is all that is told: a page of HTML is also of a wrong size, and that helps nobody.
 pub(super) fn evident(path: &Path, size: u64, claims: &[Claim]) -> Option<Finding> {
     if let Some(nature) = prefix(path).ok().and_then(|bytes| Nature::of(&bytes, size)) {
         let code = match nature {
@@ -91,6 +93,9 @@ pub(super) struct Mismatch<'a> {
 
 impl Mismatch<'_> {
     /// The reason, as far as the evidence goes.
+    ///
+    /// The order is that of the module's table: what is certain comes before what is only likely, so that a stale
+    /// list is never blamed for a file that is visibly broken.
     pub(super) fn explain(&self) -> Finding {
         evident(self.path, self.size, self.claims)
             .or_else(|| self.other_part())
@@ -104,6 +109,7 @@ impl Mismatch<'_> {
 
     /// The bytes are those of another file of the list: parts saved under each other's names.
     fn other_part(&self) -> Option<Finding> {
+        // A file of the same name in another folder of the list is a copy, not another part.
         let own = self.path.file_name()?.to_string_lossy();
         let (_, name) = self
             .listed
@@ -126,6 +132,8 @@ impl Mismatch<'_> {
     }
 
     /// The bytes are published ones, under another name or of another date.
+    ///
+    /// Meta's weights are known by their digests; where the list means the same file of another date, the list is old.
     fn known_otherwise(&self) -> Option<Finding> {
         let known = self.found.iter().find_map(known::find)?;
         if let Some(listed) = known::find(&self.claim.digest).filter(|l| l.path == known.path) {
@@ -141,6 +149,11 @@ impl Mismatch<'_> {
     }
 
     /// A small text file whose line ends were converted on the way.
+    ///
+    /// ```text
+    /// a file            {\r\n  "dim": 4096\r\n}
+    /// with line feeds   {\n  "dim": 4096\n}          has the digest that the list gives
+    /// ```
     fn line_ends(&self) -> io::Result<Option<Finding>> {
         if self.size > MAX_TEXT_BYTES {
             return Ok(None);
@@ -177,6 +190,8 @@ impl Mismatch<'_> {
     }
 
     /// The file is whole and newer than the list.
+    ///
+    /// A copy may keep the time of its original or not, so this is the last that is tried, and it leaves both open.
     fn stale(&self) -> Option<Finding> {
         let list = self.claim.record.as_deref()?;
         let older = written(list)? < written(self.path)?;
@@ -213,6 +228,7 @@ impl Mismatch<'_> {
 }
 
 /// Which algorithms a file has to be read for: what is claimed, or SHA-256 to recognise it.
+/// Each once, so that one reading serves all claims.
 pub(super) fn algorithms(claims: &[Claim]) -> Vec<Algorithm> {
     let mut wanted: Vec<Algorithm> = claims.iter().map(|claim| claim.digest.algorithm).collect();
     wanted.sort_unstable();

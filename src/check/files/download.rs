@@ -46,6 +46,12 @@ pub enum Nature {
 }
 
 /// The content of a Git LFS pointer.
+///
+/// ```text
+/// version https://git-lfs.github.com/spec/v1
+/// oid sha256:<64 digits>
+/// size <bytes>
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Pointer {
@@ -57,6 +63,9 @@ pub struct Pointer {
 
 impl Nature {
     /// What the file's first bytes show, if it is one of these.
+    ///
+    /// `prefix` is the first 4096 bytes, or all of a shorter file. Only what no model begins with is told so: a file
+    /// of zeros is none by its start alone, however it goes on.
     pub fn of(prefix: &[u8], size: u64) -> Option<Self> {
         if size == 0 {
             return Some(Self::Empty);
@@ -264,6 +273,13 @@ fn by_llama_cache(path: &Path) -> Option<Claim> {
 }
 
 /// Files whose name is their digest: Hugging Face caches, Ollama's store, Git LFS objects.
+///
+/// ```text
+/// blobs/sha256-<64 digits>           Ollama
+/// blobs/<64 digits>                  Hugging Face: SHA-256 of a file in LFS
+/// blobs/<40 digits>                  Hugging Face: SHA-1 of a git blob, of a small file
+/// objects/ab/cd/abcd<60 digits>      Git LFS
+/// ```
 fn by_blob_name(path: &Path) -> Option<Claim> {
     let name = path.file_name()?.to_str()?;
     let folders: Vec<&str> = path.iter().rev().skip(1).filter_map(|p| p.to_str()).collect();
@@ -286,6 +302,8 @@ fn by_blob_name(path: &Path) -> Option<Claim> {
 
 /// Downloads with `--local-dir` leave `.cache/huggingface/download/<file>.metadata` (older ones
 /// `.huggingface/download/`) in the folder they went to: commit, etag, time.
+///
+/// How deep below that folder the file lies is not known, so every folder above is tried, the nearest first.
 fn by_local_dir(path: &Path) -> Option<Claim> {
     let absolute = std::path::absolute(path).ok()?;
     for root in absolute.ancestors().skip(1) {
@@ -329,6 +347,8 @@ fn shown(path: &Path) -> String {
 }
 
 /// A sign that a download program has not finished with a file.
+///
+/// Browsers, `huggingface_hub`, aria2 and BitTorrent programs each have an ending for a file that is not whole yet.
 pub fn unfinished(path: &Path) -> Option<PathBuf> {
     let name = path.file_name()?.to_str()?;
     let is_partial = |name: &str| {

@@ -3,6 +3,13 @@
 //! Lists come first, in their own order, as `md5sum -c` goes through them; then every model file that
 //! no list names, and every other file whose download left a record. A file reached by two names (a
 //! Hugging Face snapshot links to its blob) counts once.
+//!
+//! ```text
+//! named list        every line of it                  a missing file is a failure: somebody said it should be there
+//! named file        itself, and lists in its folder and the two above that
+//! folder            its lists, lists above, files that are like models, records of downloads, what sets lack
+//! a file that only may be a list    lines of it whose files are there
+//! ```
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
@@ -58,6 +65,9 @@ pub(super) struct Gathered {
 }
 
 /// Gathers what the paths, files, lists or folders, hold.
+///
+/// Claims that lie beside a file, in the names of stores and in records of downloads, are added last, when it is known
+/// which files there are.
 pub(super) fn gather(paths: &[PathBuf], options: &Options) -> Gathered {
     let mut all = Gathered::default();
     // Lists that were named go first: what they say is what the person asks for.
@@ -99,6 +109,7 @@ fn is_list_by_content(path: &Path) -> bool {
 
 impl Gathered {
     /// Whether a file is a later one of a set whose first file is looked at as well.
+    /// Its meaning is then checked with the first: a shard alone lacks layers, and that is no fault of it.
     pub(super) fn is_later(&self, path: &Path) -> bool {
         let first = container::first_of_set(path);
         self.incomplete.contains(path.parent().unwrap_or(Path::new(""))) && is_shard(path)
@@ -115,6 +126,7 @@ impl Gathered {
     }
 
     /// The number of the subject for a file.
+    /// The first name that a file was met under is the one that is shown.
     fn index(&mut self, name: String, path: PathBuf) -> usize {
         let place = fs::canonicalize(&path).unwrap_or_else(|_| path.clone());
         let index = *self.places.entry(place).or_insert(self.subjects.len());
@@ -186,6 +198,9 @@ impl Gathered {
     }
 
     /// Takes from a file that may be a list what it says of files that are there.
+    ///
+    /// A `README.md` may have a table of digests, and may speak of files that were never downloaded: of those nothing
+    /// is said.
     fn list_of_others(&mut self, path: &Path, folder: &Path) {
         let Ok(list) = List::open(path) else { return };
         let located = list.entries.iter().map(|entry| (entry, list.locate(entry)));
@@ -232,6 +247,9 @@ impl Gathered {
     }
 
     /// Uses what lists above a file (in its folder as well) or above a folder say of it.
+    ///
+    /// llama.cpp's `SHA256SUMS` is two folders above `models/7B/ggml-model-q4_0.bin`, which it names by that path.
+    /// All that such a list gives is kept for [`super::diagnose`], which recognises parts under each other's names.
     fn lists_above(&mut self, target: &Path) {
         let Ok(real) = fs::canonicalize(target) else { return };
         let covers = |file: &Path| fs::canonicalize(file).is_ok_and(|file| file.starts_with(&real));
@@ -282,6 +300,8 @@ fn is_model_like(path: &Path) -> bool {
 }
 
 /// Files that a set of shards must have and does not: by its index, or by its own numbering.
+///
+/// A file that lies there under the name that a browser gives a second download (`model (1).gguf`) is told as that.
 fn missing_of_sets(files: &[PathBuf]) -> Vec<(PathBuf, Finding)> {
     let mut missing: Vec<(PathBuf, Finding)> = Vec::new();
     let mut seen = HashSet::new();

@@ -13,9 +13,13 @@ use super::digest::{Algorithm, Digest};
 pub struct Known {
     /// Its name from the root of the llama.cpp repository, `models/7B/consolidated.00.pth`.
     pub path: &'static str,
+    /// As 64 digits of lower case.
     sha256: &'static str,
+    /// Of Meta's own files, whose list has it.
     md5: Option<&'static str>,
+    /// The commit of llama.cpp that listed it first, and its day.
     first: (&'static str, &'static str),
+    /// The last commit whose list has it.
     last: (&'static str, &'static str),
 }
 

@@ -3,6 +3,15 @@
 //! The first two are read by `sha256sum -c` and `md5sum -c` anywhere. All three name files relative
 //! to the folder, in the order of their names.
 
+//!
+//! ```text
+//! SHA256SUMS       64 hex digits, two spaces, name       every file below the folder
+//! checklist.chk    32 hex digits, two spaces, name       the same files, MD5, as in Meta's release
+//! TENSORSUMS       a section for each file that is a whole model, a line for each tensor
+//! ```
+//!
+//! Where somebody else's list has one of the first two names, it stays, and this program's is beside it, called
+//! `regguf.SHA256SUMS`.
 use crate::bytes::replace::Existing;
 use std::path::{Path, PathBuf};
 
@@ -36,6 +45,7 @@ pub fn write(
     existing: Existing,
     progress: &dyn Progress,
 ) -> Result<Vec<PathBuf>> {
+    // Before hours of reading, not after.
     let targets = [own(folder, SHA256SUMS), own(folder, CHECKLIST), folder.join(TENSORSUMS)];
     for target in &targets {
         check_target(target, existing, &[])?;

@@ -28,6 +28,8 @@ use crate::check::{Finding, Severity, models::adapter, worst};
 use crate::limits::Limits;
 
 /// Verifies files, lists and folders.
+///
+/// A fault of one file ends nothing: it becomes a finding of that file, and the others are looked at all the same.
 pub fn verify(paths: &[PathBuf], options: &Options, progress: &dyn Progress) -> Verification {
     let gathered = gather(paths, options);
     let threads = match options.threads {
@@ -37,6 +39,7 @@ pub fn verify(paths: &[PathBuf], options: &Options, progress: &dyn Progress) -> 
     let size = |subject: &Subject| std::fs::metadata(&subject.path).map_or(0, |m| m.len());
     progress.total(gathered.subjects.iter().map(size).sum());
     let outcomes = digest::spread(&gathered.subjects, threads, size, |subject, threads| {
+        // One reading gives all: every digest that is claimed, and where there are zeros.
         let algorithms = diagnose::algorithms(&subject.claims);
         let (mut zeros, read) = (Zeros::default(), |n| progress.advance(n));
         let watch = &mut |bytes: &[u8]| zeros.take(bytes);
@@ -84,6 +87,13 @@ fn models(paths: &[PathBuf], files: &[Checked], limits: Limits) -> Vec<Checked> 
 type Read = (Outcome, Vec<(u64, u64)>);
 
 /// What came of one file: a file that cannot be read fails, one that is missing does unless that was to be ignored.
+///
+/// | what came of it | status |
+/// |---|---|
+/// | it is not there, and missing files are to be ignored | missing, unless something explains why it lacks |
+/// | it is not there or cannot be read | unreadable |
+/// | its size or time changed meanwhile | failed: no digest of it means anything |
+/// | it was read | as it compares with what is claimed |
 fn judge(subject: &Subject, (outcome, zeros): Read, all: &Gathered, options: &Options) -> Checked {
     let mut checked = Checked {
         name: subject.name.clone(),
@@ -167,6 +177,8 @@ fn compare(
     let path = &subject.path;
     let held = contents::held(path, all.is_later(path), &options.limits);
     let &Found { size, digests: found, zeros } = found;
+    // What is in the file is asked whether or not digests agree: where they do not it may say why, where nobody gives
+    // one it is all that there is.
     let mut inside = match &held {
         Held::Model(model) => {
             let mut found = contents::check(path, model, options.deep, &|_| ());
@@ -271,6 +283,7 @@ fn compare(
 }
 
 /// What is said of a file that somebody takes for a model and that is none.
+/// Where its digest is right it is what it should be, whatever that is.
 fn unknown(looks: &str, confirmed: bool) -> Finding {
     if confirmed {
         return Finding::note(

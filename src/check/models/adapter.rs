@@ -1,4 +1,8 @@
 //! Whether the pairs of a LoRA adapter are whole and fit each other and the model that they belong to.
+//!
+//! What is asked: that every matrix has both halves, that the two agree in their rank, that alpha is a number, and
+//! with a base that each product has the shape of the tensor that it is added to. Whether the numbers are those that
+//! were trained no file can say.
 
 use crate::{
     bytes::Input,

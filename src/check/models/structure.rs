@@ -30,6 +30,8 @@ const MOST_PADDING: u64 = 4096;
 const NAMED: usize = 3;
 
 /// Everything that does not fit in a model.
+///
+/// In the order in which one fault explains the next: names, then places, then what the tensors mean together.
 pub fn check(model: &Model) -> Vec<Finding> {
     let mut findings = duplicates(model);
     findings.extend(extents(model));
@@ -64,6 +66,15 @@ fn finding(breach: loader::Breach) -> Finding {
 }
 
 /// Tensors of other programs' types, and whether their sizes are those that the types have.
+///
+/// One finding for each type, not for each tensor: a model of such a type has hundreds.
+///
+/// | the type | its size | said |
+/// |---|---|---|
+/// | decoded here | - | `foreign-types`: upgrade gives it a type of llama.cpp's |
+/// | named only | as its shape says | `foreign-types`: not damaged as far as can be told |
+/// | named only | another | `foreign-size`, a warning |
+/// | named only, and its program wrote broken files | another | `broken-original`, a failure |
 fn foreign(model: &Model) -> Vec<Finding> {
     let mut out: Vec<Finding> = Vec::new();
     let mut counts: BTreeMap<String, (usize, &Foreign)> = BTreeMap::new();
@@ -132,6 +143,7 @@ fn duplicates(model: &Model) -> Vec<Finding> {
 }
 
 /// Where a tensor begins and ends in one file.
+/// Both in bytes from the beginning of the file; the second is behind its last byte.
 struct Extent<'a> {
     from: u64,
     to: u64,
@@ -139,6 +151,11 @@ struct Extent<'a> {
 }
 
 /// Tensors beyond the end of their file, over each other, or far apart.
+///
+/// ```text
+/// file      | header | a      | b      ....  | c      |
+/// to        a.to = b.from            > 4096 bytes: a hole       c.to beyond the end: truncated
+/// ```
 pub(in crate::check) fn extents(model: &Model) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut files: BTreeMap<usize, Vec<Extent>> = BTreeMap::new();
@@ -231,6 +248,13 @@ fn roles(model: &Model) -> Vec<Finding> {
 }
 
 /// The vocabulary against the rows of the embedding, and against itself.
+///
+/// Of a GGUF `model::loader` says it; here are the containers before, and what is true of any.
+///
+/// ```text
+/// more tokens than rows     failure      such an id would be looked up behind the matrix
+/// more rows than tokens     warning      padding; a failure where the header of an old file gives another number
+/// ```
 fn vocabulary(model: &Model) -> Vec<Finding> {
     let vocab = &model.vocab;
     let mut findings = Vec::new();

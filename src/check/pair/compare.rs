@@ -305,6 +305,14 @@ impl Sums {
 }
 
 /// Compares one tensor: shapes, then bytes where the types are one, then weights, all in f64.
+///
+/// | what is so | what is done |
+/// |---|---|
+/// | the shapes differ | nothing is read |
+/// | one type, and every byte is the same, and every weight is finite | nothing is decoded |
+/// | anything else | the rows of both are decoded and summed; where factors beside them differ, multiplied before |
+///
+/// What can only be read forward (a packed stream) is read once, so there the bytes are compared on the way.
 fn compare_tensors(
     name: &str,
     (first, a): (&Model, &Tensor),

@@ -19,6 +19,7 @@ use crate::{
 };
 
 /// The page of a report.
+/// Figures are for every model at once, pictures for one at a time, in the colour that its name has everywhere.
 pub fn page(report: &CompareReport) -> String {
     let mut out = page::begin(&report.reference.name, "");
     let _ = writeln!(
@@ -146,6 +147,9 @@ fn divergence(out: &mut String, candidate: &Candidate, colour: &str) {
 }
 
 /// Size against perplexity, where there are several models.
+///
+/// Points are at their places in percent of the plot, so the page needs no script to be wide or narrow; names are words
+/// over it, not in it, so they can be copied and searched for.
 fn scatter(out: &mut String, report: &CompareReport) {
     let sides = std::iter::once(&report.reference).chain(report.candidates.iter().map(|c| &c.side));
     let points: Vec<_> = sides.filter_map(|s| Some((s, s.perplexity?))).collect();

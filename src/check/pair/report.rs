@@ -1,4 +1,7 @@
 //! What `compare` found, as one value for the terminal, for JSON and for the page.
+//!
+//! First what files say (keys, vocabulary), then tensors, then what a text showed (perplexity of each, the divergence
+//! between the two), and last all of it in one line, the verdict.
 
 use std::fmt::Write;
 
@@ -41,6 +44,8 @@ pub struct Side {
 }
 
 /// A model compared with the reference.
+///
+/// In JSON the fields of [`Side`] and [`Comparison`] are its own, without another level.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct Candidate {
@@ -60,6 +65,8 @@ pub struct Candidate {
 impl Candidate {
     /// Whether nothing that matters differs: weights, vocabulary and, where run, outputs. Weights that are
     /// no numbers are never the same.
+    ///
+    /// Keys do not matter here: a name, a date or the width of a number makes no other model.
     pub fn same(&self) -> bool {
         let c = &self.comparison;
         let weights = c.tensors.iter().all(|t| {
@@ -130,6 +137,7 @@ fn has_scales(tensor: &TensorDifference) -> bool {
 }
 
 /// The type that holds most weights of the tensors that differ.
+/// A mixture is called after what most of it is: norms and a larger output do not give it their name.
 fn main_kind(comparison: &Comparison, pick: fn(&TensorDifference) -> &str) -> String {
     let mut sums: Vec<(&str, u64)> = Vec::new();
     for t in comparison.tensors.iter().filter(|t| t.verdict == Verdict::Different) {
@@ -153,6 +161,17 @@ impl CompareReport {
     }
 
     /// The report for people; its tables fit into lines of `screen` characters, where that is said.
+    ///
+    /// ```text
+    /// a.gguf (gguf-v3, 13.4 GB of weights)            the reference, then the other
+    /// b.gguf (gguf-v3, 3.8 GB of weights)
+    ///   llama.context_length: 2048 | 4096             what keys say of either
+    ///   vocabulary: …
+    ///   tensor            types        rmse  …        those that differ
+    ///   perplexity: 5.9 ± 0.03 | 6.1 ± 0.03
+    ///   outputs: same top token …; KL mean …
+    /// differs as Q4_0 differs from F16: …             the verdict
+    /// ```
     pub fn text(&self, detail: Detail, screen: Option<usize>) -> String {
         let mut out = String::new();
         for c in &self.candidates {
@@ -247,7 +266,8 @@ fn types<'a>(first: &'a str, second: &'a str) -> (&'a str, &'a str) {
 
 /// Tensors that a report by kinds shows.
 const MOST: usize = 24;
-/// Names, types and verdicts stay longest.
+/// Names, verdicts and types stay longest; of the figures decibels, which say how like two tensors are whatever their
+/// scale, then rmse.
 const COLUMNS: [Column; 7] = [
     Column::names(22, 9),
     Column::words(10, 6),

@@ -70,6 +70,8 @@ pub fn decode(
     stated: Option<&Json>,
     stays: &dyn Fn(&str) -> bool,
 ) -> Result<u64> {
+    // Two rounds: while matrices are looked for, their parts are still there for others to be found by; then each takes
+    // the place of its codes and the parts go.
     let mut made: Vec<Vec<(usize, Matrix)>> = Vec::new();
     let mut in_blocks: Vec<Vec<(usize, Blocks)>> = Vec::new();
     let parts = Parts::new(draft, shards, stated);
@@ -142,6 +144,11 @@ pub fn decode(
 }
 
 /// Bytes of a decoded matrix from `at` on: whole numbers, as rows are read.
+///
+/// ```text
+/// rows of 4 columns    0 1 2 3 | 4 5 6 7 | 8 9 …
+/// numbers 2 to 5       the end of row 0, the beginning of row 1: both are decoded, and only these copied
+/// ```
 fn read(decoder: &dyn Rows, columns: u64, at: u64, out: &mut [u8]) -> Result<()> {
     if !at.is_multiple_of(4) || !out.len().is_multiple_of(4) {
         return Err(Error::unsupported(format!("a part of a number at {at:#x}"), ""));

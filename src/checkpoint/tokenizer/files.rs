@@ -17,6 +17,8 @@ use crate::remedy::Notes;
 
 /// `tokenizer_config.json`, and `tokenizer.model` of a SentencePiece vocabulary, `tokenizer.json` of a byte-level one
 /// or of unigrams, or `vocab.txt` of one of WordPiece.
+///
+/// What cannot be made is told in `notes`.
 pub fn files(vocab: &Vocab, notes: &mut Notes) -> Vec<(&'static str, Vec<u8>)> {
     if vocab.is_empty() {
         notes.push("the model has no vocabulary: there are no tokenizer files".to_owned());
@@ -91,6 +93,8 @@ pub fn own(vocab: &Vocab, len: usize) -> Vec<u8> {
 }
 
 /// The `tokenizer.json` of a byte-level vocabulary, whose words `pre` cuts apart.
+///
+/// Tokens that fill ids without a name are left out: transformers counts the rows of the embedding by config.json.
 fn byte_level(vocab: &Vocab, pre: &PreTokenizer) -> Json {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let (mut ids, mut added) = (Map::new(), Vec::new());
@@ -152,6 +156,8 @@ fn letters() -> Json {
 }
 
 /// The steps by which `pre` cuts words apart.
+///
+/// A `Split` for each expression, cutting what the one before left whole, then bytes as letters.
 pub(super) fn steps(pre: &PreTokenizer) -> Json {
     let cut = |stage: &&str| json!({"type": "Split", "pattern": {"Regex": stage}, "behavior": "Isolated", "invert": false});
     let stages: Vec<Json> = pre.stages.iter().map(cut).chain([letters()]).collect();

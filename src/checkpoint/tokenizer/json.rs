@@ -14,15 +14,15 @@
 //! | BPE | true | llama | the order of the merges, counted down from 0 |
 //! | Unigram | either | llama | as stored |
 //! | WordPiece | either | bert | none |
-//!
-//! Lists stay text until it is known how many items they may have: a file of a few megabytes of brackets must not
-//! become gigabytes.
 
-use std::{collections::HashMap, fmt, marker::PhantomData};
+mod lists;
 
-use serde::{Deserialize, Deserializer, de};
+use std::{collections::HashMap, marker::PhantomData};
+
+use serde::Deserialize;
 use serde_json::{Value as Json, value::RawValue};
 
+use self::lists::{Added, Bounded, Merge, Pieces, Within, seeded, short};
 use crate::{
     error::{Error, Malformed, Result},
     limits::Limits,
@@ -48,6 +48,14 @@ pub struct TokenizerJson {
 }
 
 /// The file with its lists as they are written: how long they may be is the caller's to say.
+///
+/// ```text
+/// {"model": {"type": "BPE", "vocab": {"a": 0, …}, "merges": ["t h", …]},    merges in the order of their ranks
+///  "added_tokens": [{"id": 32000, "content": "<pad>", "special": true}, …],
+///  "normalizer": …, "pre_tokenizer": …, "post_processor": …}                 a step, or a `Sequence` of steps
+/// ```
+///
+/// Its `decoder`, `padding` and `truncation` have no place in a GGUF and are not read.
 #[derive(Deserialize)]
 struct File<'a> {
     #[serde(borrow)]
@@ -69,56 +77,8 @@ struct Lists {
     added: Vec<Added>,
 }
 
-/// The longest description of steps that is read.
-const LONGEST_STEPS: usize = 1 << 20;
-
-/// JSON of any kind, which takes many times its length in memory, if it is not long.
-fn short<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Json, D::Error> {
-    let raw = <&RawValue>::deserialize(deserializer)?.get();
-    if raw.len() > LONGEST_STEPS {
-        let found = format!("{} bytes of steps, of at most {LONGEST_STEPS}", raw.len());
-        return Err(de::Error::custom(found));
-    }
-    serde_json::from_str(raw).map_err(de::Error::custom)
-}
-
-/// A list of at most this many items.
-struct Bounded<T>(u64, PhantomData<T>);
-
-impl<'de, T: Deserialize<'de>> de::DeserializeSeed<'de> for Bounded<T> {
-    type Value = Vec<T>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Vec<T>, D::Error> {
-        deserializer.deserialize_seq(self)
-    }
-}
-
-impl<'de, T: Deserialize<'de>> de::Visitor<'de> for Bounded<T> {
-    type Value = Vec<T>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list")
-    }
-
-    fn visit_seq<A: de::SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<T>, A::Error> {
-        let mut items = Vec::new();
-        while let Some(item) = seq.next_element()? {
-            push(&mut items, item, self.0)?;
-        }
-        Ok(items)
-    }
-}
-
-/// Adds an item, of at most `most`: the count is not known before the end.
-fn push<T, E: de::Error>(items: &mut Vec<T>, item: T, most: u64) -> Result<(), E> {
-    if items.len() as u64 >= most {
-        return Err(E::custom(format_args!("more than {most} tokens or merges")));
-    }
-    items.push(item);
-    Ok(())
-}
-
 /// `model` of the file; vocabulary and merges stay text until their kind is known.
+/// Where there is no `type` it is byte pairs.
 #[derive(Deserialize)]
 struct ModelPart<'a> {
     #[serde(default, rename = "type")]
@@ -135,72 +95,6 @@ struct ModelPart<'a> {
     unk_token: Option<String>,
     #[serde(default)]
     unk_id: Option<u32>,
-}
-
-/// A token that was added after training, with the id that it has.
-#[derive(Deserialize)]
-struct Added {
-    id: u32,
-    content: String,
-    #[serde(default)]
-    special: bool,
-}
-
-/// A merge: one text with a space in it, or (since tokenizers 0.20) a pair.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Merge {
-    Joined(String),
-    Pair(String, String),
-}
-
-/// A vocabulary: an object from text to id (BPE) or a list of texts with scores (Unigram).
-enum Pieces {
-    Ids(Vec<(String, u32)>),
-    Scores(Vec<(String, f32)>),
-}
-
-/// A vocabulary of at most this many entries.
-struct Within(u64);
-
-impl<'de> de::DeserializeSeed<'de> for Within {
-    type Value = Pieces;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Pieces, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> de::Visitor<'de> for Within {
-    type Value = Pieces;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object of texts and ids, or a list of texts and scores")
-    }
-
-    fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Pieces, A::Error> {
-        let mut ids = Vec::new();
-        while let Some(entry) = map.next_entry()? {
-            push(&mut ids, entry, self.0)?;
-        }
-        Ok(Pieces::Ids(ids))
-    }
-
-    fn visit_seq<A: de::SeqAccess<'de>>(self, mut seq: A) -> Result<Pieces, A::Error> {
-        let mut scores = Vec::new();
-        while let Some(entry) = seq.next_element()? {
-            push(&mut scores, entry, self.0)?;
-        }
-        Ok(Pieces::Scores(scores))
-    }
-}
-
-/// What `seed` makes of a part of the file.
-fn seeded<'de, S: de::DeserializeSeed<'de>>(
-    seed: S,
-    raw: &'de RawValue,
-) -> serde_json::Result<S::Value> {
-    seed.deserialize(&mut serde_json::Deserializer::from_str(raw.get()))
 }
 
 impl TokenizerJson {
@@ -257,6 +151,7 @@ impl TokenizerJson {
         let Some(last) = out.pieces.keys().max() else {
             return Err(malformed(0, "model.vocab", "no tokens".into(), "a vocabulary"));
         };
+        // Every hole becomes a token: an id of four billion in a short file would be gigabytes.
         // Ids may have holes, but not more than some reserved ranges.
         let most = limits.tokens.min(count as u64 + (1 << 17));
         if u64::from(*last) >= most {
@@ -276,6 +171,8 @@ fn offset(text: &[u8], line: usize, column: usize) -> u64 {
 }
 
 /// A vocabulary while its tokens come in.
+///
+/// By id, for a file lists texts in any order, and added tokens may take the place of others.
 struct Parts {
     pieces: HashMap<u32, (String, f32, TokenKind)>,
     scored: bool,
@@ -285,6 +182,9 @@ struct Parts {
 }
 
 /// A byte-level vocabulary: texts are bytes as printable characters, and no scores.
+///
+/// # Errors
+/// Where no name is known for the way in which it cuts words: a GGUF has but that name.
 fn byte_level(file: &str, parsed: &File, lists: &Lists) -> Result<Parts> {
     let (stages, mut notes) = stages(&parsed.pre_tokenizer);
     let ignore_merges = parsed.model.ignore_merges.unwrap_or(false);
@@ -318,6 +218,12 @@ fn byte_level(file: &str, parsed: &File, lists: &Lists) -> Result<Parts> {
 }
 
 /// A SentencePiece BPE vocabulary: its scores were lost, but the list of merges has their order.
+///
+/// ```text
+/// merges    "▁ t"   "h e"   "▁t he"       scores    ▁t 0   he -1   ▁the -2   a piece of no merge -3
+/// ```
+///
+/// Readers join the pair of the highest score first, so the order of the merges is all that a score has to say.
 fn sentencepiece(parsed: &File, lists: &Lists) -> Parts {
     let vocab = Vocab { model: "llama".to_owned(), ..Vocab::default() };
     let mut parts = Parts::new(vocab, true, Notes::default());
@@ -346,6 +252,7 @@ fn sentencepiece(parsed: &File, lists: &Lists) -> Parts {
 }
 
 /// A SentencePiece Unigram vocabulary, stored with its scores.
+/// Its list has no ids: the place in it is the id.
 fn unigram(parsed: &File, lists: &Lists) -> Parts {
     let vocab = Vocab { model: "llama".to_owned(), ..Vocab::default() };
     let note = "this vocabulary is Unigram; LLaMA readers will merge by score, which may give \
@@ -367,6 +274,7 @@ fn unigram(parsed: &File, lists: &Lists) -> Parts {
 }
 
 /// WordPiece's vocabulary, in which GGUF marks what begins a word.
+/// Whether capitals are made small is a step of `normalizer`; readers of GGUF are told by a key.
 fn word_piece(parsed: &File, lists: &Lists) -> Parts {
     let normalizers = steps(&parsed.normalizer, "normalizers");
     let lowercase = normalizers.iter().find_map(|step| step.get("lowercase")?.as_bool());
@@ -388,6 +296,9 @@ impl Parts {
     }
 
     /// Takes in the added tokens: special ones control, others as typed by people.
+    ///
+    /// Where `guess` is set, a text that looks like one for control counts as such though the file does not say so: the
+    /// converter guesses in byte-level vocabularies only.
     fn add(&mut self, added: &[Added], guess: bool) {
         for Added { id, content, special } in added {
             let unknown = self.pieces.get(id).is_some_and(|(.., k)| *k == TokenKind::Unknown);
@@ -421,6 +332,11 @@ impl Parts {
     }
 
     /// The tokens that `post_processor` puts around every text.
+    ///
+    /// ```text
+    /// "single": [{"SpecialToken": {"id": "<s>"}}, {"Sequence": {"id": "A"}}]         a text begins with <s>, and
+    ///                                                                                nothing ends it
+    /// ```
     fn template(&mut self, processor: &Json) {
         let steps: Vec<&Json> = match processor.get("processors").and_then(Json::as_array) {
             Some(steps) => steps.iter().collect(),
@@ -456,27 +372,9 @@ impl Parts {
     }
 }
 
-impl Merge {
-    /// The left side and the right.
-    fn parts(&self) -> [&str; 2] {
-        match self {
-            Merge::Joined(joined) => {
-                let (left, right) = joined.split_once(' ').unwrap_or((joined, ""));
-                [left, right]
-            }
-            Merge::Pair(left, right) => [left, right],
-        }
-    }
-
-    /// `left right`; a space inside a part is written as byte-level BPE writes it.
-    fn joined(&self) -> String {
-        self.parts().map(|part| part.replace(' ', "\u{120}")).join(" ")
-    }
-}
-
 /// Whether a token is for control though not marked so: some published files forget.
 /// Source: llama.cpp, conversion/base.py: does_token_look_special.
-fn looks_special(text: &str) -> bool {
+pub(super) fn looks_special(text: &str) -> bool {
     let between = |open: &str, close: &str| text.starts_with(open) && text.ends_with(close);
     ["<pad>", "<mask>", "<2mass>", "[@BOS@]"].contains(&text)
         || between("<|", "|>")
@@ -492,6 +390,14 @@ fn is_byte(text: &str) -> bool {
 }
 
 /// Whether a SentencePiece tokenizer puts a space before a text, where the file says.
+///
+/// ```text
+/// normalizer      Prepend "▁", Replace " " by "▁"                               LLaMA 1 and 2
+/// pre_tokenizer   Metaspace, prepend_scheme "first", "always" or "never"        newer files
+///                 Metaspace, add_prefix_space true or false                     older ones
+/// ```
+///
+/// A Metaspace step counts before a normalizer, as the last to change the text.
 fn prefix_space(parsed: &File) -> Option<bool> {
     let is = |step: &&Json, kind: &str| step.get("type").and_then(Json::as_str) == Some(kind);
     let scheme = steps(&parsed.pre_tokenizer, "pretokenizers")
@@ -516,6 +422,14 @@ fn steps<'a>(step: &'a Json, list: &str) -> Vec<&'a Json> {
 }
 
 /// The steps of a pre-tokenizer as the expressions by which they cut.
+///
+/// ```text
+/// GPT-2      ByteLevel                                          GPT-2's expression, which that step has inside
+/// LLaMA 3    Split by an expression, ByteLevel without its own  the one expression
+/// Falcon     Punctuation, ByteLevel, Digits, Split              four, applied one after the other
+/// ```
+///
+/// Steps that are not known stay as their names, so that no pre-tokenizer is taken for another that lacks them.
 fn stages(pre_tokenizer: &Json) -> (Vec<String>, Notes) {
     let (mut stages, mut notes) = (Vec::new(), Notes::default());
     for step in steps(pre_tokenizer, "pretokenizers") {

@@ -68,6 +68,7 @@ enum Field<'a> {
 }
 
 /// A message of `file` with its offset there.
+/// Errors say where in the whole file a field is, however deep the message lies.
 #[derive(Clone, Copy)]
 struct Message<'a> {
     file: &'a str,
@@ -137,6 +138,8 @@ impl SentencePiece {
     }
 
     /// Field 2, `trainer_spec`: the algorithm, and the ids of special pieces.
+    ///
+    /// Fields of other numbers are passed over: they are settings of the training.
     fn trainer(&mut self, message: Message<'_>) -> Result<()> {
         // Ids are int32: -1 for "none" is a varint of ten bytes.
         let id = |v: u64| u32::try_from(v).ok().filter(|v| *v <= i32::MAX as u32);
@@ -277,6 +280,12 @@ impl<'a> Message<'a> {
 }
 
 /// Takes a varint off `rest`: seven bits a byte, lowest first, the top bit set on all but the last.
+///
+/// ```text
+/// ac 02     0x2c + (2 << 7) = 300
+/// ```
+///
+/// None where the bytes end before it does, or it has more than 64 bits.
 fn varint(rest: &mut &[u8]) -> Option<u64> {
     let mut value = 0u64;
     for shift in (0..64).step_by(7) {

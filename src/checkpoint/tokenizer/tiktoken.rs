@@ -157,6 +157,14 @@ fn vocab(ranks: &HashMap<Vec<u8>, u32>) -> Vocab {
 }
 
 /// The vocabulary with Meta's tokens for control behind the last rank.
+///
+/// ```text
+/// id        LLaMA 3                           LLaMA 3.1
+/// 128000    <|begin_of_text|>                 <|begin_of_text|>
+/// 128004    <|reserved_special_token_2|>      <|finetune_right_pad_id|>
+/// 128010    <|reserved_special_token_5|>      <|python_tag|>
+/// 128011    <|reserved_special_token_6|>      <|reserved_special_token_3|>
+/// ```
 fn with_special(mut vocab: Vocab, specials: Specials) -> Vocab {
     vocab.pre = "llama-bpe".to_owned();
     (vocab.add_bos, vocab.add_eos) = (Some(true), Some(false));

@@ -27,7 +27,7 @@ use serde_json::{Value as Json, json};
 
 use super::{
     files, given,
-    json::TokenizerJson,
+    json::{TokenizerJson, looks_special},
     sentencepiece::SentencePiece,
     tiktoken::{self, Specials},
 };
@@ -52,7 +52,7 @@ pub struct Read {
     pub notes: Notes,
 }
 
-/// Tokens that were added by hand rank after all others.
+/// The score that llama.cpp's converter gives tokens that were added by hand.
 const ADDED_SCORE: f32 = -1000.0;
 /// Code Llama's vocabulary has tokens for infilling at fixed places.
 const CODE_LLAMA: u32 = 32_016;
@@ -72,6 +72,11 @@ pub fn read(
 ) -> Result<Read> {
     let rows = hyper.sizes.get("n_vocab").and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
     let mut read = Read::default();
+    // 1  which files there are, and tokens with kinds and scores of them
+    // 2  special tokens: what the JSON files name, then what the family has in every checkpoint
+    // 3  what goes around a text: spaces, the chat template
+    // 4  as many tokens as rows
+    // 5  keys that every model of the family gets
     let from_json = tokenizer_json(folder, hyper.family, &options.limits)?;
     // No file that would name further tokens is missing.
     let whole = from_json.is_some() || folder.join("added_tokens.json").is_file();
@@ -126,6 +131,7 @@ pub fn read(
             as_of_family(hyper.family, &mut read.vocab);
             name_cut(hyper.family, &mut read.vocab);
         }
+        // BERT before there was a tokenizer.json; its settings alone say whether capitals are made small.
         (_, None) if folder.join("vocab.txt").is_file() => {
             read.vocab = given::read(&folder.join("vocab.txt"), &options.limits)?;
             let lowers = settings.as_ref().and_then(|s| s.get("do_lower_case")?.as_bool());
@@ -222,6 +228,9 @@ fn tokenizer_json(
 }
 
 /// The `tokenizer.json` that `vocab.json`, `merges.txt` and `added_tokens.json` say together.
+///
+/// The first checkpoints of GPT-2 and its kin have these and no tokenizer.json. How words are cut is in no file of
+/// theirs, so it is taken from the family.
 fn byte_pairs(folder: &Path, pre: &PreTokenizer) -> Result<Option<Vec<u8>>> {
     let beside = |name: &str| json::read(&folder.join(name));
     let merges = json::bytes(&folder.join("merges.txt"))?;
@@ -240,6 +249,7 @@ fn byte_pairs(folder: &Path, pre: &PreTokenizer) -> Result<Option<Vec<u8>>> {
 }
 
 /// What the files beside a vocabulary of words leave out: parts of tokens whose texts every one of the family has.
+/// BERT's `[CLS]` begins every text and `[SEP]` ends it, whether a file says so or not.
 fn as_of_family(family: &Family, vocab: &mut Vocab) {
     let Some(rule) = family.tokenizer.as_ref().filter(|_| vocab.model == "bert") else { return };
     let mut named = Vocab::default();
@@ -269,6 +279,9 @@ fn name_cut(family: &Family, vocab: &mut Vocab) {
 }
 
 /// Marks and replaces tokens as the converter does it in this family.
+///
+/// Phrases for it are in `[family.pieces]` of the description: how texts of unused tokens begin, and what takes the
+/// place of the character 0, at which C's texts end.
 fn amend(pieces: &Pieces, vocab: &mut Vocab) {
     let unused = pieces.unused.as_bytes();
     if !unused.is_empty() {
@@ -285,6 +298,16 @@ fn amend(pieces: &Pieces, vocab: &mut Vocab) {
 }
 
 /// Tokens of `added_tokens.json` and of `added_tokens_decoder` in `tokenizer_config.json`.
+///
+/// ```text
+/// added_tokens.json        {"<pad>": 32000, …}                                          typed by people
+/// added_tokens_decoder     {"32000": {"content": "<pad>", "special": true, …}, …}       says which are for control
+/// ```
+///
+/// The second counts where both name an id. A token of `tokenizer.model` itself may be among them, and is marked then.
+///
+/// # Errors
+/// Where an id is no whole number.
 fn add_tokens(folder: &Path, settings: Option<&Json>, rows: u32, read: &mut Read) -> Result<()> {
     let path = folder.join("added_tokens.json");
     let mut added = Vec::new();
@@ -333,15 +356,6 @@ fn add_tokens(folder: &Path, settings: Option<&Json>, rows: u32, read: &mut Read
         ));
     }
     Ok(())
-}
-
-/// Whether a token is for control though not marked so, as the converter guesses.
-fn looks_special(text: &str) -> bool {
-    let between = |open: &str, close: &str| text.starts_with(open) && text.ends_with(close);
-    matches!(text, "<pad>" | "<mask>" | "<2mass>" | "[@BOS@]")
-        || between("<|", "|>")
-        || between("<｜", "｜>")
-        || between("<unused", ">")
 }
 
 /// Ids of special tokens: by their texts in `tokenizer_config.json`, then from `config.json`; and
@@ -406,6 +420,16 @@ fn overrule(own: &Vocab, read: &mut Read) {
 }
 
 /// The chat template: in `tokenizer_config.json`, one or several by name, or in files of their own.
+///
+/// ```text
+/// tokenizer_config.json               chat_template: a text, or a list of names and texts
+/// chat_template.jinja                 the text
+/// chat_template.json                  {"chat_template": …}, of models that see
+/// additional_chat_templates/*.jinja   more of them, beside any of the three
+/// ```
+///
+/// Of the first three the first that is there counts. The one called `default` goes under `tokenizer.chat_template`,
+/// others under their names, whose list is `tokenizer.chat_templates`.
 fn chat_template(folder: &Path, settings: Option<&Json>, read: &mut Read) -> Result<()> {
     let text = |path: &Path| {
         let bytes = json::bytes(path)?;
@@ -450,6 +474,10 @@ fn chat_template(folder: &Path, settings: Option<&Json>, read: &mut Read) -> Res
 
 /// As many tokens as the embedding has rows: readers look up any id below that. Where the matrix is `wider` on purpose,
 /// the rest is filled as the converter fills it.
+///
+/// # Errors
+/// Where they differ, the matrix was not made wider on purpose, and nobody asked to have them fitted: a missing
+/// `added_tokens.json` looks the same.
 fn fit(rows: u32, wider: bool, options: &Options, read: &mut Read) -> Result<()> {
     let rows = usize::try_from(rows).unwrap_or(usize::MAX);
     let vocab = &mut read.vocab;

@@ -1,4 +1,9 @@
 //! The globals that a pickle may name, and what becomes of the others.
+//!
+//! A pickle names functions and classes by module and name (`os system`), and Python calls what it finds there. Nothing
+//! here is called; but a name that no checkpoint needs is an error all the same, so that a file made to do harm is
+//! named as such and not read as a model. Names of packages that belong to the program that saved the file are told
+//! apart from those that do harm ([`is_harmful`]): the first is a file from elsewhere, the second an attack.
 
 use crate::checkpoint::dtype::Dtype;
 

@@ -1,4 +1,12 @@
 //! Values of a normalised pickle: a plain tree, dicts in file order.
+//!
+//! ```text
+//! what Python had                       here
+//! {"w": _rebuild_tensor_v2(("storage", …), …)}     Dict[(Text "w", List[Text "torch._utils._rebuild_tensor_v2", List[…]])]
+//! ```
+//!
+//! A call that was never made is a list of its name and its arguments, so that whoever looks for tensors looks for that
+//! name. Dicts keep the order of the file, in which a model's tensors come.
 
 use std::fmt;
 
@@ -36,6 +44,7 @@ impl Node {
     }
 
     /// Its value, where it is a whole number that is not negative.
+    /// Sizes, offsets and numbers of elements are such.
     pub fn count(&self) -> Option<u64> {
         match self {
             Node::Int(v) => u64::try_from(*v).ok(),

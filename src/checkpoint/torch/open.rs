@@ -32,8 +32,18 @@ pub fn open(input: &Input, limits: &Limits) -> Result<Weights> {
 }
 
 /// Reads a zip archive: `data.pkl` as data, then where the entries of the storages lie.
+///
+/// ```text
+/// NAME/data.pkl        the object, whose tensors are views: storage, offset, sizes, strides
+/// NAME/byteorder       "little" or "big"; older files lack it and are little-endian
+/// NAME/data/0, 1, …    the numbers of each storage, which several views may share
+/// ```
+///
+/// Entries that are stored are read where they lie; packed ones, which torch.save never makes and other programs do,
+/// are unpacked as they are asked for, and are further files of the model.
 fn open_zip(input: &Input, limits: &Limits) -> Result<Weights> {
     let archive = Archive::open(input, limits)?;
+    // The folder is called after the file that was saved, so that only the ending of the name is known.
     let bad = |field: &str, found: String, wanted: &str| {
         Source::new(input, "pth-zip").malformed(0, field, found, wanted)
     };
@@ -69,6 +79,7 @@ fn open_zip(input: &Input, limits: &Limits) -> Result<Weights> {
                 "its storage (is the file whole?)",
             ));
         };
+        // A cut download has short entries, and a view of one would end in another's numbers.
         let bytes = view.storage.bytes().unwrap_or(u64::MAX);
         if entry.len != bytes {
             return Err(bad(&name, format!("{} bytes", entry.len), &format!("{bytes} bytes")));

@@ -170,6 +170,11 @@ fn settings(node: &Node) -> Option<Json> {
 type Groups = Vec<(String, Vec<View>)>;
 
 /// Collects the dicts of tensors in a tree.
+///
+/// ```text
+/// {"model": {"w": tensor, …}, "averaged": {"w": tensor, …}, "step": 7}
+///   groups   ("model", [w, …]), ("averaged", [w, …])
+/// ```
 fn gather(source: &Source, node: &Node, path: &str, groups: &mut Groups) -> Result<()> {
     let mut views = Vec::new();
     if module(node).is_some() {
@@ -283,6 +288,7 @@ pub fn storage(id: &Node) -> Option<(Storage, u64)> {
 }
 
 /// Every storage that a tree names, each key once, for layouts that do not list types with them.
+/// By a list of what is left to look at, not by calls in each other: how deep the tree is the file decides.
 pub fn storages(root: &Node) -> HashMap<String, Storage> {
     let mut found = HashMap::new();
     let mut left = vec![root];

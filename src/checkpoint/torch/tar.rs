@@ -30,6 +30,7 @@ const FORMAT: &str = "pth-tar";
 const BLOCK: u64 = 512;
 
 /// Whether a file begins with a tar header.
+/// By the mark of POSIX's archives; older ones have none, and there the name of torch's first member tells.
 pub fn is_tar(head: &[u8]) -> bool {
     head.get(257..262) == Some(b"ustar")
         || head.starts_with(b"sys_info\0")
@@ -51,6 +52,7 @@ pub fn open(input: &Input) -> Result<Weights> {
     };
     let (at, end) = member("sys_info")?;
     let (system, _) = pickle::read(&source, at, end)?;
+    // Storages before tensors, tensors before the object: each names what the one before it holds.
     let big_endian = system.get("little_endian") == Some(&Node::Bool(false));
     let storages = storages(&source, member("storages")?)?;
     let (at, end) = member("pickle")?;
@@ -71,6 +73,10 @@ pub fn open(input: &Input) -> Result<Weights> {
 }
 
 /// Where the members' bytes begin and end, by name.
+///
+/// # Errors
+/// Where a size is no octal number or leads beyond the file, or a name comes twice: which of the two torch would take
+/// is not known.
 fn members(source: &Source) -> Result<HashMap<String, (u64, u64)>> {
     let mut members = HashMap::new();
     let mut at = 0;
@@ -104,6 +110,9 @@ fn members(source: &Source) -> Result<HashMap<String, (u64, u64)>> {
 }
 
 /// Storages by key, with the place of their numbers.
+///
+/// The bytes of the numbers follow the pickle that says how many there are, so the next pickle is found only by reading
+/// the one before it.
 fn storages(
     source: &Source,
     (at, end): (u64, u64),
@@ -183,6 +192,7 @@ fn tensors(
                 "(id, storage, class)",
             ));
         };
+        // next: dims (4), unused (4), then sizes, strides and the offset, eight bytes each
         let dims = source.u32_at(next, "tensor dims")?;
         if dims > 8 {
             return Err(source.malformed(next, "tensor dims", dims, "at most 8"));

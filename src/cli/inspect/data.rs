@@ -1,5 +1,12 @@
 //! What `inspect --json` prints of one file, made while it is printed: a vocabulary may hold millions of
 //! tokens.
+//!
+//! ```text
+//! {"schema_version": 1, …facts…, "header": {…}, "metadata": {…}, "tensors": […], "tokens": […]}
+//! {"schema_version": 1, "file": …, "error": …}                     of a file that could not be read
+//! ```
+//!
+//! Lists are there where they are asked for only; an object without `tensors` says nothing of tensors.
 
 use std::path::Path;
 
@@ -50,6 +57,7 @@ enum Known<'a> {
     },
 }
 
+/// The lists of a model, or of raw weights, which are no model: written one item at a time.
 struct Lists<'a>(&'a Facts, Option<&'a Model>, &'a ListArgs);
 
 impl<'a> Data<'a> {
@@ -96,6 +104,7 @@ impl Serialize for Lists<'_> {
     }
 }
 
+/// A tensor as data; `pieces` are pairs of a file's number and the place of a first row in it.
 fn tensor(t: &Tensor) -> serde_json::Value {
     serde_json::json!({
         "name": t.name, "shape": t.shape, "type": t.quant.name(),
@@ -104,6 +113,7 @@ fn tensor(t: &Tensor) -> serde_json::Value {
     })
 }
 
+/// A token as data; its text has U+FFFD where its bytes are no UTF-8.
 struct Token {
     id: usize,
     text: String,

@@ -42,6 +42,14 @@ use crate::{
 
 /// The facts about one file; what each field means is on `src/cli/json.md`. Lists are empty and options none where the
 /// file does not say.
+///
+/// | field | from |
+/// |---|---|
+/// | format, title, dates, source, `read_by`, traps | the format's description |
+/// | family, sizes, `file_type`, header | header words or keys, under the names of the family |
+/// | types, parameters | the tensors |
+/// | vocabulary, findings | checks that need no weight |
+/// | next | all of it: the one command to type, or why there is none |
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Facts {
     pub file: String,
@@ -90,6 +98,9 @@ pub(super) struct Share {
 
 impl Facts {
     /// The facts about a model.
+    ///
+    /// # Errors
+    /// Where nothing describes the format that the model says it is in.
     pub fn of(path: &Path, model: &Model) -> Result<Facts> {
         let format = catalog::container(&model.format)
             .ok_or_else(|| Error::unsupported(format!("no format {:?}", model.format), ""))?;
@@ -102,6 +113,7 @@ impl Facts {
         // Notes of the structure say nothing that a person has to act on here; `verify` has them.
         let refused: Vec<Finding> =
             findings.into_iter().filter(|f| f.severity > Severity::Note).collect();
+        // An adapter or a projector has no vocabulary, and misses none.
         if content.other().is_some() {
             vocabulary.findings.clear();
         }
@@ -151,6 +163,10 @@ impl Facts {
 
     /// The facts about a file that could not be read: in a folder it is a line among others, with the reason as what
     /// comes next.
+    ///
+    /// ```text
+    /// old.bin    4.2 GB    damaged    tensors[37].n_dims at 0x1a3f20: …
+    /// ```
     pub fn broken(path: &Path, error: &Error) -> Result<Facts> {
         let message = advice::error(error);
         let name = unicode(path);
@@ -212,6 +228,14 @@ fn unexplained(model: &Model) -> Vec<(String, String)> {
 }
 
 /// The file type that the file states, by name; else the one of its largest matrices.
+///
+/// ```text
+/// 1  a container that numbers types by itself     its name for it
+/// 2  ftype of the header, general.file_type       llama.cpp's name of that number
+/// 3  neither                                      the usual name for the type that holds most bytes
+/// ```
+///
+/// A number whose meaning changed is called by what the tensors show: 33 was Q4_0_4_4, 4 a mixture of March 2023.
 fn file_type(model: &Model) -> Option<String> {
     let own = catalog::container(&model.format).and_then(|c| c.stated_type(&model.header));
     if let Some(own) = own {
@@ -249,6 +273,9 @@ fn file_type(model: &Model) -> Option<String> {
 }
 
 /// Which builds read the format, then what of the model came later or went earlier than it did.
+///
+/// A GGUF of v3 is read by every build since October 2023, and one with IQ4_NL by those since February 2024 only: the
+/// second is said as a part of the first.
 fn readers(format: &Container, model: &Model) -> Vec<(String, String)> {
     let mut out: Vec<_> =
         format.readers.iter().map(|r| (r.builds.clone(), r.what.clone())).collect();
@@ -305,6 +332,8 @@ fn shares(model: &Model) -> Vec<Share> {
 }
 
 /// The command to type next; what today's llama.cpp makes of the file, as far as it was looked at.
+///
+/// The line can be copied into a shell: names are quoted where they need it.
 fn next(path: &Path, format: &'static Container, model: &Model, refused: &[Finding]) -> String {
     if let Err(error) = model.check_unturned() {
         return format!("nothing: {error}");

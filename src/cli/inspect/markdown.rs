@@ -1,4 +1,15 @@
 //! What `inspect` found as Markdown, as cards of models want it.
+//!
+//! ```text
+//! ## model.gguf
+//!
+//! | | |
+//! |---|---|
+//! | format | GGUF v3 (`gguf-v3`) |
+//! | architecture | LLaMA |
+//! …
+//! | tensors of type | count | size | share |
+//! ```
 
 use super::facts::Facts;
 use crate::size;
@@ -32,6 +43,7 @@ pub(super) fn card(facts: &Facts) -> String {
 }
 
 /// What the model is beside its format, as names and values.
+/// The page of `--html` begins with the same.
 pub(super) fn rows(facts: &Facts) -> Vec<(String, String)> {
     let mut rows: Vec<(String, String)> = Vec::new();
     let mut add = |name: &str, value: String| {
@@ -79,6 +91,7 @@ fn grouped(n: u64) -> String {
 }
 
 /// The text with nothing in it that Markdown means something by in a table.
+/// An underscore inside a word means nothing there, and names of tensors are full of them.
 fn escaped(text: &str) -> String {
     let mut out = String::new();
     for c in text.chars() {

@@ -38,6 +38,12 @@ struct Cell<'a> {
 }
 
 /// Tensors in layers: of the same words before the layer's number.
+///
+/// ```text
+/// blk.3.attn_q.weight     stem "blk", row 3, column "attn_q.weight"
+/// ```
+///
+/// Columns come in the order in which the file first has them.
 #[derive(Default)]
 struct Table<'a> {
     stem: String,
@@ -56,6 +62,8 @@ impl Table<'_> {
 }
 
 /// The page of a model; `found` has the statistics of its tensors in their order.
+///
+/// Every name is escaped: it comes from a file that nobody vouches for.
 pub(super) fn page(facts: &Facts, model: &Model, found: &[Option<Statistics>]) -> String {
     let mut out = page::begin(facts.files.first().unwrap_or(&facts.file), STYLE);
     out.push_str("<table class=\"facts\">\n");
@@ -104,6 +112,7 @@ pub(super) fn page(facts: &Facts, model: &Model, found: &[Option<Statistics>]) -
 }
 
 /// The types by their share of the bytes, as one bar and as a table.
+/// A share that is too small to be seen has a pixel, and its figure in the table.
 fn types(out: &mut String, facts: &Facts) {
     if facts.types.is_empty() {
         return;
@@ -157,6 +166,8 @@ fn odd<'a>(out: &mut String, cells: impl Iterator<Item = Cell<'a>>) {
 }
 
 /// A cell: the histogram, the type, the size, and the size as a bar whose full length is `most` bytes.
+///
+/// Histograms are scaled to their own highest bar, for their shape is what is looked at; sizes to the largest tensor.
 fn draw(out: &mut String, cell: &Cell, facts: &Facts, most: u64) {
     let Cell { tensor, found } = cell;
     let name = tensor.quant.to_string();
@@ -195,6 +206,8 @@ fn draw(out: &mut String, cell: &Cell, facts: &Facts, most: u64) {
 }
 
 /// The tensors outside of layers, and those in layers as tables.
+///
+/// Names alone tell layers where no family does: any name with a number between two parts of it.
 fn arranged<'a>(
     model: &Model,
     cells: impl Iterator<Item = Cell<'a>>,

@@ -1,4 +1,7 @@
 //! What `inspect` says of raw weights: a file, or the set that it belongs to, as it would be converted.
+//!
+//! Weights alone are no model: `config.json` and the tokenizer beside them make them one. So the set is opened as
+//! `convert` would open it, and what that says is what comes next; the tensors are told whether or not it can be.
 
 use std::path::Path;
 
@@ -71,10 +74,12 @@ pub(super) fn facts(path: &Path, format: &'static Container) -> Result<Facts> {
     })
 }
 
+/// Numbers of a tensor; the largest count there is where a header states more than that.
 fn elements(stored: &Stored) -> u64 {
     stored.shape.iter().fold(1, |n, d| n.saturating_mul(*d))
 }
 
+/// Its bytes; 0 where its type has no size that is known.
 fn bytes(stored: &Stored) -> u64 {
     stored.dtype.bytes(elements(stored)).unwrap_or(0)
 }

@@ -1,4 +1,10 @@
 //! The numbers of a model or an adapter, as far as they are known.
+//!
+//! ```text
+//! layers       2              what people ask first, by a name of ours
+//! attention    key_length 16  what else the keys say, by their own names, a line for each part
+//! further      expert_shared_count 1
+//! ```
 
 use serde::{Serialize, Serializer};
 
@@ -49,6 +55,8 @@ const FIRST: [(&str, &str, &str); 9] = [
 ];
 
 /// The sizes of a model or an adapter: what people ask first, and the others.
+///
+/// Of a known family also what follows for keys that are left out; of any other what its keys say and no more.
 pub(super) fn of(model: &Model, content: Content) -> (Vec<(&'static str, u64)>, Further) {
     if content == Content::Adapter {
         return (of_adapter(model), Further::default());

@@ -11,6 +11,14 @@
 //! A call is a chunk of the text, whose squares were averaged. The new one is a GGUF file with two tensors a
 //! matrix, `NAME.in_sum2` and `NAME.counts`: sums of squares, and of how many vectors. Stacks of experts have one
 //! run of columns an expert. Between the two, a call counts as many vectors as a chunk has tokens.
+//!
+//! What it is for: the columns of a matrix that meet large numbers matter more, for an error there is multiplied with
+//! them. `sums / counts` is the mean square of each column, by which a quantizer weighs its errors.
+//!
+//! ```text
+//! x [columns], a vector that the matrix is multiplied with       sums[c] += x[c]²    counts += 1
+//! experts: only the one that the token was sent to               sums [experts][columns], counts [experts]
+//! ```
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -192,6 +200,9 @@ impl Measured {
 
     /// Adds the vectors `xs`, each of `cols` numbers, that one of the `experts` of a tensor was multiplied
     /// with.
+    ///
+    /// `xs` is `[vectors][cols]`. The order of the sums does not depend on how many threads there are, so the same text
+    /// gives the same file.
     pub fn add(&mut self, name: &str, (expert, experts): (usize, usize), cols: usize, xs: &[f32]) {
         let entry = self.entries.entry(name.to_owned()).or_default();
         entry.counts.resize(experts, 0);
@@ -215,6 +226,12 @@ impl Measured {
     ///
     /// # Errors
     /// Where it is about matrices of another shape.
+    ///
+    /// ```text
+    /// old file    values = mean squares × calls       × chunk size     sums of squares
+    ///             calls                               × chunk size     vectors
+    /// ```
+    ///
     pub fn merge(&mut self, mut other: Measured, file: &str, chunk_size: u32) -> Result<()> {
         self.count_vectors(chunk_size);
         other.count_vectors(chunk_size);
@@ -294,6 +311,7 @@ impl Measured {
     }
 
     /// What a `.dat` file cannot hold of this.
+    /// Sentences without a verb, to be listed behind one.
     pub fn lost_in_dat(&self) -> Vec<String> {
         let mut lost = Vec::new();
         let uneven = |seen: &&Seen| seen.counts.windows(2).any(|pair| pair.first() != pair.last());
@@ -317,6 +335,8 @@ impl Measured {
     ///
     /// # Errors
     /// Where there is more of something than the format counts.
+    ///
+    /// A file that came from `.dat` and went through GGUF with whole chunks is the same byte for byte.
     pub fn to_dat(&self) -> Result<Vec<u8>> {
         let beyond =
             |_| Error::unsupported(format!("{OLD}: more than the format counts"), "write GGUF");

@@ -32,6 +32,9 @@ const UNKNOWN_TYPE: &str =
 impl Walk<'_> {
     /// Infos with rows as many times longer as a float has bytes, where only so the data fills the file
     /// without gaps.
+    ///
+    /// `convert_llama_ggml_to_gguf.py` of 2024 and 2025 divides them by the bytes of a number; the data, which is
+    /// whole, is as many times longer than the shapes say.
     pub(super) fn widened(&self, infos: &[Info], align: u64) -> Option<Vec<Info>> {
         let floats =
             infos.iter().all(|i| self.quant(i.id).is_some_and(|q| q.layout().elements == 1));
@@ -68,6 +71,10 @@ impl Walk<'_> {
 
     /// Turns infos into tensors; returns whether they fill the data section without gaps, in
     /// order, to the end of the file.
+    ///
+    /// # Errors
+    /// At the info that is wrong: an unknown type, a place that is not aligned, rows that are no whole blocks, a
+    /// tensor that reaches into another or beyond the end.
     pub(super) fn place(&self, infos: Vec<Info>, align: u64, model: &mut Model) -> Result<bool> {
         // A file of metadata alone ends behind it, without padding.
         let data = if infos.is_empty() { self.at } else { self.at.next_multiple_of(align) };
@@ -142,6 +149,11 @@ impl Walk<'_> {
     }
 
     /// What follows the data that ends at `end`, but for the padding of its last tensor.
+    ///
+    /// ```text
+    /// … last tensor | zeros to the alignment | what follows          from here on it is none of the model's
+    /// … last tensor | anything else                                  from the end of the data on
+    /// ```
     fn tail(&self, end: u64, align: u64) -> Result<Option<Tail>> {
         let (len, padded) = (self.source.len(), end.next_multiple_of(align));
         if len <= padded {
@@ -190,6 +202,11 @@ impl Walk<'_> {
     ///
     /// Where llama.cpp and another program, or two others, took one number, the type is the one whose
     /// sizes fit all tensors of that number.
+    ///
+    /// ```text
+    /// infos, by place     a 0x0    b 0x400    c 0x1000      end of the file 0x1800
+    /// rooms               0x400    0xc00      0x800
+    /// ```
     fn types(
         &self,
         infos: &[Info],
@@ -284,6 +301,7 @@ impl Walk<'_> {
     }
 
     /// The type of another program with this number that fits: the one that a person asks for, else the first.
+    /// Several programs took the same number for types of their own.
     fn foreign(&self, id: u32, fits: &dyn Fn(&QuantType) -> bool) -> Option<QuantType> {
         let rows = |q: &QuantType| q.stranger().and_then(|f| f.rows.parse().ok());
         let asked =
@@ -293,6 +311,9 @@ impl Walk<'_> {
     }
 
     /// Which of types with the same sizes the bytes bear out; the first where they do not tell.
+    ///
+    /// IQ1_S had three payloads and IQ3_S two, each under one number and of one size; the weights of some rows tell
+    /// which it is, or nothing does.
     fn era(
         &self,
         first: QuantType,

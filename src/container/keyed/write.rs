@@ -92,6 +92,11 @@ pub fn layout(
 }
 
 /// The bytes so far, and how the format writes numbers and strings.
+///
+/// | version | counts, lengths, sizes | kinds | strings |
+/// |---|---|---|---|
+/// | 1 | 32 bits | without the 64-bit ones | as their bytes, or with a NUL that counts |
+/// | 2, 3 | 64 bits | all thirteen | as their bytes |
 struct Out<'a> {
     nul: bool,
     bytes: Vec<u8>,
@@ -160,6 +165,9 @@ impl Out<'_> {
     }
 
     /// Kind, count, items: what makes an item of an array of arrays, too.
+    ///
+    /// Numbers go over as the bytes that they are kept in, a million at once; only big-endian files have each turned
+    /// round.
     fn array(&mut self, array: &Array) -> Result<()> {
         self.allow(array.kind())?;
         self.u32(array.kind() as u32);

@@ -20,6 +20,9 @@ const SPECIAL: u32 = 1 << 31;
 
 impl Walk<'_> {
     /// Reads the vocabulary at `at`; returns where it ends.
+    ///
+    /// # Errors
+    /// Where a count that is stored twice differs, or a text is longer than the limits or the file allow.
     pub(super) fn vocab(&self, shape: &VocabShape, mut at: u64, model: &mut Model) -> Result<u64> {
         if shape.file {
             return self.tokenizer(at, model);
@@ -92,6 +95,8 @@ impl Walk<'_> {
     }
 
     /// Reads the merges, as many as the header word says; returns where they end.
+    ///
+    /// Each side is a text with its length. ggllm.cpp's Falcon (ggcc) is the only one that has them.
     fn merges(&self, word: &str, mut at: u64, model: &mut Model) -> Result<u64> {
         let count = model.header(word).and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
         let again = self.source.u32_at(at, "merges.count")?;

@@ -1,4 +1,8 @@
 //! The way back: every byte of a stream but the weights.
+//!
+//! Everything is laid out before a weight is written, so the size of the file, and what cannot be stored, are known
+//! first. The numbers that decide how a file is read (`quant_version`, type numbers, `n_vocab`) are those of the header
+//! that is given; nothing is looked up in the model.
 
 use super::named;
 use crate::{
@@ -11,6 +15,9 @@ use crate::{
 };
 
 /// The number that `format` stores for `quant` under these header words; none if it never had it.
+///
+/// Number 2 is Q4_0 in every era, but of other bytes: the header's version decides which, and a Q4_0 of another dialect
+/// has no number there.
 pub fn type_id(format: &Container, quant: QuantType, header: &[(String, i64)]) -> Option<u32> {
     let era = format.dialect(header)?;
     let fits = |(_, name): &(&String, &String)| named(name, era) == Some(quant);

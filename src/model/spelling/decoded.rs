@@ -21,6 +21,9 @@ pub fn has_lost(token: &[u8]) -> bool {
 }
 
 /// The one of `known` that these are, as far as they were stored.
+///
+/// Its digest is the SHA-256 of each token in order, the length as u32 and the bytes, but for those that decoding
+/// changed.
 pub(super) fn published<'k>(tokens: &Texts, known: &'k [Published]) -> Option<&'k Published> {
     known.iter().find(|published| {
         let mut sum = Sha256::new();
@@ -55,6 +58,17 @@ pub(super) fn bytes(tokens: &Texts) -> (Vec<Option<Vec<u8>>>, usize) {
 
 /// The ids of single bytes above 0x7f, which follow `~` and 0x7f, and the bytes that they are; none where
 /// there is no such run, or of another length than any that is known.
+///
+/// ```text
+/// bytes                               ids     as they are stored
+/// 0x21 to 0x7e                        94      the byte
+/// 0xa1 to 0xac, 0xae to 0xff          94      U+FFFD; 81 without those that no UTF-8 text has
+/// 0x00 to 0x20, 0x7f                  34      the byte
+/// 0x80 to 0xa0, 0xad                  34      U+FFFD
+/// ```
+///
+/// Source: gpt-2, src/encoder.py: bytes_to_unicode, which gives printing bytes their own letter and the others the
+/// letters from U+0100 on; trainers number the letters in their order.
 fn single_bytes(tokens: &Texts) -> Option<Vec<(usize, u8)>> {
     let lost = |id: &usize| tokens.get(*id) == Some(REPLACED);
     let is = |id: usize, byte: u8| tokens.get(id) == Some(&[byte]);
@@ -80,6 +94,7 @@ fn single_bytes(tokens: &Texts) -> Option<Vec<(usize, u8)>> {
 }
 
 /// What transformers takes the space from that is before it.
+/// Source: transformers, tokenization_utils_base.py: clean_up_tokenization.
 const CLEANED: [&str; 10] = [".", "?", "!", ",", "'", "n't", "'m", "'s", "'ve", "'re"];
 
 /// Whether `text` may have lost a space.

@@ -47,6 +47,13 @@ pub struct Spelled {
 ///
 /// # Errors
 /// Where the ids are not in the order in which byte pairs were learned, so no merges can be told from them.
+///
+/// ```text
+/// records  --spelling-->  texts as bytes, none where bytes were lost
+/// texts    --Walk::over-->  what each is: a byte, the merge of some rank, added, lost
+/// found    --learned-->   the last merge; behind it tokens were added
+///          --vocab-->     tokens in GPT-2's letters, kinds, merges
+/// ```
 pub fn read(rule: &Tokenizer, spellings: &[Spelling], records: &Vocab) -> Result<Spelled, String> {
     let is_text = |record: &[u8]| std::str::from_utf8(record).is_ok();
     let spelling = match spellings {
@@ -168,6 +175,8 @@ impl Walk {
     }
 
     /// The id and the rank of the last token that was learned, or why there is none.
+    ///
+    /// Ids behind it belong to tokens that were added, even where one happens to be what two others make.
     fn learned(&self) -> Result<(usize, usize), String> {
         let mut first = None;
         let mut tail = None;
@@ -284,6 +293,9 @@ pub fn name_special(vocab: &mut Vocab, rule: &Tokenizer, find: impl Fn(&[u8]) ->
 }
 
 /// The vocabulary of a tokenizer's own file, and behind it the tokens for control that programs have in their code.
+///
+/// chatglm.cpp keeps SentencePiece's own file in the model and has `[gMASK]`, `sop` and their kin as numbers in its
+/// code; a GGUF has to name them.
 pub fn behind(rule: &Tokenizer, word: impl Fn(&str) -> Option<i64>, file: &Vocab) -> Vocab {
     let mut vocab = Vocab {
         model: rule.model.clone(),
@@ -424,6 +436,12 @@ pub fn spelled(vocab: &Vocab, id: usize, spelling: Spelling) -> Vec<u8> {
 }
 
 /// The record that a token of GGUF was: its bytes, and nothing for one without a text.
+///
+/// ```text
+/// gpt2   Ġthe          20 74 68 65              letters are bytes again
+/// bert   ▁play, ing    play, ##ing              what continues a word is marked, not what begins one
+/// any    [PAD7]        nothing                  a filler had no text
+/// ```
 pub fn record(vocab: &Vocab, id: usize) -> Vec<u8> {
     let token = vocab.tokens.get(id).unwrap_or_default();
     match vocab.kind(id) {
