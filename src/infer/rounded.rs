@@ -87,7 +87,7 @@ impl Kernel {
     }
 
     /// Rounds up to `T` vectors of `cols` numbers and lays them side by side.
-    pub fn group<F: Fours, const T: usize>(
+    pub fn group<F: Clone + Default + AsMut<[[i8; 4]]>, const T: usize>(
         &self,
         isa: Isa,
         quant: QuantType,
@@ -106,11 +106,6 @@ impl Kernel {
     }
 }
 
-/// Four numbers of each of several vectors.
-pub trait Fours: Clone + Default + AsMut<[[i8; 4]]> {}
-
-impl<F: Clone + Default + AsMut<[[i8; 4]]>> Fours for F {}
-
 /// Vectors side by side: at the end of many, the last of them several times.
 #[derive(Clone, Debug, Default)]
 pub struct Group<F, const T: usize> {
@@ -127,7 +122,7 @@ pub struct Group<F, const T: usize> {
 /// A group whose vectors meet rows that have a lane each.
 pub type Eight = Group<[[i8; 4]; GROUP], GROUP>;
 
-impl<F: Fours, const T: usize> Group<F, T> {
+impl<F: Clone + Default + AsMut<[[i8; 4]]>, const T: usize> Group<F, T> {
     /// Makes `x` vector `t`, for rows of which `sub` numbers have one scale.
     fn place(&mut self, t: usize, x: &Codes, sub: usize) {
         // sum((v - bias) * q) = sum(v * q) - bias * sum(q): the second part is known before any row is.
