@@ -346,8 +346,7 @@ impl<const R: usize> Sums<R> {
         ((q, fours), (scales, stated)): TwoBlocks,
     ) {
         let heads = [W::head(isa, two[0]), W::head(isa, two[1])];
-        let w = [W::pair::<0>(isa, two[0], &heads[0]), W::pair::<0>(isa, two[1], &heads[1])];
-        let sums = isa.quads(w, q, fours, W::BIAS, W::MOST);
+        let sums = isa.quads(W::two(isa, two, &heads), q, fours, W::BIAS, W::MOST);
         let mut d = [heads[0].d * scales[0]; LANES];
         // Lanes 0 to 7 are the first block's, 8 to 15 the second's.
         d[LANES / 2..].fill(heads[1].d * scales[1]);

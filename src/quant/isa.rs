@@ -135,6 +135,25 @@ impl Isa {
         f32_from_half(half)
     }
 
+    /// The same of the half at `at` of `bytes`.
+    ///
+    /// Eight bytes are loaded where there are as many, and one half of them converted: a load of two bytes goes through
+    /// the unit that moves bytes between lanes, which kernels of nibbles keep busy.
+    #[inline(always)]
+    pub fn half_at(self, bytes: &[u8], at: usize) -> f32 {
+        #[cfg(target_arch = "x86_64")]
+        if self.level == Level::Avx512
+            && let Some(halves) = bytes.get(at..at + 8)
+        {
+            // SAFETY: AVX-512 is behind its level; eight bytes are read.
+            return unsafe {
+                let halves = _mm_loadl_epi64(halves.as_ptr().cast());
+                _mm_cvtss_f32(_mm_maskz_cvtph_ps(1, halves))
+            };
+        }
+        self.half(u16::from_le_bytes([bytes[at], bytes[at + 1]]))
+    }
+
     /// Asks for the memory `ahead` of `bytes`, which is wanted soon if it is there.
     ///
     /// Line by line of 64 bytes; `ahead` is in bytes.

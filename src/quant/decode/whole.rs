@@ -74,6 +74,13 @@ pub(crate) trait Whole<const BYTES: usize, const N: usize> {
     /// The stored numbers of the pair `PAIR` of blocks of 16.
     fn pair<const PAIR: usize>(isa: Isa, block: &[u8; BYTES], head: &Head) -> Bytes;
 
+    /// The stored numbers of two blocks of 32.
+    #[inline(always)]
+    fn two(isa: Isa, blocks: [&[u8; BYTES]; 2], heads: &[Head; 2]) -> [Bytes; 2] {
+        let first = Self::pair::<0>(isa, blocks[0], &heads[0]);
+        [first, Self::pair::<0>(isa, blocks[1], &heads[1])]
+    }
+
     /// What a super-block's numbers mean, times their scales.
     #[inline(always)]
     fn words(isa: Isa, block: &[u8; BYTES], head: &Head, v: &mut [i16; N]) {
@@ -301,7 +308,22 @@ macro_rules! nibble_blocks {
 
             #[inline(always)]
             fn pair<const PAIR: usize>(isa: Isa, b: &[u8; $bytes], _: &Head) -> Bytes {
-                let low = isa.halved(b.last_chunk().unwrap_or(&[0; 16]));
+                Self::with_fifth(isa, isa.halved(b.last_chunk().unwrap_or(&[0; 16])), b)
+            }
+
+            #[inline(always)]
+            fn two(isa: Isa, b: [&[u8; $bytes]; 2], _: &[Head; 2]) -> [Bytes; 2] {
+                let none = &[0; 16];
+                let [first, second] = [b[0].last_chunk(), b[1].last_chunk()];
+                let low = isa.halved_both([first.unwrap_or(none), second.unwrap_or(none)]);
+                [Self::with_fifth(isa, low[0], b[0]), Self::with_fifth(isa, low[1], b[1])]
+            }
+        }
+
+        impl $name {
+            /// A block's nibbles, with the fifth bits if there are any.
+            #[inline(always)]
+            fn with_fifth(isa: Isa, low: Bytes, b: &[u8; $bytes]) -> Bytes {
                 let high: Option<usize> = $high;
                 let Some(at) = high else { return low };
                 let fifth = u32::from_le_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]]);

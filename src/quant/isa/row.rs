@@ -153,6 +153,35 @@ impl Isa {
         Bytes::of([first, second, first >> 4, second >> 4].map(|word| word & (EACH * 15)))
     }
 
+    /// The nibbles of twice sixteen bytes, of each as [`Isa::halved`] has them.
+    ///
+    /// ```text
+    /// [a b]          loaded
+    /// [a a b b]      each twice
+    /// [a A b B]      every second one shifted by a nibble, and of all the lower nibbles
+    /// ```
+    #[inline(always)]
+    pub fn halved_both(self, bytes: [&[u8; 16]; 2]) -> [Bytes; 2] {
+        #[cfg(target_arch = "x86_64")]
+        if self.level == Level::Avx512 {
+            // SAFETY: AVX-512 is behind its level; sixteen bytes are read of each.
+            return unsafe {
+                let a = _mm_loadu_si128(bytes[0].as_ptr().cast());
+                let b = _mm_loadu_si128(bytes[1].as_ptr().cast());
+                let both = _mm512_castsi256_si512(_mm256_set_m128i(b, a));
+                let twice = _mm512_setr_epi64(0, 1, 0, 1, 2, 3, 2, 3);
+                let twice = _mm512_permutexvar_epi64(twice, both);
+                let nibbles = _mm512_srlv_epi64(twice, _mm512_setr_epi64(0, 0, 4, 4, 0, 0, 4, 4));
+                let nibbles = _mm512_and_si512(nibbles, _mm512_set1_epi8(15));
+                [
+                    Bytes(_mm512_castsi512_si256(nibbles)),
+                    Bytes(_mm512_extracti64x4_epi64::<1>(nibbles)),
+                ]
+            };
+        }
+        [self.halved(bytes[0]), self.halved(bytes[1])]
+    }
+
     /// Of sixteen levels those that the nibbles of sixteen bytes name, those of the low ones first.
     #[inline(always)]
     pub fn named(self, bytes: &[u8; 16], levels: &[i8; 16]) -> Bytes {
