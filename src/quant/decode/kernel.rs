@@ -67,7 +67,7 @@ pub(super) use decoders;
 /// The half at `at` of a block, as `f32`.
 #[inline(always)]
 pub(super) fn half_at(isa: Isa, block: &[u8], at: usize) -> f32 {
-    isa.half_at(block, at)
+    isa.half(u16::from_le_bytes([block[at], block[at + 1]]))
 }
 
 /// Of each of sixteen bytes the bits under `mask`, after a shift to the right: all of them at once, for

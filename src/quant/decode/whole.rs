@@ -302,8 +302,8 @@ macro_rules! nibble_blocks {
 
             #[inline(always)]
             fn head(isa: Isa, b: &[u8; $bytes]) -> Head {
-                let dmin = if $minima { -half_at(isa, b, 2) } else { 0.0 };
-                Head { dmin, ..plain(half_at(isa, b, 0)) }
+                let dmin = if $minima { -isa.half_at(b, 2) } else { 0.0 };
+                Head { dmin, ..plain(isa.half_at(b, 0)) }
             }
 
             #[inline(always)]
