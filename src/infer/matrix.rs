@@ -21,11 +21,9 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::{dot::scaled, fused, panel, rounded, whole};
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-use crate::quant::isa::tiles::TILE;
 use crate::quant::{
     QuantType, activations, decode_rows,
-    isa::{Isa, bytes::GROUP},
+    isa::Isa,
     product::{Packed, add_product},
 };
 
@@ -288,16 +286,12 @@ impl Matrix {
             let shares = bands.into_par_iter().zip(rows.par_chunks(rounded::ROWS));
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
             if let Some(tiles) = isa.tiles() {
-                let groups = xs.par_chunks(TILE * self.cols);
-                let groups = groups.map(|xs| kernel.group(isa, self.quant, xs, self.cols));
-                let groups: Vec<rounded::tiled::Sixteen> = groups.collect();
+                let groups = kernel.groups(isa, self.quant, xs, self.cols);
                 return shares.for_each_init(Default::default, |room, (mut out, rows)| {
                     (kernel.tiled)(tiles, rows, &groups, &mut out, room);
                 });
             }
-            let groups = xs.par_chunks(GROUP * self.cols);
-            let groups = groups.map(|xs| kernel.group(isa, self.quant, xs, self.cols));
-            let groups: Vec<rounded::Eight> = groups.collect();
+            let groups = kernel.groups(isa, self.quant, xs, self.cols);
             return shares.for_each_init(Default::default, |room, (mut out, rows)| {
                 (kernel.many)(isa, rows, &groups, &mut out, room);
             });

@@ -10,8 +10,9 @@
 //! ```
 //!
 //! One vector meets rows along their numbers, four in each of sixteen lanes; block `b` of 32 has lanes `8 * (b % 2)`
-//! and on. Several vectors share rows that are decoded once: [`STRIP`] rows are side by side, each in a lane, and
-//! so do the vectors of a [`Group`], four numbers at a time, so that what is loaded of either is used many times:
+//! and on. Several vectors share rows that are decoded once: [`STRIP`] rows are side by side, each in a lane, and so are
+//! the vectors of a [`Group`](group::Group), four numbers at a time, so that what is loaded of either is used many
+//! times:
 //!
 //! ```text
 //! rows     [four numbers][row of the strip][4]     sum[t][row] += w[i][row] . x[i][t]
@@ -23,6 +24,7 @@
 
 #![allow(clippy::needless_range_loop, reason = "indices are what the compiler makes vectors of")]
 
+pub use self::group::Eight;
 use super::dot::{LANES, total};
 use crate::{
     per_isa,
@@ -84,68 +86,6 @@ impl Kernel {
         let mut codes = Codes::default();
         codes.fill(isa, quant, x, self.bias);
         codes
-    }
-
-    /// Rounds up to `T` vectors of `cols` numbers and lays them side by side.
-    pub fn group<F: Clone + Default + AsMut<[[i8; 4]]>, const T: usize>(
-        &self,
-        isa: Isa,
-        quant: QuantType,
-        xs: &[f32],
-        cols: usize,
-    ) -> Group<F, T> {
-        let (mut group, mut codes) = (Group::default(), Codes::default());
-        for t in 0..T {
-            // At the end of many the last of them stands in for those that lack.
-            if let Some(x) = xs.chunks(cols).nth(t) {
-                codes.fill(isa, quant, x, self.bias);
-            }
-            group.place(t, &codes, self.sub);
-        }
-        group
-    }
-}
-
-/// Vectors side by side: at the end of many, the last of them several times.
-#[derive(Clone, Debug, Default)]
-pub struct Group<F, const T: usize> {
-    /// Their numbers; behind the last of them zeros, up to whole super-blocks.
-    q: Vec<F>,
-    /// Of the numbers that have one scale, their sums times the negative bias.
-    offsets: Vec<[i32; T]>,
-    scales: Vec<[f32; T]>,
-    stated: Vec<[f32; T]>,
-    /// Of each super-block, in pairs, the sums of the numbers that have one scale.
-    sums: Vec<[[[i16; 2]; T]; 8]>,
-}
-
-/// A group whose vectors meet rows that have a lane each.
-pub type Eight = Group<[[i8; 4]; GROUP], GROUP>;
-
-impl<F: Clone + Default + AsMut<[[i8; 4]]>, const T: usize> Group<F, T> {
-    /// Makes `x` vector `t`, for rows of which `sub` numbers have one scale.
-    fn place(&mut self, t: usize, x: &Codes, sub: usize) {
-        // sum((v - bias) * q) = sum(v * q) - bias * sum(q): the second part is known before any row is.
-        let fours = sub / 4;
-        self.q.resize((x.q.len() / 4).next_multiple_of(SUPER / 4), F::default());
-        self.offsets.resize(x.fours.len() / fours, [0; T]);
-        self.scales.resize(x.scales.len(), [0.0; T]);
-        self.stated.resize(x.stated.len(), [0.0; T]);
-        self.sums.resize(x.sums.len(), [[[0; 2]; T]; 8]);
-        self.q.iter_mut().zip(x.q.as_chunks().0).for_each(|(to, q)| to.as_mut()[t] = *q);
-        let offsets = self.offsets.iter_mut().zip(x.fours.chunks_exact(fours));
-        offsets.for_each(|(to, fours)| to[t] = fours.iter().sum());
-        self.scales.iter_mut().zip(&x.scales).for_each(|(to, scale)| to[t] = *scale);
-        self.stated.iter_mut().zip(&x.stated).for_each(|(to, stated)| to[t] = *stated);
-        for (to, sums) in self.sums.iter_mut().zip(&x.sums) {
-            for (i, to) in to.iter_mut().enumerate() {
-                to[t] = match sub {
-                    // Sums are of 16 numbers, those of even blocks first; of 32, two of them.
-                    16 => [sums[even_first(2 * i)], sums[even_first(2 * i + 1)]],
-                    _ => [2 * i, 2 * i + 1].map(|s| sums[s % 8] + sums[s % 8 + 8]),
-                };
-            }
-        }
     }
 }
 
@@ -590,6 +530,7 @@ kernels! {
     "tq2_0" tq2_0 Tq2, 66 256;
 }
 
+mod group;
 #[cfg(test)]
 mod tests;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]

@@ -7,8 +7,8 @@
 //!
 //! Source: gpt-2, encoder.py: bytes_to_unicode.
 
-/// The bytes that a stored text stands for; a text with any other character stands for itself.
-pub fn bytes_of(stored: &[u8]) -> Vec<u8> {
+/// The bytes that a stored text spells; none where any of its characters is no byte's.
+pub fn spelled(stored: &[u8]) -> Option<Vec<u8>> {
     let byte = |c: char| match u32::from(c) {
         v @ (33..=126 | 161..=172 | 174..=255) => u8::try_from(v).ok(),
         v @ 256..=288 => u8::try_from(v - 256).ok(),
@@ -16,10 +16,12 @@ pub fn bytes_of(stored: &[u8]) -> Vec<u8> {
         323 => Some(173),
         _ => None,
     };
-    std::str::from_utf8(stored)
-        .ok()
-        .and_then(|text| text.chars().map(byte).collect())
-        .unwrap_or_else(|| stored.to_vec())
+    std::str::from_utf8(stored).ok()?.chars().map(byte).collect()
+}
+
+/// The bytes that a stored text stands for: those that it spells, or itself.
+pub fn bytes_of(stored: &[u8]) -> Vec<u8> {
+    spelled(stored).unwrap_or_else(|| stored.to_vec())
 }
 
 /// The text that is stored for bytes.

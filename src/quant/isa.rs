@@ -337,12 +337,15 @@ macro_rules! per_isa {
     (@bytes [] $($rest:tt)*) => {};
     (@bytes [vnni] $isa:ident ($($arg:ident: $ty:ty),*) $(-> $ret:ty)?
         = [$($told:ident)?] $body:path;) => {
-        $crate::per_isa! { @copy bytes "avx2,f16c,fma,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni"
-            Avx512 true ($($arg: $ty),*) $(-> $ret)? = [] [$($told)?] $body; }
+        $crate::per_isa! { @vnni ($($arg: $ty),*) $(-> $ret)? = [$($told)?] $body; }
         if $isa.vnni() {
             // SAFETY: an `Isa` that multiplies bytes exists only where detection found VNNI.
             return unsafe { bytes($($arg),*) };
         }
+    };
+    (@vnni ($($arg:ident: $ty:ty),*) $(-> $ret:ty)? = [$($told:ident)?] $body:path;) => {
+        $crate::per_isa! { @copy bytes "avx2,f16c,fma,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni"
+            Avx512 true ($($arg: $ty),*) $(-> $ret)? = [] [$($told)?] $body; }
     };
     (@widest [avx2] $(<const $n:ident: usize>)? ($($arg:ident: $ty:ty),*) $(-> $ret:ty)?
         = [$($wide:path)?] [$($told:ident)?] $body:path;) => {

@@ -123,7 +123,7 @@ impl Heads {
     /// The faults that one slip of a converter makes, once where several move the same rows.
     fn faults(self) -> Vec<Fault> {
         let Heads { query: heads, key, rows } = self;
-        // convert.py from 7c529cede (2023-07-27) to e51962101 (2023-09-28) took the queries of a key for its keys.
+        // What convert.py did in August 2023 (`change::prepare`): the queries of a key were taken for the keys.
         let shared = heads.checked_div(key).unwrap_or(0);
         let moved = |slip: Slip, heads: u64| -> Option<Vec<u64>> {
             let orders = slip.undone(heads * rows, rows)?;

@@ -1,6 +1,4 @@
 use super::*;
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-use crate::quant::isa::tiles::TILE;
 use crate::{
     format::block::{Activations, Kind},
     quant::{activations, decode_rows, half::f32_from_half},
@@ -46,9 +44,7 @@ fn sums_of_whole_numbers_are_those_of_rounded_activations() {
             let mut xs: Vec<f32> = (0..count * cols).map(x).collect();
             let codes: Vec<Codes> =
                 xs.chunks(cols).map(|x| kernel.round(Isa::PORTABLE, quant, x)).collect();
-            let groups = xs.chunks(GROUP * cols);
-            let groups: Vec<Eight> =
-                groups.map(|xs| kernel.group(Isa::PORTABLE, quant, xs, cols)).collect();
+            let groups = kernel.groups(Isa::PORTABLE, quant, &xs, cols);
             let mut one = vec![0.0; height];
             (kernel.one)(Isa::PORTABLE, &rows, row_bytes, &codes[1], &mut one);
             let borrowed: Vec<&[u8]> = rows.chunks(row_bytes).collect();
@@ -63,9 +59,7 @@ fn sums_of_whole_numbers_are_those_of_rounded_activations() {
             let all = run(Isa::PORTABLE);
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
             for tiles in Isa::available().into_iter().filter_map(Isa::tiles) {
-                let groups = xs.chunks(TILE * cols);
-                let groups: Vec<tiled::Sixteen> =
-                    groups.map(|xs| kernel.group(Isa::best(), quant, xs, cols)).collect();
+                let groups = kernel.groups(Isa::best(), quant, &xs, cols);
                 let mut out = vec![f32::NAN; height * count];
                 let mut room = tiled::Room::default();
                 // What an earlier call left there does no harm, and twice is the same.
@@ -136,8 +130,7 @@ fn products_of_activations_that_are_not_finite_are_not() {
             let mut out = [0.0; 2];
             (kernel.one)(Isa::best(), &rows, rows.len(), &codes, &mut out[..1]);
             assert!(!out[0].is_finite(), "{quant}, {wrong}: {out:?}");
-            let group: [Eight; 1] =
-                [kernel.group(Isa::best(), quant, [x; 2].as_flattened(), SUPER)];
+            let group = kernel.groups(Isa::best(), quant, [x; 2].as_flattened(), SUPER);
             let mut places: Vec<&mut [f32]> = out.chunks_mut(1).collect();
             (kernel.many)(Isa::best(), &[&rows], &group, &mut places, &mut Room::default());
             assert!(!out.iter().any(|x| x.is_finite()), "{quant}, {wrong}: {out:?}");

@@ -13,7 +13,7 @@
 //! block        sum += d * s * sum((v - bias) * q)                           32 numbers in a step
 //! ```
 
-use super::{Group, Head, Heads, SUPER, Whole, each_pair};
+use super::{Head, Heads, SUPER, Whole, each_pair, group::Group};
 use crate::quant::isa::{
     Isa,
     bytes::Set,
@@ -56,6 +56,7 @@ pub(super) fn many<W: Whole<BYTES, N>, const BYTES: usize, const N: usize>(
 ) {
     let Some(set) = isa.by_sixteen() else { return };
     let configured = tiles.configured();
+    let mut whole = [Sums::ZERO; 2];
     let strips = rows.len().div_ceil(TILE);
     let blocks = rows.first().map_or(0, |row| row.len() / BYTES);
     // As many as fill a row of a strip.
@@ -88,7 +89,7 @@ pub(super) fn many<W: Whole<BYTES, N>, const BYTES: usize, const N: usize>(
                     heads: &room.heads[strip * most..][..some],
                 };
                 let sums = &mut room.sums[strip * xs.len() + g];
-                blocks.add::<W, _, BYTES, N>(set, &configured, x, sums);
+                blocks.add::<W, _, BYTES, N>(set, &configured, x, &mut whole, sums);
             }
         }
     }
@@ -134,34 +135,34 @@ struct Blocks<'a> {
 }
 
 impl Blocks<'_> {
-    /// Adds the products with a group to `sums`.
+    /// Adds the products with a group to `sums`; `whole` is room for what tiles sum.
     #[inline(always)]
     fn add<W: Whole<BYTES, N>, S: Set<8>, const BYTES: usize, const N: usize>(
         self,
         set: S,
         tiles: &Configured,
         x: &Sixteen,
+        whole: &mut [Sums; 2],
         sums: &mut [[f32; TILE]; TILE],
     ) {
         let columns = self.first * N / SUPER;
         let Some(q) = x.q.as_chunks::<{ ROW / 4 }>().0.get(columns) else { return };
         let mut all: [S::Float; TILE] = std::array::from_fn(|r| set.floats(&sums[r]));
-        let mut whole = [Sums::ZERO; 2];
         for (i, heads) in self.heads.iter().enumerate() {
             let b = self.first + i;
             let scales = set.floats(&x.scales[b]);
             if N < SUPER {
                 // Two at a time, so that one is multiplied while the other is stored.
                 if i % 2 == 0 {
-                    tiles.two_blocks(self.upper, i, q, &mut whole);
+                    tiles.two_blocks(self.upper, i, q, whole);
                 }
                 for r in 0..TILE {
                     let whole = set.wholes(&whole[i % 2].0[r]);
                     all[r] = set.add_float(all[r], scales, heads.d[r], whole);
                 }
             } else {
-                tiles.super_block([self.upper, self.lower], q, &mut whole);
-                let [upper, lower] = &whole;
+                tiles.super_block([self.upper, self.lower], q, whole);
+                let [upper, lower] = &*whole;
                 let places = set.same(64);
                 for r in 0..TILE {
                     let (upper, lower) = (set.wholes(&upper.0[r]), set.wholes(&lower.0[r]));

@@ -25,7 +25,7 @@ use crate::{
     model::{
         Model, Sizes, TokenKind, Vocab,
         pretokenizer::PreTokenizer,
-        printable::{bytes_of, text_of},
+        printable::{bytes_of, spelled},
         vocab::SENTENCEPIECE,
     },
     remedy::{Notes, Setting},
@@ -254,12 +254,14 @@ impl Tokenizer {
         for (id, (number, stored)) in (0u32..).zip(vocab.tokens.iter()).enumerate() {
             let kind = vocab.kind(id);
             let plain = matches!(kind, TokenKind::Normal | TokenKind::Byte | TokenKind::Unused);
-            let piece = if plain { bytes_of(stored) } else { stored.to_vec() };
-            let text = piece.clone().into_boxed_slice();
-            if plain && text_of(&piece).as_bytes() != stored {
-                raw.push((text, number));
+            let spelled = if plain { spelled(stored) } else { None };
+            let is_raw = plain && spelled.is_none();
+            let piece = spelled.unwrap_or_else(|| stored.to_vec());
+            let text = || piece.clone().into_boxed_slice();
+            if is_raw {
+                raw.push((text(), number));
             } else if plain && !piece.is_empty() {
-                ids.entry(text).or_insert(number);
+                ids.entry(text()).or_insert(number);
             }
             pieces.push((piece, kind));
         }

@@ -11,8 +11,8 @@
 //! Both are signed bytes. The rows of weights are the first factor, for of these a tile is what a row has, number by
 //! number; the vectors are laid out in fours once ([`Fours`]) and meet all rows.
 //!
-//! What a processor says of itself is no proof: some virtual machines name AMX and stop a program that loads a tile.
-//! So the first use is tried in a child process. Linux besides wants to be asked for the registers.
+//! That a processor names AMX is no proof that a program may use it, and one that may not is stopped. So the first use
+//! is tried in a child process. Linux besides wants to be asked for the registers.
 //!
 //! Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapter 18, and volume 2: `LDTILECFG`
 //! `TDPBSSD`; Linux, Documentation/arch/x86/xstate.rst.
@@ -263,8 +263,8 @@ macro_rules! with_tiles {
     ($vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) = $body:path;) => {
         #[allow(unsafe_code, reason = "see quant::isa")]
         $vis fn $name(tiles: $crate::quant::isa::tiles::Tiles, $($arg: $ty),*) {
-            $crate::per_isa! { @copy bytes "avx2,f16c,fma,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni"
-                Avx512 true (tiles: $crate::quant::isa::tiles::Tiles, $($arg: $ty),*) = [] [isa] $body; }
+            $crate::per_isa! { @vnni (tiles: $crate::quant::isa::tiles::Tiles, $($arg: $ty),*)
+                = [isa] $body; }
             // SAFETY: `Tiles` exist only where the machine has AVX-512 with VNNI as well.
             unsafe { bytes(tiles, $($arg),*) }
         }
